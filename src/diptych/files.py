@@ -1,0 +1,88 @@
+"""Files that are either whole or absent."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from diptych.errors import ConfigError
+
+
+@contextmanager
+def atomic_file(path: Path | str, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Open a file that appears under its name only when the block ends well.
+
+    It is written beside, fsynced and renamed; an error inside the block (a full disk, Ctrl-C) leaves whatever
+    stood at `path` before, and no fragment. Further arguments go to `open`. Parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with open(handle, mode, **kwargs) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a folder to fill; it appears as `path` only when the block ends well.
+
+    Raises:
+        ConfigError: `path` exists, is not empty and `overwrite` is off.
+    """
+    path = Path(path)
+    require_new(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        yield beside
+        os.chmod(beside, 0o777 & ~_umask())
+        for folder, _, names in os.walk(beside):
+            for name in names:
+                with open(Path(folder) / name, "rb") as file:
+                    os.fsync(file.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(beside, path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def require_new(path: Path | str, *, overwrite: bool = False) -> None:
+    """Refuse to write over something that exists unless asked to.
+
+    Raises:
+        ConfigError: `path` exists (an empty folder does not count).
+    """
+    path = Path(path)
+    empty_folder = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not empty_folder and not overwrite:
+        raise ConfigError(f"{path} exists and is kept; choose another place or say overwrite=true.")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

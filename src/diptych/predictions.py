@@ -1,0 +1,140 @@
+"""Predictions: scores of examples, joined on ids, in a file that nobody has to trust."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from diptych.errors import FormatError
+from diptych.files import atomic_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """Scores of N examples, joined on `ids` and never by position.
+
+    Args:
+        scores: one column per name in `classes`; probabilities unless `meta` says otherwise.
+        answers: the decision for each example.
+        meta: provenance (bundle, split, checksum of the features); travels with the file.
+    """
+
+    ids: tuple[str, ...]
+    scores: Float[ndarray, "N C"] | None = None
+    answers: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "answers"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.ids):
+                raise FormatError(
+                    f"predictions have {len(self.ids)} ids but {len(value)} {name}; expected one of each."
+                )
+        if self.scores is not None and self.classes is not None and self.scores.shape[1] != len(self.classes):
+            raise FormatError(
+                f"predictions have {self.scores.shape[1]} score columns for the classes {self.classes}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def column(self, name: str) -> Float[ndarray, " N"]:
+        """The scores of one class.
+
+        Raises:
+            FormatError: there are no scores, or no class of this name.
+        """
+        if self.scores is None or self.classes is None or name not in self.classes:
+            raise FormatError(
+                f"predictions hold no scores of class {name!r}; their classes are {self.classes}."
+            )
+        return self.scores[:, self.classes.index(name)]
+
+    def select(self, rows: Sequence[int] | ndarray) -> Self:
+        """The given rows, in the given order."""
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            scores=None if self.scores is None else self.scores[np.asarray(rows, dtype=int)],
+            answers=None if self.answers is None else tuple(self.answers[row] for row in rows),
+        )
+
+    def align(self, ids: Sequence[str]) -> Self:
+        """The same predictions in the order of `ids`.
+
+        Raises:
+            FormatError: an id is missing here, or one here is not asked for.
+        """
+        position = {key: row for row, key in enumerate(self.ids)}
+        missing = [key for key in ids if key not in position]
+        extra = position.keys() - set(ids)
+        if missing or extra:
+            raise FormatError(
+                f"predictions do not cover the same examples: {_some(missing)} missing, "
+                f"{_some(sorted(extra))} unexpected. Predict the same split with every model."
+            )
+        return self.select([position[key] for key in ids])
+
+    def unique(self) -> Self:
+        """The first row of every id (padded distributed samplers repeat some)."""
+        first = {key: row for row, key in reversed(list(enumerate(self.ids)))}
+        return self if len(first) == len(self.ids) else self.select(sorted(first.values()))
+
+    @classmethod
+    def concat(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Rows of all parts, in order; the parts have equal classes."""
+        head = parts[0]
+        return replace(
+            head,
+            ids=tuple(key for part in parts for key in part.ids),
+            scores=None if head.scores is None else np.concatenate([part.scores for part in parts]),
+            answers=None if head.answers is None else tuple(a for part in parts for a in part.answers or ()),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write an `.npz` file whose `header` is JSON; nothing is pickled."""
+        header = {"ids": self.ids, "answers": self.answers, "classes": self.classes, "meta": dict(self.meta)}
+        arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
+        if self.scores is not None:
+            arrays["scores"] = self.scores
+        with atomic_file(path) as file:
+            np.savez_compressed(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Read what `save` wrote.
+
+        Raises:
+            FormatError: the file is not a prediction file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                header = json.loads(str(arrays["header"]))
+                scores = arrays.get("scores")
+            ids = tuple(header["ids"])
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise FormatError(
+                f"{path}: not a prediction file ({error}); expected what `diptych predict` writes."
+            ) from error
+        answers, classes = header.get("answers"), header.get("classes")
+        return cls(
+            ids=ids,
+            scores=scores,
+            answers=None if answers is None else tuple(answers),
+            classes=None if classes is None else tuple(classes),
+            meta=header.get("meta", {}),
+        )
+
+
+def _some(keys: Collection[str]) -> str:
+    shown = ", ".join(list(keys)[:5])
+    return f"{len(keys)} ({shown}{', ...' if len(keys) > 5 else ''})" if keys else "0"
