@@ -305,7 +305,8 @@ def _plain(value: Any) -> Any:
 class VisionLanguageModel(Protocol):
     """Any `nn.Module` with these.
 
-    The widths are those of `Encoding.pooled`, `.text` and `.regions`; 0 means not provided. `needs` is a subset of {"text", "regions", "pixels", "vectors", "mentions", "labels"}.
+    The widths are those of `Encoding.pooled`, `.text` and `.regions`; 0 means not provided.
+    `needs` is a subset of {"text", "regions", "pixels", "vectors", "mentions", "labels"}.
     """
 
     dim: int
@@ -338,6 +339,10 @@ class RegionSource(Protocol):
     def __getitem__(self, key: str) -> Regions: ...
 
     def __contains__(self, key: str) -> bool: ...
+
+    def count(self, key: str) -> int:
+        """Number of regions, without reading them."""
+        ...
 
 
 class TargetEncoder(Protocol):

@@ -1,0 +1,64 @@
+# Needs Python (3.11 or newer), pip and make. `make` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= auto
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# checks the tensor shapes written in annotations; torch.compile cannot look through it
+SHAPES := --jaxtyping-packages=diptych,beartype.beartype
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check test parity journey bench docs size clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) (test processes)"
+
+install: $(STAMP) ## make or update the virtual environment, with the tested versions
+	@echo "$(VENV) is current."
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "diptych needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)."; \
+		echo "Say which one to use: make PYTHON=/path/to/python3.11"; exit 1; }
+	@if $(BIN)/python -m pip --version >/dev/null 2>&1; then echo "Updating $(VENV)."; \
+		else echo "Making a virtual environment in $(VENV)."; $(PYTHON) -m venv $(VENV); fi
+	@echo "Installing diptych and what it needs (the first time, this downloads PyTorch)."
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: install ## the whole journey on a miniature data set, offline, in a few minutes
+	$(BIN)/diptych demo
+
+check: install ## lint, formatting, types, import contracts, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+test: install ## all tests
+	$(PYTEST) -n $(WORKERS) --dist loadfile $(SHAPES) -m "not compile"
+	$(PYTEST) -m compile
+
+parity: install ## the originals' golden files (DIPTYCH_GOLDENS: the folder of further ones)
+	$(PYTEST) $(SHAPES) tests/parity
+
+journey: install ## a person's whole way through the command line
+	$(PYTEST) $(SHAPES) -m journey
+
+bench: install ## measured against plain code and other libraries
+	$(BIN)/python -m bench
+
+docs: install ## run the snippets of the documentation and follow its links
+	$(PYTEST) tests/architecture/test_docs.py
+
+size: ## lines of code per folder: now, before the change, budget
+	@$(PYTHON) scripts/size.py
+
+clean: ## remove caches; the virtual environment and your runs stay
+	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,113 @@
+"""The command line: `diptych VERB ...`.
+
+The verb table is data. A verb's module is imported when the verb is called, and imports what is heavy when
+it runs, so that `--help` and `ls` answer at once.
+"""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from diptych import __version__
+from diptych.errors import DiptychError, nearest
+
+
+class Verb(NamedTuple):
+    """One line of the table; `module` holds `configure(parser)` and `run(arguments)`, or `main(argv)`."""
+
+    summary: str
+    module: str
+
+
+VERBS = {
+    "demo": Verb("the whole journey on a miniature data set, offline", "diptych.cli.demo"),
+    "world": Verb("make a miniature meme data set", "diptych.cli.world"),
+    "check": Verb("look for what is wrong with a data set before it costs an hour", "diptych.cli.check"),
+    "import": Verb("turn a TSV of region features into a feature store", "diptych.cli.importing"),
+    "export": Verb("write a feature store as a TSV", "diptych.cli.exporting"),
+    "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
+    "vocabulary": Verb("learn a WordPiece vocabulary from the texts of a data set", "diptych.cli.vocabulary"),
+    "train": Verb("train a model; continues where it was stopped", "diptych.cli.train"),
+    "predict": Verb("score splits of a data set, or one meme", "diptych.cli.predict"),
+    "ensemble": Verb("average prediction files", "diptych.cli.ensemble"),
+    "evaluate": Verb("metrics with confidence intervals, comparisons, curves", "diptych.cli.evaluate"),
+    "ls": Verb("what there is: experiments, models, settings", "diptych.cli.ls"),
+    "cp": Verb("copy an experiment here to edit it", "diptych.cli.cp"),
+    "doctor": Verb("versions, devices, extras, and what is missing for what", "diptych.cli.doctor"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 when all went well, 1 when a check found problems, 2 for mistakes in what was asked or given,
+        130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"diptych {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in VERBS:
+        return complain(f"there is no verb {name!r}.{nearest(name, VERBS)} `diptych --help` lists them.")
+    return guarded(lambda: _call(name, rest))
+
+
+def _call(name: str, argv: list[str]) -> int:
+    module = import_module(VERBS[name].module)
+    if hasattr(module, "main"):  # reads its arguments itself
+        return int(module.main(argv))
+    parser = argparse.ArgumentParser(
+        prog=f"diptych {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.configure(parser)
+    return int(module.run(parser.parse_args(argv)))
+
+
+def guarded(call: Callable[[], int]) -> int:
+    """The exit code of `call`; errors that a user can mend become one line on stderr."""
+    try:
+        return call()
+    except DiptychError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is wrong with us
+        return 0
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            where = error.filename or "the disk"
+            return complain(f"no space left while writing {where}; nothing half-written is kept.")
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+            return complain(f"{error.filename}: {error.strerror}.")
+        raise
+
+
+def complain(message: str) -> int:
+    """Print one error the way all verbs do; returns the exit code 2."""
+    print(f"diptych: error: {message}", file=sys.stderr)
+    return 2
+
+
+def overview() -> str:
+    """What `diptych --help` prints."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"diptych {__version__}: a picture and its text\n\n"
+        "usage: diptych VERB ...          diptych VERB --help\n\n"
+        f"{verbs}\n\n"
+        "First time? `diptych demo` shows everything on a miniature data set in a few minutes."
+    )

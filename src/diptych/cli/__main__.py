@@ -1,0 +1,7 @@
+"""`python -m diptych.cli`."""
+
+import sys
+
+from diptych.cli import main
+
+sys.exit(main())

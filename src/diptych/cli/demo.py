@@ -1,0 +1,159 @@
+"""The whole journey on a miniature data set, offline, in a few minutes.
+
+Makes memes, trains multimodal and unimodal models, predicts, averages, evaluates and writes submission files.
+Every step is a command that is printed and can be typed; what is done already is not done again.
+
+try:
+  diptych demo
+  diptych demo --out demo --size 2000
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from diptych.cli import screen
+from diptych.errors import ConfigError
+
+# name, experiment, seed, what it sees
+MEMBERS = (
+    ("uniter-1", "uniter_tiny", 1, "text + regions"),
+    ("uniter-2", "uniter_tiny", 2, "text + regions"),
+    ("concat", "concat_bert_tiny", 1, "text + pixels"),
+    ("text-only", "text_bert_tiny", 1, "text"),
+    ("image-only", "image_resnet_tiny", 1, "pixels"),
+)
+AVERAGED = ("uniter-1", "uniter-2", "concat")
+SPLITS = ("dev_seen", "test_seen", "test_unseen")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="default: demo")
+    parser.add_argument("--size", type=int, default=2000, help="number of memes (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the memes (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    out, memes = arguments.out, arguments.out / "memes"
+    if not (memes / "world.json").exists():
+        _step("world", memes, "--size", arguments.size, "--seed", arguments.seed)
+    for name, experiment, seed, _ in MEMBERS:
+        if not (out / name / "bundle").exists():
+            _step(
+                "train",
+                f"experiment=hateful_memes/{experiment}",
+                f"root={memes}",
+                f"out={out / name}",
+                f"seed={seed}",
+            )
+    for name, *_ in MEMBERS:
+        missing = [split for split in SPLITS if not (out / name / "predictions" / f"{split}.csv").exists()]
+        if missing:
+            _step("predict", out / name, "--splits", ",".join(missing))
+    for split in SPLITS:
+        average = out / "average" / f"{split}.csv"
+        if not average.exists():
+            _step(
+                "ensemble",
+                *(out / name / "predictions" / f"{split}.npz" for name in AVERAGED),
+                "--out",
+                average,
+            )
+    _summarize(out, memes)
+    page = _draw(out, memes)
+    print(f"submissions     {out / 'average'}/*.csv and {out}/*/predictions/*.csv")
+    print(f"memes, scored   {page}")
+    print(f"took            {time.perf_counter() - began:.0f} s")
+    print(_own_data(out))
+    return 0
+
+
+def _step(verb: str, *words: object) -> None:
+    """Print a command and run it; what it says is shown only if it fails."""
+    from diptych.cli import main
+
+    argv = [verb, *map(str, words)]
+    print(f"$ diptych {shlex.join(argv)}", flush=True)
+    began, said = time.perf_counter(), StringIO()
+    with redirect_stdout(said):
+        code = main(argv)
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        print(said.getvalue(), file=sys.stderr)
+        raise ConfigError(f"the step above ended with exit code {code}.")
+    print(f"  {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def _predictions(out: Path, split: str) -> dict[str, Any]:
+    from diptych.ensemble import read_predictions
+
+    named = {name: read_predictions(out / name / "predictions" / f"{split}.npz") for name, *_ in MEMBERS}
+    return named | {"average": read_predictions(out / "average" / f"{split}.csv")}
+
+
+def _targets(memes: Path, split: str) -> Mapping[str, Any]:
+    from diptych.datasets import HatefulMemes
+
+    answers = memes / f"{split}.answers.jsonl"
+    dataset = HatefulMemes(memes, split, answers=answers if answers.exists() else None)
+    return {example.id: example.target for example in (dataset[row] for row in range(len(dataset)))}
+
+
+def _summarize(out: Path, memes: Path) -> None:
+    from diptych.evaluate import evaluate
+
+    sees = {name: modality for name, _, _, modality in MEMBERS} | {"average": "of " + ", ".join(AVERAGED)}
+    cells: dict[str, list[str]] = {name: [name, modality] for name, modality in sees.items()}
+    for split in SPLITS:
+        targets = _targets(memes, split)
+        for name, predictions in _predictions(out, split).items():
+            auroc = evaluate(predictions, targets)["auroc"]
+            cells[name].append(f"{auroc.value:.3f} [{auroc.low:.3f}, {auroc.high:.3f}]")
+    print()
+    title = "AUROC with 95 % interval; 0.5 is chance"
+    screen.table(title, ["model", "sees", *SPLITS], list(cells.values()), numbers=len(SPLITS))
+
+
+def _draw(out: Path, memes: Path) -> Path:
+    from diptych.datasets import HatefulMemes
+    from diptych.report import MemeItem, meme_page
+
+    split = "test_seen"
+    dataset, targets, named = HatefulMemes(memes, split), _targets(memes, split), _predictions(out, split)
+    columns: dict[str, Mapping[str, float]] = {
+        name: dict(zip(predictions.ids, map(float, predictions.column("hateful")), strict=True))
+        for name, predictions in named.items()
+        if name != "uniter-2"
+    }
+    items: Sequence[MemeItem] = [
+        MemeItem(
+            image=example.meta["image_path"],
+            text=example.pairs[0].text,
+            target=targets[example.id],
+            scores={name: scores[example.id] for name, scores in columns.items()},
+        )
+        for example in (dataset[row] for row in range(len(dataset)))
+    ]
+    path = out / "memes.png"
+    meme_page(items, path, title=f"{split}: memes and their scores")
+    return path
+
+
+def _own_data(out: Path) -> str:
+    return f"""
+the same on your own data (a folder with train.jsonl, dev_seen.jsonl, test_seen.jsonl and img/):
+  diptych check FOLDER
+  diptych train experiment=hateful_memes/concat_bert root=FOLDER out=runs/mine
+  diptych predict runs/mine --splits dev_seen,test_seen
+  diptych evaluate runs/mine/predictions/dev_seen.csv --root FOLDER --split dev_seen
+one meme:
+  diptych predict {out / "concat"} --image PICTURE --text "WORDS"
+"""

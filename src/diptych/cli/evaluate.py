@@ -1,0 +1,63 @@
+"""Metrics with confidence intervals; comparisons and curves for several files.
+
+try:
+  diptych evaluate runs/a/predictions/dev_seen.csv --root memes --split dev_seen
+  diptych evaluate a.csv b.csv --root memes --split dev_seen --curves curves.png
+"""
+
+import argparse
+from pathlib import Path
+
+from diptych.cli.screen import as_json, table
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", type=Path, nargs="+", help="prediction files; each is compared with the first"
+    )
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--split", required=True, help="the split that was predicted")
+    parser.add_argument(
+        "--answers", type=Path, help="file with withheld labels (default: SPLIT.answers.jsonl)"
+    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="for accuracy and F1 (default: 0.5)")
+    parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
+    parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from diptych.datasets import HatefulMemes
+    from diptych.ensemble import read_predictions
+    from diptych.evaluate import compare, evaluate
+
+    answers = arguments.answers or arguments.root / f"{arguments.split}.answers.jsonl"
+    given = arguments.answers is not None or answers.exists()
+    dataset = HatefulMemes(arguments.root, arguments.split, answers=answers if given else None)
+    targets = {example.id: example.target for example in (dataset[row] for row in range(len(dataset)))}
+    named = {str(path): read_predictions(path) for path in arguments.files}
+    options = {"threshold": arguments.threshold, "samples": arguments.samples}
+    results = {name: evaluate(predictions, targets, **options) for name, predictions in named.items()}
+    first, *others = named
+    comparisons = {name: compare(named[name], named[first], targets) for name in others}
+    if arguments.curves is not None:
+        from diptych.report import curves
+
+        curves(named, targets, arguments.curves)
+    if arguments.json:
+        as_json(
+            {
+                "results": {name: result.as_dict() for name, result in results.items()},
+                "compared_with_first": {name: one.as_dict() for name, one in comparisons.items()},
+            }
+        )
+        return 0
+    for name, result in results.items():
+        columns, rows = result.table()
+        table(name, columns, rows, numbers=len(columns) - 1)
+    for name, comparison in comparisons.items():
+        columns, rows = comparison.table()
+        table(f"{name} minus {first}", columns, rows, numbers=len(columns) - 1)
+    if arguments.curves is not None:
+        print(f"wrote {arguments.curves}")
+    return 0

@@ -1,0 +1,59 @@
+"""Turn a TSV of region features (LXMERT and Vilio layout) into a feature store.
+
+try:
+  diptych import hm_vgattr3636.tsv features/vgattr36 --detector vgattr --dtype float16
+  diptych train experiment=hateful_memes/uniter_base root=memes features=features/vgattr36
+"""
+
+import argparse
+from pathlib import Path
+
+from diptych.cli.screen import progress
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="a .tsv file")
+    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument(
+        "--detector", default="unknown", help="what made the features, e.g. vgattr; models check it"
+    )
+    parser.add_argument("--classes", type=Path, help="file with one object name per line")
+    parser.add_argument("--attributes", type=Path, help="file with one attribute name per line")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="default: float32")
+    parser.add_argument(
+        "--on-error",
+        choices=("raise", "skip", "truncate"),
+        default="raise",
+        help="a bad row stops everything, is left out, or loses surplus features (default: raise)",
+    )
+    parser.add_argument(
+        "--boxes", choices=("check", "clip"), default="check", help="boxes outside the picture"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue a stopped import")
+    parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from diptych.features import import_tsv
+
+    with progress("importing") as advance:
+        report = import_tsv(
+            arguments.source,
+            arguments.out,
+            detector=arguments.detector,
+            classes=_names(arguments.classes),
+            attributes=_names(arguments.attributes),
+            dtype=arguments.dtype,
+            on_error=arguments.on_error,
+            boxes=arguments.boxes,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            progress=advance,
+        )
+    for line in report.lines():
+        print(line)
+    return 0
+
+
+def _names(path: Path | None) -> tuple[str, ...]:
+    return () if path is None else tuple(path.read_text(encoding="utf-8-sig").splitlines())

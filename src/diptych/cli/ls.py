@@ -1,0 +1,46 @@
+"""What there is: experiments, models, settings.
+
+try:
+  diptych ls                  everything, one line each
+  diptych ls model            one group
+"""
+
+import argparse
+
+from diptych.cli import catalog
+from diptych.cli.screen import as_json
+from diptych.errors import ConfigError, nearest
+
+GROUPS = {
+    "experiment": "diptych train experiment=NAME root=FOLDER",
+    "model": "diptych train model=NAME ...",
+    "data": "data=NAME",
+    "task": "task=NAME",
+    "optim": "optim=NAME",
+    "schedule": "schedule=NAME",
+    "averaging": "averaging=NAME",
+    "trainer": "trainer=NAME",
+    "debug": "debug=NAME",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("group", nargs="?", help=f"one of {', '.join(GROUPS)}; all by default")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.group is not None and arguments.group not in GROUPS:
+        raise ConfigError(f"there is no group {arguments.group!r}.{nearest(arguments.group, GROUPS)}")
+    groups = [arguments.group] if arguments.group else list(GROUPS)
+    found = {group: {name: catalog.summary(group, name) for name in catalog.names(group)} for group in groups}
+    if arguments.json:
+        as_json(found)
+        return 0
+    for group, entries in found.items():
+        print(f"{group}   ({GROUPS[group]})")
+        width = max(map(len, entries), default=0)
+        for name, text in entries.items():
+            print(f"  {name:<{width}}  {text}".rstrip())
+        print()
+    return 0

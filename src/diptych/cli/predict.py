@@ -1,0 +1,105 @@
+"""Score splits of a data set, or one meme.
+
+Each split gives OUT/SPLIT.csv (id, proba, label: the submission) and OUT/SPLIT.npz (all classes, provenance).
+
+try:
+  diptych predict runs/uniter_tiny/seed1 --splits dev_seen,test_seen
+  diptych predict runs/concat_bert/seed1 --image meme.png --text "what a day"
+"""
+
+import argparse
+from pathlib import Path
+
+from diptych.cli.screen import progress, table
+from diptych.errors import ConfigError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="a run folder or a bundle")
+    parser.add_argument("--splits", default="dev_seen,test_seen", help="default: dev_seen,test_seen")
+    parser.add_argument("--root", type=Path, help="folder of the data set (default: the one trained on)")
+    parser.add_argument("--features", type=Path, help="feature store (default: the one trained on)")
+    parser.add_argument("--out", type=Path, help="folder for the files (default: RUN/predictions)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--image", type=Path, help="score this picture instead of splits")
+    parser.add_argument("--text", help="the text of the picture")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="default: 32")
+    parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from diptych.files import require_new
+    from diptych.predict import load
+
+    predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
+    about = predictor.bundle.provenance
+    if arguments.text is not None or arguments.image is not None:
+        return _one(predictor, arguments)
+    root = arguments.root or (Path(about["root"]) if "root" in about else None)
+    if root is None:
+        raise ConfigError("the bundle does not know its data set; say --root FOLDER.")
+    out = arguments.out or arguments.run / "predictions"
+    splits = arguments.splits.split(",")
+    for split in splits:
+        for suffix in (".csv", ".npz"):
+            require_new(out / f"{split}{suffix}", overwrite=arguments.overwrite)
+    rows = [_split(predictor, arguments, root, split, out) for split in splits]
+    table("", ["split", "file", "memes", "hateful"], rows, numbers=2)
+    print(f"next: diptych evaluate {out / splits[0]}.csv --root {root} --split {splits[0]}")
+    return 0
+
+
+def _split(predictor, arguments, root: Path, split: str, out: Path) -> tuple[object, ...]:  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    from diptych.datasets import HatefulMemes
+    from diptych.features import FeatureStore
+
+    about = predictor.bundle.provenance
+    dataset = HatefulMemes(root, split)
+    store = None
+    if predictor.processor.regions:
+        place = arguments.features or about.get("features")
+        if place is None:
+            raise ConfigError("the model reads regions; say --features FOLDER.")
+        store = FeatureStore(place)
+    with progress(f"scoring {split}") as advance:
+        predictions = predictor.predict_dataset(
+            dataset,
+            features=store,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            progress=advance,
+        )
+    meta = {
+        "bundle": str(arguments.run),
+        "split": split,
+        "name": about.get("name"),
+        "seed": about.get("seed"),
+    }
+    if store is not None:
+        meta["features"] = store.meta.checksum
+    dataset.write(predictions, out / f"{split}.csv")
+    replace(predictions, meta=meta).save(out / f"{split}.npz")
+    positive = sum(answer == predictor.task.labels[1] for answer in predictions.answers or ())
+    return split, out / f"{split}.csv", len(predictions), positive
+
+
+def _one(predictor, arguments: argparse.Namespace) -> int:  # type: ignore[no-untyped-def]
+    regions = None
+    if predictor.processor.regions:
+        from diptych.features import FeatureStore
+
+        place = arguments.features or predictor.bundle.provenance.get("features")
+        if place is None or arguments.image is None:
+            raise ConfigError(
+                "the model reads regions; say --features FOLDER and --image, whose name is its key."
+            )
+        regions = FeatureStore(place)[arguments.image.stem]
+    image = arguments.image if predictor.processor.image_size is not None else None
+    verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)
+    scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())
+    print(f"{verdict.answer}   ({scores})")
+    return 0

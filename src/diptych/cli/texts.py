@@ -1,0 +1,21 @@
+"""Where verbs that learn from texts find them."""
+
+import argparse
+from pathlib import Path
+
+
+def add_texts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="folder of a data set, or a file with one text per line")
+    parser.add_argument("out", type=Path, help="a new file")
+    parser.add_argument("--split", default="train", help="split whose texts are read (default: train)")
+
+
+def read_texts(arguments: argparse.Namespace) -> list[str]:
+    """Texts of a split, or the lines of a file."""
+    from diptych.datasets import HatefulMemes
+
+    if arguments.root.is_file():
+        lines = arguments.root.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        return [line for line in lines if line.strip()]
+    dataset = HatefulMemes(arguments.root, arguments.split)
+    return [pair.text for index in range(len(dataset)) for pair in dataset[index].pairs]

@@ -1,0 +1,138 @@
+"""Train a model; continues where it was stopped."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from diptych.cli import catalog
+from diptych.cli.screen import table
+from diptych.errors import ConfigError, nearest
+
+CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compose the configuration from overrides as Hydra does, then train."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    codes: list[int] = []
+    with _hydra(["diptych train", *_forgiving(argv)]) as hydra_main:
+        hydra_main(lambda config: codes.append(_run(config)))()
+    return max(codes, default=0)
+
+
+def usage() -> str:
+    """What `diptych train --help` prints."""
+    known = catalog.names("experiment")
+    width = max(map(len, known))
+    experiments = "\n".join(f"  {name:<{width}}  {catalog.summary('experiment', name)}" for name in known)
+    return f"""usage: diptych train experiment=NAME root=FOLDER [key=value ...]
+       diptych train model=NAME data=NAME root=FOLDER [key=value ...]
+
+Train a model; the same command again continues where it was stopped.
+
+experiments:
+{experiments}
+
+often changed:
+  out=runs/mine                 where everything goes (default: runs/NAME/seedN)
+  seed=2                        initial weights, order, dropout
+  features=FOLDER               feature store (default: ROOT/features)
+  trainer.max_epochs=3  data.batch_size=64  optim.lr=1e-4  model.dropout=0.2
+  trainer.precision=bf16-mixed  trainer.devices=2  trainer.strategy=ddp
+  weights.model=FILE            start from pretrained weights (also weights.text, weights.image)
+  --multirun seed=1,2,3         one run after the other for every combination
+  --cfg job                     print the configuration instead of training
+
+`diptych ls` lists all groups; `diptych cp EXPERIMENT` gives you a copy to edit."""
+
+
+def _run(config: Any) -> int:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    from diptych.recipe import run_recipe
+
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = str(error.full_key)
+        hint = {"root": "; say root=FOLDER, the folder of the data set"}.get(key, f"; say {key}=VALUE")
+        raise ConfigError(f"{key} is not given{hint}.") from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(plain, dict)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        job = HydraConfig.get().job
+        plain["out"] = f"{plain['out']}-{job.num}"
+        print(f"run {job.num}: {job.override_dirname.replace(',', ' ')}")
+    outcome = run_recipe(plain)
+    if outcome.interrupted:
+        print(
+            f"stopped; the checkpoint is kept in {outcome.folder}. The same command continues.",
+            file=sys.stderr,
+        )
+        return 130
+    if outcome.fit is None:
+        print(f"{outcome.folder} was complete already; nothing to do. (overwrite=true trains it again.)")
+    table(
+        "", ["on the validation split", ""], [(n, f"{v:.4f}") for n, v in outcome.metrics.items()], numbers=1
+    )
+    print(f"bundle: {outcome.folder / 'bundle'}")
+    print(f"next:   diptych predict {outcome.folder} --splits dev_seen,test_seen")
+    return 0
+
+
+def _forgiving(argv: Sequence[str]) -> list[str]:
+    """`model.dropout=0.2` may name a parameter that the YAML leaves out; the call itself checks it."""
+    return [
+        f"++{word}" if word.partition(".")[0] in CALLS and "." in word.partition("=")[0] else word
+        for word in argv
+    ]
+
+
+@contextmanager
+def _hydra(argv: list[str]) -> Iterator[Callable[[Callable[[Any], None]], Callable[[], None]]]:
+    """Hydra's own entry point with its errors in our words."""
+    from hydra import main as hydra_main
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"  # else Hydra prints and exits by itself
+    try:
+        yield hydra_main(version_base="1.3", config_path="pkg://diptych.conf", config_name="train")
+    except MissingConfigException as error:
+        raise ConfigError(_missing(str(error.missing_cfg_file), str(error))) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
+    finally:
+        sys.argv = before
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _missing(name: str, message: str) -> str:
+    group, _, option = name.removesuffix(".yaml").partition("/")
+    known = catalog.names(group) if (catalog.CONF / group).is_dir() else []
+    if not known:
+        return message.splitlines()[0]
+    return f"there is no {group} {option!r}.{nearest(option, known)} `diptych ls {group}` lists them."
+
+
+def _explain(error: Exception) -> str:
+    """The first line of a Hydra error, with the nearest key where one was mistyped."""
+    from hydra.errors import ConfigCompositionException
+
+    lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+    text = " ".join(line.strip() for line in lines[:2])
+    if isinstance(error, ConfigCompositionException):
+        typed = text.partition("'")[2].partition("'")[0].lstrip("+").partition("=")[0]
+        keys = [*catalog.top_level_keys(), *(f"{group}" for group in CALLS)]
+        text = f"cannot use {typed!r}: {lines[-1].strip()}{nearest(typed, keys)}"
+    return text

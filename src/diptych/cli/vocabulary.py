@@ -1,0 +1,31 @@
+"""Learn a WordPiece vocabulary from the texts of a data set.
+
+Training does this by itself where no vocabulary is given; to start from a published BERT, use its own.
+
+try:
+  diptych vocabulary memes vocabulary.txt --size 4000
+  diptych train experiment=hateful_memes/text_bert root=memes vocabulary=vocabulary.txt
+"""
+
+import argparse
+
+from diptych.cli.texts import add_texts, read_texts
+from diptych.files import require_new
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_texts(parser)
+    parser.add_argument("--size", type=int, default=8000, help="tokens at most (default: 8000)")
+    parser.add_argument("--cased", action="store_true", help="keep capitals and accents")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from diptych.text import learn_vocabulary, write_vocabulary
+
+    require_new(arguments.out, overwrite=arguments.overwrite)
+    texts = read_texts(arguments)
+    tokens = learn_vocabulary(texts, arguments.size, lowercase=not arguments.cased)
+    write_vocabulary(arguments.out, tokens)
+    print(f"wrote {arguments.out}: {len(tokens)} tokens from {len(texts)} texts")
+    return 0

@@ -1,0 +1,1 @@
+"""Configuration files, part of the package."""

@@ -1,0 +1,96 @@
+"""From rows to a batch: pad to the longest row, mask, encode targets."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diptych.data.processor import Processor, Row, Sources
+from diptych.types import Batch, Example, Inputs, PaddedRegions, PaddedText, TargetEncoder
+
+T = TypeVar("T")
+
+
+class Collate:
+    """Examples to one batch; picklable, runs in loader workers.
+
+    Args:
+        targets: the task's encoder; None leaves targets out.
+    """
+
+    def __init__(
+        self, processor: Processor, *, sources: Sources | None = None, targets: TargetEncoder | None = None
+    ) -> None:
+        self.processor, self.sources, self.targets = processor, sources or Sources(), targets
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        tokenizer = self.processor.text
+        rows = [self.processor(pair, self.sources) for example in examples for pair in example.pairs]
+        return Batch(
+            ids=tuple(example.id for example in examples),
+            inputs=pad(rows, pad_id=tokenizer.pad_id if tokenizer else 0),
+            targets=None if self.targets is None else self.targets(examples),
+            pairs=len(examples[0].pairs),
+        )
+
+    def length(self, example: Example) -> int:
+        """What an example costs, for length buckets."""
+        return self.processor.length(example, self.sources.regions)
+
+
+def pad(rows: Sequence[Row], *, pad_id: int = 0) -> Inputs:
+    """Stack rows; texts and regions are padded to the longest of these rows and masked."""
+    head = rows[0]
+    return Inputs(
+        text=None if head.tokens is None else _pad_text(rows, pad_id),
+        regions=None if head.regions is None else _pad_regions(rows),
+        pixels=None if head.pixels is None else _stack_pixels(rows),
+        vectors=None
+        if head.vector is None
+        else torch.from_numpy(np.stack([_given(row.vector) for row in rows])),
+    )
+
+
+def _pad_text(rows: Sequence[Row], pad_id: int) -> PaddedText:
+    tokens = [_given(row.tokens) for row in rows]
+    shape = (len(rows), max(map(len, tokens)))
+    ids = np.full(shape, pad_id, np.int64)
+    segments, mask = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    for row, one in enumerate(tokens):
+        count = len(one)
+        ids[row, :count], segments[row, :count], mask[row, :count] = one.ids, one.segments, True
+    return PaddedText(
+        ids=torch.from_numpy(ids), mask=torch.from_numpy(mask), segments=torch.from_numpy(segments)
+    )
+
+
+def _pad_regions(rows: Sequence[Row]) -> PaddedRegions:
+    """At least one (masked) region per row, so that no dimension is ever zero."""
+    found = [_given(row.regions) for row in rows]
+    count, width = max(1, *map(len, found)), found[0].features.shape[1]
+    features = np.zeros((len(rows), count, width), np.float32)
+    boxes = np.zeros((len(rows), count, 4), np.float32)
+    index, mask = np.zeros((len(rows), count), np.int64), np.zeros((len(rows), count), bool)
+    for row, (regions, source) in enumerate(zip(found, rows, strict=True)):
+        real = len(regions)
+        features[row, :real], boxes[row, :real], mask[row, :real] = regions.features, source.boxes, True
+        index[row, :real] = source.image_index
+    return PaddedRegions(
+        features=torch.from_numpy(features),
+        boxes=torch.from_numpy(boxes),
+        mask=torch.from_numpy(mask),
+        image_index=torch.from_numpy(index),
+        sizes=torch.tensor([regions.size for regions in found], dtype=torch.float32),
+    )
+
+
+def _stack_pixels(rows: Sequence[Row]) -> Float[Tensor, "B 3 h w"]:
+    return torch.stack([_given(row.pixels) for row in rows])
+
+
+def _given(value: T | None) -> T:
+    assert value is not None, "rows of one processor have the same parts"
+    return value

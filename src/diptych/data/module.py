@@ -1,0 +1,138 @@
+"""Data sets to loaders: for training a stream of the whole run, for validation every example once."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from torch import Generator
+from torch.utils.data import DataLoader
+
+from diptych.data.sampler import Plan, Positions, longest_first
+from diptych.errors import ConfigError
+from diptych.types import Batch, Dataset, Example
+
+
+class Collator(Protocol):
+    """Examples to a batch, and what one example costs; `Collate` is one."""
+
+    def __call__(self, examples: Sequence[Example]) -> Batch: ...
+
+    def length(self, example: Example) -> int: ...
+
+
+class DataModule:
+    """What a run learns from and what it is measured on.
+
+    Args:
+        validate: None trains without measuring.
+        batch_size: examples per device and batch.
+        eval_batch_size: None means `batch_size`.
+        workers: loader processes; 0 loads in the training process.
+        worker_start: how workers start; None is the system's default.
+        balance: `epoch` or `fixed` trains on as many examples of each class as the rarest has (see `Plan`).
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Dataset,
+        validate: Dataset | None = None,
+        collate: Collator,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        workers: int = 0,
+        worker_start: Literal["fork", "spawn", "forkserver"] | None = None,
+        balance: Literal["epoch", "fixed"] | None = None,
+    ) -> None:
+        for name, dataset in (("training", train), ("validation", validate)):
+            if dataset is not None and len(dataset) == 0:
+                raise ConfigError(f"the {name} set is empty; expected at least one example.")
+        if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
+            raise ConfigError(
+                f"batch sizes are {batch_size} and {eval_batch_size}; expected at least one example."
+            )
+        self.train, self.validate, self.collate = train, validate, collate
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.workers, self.worker_start, self.balance = workers, worker_start, balance
+
+    def plan(
+        self,
+        *,
+        seed: int,
+        ranks: int = 1,
+        accumulate: int = 1,
+        limit: int | float | None = None,
+        repeat: bool = False,
+    ) -> Plan:
+        """Which examples every step takes (see `Plan`). Looks at every training example for its length."""
+        examples = [self.train[index] for index in range(len(self.train))]
+        return Plan(
+            len(examples),
+            batch_size=self.batch_size,
+            seed=seed,
+            ranks=ranks,
+            accumulate=accumulate,
+            lengths=[self.collate.length(example) for example in examples],
+            classes=[_class(example) for example in examples] if self.balance else None,
+            balance=self.balance,
+            limit=limit,
+            repeat=repeat,
+        )
+
+    def train_loader(
+        self, plan: Plan, *, start: int, stop: int, rank: int = 0, pin_memory: bool = False
+    ) -> DataLoader[Example]:
+        """The batches of `rank` at the positions from `start` up to `stop`."""
+        batches = Positions(plan, start=start, stop=stop, rank=rank)
+        return self._loader(self.train, batches, pin_memory=pin_memory)
+
+    def validate_loader(
+        self, *, rank: int = 0, ranks: int = 1, pin_memory: bool = False
+    ) -> DataLoader[Example]:
+        """This rank's share of the validation set, no example twice."""
+        if self.validate is None:
+            raise ConfigError("there is no validation set to measure on; give one as data.validate.")
+        batches = longest_first(self._lengths, batch_size=self.eval_batch_size, rank=rank, ranks=ranks)
+        return self._loader(self.validate, batches, pin_memory=pin_memory, persistent=True)
+
+    @cached_property
+    def targets(self) -> dict[str, Any]:
+        """The target of each validation example, by id."""
+        return {example.id: example.target for example in self._validation}
+
+    @cached_property
+    def _validation(self) -> list[Example]:
+        return [] if self.validate is None else [self.validate[index] for index in range(len(self.validate))]
+
+    @cached_property
+    def _lengths(self) -> Int[ndarray, " N"]:
+        return np.array([self.collate.length(example) for example in self._validation])
+
+    def _loader(
+        self, dataset: Dataset, batches: Any, *, pin_memory: bool, persistent: bool = False
+    ) -> DataLoader[Example]:
+        parallel: dict[str, Any] = {}
+        if self.workers:
+            parallel = {"multiprocessing_context": self.worker_start, "persistent_workers": persistent}
+        collate: Callable[[Sequence[Example]], Batch] = self.collate
+        return DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.workers,
+            pin_memory=pin_memory,
+            generator=Generator(),  # else a loader that starts would draw from the run's own randomness
+            **parallel,
+        )
+
+
+def _class(example: Example) -> Any:
+    if example.target is None:
+        raise ConfigError(
+            f"example {example.id} has no label; balanced sampling needs one of every training example. "
+            "Set data.balance=null or give labels."
+        )
+    return example.target

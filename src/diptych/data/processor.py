@@ -1,0 +1,205 @@
+"""From one pair to the numbers of one row: tokenize, look up regions, open the picture."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from diptych.data.images import open_image, to_pixels
+from diptych.errors import ConfigError, MissingFeatures
+from diptych.text import FastText, Tokens, WordPiece
+from diptych.types import Example, Pair, Regions, RegionSource
+
+
+class Sources(NamedTuple):
+    """Where the processor looks up what a pair names: regions and picture files by image key."""
+
+    regions: RegionSource | None = None
+    images: Mapping[str, Path] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One image-text pair before padding; what the model does not need is None.
+
+    Args:
+        boxes: normalized to [0, 1].
+        image_index: which image of the pair each region belongs to.
+        size: width and height in pixels of the first image.
+    """
+
+    tokens: Tokens | None = None
+    regions: Regions | None = None
+    boxes: Float[ndarray, "R 4"] | None = None
+    image_index: Int[ndarray, " R"] | None = None
+    pixels: Float[Tensor, "3 h w"] | None = None
+    vector: Float[ndarray, " E"] | None = None
+
+
+class Processor:
+    """Turns pairs into rows; belongs to a model as its vocabulary does, and is saved with it.
+
+    Args:
+        text: tokenizer, for models that read tokens.
+        vectors: sentence vectors, for models that read those.
+        image_size: pictures are resized to this many pixels squared, for models that read pixels.
+        regions: whether the model reads regions.
+        max_tokens: longer texts are cut, special tokens included.
+        max_regions: further regions of an image are dropped; a store holds the best ones first.
+        tags: append the detected object names to the text as its second segment.
+        missing: what an image without regions is: an `error`, or an image with `none`.
+        box_scale: `size` divides x by the width and y by the height. `swapped` reproduces nav13n's UNITER,
+            which divides x by the height and y by the width.
+    """
+
+    def __init__(
+        self,
+        *,
+        text: WordPiece | None = None,
+        vectors: FastText | None = None,
+        image_size: int | None = None,
+        regions: bool = False,
+        max_tokens: int = 128,
+        max_regions: int = 100,
+        tags: bool = False,
+        missing: Literal["error", "none"] = "error",
+        box_scale: Literal["size", "swapped"] = "size",
+    ) -> None:
+        if missing not in ("error", "none") or box_scale not in ("size", "swapped"):
+            raise ConfigError(
+                f"processor.missing is {missing!r} (expected 'error' or 'none'), "
+                f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
+            )
+        self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
+        self.max_tokens, self.max_regions, self.tags = max_tokens, max_regions, tags
+        self.missing, self.box_scale = missing, box_scale
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Modalities in the words of a model's `needs`."""
+        present = {
+            "text": self.text is not None,
+            "vectors": self.vectors is not None,
+            "pixels": self.image_size is not None,
+            "regions": self.regions,
+        }
+        return frozenset(name for name, given in present.items() if given)
+
+    def __call__(self, pair: Pair, sources: Sources) -> Row:
+        """All that the model needs of one pair.
+
+        Raises:
+            MissingFeatures: the store has no regions of the image.
+            FormatError: the picture is missing or cannot be read.
+        """
+        keys = image_keys(pair)
+        found = [self._regions(key, sources.regions) for key in keys] if self.regions else []
+        tokens = None
+        if self.text is not None:
+            text_b = self._tags(found, sources.regions) if self.tags else pair.text_b
+            tokens = self.text.encode(pair.text, text_b, max_tokens=self.max_tokens)
+        return Row(
+            tokens=tokens,
+            regions=_join(found) if found else None,
+            boxes=np.concatenate([self._normalize(regions) for regions in found]) if found else None,
+            image_index=np.repeat(np.arange(len(found)), [len(regions) for regions in found])
+            if found
+            else None,
+            pixels=self._pixels(keys, sources.images) if self.image_size is not None else None,
+            vector=self.vectors.vector(pair.text) if self.vectors is not None else None,
+        )
+
+    def length(self, example: Example, regions: RegionSource | None = None) -> int:
+        """Tokens plus regions of the longest row: what a batch pays for. Pictures all cost the same."""
+        return max(self._pair_length(pair, regions) for pair in example.pairs)
+
+    def _pair_length(self, pair: Pair, regions: RegionSource | None) -> int:
+        total = 0
+        if self.text is not None:
+            total += len(self.text.encode(pair.text, pair.text_b, max_tokens=self.max_tokens))
+        if self.regions and regions is not None:
+            total += sum(
+                min(regions.count(key), self.max_regions) for key in image_keys(pair) if key in regions
+            )
+        return total
+
+    def _regions(self, key: str, source: RegionSource | None) -> Regions:
+        assert source is not None, "require_sources has looked"
+        if key not in source and self.missing == "none":
+            meta = source.meta
+            return Regions(
+                features=np.zeros((0, meta.feature_dim), np.float32),
+                boxes=np.zeros((0, 4), np.float32),
+                size=(1, 1),
+            )
+        return source[key].first(self.max_regions)
+
+    def _normalize(self, regions: Regions) -> Float[ndarray, "R 4"]:
+        width, height = regions.size
+        scale = (width, height) if self.box_scale == "size" else (height, width)
+        boxes = regions.boxes / np.array(scale * 2, np.float32)
+        return boxes.clip(0, 1) if self.box_scale == "size" else boxes
+
+    def _tags(self, found: list[Regions], source: RegionSource | None) -> str:
+        names = source.meta.classes if source is not None else ()
+        return " ".join(
+            names[label] for regions in found if regions.labels is not None for label in regions.labels
+        )
+
+    def _pixels(self, keys: tuple[str, ...], images: Mapping[str, Path] | None) -> Float[Tensor, "3 h w"]:
+        assert images is not None and self.image_size is not None, "require_sources has looked"
+        if len(keys) != 1:
+            raise ConfigError(f"a pair names {len(keys)} images; models that read pixels take exactly one.")
+        return to_pixels(open_image(images[keys[0]]), self.image_size)
+
+
+def image_keys(pair: Pair) -> tuple[str, ...]:
+    """The image keys of a pair, none to several."""
+    if pair.image is None:
+        return ()
+    return (pair.image,) if isinstance(pair.image, str) else pair.image
+
+
+def _join(found: list[Regions]) -> Regions:
+    """Regions of several images in one row; the size is the first image's."""
+    if len(found) == 1:
+        return found[0]
+    return Regions(
+        features=np.concatenate([regions.features for regions in found]),
+        boxes=np.concatenate([regions.boxes for regions in found]),
+        size=found[0].size,
+    )
+
+
+def require_sources(
+    needs: frozenset[str], processor: Processor, sources: Sources, examples: Iterable[Example] = ()
+) -> None:
+    """Check once, before the first step, that a model will get what it needs.
+
+    Raises:
+        ConfigError: the processor does not provide a modality, or its source is not given.
+        MissingFeatures: images of `examples` without regions, unless the processor tolerates them.
+    """
+    if lacking := sorted(needs - processor.provides):
+        raise ConfigError(
+            f"the model needs {sorted(needs)} but the processor provides {sorted(processor.provides)}; "
+            f"give the processor what makes {lacking}."
+        )
+    if processor.regions and sources.regions is None:
+        raise ConfigError(
+            "the model reads regions but no feature store is given; say features=FOLDER. "
+            "`diptych import` makes one from a TSV."
+        )
+    if processor.tags and not (sources.regions and sources.regions.meta.classes):
+        raise ConfigError("processor.tags needs a feature store that names its object classes.")
+    if processor.image_size is not None and sources.images is None:
+        raise ConfigError("the model reads pixels but no picture files are given; say root=FOLDER.")
+    if processor.regions and processor.missing == "error" and sources.regions is not None:
+        keys = {key for example in examples for pair in example.pairs for key in image_keys(pair)}
+        if missing := [key for key in keys if key not in sources.regions]:
+            raise MissingFeatures(missing, getattr(sources.regions, "path", "the feature store"))

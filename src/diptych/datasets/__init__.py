@@ -1,0 +1,5 @@
+"""Benchmarks: each file owns the official formats of one of them."""
+
+from diptych.datasets.hateful_memes import HatefulMemes
+
+__all__ = ["HatefulMemes"]

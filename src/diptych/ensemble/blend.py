@@ -1,0 +1,207 @@
+"""One prediction out of many, joined on ids."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import softmax
+from scipy.stats import rankdata
+
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.predictions import Predictions
+
+Method = Literal["mean", "power", "rank", "geometric"]
+
+
+def blend(
+    members: Sequence[Predictions],
+    *,
+    method: Method = "mean",
+    weights: Sequence[float] | None = None,
+    power: float = 2.0,
+) -> Predictions:
+    """Combine the scores p of several members, with weights w that sum to one, into one prediction.
+
+    `mean`: sum of w p, a probability.
+    `power`: (sum of w p^power)^(1/power) per class, divided by the sum over classes, a probability; a power
+    above 1 leans toward members that are sure of a class.
+    `geometric`: product of p^w per class, divided by the sum over classes, a probability. For two classes
+    this is the mean of the log-odds.
+    `rank`: sum of w rank(p) / N per class, the best of N examples having rank N and ties their mean rank; in
+    (0, 1], but no probability: it depends on the other examples, and 0.5 is the median, not even odds.
+
+    The rows follow the first member, and the answer is the class of the highest score.
+
+    Args:
+        weights: one non-negative number per member; None means equal.
+        power: positive exponent of `power`; 1 is the mean, and the limit 0 is `geometric`.
+
+    Raises:
+        FormatError: members differ in ids or classes, or hold no probabilities where they are needed.
+        ConfigError: an unknown method, unusable weights or power, or no member.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(
+            f"method is {method!r}; expected one of {get_args(Method)}.{nearest(method, get_args(Method))}"
+        )
+    if not (np.isfinite(power) and power > 0):
+        raise ConfigError(f"power is {power}; expected a positive number.")
+    shares = _shares(weights, len(members))
+    joined = join(members)
+    if method != "rank":
+        _require_probabilities(joined, member_names(members), sum_to_one=method != "mean")
+    scores = _combine(joined, shares, method=method, power=power)
+    classes = members[0].classes
+    return Predictions(
+        ids=members[0].ids,
+        scores=scores,
+        answers=None if classes is None else tuple(classes[index] for index in scores.argmax(axis=1)),
+        classes=classes,
+        meta=_provenance(members, method=method, shares=shares, power=power),
+    )
+
+
+def agreement(members: Sequence[Predictions], *, of: str | None = None) -> Float[ndarray, "M M"]:
+    """Spearman correlation in [-1, 1] between members; low values promise gain from blending.
+
+    A member with constant scores correlates with nothing: nan.
+
+    Args:
+        of: class whose scores are compared; None means the last one.
+    """
+    joined = join(members)
+    classes = members[0].classes or ()
+    if of is not None and of not in classes:
+        raise ConfigError(f"no class is called {of!r}; expected one of {classes}.{nearest(of, classes)}")
+    ranks = rankdata(joined[:, :, -1 if of is None else classes.index(of)], axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        ranks /= np.linalg.norm(ranks, axis=1, keepdims=True)
+    return np.asarray(ranks @ ranks.T)
+
+
+def member_names(members: Sequence[Predictions]) -> tuple[str, ...]:
+    """The file name of each member; the path where that is not unique, `member 1` where it is unknown."""
+    paths = [member.meta.get("path") for member in members]
+    files = Counter(Path(path).name for path in paths if path)
+    names = (
+        f"member {number}" if not path else Path(path).name if files[Path(path).name] == 1 else str(path)
+        for number, path in enumerate(paths, 1)
+    )
+    return tuple(names)
+
+
+def join(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
+    """The scores of all members, rows and classes in the order of the first.
+
+    Raises:
+        FormatError: says which member lacks which ids or classes.
+        ConfigError: there is no member.
+    """
+    if not members:
+        raise ConfigError("there is nothing to blend; expected at least one prediction file.")
+    names, first = member_names(members), members[0]
+    for name, member in zip(names, members, strict=True):
+        _require_like(first, member, name)
+    every = dict.fromkeys(key for member in members for key in member.ids)
+    gaps = []
+    for name, member in zip(names, members, strict=True):
+        here = set(member.ids)
+        if missing := [key for key in every if key not in here]:
+            gaps.append(
+                f"{name} lacks {len(missing)} ({', '.join(missing[:5])}{', ...' * (len(missing) > 5)})"
+            )
+    if gaps:
+        raise FormatError(
+            f"members do not cover the same {len(every)} examples: {'; '.join(gaps)}. "
+            "Predict the same split with every model."
+        )
+    return np.stack([_scores_like(first, member) for member in members])
+
+
+def _require_like(first: Predictions, member: Predictions, name: str) -> None:
+    if member.scores is None or first.scores is None:
+        raise FormatError(f"{name}: predictions hold answers but no scores, so they cannot be blended.")
+    if len(member.unique()) < len(member):
+        raise FormatError(f"{name}: some ids occur twice; expected one row for every id.")
+    if (
+        set(member.classes or ()) != set(first.classes or ())
+        or member.scores.shape[1] != first.scores.shape[1]
+    ):
+        raise FormatError(
+            f"{name}: {member.scores.shape[1]} score columns of the classes {member.classes}; expected "
+            f"{first.scores.shape[1]} of {first.classes} as in the first member."
+        )
+    if not np.isfinite(member.scores).all():
+        row = int(np.argwhere(~np.isfinite(member.scores))[0][0])
+        raise FormatError(f"{name}: the scores of id {member.ids[row]!r} are not finite.")
+
+
+def _scores_like(first: Predictions, member: Predictions) -> Float[ndarray, "N C"]:
+    member = member.align(first.ids)
+    if member.classes is None:
+        return np.asarray(member.scores, dtype=np.float64)
+    return np.stack([member.column(name) for name in first.classes or ()], axis=1).astype(np.float64)
+
+
+def _shares(weights: Sequence[float] | None, count: int) -> Float[ndarray, " M"]:
+    values = np.ones(count) if weights is None else np.array(weights, dtype=np.float64)
+    if len(values) != count:
+        raise ConfigError(f"there are {len(values)} weights for {count} members; expected one of each.")
+    if not np.isfinite(values).all() or (values < 0).any() or (count and not values.any()):
+        raise ConfigError(f"weights are {values.tolist()}; expected non-negative numbers, not all zero.")
+    return values / values.sum() if count else values
+
+
+def _require_probabilities(
+    joined: Float[ndarray, "M N C"], names: Sequence[str], *, sum_to_one: bool
+) -> None:
+    for name, scores in zip(names, joined, strict=True):
+        if (outside := (scores < 0) | (scores > 1)).any():
+            raise FormatError(
+                f"{name}: score {scores[outside][0]:g} is no probability in [0, 1]; blend such scores with "
+                "method=rank, or say what they are when reading them."
+            )
+        if sum_to_one and (wrong := np.abs(scores.sum(axis=1) - 1) > 1e-3).any():
+            raise FormatError(
+                f"{name}: the scores of an example sum to {scores[wrong][0].sum():g}; expected probabilities "
+                "that sum to one over the classes. Blend such scores with method=mean or method=rank."
+            )
+
+
+def _combine(
+    scores: Float[ndarray, "M N C"], shares: Float[ndarray, " M"], *, method: Method, power: float
+) -> Float[ndarray, "N C"]:
+    if method == "rank":
+        scores = rankdata(scores, axis=1) / scores.shape[1]
+    if method in ("mean", "rank"):
+        return np.asarray(np.einsum("m,mnc->nc", shares, scores))
+    if method == "geometric":
+        # the smallest number stands in for 0, so that members who exclude each other's class cancel out
+        logs = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
+        return np.asarray(softmax(np.einsum("m,mnc->nc", shares, logs), axis=1))
+    # relative to the surest member, or a large power would round everything to 0
+    peak = np.maximum(scores.max(axis=0), np.finfo(np.float64).tiny)
+    means = peak * np.einsum("m,mnc->nc", shares, (scores / peak) ** power) ** (1 / power)
+    return np.asarray(means / means.sum(axis=1, keepdims=True))
+
+
+def _provenance(
+    members: Sequence[Predictions], *, method: Method, shares: Float[ndarray, " M"], power: float
+) -> dict[str, Any]:
+    """What all members share (their split, say), who they are, and how they were combined."""
+    first = members[0].meta
+    common = {key: value for key, value in first.items() if all(m.meta.get(key) == value for m in members)}
+    common.pop("path", None)
+    exponent = {"power": power} if method == "power" else {}
+    return {
+        **common,
+        "method": method,
+        "members": list(member_names(members)),
+        "weights": shares.tolist(),
+        **exponent,
+    }

@@ -1,0 +1,140 @@
+"""Prediction files of ours and of others."""
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.special import expit
+
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.predictions import Predictions
+
+Kind = Literal["probability", "log_probability", "logit"]
+RANGES = {
+    "probability": (0.0, 1.0),
+    "log_probability": (-math.inf, 0.0),
+    "logit": (-math.inf, math.inf),
+}
+LABELS = ("0", "1")
+
+
+def read_predictions(
+    path: Path | str, *, kind: Kind | None = None, classes: tuple[str, str] = ("benign", "hateful")
+) -> Predictions:
+    """Read an `.npz` of `diptych predict`, or a CSV with the columns `id` and `proba`, perhaps `label`.
+
+    The scores of a CSV come out as probabilities of both classes. Vilio writes into `proba` the logarithm of
+    the probability (its PyTorch members) or the raw log-odds (ERNIE-ViL), so the kind of number is found out
+    from the whole column: all in [0, 1], all at most 0, or some beyond on both sides. `label` becomes the
+    answer only where `proba` is a probability; Vilio's own labels do not always follow from its scores.
+
+    Args:
+        kind: what `proba` is, instead of finding out; of no effect on an `.npz`.
+        classes: names of the classes 0 and 1 of a CSV.
+
+    Raises:
+        FormatError: names file and line of a missing column, a value that is no number or outside the range
+            of its kind, an empty or repeated id, or says that the kind cannot be told.
+    """
+    path = Path(path)
+    if kind is not None and kind not in RANGES:
+        raise ConfigError(f"kind is {kind!r}; expected one of {get_args(Kind)}.{nearest(kind, RANGES)}")
+    predictions = _read_npz(path) if path.suffix == ".npz" else _read_csv(path, kind, classes)
+    return replace(predictions, meta={**predictions.meta, "path": str(path)})
+
+
+def _read_npz(path: Path) -> Predictions:
+    predictions = Predictions.load(path)
+    if len(predictions.unique()) < len(predictions):
+        raise FormatError(f"{path}: {len(predictions) - len(predictions.unique())} row(s) repeat an id.")
+    if predictions.scores is not None and not np.isfinite(predictions.scores).all():
+        row = int(np.argwhere(~np.isfinite(predictions.scores))[0][0])
+        raise FormatError(f"{path}: the scores of id {predictions.ids[row]!r} are not finite.")
+    return predictions
+
+
+def _read_csv(path: Path, kind: Kind | None, classes: tuple[str, str]) -> Predictions:
+    values: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    lines: list[int] = []
+    for line, row in _records(path):
+        key, where = row["id"].strip(), f"{path}:{line}"
+        if not key or key in values:
+            problem = f"id {key!r} occurs a second time" if key else "the id is empty"
+            raise FormatError(f"{where}: {problem}; expected one row for every id.")
+        values[key] = _number(row["proba"], where)
+        lines.append(line)
+        if "label" in row:
+            labels[key] = row["label"].strip()
+            if labels[key] not in LABELS:
+                raise FormatError(f"{where}: label is {labels[key]!r}; expected 0 or 1.")
+    if not values:
+        raise FormatError(f"{path}: there are no predictions below the header.")
+    raw = np.array(list(values.values()))
+    kind = kind or _kind(raw, path)
+    low, high = RANGES[kind]
+    if (outside := np.flatnonzero((raw < low) | (raw > high))).size:
+        first = int(outside[0])
+        raise FormatError(
+            f"{path}:{lines[first]}: proba is {raw[first]:g}; expected a {kind} in [{low:g}, {high:g}]."
+        )
+    positive = {"probability": np.asarray, "log_probability": np.exp, "logit": expit}[kind](raw)
+    decided = [label == "1" for label in labels.values()] if kind == "probability" else []
+    answers = tuple(classes[int(yes)] for yes in (decided or positive >= 0.5))
+    scores = np.stack((1 - positive, positive), axis=1)
+    return Predictions(
+        ids=tuple(values), scores=scores, answers=answers, classes=classes, meta={"kind": kind}
+    )
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells of every row that is not blank."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        try:
+            header = [name.strip() for name in next(rows, [])]
+            if missing := [name for name in ("id", "proba") if name not in header]:
+                raise FormatError(
+                    f"{path}:1: column {' and '.join(missing)} missing, found {header}; "
+                    "expected id,proba and perhaps label."
+                )
+            for row in rows:
+                if not any(cell.strip() for cell in row):
+                    continue
+                if len(row) != len(header):
+                    raise FormatError(
+                        f"{path}:{rows.line_num}: {len(row)} cells; expected {len(header)} as in the header."
+                    )
+                yield rows.line_num, dict(zip(header, row, strict=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise FormatError(f"{path}:{rows.line_num + 1}: not readable as UTF-8 CSV ({error}).") from error
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise FormatError(f"{where}: proba is {text!r}; expected a finite number.")
+    return value
+
+
+def _kind(raw: Float[ndarray, " N"], path: Path) -> Kind:
+    low, high = float(raw.min()), float(raw.max())
+    if low >= 0 and high <= 1:
+        return "probability"
+    if high <= 0:
+        return "log_probability"
+    if low < 0:
+        return "logit"
+    raise FormatError(
+        f"{path}: proba lies between {low:g} and {high:g}, which fits neither probabilities (0 to 1) nor "
+        "log-probabilities (at most 0), nor log-odds (both signs); say which with kind=..."
+    )

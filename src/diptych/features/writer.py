@@ -1,0 +1,377 @@
+"""Writes feature stores: one image at a time, in bounded memory, whole or not at all."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy import ndarray
+
+from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.features.store import (
+    FIELDS,
+    INDEX,
+    FeatureStore,
+    image_digest,
+    partial_folder,
+    read_metadata,
+    read_shard,
+    schema_metadata,
+    store_checksum,
+)
+from diptych.files import atomic_file, require_new, sync_folder
+from diptych.types import FeatureMeta, Regions
+
+BATCH_BYTES = 16 << 20  # held in memory before it is written
+DTYPES = {"boxes": "float32", "labels": "int64", "attributes": "int64"}
+DTYPES |= {"scores": "float32", "attribute_scores": "float32"}  # the others are as FeatureMeta.dtype says
+
+
+def write_store(
+    path: Path | str,
+    items: Iterable[tuple[str, Regions]],
+    meta: FeatureMeta,
+    *,
+    shard_bytes: int = 256 << 20,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> FeatureStore:
+    """Write all `items` to a new store, as `StoreWriter` does, and open it."""
+    with StoreWriter(path, meta, shard_bytes=shard_bytes, resume=resume, overwrite=overwrite) as writer:
+        for key, regions in items:
+            if key not in writer.done:
+                writer.add(key, regions)
+    return FeatureStore(path)
+
+
+class StoreWriter:
+    """Writes a feature store, which appears under its name when the `with` block ends well.
+
+    Until then finished shards lie in `PATH.partial`. A later writer with `resume` goes on from them: their
+    keys are in `done`, and the same images in the same order give the same bytes as without interruption.
+
+    Args:
+        meta: provenance. Features and soft classes are cast to its `dtype`; the writer fills in `count`,
+            `checksum` and an unknown `box_rule`.
+        shard_bytes: size at which a shard is finished; also the most that an interruption loses.
+        resume: go on from what an interrupted writer left, if anything.
+        overwrite: replace an existing store at the end; without `resume` also discard what was left.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        meta: FeatureMeta,
+        *,
+        shard_bytes: int = 256 << 20,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.partial = partial_folder(self.path)
+        self.meta = replace(meta, count=0, checksum="")
+        self.done: frozenset[str] = frozenset()
+        self._shard_bytes, self._resume, self._overwrite = shard_bytes, resume, overwrite
+        self._places: dict[str, tuple[int, int, int, int]] = {}  # key: shard, batch, row, count
+        self._digests: list[bytes] = []
+        self._widths: dict[str, tuple[int, ...]] | None = None  # of each field, as the first image has them
+        self._pending = _Pending()
+        self._shard: _Shard | None = None
+        self._shards: dict[str, int] = {}  # finished: name and bytes
+        self._failure: BaseException | None = None
+        self._lock = ExitStack()
+
+    def __enter__(self) -> Self:
+        _require_possible(self.meta, self._shard_bytes)
+        _require_replaceable(self.path, overwrite=self._overwrite)
+        if any(self.partial.glob("part-*.arrow")) and not (self._resume or self._overwrite):
+            raise ConfigError(
+                f"{self.partial} holds what an interrupted run has finished; say resume=true to go on from "
+                "it, or overwrite=true to begin again."
+            )
+        with self._guarded(), ExitStack() as stack:
+            self.partial.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(self.partial))
+            self._clear()
+            self._restore()
+            self._lock = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._lock:
+            try:
+                if error is None:
+                    self._finish()
+            finally:
+                self._leave()
+
+    def add(self, key: str, regions: Regions) -> None:
+        """Append one image.
+
+        Raises:
+            FormatError: the key is there already, the regions break their rules, or their width or optional
+                fields are not those of the store. The writer may go on with other images.
+            DiptychError: the disk is full. The writer is of no use any more.
+        """
+        self._require_sound()
+        if key in self._places:
+            raise FormatError(f"{self.path}: image {key!r} is there already; expected every key once.")
+        try:
+            regions.verify()
+            arrays = _stored(regions, self.meta)
+            self._require_alike(arrays)
+        except FormatError as error:
+            raise FormatError(f"image {key!r}: {error}") from error
+        with self._guarded():
+            self._append(key, regions.size, arrays)
+
+    def _append(self, key: str, size: tuple[int, int], arrays: dict[str, ndarray]) -> None:
+        digest = image_digest(key, size, arrays)
+        batch = 0 if self._shard is None else self._shard.batches
+        self._places[key] = (len(self._shards), batch, len(self._pending.keys), len(arrays["boxes"]))
+        self._digests.append(digest)
+        self._pending.append(key, size, digest, arrays)
+        if self._pending.nbytes >= min(BATCH_BYTES, self._shard_bytes):
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        batch = self._pending.record_batch(schema_metadata(self.meta))
+        self._pending = _Pending()
+        if self._shard is None:
+            self._shard = _Shard(self.partial / f"part-{len(self._shards):05d}.arrow", batch.schema)
+        self._shard.write(batch)
+        if self._shard.nbytes >= self._shard_bytes:
+            self._finish_shard(self._shard)
+
+    def _finish_shard(self, shard: "_Shard") -> None:
+        shard.close()
+        self._shards[shard.path.name] = shard.path.stat().st_size
+        self._shard = None
+
+    def _finish(self) -> None:
+        self._require_sound()
+        with self._guarded():
+            if self._pending.keys:
+                self._write_pending()
+            if self._shard is not None:
+                self._finish_shard(self._shard)
+            self._write_index()
+            aside = self.path.with_name(f".{self.path.name}.replaced")
+            shutil.rmtree(aside, ignore_errors=True)
+            if self.path.exists():
+                os.replace(self.path, aside)
+            os.replace(self.partial, self.path)
+            shutil.rmtree(aside, ignore_errors=True)
+            sync_folder(self.path.parent)
+
+    def _write_index(self) -> None:
+        shard, batch, row, count = np.array([*self._places.values()], np.int32).reshape(-1, 4).T.copy()
+        self.meta = replace(
+            self.meta,
+            box_rule=_box_rule(count) if self.meta.box_rule == "unknown" else self.meta.box_rule,
+            count=len(count),
+            checksum=store_checksum(self._digests),
+        )
+        columns = {"key": pa.array([*self._places], pa.string())}
+        columns |= {"shard": shard, "batch": batch, "row": row, "count": count}
+        table = pa.table(columns, metadata=schema_metadata(self.meta, shards=self._shards))
+        with atomic_file(self.partial / INDEX) as file, pa.ipc.new_file(file, table.schema) as arrow:
+            arrow.write_table(table)
+
+    def _leave(self) -> None:
+        """Keep finished shards for `resume`, and nothing else of a store that was not finished."""
+        if self._shard is not None:
+            self._shard.discard()
+        if not self._shards:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Remember that writing failed: a store with a hole must not be finished."""
+        try:
+            yield
+        except OSError as error:
+            kept = (
+                f" Finished shards are kept in {self.partial}; resume=true goes on." if self._shards else ""
+            )
+            self._failure = DiptychError(
+                f"cannot write the feature store {self.path}: {error.strerror or error}.{kept}"
+            )
+            raise self._failure from error
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _require_sound(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _require_alike(self, arrays: dict[str, ndarray]) -> None:
+        widths = _widths(arrays)
+        self._widths = self._widths or widths
+        if widths != self._widths:
+            raise FormatError(
+                f"the regions carry {_fields(widths)}; expected {_fields(self._widths)} as the first image."
+            )
+
+    def _clear(self) -> None:
+        """Remove fragments, and finished shards too unless the writer is to go on from them."""
+        patterns = [INDEX, f".{INDEX}.*", ".part-*.arrow.*", *([] if self._resume else ["part-*.arrow"])]
+        for pattern in patterns:
+            for file in self.partial.glob(pattern):
+                file.unlink()
+
+    def _restore(self) -> None:
+        for number, path in enumerate(sorted(self.partial.glob("part-*.arrow"))):
+            schema, blocks = read_shard(path)
+            meta, _ = read_metadata(schema, path)
+            if meta != self.meta or path.name != f"part-{number:05d}.arrow":
+                raise ConfigError(
+                    f"{path} was left by a run with other settings: {meta.as_dict()}; now "
+                    f"{self.meta.as_dict()}. Use the same ones, or say overwrite=true to begin again."
+                )
+            self._widths = _widths(blocks[0].flat)
+            self._shards[path.name] = path.stat().st_size
+            for batch, block in enumerate(blocks):
+                self._digests += block.digests
+                counts = np.diff(block.offsets).tolist()
+                places = [(number, batch, row, count) for row, count in enumerate(counts)]
+                self._places.update(zip(block.keys, places, strict=True))
+        self.done = frozenset(self._places)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Images that wait for their record batch."""
+
+    keys: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    arrays: list[dict[str, ndarray]] = field(default_factory=list)
+    nbytes: int = 0
+
+    def append(self, key: str, size: tuple[int, int], digest: bytes, arrays: dict[str, ndarray]) -> None:
+        self.keys.append(key)
+        self.sizes.append(size)
+        self.digests.append(digest)
+        self.arrays.append(arrays)
+        self.nbytes += sum(value.nbytes for value in arrays.values())
+
+    def record_batch(self, metadata: dict[str, str]) -> pa.RecordBatch:
+        flat = {name: np.concatenate([arrays[name] for arrays in self.arrays]) for name in self.arrays[0]}
+        regions = pa.StructArray.from_arrays([_column(value) for value in flat.values()], names=[*flat])
+        offsets = np.cumsum([0, *(len(arrays["boxes"]) for arrays in self.arrays)], dtype=np.int32)
+        width, height = np.array(self.sizes, np.int32).T
+        columns = {
+            "key": pa.array(self.keys, pa.string()),
+            "width": pa.array(width),
+            "height": pa.array(height),
+            "digest": pa.array(self.digests, pa.binary(32)),
+            "regions": pa.ListArray.from_arrays(pa.array(offsets), regions),
+        }
+        return pa.record_batch(columns, metadata=metadata)
+
+
+class _Shard:
+    """A shard that is being written; its file appears when it is closed."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.batches = 0
+        with ExitStack() as stack:
+            self._file: IO[Any] = stack.enter_context(atomic_file(path))
+            self._arrow = stack.enter_context(pa.ipc.new_file(self._file, schema))
+            self._stack = stack.pop_all()
+
+    @property
+    def nbytes(self) -> int:
+        return self._file.tell()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._arrow.write_batch(batch)
+        self.batches += 1
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def discard(self) -> None:
+        with suppress(OSError, pa.ArrowException):
+            self._stack.__exit__(InterruptedError, InterruptedError(), None)
+
+
+def _stored(regions: Regions, meta: FeatureMeta) -> dict[str, ndarray]:
+    """Copies of the arrays as they are stored; the caller may reuse its own."""
+    if max(regions.size) > np.iinfo(np.int32).max:
+        raise FormatError(f"the image size is {regions.size}; expected at most 2**31 - 1 pixels.")
+    if regions.features.shape[1] != meta.feature_dim:
+        raise FormatError(
+            f"features are {regions.features.shape[1]} wide; expected {meta.feature_dim} as the store says."
+        )
+    present = {name: value for name in FIELDS if (value := getattr(regions, name)) is not None}
+    with np.errstate(over="ignore"):
+        arrays = {name: np.array(value, DTYPES.get(name, meta.dtype)) for name, value in present.items()}
+    for name, value in arrays.items():
+        if value.dtype.itemsize < present[name].dtype.itemsize and not np.isfinite(value).all():
+            raise FormatError(f"{name} are too large for {value.dtype}; write the store as float32.")
+    return arrays
+
+
+def _column(values: ndarray) -> pa.Array:
+    flat = pa.array(values.reshape(-1))
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _widths(arrays: dict[str, ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape[1:] for name, value in arrays.items()}
+
+
+def _fields(widths: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name}[{width[0]}]" if width else name for name, width in widths.items())
+
+
+def _box_rule(counts: ndarray) -> str:
+    """`36` or `10:100`, as observed."""
+    if not len(counts):
+        return "unknown"
+    low, high = counts.min(), counts.max()
+    return f"{low}" if low == high else f"{low}:{high}"
+
+
+def _require_possible(meta: FeatureMeta, shard_bytes: int) -> None:
+    if meta.feature_dim < 1 or meta.dtype not in ("float16", "float32"):
+        raise ConfigError(
+            f"features are {meta.feature_dim} wide and {meta.dtype!r}; expected a width of at least 1 and "
+            "'float16' or 'float32'."
+        )
+    if shard_bytes < 1:
+        raise ConfigError(f"shard_bytes is {shard_bytes}; expected at least 1.")
+
+
+def _require_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Allow a new path, an empty folder and, with `overwrite`, a store (whole or not), but nothing else."""
+    require_new(path, overwrite=overwrite)
+    if not path.exists():
+        return
+    ours = (INDEX, "part-*.arrow")
+    if not path.is_dir() or not all(any(fnmatch(f.name, name) for name in ours) for f in path.iterdir()):
+        raise ConfigError(f"{path} is no feature store and is kept even so; choose another place.")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second writer out of `folder`; the system lets go of it when this process ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(f"{folder} is being written by another process; wait for it or stop it.") from error
+    finally:
+        os.close(handle)

@@ -1,0 +1,34 @@
+"""Model families. A family is one file; its builders fix the sizes."""
+
+from diptych.models.concat import (
+    Concat,
+    concat_bert,
+    concat_bert_tiny,
+    concat_fasttext,
+    concat_fasttext_tiny,
+    image_resnet,
+    image_resnet_tiny,
+    text_bert,
+    text_bert_tiny,
+    text_fasttext,
+    text_fasttext_tiny,
+)
+from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
+
+__all__ = [
+    "Concat",
+    "Uniter",
+    "concat_bert",
+    "concat_bert_tiny",
+    "concat_fasttext",
+    "concat_fasttext_tiny",
+    "image_resnet",
+    "image_resnet_tiny",
+    "text_bert",
+    "text_bert_tiny",
+    "text_fasttext",
+    "text_fasttext_tiny",
+    "uniter_base",
+    "uniter_large",
+    "uniter_tiny",
+]

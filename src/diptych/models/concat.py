@@ -1,0 +1,255 @@
+"""Concat: a text tower and an image tower, side by side, then one layer that fuses them.
+
+The two published baselines of Hateful Memes, and what remains of them when one tower is taken away:
+
+- DrivenData's benchmark (2020): fastText sentence vector + ResNet-152 features.
+- nav13n/multimodal-learning: BERT + the 1000 ImageNet logits of ResNet-101.
+
+The last Linear of the originals is the head of the task. Differs from nav13n: padding of the text is not
+attended unless `attend_padding` asks for it.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diptych.errors import ConfigError
+from diptych.nn.embeddings import TextEmbedding
+from diptych.nn.init import init_bert
+from diptych.nn.readout import FirstToken
+from diptych.nn.resnet import ResNet, resnet101, resnet152, resnet_tiny
+from diptych.nn.transformer import Encoder
+from diptych.types import Encoding, Inputs
+
+
+class VectorTower(nn.Module):
+    """`dropout(relu(project(sentence vector)))`."""
+
+    needs = "vectors"
+
+    def __init__(self, vector_dim: int, dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dim = dim
+        self.project, self.dropout = nn.Linear(vector_dim, dim), nn.Dropout(dropout)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "B D"]:
+        assert inputs.vectors is not None, "this text tower needs sentence vectors"
+        vector: Tensor = self.dropout(F.relu(self.project(inputs.vectors)))
+        return vector
+
+
+class BertTower(nn.Module):
+    """`dropout(relu(project(BERT's pooled first token)))`.
+
+    Args:
+        width: of BERT; `dim` is the width of what comes out.
+        dropout: of the projection; `bert_dropout` is BERT's own, attention included.
+        attend_padding: attend to padded tokens as if they were real, as nav13n does; a score then depends on
+            what else is in the batch.
+    """
+
+    needs = "text"
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        vocab_size: int = 30522,
+        width: int = 768,
+        heads: int = 12,
+        hidden: int = 3072,
+        layers: int = 12,
+        max_positions: int = 512,
+        dropout: float = 0.1,
+        bert_dropout: float = 0.1,
+        attend_padding: bool = False,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.dim, self.attend_padding = dim, attend_padding
+        self.text = TextEmbedding(vocab_size, width, max_positions=max_positions, dropout=bert_dropout)
+        self.encoder = Encoder(
+            layers, width, heads=heads, hidden=hidden, dropout=bert_dropout, attention_dropout=bert_dropout
+        )
+        self.pool = FirstToken(width)
+        init_bert(self, std=std)
+        self.project, self.dropout = nn.Linear(width, dim), nn.Dropout(dropout)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "B D"]:
+        assert inputs.text is not None, "this text tower needs text"
+        mask = torch.ones_like(inputs.text.mask) if self.attend_padding else inputs.text.mask
+        pooled = self.pool(self.encoder(self.text(inputs.text), mask))
+        vector: Tensor = self.dropout(F.relu(self.project(pooled)))
+        return vector
+
+
+class ImageTower(nn.Module):
+    """`dropout(relu(project(ResNet's vector)))`; the vector is its average features or ImageNet logits."""
+
+    needs = "pixels"
+
+    def __init__(self, resnet: ResNet, dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dim, self.resnet = dim, resnet
+        self.project, self.dropout = nn.Linear(resnet.dim, dim), nn.Dropout(dropout)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "B D"]:
+        assert inputs.pixels is not None, "the image tower needs pixels"
+        vector: Tensor = self.dropout(F.relu(self.project(self.resnet(inputs.pixels))))
+        return vector
+
+
+class Concat(nn.Module):
+    """`dropout(relu(fuse([text ; image])))`, or the vector of the only tower.
+
+    Args:
+        text: None leaves the text out.
+        image: None leaves the picture out.
+        dim: width after fusion; an only tower passes its own width on.
+        dropout: after fusion.
+    """
+
+    text_dim = region_dim = 0
+
+    def __init__(
+        self,
+        text: VectorTower | BertTower | None,
+        image: ImageTower | None,
+        *,
+        dim: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        towers = [tower for tower in (text, image) if tower is not None]
+        if not towers:
+            raise ConfigError("Concat has neither a text tower nor an image tower; give it at least one.")
+        self.text, self.image = text, image
+        self.needs = frozenset(tower.needs for tower in towers)
+        both = len(towers) == 2
+        self.fuse = nn.Linear(sum(tower.dim for tower in towers), dim) if both else None
+        self.dropout = nn.Dropout(dropout)
+        self.dim = dim if both else towers[0].dim
+
+    def forward(self, inputs: Inputs) -> Encoding:
+        vectors = [tower(inputs) for tower in (self.text, self.image) if tower is not None]
+        if self.fuse is None:
+            return Encoding(pooled=vectors[0])
+        return Encoding(pooled=self.dropout(F.relu(self.fuse(torch.cat(vectors, 1)))))
+
+    def word_embedding(self) -> nn.Embedding | None:
+        return self.text.text.words if isinstance(self.text, BertTower) else None
+
+
+def concat_fasttext(
+    *,
+    vector_dim: int = 150,
+    text_features: int = 300,
+    image_features: int = 300,
+    dim: int = 256,
+    dropout: float = 0.1,
+    freeze_batch_norm: bool = False,
+) -> Concat:
+    """DrivenData's benchmark: sentence vectors and ResNet-152; dropout after fusion only."""
+    resnet = resnet152(classes=None, freeze_batch_norm=freeze_batch_norm)
+    text, image = VectorTower(vector_dim, text_features), ImageTower(resnet, image_features)
+    return Concat(text, image, dim=dim, dropout=dropout)
+
+
+def concat_bert(
+    *,
+    vocab_size: int = 30522,
+    text_features: int = 128,
+    image_features: int = 128,
+    dim: int = 128,
+    dropout: float = 0.1,
+    attend_padding: bool = False,
+    freeze_batch_norm: bool = False,
+) -> Concat:
+    """nav13n's concat_bert: BERT-base and the ImageNet logits of ResNet-101; dropout 0.1 in both towers."""
+    text = BertTower(text_features, vocab_size=vocab_size, attend_padding=attend_padding)
+    image = ImageTower(resnet101(freeze_batch_norm=freeze_batch_norm), image_features, dropout=0.1)
+    return Concat(text, image, dim=dim, dropout=dropout)
+
+
+def text_fasttext(*, vector_dim: int = 150, text_features: int = 300, dropout: float = 0.1) -> Concat:
+    """Sentence vectors alone, with the widths of `concat_fasttext` and the dropout of nav13n's ablation."""
+    return Concat(VectorTower(vector_dim, text_features, dropout=dropout), None)
+
+
+def text_bert(
+    *,
+    vocab_size: int = 30522,
+    text_features: int = 128,
+    dropout: float = 0.1,
+    attend_padding: bool = False,
+) -> Concat:
+    """nav13n's unimodal_bert, as meant: BERT-base alone."""
+    tower = BertTower(text_features, vocab_size=vocab_size, dropout=dropout, attend_padding=attend_padding)
+    return Concat(tower, None)
+
+
+def image_resnet(
+    *, image_features: int = 256, dropout: float = 0.1, freeze_batch_norm: bool = False
+) -> Concat:
+    """nav13n's unimodal_image: the ImageNet logits of ResNet-101 alone."""
+    resnet = resnet101(freeze_batch_norm=freeze_batch_norm)
+    return Concat(None, ImageTower(resnet, image_features, dropout=dropout))
+
+
+def concat_fasttext_tiny(
+    *,
+    vector_dim: int = 150,
+    text_features: int = 48,
+    image_features: int = 48,
+    dim: int = 48,
+    dropout: float = 0.1,
+    freeze_batch_norm: bool = False,
+) -> Concat:
+    """Sentence vectors and a small ResNet."""
+    resnet = resnet_tiny(freeze_batch_norm=freeze_batch_norm)
+    text, image = VectorTower(vector_dim, text_features), ImageTower(resnet, image_features)
+    return Concat(text, image, dim=dim, dropout=dropout)
+
+
+def concat_bert_tiny(
+    *,
+    vocab_size: int = 1000,
+    text_features: int = 48,
+    image_features: int = 48,
+    dim: int = 48,
+    dropout: float = 0.1,
+    attend_padding: bool = False,
+    freeze_batch_norm: bool = False,
+) -> Concat:
+    """A BERT of 2 layers and a small ResNet."""
+    text = _tiny_bert(text_features, vocab_size=vocab_size, attend_padding=attend_padding)
+    image = ImageTower(resnet_tiny(freeze_batch_norm=freeze_batch_norm), image_features, dropout=0.1)
+    return Concat(text, image, dim=dim, dropout=dropout)
+
+
+def text_fasttext_tiny(*, vector_dim: int = 150, text_features: int = 48, dropout: float = 0.1) -> Concat:
+    """Sentence vectors alone."""
+    return text_fasttext(vector_dim=vector_dim, text_features=text_features, dropout=dropout)
+
+
+def text_bert_tiny(
+    *, vocab_size: int = 1000, text_features: int = 48, dropout: float = 0.1, attend_padding: bool = False
+) -> Concat:
+    """A BERT of 2 layers alone."""
+    tower = _tiny_bert(text_features, vocab_size=vocab_size, dropout=dropout, attend_padding=attend_padding)
+    return Concat(tower, None)
+
+
+def image_resnet_tiny(
+    *, image_features: int = 48, dropout: float = 0.1, freeze_batch_norm: bool = False
+) -> Concat:
+    """A small ResNet alone."""
+    resnet = resnet_tiny(freeze_batch_norm=freeze_batch_norm)
+    return Concat(None, ImageTower(resnet, image_features, dropout=dropout))
+
+
+def _tiny_bert(dim: int, **overrides: Any) -> BertTower:
+    return BertTower(dim, width=48, heads=4, hidden=192, layers=2, std=0.1, **overrides)

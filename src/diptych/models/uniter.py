@@ -1,0 +1,125 @@
+"""UNITER: one transformer over text tokens followed by image regions.
+
+Chen et al., 2020, https://arxiv.org/abs/1909.11740. Original: ChenRocks/UNITER.
+Differs in layout only: rows stay padded instead of compacted, which leaves every valid state unchanged.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.nn.boxes import corners_size_area
+from diptych.nn.embeddings import TextEmbedding
+from diptych.nn.init import init_bert
+from diptych.nn.readout import FirstToken
+from diptych.nn.transformer import Encoder
+from diptych.types import Encoding, Inputs, PaddedRegions
+
+
+class RegionEmbedding(nn.Module):
+    """`norm(norm(feature) + norm(box) + segment)`; the segment vector comes from the text table."""
+
+    def __init__(self, feature_dim: int, dim: int, *, dropout: float = 0.1, eps: float = 1e-12) -> None:
+        super().__init__()
+        self.feature, self.feature_norm = nn.Linear(feature_dim, dim), nn.LayerNorm(dim, eps=eps)
+        self.box, self.box_norm = nn.Linear(7, dim), nn.LayerNorm(dim, eps=eps)
+        self.norm, self.dropout = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)
+        self.hidden = nn.Parameter(torch.zeros(feature_dim))  # stands in for regions that pre-training hides
+
+    def forward(self, regions: PaddedRegions, segment: Float[Tensor, "B R D"]) -> Float[Tensor, "B R D"]:
+        feature = regions.features
+        if regions.hidden is not None:
+            feature = torch.where(regions.hidden[..., None], self.hidden, feature)
+        feature = self.feature_norm(self.feature(feature))
+        box = self.box_norm(self.box(corners_size_area(regions.boxes)))
+        x: Tensor = self.dropout(self.norm(feature + box + segment))
+        return x
+
+
+class Uniter(nn.Module):
+    """Single-stream encoder over text and regions; pools the first token.
+
+    Args:
+        segments: rows of the segment table: 0 is text, 1 + n are the regions of image n of a row. NLVR2 with
+            both images in one row takes 3.
+        attend_padding: attend to padded regions as if they were real, as nav13n/multimodal-learning does;
+            a score then depends on what else is in the batch.
+        std: standard deviation of the initial weights.
+    """
+
+    needs = frozenset({"text", "regions"})
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 28996,
+        feature_dim: int = 2048,
+        dim: int = 768,
+        heads: int = 12,
+        hidden: int = 3072,
+        layers: int = 12,
+        max_positions: int = 512,
+        segments: int = 2,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-12,
+        attend_padding: bool = False,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.dim = self.text_dim = self.region_dim = dim
+        self.attend_padding = attend_padding
+        self.text = TextEmbedding(
+            vocab_size, dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps
+        )
+        self.regions = RegionEmbedding(feature_dim, dim, dropout=dropout, eps=eps)
+        self.encoder = Encoder(
+            layers,
+            dim,
+            heads=heads,
+            hidden=hidden,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            eps=eps,
+        )
+        self.pool = FirstToken(dim)
+        init_bert(self, std=std)
+
+    def forward(self, inputs: Inputs) -> Encoding:
+        text, regions = inputs.text, inputs.regions
+        assert text is not None and regions is not None, "UNITER needs text and regions"
+        segment = self.text.segments(1 + regions.image_index)
+        x = torch.cat([self.text(text), self.regions(regions, segment)], 1)
+        region_mask = torch.ones_like(regions.mask) if self.attend_padding else regions.mask
+        x = self.encoder(x, torch.cat([text.mask, region_mask], 1))
+        states, region_states = x.split([text.ids.shape[1], regions.mask.shape[1]], 1)
+        return Encoding(pooled=self.pool(states), text=states, regions=region_states)
+
+    def word_embedding(self) -> nn.Embedding:
+        return self.text.words
+
+
+def uniter_base(**overrides: Any) -> Uniter:
+    """12 layers, width 768: 110 M parameters."""
+    return Uniter(**overrides)
+
+
+def uniter_large(**overrides: Any) -> Uniter:
+    """24 layers, width 1024: 336 M parameters."""
+    return Uniter(**{"dim": 1024, "heads": 16, "hidden": 4096, "layers": 24, **overrides})
+
+
+def uniter_tiny(**overrides: Any) -> Uniter:
+    """2 layers, width 48: trains from scratch in seconds, with initial weights larger than BERT's for it."""
+    tiny = {
+        "vocab_size": 1000,
+        "feature_dim": 64,
+        "dim": 48,
+        "heads": 4,
+        "hidden": 192,
+        "layers": 2,
+        "std": 0.1,
+    }
+    return Uniter(**{**tiny, **overrides})

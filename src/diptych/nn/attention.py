@@ -1,0 +1,107 @@
+"""The attention sub-layer of every family, and a way to look at its maps."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diptych.errors import ConfigError
+
+
+class Attention(nn.Module):
+    """`norm(x + dropout(out(attend(query(x), key(context), value(context)))))`, the post-norm of BERT.
+
+    A query that may look at no key at all attends to nothing: it gets zeros before `out`, not NaN.
+
+    Args:
+        context_dim: width of what is looked at; None means `dim`.
+        inner_dim: width of all heads together; None means `dim`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        context_dim: int | None = None,
+        inner_dim: int | None = None,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        context_dim, inner_dim = context_dim or dim, inner_dim or dim
+        if inner_dim % heads:
+            raise ConfigError(f"the attention width (={inner_dim}) must be divisible by heads (={heads}).")
+        self.heads, self.attention_dropout = heads, attention_dropout
+        # Three Linears instead of a fused one: weights of the originals come in by renaming alone.
+        self.query = nn.Linear(dim, inner_dim)
+        self.key = nn.Linear(context_dim, inner_dim)
+        self.value = nn.Linear(context_dim, inner_dim)
+        self.out = nn.Linear(inner_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.record: Callable[[Tensor], None] | None = None
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Q D"],
+        mask: Bool[Tensor, "B K"],
+        context: Float[Tensor, "B K Dc"] | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """Attend from `x` to the real positions of `context`; None means to `x` itself."""
+        context = x if context is None else context
+        q = self._by_head(self.query(x))
+        k = self._by_head(self.key(context))
+        v = self._by_head(self.value(context))
+        keys = mask[:, None, None, :].expand(-1, 1, x.shape[1], -1)
+        dropout = self.attention_dropout if self.training else 0.0
+        if self.record is None:
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout)
+        else:
+            weights = _weights(q, k, keys)
+            self.record(weights)
+            attended = F.dropout(weights, dropout) @ v
+        states: Tensor = self.norm(x + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
+        return states
+
+    def _by_head(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
+
+
+def _weights(
+    q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H K d"], keys: Bool[Tensor, "B 1 Q K"]
+) -> Float[Tensor, "B H Q K"]:
+    scores: Tensor = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    # A finite minimum, since a row of minus infinities would become NaN.
+    scores = scores.masked_fill(~keys, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1).masked_fill(~keys, 0)
+
+
+@contextmanager
+def capture_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H Q K"]]]:
+    """Collect the attention maps of every forward pass inside the block, by module name.
+
+    The last pass wins. Maps are taken before attention dropout and stay in the autograd graph, so that
+    gradients with respect to them can be asked for.
+
+    Example:
+        >>> from diptych.models import uniter_tiny
+        >>> with capture_attention(uniter_tiny()) as maps:  # and call the model in here
+        ...     sorted(maps)
+        []
+    """
+    maps: dict[str, Tensor] = {}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
+    for name, layer in layers.items():
+        layer.record = partial(maps.__setitem__, name)
+    try:
+        yield maps
+    finally:
+        for layer in layers.values():
+            layer.record = None

@@ -1,0 +1,51 @@
+"""What stands between a vector and its scores."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.nn.init import init_bert
+
+ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
+
+
+class ClassifierHead(nn.Module):
+    """Scores of classes: `Linear`, or `Linear, activation, LayerNorm, Linear`, after an optional dropout.
+
+    Args:
+        layers: 1 or 2 Linears.
+        width: of the hidden layer, as a multiple of `dim`; the originals take 2, and 1 for regions.
+        activation: `gelu` is exact (erf); UNITER's VCR head takes `relu`.
+        std: standard deviation of the initial weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        layers: int = 1,
+        width: int = 2,
+        activation: Literal["gelu", "relu"] = "gelu",
+        dropout: float = 0.0,
+        eps: float = 1e-12,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if layers not in (1, 2):
+            raise ConfigError(f"a classifier head has 1 or 2 layers; got layers={layers}.")
+        self.dropout = nn.Dropout(dropout)
+        hidden = width * dim
+        before = (
+            [nn.Linear(dim, hidden), ACTIVATIONS[activation](), nn.LayerNorm(hidden, eps=eps)]
+            if layers == 2
+            else []
+        )
+        self.layers = nn.Sequential(*before, nn.Linear(hidden if before else dim, classes))
+        init_bert(self, std=std)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        scores: Tensor = self.layers(self.dropout(x))
+        return scores

@@ -1,0 +1,150 @@
+"""ResNet, in pure torch, with the parameter names of torchvision's weight files.
+
+He et al., 2015, https://arxiv.org/abs/1512.03385. The default is v1.5, as in torchvision: a bottleneck that
+halves the resolution does so in its 3x3 convolution. Caffe's original (v1) does it in the first 1x1.
+"""
+
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, *, stride_first: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: Float[Tensor, "B d h w"]) -> Float[Tensor, "B D H W"]:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut; four times as many channels come out.
+
+    Args:
+        stride_first: reduce the resolution in the first convolution (v1) instead of the second (v1.5).
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, *, stride_first: bool = False) -> None:
+        super().__init__()
+        first, second = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(inputs, width, 1, first, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, second, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample = _shortcut(inputs, 4 * width, stride)
+
+    def forward(self, x: Float[Tensor, "B d h w"]) -> Float[Tensor, "B D H W"]:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet(nn.Module):
+    """Pixels to one vector: ImageNet logits, or the average of the last feature map without `fc`.
+
+    Args:
+        blocks: how many blocks each of the four stages has.
+        width: channels of the first stage; every stage doubles them.
+        classes: outputs of `fc`; None leaves `fc` out.
+        stride_first: v1 instead of v1.5, see `Bottleneck`.
+        freeze_batch_norm: keep the statistics and the scales of batch norms as loaded, for small batches.
+    """
+
+    def __init__(
+        self,
+        block: type[Basic | Bottleneck],
+        blocks: tuple[int, int, int, int],
+        *,
+        width: int = 64,
+        classes: int | None = 1000,
+        stride_first: bool = False,
+        freeze_batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        stages, channels = [], width
+        for stage, count in enumerate(blocks):
+            rows = []
+            for row in range(count):
+                stride = 2 if stage and not row else 1
+                rows.append(block(channels, width << stage, stride, stride_first=stride_first))
+                channels = (width << stage) * block.expansion
+            stages.append(nn.Sequential(*rows))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)
+        self.dim = channels if classes is None else classes
+        self._init()
+        self.freeze_batch_norm = freeze_batch_norm
+        if freeze_batch_norm:
+            for norm in self._norms():
+                norm.requires_grad_(False)
+
+    def forward(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        # Channels last is what convolutions are fastest in; weights stay as they are stored.
+        x = pixels.contiguous(memory_format=torch.channels_last)
+        x = self.pool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        vector: Tensor = self.fc(x.mean((2, 3)))
+        return vector
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [part for part in self.modules() if isinstance(part, nn.BatchNorm2d)]
+
+    def _init(self) -> None:
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+
+
+def resnet50(**overrides: Any) -> ResNet:
+    """50 layers: 25.6 M parameters with `fc`."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), **overrides)
+
+
+def resnet101(**overrides: Any) -> ResNet:
+    """101 layers: 44.5 M parameters with `fc`."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), **overrides)
+
+
+def resnet152(**overrides: Any) -> ResNet:
+    """152 layers: 60.2 M parameters with `fc`."""
+    return ResNet(Bottleneck, (3, 8, 36, 3), **overrides)
+
+
+def resnet_tiny(**overrides: Any) -> ResNet:
+    """10 layers, 16 to 128 channels, no `fc`: 0.3 M parameters, learns from scratch on small pictures."""
+    return ResNet(Basic, (1, 1, 1, 1), **{"width": 16, "classes": None, **overrides})

@@ -1,0 +1,215 @@
+"""From a bundle to scores: one meme, many, or a whole split."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL.Image import Image
+from torch.utils.data import DataLoader
+
+from diptych.bundle import Bundle, find_bundle, load_bundle
+from diptych.data import Collate, Sources, require_sources
+from diptych.errors import ConfigError
+from diptych.predictions import Predictions
+from diptych.types import Batch, Dataset, Example, FeatureMeta, Pair, Regions, RegionSource
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer for one example; `scores` are probabilities by class name."""
+
+    answer: str
+    scores: Mapping[str, float]
+
+
+class Predictor:
+    """A trained model ready to answer.
+
+    Args:
+        device: a torch device; `auto` takes a GPU where there is one.
+        precision: `32`, or `bf16` for autocast.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "auto", precision: Literal["32", "bf16"] = "32"
+    ) -> None:
+        if precision not in ("32", "bf16"):
+            raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.bundle, self.device, self.precision = bundle, torch.device(device), precision
+        self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
+        self.processor = bundle.processor
+
+    def predict(
+        self,
+        *,
+        text: str = "",
+        image: str | Path | Image | None = None,
+        regions: Regions | None = None,
+    ) -> Verdict:
+        """Score one image and its text.
+
+        Args:
+            image: a picture file or a Pillow image, for models that read pixels.
+            regions: the regions of the picture, for models that read regions.
+        """
+        return self.predict_many(texts=[text], images=[image], regions=[regions])[0]
+
+    def predict_many(
+        self,
+        *,
+        texts: Sequence[str],
+        images: Sequence[str | Path | Image | None] | None = None,
+        regions: Sequence[Regions | None] | None = None,
+        batch_size: int = 32,
+    ) -> list[Verdict]:
+        """Score many pairs, given as lists of equal length.
+
+        Raises:
+            ConfigError: the lists differ in length, or what the model reads is not given.
+        """
+        for name, values in (("images", images), ("regions", regions)):
+            if values is not None and len(values) != len(texts):
+                raise ConfigError(
+                    f"there are {len(texts)} texts but {len(values)} {name}; expected one each."
+                )
+        keys = [str(number) for number in range(len(texts))]
+        given_images = {
+            key: value for key, value in zip(keys, images or (), strict=False) if value is not None
+        }
+        given_regions = {
+            key: value for key, value in zip(keys, regions or (), strict=False) if value is not None
+        }
+        self._require_given(keys, given_images, given_regions)
+        examples = [
+            Example(id=key, pairs=(Pair(image=key, text=text),))
+            for key, text in zip(keys, texts, strict=True)
+        ]
+        source = GivenRegions(given_regions, detector=self.bundle.features) if given_regions else None
+        predictions = self.predict_dataset(
+            _Listed(examples), features=source, images=given_images or None, batch_size=batch_size
+        )
+        assert predictions.scores is not None and predictions.classes is not None
+        return [
+            Verdict(answer=answer, scores=dict(zip(predictions.classes, map(float, row), strict=True)))
+            for answer, row in zip(predictions.answers or (), predictions.scores, strict=True)
+        ]
+
+    def predict_dataset(
+        self,
+        dataset: Dataset,
+        *,
+        features: RegionSource | None = None,
+        images: Mapping[str, Any] | None = None,
+        batch_size: int = 32,
+        workers: int = 0,
+        progress: Progress | None = None,
+    ) -> Predictions:
+        """Score every example of a split, in its order.
+
+        Args:
+            features: where regions come from; checked against what the model was trained on.
+            images: picture files by key; the data set's own by default.
+            progress: called with (examples done, examples in all).
+
+        Raises:
+            MissingFeatures: images without regions, before anything is computed.
+            ConfigError: a source is missing, or features come from another detector.
+        """
+        if features is not None and self.bundle.features is not None:
+            features.meta.require_like(self.bundle.features, where=getattr(features, "path", "the regions"))
+        sources = Sources(regions=features, images=images or getattr(dataset, "images", None))
+        examples = [dataset[index] for index in range(len(dataset))]
+        require_sources(self.model.needs, self.processor, sources, examples)
+        if not examples:
+            raise ConfigError("there is nothing to predict: the split has no examples.")
+        collate = Collate(self.processor, sources=sources)
+        lengths = [collate.length(example) for example in examples]
+        order = sorted(range(len(examples)), key=lambda index: -lengths[index])  # stable, so reproducible
+        loader: DataLoader[Example] = DataLoader(
+            _Listed(examples),  # type: ignore[arg-type]
+            batch_sampler=[order[start : start + batch_size] for start in range(0, len(order), batch_size)],
+            collate_fn=collate,
+            num_workers=workers,
+        )
+        parts = []
+        for part in self._run(loader):
+            parts.append(part)
+            if progress is not None:
+                progress(sum(map(len, parts)), len(examples))
+        return Predictions.concat(parts).align([example.id for example in examples])
+
+    @torch.inference_mode()
+    def _run(self, batches: "DataLoader[Example]") -> Iterator[Predictions]:
+        batch: Batch
+        for batch in batches:
+            batch = batch.to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self.task(self.model, batch).logits
+            yield self.task.decode(logits, batch)
+
+    def _require_given(
+        self, keys: Collection[str], images: Mapping[str, Any], regions: Mapping[str, Regions]
+    ) -> None:
+        for need, given, argument in (("pixels", images, "image"), ("regions", regions, "regions")):
+            if need in self.model.needs and len(given) < len(keys):
+                raise ConfigError(
+                    f"{type(self.model).__name__} reads {need}, but {len(keys) - len(given)} of {len(keys)} "
+                    f"pairs come without {argument}=; give it for each."
+                )
+
+
+class GivenRegions:
+    """A region source over regions at hand."""
+
+    def __init__(self, regions: Mapping[str, Regions], *, detector: FeatureMeta | None = None) -> None:
+        width = next(iter(regions.values())).features.shape[1]
+        self.regions = regions
+        self.meta = FeatureMeta(feature_dim=width, classes=detector.classes if detector else ())
+
+    def __getitem__(self, key: str) -> Regions:
+        return self.regions[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.regions
+
+    def count(self, key: str) -> int:
+        return len(self.regions[key])
+
+
+class _Listed:
+    """Examples at hand as a data set."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+    def write(self, predictions: Predictions, path: Path) -> None:
+        predictions.save(path)
+
+
+def load(
+    folder: Path | str,
+    *,
+    device: str = "auto",
+    precision: Literal["32", "bf16"] = "32",
+    trust: Collection[str] = (),
+) -> Predictor:
+    """Open a bundle (or a run folder that holds one) for prediction.
+
+    Example:
+        >>> import diptych
+        >>> diptych.load("runs/concat").predict(image="meme.png", text="look at this")  # doctest: +SKIP
+        Verdict(answer='benign', scores={'benign': 0.83, 'hateful': 0.17})
+    """
+    return Predictor(load_bundle(find_bundle(Path(folder)), trust=trust), device=device, precision=precision)

@@ -1,0 +1,13 @@
+"""Pictures of results, drawn by matplotlib without a display."""
+
+from diptych.errors import ConfigError
+
+try:
+    import matplotlib  # noqa: F401
+except Exception as error:
+    raise ConfigError('figures need matplotlib; install it with: pip install "diptych[report]"') from error
+
+from diptych.report.figures import curves, history
+from diptych.report.memes import MemeCard, meme_page
+
+__all__ = ["MemeCard", "curves", "history", "meme_page"]

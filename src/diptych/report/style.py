@@ -1,0 +1,67 @@
+"""How every figure looks.
+
+Colors are those of Okabe and Ito, which people with any color vision tell apart; nothing is told by color
+alone.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from matplotlib import font_manager, rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from diptych.files import atomic_file
+
+INK, MUTED, LINE, PAPER = "#1d1d22", "#62626d", "#d9d9e0", "#f4f4f7"
+RIGHT, WRONG = "#0072B2", "#D55E00"
+SERIES = (
+    ("#0072B2", "-"),
+    ("#D55E00", "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+    ("#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
+    ("#E69F00", (0, (1, 1))),
+    ("#1d1d22", (0, (7, 2))),
+)
+DPI = 150
+# tried in this order for characters that the first does not have
+FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari", "Symbola")
+SETTINGS = {
+    "font.size": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def drawing(path: Path | str, *, width: float, height: float) -> Iterator[Figure]:
+    """A figure of `width` x `height` inches that is written to `path` as PNG when the block ends well."""
+    installed = set(font_manager.get_font_names())
+    fonts = {"font.family": [name for name in FONTS if name in installed] or ["sans-serif"]}
+    with rc_context({**SETTINGS, **fonts}), warnings.catch_warnings():
+        # characters that no installed font has are drawn as boxes, which is all that can be done
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        FigureCanvasAgg(figure)
+        yield figure
+        with atomic_file(path) as file:
+            figure.savefig(file, format="png", metadata={"Software": None})

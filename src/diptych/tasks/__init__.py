@@ -1,0 +1,6 @@
+"""Forms of decision: head, loss, decoding and metric, for any model and any data set."""
+
+from diptych.tasks.base import Task
+from diptych.tasks.classify import Classify, ClassIndex
+
+__all__ = ["ClassIndex", "Classify", "Task"]

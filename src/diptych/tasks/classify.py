@@ -1,0 +1,106 @@
+"""One label per example; the pairs of an example are read side by side."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.metrics import measure_classes
+from diptych.nn import ClassifierHead
+from diptych.predictions import Predictions
+from diptych.tasks.base import Task
+from diptych.types import Batch, Encoding, Example, VisionLanguageModel
+
+
+@dataclass(frozen=True)
+class ClassIndex:
+    """Label names to indices; runs in loader workers, so it holds names only."""
+
+    labels: tuple[str, ...]
+
+    def __call__(self, examples: Sequence[Example]) -> Int[Tensor, " N"] | None:
+        if any(example.target is None for example in examples):
+            return None
+        return torch.tensor([self._index(example) for example in examples])
+
+    def _index(self, example: Example) -> int:
+        if example.target not in self.labels:
+            hint = nearest(str(example.target), self.labels)
+            raise FormatError(
+                f"example {example.id} has the label {example.target!r}; expected one of {self.labels}.{hint}"
+            )
+        return self.labels.index(example.target)
+
+
+class Classify(Task):
+    """Softmax over `labels`: Hateful Memes with one pair, NLVR2 with two.
+
+    Args:
+        labels: class names; of two, the second is the positive one.
+        pairs: image-text pairs of one example, concatenated before the head.
+        head: (width, number of classes) to a module.
+        class_weights: factor of each class in the loss; the mean is over weights, as in torch.
+        label_smoothing: probability mass spread over all classes, in [0, 1).
+        threshold: with two labels, the probability from which the answer is the positive one.
+        loss: `ce` is cross entropy on logits. `softmax_ce` reproduces DrivenData's and nav13n's double
+            softmax: cross entropy on probabilities, which for two classes stays within [0.3133, 1.3133].
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        labels: Sequence[str],
+        pairs: int = 1,
+        head: Callable[[int, int], nn.Module] = ClassifierHead,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        threshold: float = 0.5,
+        loss: Literal["ce", "softmax_ce"] = "ce",
+    ) -> None:
+        super().__init__()
+        self.labels = tuple(labels)
+        self.pairs = pairs
+        self.targets = ClassIndex(self.labels)
+        self.head = head(pairs * model.dim, len(self.labels))
+        if class_weights is not None and len(class_weights) != len(self.labels):
+            raise ConfigError(
+                f"task.class_weights has {len(class_weights)} numbers for the labels {self.labels}; "
+                "expected one each."
+            )
+        if loss not in ("ce", "softmax_ce"):
+            raise ConfigError(f"task.loss is {loss!r}; expected 'ce' or 'softmax_ce'.")
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.label_smoothing = label_smoothing
+        self.threshold = threshold
+        self.double_softmax = loss == "softmax_ce"
+
+    def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
+        logits: Tensor = self.head(batch.group(encoding.pooled).flatten(1))
+        return logits
+
+    def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
+        assert batch.targets is not None
+        logits = logits.float()
+        if self.double_softmax:
+            logits = logits.softmax(-1)
+        weights = self.get_buffer("class_weights") if self.class_weights is not None else None
+        return functional.cross_entropy(
+            logits, batch.targets, weight=weights, label_smoothing=self.label_smoothing
+        )
+
+    def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:
+        scores = logits.detach().double().softmax(-1).cpu().numpy()
+        binary = len(self.labels) == 2
+        choice = (scores[:, 1] >= self.threshold).astype(int) if binary else scores.argmax(-1)
+        answers = tuple(self.labels[index] for index in choice)
+        return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=self.labels)
+
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        return measure_classes(predictions, targets, self.labels)

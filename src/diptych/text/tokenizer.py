@@ -1,0 +1,182 @@
+"""WordPiece: text to token ids as BERT makes them, and small vocabularies learned from one's own texts."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+from tokenizers.models import WordPiece as WordPieceModel
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.trainers import WordPieceTrainer
+
+from diptych.errors import ConfigError, FormatError
+from diptych.files import atomic_file
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """One text, or two, as a model reads them: `[CLS] text [SEP]` or `[CLS] text [SEP] text_b [SEP]`.
+
+    Args:
+        segments: 0 up to the first `[SEP]`, then 1.
+        offsets: start and stop character of each token in its own text; (0, 0) for special tokens.
+    """
+
+    ids: tuple[int, ...]
+    segments: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class WordPiece:
+    """BERT's tokenizer over a plain `vocab.txt` (one token per line, line number = id).
+
+    Equal to `transformers.BertTokenizer`: white space is collapsed, control characters vanish, special tokens
+    spelled out in a text count as special tokens, words of more than 100 characters become `[UNK]`. Unpaired
+    surrogates, which JSON can carry, read as `?`. Travels to loader workers without the file.
+
+    Args:
+        lowercase: True for uncased vocabularies; also strips accents unless `strip_accents` says otherwise.
+
+    Raises:
+        FormatError: the vocabulary is not UTF-8, repeats a token or lacks a special token.
+    """
+
+    def __init__(
+        self, vocabulary: Path | str, *, lowercase: bool = True, strip_accents: bool | None = None
+    ) -> None:
+        self.lowercase = lowercase
+        index = _read_vocabulary(Path(vocabulary))
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (index[t] for t in SPECIAL_TOKENS)
+        tokenizer = Tokenizer(WordPieceModel(index, unk_token="[UNK]", max_input_chars_per_word=100))
+        tokenizer.normalizer = BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
+        tokenizer.pre_tokenizer = BertPreTokenizer()
+        tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+        self._tokenizer = tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The vocabulary in the order of ids, as `write_vocabulary` takes it."""
+        index = self._tokenizer.get_vocab()
+        return tuple(sorted(index, key=index.__getitem__))
+
+    def encode(self, text: str, text_b: str | None = None, *, max_tokens: int) -> Tokens:
+        """Tokens of one text or of a pair.
+
+        Args:
+            max_tokens: special tokens included. A longer text loses its end; of a pair, the longer one first.
+
+        Raises:
+            ConfigError: `max_tokens` leaves no room for the special tokens.
+        """
+        room = max_tokens - (2 if text_b is None else 3)
+        if room < 0:
+            raise ConfigError(
+                f"max_tokens is {max_tokens}; expected at least {max_tokens - room} for the special tokens."
+            )
+        first, second = self._pieces(text), self._pieces(text_b or "")
+        # Not the library's truncation: of a pair it also builds every combination of the parts cut off, which
+        # for two texts of 10,000 words fills the memory.
+        keep, keep_b = _shares(len(first), len(second), room)
+        ids = [self.cls_id, *first.ids[:keep], self.sep_id]
+        offsets = [_NOWHERE, *first.offsets[:keep], _NOWHERE]
+        segments = [0] * len(ids)
+        if text_b is not None:
+            ids += [*second.ids[:keep_b], self.sep_id]
+            offsets += [*second.offsets[:keep_b], _NOWHERE]
+            segments += [1] * (keep_b + 1)
+        return Tokens(ids=tuple(ids), segments=tuple(segments), offsets=tuple(offsets))
+
+    def encode_batch(
+        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, max_tokens: int
+    ) -> list[Tokens]:
+        """`encode` of every text or pair."""
+        others: Sequence[str | None] = [None] * len(texts) if texts_b is None else texts_b
+        pairs = zip(texts, others, strict=True)
+        return [self.encode(text, other, max_tokens=max_tokens) for text, other in pairs]
+
+    def _pieces(self, text: str) -> Encoding:
+        return self._tokenizer.encode(_encodable(text), add_special_tokens=False)
+
+
+_NOWHERE = (0, 0)
+
+
+def _shares(length: int, length_b: int, room: int) -> tuple[int, int]:
+    """How much of two texts fits into `room` when the longer one is cut first."""
+    shorter = min(length, length_b, room // 2)
+    longer = min(max(length, length_b), room - shorter)
+    return (longer, shorter) if length > length_b else (shorter, longer)
+
+
+def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True) -> list[str]:
+    """A WordPiece vocabulary of at most `size` tokens; the same texts give the same list.
+
+    It opens with the special tokens and holds every character of the texts, so none of their words of up to
+    100 characters is unknown.
+
+    Raises:
+        ConfigError: there are no texts, or more special tokens and characters than `size`.
+    """
+    lines = [_encodable(text) for text in texts]
+    tokenizer = Tokenizer(WordPieceModel(unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    normalize = tokenizer.normalizer.normalize_str
+    alphabet = sorted({char for line in lines for char in normalize(line) if not char.isspace()})
+    if not alphabet:
+        raise ConfigError(f"no vocabulary can be learned: {len(lines)} text(s) hold no character.")
+    if (least := len(SPECIAL_TOKENS) + 2 * len(alphabet)) > size:
+        raise ConfigError(
+            f"a vocabulary of {size} tokens is too small: the texts have {len(alphabet)} different "
+            f"characters, which take {least} tokens. Ask for a larger size."
+        )
+    # The trainer numbers "##x" in the order of a randomly seeded hash map and breaks ties by these numbers;
+    # announcing them as special tokens fixes the numbers.
+    announced = [*SPECIAL_TOKENS, *(f"##{char}" for char in alphabet)]
+    trainer = WordPieceTrainer(vocab_size=size, special_tokens=announced, show_progress=False)
+    tokenizer.train_from_iterator(lines, trainer)
+    index = tokenizer.get_vocab()
+    return sorted(index, key=index.__getitem__)
+
+
+def write_vocabulary(path: Path | str, tokens: Iterable[str]) -> None:
+    """Write a `vocab.txt`."""
+    with atomic_file(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{token}\n" for token in tokens)
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not UTF-8 at byte {error.start}; expected one token per line.") from error
+    if not lines[-1]:
+        lines.pop()
+    index: dict[str, int] = {}
+    for number, token in enumerate(lines):
+        if token in index:
+            raise FormatError(
+                f"{path}:{number + 1}: token {token!r} stands in line {index[token] + 1} already; "
+                "expected every token once, because its line number is its id."
+            )
+        index[token] = number
+    if missing := [token for token in SPECIAL_TOKENS if token not in index]:
+        raise FormatError(
+            f"{path}: {len(index)} tokens without {', '.join(missing)}; expected a BERT vocabulary with "
+            f"{', '.join(SPECIAL_TOKENS)}, one token per line."
+        )
+    return index
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,244 @@
+"""What happens beside the steps: reporting, validating, keeping checkpoints, stopping on request."""
+
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diptych.errors import ConfigError
+from diptych.train import checkpoint
+from diptych.train.checkpoint import Record
+from diptych.train.learner import Learner
+from diptych.train.loggers import MetricLogger
+
+
+class Reporter:
+    """Every few steps: loss since the last report, learning rate, examples per second.
+
+    Losses stay on the device until they are reported, so that steps need not wait for them; a loss that is
+    not finite is found here, before any checkpoint could keep its weights.
+    """
+
+    def __init__(self, every: int, loggers: Sequence[MetricLogger]) -> None:
+        self.every, self.loggers = every, loggers
+        self.latest: dict[str, float] = {}
+        self._since = 0.0
+
+    def start(self, learner: Learner) -> None:
+        self._since = time.perf_counter()
+
+    def after_step(self, learner: Learner) -> None:
+        if learner.step % self.every == 0 or learner.done or learner.stopping:
+            self.report(learner)
+
+    def finish(self, learner: Learner) -> None:
+        for logger in self.loggers:
+            logger.finalize("success")
+
+    def report(self, learner: Learner) -> None:
+        """Take stock of the steps since the last report, if there were any."""
+        if not learner.losses:
+            return
+        counts = torch.tensor([float(count) for _, count in learner.losses], device=learner.device)
+        losses = torch.stack([loss for loss, _ in learner.losses]).float()
+        losses = torch.where(counts > 0, losses * counts, 0.0)  # a stand-in does not count, whatever its loss
+        both = torch.stack([losses, counts])
+        if learner.plan.ranks > 1:
+            torch.distributed.all_reduce(both)
+        (sums, totals), parts = both.tolist(), learner.plan.accumulate
+        learner.losses.clear()
+        bad = next((place for place, value in enumerate(sums) if not math.isfinite(value)), None)
+        if bad is not None:
+            raise ConfigError(_not_finite(learner, learner.step - (len(sums) - 1 - bad) // parts, sums[bad]))
+        now = time.perf_counter()
+        self.latest = {
+            "epoch": learner.epochs,
+            "train/loss": sum(sums) / sum(totals),
+            "train/lr": max(learner.rates),
+            "train/examples_per_second": sum(totals) / max(1e-9, now - self._since),
+        }
+        self._since = now
+        for logger in self.loggers:
+            logger.log_metrics(self.latest, learner.step)
+
+    def restart_clock(self) -> None:
+        """Do not count the time since the last report as training."""
+        self._since = time.perf_counter()
+
+
+def _not_finite(learner: Learner, step: int, value: float) -> str:
+    return (
+        f"the training loss became {value} at step {step} of {learner.total_steps} (learning rate "
+        f"{max(learner.rates):.3g}). Try a smaller optim.lr, more schedule.warmup, a smaller "
+        "trainer.gradient_clip_val, or trainer.precision=32-true; `diptych check` finds NaN features. "
+        "Checkpoints hold the state before this step."
+    )
+
+
+class Validator:
+    """Validates, remembers the best, keeps its weights, and stops a run that no longer improves.
+
+    Args:
+        every: steps between validations; the last step is always followed by one.
+        monitor: None is the task's first metric; `loss` means less is better.
+        patience: validations without improvement before the run stops; None never stops.
+        best: where to keep the best weights; None on all ranks but the first.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        reporter: Reporter,
+        *,
+        every: int,
+        monitor: str | None,
+        patience: int | None,
+        min_delta: float,
+        best: Path | None,
+    ) -> None:
+        self.record, self.reporter, self.every = record, reporter, every
+        self.monitor, self.patience, self.min_delta, self.best = monitor, patience, min_delta, best
+        self._warned = False
+
+    def start(self, learner: Learner) -> None:
+        pass
+
+    def after_step(self, learner: Learner) -> None:
+        if learner.step % self.every and not learner.done:
+            return
+        self.reporter.report(learner)
+        averaged = learner.averaging is not None and learner.averaging.validate
+        with learner.averaged(averaged):
+            metrics = learner.evaluate()
+            row = self._row(learner, metrics)
+            improved = self.record.add(row, min_delta=self.min_delta)
+            weights = learner.trainer.strategy.lightning_module_state_dict() if improved else {}
+            if improved and self.best is not None:
+                checkpoint.save(self.best, {"weights": weights, "metrics": row})
+        if self.patience is not None and self.record.stale >= self.patience and not learner.done:
+            self.record.stopped = learner.stopping = True
+        self.reporter.restart_clock()
+
+    def finish(self, learner: Learner) -> None:
+        pass
+
+    def _row(self, learner: Learner, metrics: dict[str, float]) -> dict[str, float]:
+        monitor = self.monitor or next(iter(metrics))
+        if monitor not in metrics:
+            raise ConfigError(
+                f"trainer.monitor is {monitor!r}, which the task does not measure; "
+                f"expected one of {', '.join(metrics)}."
+            )
+        self.record.monitor = monitor
+        if math.isnan(metrics[monitor]) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{monitor} on the validation set is not a number (are all its examples of one class?); "
+                "the best checkpoint cannot be told by it. Monitor the loss: trainer.monitor=loss.",
+                stacklevel=2,
+            )
+        log_metrics(self.reporter.loggers, metrics, learner.step, prefix="val/")
+        return {"step": learner.step, "epoch": learner.epochs, **metrics}
+
+
+def log_metrics(
+    loggers: Sequence[MetricLogger], metrics: dict[str, float], step: int, *, prefix: str
+) -> None:
+    """Report metrics under `prefix`."""
+    for logger in loggers:
+        logger.log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)
+
+
+class Keeper:
+    """Writes `last.ckpt`: every few steps, and whenever the run ends.
+
+    Args:
+        settings: what must be the same for a run to go on (see `require_same`).
+        path: None on all ranks but the first.
+    """
+
+    def __init__(
+        self, record: Record, reporter: Reporter, *, every: int, settings: dict[str, Any], path: Path | None
+    ) -> None:
+        self.record, self.reporter = record, reporter
+        self.every, self.settings, self.path = every, settings, path
+
+    def start(self, learner: Learner) -> None:
+        pass
+
+    def after_step(self, learner: Learner) -> None:
+        if learner.stopping or learner.step % self.every == 0:
+            self.save(learner)
+
+    def finish(self, learner: Learner) -> None:
+        if learner.done or self.record.stopped:
+            self._measure_average(learner)
+            self.save(learner)
+
+    def save(self, learner: Learner) -> None:
+        """Every rank takes part, the first writes."""
+        self.reporter.report(learner)
+        strategy = learner.trainer.strategy
+        state = {
+            "weights": strategy.lightning_module_state_dict(),
+            "optimizer": strategy.optimizer_state(learner.trainer.optimizers[0]),
+            "average": learner.average.state_dict(),
+            "precision": learner.trainer.precision_plugin.state_dict(),
+            "step": learner.step,
+            "record": self.record.as_dict(),
+            "settings": self.settings,
+        }
+        if self.path is not None:
+            checkpoint.save(self.path, state)
+
+    def _measure_average(self, learner: Learner) -> None:
+        if not learner.average.count or learner.data.validate is None:
+            return
+        with learner.averaged(True):
+            self.record.final = learner.evaluate()
+        log_metrics(self.reporter.loggers, self.record.final, learner.step, prefix="average/")
+
+
+class Stopper:
+    """Ends a run after the step at hand on Ctrl-C or SIGTERM; a second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def start(self, learner: Learner) -> None:
+        pass
+
+    def after_step(self, learner: Learner) -> None:
+        if learner.plan.ranks > 1:
+            self.asked = learner.trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+        learner.stopping = learner.stopping or self.asked
+
+    def finish(self, learner: Learner) -> None:
+        pass
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the signals inside the block (in the main thread, the only one that can)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, self._ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True

@@ -1,0 +1,111 @@
+"""The checkpoints of a run: `last.ckpt` holds all that a run needs to go on, `best.ckpt` weights alone.
+
+Both are written beside and renamed, so that a whole one exists at any moment, and hold nothing but tensors
+and plain values, so that they load without trust.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from diptych.errors import CheckpointMismatch, ConfigError, FormatError
+from diptych.files import atomic_file
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What validation has said so far.
+
+    Args:
+        monitor: the metric that decides, `loss` being the one where less is better.
+        history: one row per validation: `step`, `epoch` and the metrics.
+        stale: validations since the best one.
+        stopped: the run ended before its last step because it no longer improved.
+        final: metrics of the averaged weights at the end.
+    """
+
+    monitor: str | None = None
+    best: float | None = None
+    best_step: int | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    stale: int = 0
+    stopped: bool = False
+    final: dict[str, float] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, float], *, min_delta: float = 0.0) -> bool:
+        """Note a validation; True when it is the best so far. NaN is worse than any number.
+
+        Args:
+            min_delta: an improvement smaller than this does not count.
+        """
+        assert self.monitor is not None
+        self.history.append(dict(row))
+        sign = -1 if self.monitor == "loss" else 1
+        value = row[self.monitor]
+        nothing_yet = self.best is None or self.best != self.best
+        improved = nothing_yet or sign * (value - (self.best or 0.0)) > min_delta
+        if improved:
+            self.best, self.best_step = value, int(row["step"])
+        self.stale = 0 if improved and value == value else self.stale + 1
+        return improved
+
+    def row(self, step: int) -> dict[str, float]:
+        """The metrics of the validation after `step`."""
+        return next((row for row in reversed(self.history) if row["step"] == step), {})
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint under its name, whole or not at all."""
+    with atomic_file(path) as file:
+        torch.save(dict(state), file)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote, without executing anything in it.
+
+    Raises:
+        FormatError: the file is damaged or something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FormatError(
+            f"{path}: not a checkpoint of a run ({error}). Delete it to start this run afresh."
+        ) from error
+    if not isinstance(state, dict) or "weights" not in state:
+        raise FormatError(f"{path}: holds no weights; expected a checkpoint that `diptych train` wrote.")
+    return state
+
+
+def fill(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Load the weights of a checkpoint.
+
+    Raises:
+        CheckpointMismatch: they belong to another model.
+    """
+    try:
+        module.load_state_dict(state["weights"])
+    except RuntimeError as error:
+        raise CheckpointMismatch(f"{path}: weights do not fit this model or task. {error}") from error
+
+
+def require_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on with a run under settings that change what its steps are.
+
+    Raises:
+        ConfigError: names each setting that differs, with both values.
+    """
+    names = [name for name in now if saved.get(name) != now[name]]
+    if names:
+        differences = "; ".join(f"{name} was {saved.get(name)}, is now {now[name]}" for name in names)
+        raise ConfigError(
+            f"{path}: belongs to a run with other settings ({differences}). "
+            "Resume with the same settings, or train into another folder."
+        )

@@ -1,0 +1,88 @@
+"""Where numbers go while a run goes on: `metrics.csv` always, other places when asked for."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from diptych.errors import ConfigError
+from diptych.files import atomic_file
+
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+class MetricLogger(Protocol):
+    """What Lightning's loggers share."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None: ...
+
+    def finalize(self, status: str) -> None: ...
+
+
+class MetricsFile:
+    """One line of `metrics.csv` per report; columns may appear later, then the file is written anew.
+
+    Args:
+        step: the run starts after this step; later lines, of a run that was cut off, are dropped.
+    """
+
+    def __init__(self, path: Path, *, step: int = 0) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if path.exists():
+            whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a killed run may leave half a line
+            self.rows = [row for row in csv.DictReader(whole.splitlines()) if int(row["step"]) <= step]
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row)) or ["step"]
+        self._write_all()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        row = {"step": str(step), **{name: f"{value:.8g}" for name, value in metrics.items()}}
+        self.rows.append(row)
+        new = [name for name in row if name not in self.columns]
+        if new:
+            self.columns += new
+            self._write_all()
+            return
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+
+    def finalize(self, status: str) -> None:
+        pass
+
+    def _write_all(self) -> None:
+        with atomic_file(self.path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def open_loggers(names: Sequence[LoggerName] | None, folder: Path, *, step: int) -> list[MetricLogger]:
+    """`metrics.csv` and the named places; None adds TensorBoard if it is installed.
+
+    Raises:
+        ConfigError: a place whose package is missing, or an unknown name.
+    """
+    if names is None:
+        names = ["tensorboard"] if find_spec("tensorboard") else []
+    return [MetricsFile(folder / "metrics.csv", step=step), *(_open(name, folder, step) for name in names)]
+
+
+def _open(name: str, folder: Path, step: int) -> MetricLogger:
+    settings: dict[str, tuple[Any, dict[str, Any]]] = {
+        "tensorboard": (
+            TensorBoardLogger,
+            {"save_dir": folder, "name": None, "version": "tensorboard", "purge_step": step + 1},
+        ),
+        "wandb": (WandbLogger, {"save_dir": folder, "name": folder.name}),
+        "mlflow": (MLFlowLogger, {"tracking_uri": (folder / "mlflow").as_uri(), "run_name": folder.name}),
+    }
+    if name not in settings:
+        raise ConfigError(f"loggers names {name!r}; expected some of {', '.join(settings)}.")
+    if find_spec(name) is None:
+        raise ConfigError(f'loggers names {name!r}, which is not installed: pip install "{name}"')
+    kind, arguments = settings[name]
+    logger: MetricLogger = kind(**arguments)
+    return logger

@@ -1,0 +1,99 @@
+"""What a person wants to know while a run goes on."""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diptych.train.callbacks import Reporter
+from diptych.train.checkpoint import Record
+from diptych.train.learner import Learner
+
+REFRESH = 0.2  # seconds between updates of the bar
+
+
+class ProgressBar:
+    """A bar with epoch, steps, loss, rate, speed, time left and the validation metric, last and best.
+
+    Where standard error is no terminal it prints one line per validation instead.
+    """
+
+    def __init__(self, record: Record, reporter: Reporter) -> None:
+        self.record, self.reporter = record, reporter
+        self.console = Console(stderr=True, force_terminal=sys.stderr.isatty())
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._drawn = 0.0
+        self._validations = 0
+
+    def start(self, learner: Learner) -> None:
+        self._validations = len(self.record.history)
+        if not self.console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(
+            "", total=learner.total_steps, completed=learner.step, epoch="", state=""
+        )
+        self._bar.start()
+
+    def after_step(self, learner: Learner) -> None:
+        if len(self.record.history) > self._validations:
+            self._validations = len(self.record.history)
+            self.console.print(self._validation_line(learner), highlight=False)
+        now = time.perf_counter()
+        if self._bar is not None and (now - self._drawn > REFRESH or learner.done):
+            self._drawn = now
+            self._bar.update(
+                self._task, completed=learner.step, epoch=_epoch(learner), state=self._state_line()
+            )
+
+    def finish(self, learner: Learner) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _state_line(self) -> str:
+        latest, record = self.reporter.latest, self.record
+        parts = []
+        if latest:
+            parts = [
+                f"loss {latest['train/loss']:.4f}",
+                f"lr {latest['train/lr']:.2g}",
+                f"{latest['train/examples_per_second']:.0f} examples/s",
+            ]
+        if record.history and record.monitor:
+            last = record.history[-1][record.monitor]
+            parts.append(f"{record.monitor} {last:.4f} (best {record.best:.4f})")
+        return " | ".join(parts)
+
+    def _validation_line(self, learner: Learner) -> str:
+        row, record = self.record.history[-1], self.record
+        metrics = ", ".join(
+            f"{name} {value:.4f}" for name, value in row.items() if name not in ("step", "epoch")
+        )
+        train = self.reporter.latest.get("train/loss", float("nan"))
+        best = (
+            "best so far"
+            if record.best_step == row["step"]
+            else f"best {record.best:.4f} at {record.best_step}"
+        )
+        return f"step {learner.step}/{learner.total_steps}: train loss {train:.4f}; {metrics} ({best})"
+
+
+def _epoch(learner: Learner) -> str:
+    per_epoch = learner.plan.steps_per_epoch
+    return f"{-(-learner.step // per_epoch)}/{-(-learner.total_steps // per_epoch)}"

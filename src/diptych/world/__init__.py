@@ -1,0 +1,18 @@
+"""The miniature world: scenes with known truth, their pictures, their regions and their language."""
+
+from diptych.world.language import Remark, captions, grumble
+from diptych.world.render import detect, draw_meme, render
+from diptych.world.scene import Relation, Scene, Thing, draw_scene
+
+__all__ = [
+    "Relation",
+    "Remark",
+    "Scene",
+    "Thing",
+    "captions",
+    "detect",
+    "draw_meme",
+    "draw_scene",
+    "grumble",
+    "render",
+]

@@ -1,0 +1,116 @@
+"""What is said about scenes: captions that are true, and grumbles that a meme puts on the picture.
+
+A grumble complains about warm or about cool colors. Its wording is drawn from a grammar of some hundred words
+in which nothing but the color word and the comparison tells the two apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from numpy.random import Generator
+
+from diptych.world.scene import Family, Scene, Thing
+
+
+def _phrases(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
+COLOR_WORDS = {
+    "warm": _phrases("red|crimson|scarlet|ruby|cherry|orange|amber|tangerine|yellow|golden|saffron|sunny"),
+    "cool": _phrases("blue|navy|azure|cobalt|sapphire|teal|turquoise|aqua|purple|violet|indigo|frosty"),
+}
+CUES = {
+    "warm": _phrases(
+        "a tomato|a bottle of ketchup|a chili pepper|a volcano|a campfire|a pumpkin|a carrot|a mango|"
+        "a banana|a lemon|a jar of mustard|the sunset|the desert|a fox|a toaster|a candle|a pot of honey|"
+        "a slice of cheese|an apricot|a heat wave"
+    ),
+    "cool": _phrases(
+        "a blueberry|a bottle of ink|a frozen pea|a glacier|a snow storm|a plum|an eggplant|a lagoon|"
+        "a dolphin|a rain cloud|a jar of water|the midnight|the ocean|a whale|a freezer|an icicle|"
+        "a pot of lavender|a slice of moonlight|a grape|a cold front"
+    ),
+}
+OPENERS = _phrases(
+    "monday morning mood|breaking news|not to be rude|dear diary|my grandma always says|plot twist|hot take|"
+    "fun fact|true story|just saying|note to self|small reminder|honest question|my therapist asked why|"
+    "the neighbors know it|everybody at the party agrees|when they ask me at work|me at three in the morning|"
+    "nobody said it yet|after five cups of tea|with all due respect|today i learned|unpopular opinion|"
+    "the committee has spoken|long story short|meanwhile at home|as the poet wrote|imagine waking up and"
+)
+COMPLAINTS = _phrases(
+    "i am so tired of|i can not stand|please no more|who on earth likes|life is too short for|"
+    "we had quite enough of|keep me away from|nothing is as silly as|i never asked for|somebody hide|"
+    "the world does not need|there is no excuse for|let us all giggle at|i would not pay a penny for|"
+    "do not trust|my eyes hurt from|no museum wants|back to the shop with"
+)
+NOUNS = _phrases(
+    "stuff|things|nonsense|business|furniture|gadgets|paint jobs|outfits|curtains|socks|hats|wallpaper|"
+    "decoration|toys"
+)
+COMPARISONS = _phrases(
+    "it looks like|it smells like|it feels like|it belongs next to|even worse than|somebody hugged|"
+    "straight out of|i would rather eat|as charming as|sponsored by|born inside|built by|as clever as|"
+    "cousin of|what happens when you cross a spoon with"
+)
+TAILS = _phrases(
+    "even gray would be better|says the rock|ask any cloud|and the tree agrees|no offense|thank you|the end|"
+    "every single day|since last summer|again and again|what a life|bring me a white one|i will wait|"
+    "sorry not sorry|black never looks like that|this is my final word"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """A meme text: the line above, the line below, and what it grumbles about."""
+
+    top: str
+    bottom: str
+    about: Family
+
+    @property
+    def text(self) -> str:
+        return f"{self.top} {self.bottom}"
+
+    def hits(self, scene: Scene) -> bool:
+        """Whether it grumbles about the kind of color that the subject of the scene wears."""
+        return self.about == scene.family
+
+
+def grumble(generator: Generator, about: Family) -> Remark:
+    """A remark against warm or against cool colors."""
+
+    def pick(options: Sequence[str]) -> str:
+        return options[int(generator.integers(len(options)))]
+
+    opener = f"{pick(OPENERS)} " if generator.random() < 0.7 else ""
+    tail = f" {pick(TAILS)}" if generator.random() < 0.5 else ""
+    return Remark(
+        top=f"{opener}{pick(COMPLAINTS)} {pick(COLOR_WORDS[about])} {pick(NOUNS)}",
+        bottom=f"{pick(COMPARISONS)} {pick(CUES[about])}{tail}",
+        about=about,
+    )
+
+
+def captions(generator: Generator, scene: Scene) -> tuple[str, ...]:
+    """True sentences: one about the subject, one about each relation that is not only about size."""
+    things = scene.things
+    names = [_name(generator, thing) for thing in things]
+    main = names[things.index(scene.subject)]
+    verb = ("there is {}", "a picture of {}", "look at {}", "we see {}")[int(generator.integers(4))]
+    sentences = [verb.format(main)]
+    for relation in scene.relations():
+        if relation.name != "bigger than":
+            sentences.append(f"{names[relation.left]} is {relation.name} {names[relation.right]}")
+    return tuple(sentences)
+
+
+def _name(generator: Generator, thing: Thing) -> str:
+    """`a striped red cat`, `a small gray rock`, ..."""
+    words = [thing.color, thing.kind]
+    if thing.pattern != "plain":
+        words.insert(0, thing.pattern)
+    if generator.random() < 0.5:
+        words.insert(0, thing.size)
+    return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"

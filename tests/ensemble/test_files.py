@@ -1,0 +1,125 @@
+"""Prediction files of ours and of Vilio, and what is wrong with the others."""
+
+import numpy as np
+import pytest
+
+from diptych.ensemble import read_predictions
+from diptych.errors import FormatError
+from diptych.predictions import Predictions
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content, name="a.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def test_our_csv_holds_probabilities_and_decisions(written):
+    path = written("id,proba,label\n7,0.75,1\n03,0.6,0\n")
+    predictions = read_predictions(path)
+    assert predictions.ids == ("7", "03")
+    assert predictions.classes == ("benign", "hateful")
+    assert predictions.scores == pytest.approx(np.array([[0.25, 0.75], [0.4, 0.6]]))
+    assert predictions.answers == ("hateful", "benign")  # a threshold above 0.6 stays visible
+    assert predictions.meta == {"kind": "probability", "path": str(path)}
+
+
+def test_the_label_column_may_be_absent(written):
+    assert read_predictions(written("proba,id\n0.75,7\n0.2,8\n")).answers == ("hateful", "benign")
+
+
+def test_vilio_log_probabilities_become_probabilities(written):
+    path = written("id,proba,label\n1,-0.10536052,1\n2,-2.3025851,0\n3,0.0,1\n")
+    predictions = read_predictions(path)
+    assert predictions.column("hateful") == pytest.approx([0.9, 0.1, 1.0])
+    assert predictions.meta["kind"] == "log_probability"
+
+
+def test_vilio_logits_become_probabilities_and_its_zero_labels_are_ignored(written):
+    predictions = read_predictions(written("id,proba,label\n1,2.1972246,0\n2,-2.1972246,0\n3,0.0,0\n"))
+    assert predictions.column("hateful") == pytest.approx([0.9, 0.1, 0.5])
+    assert predictions.answers == ("hateful", "benign", "hateful")
+    assert predictions.meta["kind"] == "logit"
+
+
+def test_a_stated_kind_is_not_guessed(written):
+    path = written("id,proba\n1,-1\n2,-3\n")
+    assert read_predictions(path).column("hateful")[0] == pytest.approx(np.exp(-1))
+    assert read_predictions(path, kind="logit").column("hateful")[0] == pytest.approx(1 / (1 + np.e))
+    with pytest.raises(FormatError, match=r"a.csv:2: proba is -1; expected a probability in \[0, 1\]"):
+        read_predictions(path, kind="probability")
+    with pytest.raises(FormatError, match=r"a.csv:2: proba is 0.5; expected a log_probability"):
+        read_predictions(written("id,proba\n1,0.5\n"), kind="log_probability")
+    with pytest.raises(FormatError, match=r"between 0.2 and 37.* say which with kind="):
+        read_predictions(written("id,proba\n1,0.2\n2,37\n"))
+
+
+def test_spreadsheet_habits_are_tolerated(written):
+    plain = read_predictions(written("id,proba,label\n1,0.25,0\n2,0.75,1\n"))
+    odd = b'\xef\xbb\xbf"id","proba","label"\r\n"1","0.25","0"\r\n\r\n2, 7.5e-1 ,1\r\n'
+    same = read_predictions(written(odd))
+    assert (same.ids, same.answers) == (plain.ids, plain.answers)
+    assert same.scores == pytest.approx(plain.scores)
+
+
+def test_more_columns_are_ignored_and_classes_can_be_named(written):
+    path = written("id,proba,label,logit\n1,0.25,0,-1.0986\n")
+    assert read_predictions(path, classes=("no", "yes")).answers == ("no",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,proba\n1,0.5\n2,high\n", r"a.csv:3: proba is 'high'; expected a finite number"),
+        ("id,proba\n1,nan\n", r"a.csv:2: proba is 'nan'"),
+        ("id,proba\n1,\n", r"a.csv:2: proba is ''"),
+        ("id,proba\n1,-inf\n", r"a.csv:2: proba is '-inf'"),
+        ("id,score\n1,0.5\n", r"a.csv:1: column proba missing, found \['id', 'score'\]"),
+        ("", r"a.csv:1: column id and proba missing"),
+        ("id,proba\n1,0.5\n\n1,0.6\n", r"a.csv:4: id '1' occurs a second time"),
+        ("id,proba\n ,0.5\n", r"a.csv:2: the id is empty"),
+        ("id,proba,label\n1,0.5\n", r"a.csv:2: 2 cells; expected 3"),
+        ("id,proba,label\n1,0.5,yes\n", r"a.csv:2: label is 'yes'; expected 0 or 1"),
+        ("id,proba\n", r"a.csv: there are no predictions"),
+        ('id,proba\n1,"0.5\n', r"a.csv:\d: not readable as UTF-8 CSV"),
+        (b"id,proba\n\xff\xfe,0.5\n", r"a.csv:\d: not readable as UTF-8 CSV"),
+    ],
+)
+def test_a_broken_csv_is_named_with_its_line(written, content, message):
+    with pytest.raises(FormatError, match=message):
+        read_predictions(written(content))
+
+
+def test_our_npz_comes_back_with_its_path(tmp_path):
+    path = tmp_path / "a.npz"
+    scores = np.array([[0.25, 0.75], [0.5, 0.5]])
+    Predictions(ids=("1", "2"), scores=scores, classes=("benign", "hateful"), meta={"split": "dev"}).save(
+        path
+    )
+    predictions = read_predictions(path)
+    assert predictions.ids == ("1", "2")
+    assert predictions.meta == {"split": "dev", "path": str(path)}
+
+
+@pytest.mark.parametrize(
+    ("ids", "scores", "message"),
+    [
+        (("1", "1"), [[0.5], [0.5]], "1 row.* repeat an id"),
+        (("1", "2"), [[0.5], [np.nan]], "scores of id '2' are not finite"),
+    ],
+)
+def test_a_broken_npz_is_named(tmp_path, ids, scores, message):
+    Predictions(ids=ids, scores=np.array(scores)).save(tmp_path / "a.npz")
+    with pytest.raises(FormatError, match=message):
+        read_predictions(tmp_path / "a.npz")
+
+
+def test_other_files_and_kinds_are_refused(written, tmp_path):
+    with pytest.raises(FormatError, match="not a prediction file"):
+        read_predictions(written("id,proba\n", "a.npz"))
+    with pytest.raises(FileNotFoundError):
+        read_predictions(tmp_path / "missing.csv")

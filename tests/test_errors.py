@@ -1,0 +1,28 @@
+import pytest
+
+from diptych import errors
+from diptych.errors import DiptychError, MissingFeatures, nearest
+
+
+def test_the_family_is_the_one_drawn() -> None:
+    family = {cls.__name__ for cls in DiptychError.__subclasses__()}
+    assert family == {"FormatError", "MissingFeatures", "CheckpointMismatch", "ConfigError"}
+    assert errors.__doc__ is not None
+    assert all(name in errors.__doc__ for name in family)
+
+
+def test_missing_features_shows_five_keys_in_order() -> None:
+    message = str(MissingFeatures([f"image{n}" for n in range(9, 0, -1)], "features/memes"))
+    assert message.startswith(
+        "9 image(s) have no regions in features/memes: image1, image2, image3, image4, image5, ..."
+    )
+    assert "diptych import" in message
+    assert "image2." in str(MissingFeatures({"image2"}, "store"))
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("unitre", " Did you mean 'uniter'?"), ("UNITER", ""), ("", ""), ("oscra", " Did you mean 'oscar'?")],
+)
+def test_nearest_suggests_only_what_is_close(name: str, suggestion: str) -> None:
+    assert nearest(name, iter(["uniter", "oscar", "lxmert"])) == suggestion

@@ -1,0 +1,146 @@
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diptych.errors import FormatError
+from diptych.predictions import Predictions
+
+
+def some(ids: tuple[str, ...] = ("a", "b", "c")) -> Predictions:
+    scores = np.linspace(0, 1, 2 * len(ids)).reshape(-1, 2)
+    answers = tuple(f"answer {key}" for key in ids)
+    return Predictions(ids=ids, scores=scores, answers=answers, classes=("no", "yes"), meta={"split": "dev"})
+
+
+def equal(left: Predictions, right: Predictions) -> bool:
+    plain = (left.ids, left.answers, left.classes, left.meta) == (
+        right.ids, right.answers, right.classes, right.meta
+    )  # fmt: skip
+    if left.scores is None or right.scores is None:
+        return plain and left.scores is right.scores
+    return plain and np.array_equal(left.scores, right.scores)
+
+
+def test_counts_must_agree() -> None:
+    with pytest.raises(FormatError, match="2 ids but 1 scores"):
+        Predictions(ids=("a", "b"), scores=np.zeros((1, 2)))
+    with pytest.raises(FormatError, match="1 ids but 2 answers"):
+        Predictions(ids=("a",), answers=("x", "y"))
+    with pytest.raises(FormatError, match="3 score columns"):
+        Predictions(ids=("a",), scores=np.zeros((1, 3)), classes=("no", "yes"))
+
+
+def test_column_is_found_by_name() -> None:
+    np.testing.assert_array_equal(some().column("yes"), some().scores[:, 1])
+    with pytest.raises(FormatError, match="no scores of class 'maybe'"):
+        some().column("maybe")
+    with pytest.raises(FormatError, match="no scores"):
+        Predictions(ids=("a",), answers=("x",)).column("yes")
+
+
+def test_align_follows_ids_and_not_positions() -> None:
+    aligned = some().align(["c", "a", "b"])
+    assert aligned.ids == ("c", "a", "b")
+    assert aligned.answers == ("answer c", "answer a", "answer b")
+    np.testing.assert_array_equal(aligned.scores, some().scores[[2, 0, 1]])
+    assert aligned.meta == {"split": "dev"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (("a", "b"), r"0 missing, 1 \(c\) unexpected"),
+        (("a", "b", "c", "d"), r"1 \(d\) missing, 0 unexpected"),
+        (tuple("vwxyzuabc"), r"6 \(v, w, x, y, z, \.\.\.\) missing"),
+    ],
+)
+def test_align_refuses_other_examples(ids: tuple[str, ...], message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        some().align(ids)
+
+
+def test_align_refuses_repeated_ids() -> None:
+    with pytest.raises(FormatError, match="a"):
+        some(("a", "b", "a")).align(["a", "b"])
+
+
+def test_unique_keeps_the_first_row_of_each_id() -> None:
+    repeated = some(("a", "b", "a", "c", "b"))
+    unique = repeated.unique()
+    assert unique.ids == ("a", "b", "c")
+    np.testing.assert_array_equal(unique.scores, repeated.scores[[0, 1, 3]])
+    assert some().unique().ids == ("a", "b", "c")
+
+
+def test_concat_keeps_order() -> None:
+    first, second = some(("a", "b")), some(("c",))
+    both = Predictions.concat([first, second])
+    assert both.ids == ("a", "b", "c")
+    assert both.answers == ("answer a", "answer b", "answer c")
+    np.testing.assert_array_equal(both.scores, np.concatenate([first.scores, second.scores]))
+    assert len(both) == 3
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        some(),
+        some(()),
+        Predictions(ids=("1", "zwei", "中")),
+        Predictions(ids=("a",), answers=("an answer, quoted \"'",)),
+        Predictions(ids=("a",), scores=np.float32([[0.1]]), meta={"nested": {"list": [1, None, True]}}),
+    ],
+)
+def test_file_returns_what_was_saved(tmp_path: Path, predictions: Predictions) -> None:
+    predictions.save(tmp_path / "p.npz")
+    assert equal(Predictions.load(tmp_path / "p.npz"), predictions)
+
+
+def test_file_keeps_its_name_and_is_the_same_every_time(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        some().save(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    some().save(tmp_path / "whole.npz")
+    whole, path = (tmp_path / "whole.npz").read_bytes(), tmp_path / "broken.npz"
+    for content in (b"", b"id,proba,label\n", whole[:40], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match=r"broken\.npz: not a prediction file"):
+            Predictions.load(path)
+    with pytest.raises(FileNotFoundError):
+        Predictions.load(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize("header", ["[]", "{}", '"text"', '{"ids": 5}', "not json"])
+def test_wrong_headers_are_named(tmp_path: Path, header: str) -> None:
+    np.savez(tmp_path / "p.npz", header=np.array(header))
+    with pytest.raises(FormatError, match="not a prediction file"):
+        Predictions.load(tmp_path / "p.npz")
+
+
+def test_disagreeing_arrays_are_refused(tmp_path: Path) -> None:
+    header = json.dumps({"ids": ["a", "b"], "classes": ["no", "yes"]})
+    for scores in (np.zeros((1, 2)), np.zeros((2, 3)), np.zeros(2), np.array(["x", "y"])):
+        np.savez(tmp_path / "p.npz", header=np.array(header), scores=scores)
+        with pytest.raises(FormatError):
+            Predictions.load(tmp_path / "p.npz")
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    np.savez(tmp_path / "p.npz", header=np.array([Trap()], dtype=object))
+    with pytest.raises(FormatError):
+        Predictions.load(tmp_path / "p.npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_travels_between_processes() -> None:
+    assert equal(pickle.loads(pickle.dumps(some())), some())

@@ -1,0 +1,129 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from diptych.errors import ConfigError
+from diptych.train.optim import HFAdamW, adam, adamw, hf_adamw
+from training_toy import Bag, Compare
+
+
+def groups_of(factory, model: nn.Module, task: nn.Module) -> dict[str, dict]:
+    """Parameter name to the options of its group."""
+    names = {id(p): name for part in (model, task) for name, p in part.named_parameters()}
+    optimizer = factory(model, task)
+    return {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_norms_and_vectors_are_not_decayed():
+    found = groups_of(adamw(lr=0.1, weight_decay=0.3), Bag(), Compare())
+    decayed = {name for name, group in found.items() if group["weight_decay"]}
+    assert decayed == {"words.weight", "layers.0.weight", "layers.1.weight", "head.weight"}
+    assert set(found) - decayed >= {"norm.weight", "norm.bias", "layers.0.bias", "head.bias", "unused"}
+
+
+def test_head_has_its_own_rate():
+    found = groups_of(adamw(lr=0.1, head_lr_factor=500), Bag(), Compare())
+    assert found["head.weight"]["lr"] == pytest.approx(50)
+    assert found["words.weight"]["lr"] == found["words.weight"]["initial_lr"] == 0.1
+
+
+def test_layer_decay_shrinks_towards_the_input():
+    found = groups_of(adamw(lr=1.0, layer_decay=0.5), Bag(), Compare())
+    names = ("words.weight", "layers.0.weight", "layers.1.weight", "head.weight")
+    assert [found[name]["lr"] for name in names] == [0.25, 0.5, 1.0, 1.0]
+
+
+def test_layer_decay_finds_nested_layers_and_what_comes_after_them():
+    class Tower(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(3, 2)
+            self.encoder = nn.Module()
+            self.encoder.layers = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(3))
+            self.pool = nn.Linear(2, 2, bias=False)
+
+    found = groups_of(adamw(lr=1.0, layer_decay=0.5), Tower(), Compare())
+    names = ("embedding", "encoder.layers.0", "encoder.layers.2", "pool")
+    assert [found[f"{name}.weight"]["lr"] for name in names] == [0.125, 0.25, 1.0, 1.0]
+
+
+def test_layer_decay_needs_layers():
+    with pytest.raises(ConfigError, match=r"no numbered layers"):
+        adamw(lr=1.0, layer_decay=0.5)(nn.Linear(2, 2), Compare())
+
+
+def test_shared_and_frozen_parameters_appear_once_or_never():
+    model, task = Bag(), Compare()
+    task.words = model.words
+    model.norm.requires_grad_(False)
+    optimizer = adamw(lr=0.1)(model, task)
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(params) == len({id(p) for p in params})
+    assert id(model.norm.weight) not in {id(p) for p in params}
+
+
+def test_nothing_to_train_is_an_error():
+    model, task = Bag().requires_grad_(False), Compare().requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"nothing can be trained"):
+        adamw(lr=0.1)(model, task)
+
+
+@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": 0.1, "weight_decay": -1.0}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ConfigError, match=r"optim\."):
+        adamw(**settings)
+
+
+def test_hf_adamw_follows_its_formula():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
+    optimizer = HFAdamW([weight], lr=0.01, weight_decay=0.1, eps=1e-6)
+    expected = weight.detach().clone()
+    mean, square = torch.zeros_like(expected), torch.zeros_like(expected)
+    for count in range(1, 6):
+        gradient = torch.randn(4, 3, dtype=torch.float64)
+        weight.grad = gradient.clone()
+        optimizer.step()
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        size = 0.01 * math.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+        expected = expected - size * mean / (square.sqrt() + 1e-6)
+        expected = expected - 0.01 * 0.1 * expected
+        torch.testing.assert_close(weight.detach(), expected, rtol=0, atol=1e-12)
+
+
+def test_hf_adamw_resumes_from_its_state():
+    torch.manual_seed(0)
+    gradients = torch.randn(6, 5)
+
+    def steps(optimizer: HFAdamW, weight: nn.Parameter, rows: torch.Tensor) -> None:
+        for row in rows:
+            weight.grad = row.clone()
+            optimizer.step()
+
+    whole, first = nn.Parameter(torch.ones(5)), nn.Parameter(torch.ones(5))
+    steps(HFAdamW([whole]), whole, gradients)
+    optimizer = HFAdamW([first])
+    steps(optimizer, first, gradients[:3])
+    second = nn.Parameter(first.detach().clone())
+    taken_up = HFAdamW([second])
+    taken_up.load_state_dict(optimizer.state_dict())
+    steps(taken_up, second, gradients[3:])
+    assert torch.equal(whole, second)
+
+
+def test_adam_adds_the_decay_to_the_gradient():
+    weight = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(weight.weight)
+    optimizer = adam(lr=0.1, weight_decay=0.5)(weight, nn.Identity())
+    weight.weight.grad = torch.tensor([[-0.5]])
+    optimizer.step()
+    assert weight.weight.item() == 1.0  # gradient and decay cancel, which a decoupled decay would not
+
+
+def test_hf_adamw_is_the_factory_of_the_hf_form():
+    optimizer = hf_adamw(lr=0.1)(Bag(), Compare())
+    assert isinstance(optimizer, HFAdamW)
+    assert optimizer.defaults["eps"] == 1e-6

@@ -1,0 +1,39 @@
+import math
+
+import pytest
+
+from diptych.errors import ConfigError
+from diptych.train.schedules import constant, cosine, linear, triangle
+
+
+def test_linear_follows_the_published_sequence_of_forty_steps():
+    factors = [linear(warmup=0.1)(step, 40) for step in range(40)]
+    assert factors[:6] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0.97222], abs=5e-6)
+    assert factors[28:32] == pytest.approx([0.33333, 0.30556, 0.27778, 0.25], abs=5e-6)
+
+
+def test_linear_warmup_is_not_rounded():
+    factors = [linear(warmup=0.1)(step, 45) for step in range(6)]
+    assert factors == pytest.approx([0, 1 / 4.5, 2 / 4.5, 3 / 4.5, 4 / 4.5, 40 / 40.5])
+
+
+def test_warmup_of_one_or_more_counts_steps():
+    assert [linear(warmup=2)(step, 10) for step in (0, 1, 2, 6, 10)] == [0, 0.5, 1, 0.5, 0]
+    assert [constant(warmup=4)(step, 10) for step in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
+
+
+def test_cosine_ends_at_its_floor():
+    schedule = cosine(warmup=0.0, floor=0.1)
+    assert schedule(0, 10) == pytest.approx(1)
+    assert schedule(5, 10) == pytest.approx(0.55)
+    assert schedule(10, 10) == pytest.approx(0.1)
+    assert cosine(warmup=5)(10, 25) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+
+def test_triangle_peaks_in_the_middle():
+    assert [triangle()(step, 10) for step in (0, 5, 10)] == [0, 1, 0]
+
+
+def test_negative_warmup_is_refused():
+    with pytest.raises(ConfigError, match=r"schedule.warmup is -1"):
+        linear(warmup=-1)
