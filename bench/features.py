@@ -93,7 +93,7 @@ def opening(store: FeatureStore, tsv: Path) -> Row:
 
 
 def reading(store: FeatureStore, folder: Path) -> Row:
-    """Random reads that copy every feature out, against one compressed-free .npz file per image."""
+    """Random reads that copy every feature out, against one plain .npz file per image."""
     generator = np.random.default_rng(0)
     keys = generator.choice(np.array(store.keys()), READS).tolist()
     target = np.empty((REGIONS, WIDTH), np.float16)

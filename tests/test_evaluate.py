@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from diptych.errors import FormatError
 from diptych.evaluate import compare, evaluate
@@ -31,13 +30,6 @@ def judged(count=120, *, seed=0, noise=0.2, name="a.npz"):
     scores = np.stack((1 - positive, positive), axis=1)
     gold = {key: CLASSES[int(label)] for key, label in zip(ids, truth, strict=True)}
     return Predictions(ids=ids, scores=scores, classes=CLASSES, meta={"path": f"runs/{name}"}), gold
-
-
-def shown(table):
-    console = Console(width=120, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
 
 
 class Memes:
@@ -159,32 +151,37 @@ def test_one_class_leaves_auroc_undefined_in_table_and_json():
     plain = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert plain["metrics"]["auroc"] == {"value": None, "low": None, "high": None}
     assert plain["prevalence"] == 0.0
-    assert "undefined" in shown(result.table())
+    assert result.table()[1][0] == ("AUROC", "undefined", "undefined to undefined")
+    assert "10 examples, 0 hateful (0.0%)" in result.summary()
 
 
 def test_the_table_says_what_a_person_wants_to_know():
     predictions, gold = judged()
     result = evaluate(predictions, gold, samples=50)
-    text = shown(result.table())
-    estimate = result.metrics["auroc"]
-    for part in ("a.npz", "AUROC", f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"):
-        assert part in text
-    assert f"120 examples, {result.positives} hateful" in text
+    columns, rows = result.table()
+    auc = result["auroc"]
+    assert columns == ("metric", "value", "95 % interval")
+    assert rows[0] == ("AUROC", f"{auc.value:.4f}", f"{auc.low:.4f} to {auc.high:.4f}")
+    assert [row[0] for row in rows[2:4]] == ["accuracy", "F1"]
+    found, missed = result.confusion["true_positive"], result.confusion["false_negative"]
+    assert f"120 examples, {result.positives} hateful" in result.summary()
+    assert f"{found} found, {missed} missed" in result.summary()
 
 
-def test_comparison_is_second_minus_first_with_delong_p():
+def test_comparison_is_first_minus_second_with_delong_p():
     (good, gold), (bad, _) = judged(300, noise=0.1), judged(300, seed=5, noise=0.5, name="b.npz")
-    result = compare(bad, good.select(range(299, -1, -1)), gold, samples=200)
-    auc = result.metrics["auroc"]
+    result = compare(good, bad.select(range(299, -1, -1)), gold, samples=200)
+    auc = result["auroc"]
     truth = np.array([target == "hateful" for target in gold.values()])
-    expected = delong_test(truth, bad.column("hateful"), good.column("hateful"))
+    expected = delong_test(truth, good.column("hateful"), bad.column("hateful"))
     assert (auc.difference, auc.p) == pytest.approx((expected.difference, expected.p))
     assert 0 < auc.low < auc.difference < auc.high
     assert result.metrics["accuracy"].p < 0.05
-    assert (result.first, result.second) == ("b.npz", "a.npz")
-    text = shown(result.table())
-    assert "a.npz against b.npz" in text
-    assert "< 0.001" in text
+    assert (result.first, result.second) == ("a.npz", "b.npz")
+    columns, rows = result.table()
+    assert columns == ("metric", "a.npz", "b.npz", "difference", "95 % interval", "p")
+    assert rows[0][3] == f"+{auc.difference:.4f}"
+    assert rows[0][-1] == "< 0.001"
     json.dumps(result.as_dict(), allow_nan=False)
 
 
@@ -192,6 +189,15 @@ def test_comparison_with_itself_finds_nothing():
     predictions, gold = judged()
     result = compare(predictions, predictions, gold, samples=50)
     assert {(d.difference, d.low, d.high, d.p) for d in result.metrics.values()} == {(0.0, 0.0, 0.0, 1.0)}
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders():
+    predictions, gold = judged(20)
+    other = Predictions(
+        ids=predictions.ids, scores=predictions.scores, classes=CLASSES, meta={"path": "other/a.npz"}
+    )
+    result = compare(predictions, other, gold, samples=20)
+    assert (result.first, result.second) == ("runs/a.npz", "other/a.npz")
 
 
 def test_comparison_needs_the_same_examples():

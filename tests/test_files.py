@@ -25,11 +25,15 @@ def test_file_appears_whole_with_its_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_interrupted_file_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+    def interrupted() -> None:
+        with atomic_file(path, "w") as file:
+            file.write("new")
+            raise error
+
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(type(error)), atomic_file(path, "w") as file:
-        file.write("new")
-        raise error
+    with pytest.raises(type(error)):
+        interrupted()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file.txt"]
 
@@ -70,12 +74,16 @@ def test_folder_appears_whole(tmp_path: Path) -> None:
 
 
 def test_interrupted_folder_leaves_what_was_there(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with atomic_folder(target, overwrite=True) as folder:
+            (folder / "new").write_text("new")
+            raise KeyboardInterrupt
+
     target = tmp_path / "bundle"
     target.mkdir()
     (target / "mine").write_text("mine")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(target, overwrite=True) as folder:
-        (folder / "new").write_text("new")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert names(target) == ["mine"]
     assert names(tmp_path) == ["bundle"]
 

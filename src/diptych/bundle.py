@@ -13,7 +13,7 @@ import inspect
 import platform
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def call(node: Mapping[str, Any], **arguments: Any) -> Any:
         if isinstance(cause, DiptychError):
             raise cause from None
         if isinstance(cause, TypeError) and (found := UNEXPECTED.search(str(cause))):
-            raise ConfigError(_unknown_parameter(node, found["call"], found["name"])) from cause
+            raise ConfigError(_unknown_parameter(str(node["_target_"]), found["name"])) from cause
         if isinstance(cause, TypeError | ValueError | ImportError | AttributeError) or cause is error:
             raise ConfigError(
                 f"{node.get('_target_')} cannot be called: {str(cause).splitlines()[0]}"
@@ -175,21 +175,27 @@ def call(node: Mapping[str, Any], **arguments: Any) -> Any:
         raise cause from None
 
 
-UNEXPECTED = re.compile(r"(?P<call>[\w.<>]+)\(\) got an unexpected keyword argument '(?P<name>\w+)'")
+def _shown(node: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={value!r}" for key, value in node.items() if key != "_target_")
+    return f"{node.get('_target_')}({arguments})"
 
 
-def _unknown_parameter(node: Mapping[str, Any], called: str, name: str) -> str:
-    """Builders pass keys on to their class, so the class that complained says what is allowed."""
-    target = str(node["_target_"])
-    package = target.rpartition(".")[0]
-    try:
-        allowed = list(
-            inspect.signature(get_object(f"{package}.{called.removesuffix('.__init__')}")).parameters
-        )
-    except Exception:
-        allowed = list(inspect.signature(get_object(target)).parameters)
-    hint = nearest(name, allowed)
-    return f"{target} has no parameter {name!r}.{hint} It takes: {', '.join(allowed)}."
+UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
+
+
+def _unknown_parameter(target: str, name: str) -> str:
+    allowed = parameters(get_object(target))
+    return f"{target} has no parameter {name!r}.{nearest(name, allowed)} It takes: {', '.join(allowed)}."
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """Names of keyword parameters; a builder that passes keys on also takes those of the class it returns."""
+    signature = inspect.signature(function)
+    names = [name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD]
+    built = signature.return_annotation
+    if len(names) < len(signature.parameters) and isinstance(built, type):
+        names += [name for name in parameters(built) if name not in names]
+    return names
 
 
 def _require_trusted(target: str, trusted: Collection[str]) -> None:

@@ -1,9 +1,9 @@
 """Predictions and gold to numbers that say how far they can be trusted.
 
     evaluation = evaluate(predictions, gold)             one classifier
-    comparison = compare(first, second, gold)            is the second better on the same examples?
+    comparison = compare(first, second, gold)            is the first better on the same examples?
 
-Both join on ids, work on one class against the rest, and give plain JSON values and a table for the terminal.
+Both join on ids, judge one class against the rest, and give plain JSON values and the cells of a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from rich.table import Table
 
 from diptych.errors import FormatError
 from diptych.metrics.classification import (
@@ -38,6 +37,9 @@ from diptych.metrics.uncertainty import (
 from diptych.predictions import Predictions
 from diptych.types import Dataset
 
+Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Column titles, and the rows below them."""
+
 TITLES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
@@ -59,7 +61,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A measure of two classifiers, second minus first with its 95 % bootstrap interval, and a p-value.
+    """A measure of two classifiers, first minus second with its 95 % bootstrap interval, and a p-value.
 
     `p` is two-sided: DeLong's test for AUROC, a permutation test for every other measure.
     """
@@ -94,6 +96,10 @@ class Evaluation:
     samples: int
     seed: int
 
+    def __getitem__(self, name: str) -> Estimate:
+        """The metric of this name."""
+        return self.metrics[name]
+
     @property
     def prevalence(self) -> float:
         """Share of positives in [0, 1]."""
@@ -103,16 +109,13 @@ class Evaluation:
         """Plain JSON values; undefined measures are None."""
         return _plain_dict(asdict(self) | {"prevalence": self.prevalence})
 
-    def table(self) -> Table:
-        """One line per metric, the counts below."""
-        table = Table(title=self.name, caption=self.summary(), caption_justify="left", title_justify="left")
-        table.add_column("")
-        table.add_column("value", justify="right")
-        table.add_column("95 % interval", justify="right")
-        for name, estimate in self.metrics.items():
-            interval = f"{_number(estimate.low)} to {_number(estimate.high)}"
-            table.add_row(TITLES[name], _number(estimate.value), interval)
-        return table
+    def table(self) -> Cells:
+        """One row per metric: title, value, interval."""
+        rows: list[tuple[str, ...]] = [
+            (TITLES[name], _number(each.value), f"{_number(each.low)} to {_number(each.high)}")
+            for name, each in self.metrics.items()
+        ]
+        return ("metric", "value", "95 % interval"), rows
 
     def summary(self) -> str:
         """Counts in words."""
@@ -138,26 +141,28 @@ class Comparison:
     samples: int
     seed: int
 
+    def __getitem__(self, name: str) -> Difference:
+        """The difference in the metric of this name."""
+        return self.metrics[name]
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; undefined measures are None."""
         return _plain_dict(asdict(self))
 
-    def table(self) -> Table:
-        """One line per metric."""
-        table = Table(title=f"{self.second} against {self.first}", title_justify="left")
-        table.add_column("")
-        for title in (self.first, self.second, "difference", "95 % interval", "p"):
-            table.add_column(title, justify="right")
-        for name, d in self.metrics.items():
-            table.add_row(
+    def table(self) -> Cells:
+        """One row per metric: title, both values, difference, interval, p-value."""
+        rows: list[tuple[str, ...]] = [
+            (
                 TITLES[name],
-                _number(d.first),
-                _number(d.second),
-                _number(d.difference, sign="+"),
-                f"{_number(d.low, sign='+')} to {_number(d.high, sign='+')}",
-                "< 0.001" if d.p < 0.001 else _number(d.p),
+                _number(each.first),
+                _number(each.second),
+                _number(each.difference, sign="+"),
+                f"{_number(each.low, sign='+')} to {_number(each.high, sign='+')}",
+                "< 0.001" if each.p < 0.001 else _number(each.p),
             )
-        return table
+            for name, each in self.metrics.items()
+        ]
+        return ("metric", self.first, self.second, "difference", "95 % interval", "p"), rows
 
 
 def evaluate(
@@ -231,7 +236,7 @@ def compare(
         else:
             p = permutation_test(truth, *pair, metric, samples=samples, seed=seed)
         metrics[name] = Difference(
-            first=values[0], second=values[1], difference=values[1] - values[0], low=low, high=high, p=p
+            first=values[0], second=values[1], difference=values[0] - values[1], low=low, high=high, p=p
         )
     names = _name(first, "first"), _name(second, "second")
     if names[0] == names[1]:

@@ -24,8 +24,8 @@ from diptych.files import atomic_folder, require_new
 from diptych.text import learn_vocabulary, write_vocabulary
 from diptych.types import FeatureMeta, Regions
 from diptych.world.language import Remark, captions, grumble
-from diptych.world.render import CLASSES, FEATURE_DIM, detect, draw_meme, render
-from diptych.world.scene import COLORS, Family, Scene, draw_scene
+from diptych.world.render import CLASSES, FEATURE_DIM, detect, draw_meme, draw_scene
+from diptych.world.scene import COLORS, Family, Scene, new_scene
 
 SMALLEST, LARGEST = 40, 200_000
 USEFUL = 152  # memes that an evaluation split should have at least, where the total allows it
@@ -152,7 +152,7 @@ def _quadruples(count: int, seed: int) -> Iterator[Quadruple]:
     for number in range(count):
         generator = np.random.default_rng([seed, 2, number])
         yield Quadruple(
-            scenes=(draw_scene(generator, "warm"), draw_scene(generator, "cool")),
+            scenes=(new_scene(generator, "warm"), new_scene(generator, "cool")),
             remarks=(_new_remark(generator, "warm", seen), _new_remark(generator, "cool", seen)),
         )
 
@@ -203,7 +203,7 @@ def _pictures(
 ) -> Iterator[tuple[str, Regions]]:
     """Paint every meme, and yield what a detector sees in it."""
     for row, quadruple in enumerate(quadruples):
-        plain = {id(scene): render(scene) for scene in quadruple.scenes}
+        plain = {id(scene): draw_scene(scene) for scene in quadruple.scenes}
         for number, scene, remark in _pairs(quadruple, numbers[4 * row : 4 * row + 4]):
             key = f"{number:05d}"
             meme = draw_meme(plain[id(scene)], remark.top, remark.bottom)

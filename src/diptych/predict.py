@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from PIL.Image import Image
@@ -13,7 +13,16 @@ from diptych.bundle import Bundle, find_bundle, load_bundle
 from diptych.data import Collate, Sources, require_sources
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
-from diptych.types import Batch, Dataset, Example, FeatureMeta, Pair, Regions, RegionSource
+from diptych.types import (
+    Batch,
+    Dataset,
+    Example,
+    FeatureMeta,
+    Pair,
+    Regions,
+    RegionSource,
+    VisionLanguageModel,
+)
 
 Progress = Callable[[int, int], None]
 
@@ -34,9 +43,7 @@ class Predictor:
         precision: `32`, or `bf16` for autocast.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, device: str = "auto", precision: Literal["32", "bf16"] = "32"
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, device: str = "auto", precision: str = "32") -> None:
         if precision not in ("32", "bf16"):
             raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
         if device == "auto":
@@ -44,6 +51,7 @@ class Predictor:
         self.bundle, self.device, self.precision = bundle, torch.device(device), precision
         self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
         self.processor = bundle.processor
+        self.needs = cast(VisionLanguageModel, bundle.model).needs
 
     def predict(
         self,
@@ -125,7 +133,7 @@ class Predictor:
             features.meta.require_like(self.bundle.features, where=getattr(features, "path", "the regions"))
         sources = Sources(regions=features, images=images or getattr(dataset, "images", None))
         examples = [dataset[index] for index in range(len(dataset))]
-        require_sources(self.model.needs, self.processor, sources, examples)
+        require_sources(self.needs, self.processor, sources, examples)
         if not examples:
             raise ConfigError("there is nothing to predict: the split has no examples.")
         collate = Collate(self.processor, sources=sources)
@@ -157,7 +165,7 @@ class Predictor:
         self, keys: Collection[str], images: Mapping[str, Any], regions: Mapping[str, Regions]
     ) -> None:
         for need, given, argument in (("pixels", images, "image"), ("regions", regions, "regions")):
-            if need in self.model.needs and len(given) < len(keys):
+            if need in self.needs and len(given) < len(keys):
                 raise ConfigError(
                     f"{type(self.model).__name__} reads {need}, but {len(keys) - len(given)} of {len(keys)} "
                     f"pairs come without {argument}=; give it for each."
@@ -202,7 +210,7 @@ def load(
     folder: Path | str,
     *,
     device: str = "auto",
-    precision: Literal["32", "bf16"] = "32",
+    precision: str = "32",
     trust: Collection[str] = (),
 ) -> Predictor:
     """Open a bundle (or a run folder that holds one) for prediction.

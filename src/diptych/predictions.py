@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -57,7 +57,7 @@ class Predictions:
             )
         return self.scores[:, self.classes.index(name)]
 
-    def select(self, rows: Sequence[int] | ndarray) -> Self:
+    def select(self, rows: Sequence[int] | ndarray) -> "Predictions":
         """The given rows, in the given order."""
         return replace(
             self,
@@ -66,7 +66,7 @@ class Predictions:
             answers=None if self.answers is None else tuple(self.answers[row] for row in rows),
         )
 
-    def align(self, ids: Sequence[str]) -> Self:
+    def align(self, ids: Sequence[str]) -> "Predictions":
         """The same predictions in the order of `ids`.
 
         Raises:
@@ -82,7 +82,7 @@ class Predictions:
             )
         return self.select([position[key] for key in ids])
 
-    def unique(self) -> Self:
+    def unique(self) -> "Predictions":
         """The first row of every id (padded distributed samplers repeat some)."""
         first = {key: row for row, key in reversed(list(enumerate(self.ids)))}
         return self if len(first) == len(self.ids) else self.select(sorted(first.values()))

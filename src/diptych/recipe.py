@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import torch
 import yaml
 
-from diptych.bundle import Bundle, call, find_bundle, load_bundle, save_bundle
+from diptych.bundle import Bundle, call, find_bundle, load_bundle, parameters, save_bundle
 from diptych.data import Collate, DataModule, Processor, Sources, require_sources
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
@@ -31,7 +32,8 @@ from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, Example, RegionSource
 
-CRITERIA = ("accuracy", "f1", "youden")  # how a threshold may be chosen
+Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
+CRITERIA = get_args(Criterion)
 FREE_TO_CHANGE = ("progress", "loggers", "overwrite", "data.workers")  # do not change what is trained
 
 
@@ -53,7 +55,7 @@ class Run:
         return self.fit is not None and self.fit.interrupted
 
 
-def run_recipe(config: Mapping[str, Any]) -> Run:
+def run_recipe(config: dict[str, Any]) -> Run:
     """Train what a configuration describes, or continue where it was stopped.
 
     Args:
@@ -63,9 +65,9 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
         ConfigError: a setting cannot work, or the folder holds a run with other settings.
         MissingFeatures: images without regions, before the first step.
     """
-    asked, config = config, copy.deepcopy(dict(config))
     folder = Path(config["out"])
-    _require_folder(folder, asked)
+    _require_folder(folder, config)
+    asked, config = config, copy.deepcopy(config)
     train, validate = call(config["data"]["train"]), call(config["data"]["validate"])
     examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
     if not len(train):
@@ -85,27 +87,25 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
     task = call(config["task"], model=model)
     sources = Sources(regions=regions, images=_images(train, validate))
     require_sources(model.needs, processor, sources, examples)
+    data = _data(config["data"], train, validate, Collate(processor, sources=sources, targets=task.targets))
+    averaging = config["averaging"] or {}
+    settings = {
+        "optim": call(config["optim"]),
+        "schedule": call(config["schedule"]),
+        "averaging": call(averaging) if "_target_" in averaging else None,
+        "trainer": call(config["trainer"]),
+    }
     with atomic_file(folder / "config.yaml", "w", encoding="utf-8") as file:
-        yaml.safe_dump(dict(asked), file, sort_keys=False, allow_unicode=True)
-    data = DataModule(
-        train=train,
-        validate=validate,
-        collate=Collate(processor, sources=sources, targets=task.targets),
-        **{key: value for key, value in config["data"].items() if key not in ("train", "validate")},
-    )
-    averaging = config.get("averaging") or {}
+        yaml.safe_dump(asked, file, sort_keys=False, allow_unicode=True)
     result = fit(
         model,
         task,
         data,
-        optim=call(config["optim"]),
-        schedule=call(config["schedule"]),
-        averaging=call(averaging) if "_target_" in averaging else None,
-        trainer=call(config["trainer"]),
         folder=folder,
         seed=config["seed"],
         loggers=config["loggers"],
         progress=config["progress"],
+        **settings,
     )
     if not result.main:  # another process of this run writes the bundle
         return Run(folder=folder, fit=result, metrics=result.metrics)
@@ -142,9 +142,10 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
 def _require_folder(folder: Path, config: Mapping[str, Any]) -> None:
     """The folder is new, or holds this very run; an old run is removed when asked to."""
     path = folder / "config.yaml"
-    if path.exists():
+    began = (folder / "checkpoints").exists() or (folder / "bundle").exists()
+    if path.exists() and began:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        different = sorted(_differences(before, dict(config)))
+        different = sorted(_differences(before, config))
         if different and not config.get("overwrite"):
             raise ConfigError(
                 f"{folder} holds a run with other settings ({'; '.join(different[:5])}). "
@@ -152,7 +153,7 @@ def _require_folder(folder: Path, config: Mapping[str, Any]) -> None:
             )
         if different:
             _clear(folder)
-    elif strange := sorted(entry.name for entry in folder.glob("*") if entry.name != "files"):
+    elif strange := sorted({entry.name for entry in folder.glob("*")} - {"files", "config.yaml"}):
         raise ConfigError(f"{folder} holds {strange[0]!r} but no run; choose another out=.")
     else:
         _clear(folder)  # files learned for a run that never began
@@ -175,6 +176,16 @@ def _differences(before: Any, after: Any, path: str = "") -> list[str]:
             for line in _differences(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))
         ]
     return [] if before == after or path in FREE_TO_CHANGE else [f"{path} was {before!r}, now {after!r}"]
+
+
+def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:
+    settings = {key: value for key, value in node.items() if key not in ("train", "validate")}
+    allowed = parameters(DataModule)
+    if unknown := [key for key in settings if key not in allowed]:
+        raise ConfigError(
+            f"data has no key {unknown[0]!r}.{nearest(unknown[0], allowed)} It takes: {', '.join(allowed)}."
+        )
+    return DataModule(train=train, validate=validate, collate=collate, **settings)
 
 
 def _take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:
@@ -201,7 +212,7 @@ def _choose_threshold(
     known = [row for row, target in enumerate(targets) if target is not None]
     truth = [targets[row] == task.labels[1] for row in known]
     scores = predictions.column(task.labels[1])[known]
-    return float(best_threshold(torch.tensor(truth).numpy(), scores, criterion=criterion))
+    return best_threshold(np.array(truth), scores, criterion=cast(Criterion, criterion))
 
 
 def _balance_classes(config: dict[str, Any], train: Dataset) -> None:

@@ -8,7 +8,7 @@ width. Masks are bool and True means real. Boxes are x1 y1 x2 y2. Sizes are (wid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -19,7 +19,8 @@ from torch.utils import _pytree as pytree
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
 
-T = TypeVar("T", bound=type)
+Class = TypeVar("Class", bound=type)
+Some = TypeVar("Some", bound="Tree")  # typing.Self does not survive the shape-checking hook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ class Regions:
             box = _numbers(self.boxes[bad[0]])
             raise FormatError(f"box {bad[0]} leaves the image: {box}; expected within {width} x {height}.")
 
-    def first(self, count: int) -> Self:
+    def first(self, count: int) -> "Regions":
         """The best `count` regions."""
         if len(self) <= count:
             return self
@@ -134,7 +135,7 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _tree(cls: T) -> T:
+def _tree(cls: Class) -> Class:
     """Register a dataclass with the pytree registry, so that torch looks inside it."""
     pytree.register_dataclass(cls)
     return cls
@@ -145,15 +146,15 @@ class Tree:
 
     __slots__ = ()
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map(self: Some, function: Callable[[Tensor], Tensor]) -> Some:
         """The same tree with `function` applied to every tensor."""
         return pytree.tree_map_only(Tensor, function, self)  # type: ignore[no-any-return]
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
+    def to(self: Some, *args: Any, **kwargs: Any) -> Some:
         """Move or cast every tensor, as `Tensor.to`."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: Some) -> Some:
         return self.map(Tensor.pin_memory)
 
 
@@ -302,6 +303,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+@runtime_checkable
 class VisionLanguageModel(Protocol):
     """Any `nn.Module` with these.
 
@@ -319,6 +321,7 @@ class VisionLanguageModel(Protocol):
     def __call__(self, inputs: Inputs) -> Encoding: ...
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """One split of one benchmark; also a torch map-style data set."""
 
@@ -331,6 +334,7 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
 class RegionSource(Protocol):
     """Regions by image key: a feature store, or a live detector."""
 
@@ -345,6 +349,7 @@ class RegionSource(Protocol):
         ...
 
 
+@runtime_checkable
 class TargetEncoder(Protocol):
     """Examples to the tensor of targets, None when any of them is unlabeled. Travels to loader workers."""
 

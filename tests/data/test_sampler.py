@@ -61,7 +61,7 @@ def test_ranks_and_accumulation_share_the_steps_of_one_process(ranks, accumulate
 def test_no_rank_is_ever_without_work():
     plan = Plan(9, batch_size=2, ranks=2, accumulate=2)
     rest = [plan.portion(position, rank) for position in (2, 3) for rank in (0, 1)]
-    assert [portion.count for portion in rest] == [1, 0, 0, 0]
+    assert sorted(portion.count for portion in rest) == [0, 0, 0, 1]
     assert all(len(portion.indices) == 1 for portion in rest)
     assert {portion.step_count for portion in rest} == {1}
 

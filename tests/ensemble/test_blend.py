@@ -9,7 +9,7 @@ from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
 
 CLASSES = ("benign", "hateful")
-METHODS = ("mean", "power", "rank", "geometric")
+METHODS = ("mean", "power", "rank", "geometric", "logit")
 
 
 def binary(positive, ids=None, **meta):
@@ -38,6 +38,7 @@ def test_formulas_by_hand():
     assert positive["power"] == pytest.approx(power / (power + other))
     yes, no = np.sqrt([0.2 * 0.4, 0.6 * 0.1, 0.81]), np.sqrt([0.8 * 0.6, 0.4 * 0.9, 0.01])
     assert positive["geometric"] == pytest.approx(yes / (yes + no))
+    assert positive["logit"] == pytest.approx(yes / (yes + no))
     assert positive["rank"] == pytest.approx([(1 + 2) / 6, (2 + 1) / 6, 1.0])
 
 
@@ -76,6 +77,7 @@ def test_one_member_keeps_its_order_and_probabilities_stay(members, method):
     assert result.ids == members[0].ids
     if method != "rank":
         assert result.scores == pytest.approx(members[0].scores)
+    if method not in ("rank", "logit"):
         assert blend(members, method=method).scores.sum(axis=1) == pytest.approx(np.ones(20))
     for index in range(3):
         before, after = members[0].scores[:, index], result.scores[:, index]
@@ -92,8 +94,15 @@ def test_power_lies_between_geometric_mean_and_maximum(members):
 
 
 def test_certain_members_that_contradict_cancel_out():
-    scores = blend([binary([0.0, 1.0]), binary([1.0, 1.0])], method="geometric").column("hateful")
-    assert scores == pytest.approx([0.5, 1.0])
+    for method in ("geometric", "logit"):
+        scores = blend([binary([0.0, 1.0]), binary([1.0, 1.0])], method=method).column("hateful")
+        assert scores == pytest.approx([0.5, 1.0])
+
+
+def test_log_odds_are_averaged_class_by_class(members):
+    scores = blend(members, method="logit").scores
+    odds = np.mean([np.log(member.scores / (1 - member.scores)) for member in members], axis=0)
+    assert scores == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
 def test_answers_and_provenance():
@@ -141,7 +150,7 @@ def test_a_member_that_does_not_fit_is_named(second, message):
     assert message in str(caught.value)
 
 
-def test_scores_that_do_not_sum_to_one_have_mean_and_rank_only():
+def test_scores_that_do_not_sum_to_one_are_not_normalized():
     single = Predictions(ids=("0", "1"), scores=np.array([[0.2], [0.7]]))
     assert blend([single, single]).scores == pytest.approx(single.scores)
     assert blend([single], method="rank").scores[:, 0] == pytest.approx([0.5, 1])

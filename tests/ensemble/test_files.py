@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from diptych.ensemble import read_predictions
-from diptych.errors import FormatError
+from diptych.ensemble import read_predictions, write_predictions
+from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
 
 
@@ -123,3 +123,41 @@ def test_other_files_and_kinds_are_refused(written, tmp_path):
         read_predictions(written("id,proba\n", "a.npz"))
     with pytest.raises(FileNotFoundError):
         read_predictions(tmp_path / "missing.csv")
+
+
+def test_writing_and_reading_is_identity(tmp_path):
+    scores = np.array([[0.25, 0.75], [0.4, 0.6], [1 / 3, 2 / 3]])
+    predictions = Predictions(
+        ids=("7", "03", "a,b"),
+        scores=scores,
+        classes=("benign", "hateful"),
+        answers=("hateful", "benign", "hateful"),
+        meta={"split": "dev"},
+    )
+    for name in ("a.csv", "a.npz"):
+        write_predictions(predictions, tmp_path / name)
+        again = read_predictions(tmp_path / name)
+        assert (again.ids, again.answers, again.classes) == (
+            predictions.ids,
+            predictions.answers,
+            predictions.classes,
+        )
+        assert again.scores == pytest.approx(scores, abs=1e-9)
+    assert (tmp_path / "a.csv").read_text().splitlines()[:3] == ["id,proba,label", "7,0.75,1", "03,0.6,0"]
+
+
+def test_predictions_that_a_csv_cannot_hold_are_refused(tmp_path):
+    two = ("benign", "hateful")
+    for predictions, message in (
+        (
+            Predictions(ids=("1",), scores=np.ones((1, 3)) / 3, classes=("a", "b", "c")),
+            "scores of two classes",
+        ),
+        (Predictions(ids=("1",), answers=("a",), classes=two), "scores of two classes"),
+        (Predictions(ids=("1",), scores=np.array([[0.0, 1.5]]), classes=two), "score of id '1' is 1.5"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            write_predictions(predictions, tmp_path / "a.csv")
+    with pytest.raises(ConfigError, match=r"\.npz or \.csv; got '\.txt'"):
+        write_predictions(predictions, tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())

@@ -16,7 +16,9 @@ from diptych.metrics import (
     f1,
     macro_f1,
     measure_classes,
+    precision_recall_points,
     reliability,
+    roc_points,
 )
 from diptych.predictions import Predictions
 
@@ -38,6 +40,14 @@ def test_two_class_measures_equal_scikit_learn(rows):
     assert accuracy(truth, decisions) == pytest.approx(peer.accuracy_score(truth, decisions))
     assert f1(truth, decisions) == pytest.approx(peer.f1_score(truth, decisions))
     assert macro_f1(truth, decisions) == pytest.approx(peer.f1_score(truth, decisions, average="macro"))
+
+
+def test_areas_under_the_points_are_the_measures(rows):
+    truth, scores = rows
+    alarms, hits = roc_points(truth, scores)
+    assert np.trapezoid(hits, alarms) == pytest.approx(auroc(truth, scores))
+    recall, precision = precision_recall_points(truth, scores)
+    assert -np.sum(np.diff(recall) * precision[:-1]) == pytest.approx(average_precision(truth, scores))
 
 
 def test_auroc_counts_won_pairs_and_half_of_ties():

@@ -116,11 +116,11 @@ def test_interval_covers_the_true_auroc_about_as_often_as_it_says():
 def test_delong_agrees_with_its_definition_and_with_the_bootstrap():
     truth, first, second = judged(7, 400)
     result = delong_test(truth, first, second)
-    assert result.difference == pytest.approx(auroc(truth, second) - auroc(truth, first))
+    assert result.difference == pytest.approx(auroc(truth, first) - auroc(truth, second))
     assert result.low < result.difference < result.high
     # structural components written out as in the paper
     wins = [(s[truth][:, None] > s[~truth]) + 0.5 * (s[truth][:, None] == s[~truth]) for s in (first, second)]
-    delta = wins[1] - wins[0]
+    delta = wins[0] - wins[1]
     positives, negatives = delta.shape
     variance = delta.mean(1).var(ddof=1) / positives + delta.mean(0).var(ddof=1) / negatives
     assert (result.high - result.low) / 2 / 1.959964 == pytest.approx(np.sqrt(variance), rel=1e-6)

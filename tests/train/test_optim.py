@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from training_toy import Bag, Compare
 
 from diptych.errors import ConfigError
 from diptych.train.optim import HFAdamW, adam, adamw, hf_adamw
-from training_toy import Bag, Compare
 
 
 def groups_of(factory, model: nn.Module, task: nn.Module) -> dict[str, dict]:

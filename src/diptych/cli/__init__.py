@@ -7,12 +7,12 @@ it runs, so that `--help` and `ls` answer at once.
 import argparse
 import errno
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from diptych import __version__
-from diptych.errors import DiptychError, nearest
+from diptych.errors import ConfigError, DiptychError, nearest
 
 
 class Verb(NamedTuple):
@@ -71,7 +71,23 @@ def _call(name: str, argv: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    return int(module.run(parser.parse_args(argv)))
+    return int(module.run(parser.parse_args(list(_flags(argv, parser)))))
+
+
+def _flags(argv: Sequence[str], parser: argparse.ArgumentParser) -> Iterator[str]:
+    """`size=9` and `overwrite=true` mean `--size 9` and `--overwrite`, as with `train`."""
+    options = {flag: action for action in parser._actions for flag in action.option_strings}
+    for word in argv:
+        key, equals, value = word.partition("=")
+        flag = f"--{key.replace('_', '-')}"
+        if not equals or key.startswith("-") or flag not in options:
+            yield word
+        elif options[flag].nargs != 0:
+            yield f"{flag}={value}"
+        elif value.lower() == "true":
+            yield flag
+        elif value.lower() != "false":
+            raise ConfigError(f"{word!r}: expected {key}=true or {key}=false.")
 
 
 def guarded(call: Callable[[], int]) -> int:

@@ -22,6 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="mean", help="default: mean")
     parser.add_argument("--power", type=float, default=2.0, help="exponent of --method power (default: 2)")
     parser.add_argument("--weights", help="comma-separated, one number per file (default: equal)")
+    parser.add_argument(
+        "--kind",
+        choices=("probability", "log_probability", "logit"),
+        help="what the numbers of csv files are (default: told from the numbers)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
 
 
@@ -30,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.files import require_new
 
     require_new(arguments.out, overwrite=arguments.overwrite)
-    members = [read_predictions(path) for path in arguments.files]
+    members = [read_predictions(path, kind=arguments.kind) for path in arguments.files]
     blended = blend(
         members, method=arguments.method, power=arguments.power, weights=_weights(arguments.weights)
     )

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"threshold": arguments.threshold, "samples": arguments.samples}
     results = {name: evaluate(predictions, targets, **options) for name, predictions in named.items()}
     first, *others = named
-    comparisons = {name: compare(named[name], named[first], targets) for name in others}
+    comparisons = {name: compare(named[name], named[first], targets, **options) for name in others}
     if arguments.curves is not None:
         from diptych.report import curves
 
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, result in results.items():
         columns, rows = result.table()
         table(name, columns, rows, numbers=len(columns) - 1)
+        print(result.summary())
     for name, comparison in comparisons.items():
         columns, rows = comparison.table()
         table(f"{name} minus {first}", columns, rows, numbers=len(columns) - 1)

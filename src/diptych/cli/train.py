@@ -1,6 +1,7 @@
 """Train a model; continues where it was stopped."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,19 @@ def main(argv: Sequence[str]) -> int:
         print(usage())
         return 0
     codes: list[int] = []
+    failures: list[BaseException] = []
+
+    def run(config: Any) -> None:
+        if not failures and 130 not in codes:  # a sweep ends with its first failure
+            try:
+                codes.append(_run(config))
+            except BaseException as error:  # else Hydra would print its own words first
+                failures.append(error)
+
     with _hydra(["diptych train", *_forgiving(argv)]) as hydra_main:
-        hydra_main(lambda config: codes.append(_run(config)))()
+        hydra_main(run)()
+    if failures:
+        raise failures[0]
     return max(codes, default=0)
 
 
@@ -59,14 +71,13 @@ def _run(config: Any) -> int:
     from diptych.recipe import run_recipe
 
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         key = str(error.full_key)
         hint = {"root": "; say root=FOLDER, the folder of the data set"}.get(key, f"; say {key}=VALUE")
         raise ConfigError(f"{key} is not given{hint}.") from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    assert isinstance(plain, dict)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         job = HydraConfig.get().job
         plain["out"] = f"{plain['out']}-{job.num}"
@@ -131,8 +142,8 @@ def _explain(error: Exception) -> str:
 
     lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     text = " ".join(line.strip() for line in lines[:2])
-    if isinstance(error, ConfigCompositionException):
-        typed = text.partition("'")[2].partition("'")[0].lstrip("+").partition("=")[0]
-        keys = [*catalog.top_level_keys(), *(f"{group}" for group in CALLS)]
-        text = f"cannot use {typed!r}: {lines[-1].strip()}{nearest(typed, keys)}"
+    typed = re.search(r"Could not override '([^'=]+)", text)
+    if isinstance(error, ConfigCompositionException) and typed:
+        text = f"there is no key {typed[1]!r}.{nearest(typed[1], [*catalog.top_level_keys(), *CALLS])}"
+        text += " `diptych train --cfg job ...` prints all keys."
     return text

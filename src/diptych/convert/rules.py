@@ -1,110 +1,204 @@
 """From the parameter names of others to ours, as a table that can be read backwards.
 
-A pattern names one parameter, or a module with everything below it; each `{}` stands for a number. Of several
-rules that fit a name the first one takes it. The engine accepts a table only if it accounts for everything:
-every source name is used once or dropped with a reason, every target name is filled with its shape.
+A pattern names one parameter, or a module with everything below it; each `{}` in it stands for a number.
+Where several rules fit a name, the first one takes it. A table must account for everything: every source name
+is used once or dropped with a reason, every target name is filled with its shape or kept with a reason.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
 from diptych.errors import CheckpointMismatch
 
 Weights = Mapping[str, Tensor]
+Change = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
-class Rule(Protocol):
-    """One line of a table: source patterns, target patterns, and what happens to the tensors between."""
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Tensors named `sources` become tensors named `targets`; `back` undoes what `there` does."""
 
-    @property
-    def sources(self) -> tuple[str, ...]: ...
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    there: Change = tuple
+    back: Change = tuple
 
-    @property
-    def targets(self) -> tuple[str, ...]: ...
-
-    def convert(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]: ...
-
-    def inverse(self) -> "Rule": ...
-
-
-@dataclass(frozen=True)
-class Rename:
-    """One tensor under another name."""
-
-    source: str
-    target: str
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (self.source,)
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.target,)
-
-    def convert(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        return tensors
-
-    def inverse(self) -> "Rename":
-        return Rename(self.target, self.source)
+    def inverse(self) -> "Rule":
+        return Rule(self.targets, self.sources, self.back, self.there)
 
 
-@dataclass(frozen=True)
-class Transpose(Rename):
-    """A matrix that is stored the other way round, as Paddle does with Linears."""
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Names of the source that have no place in the target."""
 
-    def convert(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        return [tensor.T for tensor in tensors]
-
-    def inverse(self) -> "Transpose":
-        return Transpose(self.target, self.source)
+    pattern: str
+    reason: str
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table becomes a vector; on the way back the other rows are zero.
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Names of the target that stay as they are where the source does not have them."""
+
+    pattern: str
+    reason: str
+
+
+Table = Sequence[Rule | Drop | Keep]
+
+
+def rename(source: str, target: str) -> Rule:
+    """The same tensor under another name."""
+    return Rule((source,), (target,))
+
+
+def transpose(source: str, target: str) -> Rule:
+    """A matrix stored the other way round, as Paddle stores the weights of Linears."""
+    return Rule((source,), (target,), _transposed, _transposed)
+
+
+def split(source: str, targets: tuple[str, ...]) -> Rule:
+    """One tensor holds several of equal size, one after the other along the first dimension."""
+    count = len(targets)
+    return Rule((source,), targets, lambda one: one[0].chunk(count), lambda many: (torch.cat(list(many)),))
+
+
+def merge(sources: tuple[str, ...], target: str) -> Rule:
+    """Several tensors of equal size are one, along the first dimension."""
+    return split(target, sources).inverse()
+
+
+def row(source: str, target: str, *, index: int, rows: int) -> Rule:
+    """Row `index` of a table of `rows`; on the way back the other rows are zero."""
+
+    def back(vectors: Sequence[Tensor]) -> Sequence[Tensor]:
+        table = vectors[0].new_zeros(rows, *vectors[0].shape)
+        table[index] = vectors[0]
+        return (table,)
+
+    return Rule((source,), (target,), lambda tables: (tables[0][index],), back)
+
+
+def bert_text(source: str, target: str) -> tuple[Rule, ...]:
+    """BERT's embedding module, which most families share."""
+    return (
+        rename(f"{source}.word_embeddings", f"{target}.words"),
+        rename(f"{source}.position_embeddings", f"{target}.positions"),
+        rename(f"{source}.token_type_embeddings", f"{target}.segments"),
+        rename(f"{source}.LayerNorm", f"{target}.norm"),
+    )
+
+
+def bert_layer(source: str, target: str) -> tuple[Rule, ...]:
+    """One layer of BERT, which most families share."""
+    return (
+        rename(f"{source}.attention.self.query", f"{target}.attention.query"),
+        rename(f"{source}.attention.self.key", f"{target}.attention.key"),
+        rename(f"{source}.attention.self.value", f"{target}.attention.value"),
+        rename(f"{source}.attention.output.dense", f"{target}.attention.out"),
+        rename(f"{source}.attention.output.LayerNorm", f"{target}.attention.norm"),
+        rename(f"{source}.intermediate.dense", f"{target}.feedforward.expand"),
+        rename(f"{source}.output.dense", f"{target}.feedforward.contract"),
+        rename(f"{source}.output.LayerNorm", f"{target}.feedforward.norm"),
+    )
+
+
+def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where: object) -> dict[str, Tensor]:
+    """The weights under our names, complete and of the right shapes.
 
     Args:
-        rows: how many the table has.
+        shapes: of every target name.
+        where: what the weights come from, for the error message.
+
+    Raises:
+        CheckpointMismatch: lists what stays unfilled, what stays unused and what has another shape.
     """
+    try:
+        result, unused = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
+    except (IndexError, RuntimeError) as error:
+        raise CheckpointMismatch(f"{where}: a tensor cannot be converted ({error}).") from error
+    drops = [rule.pattern for rule in table if isinstance(rule, Drop)]
+    keeps = [rule.pattern for rule in table if isinstance(rule, Keep)]
+    wrong = [
+        f"{name} {tuple(result[name].shape)} instead of {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in result and result[name].shape != shape
+    ]
+    problems = {
+        "unfilled": [name for name in shapes if name not in result and not _fits_any(name, keeps)],
+        "unused": [name for name in unused if not _fits_any(name, drops)]
+        + [name for name in result if name not in shapes],
+        "of the wrong shape": wrong,
+    }
+    if any(problems.values()):
+        found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+        raise CheckpointMismatch(
+            f"{where}: the weights do not fit the model. {found}. "
+            "Take the model that they were made for, with the same sizes and vocabulary."
+        )
+    return result
 
-    source: str
-    target: str
-    row: int
-    rows: int
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        return (self.source,)
+def restore(weights: Weights, table: Table) -> dict[str, Tensor]:
+    """The way back: our weights, or gradients, under the names of the original.
 
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return (self.target,)
-
-    def convert(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        (table,) = tensors
-        if len(table) != self.rows:
-            raise CheckpointMismatch(f"{self.source} has {len(table)} rows; expected {self.rows}.")
-        return [table[self.row]]
-
-    def inverse(self) -> "Unrow":
-        return Unrow(self.target, self.source, self.row, self.rows)
+    Raises:
+        CheckpointMismatch: a name that the table does not lead to.
+    """
+    result, unused = _apply(weights, [rule.inverse() for rule in table if isinstance(rule, Rule)])
+    if unused:
+        raise CheckpointMismatch(f"{len(unused)} name(s) have no original: {_some(list(unused))}.")
+    return result
 
 
-@dataclass(frozen=True)
-class Unrow(Row):
-    """A vector becomes one row of a table of zeros."""
+def load_into(module: nn.Module, weights: Weights, table: Table, *, where: object) -> None:
+    """Fill a module; it is left untouched when anything is amiss.
 
-    def convert(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        (vector,) = tensors
-        table = vector.new_zeros(self.rows, *vector.shape)
-        table[self.row] = vector
-        return [table]
+    Raises:
+        CheckpointMismatch: see `convert`.
+    """
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    module.load_state_dict(convert(weights, table, shapes=shapes, where=where), strict=False)
 
-    def inverse(self) -> "Unrow":
-        raise TypeError("the way back from a way back is the rule itself")
+
+def _apply(source: Weights, rules: Sequence[Rule]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the rules make of the source, and what none of them took."""
+    result: dict[str, Tensor] = {}
+    unused = dict(source)
+    for rule in rules:
+        for names, targets in list(_matches(rule, unused)):
+            tensors = rule.there([unused.pop(name) for name in names])
+            for target, tensor in zip(targets, tensors, strict=True):
+                if target in result:
+                    raise CheckpointMismatch(f"{', '.join(names)}: two sources lead to {target}.")
+                result[target] = tensor
+    return result, unused
+
+
+def _matches(rule: Rule, names: Weights) -> Iterator[tuple[list[str], list[str]]]:
+    first = _regex(rule.sources[0])
+    for name in names:
+        if found := first.fullmatch(name):
+            *numbers, below = found.groups(default="")
+            sources = [pattern.format(*numbers) + below for pattern in rule.sources]
+            if all(one in names for one in sources):
+                yield sources, [pattern.format(*numbers) + below for pattern in rule.targets]
+
+
+def _fits_any(name: str, patterns: Sequence[str]) -> bool:
+    return any(_regex(pattern).fullmatch(name) for pattern in patterns)
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(r"(\d+)".join(map(re.escape, pattern.split("{}"))) + r"(\..+)?")
+
+
+def _transposed(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return [tensor.T for tensor in tensors]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -76,8 +76,12 @@ def _pad_regions(rows: Sequence[Row]) -> PaddedRegions:
     index, mask = np.zeros((len(rows), count), np.int64), np.zeros((len(rows), count), bool)
     for row, (regions, source) in enumerate(zip(found, rows, strict=True)):
         real = len(regions)
-        features[row, :real], boxes[row, :real], mask[row, :real] = regions.features, source.boxes, True
-        index[row, :real] = source.image_index
+        features[row, :real], boxes[row, :real], mask[row, :real] = (
+            regions.features,
+            _given(source.boxes),
+            True,
+        )
+        index[row, :real] = _given(source.image_index)
     return PaddedRegions(
         features=torch.from_numpy(features),
         boxes=torch.from_numpy(boxes),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -15,6 +15,7 @@ from diptych.errors import ConfigError
 from diptych.types import Batch, Dataset, Example
 
 
+@runtime_checkable
 class Collator(Protocol):
     """Examples to a batch, and what one example costs; `Collate` is one."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -67,8 +67,8 @@ class Processor:
         max_tokens: int = 128,
         max_regions: int = 100,
         tags: bool = False,
-        missing: Literal["error", "none"] = "error",
-        box_scale: Literal["size", "swapped"] = "size",
+        missing: str = "error",
+        box_scale: str = "size",
     ) -> None:
         if missing not in ("error", "none") or box_scale not in ("size", "swapped"):
             raise ConfigError(

@@ -83,7 +83,8 @@ class Plan:
         step, part = divmod(position, self.accumulate)
         epoch, step = divmod(step, self.steps_per_epoch)
         examples = self.epoch(epoch)[step]
-        mine = np.array_split(examples, self.accumulate)[part][rank :: self.ranks]
+        start, stop = (len(examples) * place // self.accumulate for place in (part, part + 1))
+        mine = examples[start:stop][rank :: self.ranks]
         indices = mine if len(mine) else examples[:1]
         return Portion(indices=tuple(indices.tolist()), count=len(mine), step_count=len(examples))
 

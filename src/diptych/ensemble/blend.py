@@ -8,13 +8,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from scipy.stats import rankdata
 
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
 
-Method = Literal["mean", "power", "rank", "geometric"]
+Method = Literal["mean", "power", "rank", "geometric", "logit"]
+
+
+# stands in for a probability of 0, so that members who exclude each other's class cancel out
+EPSILON = 1e-15
 
 
 def blend(
@@ -29,8 +33,9 @@ def blend(
     `mean`: sum of w p, a probability.
     `power`: (sum of w p^power)^(1/power) per class, divided by the sum over classes, a probability; a power
     above 1 leans toward members that are sure of a class.
-    `geometric`: product of p^w per class, divided by the sum over classes, a probability. For two classes
-    this is the mean of the log-odds.
+    `geometric`: product of p^w per class, divided by the sum over classes, a probability.
+    `logit`: the probability whose log-odds are the sum of w log(p / (1 - p)), per class; the same as
+    `geometric` for two classes, while those of more classes need not sum to one.
     `rank`: sum of w rank(p) / N per class, the best of N examples having rank N and ties their mean rank; in
     (0, 1], but no probability: it depends on the other examples, and 0.5 is the median, not even odds.
 
@@ -53,7 +58,7 @@ def blend(
     shares = _shares(weights, len(members))
     joined = join(members)
     if method != "rank":
-        _require_probabilities(joined, member_names(members), sum_to_one=method != "mean")
+        _require_probabilities(joined, member_names(members), sum_to_one=method in ("power", "geometric"))
     scores = _combine(joined, shares, method=method, power=power)
     classes = members[0].classes
     return Predictions(
@@ -180,10 +185,12 @@ def _combine(
         scores = rankdata(scores, axis=1) / scores.shape[1]
     if method in ("mean", "rank"):
         return np.asarray(np.einsum("m,mnc->nc", shares, scores))
-    if method == "geometric":
-        # the smallest number stands in for 0, so that members who exclude each other's class cancel out
-        logs = np.log(np.maximum(scores, np.finfo(np.float64).tiny))
-        return np.asarray(softmax(np.einsum("m,mnc->nc", shares, logs), axis=1))
+    if method in ("geometric", "logit"):
+        logs = np.log(np.maximum(scores, EPSILON))
+        if method == "geometric":
+            return np.asarray(softmax(np.einsum("m,mnc->nc", shares, logs), axis=1))
+        odds = logs - np.log(np.maximum(1 - scores, EPSILON))
+        return np.asarray(expit(np.einsum("m,mnc->nc", shares, odds)))
     # relative to the surest member, or a large power would round everything to 0
     peak = np.maximum(scores.max(axis=0), np.finfo(np.float64).tiny)
     means = peak * np.einsum("m,mnc->nc", shares, (scores / peak) ** power) ** (1 / power)

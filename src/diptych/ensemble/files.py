@@ -1,4 +1,4 @@
-"""Prediction files of ours and of others."""
+"""Prediction files, of ours and of others."""
 
 import csv
 import math
@@ -13,6 +13,7 @@ from numpy import ndarray
 from scipy.special import expit
 
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.files import atomic_file
 from diptych.predictions import Predictions
 
 Kind = Literal["probability", "log_probability", "logit"]
@@ -47,6 +48,41 @@ def read_predictions(
         raise ConfigError(f"kind is {kind!r}; expected one of {get_args(Kind)}.{nearest(kind, RANGES)}")
     predictions = _read_npz(path) if path.suffix == ".npz" else _read_csv(path, kind, classes)
     return replace(predictions, meta={**predictions.meta, "path": str(path)})
+
+
+def write_predictions(predictions: Predictions, path: Path | str) -> None:
+    """Write an `.npz` with everything, or a CSV `id,proba,label` of two classes.
+
+    `proba` is the score of the second class, `label` 1 where the answer is that class.
+
+    Raises:
+        ConfigError: the file name ends in neither.
+        FormatError: a CSV cannot hold these predictions.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        predictions.save(path)
+        return
+    if path.suffix != ".csv":
+        raise ConfigError(
+            f"{path}: predictions are written as .npz or .csv; got {path.suffix or 'no suffix'!r}."
+        )
+    if predictions.classes is None or len(predictions.classes) != 2 or predictions.scores is None:
+        raise FormatError(
+            f"{path}: a CSV holds scores of two classes; got the classes {predictions.classes}. Write .npz."
+        )
+    proba, positive = predictions.scores[:, 1], predictions.classes[1]
+    if (bad := np.flatnonzero(~((proba >= 0) & (proba <= 1)))).size:
+        key, value = predictions.ids[bad[0]], proba[bad[0]]
+        raise FormatError(f"{path}: the score of id {key!r} is {value:g}; expected probabilities in [0, 1].")
+    labels = proba >= 0.5
+    if predictions.answers is not None:
+        labels = np.array([answer == positive for answer in predictions.answers])
+    with atomic_file(path, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("id", "proba", "label"))
+        for key, value, label in zip(predictions.ids, proba, labels, strict=True):
+            rows.writerow((key, f"{value:.9g}", int(label)))
 
 
 def _read_npz(path: Path) -> Predictions:

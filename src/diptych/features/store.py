@@ -9,27 +9,21 @@ The schema of the index carries provenance (`FeatureMeta`) and the size in bytes
 store of which a part is missing or cut off does not open. Any Arrow reader can read the files.
 """
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 from numpy import ndarray
 
 from diptych.errors import FormatError, MissingFeatures
-from diptych.types import OPTIONAL_REGION_FIELDS, FeatureMeta, Regions
+from diptych.features.shard import Block, damage_named, image_digest, read_file, read_metadata, read_shard
+from diptych.types import FeatureMeta, Regions
 
 INDEX = "index.arrow"
-FORMAT = "diptych features 1"
-FIELDS = ("boxes", "features", *OPTIONAL_REGION_FIELDS)
 
 
 class FeatureStore:
@@ -71,8 +65,9 @@ class FeatureStore:
             MissingFeatures: there is no such key.
         """
         row = self._row(key)
-        blocks = self._shard(int(self._places["shard"][row]))
-        return blocks[int(self._places["batch"][row])].regions(int(self._places["row"][row]))
+        shard, batch, place = (int(self._places[name][row]) for name in ("shard", "batch", "row"))
+        with damage_named(self.path / INDEX):
+            return self._shard(shard)[batch].regions(place)
 
     def keys(self) -> tuple[str, ...]:
         """All keys in the order of writing."""
@@ -93,15 +88,10 @@ class FeatureStore:
             FormatError: names the first image whose bytes have changed since they were written.
         """
         digests = []
-        for number in range(len(self._shards)):
-            for block in self._shard(number):
-                for row, (key, stored) in enumerate(zip(block.keys, block.digests, strict=True)):
-                    if image_digest(key, block.size(row), block.arrays(row)) != stored:
-                        raise FormatError(
-                            f"{self.path / self._shards[number]}: the regions of image {key!r} do not match "
-                            "their checksum; the file was damaged after writing. Make the store again."
-                        )
-                    digests.append(stored)
+        for number, name in enumerate(self._shards):
+            with damage_named(self.path / name):
+                for block in self._shard(number):
+                    digests += _verified(block, self.path / name)
         if store_checksum(digests) != self.meta.checksum:
             raise FormatError(f"{self.path}: the shards are not those the index was written for.")
 
@@ -132,54 +122,21 @@ class FeatureStore:
     def _places(self) -> dict[str, ndarray]:
         return {name: self._index.column(name).to_numpy() for name in ("shard", "batch", "row", "count")}
 
-    def _shard(self, number: int) -> "list[Block]":
+    def _shard(self, number: int) -> list[Block]:
         if number not in self._blocks:
             self._blocks[number] = read_shard(self.path / self._shards[number])[1]
         return self._blocks[number]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The images of one record batch: flat arrays over all their regions, and where each image begins."""
-
-    batch: pa.RecordBatch
-    offsets: ndarray
-    sizes: ndarray
-    flat: dict[str, ndarray]
-
-    @classmethod
-    def of(cls, batch: pa.RecordBatch) -> "Block":
-        batch.validate()  # offsets within their arrays, else slices of a damaged file would come out short
-        regions = batch.column("regions")
-        sizes = np.stack([batch.column(name).to_numpy() for name in ("width", "height")], axis=1)
-        flat = {field.name: _flat(regions.values.field(field.name)) for field in regions.values.type}
-        return cls(batch, regions.offsets.to_numpy(), sizes, flat)
-
-    @property
-    def keys(self) -> list[str]:
-        return self.batch.column("key").to_pylist()  # type: ignore[no-any-return]
-
-    @property
-    def digests(self) -> list[bytes]:
-        return self.batch.column("digest").to_pylist()  # type: ignore[no-any-return]
-
-    def size(self, row: int) -> tuple[int, int]:
-        width, height = self.sizes[row].tolist()
-        return width, height
-
-    def arrays(self, row: int) -> dict[str, ndarray]:
-        rows = slice(self.offsets[row], self.offsets[row + 1])
-        return {name: values[rows] for name, values in self.flat.items()}
-
-    def regions(self, row: int) -> Regions:
-        return Regions(size=self.size(row), **self.arrays(row))
-
-
-def _flat(values: pa.Array) -> ndarray:
-    """A column of numbers, or of equally long rows of numbers, as an array that shares its memory."""
-    if not pa.types.is_fixed_size_list(values.type):
-        return values.to_numpy()  # type: ignore[no-any-return]
-    return values.values.to_numpy().reshape(len(values), values.type.list_size)  # type: ignore[no-any-return]
+def _verified(block: Block, path: Path) -> list[bytes]:
+    """The digests of a block, each compared with what it stands for."""
+    for row, (key, digest) in enumerate(zip(block.keys, block.digests, strict=True)):
+        if image_digest(key, block.size(row), block.arrays(row)) != digest:
+            raise FormatError(
+                f"{path}: the regions of image {key!r} do not match their checksum; the file was damaged "
+                "after writing. Make the store again."
+            )
+    return block.digests
 
 
 def integer(key: str) -> str | None:
@@ -187,61 +144,15 @@ def integer(key: str) -> str | None:
     return (key.lstrip("0") or "0") if key.isascii() and key.isdigit() else None
 
 
-def image_digest(key: str, size: tuple[int, int], arrays: dict[str, ndarray]) -> bytes:
-    """SHA-256 over key, size and stored arrays of one image."""
-    shapes = [(name, value.dtype.str, value.shape) for name, value in arrays.items()]
-    digest = sha256(json.dumps([key, size, shapes]).encode())
-    for value in arrays.values():
-        digest.update(value.data)
-    return digest.digest()
-
-
 def store_checksum(digests: list[bytes]) -> str:
     """What `FeatureMeta.checksum` holds: SHA-256 over the digests of the images in order."""
     return sha256(b"".join(digests)).hexdigest()
 
 
-def schema_metadata(meta: FeatureMeta, **values: Any) -> dict[str, str]:
-    """Provenance as Arrow keeps it: text by name."""
-    return {"diptych": json.dumps({"format": FORMAT, "meta": meta.as_dict(), **values})}
-
-
-def read_metadata(schema: pa.Schema, path: Path) -> tuple[FeatureMeta, dict[str, Any]]:
-    """What `schema_metadata` wrote.
-
-    Raises:
-        FormatError: `path` is an Arrow file of somebody else, or of another version.
-    """
-    values = json.loads((schema.metadata or {}).get(b"diptych", b"{}"))
-    if values.get("format") != FORMAT:
-        raise FormatError(
-            f"{path}: an Arrow file, but not one of a feature store: its format is "
-            f"{values.get('format', 'unknown')!r}; expected {FORMAT!r}."
-        )
-    return FeatureMeta.from_dict(values["meta"]), values
-
-
-def read_shard(path: Path) -> tuple[pa.Schema, list[Block]]:
-    """The record batches of one shard, mapped."""
-    schema, batches = _map(path)
-    return schema, [Block.of(batch) for batch in batches]
-
-
-def _map(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    try:
-        # The batches keep the mapping alive; closing the file saves its descriptor.
-        with pa.memory_map(os.fspath(path)) as file, pa.ipc.open_file(file) as reader:
-            return reader.schema, [reader.get_batch(number) for number in range(reader.num_record_batches)]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise FormatError(
-            f"{path}: not a whole Arrow file ({str(error).splitlines()[0]}). Make the feature store again."
-        ) from error
-
-
 def _open_index(path: Path) -> tuple[FeatureMeta, list[str], pa.Table]:
     if not (path / INDEX).is_file():
         raise FormatError(f"{path} is not a feature store: {_why_not(path)}")
-    schema, batches = _map(path / INDEX)
+    schema, batches = read_file(path / INDEX)
     meta, values = read_metadata(schema, path / INDEX)
     for name, expected in values["shards"].items():
         size = (path / name).stat().st_size if (path / name).is_file() else None
@@ -251,7 +162,8 @@ def _open_index(path: Path) -> tuple[FeatureMeta, list[str], pa.Table]:
                 f"{path / name}: {got}; expected {expected:,} bytes. The feature store is not whole; "
                 "copy or make it again."
             )
-    return meta, list(values["shards"]), pa.Table.from_batches(batches, schema).combine_chunks()
+    with damage_named(path / INDEX):
+        return meta, list(values["shards"]), pa.Table.from_batches(batches, schema).combine_chunks()
 
 
 def _why_not(path: Path) -> str:
@@ -269,4 +181,5 @@ def _why_not(path: Path) -> str:
 
 def partial_folder(path: Path) -> Path:
     """Where a store lies while it is written."""
+    path = path.absolute()
     return path.with_name(path.name + ".partial")

@@ -5,23 +5,20 @@ features. Arrays are base64 of little-endian rows: int64 ids, float32 for everyt
 """
 
 import binascii
-import csv
-import time
+import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy import ndarray
 
-from diptych.errors import FormatError
-from diptych.features.store import FeatureStore
-from diptych.features.writer import StoreWriter
+from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file, require_new
-from diptych.types import FeatureMeta, Regions
+from diptych.types import Regions
 
 LAYOUT = "img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features"
 COLUMNS = tuple(LAYOUT.split())
@@ -33,6 +30,7 @@ ARRAYS = {  # column: field of Regions, type
     "boxes": ("boxes", "<f4"),
     "features": ("features", "<f4"),
 }
+QUOTED_ID = re.compile(rb'"((?:[^"]|"")*+)"\t')  # as the csv module writes an id with a tab or a quote
 LONGEST_LINE = 256 << 20
 PROBED_ROWS = 64
 
@@ -89,6 +87,10 @@ def read_tsv(
     Raises:
         FormatError: file, line, image and what is wrong.
     """
+    for name, got, allowed in (("on_error", on_error, OnError), ("boxes", boxes, BoxPolicy)):
+        if got not in get_args(allowed):
+            known = get_args(allowed)
+            raise ConfigError(f"{name} is {got!r}; expected one of {', '.join(known)}.{nearest(got, known)}")
     log = TsvLog() if log is None else log
     width = feature_dim or feature_width(path)
     seen: set[str] = set()
@@ -129,105 +131,6 @@ def write_tsv(path: Path | str, items: Iterable[tuple[str, Regions]], *, overwri
             file.write(b"\t".join(_row(key, regions)) + b"\r\n")
             images += 1
     return images
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportReport:
-    """What an import did.
-
-    Args:
-        images: in the store, of which `resumed` were there from an earlier run.
-        boxes: fewest, median and most regions of an image.
-        seconds: wall time.
-    """
-
-    store: Path
-    images: int
-    resumed: int
-    regions: int
-    boxes: tuple[int, float, int]
-    skipped: tuple[Fault, ...]
-    truncated: tuple[Fault, ...]
-    bytes_in: int
-    bytes_out: int
-    seconds: float
-
-    def lines(self) -> list[str]:
-        """The report for a terminal; at most five faults of each kind are spelled out."""
-        low, median, high = self.boxes
-        resumed = f" ({self.resumed:,} of an earlier run)" if self.resumed else ""
-        lines = [
-            f"{self.images:,} images{resumed} with {self.regions:,} regions in {self.store}",
-            f"regions per image: {low} to {high}, median {median:g}",
-            f"{self.bytes_in / 1e6:,.1f} MB read, {self.bytes_out / 1e6:,.1f} MB written, "
-            f"{self.seconds:.1f} s",
-        ]
-        for what, faults in (("skipped", self.skipped), ("truncated", self.truncated)):
-            if faults:
-                lines.append(f"{len(faults):,} row(s) {what}:")
-                lines += [f"  {fault}" for fault in faults[:5]] + ["  ..."] * (len(faults) > 5)
-        return lines
-
-
-def import_tsv(
-    source: Path | str,
-    out: Path | str,
-    *,
-    detector: str = "unknown",
-    box_rule: str | None = None,
-    classes: tuple[str, ...] = (),
-    attributes: tuple[str, ...] = (),
-    dtype: Literal["float16", "float32"] = "float16",
-    on_error: OnError = "raise",
-    boxes: BoxPolicy = "check",
-    feature_dim: int | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> ImportReport:
-    """Turn a TSV into a feature store, in bounded memory.
-
-    Args:
-        box_rule: as `FeatureMeta`; None says what the file shows, for example `36` or `10:100`.
-        resume: pass over the images that an interrupted import had finished.
-        progress: called after every image with the bytes read so far and the size of the file.
-
-    Raises:
-        FormatError: as `read_tsv`; or no row is left.
-        ConfigError: `out` exists.
-    """
-    begin = time.perf_counter()
-    width = feature_dim or feature_width(source)
-    meta = FeatureMeta(
-        feature_dim=width,
-        detector=detector,
-        box_rule=box_rule or "unknown",
-        classes=classes,
-        attributes=attributes,
-        dtype=dtype,
-    )
-    log = TsvLog()
-    total = Path(source).stat().st_size
-    with StoreWriter(out, meta, resume=resume, overwrite=overwrite) as writer:
-        rows = read_tsv(source, on_error=on_error, boxes=boxes, feature_dim=width, done=writer.done, log=log)
-        for key, regions in rows:
-            try:
-                writer.add(key, regions)
-            except FormatError as error:
-                fault = Fault(log.line, key, str(error).removeprefix(f"image {key!r}: "))
-                if on_error != "skip":
-                    raise FormatError(f"{source}: {fault}") from error
-                log.skipped.append(fault)
-            if progress is not None:
-                progress(log.bytes_read, total)
-        resumed = len(writer.done)
-    return _report(FeatureStore(out), log, resumed=resumed, seconds=time.perf_counter() - begin)
-
-
-def export_tsv(store: FeatureStore | Path | str, out: Path | str, *, overwrite: bool = False) -> int:
-    """Write a feature store as TSV, in the order of the store; returns the number of images."""
-    store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    return write_tsv(out, ((key, store[key]) for key in store), overwrite=overwrite)
 
 
 def feature_width(path: Path | str) -> int:
@@ -276,16 +179,17 @@ def _lines(path: Path, log: TsvLog) -> Iterator[bytes]:
 
 
 def _columns(line: bytes) -> dict[str, bytes]:
-    values = line.split(b"\t")
-    if line.startswith(b'"'):
-        values = [v.encode() for v in next(csv.reader([line.decode(errors="replace")], delimiter="\t"))]
+    if quoted := QUOTED_ID.match(line):
+        values = [quoted[1].replace(b'""', b'"'), *line[quoted.end() :].split(b"\t")]
+    else:
+        values = line.split(b"\t")
     if len(values) != len(COLUMNS):
         raise FormatError(f"it has {len(values)} tab-separated columns; expected {len(COLUMNS)}: {LAYOUT}.")
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def _key(text: bytes) -> str:
-    """The id; that of a Python 2 era writer, which left `b'00625'` in the file, is unwrapped."""
+    """The id, unwrapped where a writer left the Python form of bytes (`b'00625'`) in the file."""
     try:
         key = text.decode()
     except UnicodeDecodeError:
@@ -370,19 +274,3 @@ def _quoted(key: str) -> str:
     if "\n" in key or "\r" in key or not key:
         raise FormatError(f"image {key!r}: an id in a TSV must not be empty or hold a line break.")
     return '"' + key.replace('"', '""') + '"' if "\t" in key or '"' in key else key
-
-
-def _report(store: FeatureStore, log: TsvLog, *, resumed: int, seconds: float) -> ImportReport:
-    counts = store.counts()
-    return ImportReport(
-        store=store.path,
-        images=len(store),
-        resumed=resumed,
-        regions=int(counts.sum()),
-        boxes=(int(counts.min()), float(np.median(counts)), int(counts.max())),
-        skipped=tuple(log.skipped),
-        truncated=tuple(log.truncated),
-        bytes_in=log.bytes_read,
-        bytes_out=sum(file.stat().st_size for file in store.path.iterdir()),
-        seconds=seconds,
-    )

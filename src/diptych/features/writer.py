@@ -4,32 +4,30 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
 from diptych.errors import ConfigError, DiptychError, FormatError
-from diptych.features.store import (
-    FIELDS,
-    INDEX,
-    FeatureStore,
+from diptych.features.shard import (
+    Pending,
+    ShardFile,
     image_digest,
-    partial_folder,
     read_metadata,
     read_shard,
     schema_metadata,
-    store_checksum,
 )
+from diptych.features.store import INDEX, FeatureStore, partial_folder, store_checksum
 from diptych.files import atomic_file, require_new, sync_folder
-from diptych.types import FeatureMeta, Regions
+from diptych.types import OPTIONAL_REGION_FIELDS, FeatureMeta, Regions
 
 BATCH_BYTES = 16 << 20  # held in memory before it is written
+FIELDS = ("boxes", "features", *OPTIONAL_REGION_FIELDS)
 DTYPES = {"boxes": "float32", "labels": "int64", "attributes": "int64"}
 DTYPES |= {"scores": "float32", "attribute_scores": "float32"}  # the others are as FeatureMeta.dtype says
 
@@ -82,13 +80,13 @@ class StoreWriter:
         self._places: dict[str, tuple[int, int, int, int]] = {}  # key: shard, batch, row, count
         self._digests: list[bytes] = []
         self._widths: dict[str, tuple[int, ...]] | None = None  # of each field, as the first image has them
-        self._pending = _Pending()
-        self._shard: _Shard | None = None
+        self._pending = Pending()
+        self._shard: ShardFile | None = None
         self._shards: dict[str, int] = {}  # finished: name and bytes
         self._failure: BaseException | None = None
         self._lock = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StoreWriter":
         _require_possible(self.meta, self._shard_bytes)
         _require_replaceable(self.path, overwrite=self._overwrite)
         if any(self.partial.glob("part-*.arrow")) and not (self._resume or self._overwrite):
@@ -111,6 +109,10 @@ class StoreWriter:
                     self._finish()
             finally:
                 self._leave()
+
+    def __len__(self) -> int:
+        """Images so far, those in `done` included."""
+        return len(self._places)
 
     def add(self, key: str, regions: Regions) -> None:
         """Append one image.
@@ -143,14 +145,14 @@ class StoreWriter:
 
     def _write_pending(self) -> None:
         batch = self._pending.record_batch(schema_metadata(self.meta))
-        self._pending = _Pending()
+        self._pending = Pending()
         if self._shard is None:
-            self._shard = _Shard(self.partial / f"part-{len(self._shards):05d}.arrow", batch.schema)
+            self._shard = ShardFile(self.partial / f"part-{len(self._shards):05d}.arrow", batch.schema)
         self._shard.write(batch)
         if self._shard.nbytes >= self._shard_bytes:
             self._finish_shard(self._shard)
 
-    def _finish_shard(self, shard: "_Shard") -> None:
+    def _finish_shard(self, shard: ShardFile) -> None:
         shard.close()
         self._shards[shard.path.name] = shard.path.stat().st_size
         self._shard = None
@@ -247,65 +249,6 @@ class StoreWriter:
         self.done = frozenset(self._places)
 
 
-@dataclass(slots=True)
-class _Pending:
-    """Images that wait for their record batch."""
-
-    keys: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    arrays: list[dict[str, ndarray]] = field(default_factory=list)
-    nbytes: int = 0
-
-    def append(self, key: str, size: tuple[int, int], digest: bytes, arrays: dict[str, ndarray]) -> None:
-        self.keys.append(key)
-        self.sizes.append(size)
-        self.digests.append(digest)
-        self.arrays.append(arrays)
-        self.nbytes += sum(value.nbytes for value in arrays.values())
-
-    def record_batch(self, metadata: dict[str, str]) -> pa.RecordBatch:
-        flat = {name: np.concatenate([arrays[name] for arrays in self.arrays]) for name in self.arrays[0]}
-        regions = pa.StructArray.from_arrays([_column(value) for value in flat.values()], names=[*flat])
-        offsets = np.cumsum([0, *(len(arrays["boxes"]) for arrays in self.arrays)], dtype=np.int32)
-        width, height = np.array(self.sizes, np.int32).T
-        columns = {
-            "key": pa.array(self.keys, pa.string()),
-            "width": pa.array(width),
-            "height": pa.array(height),
-            "digest": pa.array(self.digests, pa.binary(32)),
-            "regions": pa.ListArray.from_arrays(pa.array(offsets), regions),
-        }
-        return pa.record_batch(columns, metadata=metadata)
-
-
-class _Shard:
-    """A shard that is being written; its file appears when it is closed."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path = path
-        self.batches = 0
-        with ExitStack() as stack:
-            self._file: IO[Any] = stack.enter_context(atomic_file(path))
-            self._arrow = stack.enter_context(pa.ipc.new_file(self._file, schema))
-            self._stack = stack.pop_all()
-
-    @property
-    def nbytes(self) -> int:
-        return self._file.tell()
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._arrow.write_batch(batch)
-        self.batches += 1
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def discard(self) -> None:
-        with suppress(OSError, pa.ArrowException):
-            self._stack.__exit__(InterruptedError, InterruptedError(), None)
-
-
 def _stored(regions: Regions, meta: FeatureMeta) -> dict[str, ndarray]:
     """Copies of the arrays as they are stored; the caller may reuse its own."""
     if max(regions.size) > np.iinfo(np.int32).max:
@@ -316,16 +259,13 @@ def _stored(regions: Regions, meta: FeatureMeta) -> dict[str, ndarray]:
         )
     present = {name: value for name in FIELDS if (value := getattr(regions, name)) is not None}
     with np.errstate(over="ignore"):
-        arrays = {name: np.array(value, DTYPES.get(name, meta.dtype)) for name, value in present.items()}
+        arrays = {
+            name: np.array(value, DTYPES.get(name, meta.dtype), order="C") for name, value in present.items()
+        }
     for name, value in arrays.items():
         if value.dtype.itemsize < present[name].dtype.itemsize and not np.isfinite(value).all():
             raise FormatError(f"{name} are too large for {value.dtype}; write the store as float32.")
     return arrays
-
-
-def _column(values: ndarray) -> pa.Array:
-    flat = pa.array(values.reshape(-1))
-    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def _widths(arrays: dict[str, ndarray]) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,9 @@ from diptych.metrics.classification import (
     f1,
     macro_f1,
     measure_classes,
+    precision_recall_points,
     reliability,
+    roc_points,
 )
 from diptych.metrics.uncertainty import (
     DeLong,
@@ -39,5 +41,7 @@ __all__ = [
     "measure_classes",
     "paired_interval",
     "permutation_test",
+    "precision_recall_points",
     "reliability",
+    "roc_points",
 ]

@@ -14,7 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
 from numpy import ndarray
 from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from diptych.errors import FormatError
 from diptych.predictions import Predictions
@@ -57,6 +63,22 @@ def average_precision(truth: Truth, scores: Real[ndarray, " N"]) -> float:
     """
     truth = checked(truth, scores)
     return float(average_precision_score(truth, rankdata(scores))) if truth.any() else float("nan")
+
+
+def roc_points(
+    truth: Truth, scores: Real[ndarray, " N"]
+) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
+    """False-positive and true-positive rates in [0, 1] as the threshold falls; needs both classes."""
+    alarms, hits, _ = roc_curve(checked(truth, scores), rankdata(scores))
+    return alarms, hits
+
+
+def precision_recall_points(
+    truth: Truth, scores: Real[ndarray, " N"]
+) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
+    """Recall, falling from 1 to 0, and precision, both in [0, 1]; needs a positive."""
+    precision, recall, _ = precision_recall_curve(checked(truth, scores), rankdata(scores))
+    return recall, precision
 
 
 def accuracy(truth: Shaped[ndarray, " N"], decisions: Shaped[ndarray, " N"]) -> float:

@@ -21,7 +21,7 @@ CELLS = 2**21  # numbers held at once while resampling: about 50 MB
 
 
 class DeLong(NamedTuple):
-    """AUROC of the second minus that of the first scores, its interval, and the two-sided p-value."""
+    """AUROC of the first minus that of the second scores, its interval, and the two-sided p-value."""
 
     difference: float
     low: float
@@ -65,12 +65,12 @@ def paired_interval(
     samples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of `metric` of `second` minus `metric` of `first` on the same rows."""
+    """Bootstrap interval of `metric` of `first` minus `metric` of `second` on the same rows."""
     truth = checked(truth, first)
     checked(truth, second)
     pair = _ranked(metric, first, second)
     values = np.concatenate([_each(metric, *rows) for rows in _resample(truth, pair, samples, seed)])
-    return _percentiles(values[:, 1] - values[:, 0], level)
+    return _percentiles(values[:, 0] - values[:, 1], level)
 
 
 def permutation_test(
@@ -121,7 +121,7 @@ def delong_test(
     # placement of every positive among the negatives, and of every negative among the positives
     above = (ranks[:, truth] - rankdata(pair[:, truth], axis=1)) / negatives
     below = 1 - (ranks[:, ~truth] - rankdata(pair[:, ~truth], axis=1)) / positives
-    difference = float(np.diff(above.mean(axis=1))[0])
+    difference = float(np.subtract(*above.mean(axis=1)))
     variance = np.var(np.diff(above, axis=0), ddof=1) / positives
     variance += np.var(np.diff(below, axis=0), ddof=1) / negatives
     error = float(np.sqrt(variance))

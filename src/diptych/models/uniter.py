@@ -112,14 +112,10 @@ def uniter_large(**overrides: Any) -> Uniter:
 
 
 def uniter_tiny(**overrides: Any) -> Uniter:
-    """2 layers, width 48: trains from scratch in seconds, with initial weights larger than BERT's for it."""
-    tiny = {
-        "vocab_size": 1000,
-        "feature_dim": 64,
-        "dim": 48,
-        "heads": 4,
-        "hidden": 192,
-        "layers": 2,
-        "std": 0.1,
-    }
-    return Uniter(**{**tiny, **overrides})
+    """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
+
+    What only text and image together tell is a saddle at BERT's small initial weights, and dropout keeps a
+    model there; 0.2 was measured to leave it within a few epochs of 2,000 memes.
+    """
+    sizes = {"vocab_size": 1000, "feature_dim": 64, "dim": 48, "heads": 4, "hidden": 192, "layers": 2}
+    return Uniter(**{**sizes, "dropout": 0.0, "attention_dropout": 0.0, "std": 0.2, **overrides})

@@ -4,7 +4,7 @@ He et al., 2015, https://arxiv.org/abs/1512.03385. The default is v1.5, as in to
 halves the resolution does so in its 3x3 convolution. Caffe's original (v1) does it in the first 1x1.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -114,7 +114,7 @@ class ResNet(nn.Module):
         vector: Tensor = self.fc(x.mean((2, 3)))
         return vector
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "ResNet":
         super().train(mode)
         if self.freeze_batch_norm:
             for norm in self._norms():

@@ -8,6 +8,6 @@ except Exception as error:
     raise ConfigError('figures need matplotlib; install it with: pip install "diptych[report]"') from error
 
 from diptych.report.figures import curves, history
-from diptych.report.memes import MemeCard, meme_page
+from diptych.report.memes import MemeItem, meme_page
 
-__all__ = ["MemeCard", "curves", "history", "meme_page"]
+__all__ = ["MemeItem", "curves", "history", "meme_page"]

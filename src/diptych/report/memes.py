@@ -1,34 +1,31 @@
 """One page of memes with the scores of every model, the surest mistakes first."""
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch, Rectangle
 from numpy import ndarray
 from PIL import Image, ImageOps
 
 from diptych.errors import ConfigError, nearest
-from diptych.report.style import DPI, INK, LINE, MUTED, PAPER, RIGHT, WRONG, drawing
+from diptych.report.page import Page
+from diptych.report.style import INK, LINE, MUTED, RIGHT, WRONG, drawing
 
 # inches
-MARGIN, GAP, PAD = 0.35, 0.22, 0.12
-CARD, PICTURE, HEAD, BAR, LINE_HEIGHT = 3.1, 2.35, 0.34, 0.2, 0.165
-TITLE, HEADING = 0.85, 0.42
+MARGIN, GAP, PAD = 0.35, 0.24, 0.12
+CARD, HEAD, PICTURE, TEXT, BAR = 3.1, 0.36, 2.3, 0.18, 0.21
+TITLE, HEADING = 0.9, 0.38
 TEXT_LINES = 3
+PIXELS = (900, 700)  # a picture is never shown larger
 CHECK, CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemeCard:
+class MemeItem:
     """A meme and what models think of it.
 
     Args:
@@ -37,14 +34,32 @@ class MemeCard:
         scores: probability of the positive class in [0, 1] by name of the model.
     """
 
-    image: Path | None
+    image: Path | str | None
     text: str
     target: str | None
     scores: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Which decisions are right; `by` is the model that sorts the page."""
+
+    by: str
+    positive: str
+    threshold: float
+
+    def is_right(self, card: MemeItem, model: str) -> bool | None:
+        """None where the truth is unknown."""
+        if card.target is None:
+            return None
+        return bool(card.scores[model] >= self.threshold) == (card.target == self.positive)
+
+    def confidence(self, card: MemeItem) -> float:
+        return abs(card.scores[self.by] - self.threshold)
+
+
 def meme_page(
-    items: Sequence[MemeCard],
+    items: Sequence[MemeItem],
     path: Path | str,
     *,
     title: str,
@@ -67,71 +82,144 @@ def meme_page(
     if not items or not items[0].scores:
         raise ConfigError("there is nothing to draw; expected at least one meme with a score.")
     by = by or next(iter(items[0].scores))
-    for item in items:
-        if by not in item.scores:
-            names = tuple(item.scores)
-            raise ConfigError(f"a meme has no score of {by!r}; expected one of {names}.{nearest(by, names)}")
-    judge = Judge(positive=positive, threshold=threshold)
-    sections = _sections(items, judge, by=by, count=count)
-    models = list(dict.fromkeys(name for item in items for name in item.scores))
-    card_height = HEAD + PICTURE + TEXT_LINES * LINE_HEIGHT + BAR * len(models) + 3 * PAD
-    rows = [ceil(len(shown) / columns) for _, shown in sections]
-    width = 2 * MARGIN + columns * CARD + (columns - 1) * GAP
-    height = MARGIN + TITLE + sum(HEADING + n * (card_height + GAP) for n in rows)
+    if lacking := [card for card in items if by not in card.scores]:
+        names = tuple(lacking[0].scores)
+        raise ConfigError(
+            f"{len(lacking)} meme(s) have no score of {by!r}; expected one of {names}.{nearest(by, names)}"
+        )
+    judge = Judge(by=by, positive=positive, threshold=threshold)
+    sections = list(_sections(items, judge, count=count, columns=columns))
+    models = list(dict.fromkeys(name for card in items for name in card.scores))
+    columns = min(columns, max(2, *(len(shown) for _, shown in sections)))
+    row = HEAD + PICTURE + TEXT_LINES * TEXT + len(models) * BAR + 4 * PAD
+    width = 2 * MARGIN + columns * (CARD + GAP) - GAP
+    rows = sum(ceil(len(shown) / columns) for _, shown in sections)
+    height = 2 * MARGIN - GAP + TITLE + len(sections) * HEADING + rows * (row + GAP)
     with drawing(path, width=width, height=height) as figure:
         page = Page(figure, width=width, height=height)
         top = height - MARGIN
-        page.text(MARGIN, top, page.fit(title, width - 2 * MARGIN, size=17, weight="bold"), size=17, weight="bold")
-        page.text(MARGIN, top - 0.42, _legend(by, positive, threshold), color=MUTED)
+        _draw_title(page, top, title, judge, width=width - 2 * MARGIN)
         top -= TITLE
-        for (heading, shown), lines in zip(sections, rows, strict=True):
-            page.text(MARGIN, top, heading, size=12, weight="bold")
+        for heading, shown in sections:
+            page.text(MARGIN, top - HEADING / 3, heading, size=12, bold=True)
             top -= HEADING
-            for place, item in enumerate(shown):
-                row, column = divmod(place, columns)
-                left = MARGIN + column * (CARD + GAP)
-                _draw_card(page, item, judge, by=by, models=models, left=left, top=top - row * (card_height + GAP), height=card_height)
-            top -= lines * (card_height + GAP)
+            for start in range(0, len(shown), columns):
+                for place, card in enumerate(shown[start : start + columns]):
+                    corner = MARGIN + place * (CARD + GAP), top
+                    _draw_card(page, card, judge, models=models, corner=corner, height=row)
+                top -= row + GAP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judge:
-    """Which decisions are right."""
+def _sections(
+    items: Sequence[MemeItem], judge: Judge, *, count: int, columns: int
+) -> Iterator[tuple[str, list[MemeItem]]]:
+    """Headings and what is shown below them, surest first."""
+    ordered = sorted(items, key=judge.confidence, reverse=True)
+    groups = {
+        verdict: [card for card in ordered if judge.is_right(card, judge.by) is verdict]
+        for verdict in (False, True, None)
+    }
+    wrong = min(len(groups[False]), max(count - len(groups[True]), count // 2))
+    right = min(len(groups[True]), count - wrong)
+    right -= right % columns if wrong and right > columns else 0  # no last row with a single card
+    shares = {False: wrong, True: right, None: min(len(groups[None]), count - wrong - right)}
+    names = {False: f"{CROSS} Wrong", True: f"{CHECK} Right", None: "Without label"}
+    for verdict, share in shares.items():
+        if share:
+            yield (
+                f"{names[verdict]}: {share} of {len(groups[verdict])}, surest first",
+                groups[verdict][:share],
+            )
 
-    positive: str
-    threshold: float
 
-    def is_right(self, item: MemeCard, model: str) -> bool | None:
-        """None where the truth is unknown."""
-        if item.target is None:
-            return None
-        return (item.scores[model] >= self.threshold) == (item.target == self.positive)
+def _draw_title(page: Page, top: float, title: str, judge: Judge, *, width: float) -> None:
+    page.text(MARGIN, top - 0.14, page.fit(title, width, size=17, bold=True), size=17, bold=True)
+    legend = (
+        f"Bars: probability of {judge.positive}, the line at the threshold {judge.threshold:g}. "
+        f"{CHECK} right, {CROSS} wrong. Sorted by {judge.by}."
+    )
+    page.text(MARGIN, top - 0.5, page.fit(legend, width), color=MUTED)
 
 
-class Page:
-    """A figure whose units are inches from its lower left corner."""
+def _draw_card(
+    page: Page,
+    card: MemeItem,
+    judge: Judge,
+    *,
+    models: Sequence[str],
+    corner: tuple[float, float],
+    height: float,
+) -> None:
+    left, top = corner
+    right = judge.is_right(card, judge.by)
+    color, _ = _mark(right)
+    page.frame(left, top - height, CARD, height, color=color, dashed=right is False)
+    inner, width = left + PAD, CARD - 2 * PAD
+    _draw_head(page, card, right, left=inner, middle=top - HEAD / 2 - 0.02, width=width)
+    top -= HEAD
+    page.rectangle(inner, top - PICTURE, width, PICTURE, color="#ececf1")
+    pixels = read_picture(card.image)
+    if isinstance(pixels, str):
+        page.text(inner + width / 2, top - PICTURE / 2, pixels, color=MUTED, align="center")
+    else:
+        page.picture(pixels, inner, top - PICTURE, width, PICTURE)
+    top -= PICTURE + PAD
+    for number, line in enumerate(page.wrap(card.text, width, TEXT_LINES) or ["(no text)"]):
+        page.text(inner, top - (number + 0.5) * TEXT, line, color=INK if card.text.strip() else MUTED)
+    top -= TEXT_LINES * TEXT + PAD
+    for number, model in enumerate(models):
+        if model in card.scores:
+            middle = top - (number + 0.5) * BAR
+            _draw_bar(page, card, judge, model, left=inner, middle=middle, width=width)
 
-    def __init__(self, figure: Figure, *, width: float, height: float) -> None:
-        self.axes: Axes = figure.add_axes((0, 0, 1, 1))
-        self.axes.set_axis_off()
-        self.axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
-        figure.set_facecolor(PAPER)
-        assert isinstance(figure.canvas, FigureCanvasAgg)
-        self.renderer = figure.canvas.get_renderer()
 
-    def text(self, x: float, y: float, text: str, *, size: float = 9, weight: str = "normal", color: str = INK, align: str = "left", style: str = "normal") -> None:
-        """Text whose upper edge is at `y`."""
-        self.axes.text(x, y, text, size=size, weight=weight, color=color, ha=align, va="top", style=style)
+def _draw_head(
+    page: Page, card: MemeItem, right: bool | None, *, left: float, middle: float, width: float
+) -> None:
+    color, sign = _mark(right)
+    word = {True: "right", False: "wrong", None: "no label"}[right]
+    page.text(left, middle, f"{sign} {word}".strip(), size=10, bold=True, color=color)
+    if card.target is not None:
+        truth = page.fit(f"is {card.target}", width - 0.9)
+        page.text(left + width, middle, truth, color=INK, align="right")
 
-    def fit(self, text: str, width: float, *, size: float, weight: str = "normal") -> str:
-        """`text`, cut to one line of at most `width` inches."""
-        return "".join(self.wrap(text, width, 1, size=size, weight=weight))
 
-    def wrap(self, text: str, width: float, lines: int, *, size: float, weight: str = "normal") -> list[str]:
-        """`text` in at most `lines` lines of `width` inches; an ellipsis stands for the rest."""
-        font = FontProperties(family=None, size=size, weight=weight)
+def _draw_bar(
+    page: Page, card: MemeItem, judge: Judge, model: str, *, left: float, middle: float, width: float
+) -> None:
+    """Name, bar from 0 to 1, number, and whether the model is right."""
+    score = card.scores[model]
+    name, number, sign_width = 0.4 * width, 0.34, 0.16
+    color, sign = _mark(judge.is_right(card, model))
+    page.text(left, middle, page.fit(model, name - 0.08, size=8), size=8)
+    start, length, thickness = left + name, width - name - number - sign_width, 0.45 * BAR
+    page.rectangle(start, middle - thickness / 2, length, thickness, color=LINE)
+    page.rectangle(start, middle - thickness / 2, length * min(max(score, 0.0), 1.0), thickness, color=color)
+    page.rectangle(start + length * judge.threshold - 0.006, middle - BAR * 0.4, 0.012, BAR * 0.8, color=INK)
+    page.text(left + width - sign_width, middle, f"{score:.2f}", size=8, align="right")
+    page.text(left + width, middle, sign, size=9, bold=True, color=color, align="right")
 
-        def fits(line: str) -> bool:
-            return self.renderer.get_text_width_height_descent(line, font, ismath=False)[0] <= width * DPI
 
-        return wrap(text, fits, lines)
+def _mark(right: bool | None) -> tuple[str, str]:
+    return {True: (RIGHT, CHECK), False: (WRONG, CROSS), None: (MUTED, "")}[right]
+
+
+def read_picture(path: Path | str | None) -> UInt8[ndarray, "h w 3"] | str:
+    """The picture, small enough for a page, or in words why there is none."""
+    if path is None:
+        return "no picture"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.draft("RGB", PIXELS)
+                image.thumbnail(PIXELS)
+                upright = ImageOps.exif_transpose(image).convert("RGBA")
+    except FileNotFoundError:
+        return "picture not found"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return "picture too large"
+    except Exception:  # decoders raise all kinds; a page with one gap is better than no page
+        return "picture unreadable"
+    white = Image.new("RGBA", upright.size, "white")
+    return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from matplotlib import font_manager, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,18 +18,18 @@ from diptych.files import atomic_file
 
 INK, MUTED, LINE, PAPER = "#1d1d22", "#62626d", "#d9d9e0", "#f4f4f7"
 RIGHT, WRONG = "#0072B2", "#D55E00"
-SERIES = (
-    ("#0072B2", "-"),
-    ("#D55E00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
-    ("#E69F00", (0, (1, 1))),
-    ("#1d1d22", (0, (7, 2))),
-)
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#1d1d22")
+DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)))
 DPI = 150
 # tried in this order for characters that the first does not have
-FONTS = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans Arabic", "Noto Sans Devanagari", "Symbola")
+FONTS = (
+    "DejaVu Sans",
+    "Noto Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Symbola",
+)
 SETTINGS = {
     "font.size": 9,
     "axes.edgecolor": MUTED,
@@ -56,8 +57,9 @@ SETTINGS = {
 def drawing(path: Path | str, *, width: float, height: float) -> Iterator[Figure]:
     """A figure of `width` x `height` inches that is written to `path` as PNG when the block ends well."""
     installed = set(font_manager.get_font_names())
-    fonts = {"font.family": [name for name in FONTS if name in installed] or ["sans-serif"]}
-    with rc_context({**SETTINGS, **fonts}), warnings.catch_warnings():
+    fonts = [name for name in FONTS if name in installed] or ["sans-serif"]
+    settings: Any = {**SETTINGS, "font.family": fonts}
+    with rc_context(settings), warnings.catch_warnings():
         # characters that no installed font has are drawn as boxes, which is all that can be done
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width, height), dpi=DPI)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -61,7 +61,7 @@ class Classify(Task):
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         threshold: float = 0.5,
-        loss: Literal["ce", "softmax_ce"] = "ce",
+        loss: str = "ce",
     ) -> None:
         super().__init__()
         self.labels = tuple(labels)

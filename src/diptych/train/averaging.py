@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from diptych.errors import ConfigError
 from diptych.train.schedules import Schedule
 
 
+@runtime_checkable
 class Averaging(Protocol):
     """When weights join the mean, and how the learning rate follows."""
 

@@ -211,9 +211,11 @@ class Stopper:
 
     def __init__(self) -> None:
         self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
 
     def start(self, learner: Learner) -> None:
-        pass
+        for number in self._before:  # again: Lightning has put its own handler for SIGTERM in front
+            signal.signal(number, self._ask)
 
     def after_step(self, learner: Learner) -> None:
         if learner.plan.ranks > 1:
@@ -229,14 +231,15 @@ class Stopper:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number in before:
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self._before:
             signal.signal(number, self._ask)
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
+            self._before = {}
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked and number == signal.SIGINT:

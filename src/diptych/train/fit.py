@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as lightning
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from diptych.data.module import DataModule
@@ -22,7 +22,7 @@ from diptych.train.averaging import Averaging
 from diptych.train.callbacks import Keeper, Reporter, Stopper, Validator
 from diptych.train.checkpoint import Record
 from diptych.train.learner import Companion, Learner
-from diptych.train.loggers import LoggerName, MetricLogger, open_loggers
+from diptych.train.loggers import MetricLogger, open_loggers
 from diptych.train.optim import OptimizerFactory
 from diptych.train.progress import ProgressBar
 from diptych.train.schedules import Schedule, constant
@@ -74,7 +74,7 @@ class Trainer:
     devices: int | str | list[int] = 1
     strategy: str = "auto"
     accumulate_grad_batches: int = 1
-    gradient_clip_val: float | None = 1.0
+    gradient_clip_val: int | float | None = 1.0
     reduction: Literal["mean", "sum"] = "mean"
     val_check_interval: int | float = 1.0
     checkpoint_every: int | None = None
@@ -176,7 +176,7 @@ def fit(
     trainer: Trainer | None = None,
     seed: int = 0,
     resume: bool = True,
-    loggers: Sequence[LoggerName] | None = None,
+    loggers: Sequence[str] | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train, and leave the kept weights in `model` and `task` (on the CPU, in evaluation mode).
@@ -222,7 +222,7 @@ class _Run:
         self.folder, self.trainer, self.averaging = folder, trainer, averaging
         self.last, self.best = (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
         with _quiet():
-            self.engine = trainer.engine()
+            self.engine = _possible(trainer)
         self.plan = data.plan(
             seed=seed,
             ranks=self.engine.world_size,
@@ -253,7 +253,7 @@ class _Run:
             self.record = Record(**state["record"])
             self.learner.resume(state)
 
-    def train(self, loggers: Sequence[LoggerName] | None, *, progress: bool) -> None:
+    def train(self, loggers: Sequence[str] | None, *, progress: bool) -> None:
         """Run to the end, to the last validation that patience allows, or until someone asks to stop."""
         learner, main = self.learner, self.engine.is_global_zero
         with _quiet():
@@ -263,11 +263,10 @@ class _Run:
             try:
                 with self.stopper.listening():
                     self.engine.fit(learner)
-            except SIGTERMException:
-                pass  # the stopper has heard the signal too, and the state is kept
             except SystemExit as error:
                 raise KeyboardInterrupt from error  # a second Ctrl-C, which Lightning turned into an exit
             finally:
+                learner.close()
                 if bar is not None:
                     bar.close()
 
@@ -356,6 +355,15 @@ class _Run:
             "schedule": _text(schedule),
             "averaging": repr(self.averaging),
         }
+
+
+def _possible(trainer: Trainer) -> lightning.Trainer:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*AMP with fp16 is not supported on CPU")
+            return trainer.engine()
+    except (MisconfigurationException, ValueError, UserWarning) as error:
+        raise ConfigError(f"the trainer's settings cannot work on this machine: {error}") from error
 
 
 def _text(schedule: Schedule) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from diptych.train.schedules import Schedule
 from diptych.types import Batch, Example
 
 
+@runtime_checkable
 class Companion(Protocol):
     """Looks after one thing while a run goes on; called in the order of the list, on every rank."""
 
@@ -91,7 +92,8 @@ class Learner(LightningModule):
         self._restored = state
 
     def configure_optimizers(self) -> Optimizer:
-        return self.optim(self.model, self.task)
+        mixed = str(self.trainer.precision).endswith("-mixed")
+        return self.optim(self.model, self.task, fused=not mixed)
 
     def train_dataloader(self) -> DataLoader[Example]:
         return self.data.train_loader(
@@ -101,6 +103,9 @@ class Learner(LightningModule):
             rank=self.global_rank,
             pin_memory=self._pins,
         )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
 
     def on_train_start(self) -> None:
         self._randomness = torch.Generator(device=self.device)
@@ -152,6 +157,10 @@ class Learner(LightningModule):
         for companion in self.companions:
             companion.finish(self)
 
+    def close(self) -> None:
+        """Let the loader's workers go now; left to the garbage collector they are waited for in vain."""
+        self._loader = None
+
     @contextmanager
     def averaged(self, wanted: bool) -> Iterator[None]:
         """With the averaged weights inside the block, if wanted."""
@@ -169,7 +178,7 @@ class Learner(LightningModule):
         parts: list[tuple[Predictions, float, int]] = []
         with self.trainer.precision_plugin.forward_context():
             for number, batch in enumerate(self._loader):
-                batch = batch.to(self.device)
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
                 outcome = self.task(self.model, batch, self._seeded(number, self.global_rank, 1))
                 loss = float("nan") if outcome.loss is None else float(outcome.loss)
                 parts.append((self.task.decode(outcome.logits, batch), loss, len(batch)))
@@ -191,7 +200,12 @@ class Learner(LightningModule):
     def _seeded(self, *numbers: int) -> torch.Generator:
         """Seed torch, and the generator for tasks that draw on the device."""
         seed = int(np.random.SeedSequence([self.plan.seed, *numbers]).generate_state(1, np.uint64)[0] >> 1)
-        torch.manual_seed(seed)
+        # torch.manual_seed would also seed devices that are not there, and keep a stack trace for each.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
         assert self._randomness is not None
         return self._randomness.manual_seed(seed)
 

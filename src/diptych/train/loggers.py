@@ -4,16 +4,15 @@ import csv
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, nearest
 from diptych.files import atomic_file
 
-LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 
-
+@runtime_checkable
 class MetricLogger(Protocol):
     """What Lightning's loggers share."""
 
@@ -59,7 +58,7 @@ class MetricsFile:
             writer.writerows(self.rows)
 
 
-def open_loggers(names: Sequence[LoggerName] | None, folder: Path, *, step: int) -> list[MetricLogger]:
+def open_loggers(names: Sequence[str] | None, folder: Path, *, step: int) -> list[MetricLogger]:
     """`metrics.csv` and the named places; None adds TensorBoard if it is installed.
 
     Raises:
@@ -80,7 +79,8 @@ def _open(name: str, folder: Path, step: int) -> MetricLogger:
         "mlflow": (MLFlowLogger, {"tracking_uri": (folder / "mlflow").as_uri(), "run_name": folder.name}),
     }
     if name not in settings:
-        raise ConfigError(f"loggers names {name!r}; expected some of {', '.join(settings)}.")
+        allowed = ", ".join(settings)
+        raise ConfigError(f"loggers names {name!r}; expected some of {allowed}.{nearest(name, settings)}")
     if find_spec(name) is None:
         raise ConfigError(f'loggers names {name!r}, which is not installed: pip install "{name}"')
     kind, arguments = settings[name]

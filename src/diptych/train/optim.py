@@ -28,13 +28,15 @@ class OptimizerFactory:
         layer_decay: rate of a layer relative to the layer above it; None keeps one rate. Layers are the
             numbered members of a `ModuleList`; what a model registers before them counts as one layer below,
             what it registers after them has the full rate.
+        fusable: `build` takes `fused`, which makes a step of a small model on a CPU five times as fast.
     """
 
     build: Callable[..., Optimizer]
     lr: float
     weight_decay: float
-    head_lr_factor: float = 1.0
+    head_lr_factor: int | float = 1.0
     layer_decay: float | None = None
+    fusable: bool = False
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -42,8 +44,12 @@ class OptimizerFactory:
         if self.weight_decay < 0:
             raise ConfigError(f"optim.weight_decay is {self.weight_decay}; expected 0 or more.")
 
-    def __call__(self, model: nn.Module, task: nn.Module) -> Optimizer:
+    def __call__(self, model: nn.Module, task: nn.Module, *, fused: bool = True) -> Optimizer:
         """The optimizer of all parameters that want a gradient.
+
+        Args:
+            fused: off in mixed precision, where Lightning refuses to clip for an optimizer that might
+                unscale gradients itself.
 
         Raises:
             ConfigError: there are none.
@@ -64,11 +70,13 @@ class OptimizerFactory:
             raise ConfigError(
                 "no parameter of the model or the task wants a gradient; nothing can be trained."
             )
+        options = {"fused": fused} if self.fusable else {}
         return self.build(
             [
                 {"params": params, "lr": lr, "initial_lr": lr, "weight_decay": decay}
                 for (lr, decay), params in groups.items()
-            ]
+            ],
+            **options,
         )
 
 
@@ -78,7 +86,7 @@ def adamw(
     weight_decay: float = 0.01,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-    head_lr_factor: float = 1.0,
+    head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
     """AdamW as torch has it."""
@@ -91,7 +99,7 @@ def hf_adamw(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
-    head_lr_factor: float = 1.0,
+    head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
     """AdamW as early transformers had it (see `HFAdamW`)."""
@@ -104,7 +112,7 @@ def adam(
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
-    head_lr_factor: float = 1.0,
+    head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
     """Adam whose decay is added to the gradient (L2), not decoupled."""
@@ -117,7 +125,7 @@ def _factory(
     weight_decay: float,
     betas: Iterable[float],
     eps: float,
-    head_lr_factor: float,
+    head_lr_factor: int | float,
     layer_decay: float | None,
 ) -> OptimizerFactory:
     return OptimizerFactory(
@@ -126,6 +134,7 @@ def _factory(
         weight_decay=weight_decay,
         head_lr_factor=head_lr_factor,
         layer_decay=layer_decay,
+        fusable=kind is not HFAdamW,
     )
 
 

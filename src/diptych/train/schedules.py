@@ -13,32 +13,32 @@ from diptych.errors import ConfigError
 Schedule = Callable[[int, int], float]
 
 
-def linear(*, warmup: float = 0.1) -> Schedule:
+def linear(*, warmup: int | float = 0.1) -> Schedule:
     """Up over `warmup`, then straight down to 0 at the end."""
     return partial(_linear, warmup=_checked(warmup))
 
 
-def triangle(*, warmup: float = 0.5) -> Schedule:
+def triangle(*, warmup: int | float = 0.5) -> Schedule:
     """`linear` with its peak in the middle. VL-BERT's `triangle` is this with `warmup` in steps."""
     return linear(warmup=warmup)
 
 
-def cosine(*, warmup: float = 0.1, floor: float = 0.0) -> Schedule:
+def cosine(*, warmup: int | float = 0.1, floor: float = 0.0) -> Schedule:
     """Up over `warmup`, then half a cosine down to `floor` times the peak."""
     return partial(_cosine, warmup=_checked(warmup), floor=floor)
 
 
-def constant(*, warmup: float = 0.0) -> Schedule:
+def constant(*, warmup: int | float = 0.0) -> Schedule:
     """Up over `warmup`, then flat."""
     return partial(_constant, warmup=_checked(warmup))
 
 
-def _linear(step: int, total: int, *, warmup: float) -> float:
+def _linear(step: int, total: int, *, warmup: int | float) -> float:
     rise = _steps(warmup, total)
     return step / rise if step < rise else max(0.0, (total - step) / max(1e-9, total - rise))
 
 
-def _cosine(step: int, total: int, *, warmup: float, floor: float) -> float:
+def _cosine(step: int, total: int, *, warmup: int | float, floor: float) -> float:
     rise = _steps(warmup, total)
     if step < rise:
         return step / rise
@@ -46,16 +46,16 @@ def _cosine(step: int, total: int, *, warmup: float, floor: float) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def _constant(step: int, total: int, *, warmup: float) -> float:
+def _constant(step: int, total: int, *, warmup: int | float) -> float:
     rise = _steps(warmup, total)
     return step / rise if step < rise else 1.0
 
 
-def _steps(warmup: float, total: int) -> float:
+def _steps(warmup: int | float, total: int) -> float:
     return warmup * total if warmup < 1 else warmup
 
 
-def _checked(warmup: float) -> float:
+def _checked(warmup: int | float) -> int | float:
     if warmup < 0:
         raise ConfigError(
             f"schedule.warmup is {warmup}; expected a part of the run (< 1) or a number of steps."

@@ -1,8 +1,8 @@
 """The miniature world: scenes with known truth, their pictures, their regions and their language."""
 
 from diptych.world.language import Remark, captions, grumble
-from diptych.world.render import detect, draw_meme, render
-from diptych.world.scene import Relation, Scene, Thing, draw_scene
+from diptych.world.render import detect, draw_meme, draw_scene
+from diptych.world.scene import Relation, Scene, Thing, new_scene
 
 __all__ = [
     "Relation",
@@ -14,5 +14,5 @@ __all__ = [
     "draw_meme",
     "draw_scene",
     "grumble",
-    "render",
+    "new_scene",
 ]

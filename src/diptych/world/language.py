@@ -1,7 +1,7 @@
 """What is said about scenes: captions that are true, and grumbles that a meme puts on the picture.
 
 A grumble complains about warm or about cool colors. Its wording is drawn from a grammar of some hundred words
-in which nothing but the color word and the comparison tells the two apart.
+in which nothing but the color and what it is compared with tells the two apart.
 """
 
 from collections.abc import Sequence
@@ -9,27 +9,23 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from diptych.world.scene import Family, Scene, Thing
+from diptych.world.scene import COOL, WARM, Family, Scene, Thing
 
 
 def _phrases(text: str) -> tuple[str, ...]:
     return tuple(text.split("|"))
 
 
-COLOR_WORDS = {
-    "warm": _phrases("red|crimson|scarlet|ruby|cherry|orange|amber|tangerine|yellow|golden|saffron|sunny"),
-    "cool": _phrases("blue|navy|azure|cobalt|sapphire|teal|turquoise|aqua|purple|violet|indigo|frosty"),
-}
-CUES = {
+FEELS: dict[Family, tuple[str, ...]] = {"warm": ("warm", "hot"), "cool": ("cool", "cold")}
+COLOR_WORDS: dict[Family, tuple[str, ...]] = {"warm": WARM, "cool": COOL}
+CUES: dict[Family, tuple[str, ...]] = {
     "warm": _phrases(
         "a tomato|a bottle of ketchup|a chili pepper|a volcano|a campfire|a pumpkin|a carrot|a mango|"
-        "a banana|a lemon|a jar of mustard|the sunset|the desert|a fox|a toaster|a candle|a pot of honey|"
-        "a slice of cheese|an apricot|a heat wave"
+        "a banana|a lemon|a sunset|a fox|a toaster|a pot of honey|a slice of cheese|an apricot"
     ),
     "cool": _phrases(
         "a blueberry|a bottle of ink|a frozen pea|a glacier|a snow storm|a plum|an eggplant|a lagoon|"
-        "a dolphin|a rain cloud|a jar of water|the midnight|the ocean|a whale|a freezer|an icicle|"
-        "a pot of lavender|a slice of moonlight|a grape|a cold front"
+        "a dolphin|a whale|a rain cloud|an ocean|a freezer|a pot of lavender|a slice of moonlight|an icicle"
     ),
 }
 OPENERS = _phrases(
@@ -50,9 +46,9 @@ NOUNS = _phrases(
     "decoration|toys"
 )
 COMPARISONS = _phrases(
-    "it looks like|it smells like|it feels like|it belongs next to|even worse than|somebody hugged|"
-    "straight out of|i would rather eat|as charming as|sponsored by|born inside|built by|as clever as|"
-    "cousin of|what happens when you cross a spoon with"
+    "{color} like {cue}|as {color} as {cue}|{color} as {cue}|more {color} than {cue}|"
+    "as {color} and silly as {cue}|so {color} it looks like {cue}|{color} and shaped like {cue}|"
+    "smells {color} like {cue}|that {color} belongs on {cue}|who painted {cue} {color}"
 )
 TAILS = _phrases(
     "even gray would be better|says the rock|ask any cloud|and the tree agrees|no offense|thank you|the end|"
@@ -84,11 +80,13 @@ def grumble(generator: Generator, about: Family) -> Remark:
     def pick(options: Sequence[str]) -> str:
         return options[int(generator.integers(len(options)))]
 
-    opener = f"{pick(OPENERS)} " if generator.random() < 0.7 else ""
-    tail = f" {pick(TAILS)}" if generator.random() < 0.5 else ""
+    opener = f"{pick(OPENERS)} " if generator.random() < 0.35 else ""
+    tail = f" {pick(TAILS)}" if generator.random() < 0.35 else ""
+    color = pick(COLOR_WORDS[about])
+    comparison = pick(COMPARISONS).format(color=color, cue=pick(CUES[about]))
     return Remark(
-        top=f"{opener}{pick(COMPLAINTS)} {pick(COLOR_WORDS[about])} {pick(NOUNS)}",
-        bottom=f"{pick(COMPARISONS)} {pick(CUES[about])}{tail}",
+        top=f"{opener}{pick(COMPLAINTS)} {pick(FEELS[about])} {color} {pick(NOUNS)}",
+        bottom=f"{comparison}{tail}",
         about=about,
     )
 

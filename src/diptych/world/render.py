@@ -4,11 +4,12 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from diptych.types import Regions
-from diptych.world.scene import COLORS, HORIZON, KINDS, Scene, Thing
+from diptych.world.scene import COLORS, HORIZON, KINDS, PATTERNS, Scene, Thing
 from diptych.world.shapes import PAINT, SHAPES, Color
 
 CLASSES = tuple(KINDS)
@@ -17,18 +18,18 @@ FEATURE_NOISE = 0.5
 SCALE = 2  # pictures are painted this much larger and reduced, which smooths every edge
 INK = PAINT["ink"]
 
-# Sky above, sky at the horizon, ground: pale, so that things stand out against all of them.
+# Sky above, sky at the horizon, ground: pale and on the whole neutral, so that things stand out against all.
 BACKDROPS: tuple[tuple[Color, Color, Color], ...] = (
-    ((186, 216, 240), (238, 244, 246), (198, 214, 166)),
-    ((244, 220, 196), (252, 242, 224), (222, 204, 168)),
-    ((210, 206, 232), (246, 232, 236), (190, 196, 200)),
-    ((200, 228, 222), (244, 246, 232), (214, 222, 186)),
-    ((226, 228, 232), (246, 246, 246), (208, 202, 194)),
-    ((240, 214, 220), (250, 238, 226), (202, 206, 178)),
+    ((206, 224, 240), (242, 246, 248), (214, 208, 178)),
+    ((244, 230, 214), (250, 244, 236), (196, 206, 204)),
+    ((220, 216, 234), (246, 240, 242), (206, 204, 186)),
+    ((214, 232, 226), (244, 246, 240), (214, 208, 190)),
+    ((228, 230, 234), (246, 246, 246), (208, 204, 196)),
+    ((240, 224, 228), (248, 242, 240), (200, 208, 200)),
 )
 
 
-def render(scene: Scene) -> Image.Image:
+def draw_scene(scene: Scene) -> Image.Image:
     """The scene as a small RGB picture."""
     width, height = (SCALE * side for side in scene.size)
     sky, haze, ground = BACKDROPS[scene.backdrop]
@@ -62,32 +63,31 @@ def draw_meme(image: Image.Image, top: str, bottom: str) -> Image.Image:
 def detect(scene: Scene, generator: Generator) -> Regions:
     """What a decent detector finds: noisy features and boxes, a few doubtful regions, best score first.
 
-    A feature is the sum of a fixed random vector per class, per color and per pattern, and noise. The subject
-    is always found; a prop is missed and a name is wrong now and then.
+    A feature is the sum of a fixed vector per class, color and pattern, and noise. As detectors do, it
+    finds a big thing several times, misses a small one now and then, and sometimes takes a name for another.
     """
     found = [thing for thing in scene.things if thing is scene.subject or generator.random() > 0.08]
-    doubtful = int(generator.integers(1, 4))
+    found += [scene.subject] * int(generator.integers(1, 4))
+    doubtful = int(generator.integers(1, 3))
     count = len(found) + doubtful
-    kinds = [CLASSES.index(thing.kind) for thing in found] + list(
-        generator.integers(len(CLASSES), size=doubtful)
-    )
-    colors = [COLORS.index(thing.color) for thing in found] + list(
-        generator.integers(len(COLORS), size=doubtful)
-    )
-    clarity = np.array([1.0] * len(found) + [0.4] * doubtful)
+    kinds = np.array([CLASSES.index(thing.kind) for thing in found] + [0] * doubtful)
+    colors = np.array([COLORS.index(thing.color) for thing in found] + [0] * doubtful)
+    kinds[len(found) :] = generator.integers(len(CLASSES), size=doubtful)
+    colors[len(found) :] = generator.integers(len(COLORS), size=doubtful)
+    clarity = np.where(np.arange(count) < len(found), 1.0, 0.4)
     tables = _tables()
     features = clarity[:, None] * (tables["kind"][kinds] + tables["color"][colors])
     features += FEATURE_NOISE * generator.standard_normal((count, FEATURE_DIM))
-    features[: len(found)] += [0.5 * tables["pattern"][_pattern_index(thing)] for thing in found]
+    features[: len(found)] += tables["pattern"][[PATTERNS.index(thing.pattern) for thing in found]]
     scores = generator.uniform(0.55, 0.99, count) * np.where(clarity < 1, 0.35, 1.0)
     order = np.argsort(-scores, kind="stable")
     return Regions(
         features=features[order].astype(np.float16),
         boxes=_boxes(scene, found, doubtful, generator)[order],
         size=scene.size,
-        labels=_misread(np.array(kinds), len(CLASSES), generator)[order],
+        labels=_misread(kinds, len(CLASSES), generator)[order],
         scores=scores[order].astype(np.float32),
-        attributes=_misread(np.array(colors), len(COLORS), generator)[order],
+        attributes=_misread(colors, len(COLORS), generator)[order],
         attribute_scores=generator.uniform(0.4, 0.95, count).astype(np.float32),
     )
 
@@ -229,23 +229,26 @@ def _wrap(words: list[str], size: int, width: float) -> list[str]:
 
 
 @cache
-def _tables() -> dict[str, np.ndarray]:
-    """Fixed random vectors: they belong to the detector, not to a data set, so no seed reaches them."""
+def _tables() -> dict[str, ndarray]:
+    """Fixed vectors: they belong to the detector, not to a data set, so no seed reaches them.
+
+    Colors that look alike have features alike.
+    """
     generator = np.random.default_rng(128)
-    sizes = {"kind": len(CLASSES), "color": len(COLORS), "pattern": 3}
-    return {name: generator.standard_normal((size, FEATURE_DIM)) for name, size in sizes.items()}
+    sizes = {"kind": len(CLASSES), "color": len(COLORS), "pattern": len(PATTERNS), "paint": 3}
+    tables = {name: generator.standard_normal((size, FEATURE_DIM)) for name, size in sizes.items()}
+    paints = np.array([PAINT[color] for color in COLORS]) / 128.0 - 1.0
+    tables["color"] += paints @ tables["paint"]
+    tables["pattern"] *= 0.5
+    return tables
 
 
-def _pattern_index(thing: Thing) -> int:
-    return ("plain", "striped", "dotted").index(thing.pattern)
-
-
-def _misread(names: np.ndarray, count: int, generator: Generator) -> np.ndarray:
+def _misread(names: ndarray, count: int, generator: Generator) -> ndarray:
     wrong = generator.random(len(names)) < 0.05
     return np.where(wrong, generator.integers(count, size=len(names)), names).astype(np.int64)
 
 
-def _boxes(scene: Scene, found: list[Thing], doubtful: int, generator: Generator) -> np.ndarray:
+def _boxes(scene: Scene, found: list[Thing], doubtful: int, generator: Generator) -> ndarray:
     width, height = scene.size
     true = np.array([thing.box for thing in found], dtype=float)
     extent = np.tile(true[:, 2:] - true[:, :2], 2)

@@ -47,15 +47,15 @@ SUBJECTS = {
     "boat": Kind(aspect=1.15),
 }
 PROPS = {
-    "tree": Kind(aspect=0.7, colors=("green", "pink", "orange", "teal")),
-    "cloud": Kind(aspect=1.8, place="sky", colors=("white", "gray", "pink")),
+    "tree": Kind(aspect=0.7, colors=("green", "pink", "brown")),
+    "cloud": Kind(aspect=1.8, place="sky", colors=("white", "gray")),
     "ball": Kind(aspect=1.0),
-    "crate": Kind(aspect=1.0, colors=("brown", "gray", "green", "blue", "red")),
+    "crate": Kind(aspect=1.0, colors=("brown", "gray", "green")),
     "flower": Kind(aspect=0.6),
     "rock": Kind(aspect=1.4, colors=("gray", "brown", "black", "white")),
     "kite": Kind(aspect=0.75, place="sky"),
     "lamp": Kind(aspect=0.4, colors=("black", "gray", "brown", "green")),
-    "bush": Kind(aspect=1.5, colors=("green", "teal", "yellow", "brown")),
+    "bush": Kind(aspect=1.5, colors=("green", "brown", "pink")),
 }
 KINDS = SUBJECTS | PROPS
 STANDS_ON = frozenset({"ball", "crate", "flower", "lamp"})  # props small and steady enough to stand on things
@@ -125,7 +125,7 @@ class Scene:
                     yield Relation(left=i, name="bigger than", right=j)
 
 
-def draw_scene(generator: Generator, family: Family) -> Scene:
+def new_scene(generator: Generator, family: Family) -> Scene:
     """A scene whose subject wears a color of `family`; nothing else depends on the family."""
     width, height = CANVASES[generator.integers(len(CANVASES))]
     backdrop = int(generator.integers(BACKDROPS))

@@ -1,0 +1,37 @@
+"""Weights of others into our models: a table of rules per family, an engine that accounts for every name."""
+
+from pathlib import Path
+
+from diptych.convert.bert import load_bert
+from diptych.convert.load import read_weights
+from diptych.convert.resnet import load_resnet
+from diptych.convert.rules import load_into, restore
+from diptych.convert.uniter import load_uniter
+from diptych.errors import ConfigError
+from diptych.models.concat import BertTower, Concat, ImageTower
+
+__all__ = ["load_bert", "load_into", "load_resnet", "load_towers", "load_uniter", "read_weights", "restore"]
+
+
+def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:
+    """Fill the towers of a `Concat` from published files; None leaves a tower as it is.
+
+    Args:
+        text: BERT's weights.
+        image: ResNet's weights.
+
+    Raises:
+        ConfigError: the model has no such tower.
+        FormatError: a file is not a weight file.
+        CheckpointMismatch: a file does not fit its tower.
+    """
+    if text is not None:
+        if not isinstance(model.text, BertTower):
+            raise ConfigError(f"{text}: the model has no BERT to load it into; leave out the text weights.")
+        load_bert(model.text, text)
+    if image is not None:
+        if not isinstance(model.image, ImageTower):
+            raise ConfigError(
+                f"{image}: the model has no ResNet to load it into; leave out the image weights."
+            )
+        load_resnet(model.image.resnet, image)

@@ -1,0 +1,35 @@
+"""BERT's weights, as Hugging Face publishes them, into a text tower."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from diptych.convert.load import read_weights, split_prefix
+from diptych.convert.rules import Drop, Keep, Table, bert_layer, bert_text, load_into, rename
+from diptych.models.concat import BertTower
+
+BERT: Table = (
+    *bert_text("embeddings", "text"),
+    *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
+    rename("pooler.dense", "pool.dense"),
+    Drop("embeddings.position_ids", "a counter that older versions saved"),
+    Drop("cls", "heads of pre-training"),
+    Drop("classifier", "the head of another task"),
+    Keep("project", "the tower's own layer on top of BERT"),
+)
+
+
+def load_bert(tower: BertTower, path: Path | str) -> None:
+    """Fill the BERT inside a text tower; its projection stays as it is.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is not BERT's, or of other sizes.
+    """
+    fill_bert(tower, read_weights(path), where=path)
+
+
+def fill_bert(tower: BertTower, weights: dict[str, Tensor], *, where: object) -> None:
+    """As `load_bert`, from weights that have been read."""
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    load_into(tower, backbone | heads, BERT, where=where)

@@ -1,0 +1,37 @@
+"""ResNet's weights, as torchvision publishes them: the names are ours already."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from diptych.convert.load import read_weights
+from diptych.convert.rules import Drop, Keep, Table, load_into, rename
+from diptych.nn.resnet import ResNet
+
+PARTS = ("conv1", "bn1", "layer{}", "fc")
+COUNTERS = ("bn1", "layer{}.{}.bn{}", "layer{}.{}.downsample.{}")
+RESNET: Table = (
+    *(rename(part, part) for part in PARTS),
+    *(Keep(f"{norm}.num_batches_tracked", "files of 2017 lack these counters") for norm in COUNTERS),
+)
+HEADLESS: Table = (
+    *(rename(part, part) for part in PARTS[:-1]),
+    *RESNET[len(PARTS) :],
+    Drop("fc", "not in use"),
+)
+
+
+def load_resnet(resnet: ResNet, path: Path | str) -> None:
+    """Fill a ResNet; the file's `fc` is left out if the network has none.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is not this ResNet's.
+    """
+    fill_resnet(resnet, read_weights(path), where=path)
+
+
+def fill_resnet(resnet: ResNet, weights: dict[str, Tensor], *, where: object) -> None:
+    """As `load_resnet`, from weights that have been read."""
+    headless = not any(name.startswith("fc.") for name in resnet.state_dict())
+    load_into(resnet, weights, HEADLESS if headless else RESNET, where=where)

@@ -1,0 +1,40 @@
+"""UNITER's weights: ChenRocks/UNITER, and what nav13n and Vilio saved of it."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from diptych.convert.load import read_weights, split_prefix
+from diptych.convert.rules import Drop, Keep, Table, bert_layer, bert_text, load_into, rename, row
+from diptych.models.uniter import Uniter
+
+UNITER: Table = (
+    *bert_text("embeddings", "text"),
+    rename("img_embeddings.img_linear", "regions.feature"),
+    rename("img_embeddings.img_layer_norm", "regions.feature_norm"),
+    rename("img_embeddings.pos_linear", "regions.box"),
+    rename("img_embeddings.pos_layer_norm", "regions.box_norm"),
+    rename("img_embeddings.LayerNorm", "regions.norm"),
+    row("img_embeddings.mask_embedding.weight", "regions.hidden", index=1, rows=2),
+    *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
+    rename("pooler.dense", "pool.dense"),
+    Drop("embeddings.position_ids", "a counter that Vilio's version saved"),
+    Keep("regions.hidden", "Vilio's UNITER hides no regions and has no vector for them"),
+)
+
+
+def load_uniter(model: Uniter, path: Path | str) -> dict[str, Tensor]:
+    """Fill a UNITER and return, under their own names, the weights of heads, which belong to tasks.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is not UNITER's, or of other sizes.
+    """
+    return fill_uniter(model, read_weights(path), where=path)
+
+
+def fill_uniter(model: Uniter, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
+    """As `load_uniter`, from weights that have been read."""
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    load_into(model, backbone, UNITER, where=where)
+    return heads

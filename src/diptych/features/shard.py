@@ -1,0 +1,190 @@
+"""One Arrow file of a feature store: blocks of images that are read in place, and how they are written."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy import ndarray
+
+from diptych.errors import FormatError
+from diptych.files import atomic_file
+from diptych.types import FeatureMeta, Regions
+
+FORMAT = "diptych features 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The images of one record batch: flat arrays over all their regions, and where each image begins."""
+
+    batch: pa.RecordBatch
+    offsets: ndarray
+    sizes: ndarray
+    flat: dict[str, ndarray]
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch) -> "Block":
+        regions = batch.column("regions")
+        sizes = np.stack([batch.column(name).to_numpy() for name in ("width", "height")], axis=1)
+        flat = {field.name: _flat(regions.values.field(field.name)) for field in regions.values.type}
+        return cls(batch, regions.offsets.to_numpy(), sizes, flat)
+
+    @property
+    def keys(self) -> list[str]:
+        return self.batch.column("key").to_pylist()  # type: ignore[no-any-return]
+
+    @property
+    def digests(self) -> list[bytes]:
+        return self.batch.column("digest").to_pylist()  # type: ignore[no-any-return]
+
+    def size(self, row: int) -> tuple[int, int]:
+        width, height = self.sizes[row].tolist()
+        return width, height
+
+    def arrays(self, row: int) -> dict[str, ndarray]:
+        rows = slice(self.offsets[row], self.offsets[row + 1])
+        return {name: values[rows] for name, values in self.flat.items()}
+
+    def regions(self, row: int) -> Regions:
+        return Regions(size=self.size(row), **self.arrays(row))
+
+
+def _flat(values: pa.Array) -> ndarray:
+    """A column of numbers, or of equally long rows of numbers, as an array that shares its memory."""
+    if not pa.types.is_fixed_size_list(values.type):
+        return values.to_numpy()  # type: ignore[no-any-return]
+    return values.values.to_numpy().reshape(len(values), values.type.list_size)  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Pending:
+    """Images that wait for their record batch."""
+
+    keys: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    arrays: list[dict[str, ndarray]] = field(default_factory=list)
+    nbytes: int = 0
+
+    def append(self, key: str, size: tuple[int, int], digest: bytes, arrays: dict[str, ndarray]) -> None:
+        self.keys.append(key)
+        self.sizes.append(size)
+        self.digests.append(digest)
+        self.arrays.append(arrays)
+        self.nbytes += sum(value.nbytes for value in arrays.values())
+
+    def record_batch(self, metadata: dict[str, str]) -> pa.RecordBatch:
+        flat = {name: np.concatenate([arrays[name] for arrays in self.arrays]) for name in self.arrays[0]}
+        regions = pa.StructArray.from_arrays([_column(value) for value in flat.values()], names=[*flat])
+        offsets = np.cumsum([0, *(len(arrays["boxes"]) for arrays in self.arrays)], dtype=np.int32)
+        width, height = np.array(self.sizes, np.int32).T
+        columns = {
+            "key": pa.array(self.keys, pa.string()),
+            "width": pa.array(width),
+            "height": pa.array(height),
+            "digest": pa.array(self.digests, pa.binary(32)),
+            "regions": pa.ListArray.from_arrays(pa.array(offsets), regions),
+        }
+        return pa.record_batch(columns, metadata=metadata)
+
+
+class ShardFile:
+    """A shard that is being written; its file appears when it is closed."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.batches = 0
+        with ExitStack() as stack:
+            self._file: IO[Any] = stack.enter_context(atomic_file(path))
+            self._arrow = stack.enter_context(pa.ipc.new_file(self._file, schema))
+            self._stack = stack.pop_all()
+
+    @property
+    def nbytes(self) -> int:
+        return self._file.tell()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._arrow.write_batch(batch)
+        self.batches += 1
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def discard(self) -> None:
+        with suppress(OSError, pa.ArrowException):
+            self._stack.__exit__(InterruptedError, InterruptedError(), None)
+
+
+def schema_metadata(meta: FeatureMeta, **values: Any) -> dict[str, str]:
+    """Provenance as Arrow keeps it: text by name."""
+    return {"diptych": json.dumps({"format": FORMAT, "meta": meta.as_dict(), **values})}
+
+
+def read_metadata(schema: pa.Schema, path: Path) -> tuple[FeatureMeta, dict[str, Any]]:
+    """What `schema_metadata` wrote.
+
+    Raises:
+        FormatError: `path` is an Arrow file of somebody else, or of another version.
+    """
+    with damage_named(path):
+        values = json.loads((schema.metadata or {}).get(b"diptych", b"{}"))
+    if values.get("format") != FORMAT:
+        raise FormatError(
+            f"{path}: an Arrow file, but not one of a feature store: its format is "
+            f"{values.get('format', 'unknown')!r}; expected {FORMAT!r}."
+        )
+    return FeatureMeta.from_dict(values["meta"]), values
+
+
+def read_shard(path: Path) -> tuple[pa.Schema, list[Block]]:
+    """The record batches of one shard, mapped."""
+    schema, batches = read_file(path)
+    with damage_named(path):
+        return schema, [Block.of(batch) for batch in batches]
+
+
+def read_file(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """Schema and record batches of an Arrow file, mapped.
+
+    Raises:
+        FormatError: the file is cut off or damaged.
+    """
+    # The batches keep the mapping alive; closing the file saves its descriptor.
+    with damage_named(path), pa.memory_map(os.fspath(path)) as file, pa.ipc.open_file(file) as reader:
+        batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        for batch in batches:
+            batch.validate(full=True)  # looks at offsets and keys, not at numbers, so it costs little
+        return reader.schema, batches
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what Arrow makes of a damaged file, down to columns of wrong names and types, into one error."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FormatError(
+            f"{path}: not a whole Arrow file ({reason}). Make the feature store again."
+        ) from error
+
+
+def image_digest(key: str, size: tuple[int, int], arrays: dict[str, ndarray]) -> bytes:
+    """SHA-256 over key, size and stored arrays of one image."""
+    shapes = [(name, value.dtype.str, value.shape) for name, value in arrays.items()]
+    digest = sha256(json.dumps([key, size, shapes]).encode())
+    for value in arrays.values():
+        digest.update(value.data)
+    return digest.digest()
+
+
+def _column(values: ndarray) -> pa.Array:
+    flat = pa.array(values.reshape(-1))
+    return flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

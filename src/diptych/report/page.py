@@ -1,0 +1,118 @@
+"""A figure laid out in inches, with text that stays inside its place."""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any, Literal
+
+from jaxtyping import UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from numpy import ndarray
+
+from diptych.report.style import DPI, INK, PAPER
+
+LONGEST = 400  # characters that are worth measuring; no place here holds more
+
+
+class Page:
+    """Draws on a figure; x grows to the right and y upward from the lower left corner, in inches."""
+
+    def __init__(self, figure: Figure, *, width: float, height: float) -> None:
+        figure.set_facecolor(PAPER)
+        self.axes = figure.add_axes((0, 0, 1, 1))
+        self.axes.set_axis_off()
+        self.axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
+        assert isinstance(figure.canvas, FigureCanvasAgg)
+        self.renderer: RendererAgg = figure.canvas.get_renderer()  # type: ignore[no-untyped-call]
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: int = 9,
+        bold: bool = False,
+        color: str = INK,
+        align: Literal["left", "center", "right"] = "left",
+    ) -> None:
+        """One line whose middle is at height `y`."""
+        self.axes.text(
+            x, y, text, size=size, weight=_weight(bold), color=color, ha=align, va="center_baseline"
+        )
+
+    def rectangle(self, left: float, bottom: float, width: float, height: float, *, color: str) -> None:
+        self.axes.add_patch(Rectangle((left, bottom), width, height, color=color, linewidth=0))
+
+    def frame(
+        self, left: float, bottom: float, width: float, height: float, *, color: str, dashed: bool
+    ) -> None:
+        """A white card with a colored border."""
+        self.axes.add_patch(
+            FancyBboxPatch(
+                (left, bottom),
+                width,
+                height,
+                boxstyle="round,pad=0,rounding_size=0.07",
+                facecolor="white",
+                edgecolor=color,
+                linewidth=1.8,
+                linestyle=(0, (4, 2)) if dashed else "-",
+            )
+        )
+
+    def picture(
+        self, pixels: UInt8[ndarray, "h w 3"], left: float, bottom: float, width: float, height: float
+    ) -> None:
+        """The whole picture as large as the place allows, in its middle."""
+        rows, columns = pixels.shape[:2]
+        scale = min(width / columns, height / rows)
+        left += (width - columns * scale) / 2
+        bottom += (height - rows * scale) / 2
+        extent = (left, left + columns * scale, bottom, bottom + rows * scale)
+        limits = self.axes.get_xlim(), self.axes.get_ylim()
+        self.axes.imshow(pixels, extent=extent, aspect="auto", interpolation="antialiased", zorder=2)
+        self.axes.set(xlim=limits[0], ylim=limits[1])
+
+    def fit(self, text: str, width: float, *, size: int = 9, bold: bool = False) -> str:
+        """`text`, cut to one line of at most `width` inches."""
+        return "".join(self.wrap(text, width, 1, size=size, bold=bold))
+
+    def wrap(self, text: str, width: float, lines: int, *, size: int = 9, bold: bool = False) -> list[str]:
+        """`text` in at most `lines` lines of `width` inches; an ellipsis stands for the rest."""
+        font = FontProperties(size=size, weight=_weight(bold))
+
+        def fits(line: str) -> bool:
+            measure: Any = self.renderer.get_text_width_height_descent
+            return bool(measure(line, font, ismath=False)[0] <= width * DPI)
+
+        return wrap(text, fits, lines)
+
+
+def wrap(text: str, fits: Callable[[str], bool], lines: int) -> list[str]:
+    """Break `text` at spaces, and inside a word only where it alone does not fit.
+
+    Args:
+        fits: whether a line is short enough; longer lines never fit where shorter ones do not.
+    """
+    rest = " ".join(text[: 4 * LONGEST].split())[:LONGEST]
+    wrapped: list[str] = []
+    while rest and len(wrapped) < lines:
+        end = max(1, bisect_left(range(1, len(rest) + 1), True, key=lambda n: not fits(rest[:n])))
+        more = end < len(rest) and len(wrapped) < lines - 1
+        if more and (space := rest.rfind(" ", 1, end + 1)) > 0:
+            end = space
+        wrapped.append(rest[:end].rstrip())
+        rest = rest[end:].lstrip()
+    if rest and wrapped:
+        last = wrapped[-1]
+        while last and not fits(f"{last}\N{HORIZONTAL ELLIPSIS}"):
+            last = last[:-1].rstrip()
+        wrapped[-1] = f"{last}\N{HORIZONTAL ELLIPSIS}"
+    return wrapped
+
+
+def _weight(bold: bool) -> Literal["bold", "normal"]:
+    return "bold" if bold else "normal"

@@ -1,0 +1,79 @@
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+import diptych
+
+CONF = Path(diptych.__file__).parent / "conf"
+
+
+def names(group: str) -> list[str]:
+    folder = CONF / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_module("diptych.conf", version_base="1.3"):
+        config = compose("train", overrides=["root=data", *overrides])
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def nodes(tree: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node that is a call."""
+    if isinstance(tree, Mapping):
+        if "_target_" in tree:
+            yield path, dict(tree)
+        for key, value in tree.items():
+            yield from nodes(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(tree, list):
+        for number, value in enumerate(tree):
+            yield from nodes(value, f"{path}.{number}")
+
+
+def check_calls(config: dict[str, Any]) -> None:
+    """Every key of a node is a parameter of what the node calls."""
+    for path, node in nodes(config):
+        target = node.pop("_target_")
+        assert target.startswith("diptych."), f"{path}: bundles accept only our own callables, not {target}"
+        arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+        signature = inspect.signature(get_object(target))
+        try:
+            signature.bind_partial(**arguments)
+        except TypeError as error:
+            pytest.fail(f"{path}: {target}: {error}")
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_experiment_composes(name: str) -> None:
+    config = composed(f"experiment={name}")
+    check_calls(config)
+    assert config["name"] == Path(name).name
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_model_composes_with_the_default_data(name: str) -> None:
+    config = composed(f"model={name}")
+    check_calls(config)
+    assert {"model", "processor", "task", "optim", "schedule", "trainer", "data"} <= config.keys()
+
+
+OPTIONS = [f"{g}={n}" for g in ("optim", "schedule", "averaging", "trainer", "debug") for n in names(g)]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_composes(option: str) -> None:
+    check_calls(composed(f"model={names('model')[0]}", option))
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_experiment_names_its_own_command(name: str) -> None:
+    text = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"diptych train experiment={name} " in text.partition("defaults:")[0]

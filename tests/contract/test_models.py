@@ -1,0 +1,209 @@
+"""What every model promises. A builder is tested by being exported."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diptych import models
+from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
+
+BUILDERS = [name for name in models.__all__ if name[0].islower()]
+TINY = [name for name in BUILDERS if name.endswith("_tiny")]
+LARGE = [name for name in BUILDERS if name not in TINY]
+SIZES = {
+    # The originals without heads, less the row of their mask table that is always zero.
+    "uniter_base": 109_898_752 - 2048,
+    "uniter_large": 335_695_872 - 2048,
+    # ResNet-152 without fc, and three Linears.
+    "concat_fasttext": 58_143_808 + 150 * 300 + 300 + 2048 * 300 + 300 + 600 * 256 + 256,
+    # bert-base-uncased, ResNet-101 with fc, and three Linears.
+    "concat_bert": 109_482_240 + 44_549_160 + 768 * 128 + 128 + 1000 * 128 + 128 + 256 * 128 + 128,
+    "text_fasttext": 150 * 300 + 300,
+    "text_bert": 109_482_240 + 768 * 128 + 128,
+    "image_resnet": 44_549_160 + 1000 * 256 + 256,
+}
+NO_GRADIENT: dict[str, set[str]] = {"uniter_tiny": {"regions.hidden"}}  # trained by pre-training only
+
+
+def inputs(model, *, lengths=(5, 3, 7), counts=(4, 2, 1), extra=0, seed=0) -> Inputs:
+    """Random rows for whatever the model needs; `extra` more positions of padding, filled with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, needs, parts = len(lengths), model.needs, {}
+    long, many = max(lengths), max(counts)
+
+    def pad(real: Tensor) -> Tensor:
+        noise = torch.rand(rows, extra, *real.shape[2:], generator=torch.Generator().manual_seed(99))
+        return torch.cat([real, (noise * 9).to(real.dtype)], 1)
+
+    if "text" in needs:
+        ids = torch.randint(1, 99, (rows, long), generator=generator)
+        mask = torch.arange(long + extra) < torch.tensor(lengths)[:, None]
+        segments = torch.zeros(rows, long + extra, dtype=torch.int64)
+        parts["text"] = PaddedText(ids=pad(ids), mask=mask, segments=segments)
+    if "regions" in needs:
+        corners = torch.rand(rows, many, 4, generator=generator).sort(-1).values[..., [0, 1, 2, 3]]
+        parts["regions"] = PaddedRegions(
+            features=pad(torch.randn(rows, many, 64, generator=generator)),
+            boxes=pad(corners),
+            mask=torch.arange(many + extra) < torch.tensor(counts)[:, None],
+            image_index=torch.zeros(rows, many + extra, dtype=torch.int64),
+            sizes=torch.full((rows, 2), 100.0),
+        )
+    if "vectors" in needs:
+        parts["vectors"] = torch.randn(rows, 150, generator=generator)
+    if "pixels" in needs:
+        parts["pixels"] = torch.randn(rows, 3, 40, 40, generator=generator)
+    return Inputs(**parts)
+
+
+def build(name) -> nn.Module:
+    torch.manual_seed(0)
+    return getattr(models, name)().eval()
+
+
+def assert_same(got: Encoding, expected: Encoding, given: Inputs, **tolerance) -> None:
+    """Equal wherever the rows of `given` are real."""
+    torch.testing.assert_close(got.pooled, expected.pooled, **tolerance)
+    for states, others, part in (
+        (got.text, expected.text, given.text),
+        (got.regions, expected.regions, given.regions),
+    ):
+        assert (states is None) == (others is None)
+        if states is not None:
+            width = part.mask.shape[1]
+            torch.testing.assert_close(
+                states[:, :width][part.mask], others[:, :width][part.mask], **tolerance
+            )
+
+
+def test_every_large_builder_has_a_counted_size():
+    assert set(LARGE) == set(SIZES)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_published_size(name):
+    with torch.device("meta"):
+        model = getattr(models, name)()
+    assert sum(one.numel() for one in model.parameters()) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_builder_has_a_docstring_and_says_what_it_needs(name):
+    with torch.device("meta"):
+        model = getattr(models, name)()
+    assert getattr(models, name).__doc__
+    assert model.needs
+    assert model.needs <= {"text", "regions", "pixels", "vectors", "mentions", "labels"}
+    words = model.word_embedding()
+    assert (words is not None) == ("text" in model.needs)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_forward_gives_the_widths_it_names(name):
+    model = build(name)
+    given = inputs(model)
+    encoding = model(given)
+    assert encoding.pooled.shape == (3, model.dim)
+    assert encoding.pooled.isfinite().all()
+    for states, width, part in (
+        (encoding.text, model.text_dim, given.text),
+        (encoding.regions, model.region_dim, given.regions),
+    ):
+        assert (states is not None) == (width > 0)
+        if states is not None:
+            assert states.shape == (*part.mask.shape, width)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_parameter_gets_a_gradient(name):
+    model = build(name).train()
+    encoding = model(inputs(model))
+    (encoding.pooled * torch.randn_like(encoding.pooled)).sum().backward()
+    without = {key for key, one in model.named_parameters() if one.grad is None or not one.grad.any()}
+    # A key's bias shifts all scores of a query alike, which softmax does not see.
+    assert {key for key in without if not key.endswith("attention.key.bias")} == NO_GRADIENT.get(name, set())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_padding_never_changes_a_result(name):
+    model = build(name)
+    given = inputs(model)
+    assert_same(model(inputs(model, extra=3)), model(given), given, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_batch_of_one_equals_row_of_a_batch(name):
+    model = build(name)
+    given = inputs(model)
+    for row in range(3):
+        alone = given.map(lambda tensor, row=row: tensor[row : row + 1])
+        together = model(given)
+        mine = Encoding(
+            pooled=together.pooled[row : row + 1],
+            text=None if together.text is None else together.text[row : row + 1],
+            regions=None if together.regions is None else together.regions[row : row + 1],
+        )
+        assert_same(model(alone), mine, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if "regions" in build(name).needs])
+def test_permuting_regions_permutes_their_states_only(name):
+    model = build(name)
+    given = inputs(model, counts=(4, 4, 4))
+    order = torch.tensor([2, 0, 3, 1])
+    regions = given.regions.map(lambda tensor: tensor if tensor.shape[1] == 2 else tensor[:, order])
+    before, after = model(given), model(Inputs(text=given.text, regions=regions))
+    torch.testing.assert_close(after.pooled, before.pooled, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after.regions, before.regions[:, order], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if "regions" in build(name).needs])
+def test_rows_without_any_region_are_text_only(name):
+    model = build(name)
+    full = inputs(model, counts=(4, 0, 1))
+    encoding = model(full)
+    assert encoding.pooled.isfinite().all()
+    assert encoding.text.isfinite().all()
+    empty = full.regions.map(lambda tensor: tensor if tensor.shape[1:] == (2,) else tensor[:, :0])
+    alone = model(Inputs(text=full.text, regions=empty))
+    torch.testing.assert_close(alone.pooled[1], encoding.pooled[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_same_seed_same_model_same_numbers(name):
+    one, other = build(name), build(name)
+    given = inputs(one)
+    assert torch.equal(one(given).pooled, other(given).pooled)
+    torch.manual_seed(3)
+    first = one.train()(given).pooled
+    torch.manual_seed(3)
+    assert torch.equal(other.train()(given).pooled, first)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_bfloat16_stays_close(name):
+    model = build(name)
+    given = inputs(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(given).pooled.float()
+    exact = model(given).pooled
+    assert (rough - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_state_dict_goes_around(name):
+    model, other = build(name), getattr(models, name)().eval()
+    given = inputs(model)
+    assert not torch.equal(model(given).pooled, other(given).pooled)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model(given).pooled, other(given).pooled)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", TINY)
+def test_compiles_as_one_graph(name):
+    torch.compiler.reset()
+    model = build(name)
+    given = inputs(model)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert_same(compiled(given), model(given), given, atol=1e-5, rtol=1e-5)

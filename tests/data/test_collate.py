@@ -1,0 +1,76 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diptych.data import Collate, Processor, Sources
+from diptych.tasks import ClassIndex
+from diptych.text import WordPiece, write_vocabulary
+from diptych.types import Example, FeatureMeta, Pair, Regions
+
+WORDS = ("[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "[PAD]")  # padding is not always 0
+
+
+class Shelf(dict):
+    meta = FeatureMeta(feature_dim=3)
+
+    def count(self, key: str) -> int:
+        return len(self[key])
+
+
+def example(number: int, text: str, target: str | None = "benign") -> Example:
+    return Example(id=str(number), pairs=(Pair(image=str(number), text=text),), target=target)
+
+
+@pytest.fixture
+def collate(tmp_path: Path) -> Collate:
+    write_vocabulary(tmp_path / "vocab.txt", WORDS)
+    shelf = Shelf(
+        {
+            str(count): Regions(
+                features=np.full((count, 3), count, np.float16),
+                boxes=np.tile(np.array([0, 0, 5, 5], np.float32), (count, 1)),
+                size=(10, 5),
+            )
+            for count in (0, 1, 3)
+        }
+    )
+    processor = Processor(text=WordPiece(tmp_path / "vocab.txt"), regions=True)
+    return Collate(processor, sources=Sources(regions=shelf), targets=ClassIndex(("benign", "hateful")))
+
+
+def test_rows_are_padded_to_the_longest_and_masked(collate: Collate) -> None:
+    batch = collate([example(1, "a"), example(3, "a b a b", "hateful")])
+    assert batch.ids == ("1", "3")
+    assert batch.targets.tolist() == [0, 1]
+    assert batch.inputs.text.ids.shape == (2, 6)
+    assert batch.inputs.text.ids[0].tolist() == [1, 4, 2, 6, 6, 6]
+    assert batch.inputs.text.mask.sum(1).tolist() == [3, 6]
+    assert batch.inputs.regions.mask.tolist() == [[True, False, False], [True] * 3]
+    assert batch.inputs.regions.features.dtype == torch.float32
+    assert batch.inputs.regions.features[0, 1:].abs().sum() == 0
+    assert batch.inputs.regions.boxes[1, 2].tolist() == [0, 0, 0.5, 1]
+    assert batch.inputs.regions.sizes.tolist() == [[10, 5], [10, 5]]
+
+
+def test_a_batch_without_any_region_keeps_its_shape(collate: Collate) -> None:
+    regions = collate([example(0, "a")]).inputs.regions
+    assert regions.features.shape == (1, 1, 3)
+    assert not regions.mask.any()
+
+
+def test_unlabeled_examples_have_no_targets(collate: Collate) -> None:
+    assert collate([example(1, "a"), example(3, "b", None)]).targets is None
+
+
+def test_collate_travels_to_workers(collate: Collate) -> None:
+    again = pickle.loads(pickle.dumps(collate))
+    assert torch.equal(
+        again([example(3, "a b")]).inputs.text.ids, collate([example(3, "a b")]).inputs.text.ids
+    )
+
+
+def test_length_counts_tokens_and_regions(collate: Collate) -> None:
+    assert collate.length(example(3, "a b")) == 4 + 3

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diptych.data import Processor, Sources, require_sources
+from diptych.errors import ConfigError, MissingFeatures
+from diptych.text import WordPiece, write_vocabulary
+from diptych.types import Example, FeatureMeta, Pair, Regions
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "boat", "sun")
+
+
+class Shelf(dict):  # a region source
+    def __init__(self, regions: dict[str, Regions], classes: tuple[str, ...] = ()) -> None:
+        super().__init__(regions)
+        self.meta = FeatureMeta(feature_dim=3, classes=classes)
+
+    def count(self, key: str) -> int:
+        return len(self[key])
+
+
+def regions(count: int, *, size: tuple[int, int] = (200, 100)) -> Regions:
+    boxes = np.tile(np.array([20, 10, 100, 100], np.float32), (count, 1))
+    return Regions(
+        features=np.arange(count * 3, dtype=np.float32).reshape(count, 3),
+        boxes=boxes,
+        size=size,
+        labels=np.arange(count) % 2,
+    )
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> WordPiece:
+    write_vocabulary(tmp_path / "vocab.txt", WORDS)
+    return WordPiece(tmp_path / "vocab.txt")
+
+
+def test_row_holds_tokens_and_normalized_boxes(text: WordPiece) -> None:
+    row = Processor(text=text, regions=True)(
+        Pair(image="k", text="a red boat"), Sources(regions=Shelf({"k": regions(2)}))
+    )
+    assert [WORDS[index] for index in row.tokens.ids] == ["[CLS]", "a", "red", "boat", "[SEP]"]
+    assert row.boxes == pytest.approx(np.array([[0.1, 0.1, 0.5, 1.0]] * 2))
+
+
+def test_swapped_box_scale_divides_x_by_the_height(text: WordPiece) -> None:
+    processor = Processor(text=text, regions=True, box_scale="swapped")
+    row = processor(Pair(image="k", text="a"), Sources(regions=Shelf({"k": regions(1)})))
+    assert row.boxes == pytest.approx(np.array([[0.2, 0.05, 1.0, 0.5]]))
+
+
+def test_only_the_best_regions_are_kept(text: WordPiece) -> None:
+    source = Shelf({"k": regions(9)})
+    processor = Processor(text=text, regions=True, max_regions=4)
+    row = processor(Pair(image="k", text="a"), Sources(regions=source))
+    assert np.array_equal(row.regions.features, source["k"].features[:4])
+    assert processor.length(Example(id="1", pairs=(Pair(image="k", text="a"),)), source) == 3 + 4
+
+
+def test_two_images_share_a_row(text: WordPiece) -> None:
+    source = Shelf({"k": regions(2), "l": regions(3, size=(100, 100))})
+    row = Processor(text=text, regions=True)(Pair(image=("k", "l"), text="a"), Sources(regions=source))
+    assert row.image_index.tolist() == [0, 0, 1, 1, 1]
+    assert row.regions.size == (200, 100)
+    assert row.boxes[2] == pytest.approx(np.array([0.2, 0.1, 1.0, 1.0]))
+
+
+def test_tags_become_the_second_segment(text: WordPiece) -> None:
+    source = Shelf({"k": regions(3)}, classes=("sun", "boat"))
+    row = Processor(text=text, regions=True, tags=True)(Pair(image="k", text="a"), Sources(regions=source))
+    words = [WORDS[index] for index in row.tokens.ids]
+    assert words == ["[CLS]", "a", "[SEP]", "sun", "boat", "sun", "[SEP]"]
+
+
+def test_images_without_regions_are_an_error_or_empty(text: WordPiece) -> None:
+    sources, example = Sources(regions=Shelf({})), Example(id="1", pairs=(Pair(image="k", text="a"),))
+    with pytest.raises(MissingFeatures, match=r"1 image\(s\).*: k"):
+        require_sources(frozenset({"text"}), Processor(text=text, regions=True), sources, [example])
+    tolerant = Processor(text=text, regions=True, missing="none")
+    require_sources(frozenset({"text"}), tolerant, sources, [example])
+    assert len(tolerant(example.pairs[0], sources).regions) == 0
+
+
+def test_pixels_come_from_the_picture_file(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (30, 20), (255, 0, 0)).save(tmp_path / "k.png")
+    row = Processor(image_size=8)(Pair(image="k", text=""), Sources(images={"k": tmp_path / "k.png"}))
+    red = (torch.tensor([1.0, 0.0, 0.0]) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
+    assert torch.allclose(row.pixels, red[:, None, None].expand(3, 8, 8), atol=1e-5)
+
+
+def test_what_a_model_needs_must_be_provided(text: WordPiece) -> None:
+    with pytest.raises(ConfigError, match=r"needs \['pixels', 'text'\].*provides \['text'\].*\['pixels'\]"):
+        require_sources(frozenset({"text", "pixels"}), Processor(text=text), Sources())
+    with pytest.raises(ConfigError, match="no feature store"):
+        require_sources(frozenset({"text"}), Processor(text=text, regions=True), Sources())
+    shelf = Sources(regions=Shelf({}))
+    with pytest.raises(ConfigError, match="object classes"):
+        require_sources(frozenset({"text"}), Processor(text=text, regions=True, tags=True), shelf)
+    with pytest.raises(ConfigError, match="'maybe'"):
+        Processor(missing="maybe")

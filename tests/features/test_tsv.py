@@ -1,0 +1,231 @@
+import base64
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diptych.errors import ConfigError, FormatError
+from diptych.features import TsvLog, read_tsv, write_tsv
+
+
+def text(array, dtype):
+    return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode()
+
+
+@pytest.fixture
+def one(tmp_path, regions, row, write_rows):
+    """Writes a TSV whose second of three rows has some columns changed."""
+
+    def make(**changes) -> Path:
+        rows = [row(str(number), regions(3, seed=number)) for number in (1, 2, 3)]
+        return write_rows(tmp_path / "one.tsv", [rows[0], rows[1] | changes, rows[2]])
+
+    return make
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_rows_of_the_original_layout_are_read(tmp_path, items, same, end, row, write_rows):
+    written = items(10)
+    path = write_rows(tmp_path / "a.tsv", [row(key, regions) for key, regions in written], end=end)
+    path.write_bytes(path.read_bytes() + end.encode())  # a blank last line
+    read = list(read_tsv(path))
+    assert [key for key, _ in read] == [key for key, _ in written]
+    for (_, got), (_, expected) in zip(read, written, strict=True):
+        same(got, expected)
+
+
+def test_writing_gives_the_bytes_of_the_csv_module(tmp_path, items, row, write_rows):
+    written = items(6)
+    written += [('he said "hi"', written[1][1]), ("a\tb", written[2][1]), ("żółć", written[3][1])]
+    plain = write_rows(tmp_path / "plain.tsv", [row(key, regions) for key, regions in written])
+    assert write_tsv(tmp_path / "ours.tsv", written) == 9
+    assert (tmp_path / "ours.tsv").read_bytes() == plain.read_bytes()
+    assert [key for key, _ in read_tsv(plain)] == [key for key, _ in written]
+
+
+def test_ids_are_taken_from_any_writer(tmp_path, regions, row, write_rows):
+    ids = ["00625", 626, "b'00627'", 'b"628"', "COCO_train2014_000000132417", "b'"]
+    path = write_rows(tmp_path / "a.tsv", [row(key, regions(2)) for key in ids])
+    expected = ["00625", "626", "00627", "628", "COCO_train2014_000000132417", "b'"]
+    assert [key for key, _ in read_tsv(path)] == expected
+
+
+def test_a_byte_order_mark_is_no_part_of_the_id(tmp_path, regions, row, write_rows):
+    path = write_rows(tmp_path / "a.tsv", [row("1", regions(2))])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [key for key, _ in read_tsv(path)] == ["1"]
+
+
+def test_whole_numbers_may_be_written_as_floats(one, regions):
+    path = one(img_h="261.0", img_w="320.0", num_boxes="3.0")
+    assert [len(got) for _, got in read_tsv(path)] == [3, 3, 3]
+    assert list(read_tsv(path))[1][1].size == (320, 261)
+
+
+def test_missing_classes_and_attributes_are_written_as_zeros(tmp_path, regions):
+    bare = replace(regions(2), labels=None, scores=None, attributes=None, attribute_scores=None)
+    write_tsv(tmp_path / "a.tsv", [("1", bare)])
+    (_, got), *_ = read_tsv(tmp_path / "a.tsv")
+    assert got.labels.tolist() == got.attributes.tolist() == [0, 0]
+    assert got.scores.tolist() == got.attribute_scores.tolist() == [0, 0]
+
+
+def long(array, dtype="<f4", rows=4):
+    return text(np.resize(array, (rows, *array.shape[1:])), dtype)
+
+
+NOT_NUMBERS = np.full((3, 8), np.nan)
+BOX = np.array([[10, 10, 20, 20]] * 3)
+
+BAD = [
+    (
+        {"features": text(np.ones((4, 8)), "<f4")},
+        r"the counts disagree: num_boxes 3.* features 4; expected one",
+    ),
+    ({"num_boxes": 4}, "the counts disagree: num_boxes 4, .*boxes 3"),
+    ({"objects_id": text(range(2), "<i8")}, "the counts disagree: .*objects_id 2"),
+    ({"boxes": text(BOX[:2], "<f4")}, "the counts disagree: .*boxes 2, features 3"),
+    ({"features": text(np.ones(20), "<f4")}, "features holds 20 numbers; expected a multiple of 8"),
+    ({"boxes": text(np.ones(13), "<f4")}, "boxes holds 13 numbers; expected a multiple of 4"),
+    ({"features": "A" * 5}, "features is not base64"),
+    ({"features": "this is not base64!!"}, "features is not base64"),
+    ({"boxes": base64.b64encode(b"12345").decode()}, "boxes holds 5 bytes; expected a whole number of <f4"),
+    ({"features": text(NOT_NUMBERS, "<f4")}, "region 0 has NaN or infinite features"),
+    ({"features": text(NOT_NUMBERS + np.inf, "<f4")}, "region 0 has NaN or infinite features"),
+    ({"boxes": text(BOX[:, ::-1], "<f4")}, r"box 0 is inverted: 20\.0 20\.0 10\.0 10\.0"),
+    ({"boxes": text(BOX + 400, "<f4")}, "box 0 leaves the image"),
+    ({"img_h": "tall"}, "img_h is 'tall'; expected a whole number"),
+    ({"img_w": "320.5"}, r"img_w is '320\.5'; expected a whole number"),
+    ({"num_boxes": "nan"}, "num_boxes is 'nan'; expected a whole number"),
+    ({"img_h": "0"}, "the image size is 320 x 0"),
+    ({"img_id": "1"}, "the id occurs a second time"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_a_bad_row_is_named_or_skipped(one, changes, message):
+    path = one(**changes)
+    key = changes.get("img_id", "2")
+    with pytest.raises(FormatError, match=f"one.tsv: line 2, image '{key}': {message}"):
+        list(read_tsv(path))
+    log = TsvLog()
+    assert [key for key, _ in read_tsv(path, on_error="skip", log=log)] == ["1", "3"]
+    [fault] = log.skipped
+    assert (fault.line, fault.id) == (2, key)
+    assert re.search(message, fault.reason)
+    assert log.bytes_read == path.stat().st_size
+
+
+def test_rows_without_a_usable_id_are_named_by_line(one):
+    with pytest.raises(FormatError, match="line 2: img_id is empty"):
+        list(read_tsv(one(img_id="")))
+    path = one(img_id="ABCD")
+    path.write_bytes(path.read_bytes().replace(b"ABCD", b"\xff\xfe"))
+    with pytest.raises(FormatError, match=r"line 2: img_id is .*expected UTF-8"):
+        list(read_tsv(path))
+
+
+def test_wrong_columns_are_named(tmp_path, one):
+    path = one()
+    lines = path.read_bytes().split(b"\r\n")
+    lines[1] = b"\t".join(lines[1].split(b"\t")[:6])
+    path.write_bytes(b"\r\n".join(lines))
+    with pytest.raises(
+        FormatError, match="line 2: it has 6 tab-separated columns; expected 10: img_id img_h"
+    ):
+        list(read_tsv(path))
+    (tmp_path / "notes.txt").write_text("nothing\nof the kind\n")
+    with pytest.raises(FormatError, match=r"notes\.txt: line 1: it has 1 tab-separated columns"):
+        list(read_tsv(tmp_path / "notes.txt", on_error="skip"))
+
+
+def test_a_file_cut_in_half_is_named(one):
+    path = one()
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(FormatError, match=r"one\.tsv: line 2"):
+        list(read_tsv(path))
+
+
+@pytest.mark.parametrize("extra", ["first", "second"])
+def test_the_known_surplus_row_of_features_is_cut_off_on_request(tmp_path, regions, extra, row, write_rows):
+    rows = [row("first", regions(3)), row("second", regions(2))]
+    for values, boxes in zip(rows, (3, 2), strict=True):
+        if values["img_id"] == extra:
+            values["features"] = text(np.ones((boxes + 1, 8)), "<f4")
+            values["num_boxes"] = boxes + 1
+    rows += [row(str(number), regions(4)) for number in range(3)]
+    log = TsvLog()
+    path = write_rows(tmp_path / "a.tsv", rows)
+    read = dict(read_tsv(path, on_error="truncate", log=log))
+    assert [len(got) for got in read.values()] == [3, 2, 4, 4, 4]
+    assert read[extra].features.shape == (len(read[extra]), 8)
+    assert [fault.id for fault in log.truncated] == [extra]
+    assert f"cut to {len(read[extra])} boxes" in log.truncated[0].reason
+    assert log.skipped == []
+
+
+def test_truncate_does_not_mend_what_is_missing(one):
+    with pytest.raises(FormatError, match="line 2, image '2': the counts disagree"):
+        list(read_tsv(one(features=text(np.ones((2, 8)), "<f4")), on_error="truncate"))
+
+
+def test_boxes_are_clipped_on_request(one):
+    path = one(boxes=text([[-9, -9, 20, 20], [300, 200, 400, 400], [500, 500, 600, 600]], "<f4"))
+    got = dict(read_tsv(path, boxes="clip"))["2"]
+    width, height = got.size
+    assert got.boxes.tolist() == [[0, 0, 20, 20], [300, 200, width, height], [width, height] * 2]
+
+
+def test_the_width_of_features_is_what_most_rows_agree_on(tmp_path, regions, row, write_rows):
+    rows = [row(str(number), regions(number + 2)) for number in range(4)]
+    rows[0]["features"] = text(np.ones((2, 12)), "<f4")  # 3 x 8, which looks like 2 x 12
+    path = write_rows(tmp_path / "a.tsv", rows)
+    with pytest.raises(FormatError, match=r"line 1, image '0': the counts disagree: .*features 3"):
+        list(read_tsv(path))
+    with pytest.raises(FormatError, match=r"line 2, image '1': the counts disagree: .*features 2"):
+        list(read_tsv(path, feature_dim=12))
+
+
+def test_images_without_boxes_need_a_width(tmp_path, regions, row, write_rows):
+    path = write_rows(tmp_path / "a.tsv", [row("1", regions(0))])
+    with pytest.raises(FormatError, match=r"no row with boxes .*feature_dim"):
+        list(read_tsv(path))
+    assert [got.features.shape for _, got in read_tsv(path, feature_dim=8)] == [(0, 8)]
+
+
+def test_missing_and_empty_files_are_named(tmp_path):
+    with pytest.raises(FormatError, match="there is no such file"):
+        list(read_tsv(tmp_path / "a.tsv"))
+    (tmp_path / "a.tsv").touch()
+    with pytest.raises(FormatError, match=r"a\.tsv: no row with boxes"):
+        list(read_tsv(tmp_path / "a.tsv"))
+
+
+def test_a_line_without_end_is_not_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("diptych.features.tsv.LONGEST_LINE", 1 << 20)
+    (tmp_path / "a.bin").write_bytes(bytes(3 << 20))
+    with pytest.raises(FormatError, match="line 1 is longer than 1 MB"):
+        list(read_tsv(tmp_path / "a.bin", on_error="skip"))
+
+
+def test_ids_that_would_break_lines_are_not_written(tmp_path, regions):
+    with pytest.raises(FormatError, match="must not be empty or hold a line break"):
+        write_tsv(tmp_path / "a.tsv", [("a\nb", regions(1))])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_files_are_kept(tmp_path, items):
+    (tmp_path / "a.tsv").write_text("mine")
+    with pytest.raises(ConfigError, match="exists and is kept"):
+        write_tsv(tmp_path / "a.tsv", items(2))
+    assert write_tsv(tmp_path / "a.tsv", items(2), overwrite=True) == 2
+
+
+@pytest.mark.parametrize("setting", [{"on_error": "skp"}, {"boxes": "cut"}])
+def test_an_unknown_setting_is_named(one, setting):
+    name = next(iter(setting))
+    with pytest.raises(Exception, match=name):  # the shape-checking hook may be the first to notice
+        list(read_tsv(one(), **setting))

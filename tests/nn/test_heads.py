@@ -1,0 +1,31 @@
+import pytest
+import torch
+from torch import nn
+
+from diptych.errors import ConfigError
+from diptych.nn import ClassifierHead
+
+
+def test_one_layer_is_a_linear():
+    head, x = ClassifierHead(6, 3), torch.randn(4, 6)
+    assert [type(layer) for layer in head.layers] == [nn.Linear]
+    torch.testing.assert_close(head(x), nn.functional.linear(x, head.layers[0].weight, head.layers[0].bias))
+
+
+@pytest.mark.parametrize(("activation", "kind"), [("gelu", nn.GELU), ("relu", nn.ReLU)])
+def test_two_layers_widen_and_normalize(activation, kind):
+    head = ClassifierHead(6, 3, layers=2, width=4, activation=activation)
+    assert [type(layer) for layer in head.layers] == [nn.Linear, kind, nn.LayerNorm, nn.Linear]
+    assert head.layers[0].weight.shape == (24, 6)
+    assert head(torch.randn(2, 5, 6)).shape == (2, 5, 3)
+
+
+def test_dropout_comes_first():
+    head, x = ClassifierHead(6, 3, dropout=1.0), torch.randn(4, 6)
+    torch.testing.assert_close(head.train()(x), head.layers[0].bias.expand(4, 3))
+    assert not torch.equal(head.eval()(x), head.layers[0].bias.expand(4, 3))
+
+
+def test_three_layers_are_refused():
+    with pytest.raises(ConfigError, match="got layers=3"):
+        ClassifierHead(6, 3, layers=3)

@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diptych.nn import ResNet, resnet50, resnet101, resnet152, resnet_tiny
+from diptych.nn.resnet import Bottleneck
+
+
+def small(**options):
+    torch.manual_seed(0)
+    return ResNet(Bottleneck, (1, 2, 1, 1), width=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("build", "parameters", "entries"),
+    [(resnet50, 25_557_032, 320), (resnet101, 44_549_160, 626), (resnet152, 60_192_808, 932)],
+)
+def test_published_sizes(build, parameters, entries):
+    """Parameters and state dict entries that torchvision documents and its files hold."""
+    with torch.device("meta"):
+        model = build()
+    assert sum(one.numel() for one in model.parameters()) == parameters
+    assert len(model.state_dict()) == entries
+
+
+def test_names_are_those_of_torchvision():
+    with torch.device("meta"):
+        names = resnet50().state_dict()
+    for name in ("conv1.weight", "bn1.running_mean", "layer1.0.downsample.1.num_batches_tracked", "fc.bias"):
+        assert name in names
+    assert names["layer4.2.conv3.weight"].shape == (2048, 512, 1, 1)
+    assert not any("downsample" in name for name in names if ".0." not in name)
+
+
+def norm(x, layer):
+    return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias)
+
+
+def by_hand(model, pixels, stride_first):
+    """The forward pass from the state dict alone, as the paper describes it."""
+    x = F.max_pool2d(norm(F.conv2d(pixels, model.conv1.weight, None, 2, 3), model.bn1).relu(), 3, 2, 1)
+    for number in range(1, 5):
+        for row, block in enumerate(getattr(model, f"layer{number}")):
+            stride = 2 if number > 1 and row == 0 else 1
+            first, second = (stride, 1) if stride_first else (1, stride)
+            y = norm(F.conv2d(x, block.conv1.weight, None, first), block.bn1).relu()
+            y = norm(F.conv2d(y, block.conv2.weight, None, second, 1), block.bn2).relu()
+            y = norm(F.conv2d(y, block.conv3.weight), block.bn3)
+            if row == 0:
+                x = norm(F.conv2d(x, block.downsample[0].weight, None, stride), block.downsample[1])
+            x = (x + y).relu()
+    return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("stride_first", [False, True])
+def test_forward_is_the_paper(stride_first):
+    model = small(stride_first=stride_first, classes=None).eval()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean, 0, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.normal_(layer.weight, 1, 0.1)
+    pixels = torch.randn(2, 3, 65, 50)
+    torch.testing.assert_close(model(pixels), by_hand(model, pixels, stride_first), atol=1e-5, rtol=1e-4)
+
+
+def test_logits_are_fc_of_the_pooled_vector():
+    logits, pooled = small(classes=7).eval(), small(classes=None).eval()
+    pooled.load_state_dict(logits.state_dict(), strict=False)
+    pixels = torch.randn(2, 3, 40, 40)
+    torch.testing.assert_close(logits(pixels), logits.fc(pooled(pixels)))
+    assert (logits.dim, pooled.dim) == (7, 128)
+    assert not any(name.startswith("fc") for name in pooled.state_dict())
+
+
+def test_frozen_batch_norm_neither_counts_nor_trains():
+    model = small(classes=None, freeze_batch_norm=True).train()
+    before = {name: one.clone() for name, one in model.state_dict().items()}
+    model(torch.randn(4, 3, 40, 40)).sum().backward()
+    assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
+    assert all(one.grad is None for name, one in model.named_parameters() if "bn" in name)
+    assert model.conv1.weight.grad is not None
+    assert model.training
+
+
+def test_weights_stay_contiguous_for_safetensors():
+    assert all(one.is_contiguous() for one in resnet_tiny().parameters())
+
+
+def test_one_pixel_pictures_pass():
+    assert resnet_tiny().eval()(torch.randn(1, 3, 1, 1)).isfinite().all()
+
+
+def test_tiny_learns_colored_shapes():
+    """Red or green, disc or square, anywhere: the label is whether both say the same."""
+    torch.manual_seed(0)
+
+    def pictures(count):
+        y, x = torch.meshgrid(torch.arange(48), torch.arange(48), indexing="ij")
+        color, shape = torch.randint(2, (2, count))
+        center = torch.randint(14, 34, (2, count, 1, 1))
+        distance = torch.stack([(x - center[0]).abs(), (y - center[1]).abs()]).float()
+        inside = torch.where(shape[:, None, None] == 1, distance.norm(dim=0), distance.amax(0)) < 11
+        pixels = 0.2 * torch.randn(count, 3, 48, 48)
+        pixels[torch.arange(count), color] += 2.0 * inside
+        return pixels, (color == shape).long()
+
+    model, head = resnet_tiny(), nn.Linear(128, 2)
+    train, test = pictures(512), pictures(128)
+    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=3e-3)
+    for _ in range(5):
+        for rows in torch.randperm(512).split(32):
+            optimizer.zero_grad()
+            F.cross_entropy(head(model(train[0][rows])), train[1][rows]).backward()
+            optimizer.step()
+    model.eval()
+    assert (head(model(test[0])).argmax(1) == test[1]).float().mean() > 0.9

@@ -1,0 +1,111 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diptych.bundle import Bundle, call
+from diptych.datasets import HatefulMemes
+from diptych.errors import ConfigError, MissingFeatures
+from diptych.features import FeatureStore
+from diptych.predict import GivenRegions, Predictor
+from diptych.types import FeatureMeta
+
+TEXT = {"_target_": "diptych.text.WordPiece"}
+
+
+def predictor(memes: Path, model: str, features: FeatureMeta | None = None, **options: object) -> Predictor:
+    text = TEXT | {"vocabulary": str(memes / "vocabulary.txt")}
+    processor = call({"_target_": "diptych.data.Processor", "text": text, **options})
+    sizes = {"vocab_size": processor.text.vocab_size}
+    if features is not None:
+        sizes["feature_dim"] = features.feature_dim
+    torch.manual_seed(0)
+    built = call({"_target_": f"diptych.models.{model}", **sizes})
+    task = call({"_target_": "diptych.tasks.Classify", "labels": ["benign", "hateful"]}, model=built)
+    bundle = Bundle(model=built.eval(), task=task.eval(), processor=processor, features=features)
+    return Predictor(bundle, device="cpu")
+
+
+@pytest.fixture
+def store(memes: Path) -> FeatureStore:
+    return FeatureStore(memes / "features")
+
+
+def test_predictions_come_in_the_order_of_the_split(memes: Path, store: FeatureStore) -> None:
+    uniter, dataset = predictor(memes, "uniter_tiny", store.meta, regions=True), HatefulMemes(memes, "train")
+    calls: list[tuple[int, int]] = []
+    predictions = uniter.predict_dataset(
+        dataset, features=store, batch_size=7, progress=lambda done, total: calls.append((done, total))
+    )
+    assert predictions.ids == dataset.ids
+    assert calls[-1] == (len(dataset), len(dataset))
+    alone = uniter.predict(text=dataset[5].pairs[0].text, regions=store[dataset[5].pairs[0].image])
+    assert alone.scores["hateful"] == pytest.approx(predictions.column("hateful")[5], abs=1e-6)
+    assert alone.answer in alone.scores
+
+
+def test_workers_and_batch_size_do_not_change_a_score(memes: Path, store: FeatureStore) -> None:
+    uniter, dataset = (
+        predictor(memes, "uniter_tiny", store.meta, regions=True),
+        HatefulMemes(memes, "dev_seen"),
+    )
+    one = uniter.predict_dataset(dataset, features=store, batch_size=1)
+    many = uniter.predict_dataset(dataset, features=store, batch_size=64, workers=1)
+    assert np.allclose(one.scores, many.scores, atol=1e-6)
+
+
+def test_a_picture_may_be_a_path_or_an_image(memes: Path) -> None:
+    concat = predictor(memes, "concat_bert_tiny", image_size=32)
+    path = next((memes / "img").glob("*.png"))
+    with Image.open(path) as image:
+        verdicts = concat.predict_many(texts=["so red", "so red"], images=[path, image])
+    assert verdicts[0].scores == pytest.approx(verdicts[1].scores)
+    assert sum(verdicts[0].scores.values()) == pytest.approx(1)
+
+
+def test_bf16_stays_close(memes: Path, store: FeatureStore) -> None:
+    exact, dataset = (
+        predictor(memes, "uniter_tiny", store.meta, regions=True),
+        HatefulMemes(memes, "dev_seen"),
+    )
+    half = Predictor(exact.bundle, device="cpu", precision="bf16")
+    difference = (
+        half.predict_dataset(dataset, features=store).scores
+        - exact.predict_dataset(dataset, features=store).scores
+    )
+    assert 0 < np.abs(difference).max() < 0.05
+
+
+def test_what_the_model_reads_must_be_given(memes: Path, store: FeatureStore) -> None:
+    uniter = predictor(memes, "uniter_tiny", store.meta, regions=True)
+    with pytest.raises(ConfigError, match=r"Uniter reads regions.*1 of 1 pairs"):
+        uniter.predict(text="hello")
+    with pytest.raises(ConfigError, match="2 texts but 1 images"):
+        uniter.predict_many(texts=["a", "b"], images=["x.png"])
+    with pytest.raises(ConfigError, match="Concat reads pixels"):
+        predictor(memes, "concat_bert_tiny", image_size=32).predict(text="hello")
+    with pytest.raises(ConfigError, match="'fp8'"):
+        Predictor(uniter.bundle, precision="fp8")
+
+
+def test_features_of_another_detector_or_width_are_refused(memes: Path, store: FeatureStore) -> None:
+    dataset = HatefulMemes(memes, "dev_seen")
+    other = predictor(memes, "uniter_tiny", replace(store.meta, detector="vgattr"), regions=True)
+    with pytest.raises(ConfigError, match=r"detector 'world'.*'vgattr'"):
+        other.predict_dataset(dataset, features=store)
+    wide = predictor(memes, "uniter_tiny", replace(store.meta, feature_dim=7), regions=True)
+    with pytest.raises(ConfigError, match=r"\d+ wide; the model takes 7"):
+        wide.predict_dataset(dataset, features=store)
+
+
+def test_memes_without_regions_stop_before_the_first_batch(memes: Path, store: FeatureStore) -> None:
+    uniter, dataset = (
+        predictor(memes, "uniter_tiny", store.meta, regions=True),
+        HatefulMemes(memes, "dev_seen"),
+    )
+    some = GivenRegions({key: store[key] for key in list(store)[:2]})
+    with pytest.raises(MissingFeatures, match="have no regions"):
+        uniter.predict_dataset(dataset, features=some)

@@ -1,0 +1,73 @@
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from diptych.errors import CheckpointMismatch, ConfigError, FormatError
+from diptych.train.checkpoint import Record, fill, load, require_same, save
+
+
+def row(step: int, value: float, name: str = "auroc") -> dict[str, float]:
+    return {"step": step, "epoch": step / 10, name: value}
+
+
+def test_best_is_the_first_highest():
+    record = Record(monitor="auroc")
+    assert [record.add(row(step, value)) for step, value in enumerate((0.5, 0.7, 0.7, 0.6, 0.8))] == [
+        True, True, False, False, True,
+    ]  # fmt: skip
+    assert (record.best, record.best_step, record.stale) == (0.8, 4, 0)
+
+
+def test_loss_is_best_when_lowest():
+    record = Record(monitor="loss")
+    assert [record.add(row(step, value, "loss")) for step, value in enumerate((0.5, 0.7, 0.4))] == [
+        True, False, True,
+    ]  # fmt: skip
+
+
+def test_small_improvements_do_not_count():
+    record = Record(monitor="auroc")
+    record.add(row(1, 0.5))
+    assert not record.add(row(2, 0.5005), min_delta=0.001)
+    assert record.stale == 1
+
+
+def test_nan_is_worse_than_anything():
+    record = Record(monitor="auroc")
+    record.add(row(1, math.nan))
+    assert record.stale == 1
+    assert record.add(row(2, 0.1))
+    assert not record.add(row(3, math.nan))
+    assert (record.best, record.best_step) == (0.1, 2)
+
+
+def test_checkpoint_holds_plain_values_and_comes_back(tmp_path):
+    record = Record(monitor="auroc")
+    record.add(row(7, 0.5))
+    save(tmp_path / "a.ckpt", {"weights": nn.Linear(2, 1).state_dict(), "record": record.as_dict()})
+    state = load(tmp_path / "a.ckpt")
+    assert Record(**state["record"]) == record
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", pickle.dumps(print)])
+def test_damaged_or_foreign_files_are_refused(tmp_path, content):
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"a.ckpt: not a checkpoint of a run"):
+        load(path)
+    torch.save([1], path)
+    with pytest.raises(FormatError, match=r"a.ckpt: holds no weights"):
+        load(path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    with pytest.raises(CheckpointMismatch, match=r"x.ckpt: weights do not fit"):
+        fill(nn.Linear(2, 1), {"weights": nn.Linear(3, 1).state_dict()}, tmp_path / "x.ckpt")
+
+
+def test_other_settings_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"seed was 1, is now 2.*into another folder"):
+        require_same({"seed": 1, "steps": 3}, {"seed": 2, "steps": 3}, tmp_path / "last.ckpt")
