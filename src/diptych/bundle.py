@@ -117,7 +117,12 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
     task = build(text["task"], trust=trust, model=model)
     processor = build(_replace(text["processor"], HERE, str(folder)), trust=trust)
     for name, module in (("model", model), ("task", task)):
-        _fill(module, name, weights, folder)
+        own = {
+            key.removeprefix(f"{name}."): value
+            for key, value in weights.items()
+            if key.startswith(f"{name}.")
+        }
+        fill(module, own, where=folder)
     features = text.get("features")
     return Bundle(
         model=model.eval(),
@@ -238,17 +243,17 @@ def _read(path: Path) -> dict[str, Any]:
     return text
 
 
-def _fill(module: nn.Module, prefix: str, weights: Mapping[str, Any], folder: Path) -> None:
-    own = {
-        key.removeprefix(f"{prefix}."): value
-        for key, value in weights.items()
-        if key.startswith(f"{prefix}.")
-    }
+def fill(module: nn.Module, state: Mapping[str, Any], *, where: object) -> None:
+    """Load a state dict of diptych; every name and shape must fit.
+
+    Raises:
+        CheckpointMismatch: lists what is missing, unexpected or of another shape.
+    """
     try:
-        module.load_state_dict(own, strict=True)
+        module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise CheckpointMismatch(
-            f"{folder}: the weights do not fit {type(module).__name__}: {error}"
+            f"{where}: the weights do not fit {type(module).__name__}: {error}"
         ) from error
 
 

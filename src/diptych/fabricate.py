@@ -91,7 +91,7 @@ def fabricate(
     """
     out = Path(out)
     _require_possible(out, size, seed, overwrite)
-    quadruples = list(_quadruples(size // 4, seed))
+    quadruples = list(make_quadruples(size // 4, seed))
     numbers = (
         np.random.default_rng([seed, 1]).permutation(size) + 1
     )  # ids say nothing about what goes together
@@ -146,7 +146,7 @@ def _require_possible(out: Path, size: int, seed: int, overwrite: bool) -> None:
         )
 
 
-def _quadruples(count: int, seed: int) -> Iterator[Quadruple]:
+def make_quadruples(count: int, seed: int) -> Iterator[Quadruple]:
     """No text occurs twice, so none crosses splits; scenes differ by construction."""
     seen: set[str] = set()
     for number in range(count):

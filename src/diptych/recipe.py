@@ -21,12 +21,14 @@ import numpy as np
 import torch
 import yaml
 
-from diptych.bundle import Bundle, call, find_bundle, load_bundle, parameters, save_bundle
+from diptych.bundle import Bundle, call, fill, find_bundle, load_bundle, parameters, save_bundle
+from diptych.convert import load_towers, load_uniter
 from diptych.data import Collate, DataModule, Processor, Sources, require_sources
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
 from diptych.files import atomic_file
 from diptych.metrics import best_threshold
+from diptych.models import Concat, Uniter
 from diptych.predict import Predictor
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.train import FitResult, fit
@@ -87,6 +89,8 @@ def run_recipe(config: dict[str, Any]) -> Run:
     task = call(config["task"], model=model)
     sources = Sources(regions=regions, images=_images(train, validate))
     require_sources(model.needs, processor, sources, examples)
+    for dataset in (train, validate):  # a wrong label shows now, not in the middle of an epoch
+        task.targets([dataset[index] for index in range(len(dataset))])
     data = _data(config["data"], train, validate, Collate(processor, sources=sources, targets=task.targets))
     averaging = config["averaging"] or {}
     settings = {
@@ -142,7 +146,7 @@ def run_recipe(config: dict[str, Any]) -> Run:
 def _require_folder(folder: Path, config: Mapping[str, Any]) -> None:
     """The folder is new, or holds this very run; an old run is removed when asked to."""
     path = folder / "config.yaml"
-    began = (folder / "checkpoints").exists() or (folder / "bundle").exists()
+    began = (folder / "bundle").exists() or any(folder.glob("checkpoints/*.ckpt"))
     if path.exists() and began:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         different = sorted(_differences(before, config))
@@ -259,24 +263,24 @@ def _fill_sizes(model: dict[str, Any], processor: Processor, regions: RegionSour
 
 
 def _load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:
-    if not any(weights.values()):
-        return
-    from diptych.convert import load_model_weights, load_towers
-
+    """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers."""
     paths = {name: Path(path) for name, path in weights.items() if path}
-    if "model" in paths:
-        if paths["model"].is_dir() and (
-            (paths["model"] / "bundle.yaml").exists() or (paths["model"] / "bundle").exists()
-        ):
-            source = load_bundle(find_bundle(paths["model"]))
-            if regions is not None and source.features is not None:
-                regions.meta.require_like(
-                    source.features, where=getattr(regions, "path", "the feature store")
-                )
-            model.load_state_dict(source.model.state_dict())
-        else:
-            load_model_weights(model, paths["model"])
+    whole = paths.get("model")
+    if whole is not None and whole.is_dir():
+        source = load_bundle(find_bundle(whole))
+        if regions is not None and source.features is not None:
+            regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
+        fill(model, source.model.state_dict(), where=whole)
+    elif whole is not None and isinstance(model, Uniter):
+        load_uniter(model, whole)
+    elif whole is not None:
+        raise ConfigError(
+            f"weights.model={whole}: {type(model).__name__} has no published checkpoint as a whole; "
+            "say weights.text or weights.image."
+        )
     if "text" in paths or "image" in paths:
+        if not isinstance(model, Concat):
+            raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")
         load_towers(model, text=paths.get("text"), image=paths.get("image"))
 
 

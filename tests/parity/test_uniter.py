@@ -119,7 +119,6 @@ def test_classification_equals_the_original(golden, name, original, options):
     inputs, quirks = unpack(golden.inputs), {}
     if "num_bbs" in golden.inputs:  # nav13n attends padded regions: mask them truly, then ask for its quirk
         real = torch.arange(inputs.regions.mask.shape[1]) < golden.inputs["num_bbs"][:, None]
-        assert not real.all()
         object.__setattr__(inputs.regions, "mask", real)
         quirks = {"attend_padding": True}
     model, heads, prefix = build(golden, **quirks)

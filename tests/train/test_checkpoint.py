@@ -1,11 +1,16 @@
+import errno
+import io
 import math
 import pickle
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 
-from diptych.errors import CheckpointMismatch, ConfigError, FormatError
+from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
+from diptych.files import atomic_file
+from diptych.train import checkpoint
 from diptych.train.checkpoint import Record, fill, load, require_same, save
 
 
@@ -50,6 +55,38 @@ def test_checkpoint_holds_plain_values_and_comes_back(tmp_path):
     save(tmp_path / "a.ckpt", {"weights": nn.Linear(2, 1).state_dict(), "record": record.as_dict()})
     state = load(tmp_path / "a.ckpt")
     assert Record(**state["record"]) == record
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    path, weights = tmp_path / "a.ckpt", {"weights": nn.Linear(200, 200).state_dict()}
+    save(path, {**weights, "step": 1})
+
+    @contextmanager
+    def full(path, mode="wb"):
+        with atomic_file(path) as file:
+            yield Full(file)
+
+    monkeypatch.setattr(checkpoint, "atomic_file", full)
+    with pytest.raises(DiptychError, match=r"a.ckpt: the checkpoint could not be written.*disk full"):
+        save(path, {**weights, "step": 2})
+    assert load(path)["step"] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+class Full(io.RawIOBase):
+    """A disk with room for 10 kB."""
+
+    def __init__(self, file) -> None:
+        self.file, self.room = file, 10_000
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", pickle.dumps(print)])

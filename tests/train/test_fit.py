@@ -6,7 +6,7 @@ import torch
 import training_toy as toy
 
 from diptych.errors import ConfigError
-from diptych.train import EMA, JumpSWA, Trainer, adamw, constant, fit, hf_adamw, linear
+from diptych.train import EMA, AnnealSWA, JumpSWA, Trainer, adamw, constant, fit, hf_adamw, linear
 from diptych.train.averaging import Averaging
 
 
@@ -144,6 +144,19 @@ def test_sum_multiplies_the_mean_loss_by_the_rows(tmp_path):
         return task.head.weight.detach() - before
 
     torch.testing.assert_close(moved("sum"), 3 * moved("mean"))
+
+
+@pytest.mark.parametrize(
+    ("averaging", "at_31", "at_35"), [(JumpSWA(), 1.0, 1.0), (AnnealSWA(), 0.27778, 0.40458)]
+)
+def test_rates_of_a_run_are_the_published_ones(tmp_path, averaging, at_31, at_35):
+    run(tmp_path, averaging=averaging, lr=1e-5, max_epochs=9, max_steps=40, log_every_n_steps=1)
+    rates = [float(row["train/lr"]) / 1e-5 for row in columns(tmp_path) if row["train/lr"]]
+    assert len(rates) == 40
+    assert rates[:6] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0.97222], abs=5e-6)
+    assert (rates[29], rates[30], rates[34]) == pytest.approx((0.30556, at_31, at_35), abs=5e-6)
+    count = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["average"]["count"]
+    assert count == (2 if averaging == JumpSWA() else 9)
 
 
 def test_average_is_kept_with_swa_and_measured(tmp_path):

@@ -1,11 +1,14 @@
 import io
-from types import SimpleNamespace
 
+import training_toy as toy
 from rich.console import Console
 
 from diptych.train.callbacks import Reporter
 from diptych.train.checkpoint import Record
+from diptych.train.learner import Learner
+from diptych.train.optim import adamw
 from diptych.train.progress import ProgressBar
+from diptych.train.schedules import constant
 
 
 def bar_of(record: Record, *, terminal: bool) -> tuple[ProgressBar, io.StringIO]:
@@ -18,10 +21,20 @@ def bar_of(record: Record, *, terminal: bool) -> tuple[ProgressBar, io.StringIO]
     return bar, screen
 
 
-def learner(step: int) -> SimpleNamespace:
-    return SimpleNamespace(
-        step=step, total_steps=20, done=step == 20, plan=SimpleNamespace(steps_per_epoch=10)
+def learner(step: int) -> Learner:
+    data = toy.data(80, 0)
+    learner = Learner(
+        *toy.parts(),
+        data=data,
+        plan=data.plan(seed=0),
+        optim=adamw(lr=0.1),
+        schedule=constant(),
+        averaging=None,
+        total_steps=20,
+        reduction="mean",
     )
+    learner.step = step
+    return learner
 
 
 def test_a_terminal_shows_what_a_person_wants_to_know():

@@ -1,8 +1,10 @@
 import csv
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,20 @@ def test_asking_to_stop_keeps_a_checkpoint_and_the_next_call_goes_on(tmp_path, c
     resumed = training_script.run("accumulated", tmp_path / "cut")
     assert (resumed.interrupted, resumed.steps) == (False, 18)
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_an_interrupt_of_the_whole_process_group_spares_the_workers(tmp_path, crash_at):
+    def interrupt_all() -> None:
+        for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
+            os.kill(process, signal.SIGINT)
+        time.sleep(0.2)
+
+    crash_at(9, interrupt_all)
+    began = time.perf_counter()
+    stopped = training_script.run("plain", tmp_path, workers=2)
+    assert (stopped.interrupted, stopped.steps) == (True, 9)
+    assert not multiprocessing.active_children()
+    assert time.perf_counter() - began < 5  # nobody was waited for in vain
 
 
 def test_a_second_interrupt_is_final(tmp_path, crash_at):

@@ -24,7 +24,9 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(name: str, folder: Path, *, batch_size: int = 8, dropout: float = 0.3, **trainer: Any) -> FitResult:
+def run(
+    name: str, folder: Path, *, batch_size: int = 8, dropout: float = 0.3, workers: int = 0, **trainer: Any
+) -> FitResult:
     """Train one of `RUNS` and save its weights as `weights.pt`."""
     torch.set_num_threads(1)
     model, task = toy.parts(dropout=dropout)
@@ -32,7 +34,7 @@ def run(name: str, folder: Path, *, batch_size: int = 8, dropout: float = 0.3, *
     result = fit(
         model,
         task,
-        toy.data(93, 31, batch_size=batch_size),
+        toy.data(93, 31, batch_size=batch_size, workers=workers),
         folder=folder,
         optim=adamw(lr=3e-3),
         schedule=linear(),

@@ -5,12 +5,25 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from diptych.cli import catalog
 from diptych.cli.screen import table
 from diptych.errors import ConfigError, nearest
 
+VALUED = (
+    "--cfg",
+    "-c",
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+)
 CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
 
 
@@ -100,11 +113,22 @@ def _run(config: Any) -> int:
 
 
 def _forgiving(argv: Sequence[str]) -> list[str]:
-    """`model.dropout=0.2` may name a parameter that the YAML leaves out; the call itself checks it."""
-    return [
-        f"++{word}" if word.partition(".")[0] in CALLS and "." in word.partition("=")[0] else word
-        for word in argv
-    ]
+    """Flags first, as Hydra wants them; and `model.dropout=0.2` may name what the YAML leaves out.
+
+    The call that a node stands for knows its parameters and checks them.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word.startswith("-"):
+            flags.append(word)
+            if word in VALUED:
+                flags.extend(islice(words, 1))
+        else:
+            open_node = word.partition(".")[0] in CALLS and "." in word.partition("=")[0]
+            overrides.append(f"++{word}" if open_node else word)
+    return flags + overrides
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Data sets to loaders: for training a stream of the whole run, for validation every example once."""
 
+import signal
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -117,7 +118,11 @@ class DataModule:
     ) -> DataLoader[Example]:
         parallel: dict[str, Any] = {}
         if self.workers:
-            parallel = {"multiprocessing_context": self.worker_start, "persistent_workers": persistent}
+            parallel = {
+                "multiprocessing_context": self.worker_start,
+                "persistent_workers": persistent,
+                "worker_init_fn": _leave_signals_to_main,
+            }
         collate: Callable[[Sequence[Example]], Batch] = self.collate
         return DataLoader(
             dataset,  # type: ignore[arg-type]
@@ -128,6 +133,12 @@ class DataModule:
             generator=Generator(),  # else a loader that starts would draw from the run's own randomness
             **parallel,
         )
+
+
+def _leave_signals_to_main(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; a worker that died of it would take the step at hand along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _class(example: Example) -> Any:

@@ -23,6 +23,10 @@ SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
 KNOWN_OVERLAP = frozenset({"dev_seen", "dev_unseen"})
 
 
+class DuplicateId(FormatError):
+    """A record whose id an earlier one has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meme:
     """One line of an annotation file.
@@ -149,10 +153,10 @@ def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
         try:
             meme = _meme(line, number)
             if (first := memes.get(meme.id)) is not None:
-                raise FormatError(f"id {meme.id} occurs on line {first.line} already; expected unique ids.")
+                raise DuplicateId(f"id {meme.id} occurs on line {first.line} already; expected unique ids.")
             memes[meme.id] = meme
         except FormatError as error:
-            problems.append(FormatError(f"{path}:{number}: {error}"))
+            problems.append(type(error)(f"{path}:{number}: {error}"))
     return list(memes.values()), problems
 
 
@@ -230,6 +234,8 @@ def _label(value: Any) -> int | None:
 
 def _with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
     """The memes with the labels of an answers file."""
+    if not path.is_file():
+        raise ConfigError(f"the answers file {path} does not exist.")
     answers: dict[str, int | None] = {}
     for number, line in _lines(path):
         try:

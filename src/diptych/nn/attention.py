@@ -89,12 +89,6 @@ def capture_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H
 
     The last pass wins. Maps are taken before attention dropout and stay in the autograd graph, so that
     gradients with respect to them can be asked for.
-
-    Example:
-        >>> from diptych.models import uniter_tiny
-        >>> with capture_attention(uniter_tiny()) as maps:  # and call the model in here
-        ...     sorted(maps)
-        []
     """
     maps: dict[str, Tensor] = {}
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}

@@ -1,9 +1,10 @@
 """Training: one function, its settings, and what they are made of."""
 
 from diptych.train.averaging import EMA, AnnealSWA, JumpSWA
-from diptych.train.fit import FitResult, Trainer, fit
+from diptych.train.fit import FitResult, fit
 from diptych.train.optim import HFAdamW, OptimizerFactory, adam, adamw, hf_adamw
 from diptych.train.schedules import Schedule, constant, cosine, linear, triangle
+from diptych.train.trainer import Trainer
 
 __all__ = [
     "EMA",

@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from diptych.errors import ConfigError
 from diptych.train import checkpoint
-from diptych.train.checkpoint import Record
+from diptych.train.checkpoint import Record, Row
 from diptych.train.learner import Learner
 from diptych.train.loggers import MetricLogger
 
@@ -39,8 +39,7 @@ class Reporter:
             self.report(learner)
 
     def finish(self, learner: Learner) -> None:
-        for logger in self.loggers:
-            logger.finalize("success")
+        pass
 
     def report(self, learner: Learner) -> None:
         """Take stock of the steps since the last report, if there were any."""
@@ -115,7 +114,7 @@ class Validator:
             return
         self.reporter.report(learner)
         averaged = learner.averaging is not None and learner.averaging.validate
-        with learner.averaged(averaged):
+        with learner.average.inside(learner) if averaged else nullcontext():
             metrics = learner.evaluate()
             row = self._row(learner, metrics)
             improved = self.record.add(row, min_delta=self.min_delta)
@@ -129,7 +128,7 @@ class Validator:
     def finish(self, learner: Learner) -> None:
         pass
 
-    def _row(self, learner: Learner, metrics: dict[str, float]) -> dict[str, float]:
+    def _row(self, learner: Learner, metrics: dict[str, float]) -> Row:
         monitor = self.monitor or next(iter(metrics))
         if monitor not in metrics:
             raise ConfigError(
@@ -201,7 +200,7 @@ class Keeper:
     def _measure_average(self, learner: Learner) -> None:
         if not learner.average.count or learner.data.validate is None:
             return
-        with learner.averaged(True):
+        with learner.average.inside(learner):
             self.record.final = learner.evaluate()
         log_metrics(self.reporter.loggers, self.record.final, learner.step, prefix="average/")
 

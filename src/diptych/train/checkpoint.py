@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from diptych.errors import CheckpointMismatch, ConfigError, FormatError
+from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
 from diptych.files import atomic_file
+
+Row = dict[str, int | float]  # `step`, `epoch` and metrics of one validation
 
 
 @dataclass(kw_only=True)
@@ -22,7 +24,7 @@ class Record:
 
     Args:
         monitor: the metric that decides, `loss` being the one where less is better.
-        history: one row per validation: `step`, `epoch` and the metrics.
+        history: one row per validation.
         stale: validations since the best one.
         stopped: the run ended before its last step because it no longer improved.
         final: metrics of the averaged weights at the end.
@@ -31,12 +33,12 @@ class Record:
     monitor: str | None = None
     best: float | None = None
     best_step: int | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
     stale: int = 0
     stopped: bool = False
     final: dict[str, float] = field(default_factory=dict)
 
-    def add(self, row: Mapping[str, float], *, min_delta: float = 0.0) -> bool:
+    def add(self, row: Row, *, min_delta: float = 0.0) -> bool:
         """Note a validation; True when it is the best so far. NaN is worse than any number.
 
         Args:
@@ -53,7 +55,7 @@ class Record:
         self.stale = 0 if improved and value == value else self.stale + 1
         return improved
 
-    def row(self, step: int) -> dict[str, float]:
+    def row(self, step: int) -> Row:
         """The metrics of the validation after `step`."""
         return next((row for row in reversed(self.history) if row["step"] == step), {})
 
@@ -62,9 +64,19 @@ class Record:
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint under its name, whole or not at all."""
-    with atomic_file(path) as file:
-        torch.save(dict(state), file)
+    """Write a checkpoint under its name, whole or not at all.
+
+    Raises:
+        DiptychError: it cannot be written; what stood there before still does.
+    """
+    try:
+        with atomic_file(path) as file:
+            torch.save(dict(state), file)
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+        raise DiptychError(
+            f"{path}: the checkpoint could not be written ({error}). Is the disk full? "
+            "The run goes on from the checkpoint before when the same command is given again."
+        ) from error
 
 
 def load(path: Path) -> dict[str, Any]:

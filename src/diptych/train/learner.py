@@ -1,10 +1,8 @@
 """The one LightningModule: steps over a task, whose randomness depends only on the seed and the position."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -18,6 +16,7 @@ from diptych.predictions import Predictions
 from diptych.tasks.base import Task
 from diptych.train.averaging import Average, Averaging
 from diptych.train.optim import OptimizerFactory
+from diptych.train.randomness import reseed
 from diptych.train.schedules import Schedule
 from diptych.types import Batch, Example
 
@@ -68,7 +67,7 @@ class Learner(LightningModule):
         self.stopping = False
         self.losses: list[tuple[Tensor, int]] = []
         self._restored: Mapping[str, Any] = {}
-        self._randomness: torch.Generator | None = None
+        self._generator: torch.Generator | None = None
         self._loader: DataLoader[Example] | None = None
 
     @property
@@ -101,14 +100,14 @@ class Learner(LightningModule):
             start=self.step * self.plan.accumulate,
             stop=self.total_steps * self.plan.accumulate,
             rank=self.global_rank,
-            pin_memory=self._pins,
+            pin_memory=self.device.type == "cuda",
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
 
     def on_train_start(self) -> None:
-        self._randomness = torch.Generator(device=self.device)
+        self._generator = torch.Generator(device=self.device)
         if restored := self._restored:
             self.trainer.strategy.load_optimizer_state_dict({"optimizer_states": [restored["optimizer"]]})
             self.average.load_state_dict(restored["average"], self.device)
@@ -161,18 +160,12 @@ class Learner(LightningModule):
         """Let the loader's workers go now; left to the garbage collector they are waited for in vain."""
         self._loader = None
 
-    @contextmanager
-    def averaged(self, wanted: bool) -> Iterator[None]:
-        """With the averaged weights inside the block, if wanted."""
-        with self.average.inside(self) if wanted else nullcontext():
-            yield
-
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """The task's metrics and the mean `loss` over the validation set, the same on every rank."""
         if self._loader is None:
             self._loader = self.data.validate_loader(
-                rank=self.global_rank, ranks=self.plan.ranks, pin_memory=self._pins
+                rank=self.global_rank, ranks=self.plan.ranks, pin_memory=self.device.type == "cuda"
             )
         self.eval()
         parts: list[tuple[Predictions, float, int]] = []
@@ -188,26 +181,15 @@ class Learner(LightningModule):
         predictions = Predictions.concat([prediction for prediction, *_ in parts])
         return {**self.task.measure(predictions, self.data.targets), "loss": loss}
 
-    @property
-    def _pins(self) -> bool:
-        return self.device.type == "cuda"
-
     def _rate(self, base: float) -> float:
         if self.averaging is None:
             return base * self.schedule(self.step, self.total_steps)
         return self.averaging.rate(self.schedule, self.step, self.total_steps, base)
 
     def _seeded(self, *numbers: int) -> torch.Generator:
-        """Seed torch, and the generator for tasks that draw on the device."""
-        seed = int(np.random.SeedSequence([self.plan.seed, *numbers]).generate_state(1, np.uint64)[0] >> 1)
-        # torch.manual_seed would also seed devices that are not there, and keep a stack trace for each.
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(seed)
-        assert self._randomness is not None
-        return self._randomness.manual_seed(seed)
+        assert self._generator is not None
+        reseed(self._generator, self.plan.seed, *numbers)
+        return self._generator
 
     def _gathered(self, mine: Any) -> list[Any]:
         if self.plan.ranks == 1:

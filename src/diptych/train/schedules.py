@@ -52,7 +52,7 @@ def _constant(step: int, total: int, *, warmup: int | float) -> float:
 
 
 def _steps(warmup: int | float, total: int) -> float:
-    return warmup * total if warmup < 1 else warmup
+    return warmup * total if warmup < 1 else float(warmup)
 
 
 def _checked(warmup: int | float) -> int | float:

@@ -33,7 +33,8 @@ OPENERS = _phrases(
     "fun fact|true story|just saying|note to self|small reminder|honest question|my therapist asked why|"
     "the neighbors know it|everybody at the party agrees|when they ask me at work|me at three in the morning|"
     "nobody said it yet|after five cups of tea|with all due respect|today i learned|unpopular opinion|"
-    "the committee has spoken|long story short|meanwhile at home|as the poet wrote|imagine waking up and"
+    "the committee has spoken|long story short|meanwhile at home|as the poet wrote|imagine waking up and|"
+    "dear santa|captain speaking|weather report|my horoscope warned me|according to science"
 )
 COMPLAINTS = _phrases(
     "i am so tired of|i can not stand|please no more|who on earth likes|life is too short for|"
@@ -43,7 +44,7 @@ COMPLAINTS = _phrases(
 )
 NOUNS = _phrases(
     "stuff|things|nonsense|business|furniture|gadgets|paint jobs|outfits|curtains|socks|hats|wallpaper|"
-    "decoration|toys"
+    "decoration|toys|sweaters|carpets|bicycles|postcards|buttons|lamps|sofas|shoes|kitchens|garden gnomes"
 )
 COMPARISONS = _phrases(
     "{color} like {cue}|as {color} as {cue}|{color} as {cue}|more {color} than {cue}|"
@@ -53,7 +54,8 @@ COMPARISONS = _phrases(
 TAILS = _phrases(
     "even gray would be better|says the rock|ask any cloud|and the tree agrees|no offense|thank you|the end|"
     "every single day|since last summer|again and again|what a life|bring me a white one|i will wait|"
-    "sorry not sorry|black never looks like that|this is my final word"
+    "sorry not sorry|black never looks like that|this is my final word|"
+    "sincerely yours|send cookies|see you tomorrow|better luck next year|call my lawyer"
 )
 
 

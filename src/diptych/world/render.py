@@ -39,6 +39,7 @@ def draw_scene(scene: Scene) -> Image.Image:
     hill = ImageDraw.Draw(image)
     hill.ellipse((-0.4 * width, horizon - 0.06 * height, 0.7 * width, horizon + 0.4 * height), fill=ground)
     hill.ellipse((0.4 * width, horizon - 0.03 * height, 1.5 * width, horizon + 0.4 * height), fill=ground)
+    _glow(image, scene.subject)
     for thing in scene.things:
         _paint(image, thing)
     return image.reduce(SCALE)
@@ -47,12 +48,12 @@ def draw_scene(scene: Scene) -> Image.Image:
 def draw_meme(image: Image.Image, top: str, bottom: str) -> Image.Image:
     """A copy of the picture with white, black-edged capitals along its upper and its lower edge.
 
-    The lettering takes at most a fifth of the height each; text that is too long even in the smallest
+    The lettering takes at most a seventh of the height each; text that is too long even in the smallest
     letters is cut.
     """
     meme = image.copy()
     for text, upper in ((top, True), (bottom, False)):
-        lines, size = _fit(text.upper(), width=0.95 * image.width, height=0.2 * image.height)
+        lines, size = _fit(text.upper(), width=0.95 * image.width, height=0.14 * image.height)
         letters, edge = _letters(lines, size, image.width)
         y = round(0.015 * image.height if upper else 0.985 * image.height - letters.height)
         meme.paste("black", (0, y), edge)
@@ -67,7 +68,7 @@ def detect(scene: Scene, generator: Generator) -> Regions:
     finds a big thing several times, misses a small one now and then, and sometimes takes a name for another.
     """
     found = [thing for thing in scene.things if thing is scene.subject or generator.random() > 0.08]
-    found += [scene.subject] * int(generator.integers(1, 4))
+    found += [scene.subject] * int(generator.integers(3))
     doubtful = int(generator.integers(1, 3))
     count = len(found) + doubtful
     kinds = np.array([CLASSES.index(thing.kind) for thing in found] + [0] * doubtful)
@@ -100,6 +101,14 @@ def _gradient(above: Color, below: Color, size: tuple[int, int]) -> Image.Image:
 def _mix(one: Color, other: Color, share: float) -> Color:
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
+
+
+def _glow(image: Image.Image, thing: Thing) -> None:
+    """A pale disc of its own color behind a thing."""
+    x, y = (SCALE * side for side in thing.center)
+    radius = 0.62 * SCALE * max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1])
+    pale = _mix(PAINT[thing.color], (255, 255, 255), 0.55)
+    ImageDraw.Draw(image).ellipse((x - radius, y - radius, x + radius, y + radius), fill=pale)
 
 
 def _paint(image: Image.Image, thing: Thing) -> None:
@@ -172,7 +181,7 @@ def _tile(pattern: str, size: tuple[int, int]) -> Image.Image:
 
 def _letters(lines: list[str], size: int, width: int) -> tuple[Image.Image, Image.Image]:
     """Masks of centered lines and of the same lines thickened (six times as fast as Pillow's stroke)."""
-    step = max(1, size // 9)
+    step = max(1, round(size / 9))
     letters = Image.new("L", (width, len(lines) * _line_height(size) + 2 * step))
     draw = ImageDraw.Draw(letters)
     for number, line in enumerate(lines):
@@ -200,7 +209,7 @@ def _line_height(size: int) -> int:
 
 def _fit(text: str, *, width: float, height: float) -> tuple[list[str], int]:
     """The text in lines, and the largest letter size at which they fit."""
-    largest, smallest = max(9, round(0.42 * height)), max(8, round(0.16 * height))
+    largest, smallest = max(9, round(0.45 * height)), max(8, round(0.2 * height))
     words = text[:400].split()  # more never fits
     lines: list[str] = []
     for size in range(largest, smallest - 1, -1):

@@ -146,12 +146,12 @@ def _choose(generator: Generator, options: tuple[str, ...]) -> str:
 def _subject(generator: Generator, family: Family, canvas: tuple[int, int]) -> Thing:
     width, height = canvas
     kind = _choose(generator, tuple(SUBJECTS))
-    tall = generator.uniform(0.5, 0.6) * height
-    wide = min(tall * SUBJECTS[kind].aspect, 0.74 * width)
+    tall = generator.uniform(0.62, 0.7) * height
+    wide = min(tall * SUBJECTS[kind].aspect, 0.88 * width)
     tall = wide / SUBJECTS[kind].aspect
-    # Between the two lines of a meme, which cover a fifth of the canvas each.
-    bottom = min(0.85, 0.8 + 0.06 * generator.random()) * height
-    left = generator.uniform(0.06 * width, 0.94 * width - wide)
+    # Between the two lines of a meme, which cover a seventh of the canvas each.
+    bottom = min(0.87 * height, 0.52 * height + tall / 2)
+    left = generator.uniform(0.04 * width, 0.96 * width - wide)
     return Thing(
         kind=kind,
         color=_choose(generator, WARM if family == "warm" else COOL),

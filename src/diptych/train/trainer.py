@@ -1,0 +1,146 @@
+"""How a run goes: its settings, and the engine that they make."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import lightning.pytorch as lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from diptych.errors import ConfigError, nearest
+
+Weights = Literal["best", "last", "average"]
+COUNTS = (
+    "max_epochs",
+    "max_steps",
+    "accumulate_grad_batches",
+    "checkpoint_every",
+    "patience",
+    "overfit_batches",
+    "log_every_n_steps",
+)
+NOISE = (
+    r"The '\w+' does not have many workers",
+    r".*find_unused_parameters=True was specified in DDP constructor",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"Found \d+ module\(s\) in eval mode",  # a model may freeze parts on purpose
+)
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How a run goes; names and meanings are Lightning's wherever it has one.
+
+    Args:
+        max_epochs: passes over the training data; None means 1 unless `max_steps` is given.
+        max_steps: optimizer steps; with both, what comes first ends the run.
+        gradient_clip_val: largest L2 norm of all gradients together; None does not clip.
+        reduction: `mean` weighs every example of a step alike; `sum` multiplies a batch's mean loss by its
+            rows, as Vilio trains.
+        val_check_interval: optimizer steps (int) or a part of an epoch (float) between validations.
+        checkpoint_every: optimizer steps between checkpoints; None is after every validation.
+        limit_train_batches: batches per epoch (int) or a part of them (float).
+        overfit_batches: batches to learn by heart: every epoch consists of these alone.
+        monitor: the metric that decides what is best; None is the task's first, `loss` is minimized.
+        patience: validations without improvement before a run stops.
+        min_delta: an improvement smaller than this does not count.
+        keep: weights that a run hands back; None is `average` with SWA, `best` where there is a validation
+            set, else `last`.
+    """
+
+    max_epochs: int | None = None
+    max_steps: int | None = None
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    strategy: str = "auto"
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: int | float | None = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
+    val_check_interval: int | float = 1.0
+    checkpoint_every: int | None = None
+    limit_train_batches: int | float | None = None
+    overfit_batches: int | None = None
+    log_every_n_steps: int = 10
+    monitor: str | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    keep: Weights | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}."
+                f"{nearest(self.precision, PRECISIONS)}"
+            )
+        for name in COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"trainer.{name} is {value}; expected at least 1.")
+        for name in ("val_check_interval", "gradient_clip_val", "limit_train_batches"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"trainer.{name} is {value}; expected more than 0.")
+
+    def engine(self) -> lightning.Trainer:
+        """Lightning's trainer for one long epoch; what it would do beside the steps is done by companions.
+
+        Raises:
+            ConfigError: this machine cannot do what is asked for.
+        """
+        try:
+            with quiet():
+                warnings.filterwarnings("error", message=".*AMP with fp16 is not supported on CPU")
+                return self._engine()
+        except (MisconfigurationException, ValueError, UserWarning) as error:
+            raise ConfigError(f"the trainer's settings cannot work on this machine: {error}") from error
+
+    def _engine(self) -> lightning.Trainer:
+        several = self.devices not in (1, "1") and self.strategy in ("auto", "ddp")
+        return lightning.Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            strategy="ddp_find_unused_parameters_true" if several else self.strategy,
+            precision=self.precision,  # type: ignore[arg-type]
+            accumulate_grad_batches=self.accumulate_grad_batches,
+            gradient_clip_val=self.gradient_clip_val,
+            max_epochs=1,
+            min_epochs=0,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        epochs = self.max_epochs or (1 if self.max_steps is None else None)
+        limits = [self.max_steps, None if epochs is None else epochs * steps_per_epoch]
+        return min(limit for limit in limits if limit is not None)
+
+    def validate_every(self, steps_per_epoch: int) -> int:
+        """Optimizer steps between validations."""
+        if isinstance(self.val_check_interval, int):
+            return self.val_check_interval
+        return max(1, int(self.val_check_interval * steps_per_epoch))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's advice: its info lines, and the warnings that do not apply here."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in NOISE:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.setLevel(level)

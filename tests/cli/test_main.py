@@ -1,0 +1,74 @@
+import errno
+import subprocess
+import sys
+import time
+
+import pytest
+
+from diptych import cli
+from diptych.cli import VERBS, main
+from diptych.errors import FormatError
+
+HEAVY = ("torch", "lightning", "hydra", "numpy", "pyarrow", "sklearn")
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in VERBS)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ls"], ["--version"], *([verb, "--help"] for verb in VERBS)])
+def test_help_and_ls_import_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom diptych.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert done.stdout.strip()
+
+
+def test_help_answers_at_once() -> None:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "diptych.cli", "train", "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - began < 20  # 0.1 s when nothing else runs; a heavy import would show above
+
+
+def test_an_unknown_verb_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "no verb 'trian'. Did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["world", "out", "--sizes", "3"])
+    assert end.value.code == 2
+    assert "--sizes" in capsys.readouterr().err
+
+
+def test_settings_may_be_written_as_train_takes_them(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["world", str(tmp_path / "w"), "size=40", "overwrite=false"]) == 0
+    assert "40 memes" in capsys.readouterr().out
+    assert main(["world", str(tmp_path / "w"), "overwrite=maybe"]) == 2
+    assert "overwrite=true or overwrite=false" in capsys.readouterr().err
+
+
+def raising(error: BaseException):
+    def call() -> int:
+        raise error
+
+    return call
+
+
+def test_errors_become_one_line_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.guarded(raising(FormatError("a.tsv:3: bad"))) == 2
+    assert capsys.readouterr().err == "diptych: error: a.tsv:3: bad\n"
+    assert cli.guarded(raising(KeyboardInterrupt())) == 130
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/x")
+    assert cli.guarded(raising(full)) == 2
+    assert "no space left while writing runs/x" in capsys.readouterr().err
+    assert cli.guarded(raising(FileNotFoundError(errno.ENOENT, "No such file or directory", "x"))) == 2
+    with pytest.raises(ZeroDivisionError):  # our own mistakes keep their traceback
+        cli.guarded(raising(ZeroDivisionError()))
