@@ -139,7 +139,8 @@ def _require_possible(out: Path, size: int, seed: int, overwrite: bool) -> None:
     if seed < 0:
         raise ConfigError(f"seed is {seed}; expected 0 or more.")
     require_new(out, overwrite=overwrite)
-    if out.exists() and any(out.iterdir()) and not (out / DESCRIPTION).is_file():
+    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    if not empty and not (out / DESCRIPTION).is_file():
         raise ConfigError(
             f"{out} is not a world (it has no {DESCRIPTION}) and is kept even with overwrite=true; "
             "choose another place."

@@ -10,7 +10,9 @@ What lies in the run folder afterwards:
 """
 
 import copy
+import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +70,11 @@ def run_recipe(config: dict[str, Any]) -> Run:
         MissingFeatures: images without regions, before the first step.
     """
     folder = Path(config["out"])
-    _require_folder(folder, config)
+    first = is_first_process()
+    if first:
+        _require_folder(folder, config)
+    else:
+        _await(folder / "config.yaml")
     asked, config = config, copy.deepcopy(config)
     train, validate = call(config["data"]["train"]), call(config["data"]["validate"])
     examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
@@ -99,8 +105,9 @@ def run_recipe(config: dict[str, Any]) -> Run:
         "averaging": call(averaging) if "_target_" in averaging else None,
         "trainer": call(config["trainer"]),
     }
-    with atomic_file(folder / "config.yaml", "w", encoding="utf-8") as file:
-        yaml.safe_dump(asked, file, sort_keys=False, allow_unicode=True)
+    if first:
+        with atomic_file(folder / "config.yaml", "w", encoding="utf-8") as file:
+            yaml.safe_dump(asked, file, sort_keys=False, allow_unicode=True)
     result = fit(
         model,
         task,
@@ -141,6 +148,20 @@ def run_recipe(config: dict[str, Any]) -> Run:
         },
     )
     return Run(folder=folder, fit=result, metrics=result.metrics)
+
+
+def is_first_process() -> bool:
+    """False in the further processes of a distributed run, however it was launched."""
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _await(path: Path, *, seconds: float = 600) -> None:
+    """Wait for what the first process writes."""
+    until = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > until:
+            raise ConfigError(f"{path} did not appear; the first process of this run must write it.")
+        time.sleep(0.05)
 
 
 def _require_folder(folder: Path, config: Mapping[str, Any]) -> None:

@@ -82,7 +82,7 @@ def test_detections_are_sound_and_vary_in_number():
         assert (np.diff(regions.scores) <= 0).all()
         assert regions.size == scene.size
         counts.add(len(regions))
-    assert counts >= set(range(4, 10))
+    assert counts >= set(range(3, 9))
 
 
 def test_subject_is_always_among_the_good_detections():

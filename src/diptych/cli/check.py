@@ -9,9 +9,14 @@ try:
 """
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diptych.cli.screen import as_json, progress, table
+
+if TYPE_CHECKING:
+    from diptych.check import SplitSummary, Spread
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +41,27 @@ def run(arguments: argparse.Namespace) -> int:
             progress=advance,
         )
     if arguments.json:
-        as_json(report.as_dict())
+        as_json(asdict(report))
         return 0 if report.ok else 1
-    columns, rows = report.table()
-    table("splits", columns, rows, numbers=len(columns) - 1)
+    columns = ("split", "memes", "pictures", "labels", "words", "width", "height", "regions")
+    table("", columns, [_row(split) for split in report.splits])
     for finding in report.findings:
-        print(f"{finding.severity}: {finding}")
-    errors = sum(finding.severity == "error" for finding in report.findings)
-    warnings = sum(finding.severity == "warning" for finding in report.findings)
-    print(f"{errors} error(s), {warnings} warning(s)")
+        examples = ", ".join(finding.examples) + (", ..." if finding.count > len(finding.examples) else "")
+        print(f"{finding.severity}: {finding.what} ({finding.count}): {examples}\n    {finding.advice}")
+    counts = {name: sum(one.severity == name for one in report.findings) for name in ("error", "warning")}
+    print(f"{counts['error']} error(s), {counts['warning']} warning(s)")
     return 0 if report.ok else 1
+
+
+def _row(split: "SplitSummary") -> tuple[object, ...]:
+    labels = "  ".join(f"{name} {count:,}" for name, count in split.labels.items())
+    spreads = (split.words, split.widths, split.heights, split.regions)
+    return split.split, f"{split.memes:,}", f"{split.pictures:,}", labels, *map(_spread, spreads)
+
+
+def _spread(spread: "Spread | None") -> str:
+    """Smallest to largest, the median between."""
+    if spread is None:
+        return "-"
+    low, middle, high = spread
+    return f"{low:g}" if low == high else f"{low:g}..{middle:g}..{high:g}"

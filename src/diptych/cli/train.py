@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from diptych.cli import catalog
 from diptych.cli.screen import table
@@ -32,21 +32,36 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
-    codes: list[int] = []
-    failures: list[BaseException] = []
+    for job in _compose(argv):
+        if code := _run(job):  # a sweep ends with its first failure
+            return code
+    return 0
 
-    def run(config: Any) -> None:
-        if not failures and 130 not in codes:  # a sweep ends with its first failure
-            try:
-                codes.append(_run(config))
-            except BaseException as error:  # else Hydra would print its own words first
-                failures.append(error)
+
+class Job(NamedTuple):
+    """One configuration, and the overrides that make it; `number` is None outside of sweeps."""
+
+    config: Any
+    overrides: list[str]
+    number: int | None
+
+
+def _compose(argv: Sequence[str]) -> list[Job]:
+    """Let Hydra compose and nothing more: it prints errors its own way and confuses Lightning's launcher."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    jobs: list[Job] = []
+
+    def keep(config: Any) -> None:
+        job = HydraConfig.get()
+        number = int(job.job.num) if job.mode == RunMode.MULTIRUN else None
+        jobs.append(Job(config, list(job.overrides.task), number))
 
     with _hydra(["diptych train", *_forgiving(argv)]) as hydra_main:
-        hydra_main(run)()
-    if failures:
-        raise failures[0]
-    return max(codes, default=0)
+        hydra_main(keep)()
+    HydraConfig.instance().cfg = None
+    return jobs
 
 
 def usage() -> str:
@@ -75,13 +90,34 @@ often changed:
 `diptych ls` lists all groups; `diptych cp EXPERIMENT` gives you a copy to edit."""
 
 
-def _run(config: Any) -> int:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
+def _run(job: Job) -> int:
+    from diptych.recipe import run_recipe
+
+    config = _resolve(job.config)
+    if job.number is not None:
+        config["out"] = f"{config['out']}-{job.number}"
+        print(f"run {job.number}: {' '.join(job.overrides)}")
+    # what Lightning starts on further devices is this command
+    with _arguments([sys.argv[0], "train", *job.overrides, f"out={config['out']}"]):
+        outcome = run_recipe(config)
+    if outcome.interrupted:
+        print(f"stopped; {outcome.folder} keeps a checkpoint. The same command continues.", file=sys.stderr)
+        return 130
+    if outcome.fit is None:
+        print(f"{outcome.folder} was complete already; nothing to do. (overwrite=true trains it again.)")
+    elif not outcome.fit.main:
+        return 0
+    table(
+        "", ["on the validation split", ""], [(n, f"{v:.4f}") for n, v in outcome.metrics.items()], numbers=1
+    )
+    print(f"bundle: {outcome.folder / 'bundle'}")
+    print(f"next:   diptych predict {outcome.folder} --splits dev_seen,test_seen")
+    return 0
+
+
+def _resolve(config: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-    from diptych.recipe import run_recipe
 
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -91,25 +127,7 @@ def _run(config: Any) -> int:
         raise ConfigError(f"{key} is not given{hint}.") from error
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        job = HydraConfig.get().job
-        plain["out"] = f"{plain['out']}-{job.num}"
-        print(f"run {job.num}: {job.override_dirname.replace(',', ' ')}")
-    outcome = run_recipe(plain)
-    if outcome.interrupted:
-        print(
-            f"stopped; the checkpoint is kept in {outcome.folder}. The same command continues.",
-            file=sys.stderr,
-        )
-        return 130
-    if outcome.fit is None:
-        print(f"{outcome.folder} was complete already; nothing to do. (overwrite=true trains it again.)")
-    table(
-        "", ["on the validation split", ""], [(n, f"{v:.4f}") for n, v in outcome.metrics.items()], numbers=1
-    )
-    print(f"bundle: {outcome.folder / 'bundle'}")
-    print(f"next:   diptych predict {outcome.folder} --splits dev_seen,test_seen")
-    return 0
+    return dict(plain)
 
 
 def _forgiving(argv: Sequence[str]) -> list[str]:
@@ -138,18 +156,27 @@ def _hydra(argv: list[str]) -> Iterator[Callable[[Callable[[Any], None]], Callab
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
-    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"  # else Hydra prints and exits by itself
+    full = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
     try:
-        yield hydra_main(version_base="1.3", config_path="pkg://diptych.conf", config_name="train")
+        with _arguments(argv):
+            yield hydra_main(version_base="1.3", config_path="pkg://diptych.conf", config_name="train")
     except MissingConfigException as error:
         raise ConfigError(_missing(str(error.missing_cfg_file), str(error))) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from error
     finally:
-        sys.argv = before
         if full is None:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+@contextmanager
+def _arguments(argv: list[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, argv
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _missing(name: str, message: str) -> str:

@@ -234,13 +234,14 @@ class _Run:
     def _settings(self, optim: OptimizerFactory, schedule: Schedule) -> dict[str, Any]:
         """What must not change when a run goes on."""
         chosen = asdict(self.trainer)
-        names = ("accumulate_grad_batches", "gradient_clip_val", "precision", "reduction")
+        names = ("accumulate_grad_batches", "gradient_clip_val", "precision", "reduction", "monitor")
         return {
             **{f"trainer.{name}": chosen[name] for name in names},
             "seed": self.plan.seed,
             "devices": self.plan.ranks,
             "training examples": self.plan.examples,
             "examples per step": self.plan.step_size,
+            "steps per epoch": self.plan.steps_per_epoch,
             "total steps": self.learner.total_steps,
             "optim": repr(optim),
             "schedule": _text(schedule),

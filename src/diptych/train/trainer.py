@@ -24,11 +24,13 @@ COUNTS = (
 )
 NOISE = (
     r"The '\w+' does not have many workers",
+    r"Consider setting `persistent_workers=True`",
+    r"GPU available but not used",
     r".*find_unused_parameters=True was specified in DDP constructor",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"Found \d+ module\(s\) in eval mode",  # a model may freeze parts on purpose
 )
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,228 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diptych.datasets import HatefulMemes
+from diptych.datasets.hateful_memes import LABELS, Meme, read_memes, write_answers, write_memes
+from diptych.errors import ConfigError, FormatError
+from diptych.predictions import Predictions
+
+GOOD = '{"id": 42953, "img": "img/42953.png", "label": 0, "text": "its their character not their color"}'
+LAST = '{"id": "7", "img": "img/00007.png", "text": "plain"}'
+
+
+def split(root, *lines, name="train"):
+    content = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines)
+    (root / f"{name}.jsonl").write_bytes(content)
+    return root / f"{name}.jsonl"
+
+
+def record(**changes):
+    return json.dumps({"id": 1, "img": "img/1.png", "label": 1, "text": "t"} | changes)
+
+
+def test_reads_labeled_and_unlabeled_memes(tmp_path):
+    split(tmp_path, GOOD, LAST)
+    labeled, unlabeled = HatefulMemes(tmp_path, "train")
+    assert labeled.id == "42953"
+    assert labeled.target == "benign"
+    assert (labeled.pairs[0].image, labeled.pairs[0].text) == ("42953", "its their character not their color")
+    assert labeled.meta["image_path"] == tmp_path / "img/42953.png"
+    assert (unlabeled.id, unlabeled.target, unlabeled.pairs[0].image) == ("7", None, "00007")
+
+
+def test_is_a_map_style_dataset(tmp_path):
+    split(tmp_path, GOOD, LAST)
+    dataset = HatefulMemes(str(tmp_path), "train")
+    assert len(dataset) == len(list(dataset)) == 2
+    assert dataset.ids == ("42953", "7")
+    assert dataset.images == {"42953": tmp_path / "img/42953.png", "00007": tmp_path / "img/00007.png"}
+
+
+def test_byte_order_mark_crlf_and_blank_lines_are_fine(tmp_path):
+    split(tmp_path, b"\xef\xbb\xbf" + GOOD.encode() + b"\r", b"\r", b"   ", LAST, b"", b"")
+    assert [meme.line for meme in HatefulMemes(tmp_path, "train").memes] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ".join(["word"] * 10_000),
+        "\U0001f600 \u05e9\u05dc\u05d5\u05dd e\u0301",
+        "line\u2028separator\x85",
+        "a\nb",
+    ],
+    ids=["empty", "10000 words", "unicode", "other line ends", "line feed"],
+)
+@pytest.mark.parametrize("escape", [True, False])
+def test_any_text_is_kept(tmp_path, text, escape):
+    line = json.dumps({"id": 1, "img": "1.png", "text": text}, ensure_ascii=escape)
+    split(tmp_path, line, GOOD)
+    assert HatefulMemes(tmp_path, "train")[0].pairs[0].text == text
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": 1, "img": "img/1.png", "text": "cut o', r"not JSON .*Is the file cut off\?"),
+        ("id,img,text", "not JSON"),
+        ("[1, 2]", "got a list; expected a JSON object with id, img, text"),
+        ("[" * 100_000, "not JSON"),
+        ('{"id": ' + "1" * 5000 + "}", "not JSON"),
+        (b'{"id": 1, "img": "1.png", "text": "\xff"}', "not UTF-8"),
+        ("{}", "lacks id, img, text; it has no fields"),
+        ('{"id": 1, "image": "1.png", "text": ""}', "lacks img; it has id, image, text"),
+        (record(id=None), "`id` is None; expected a number or a string"),
+        (record(id=True), "`id` is True"),
+        (record(id=1.5), "`id` is 1.5"),
+        (record(id=""), "`id` is ''"),
+        (record(text=None), "`text` is None; expected a string"),
+        (record(text="\ud83d"), "half of a surrogate pair"),
+        (record(img=7), "`img` is 7; expected a string"),
+        (record(img=""), "`img` is ''; expected a path"),
+        (record(label=2), r"`label` is 2; expected 0 \(benign\), 1 \(hateful\), or none"),
+        (record(label="hateful"), "`label` is 'hateful'"),
+        (record(label=True), "`label` is True"),
+        (record(label=float("nan")), "`label` is nan"),
+        (record(label=[1]), r"`label` is \[1\]"),
+        (GOOD, "id 42953 occurs on line 1 already; expected unique ids"),
+    ],
+)
+def test_bad_record_is_one_error_that_names_file_and_line(tmp_path, line, message):
+    path = split(tmp_path, GOOD, b"", line)
+    with pytest.raises(FormatError, match=message) as error:
+        HatefulMemes(tmp_path, "train")
+    assert str(error.value).startswith(f"{path}:3: ")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("label", [None, 0, 1, 1.0])
+def test_labels_as_other_tools_write_them(tmp_path, label):
+    split(tmp_path, record(label=label))
+    target = HatefulMemes(tmp_path, "train")[0].target
+    assert target == (None if label is None else LABELS[int(label)])
+
+
+def test_all_problems_of_a_file_are_found(tmp_path):
+    path = split(tmp_path, "broken", GOOD, record(label=3), LAST)
+    memes, problems = read_memes(path)
+    assert [meme.id for meme in memes] == ["42953", "7"]
+    assert [str(problem).split(": ")[0] for problem in problems] == [f"{path}:1", f"{path}:3"]
+    with pytest.raises(FormatError, match="1 more: `diptych check"):
+        HatefulMemes(tmp_path, "train")
+
+
+def test_unknown_split_lists_what_there_is(tmp_path):
+    split(tmp_path, GOOD, name="dev_seen")
+    with pytest.raises(ConfigError, match=r"holds the splits \['dev_seen'\]. Did you mean 'dev_seen'\?"):
+        HatefulMemes(tmp_path, "dev_sen")
+    with pytest.raises(ConfigError, match="is not a folder"):
+        HatefulMemes(tmp_path / "nowhere", "train")
+
+
+def test_answers_fill_in_withheld_labels(tmp_path):
+    split(tmp_path, LAST, GOOD, name="test_seen")
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text('{"id": 42953, "label": 0}\n{"id": 7, "label": 1}\n{"id": 8, "label": 1}\n')
+    dataset = HatefulMemes(tmp_path, "test_seen", answers=answers)
+    assert [example.target for example in dataset] == ["hateful", "benign"]
+    assert HatefulMemes(tmp_path, "test_seen")[0].target is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ('{"id": 7, "label": 1}', "no answer for 1 meme.*: 42953"),
+        ('{"id": 7, "label": 1}\n{"id": 42953, "label": 1}', "meme 42953 is 1, but .*:2 says 0"),
+        ('{"id": 7, "label": "x"}', r"answers.jsonl:1: `label` is 'x'"),
+        ('{"id": 7}', r"answers.jsonl:1: the record lacks label"),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(tmp_path, answers, message):
+    split(tmp_path, LAST, GOOD, name="test_seen")
+    (tmp_path / "answers.jsonl").write_text(answers)
+    with pytest.raises(FormatError, match=message):
+        HatefulMemes(tmp_path, "test_seen", answers=tmp_path / "answers.jsonl")
+
+
+def test_missing_answers_file_is_named(tmp_path):
+    split(tmp_path, LAST)
+    with pytest.raises(ConfigError, match=r"answers file .*none\.jsonl does not exist"):
+        HatefulMemes(tmp_path, "train", answers=tmp_path / "none.jsonl")
+
+
+def test_shared_memes_of_two_splits(tmp_path):
+    split(tmp_path, GOOD, LAST, name="dev_seen")
+    split(tmp_path, LAST, record(), name="dev_unseen")
+    seen, unseen = HatefulMemes(tmp_path, "dev_seen"), HatefulMemes(tmp_path, "dev_unseen")
+    assert seen.shared_with(unseen) == unseen.shared_with(seen) == ("7",)
+
+
+def test_written_annotations_are_read_again(tmp_path):
+    memes = [
+        Meme(id="12", image="img/00012.png", text='a "quoted"\nline', label=1),
+        Meme(id="007", image="img/007.png", text="\u05e9\u05dc\u05d5\u05dd", label=None),
+    ]
+    write_memes(tmp_path / "train.jsonl", memes)
+    write_memes(tmp_path / "test.jsonl", memes, labels=False)
+    write_answers(tmp_path / "test.answers.jsonl", memes[:1])
+    assert [(m.id, m.image, m.text, m.label) for m in HatefulMemes(tmp_path, "train").memes] == [
+        (m.id, m.image, m.text, m.label) for m in memes
+    ]
+    assert HatefulMemes(tmp_path, "test")[0].target is None
+    ids = [json.loads(line)["id"] for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    assert ids == [12, "007"]
+
+
+def predictions(ids, hateful, **changes):
+    scores = np.array([[1 - value, value] for value in hateful], dtype=np.float32)
+    return Predictions(**({"ids": tuple(ids), "scores": scores, "classes": LABELS} | changes))
+
+
+def written(tmp_path, given):
+    split(tmp_path, GOOD, LAST)
+    path = tmp_path / "out" / "submission.csv"
+    HatefulMemes(tmp_path, "train").write(given, path)
+    return path.read_text()
+
+
+def test_submission_has_the_ids_and_order_of_the_split(tmp_path):
+    content = written(tmp_path, predictions(("7", "42953"), (0.75, 0.5)))
+    assert content == "id,proba,label\n42953,0.5,1\n7,0.75,1\n"
+
+
+def test_submission_takes_the_decision_of_the_predictions(tmp_path):
+    decided = predictions(("42953", "7"), (0.4, 0.3), answers=("hateful", "benign"))
+    assert written(tmp_path, decided) == "id,proba,label\n42953,0.400000006,1\n7,0.300000012,0\n"
+
+
+def test_submission_keeps_all_digits_of_a_score(tmp_path):
+    given = predictions(("42953", "7"), (1e-7, 0.12345678))
+    column = [np.float32(line.split(",")[1]) for line in written(tmp_path, given).splitlines()[1:]]
+    assert column == list(given.column("hateful"))
+
+
+@pytest.mark.parametrize(
+    ("ids", "hateful", "message"),
+    [
+        (("42953",), (0.5,), "1 .7. missing"),
+        (("42953", "7", "8"), (0.5, 0.5, 0.5), "1 .8. unexpected"),
+        (("42953", "7"), (0.5, 1.5), r"meme 7 has the score 1.5; expected probabilities in \[0, 1\]"),
+        (("42953", "7"), (float("nan"), 0.5), "meme 42953 has the score nan"),
+    ],
+)
+def test_submission_of_other_ids_or_no_probabilities_is_refused(tmp_path, ids, hateful, message):
+    with pytest.raises(FormatError, match=message):
+        written(tmp_path, predictions(ids, hateful))
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_need_not_be_below_a_folder_named_img(tmp_path):
+    split(tmp_path, record(img="pictures/of/cats/a.b.jpg"))
+    example = HatefulMemes(tmp_path, "train")[0]
+    assert example.pairs[0].image == "a.b"
+    assert example.meta["image_path"] == Path(tmp_path, "pictures/of/cats/a.b.jpg")
