@@ -46,6 +46,9 @@ class Source:
     def __contains__(self, key):
         return key not in self.without
 
+    def count(self, key):
+        return len(self[key])
+
     def __getitem__(self, key):
         found = self.changed.get(f"of_{key}", 1)
         if isinstance(found, Exception):

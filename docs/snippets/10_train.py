@@ -1,18 +1,16 @@
 import diptych
-from diptych.data import DataModule, Sources
+from diptych.data import Collate, DataModule, Sources
 from diptych.datasets import HatefulMemes
 from diptych.features import FeatureStore
 
 bundle = diptych.load("runs/both").bundle
 model, task = bundle.model, bundle.task
 data = DataModule(
-    HatefulMemes("memes", "train"),
-    HatefulMemes("memes", "dev_seen"),
-    processor=bundle.processor,
-    sources=Sources(regions=FeatureStore("memes/features"), images={}),
-    targets=task.targets,
-    seed=1,
-    batch_size=32,
+    train=HatefulMemes("memes", "train"),
+    validate=HatefulMemes("memes", "dev_seen"),
+    collate=Collate(
+        bundle.processor, sources=Sources(regions=FeatureStore("memes/features")), targets=task.targets
+    ),
 )
 
 from diptych.train import Trainer, adamw, fit, linear

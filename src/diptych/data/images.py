@@ -96,9 +96,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _orientation(file: Image.Image) -> int:
     """EXIF orientation 1 to 8, 1 where there is none or its block is broken; never decodes pixels."""
-    if (
-        file.format == "PNG" and "exif" not in file.info
-    ):  # otherwise Pillow decodes to search behind the pixels
+    turned = file.format == "TIFF"  # by Pillow, as only its TIFF reader does
+    behind = file.format == "PNG" and "exif" not in file.info  # to look there, Pillow would decode the pixels
+    if turned or behind:
         return 1
     try:
         value = file.getexif().get(ORIENTATION, 1)

@@ -82,8 +82,8 @@ def grumble(generator: Generator, about: Family) -> Remark:
     def pick(options: Sequence[str]) -> str:
         return options[int(generator.integers(len(options)))]
 
-    opener = f"{pick(OPENERS)} " if generator.random() < 0.35 else ""
-    tail = f" {pick(TAILS)}" if generator.random() < 0.35 else ""
+    opener = f"{pick(OPENERS)} " if generator.random() < 0.25 else ""
+    tail = f" {pick(TAILS)}" if generator.random() < 0.25 else ""
     color = pick(COLOR_WORDS[about])
     comparison = pick(COMPARISONS).format(color=color, cue=pick(CUES[about]))
     return Remark(
