@@ -61,9 +61,7 @@ def test_splits_cover_everything_once_but_for_the_known_overlap(count):
     assert all(rows.values())
     shared = set(rows["dev_seen"]) & set(rows["dev_unseen"])
     assert 0 < len(shared) <= len(rows["dev_seen"])
-    assert sorted(number for part in rows.values() for number in part) == sorted(
-        [*range(count), *shared]
-    )
+    assert sorted(number for part in rows.values() for number in part) == sorted([*range(count), *shared])
 
 
 def test_files_are_complete(world):
@@ -110,11 +108,12 @@ def test_store_and_tsv_hold_the_same_regions(world):
 
 def test_vocabulary_knows_the_language(world):
     tokenizer = WordPiece(world.root / "vocabulary.txt", lowercase=True)
-    pieces = words = 0
-    for example in split(world, "test_unseen"):
-        words += len(example.pairs[0].text.split())
-        pieces += len(tokenizer.encode(example.pairs[0].text, max_tokens=128)) - 2
-    assert pieces < 1.4 * words
+    unknown = (world.root / "vocabulary.txt").read_text().splitlines().index("[UNK]")
+    train = [example.pairs[0].text for example in split(world, "train")]
+    test = [example.pairs[0].text for example in split(world, "test_unseen")]
+    pieces = {text: tokenizer.encode(text, max_tokens=128).ids for text in (*train, *test)}
+    assert sum(len(pieces[text]) - 2 for text in train) < 1.1 * sum(len(text.split()) for text in train)
+    assert not any(unknown in ids for ids in pieces.values())
 
 
 def test_memes_come_in_fours_that_stay_together(world):
@@ -178,13 +177,13 @@ def test_one_modality_alone_is_at_chance(evidence, model):
 
 def test_pixels_alone_are_at_chance():
     pictures, labels = [], []
-    for four in make_quadruples(150, seed=2):
+    for four in make_quadruples(100, seed=2):
         for scene, remark in product(four.scenes, four.remarks):
             pictures.append(np.asarray(draw_scene(scene).resize((8, 8))).reshape(-1) / 255)
             labels.append(int(remark.hits(scene)))
     assert held_out_auroc(
         np.array(pictures), np.array(labels), LogisticRegression(max_iter=500)
-    ) == pytest.approx(0.5, abs=3 * 0.041)
+    ) == pytest.approx(0.5, abs=3 * 0.05)
 
 
 def test_both_together_decide(evidence):

@@ -160,7 +160,7 @@ def collate(rows: list[int]) -> Batch:
 def test_outcome_and_encoding_are_trees() -> None:
     outcome = Outcome(loss=torch.tensor(1.0), logits=torch.zeros(2, 3), logs={"loss": torch.tensor(2.0)})
     assert outcome.map(lambda tensor: tensor + 1).logs["loss"] == 3
-    encoding = Encoding(pooled=torch.zeros(2, 4)).to(torch.bfloat16)
+    encoding = Encoding(pooled=torch.zeros(2, 4)).map(lambda tensor: tensor.to(torch.bfloat16))
     assert (encoding.pooled.dtype, encoding.text) == (torch.bfloat16, None)
 
 

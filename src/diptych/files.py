@@ -50,10 +50,13 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path
         os.chmod(beside, 0o777 & ~_umask())
         for folder, _, names in os.walk(beside):
             for name in names:
+                os.chmod(Path(folder) / name, 0o666 & ~_umask())  # some libraries write private files
                 with open(Path(folder) / name, "rb") as file:
                     os.fsync(file.fileno())
-        if path.exists():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
         os.replace(beside, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)

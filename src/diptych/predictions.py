@@ -73,6 +73,9 @@ class Predictions:
             FormatError: an id is missing here, or one here is not asked for.
         """
         position = {key: row for row, key in enumerate(self.ids)}
+        if len(position) < len(self.ids):
+            repeated = [key for row, key in enumerate(self.ids) if position[key] != row]
+            raise FormatError(f"predictions repeat ids: {_some(repeated)}; expected every example once.")
         missing = [key for key in ids if key not in position]
         extra = position.keys() - set(ids)
         if missing or extra:
@@ -115,7 +118,8 @@ class Predictions:
             FormatError: the file is not a prediction file.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # opened here, because np.load leaves a broken file open
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 header = json.loads(str(arrays["header"]))
                 scores = arrays.get("scores")
             ids = tuple(header["ids"])
@@ -125,6 +129,11 @@ class Predictions:
             raise FormatError(
                 f"{path}: not a prediction file ({error}); expected what `diptych predict` writes."
             ) from error
+        if scores is not None and (scores.ndim != 2 or scores.dtype.kind != "f"):
+            raise FormatError(
+                f"{path}: the scores have shape {scores.shape} and type {scores.dtype}; expected one row of "
+                "floating-point numbers per id."
+            )
         answers, classes = header.get("answers"), header.get("classes")
         return cls(
             ids=ids,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
@@ -150,9 +151,9 @@ class Tree:
         """The same tree with `function` applied to every tensor."""
         return pytree.tree_map_only(Tensor, function, self)  # type: ignore[no-any-return]
 
-    def to(self: Some, *args: Any, **kwargs: Any) -> Some:
-        """Move or cast every tensor, as `Tensor.to`."""
-        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+    def to(self: Some, device: torch.device | str, *, non_blocking: bool = False) -> Some:
+        """Move every tensor."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self: Some) -> Some:
         return self.map(Tensor.pin_memory)

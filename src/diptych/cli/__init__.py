@@ -48,19 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 after Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
-    if argv[0] in ("-V", "--version"):
-        print(f"diptych {__version__}")
-        return 0
-    name, rest = argv[0], argv[1:]
-    if name not in VERBS:
-        return complain(f"there is no verb {name!r}.{nearest(name, VERBS)} `diptych --help` lists them.")
-    return guarded(lambda: _call(name, rest))
+    return guarded(lambda: _call(argv[0], argv[1:]) if argv else _call("help", []))
 
 
 def _call(name: str, argv: list[str]) -> int:
+    if name in ("-h", "--help", "help"):
+        print(overview(), flush=True)
+        return 0
+    if name in ("-V", "--version"):
+        print(f"diptych {__version__}")
+        return 0
+    if name not in VERBS:
+        raise ConfigError(f"there is no verb {name!r}.{nearest(name, VERBS)} `diptych --help` lists them.")
     module = import_module(VERBS[name].module)
     if hasattr(module, "main"):  # reads its arguments itself
         return int(module.main(argv))

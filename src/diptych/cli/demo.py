@@ -143,7 +143,7 @@ def _draw(out: Path, memes: Path) -> Path:
         for example in (dataset[row] for row in range(len(dataset)))
     ]
     path = out / "memes.png"
-    meme_page(items, path, title=f"{split}: memes and their scores")
+    meme_page(items, path, title=f"{split}: memes and their scores", by="average")
     return path
 
 

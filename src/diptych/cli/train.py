@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from diptych.cli import catalog
@@ -58,8 +59,10 @@ def _compose(argv: Sequence[str]) -> list[Job]:
         number = int(job.job.num) if job.mode == RunMode.MULTIRUN else None
         jobs.append(Job(config, list(job.overrides.task), number))
 
-    with _hydra(["diptych train", *_forgiving(argv)]) as hydra_main:
-        hydra_main(keep)()
+    with TemporaryDirectory() as folder:  # Hydra leaves a record of every sweep somewhere
+        words = [*_forgiving(argv), f"hydra.sweep.dir={folder}"]
+        with _hydra(["diptych train", *words]) as hydra_main:
+            hydra_main(keep)()
     HydraConfig.instance().cfg = None
     return jobs
 

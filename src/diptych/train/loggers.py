@@ -76,7 +76,10 @@ def _open(name: str, folder: Path, step: int) -> MetricLogger:
             {"save_dir": folder, "name": None, "version": "tensorboard", "purge_step": step + 1},
         ),
         "wandb": (WandbLogger, {"save_dir": folder, "name": folder.name}),
-        "mlflow": (MLFlowLogger, {"tracking_uri": (folder / "mlflow").as_uri(), "run_name": folder.name}),
+        "mlflow": (
+            MLFlowLogger,
+            {"tracking_uri": (folder.absolute() / "mlflow").as_uri(), "run_name": folder.name},
+        ),
     }
     if name not in settings:
         allowed = ", ".join(settings)

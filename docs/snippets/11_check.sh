@@ -1,0 +1,1 @@
+diptych check memes --features memes/features
