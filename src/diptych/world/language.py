@@ -47,9 +47,9 @@ NOUNS = _phrases(
     "decoration|toys|sweaters|carpets|bicycles|postcards|buttons|lamps|sofas|shoes|kitchens|garden gnomes"
 )
 COMPARISONS = _phrases(
-    "{color} like {cue}|as {color} as {cue}|{color} as {cue}|more {color} than {cue}|"
-    "as {color} and silly as {cue}|so {color} it looks like {cue}|{color} and shaped like {cue}|"
-    "smells {color} like {cue}|that {color} belongs on {cue}|who painted {cue} {color}"
+    "{feel} and {color} like {cue}|as {feel} and {color} as {cue}|so {feel} and {color} it looks like {cue}|"
+    "more {feel} and {color} than {cue}|{feel} and {color} and shaped like {cue}|"
+    "smells {feel} and {color} like {cue}|such {color} belongs on {cue}|who painted {cue} {feel} {color}"
 )
 TAILS = _phrases(
     "even gray would be better|says the rock|ask any cloud|and the tree agrees|no offense|thank you|the end|"
@@ -84,10 +84,10 @@ def grumble(generator: Generator, about: Family) -> Remark:
 
     opener = f"{pick(OPENERS)} " if generator.random() < 0.25 else ""
     tail = f" {pick(TAILS)}" if generator.random() < 0.25 else ""
-    color = pick(COLOR_WORDS[about])
-    comparison = pick(COMPARISONS).format(color=color, cue=pick(CUES[about]))
+    feel, color, cue = pick(FEELS[about]), pick(COLOR_WORDS[about]), pick(CUES[about])
+    comparison = pick(COMPARISONS).format(feel=feel, color=color, cue=cue)
     return Remark(
-        top=f"{opener}{pick(COMPLAINTS)} {pick(FEELS[about])} {color} {pick(NOUNS)}",
+        top=f"{opener}{pick(COMPLAINTS)} {feel} {color} {pick(NOUNS)}",
         bottom=f"{comparison}{tail}",
         about=about,
     )

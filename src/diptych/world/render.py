@@ -68,7 +68,7 @@ def detect(scene: Scene, generator: Generator) -> Regions:
     finds a big thing several times, misses a small one now and then, and sometimes takes a name for another.
     """
     found = [thing for thing in scene.things if thing is scene.subject or generator.random() > 0.08]
-    found += [scene.subject] * int(generator.integers(3))
+    found += [scene.subject] * int(generator.integers(1, 4))
     doubtful = int(generator.integers(1, 3))
     count = len(found) + doubtful
     kinds = np.array([CLASSES.index(thing.kind) for thing in found] + [0] * doubtful)

@@ -1,0 +1,218 @@
+"""One training run as one call: from a resolved configuration to a bundle.
+
+What lies in the run folder afterwards:
+
+    config.yaml     the resolved configuration
+    checkpoints/    what a stopped run continues from
+    files/          vocabulary and sentence vectors learned for this run
+    metrics.csv     losses and metrics by step (and TensorBoard's files)
+    bundle/         the trained model; its presence means that the run is complete
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diptych.bundle import call, fill, find_bundle, load_bundle, parameters, save_bundle
+from diptych.convert import load_towers, load_uniter
+from diptych.data import Collate, DataModule, Processor, Sources, require_sources
+from diptych.errors import ConfigError, nearest
+from diptych.features import FeatureStore
+from diptych.models import Concat, Uniter
+from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
+from diptych.recipe.settle import (
+    balance_classes,
+    choose_threshold,
+    fill_sizes,
+    learn_text_files,
+    take_threshold,
+)
+from diptych.tasks import Classify, Task
+from diptych.train import FitResult, fit
+from diptych.types import Dataset, RegionSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What became of a run.
+
+    Args:
+        fit: None when the run was complete before.
+        metrics: of the kept weights on the validation split.
+    """
+
+    folder: Path
+    fit: FitResult | None
+    metrics: Mapping[str, float]
+
+    @property
+    def interrupted(self) -> bool:
+        return self.fit is not None and self.fit.interrupted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a configuration builds before the first step; `config` has every open setting settled."""
+
+    config: dict[str, Any]
+    criterion: str | None
+    train: Dataset
+    validate: Dataset
+    model: Any
+    task: Task
+    processor: Processor
+    sources: Sources
+    data: DataModule
+    settings: dict[str, Any]
+
+
+def run_recipe(config: dict[str, Any]) -> Run:
+    """Train what a configuration describes, or continue where it was stopped.
+
+    Args:
+        config: the tree of `conf/train.yaml`, resolved to plain values.
+
+    Raises:
+        ConfigError: a setting cannot work, or the folder holds a run with other settings.
+        MissingFeatures: images without regions, before the first step.
+    """
+    folder = Path(config["out"])
+    first = is_first_process()
+    if first:
+        require_folder(folder, config)
+    else:
+        await_file(folder / "config.yaml")
+    if (folder / "bundle").exists():
+        return Run(folder=folder, fit=None, metrics=load_bundle(folder).metrics)
+    parts = build_parts(copy.deepcopy(config), folder)
+    if first:
+        write_settings(folder, config)
+    result = fit(
+        parts.model,
+        parts.task,
+        parts.data,
+        folder=folder,
+        seed=config["seed"],
+        loggers=config["loggers"],
+        progress=config["progress"],
+        **parts.settings,
+    )
+    if result.main and not result.interrupted:
+        _save(parts, result)
+    return Run(folder=folder, fit=result, metrics=result.metrics)
+
+
+def build_parts(config: dict[str, Any], folder: Path) -> Parts:
+    """Build and check everything that a run needs; `config` is changed in place.
+
+    Args:
+        folder: text files that are learned for the run go to its `files/`.
+    """
+    train, validate = call(config["data"]["train"]), call(config["data"]["validate"])
+    if not len(train):
+        raise ConfigError("the training split has no examples; nothing can be learned.")
+    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
+    criterion = take_threshold(config, validate)
+    balance_classes(config, train)
+    learn_text_files(config, examples[: len(train)], folder / "files")
+    processor = call(config["processor"])
+    regions = FeatureStore(Path(config["features"])) if processor.regions else None
+    fill_sizes(config["model"], processor, regions)
+    torch.manual_seed(config["seed"])  # before anything random is built
+    model = call(config["model"])
+    _load_weights(model, config["weights"], regions)
+    task = call(config["task"], model=model)
+    sources = Sources(regions=regions, images=_images(train, validate))
+    require_sources(model.needs, processor, sources, examples)
+    for part in (examples[: len(train)], examples[len(train) :]):
+        task.targets(part)  # a wrong label shows now, not in the middle of an epoch
+    averaging = config["averaging"] or {}
+    return Parts(
+        config=config,
+        criterion=criterion,
+        train=train,
+        validate=validate,
+        model=model,
+        task=task,
+        processor=processor,
+        sources=sources,
+        data=_data(
+            config["data"], train, validate, Collate(processor, sources=sources, targets=task.targets)
+        ),
+        settings={
+            "optim": call(config["optim"]),
+            "schedule": call(config["schedule"]),
+            "averaging": call(averaging) if "_target_" in averaging else None,
+            "trainer": call(config["trainer"]),
+        },
+    )
+
+
+def _save(parts: Parts, result: FitResult) -> None:
+    config, regions, task = parts.config, parts.sources.regions, parts.task
+    if parts.criterion is not None:
+        threshold = choose_threshold(
+            parts.model, task, parts.processor, parts.validate, parts.sources, parts.criterion
+        )
+        assert isinstance(task, Classify), "only this task has a threshold"
+        task.threshold = config["task"]["threshold"] = threshold
+    save_bundle(
+        Path(config["out"]) / "bundle",
+        model=parts.model,
+        task=task,
+        nodes={name: config[name] for name in ("model", "processor", "task")},
+        features=None if regions is None else regions.meta,
+        metrics=result.metrics,
+        provenance={
+            "name": config["name"],
+            "seed": config["seed"],
+            "root": str(Path(config["root"]).resolve()),
+            "features": None if regions is None else str(Path(config["features"]).resolve()),
+            "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
+            "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
+            "steps": result.steps,
+            "optim": config["optim"],
+            "schedule": config["schedule"],
+            "trainer": config["trainer"],
+        },
+    )
+
+
+def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:
+    settings = {key: value for key, value in node.items() if key not in ("train", "validate")}
+    allowed = parameters(DataModule)
+    if unknown := [key for key in settings if key not in allowed]:
+        raise ConfigError(
+            f"data has no key {unknown[0]!r}.{nearest(unknown[0], allowed)} It takes: {', '.join(allowed)}."
+        )
+    return DataModule(train=train, validate=validate, collate=collate, **settings)
+
+
+def _load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:
+    """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers."""
+    paths = {name: Path(path) for name, path in weights.items() if path}
+    whole = paths.get("model")
+    if whole is not None and whole.is_dir():
+        source = load_bundle(find_bundle(whole))
+        if regions is not None and source.features is not None:
+            regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
+        fill(model, source.model.state_dict(), where=whole)
+    elif whole is not None and isinstance(model, Uniter):
+        load_uniter(model, whole)
+    elif whole is not None:
+        raise ConfigError(
+            f"weights.model={whole}: {type(model).__name__} has no published checkpoint as a whole; "
+            "say weights.text or weights.image."
+        )
+    if "text" in paths or "image" in paths:
+        if not isinstance(model, Concat):
+            raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")
+        load_towers(model, text=paths.get("text"), image=paths.get("image"))
+
+
+def _images(*datasets: Dataset) -> dict[str, Path]:
+    return {key: path for dataset in datasets for key, path in getattr(dataset, "images", {}).items()}

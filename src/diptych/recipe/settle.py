@@ -1,0 +1,89 @@
+"""Settings that data decide: learned text files, sizes, class weights, the threshold."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+
+from diptych.bundle import Bundle
+from diptych.data import Processor, Sources
+from diptych.errors import ConfigError, nearest
+from diptych.metrics import best_threshold
+from diptych.predict import Predictor
+from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
+from diptych.types import Dataset, Example, RegionSource
+
+Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
+CRITERIA = get_args(Criterion)
+
+
+def take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:
+    """Replace a criterion by a number until training is over; returns the criterion."""
+    value = config["task"].get("threshold")
+    if not isinstance(value, str):
+        return None
+    if value not in CRITERIA:
+        raise ConfigError(
+            f"task.threshold is {value!r}; expected a number or one of {CRITERIA}.{nearest(value, CRITERIA)}"
+        )
+    if not any(validate[index].target is not None for index in range(len(validate))):
+        raise ConfigError(f"task.threshold={value} needs labels in the validation split.")
+    config["task"]["threshold"] = 0.5
+    return value
+
+
+def choose_threshold(
+    model: Any, task: Any, processor: Processor, validate: Dataset, sources: Sources, criterion: str
+) -> float:
+    predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=processor))
+    predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
+    targets = [validate[index].target for index in range(len(validate))]
+    known = [row for row, target in enumerate(targets) if target is not None]
+    truth = [targets[row] == task.labels[1] for row in known]
+    scores = predictions.column(task.labels[1])[known]
+    return best_threshold(np.array(truth), scores, criterion=cast(Criterion, criterion))
+
+
+def balance_classes(config: dict[str, Any], train: Dataset) -> None:
+    """`class_weights: balanced` becomes numbers: examples / (classes * examples of the class)."""
+    task = config["task"]
+    if task.get("class_weights") != "balanced":
+        return
+    counts = Counter(train[index].target for index in range(len(train)))
+    if missing := [label for label in task["labels"] if not counts[label]]:
+        raise ConfigError(
+            f"task.class_weights=balanced, but the training split has no {missing[0]!r} example."
+        )
+    task["class_weights"] = [len(train) / (len(task["labels"]) * counts[label]) for label in task["labels"]]
+
+
+def learn_text_files(config: dict[str, Any], examples: Sequence[Example], folder: Path) -> None:
+    """Settle `vocabulary` and `fasttext.path`; what is `auto` and not at hand is learned here."""
+    texts = [
+        text for example in examples for pair in example.pairs for text in (pair.text, pair.text_b) if text
+    ]
+    processor = config["processor"]
+    if "text" in processor and processor["text"]["vocabulary"] == "auto":
+        given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
+        if not given.exists() and not learned.exists():
+            lowercase = bool(processor["text"].get("lowercase", True))
+            write_vocabulary(learned, learn_vocabulary(texts, config["vocabulary_size"], lowercase=lowercase))
+        processor["text"]["vocabulary"] = str(given if given.exists() else learned)
+    if "vectors" in processor and processor["vectors"]["path"] == "auto":
+        learned = folder / "fasttext.bin"
+        if not learned.exists():
+            settings = {key: value for key, value in config["fasttext"].items() if key != "path"}
+            train_fasttext(texts, learned, **settings)
+        processor["vectors"]["path"] = str(learned)
+
+
+def fill_sizes(model: dict[str, Any], processor: Processor, regions: RegionSource | None) -> None:
+    """The sizes that data decide, where the configuration does not say them."""
+    if processor.text is not None:
+        model.setdefault("vocab_size", processor.text.vocab_size)
+    if processor.vectors is not None:
+        model.setdefault("vector_dim", processor.vectors.dim)
+    if regions is not None:
+        model.setdefault("feature_dim", regions.meta.feature_dim)
