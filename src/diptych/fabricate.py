@@ -39,7 +39,7 @@ README = """# A miniature world of memes
 
 {size} little memes made by `diptych world` with seed {seed}, in the layout of the Hateful Memes challenge.
 
-A text grumbles about warm colors (red, orange, yellow) or about cool ones (blue, teal, purple). A meme is
+A text grumbles about warm colors (ruby, gold, orange) or about cool ones (blue, teal, purple). A meme is
 `hateful` (1) when the largest thing of its picture wears the kind of color that the text grumbles about, else
 `benign` (0). Memes come in fours, two pictures by two texts, so neither the picture nor the text alone tells.
 
@@ -207,7 +207,12 @@ def _pictures(
         plain = {id(scene): draw_scene(scene) for scene in quadruple.scenes}
         for number, scene, remark in _pairs(quadruple, numbers[4 * row : 4 * row + 4]):
             key = f"{number:05d}"
-            meme = draw_meme(plain[id(scene)], remark.top, remark.bottom)
+            meme = draw_meme(
+                plain[id(scene)],
+                remark.top,
+                remark.bottom,
+                generator=np.random.default_rng([seed, 5, number]),
+            )
             meme.save(folder / "img" / f"{key}.png", compress_level=3)
             yield key, detect(scene, np.random.default_rng([seed, 3, number]))
         if progress is not None:

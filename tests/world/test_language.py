@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 
-from diptych.world.language import CUES, captions, grumble
+from diptych.world.language import COLOR_WORDS, CUES, FEELS, captions, grumble
 from diptych.world.scene import COOL, WARM, new_scene
 
 
@@ -20,7 +20,7 @@ def test_grumble_names_colors_of_its_family_only():
 
 
 def test_wording_apart_from_the_colors_does_not_depend_on_the_family():
-    telling = {"warm", "hot", "cool", "cold", *WARM, *COOL}
+    telling = {"warm", "hot", "cool", "icy", *WARM, *COOL}
     for warm, cool in zip(grumbles("warm"), grumbles("cool"), strict=True):
         assert [word for word in warm.top.split() if word not in telling] == [
             word for word in cool.top.split() if word not in telling
@@ -60,3 +60,9 @@ def test_captions_are_true():
             left, right = sentence.split(f" is {relation.name} ")
             assert left.endswith(f"{scene.things[relation.left].color} {scene.things[relation.left].kind}")
             assert right.endswith(f"{scene.things[relation.right].color} {scene.things[relation.right].kind}")
+
+
+def test_warm_and_cool_words_have_the_same_lengths() -> None:
+    # else the lines drawn on a picture would tell a picture model what they are about
+    for words in (FEELS, COLOR_WORDS, CUES):
+        assert sorted(map(len, words["warm"])) == sorted(map(len, words["cool"]))

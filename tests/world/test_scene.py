@@ -58,7 +58,7 @@ def test_scenes_vary_in_every_respect():
 
 def test_relations_say_what_the_boxes_show():
     def thing(kind, *box):
-        return Thing(kind=kind, color="red", pattern="plain", size="small", box=box)
+        return Thing(kind=kind, color="ruby", pattern="plain", size="small", box=box)
 
     crate, ball, kite = (
         thing("crate", 0, 80, 40, 120),

@@ -81,6 +81,8 @@ def _step(verb: str, *words: object) -> None:
 
     argv = [verb, *map(str, words)]
     print(f"$ diptych {shlex.join(argv)}", flush=True)
+    if verb == "train" and not sys.stderr.isatty():
+        argv.append("progress=false")  # a log has no use for a line per epoch
     began, said = time.perf_counter(), StringIO()
     with redirect_stdout(said):
         code = main(argv)

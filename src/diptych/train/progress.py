@@ -49,7 +49,7 @@ class ProgressBar:
     def after_step(self, learner: Learner) -> None:
         if len(self.record.history) > self._validations:
             self._validations = len(self.record.history)
-            self.console.print(self._validation_line(learner), highlight=False)
+            self.console.print(self._validation_line(learner), highlight=False, soft_wrap=True)
         now = time.perf_counter()
         if self._bar is not None and (now - self._drawn > REFRESH or learner.done):
             self._drawn = now

@@ -1,7 +1,8 @@
 """What is said about scenes: captions that are true, and grumbles that a meme puts on the picture.
 
 A grumble complains about warm or about cool colors. Its wording is drawn from a grammar of some hundred words
-in which nothing but the color and what it is compared with tells the two apart.
+in which nothing but the feel, the color and what it is compared with tells the two apart. Those words come in
+warm and cool ones of equal length, so that the shape of the text on a picture tells a picture model nothing.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ def _phrases(text: str) -> tuple[str, ...]:
     return tuple(text.split("|"))
 
 
-FEELS: dict[Family, tuple[str, ...]] = {"warm": ("warm", "hot"), "cool": ("cool", "cold")}
+FEELS: dict[Family, tuple[str, ...]] = {"warm": ("warm", "hot"), "cool": ("cool", "icy")}
 COLOR_WORDS: dict[Family, tuple[str, ...]] = {"warm": WARM, "cool": COOL}
 CUES: dict[Family, tuple[str, ...]] = {
     "warm": _phrases(
@@ -24,8 +25,8 @@ CUES: dict[Family, tuple[str, ...]] = {
         "a banana|a lemon|a sunset|a fox|a toaster|a pot of honey|a slice of cheese|an apricot"
     ),
     "cool": _phrases(
-        "a blueberry|a bottle of ink|a frozen pea|a glacier|a snow storm|a plum|an eggplant|a lagoon|"
-        "a dolphin|a whale|a rain cloud|an ocean|a freezer|a pot of lavender|a slice of moonlight|an icicle"
+        "a puddle|a bottle of sea fog|a frozen grape|a glacier|a blizzard|a dolphin|a lagoon|a whale|"
+        "an ocean|a river|a galaxy|a sea|a freezer|a pot of frost|a slice of winter|an iceberg"
     ),
 }
 OPENERS = _phrases(
@@ -107,7 +108,7 @@ def captions(generator: Generator, scene: Scene) -> tuple[str, ...]:
 
 
 def _name(generator: Generator, thing: Thing) -> str:
-    """`a striped red cat`, `a small gray rock`, ..."""
+    """`a striped ruby cat`, `a small gray rock`, ..."""
     words = [thing.color, thing.kind]
     if thing.pattern != "plain":
         words.insert(0, thing.pattern)

@@ -45,15 +45,21 @@ def draw_scene(scene: Scene) -> Image.Image:
     return image.reduce(SCALE)
 
 
-def draw_meme(image: Image.Image, top: str, bottom: str) -> Image.Image:
+def draw_meme(
+    image: Image.Image, top: str, bottom: str, *, generator: Generator | None = None
+) -> Image.Image:
     """A copy of the picture with white, black-edged capitals along its upper and its lower edge.
 
     The lettering takes at most a seventh of the height each; text that is too long even in the smallest
     letters is cut.
+
+    Args:
+        generator: varies width and size of the lettering, as people do; None fills the room.
     """
     meme = image.copy()
     for text, upper in ((top, True), (bottom, False)):
-        lines, size = _fit(text.upper(), width=0.95 * image.width, height=0.14 * image.height)
+        share = 0.95 if generator is None else generator.uniform(0.6, 0.95)
+        lines, size = _fit(text.upper(), width=share * image.width, height=0.14 * image.height)
         letters, edge = _letters(lines, size, image.width)
         y = round(0.015 * image.height if upper else 0.985 * image.height - letters.height)
         meme.paste("black", (0, y), edge)

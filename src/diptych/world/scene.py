@@ -13,7 +13,7 @@ from numpy.random import Generator
 Family = Literal["warm", "cool"]
 Box = tuple[int, int, int, int]
 
-WARM = ("red", "orange", "yellow")
+WARM = ("ruby", "gold", "orange")
 COOL = ("blue", "teal", "purple")
 COLORS = (*WARM, *COOL, "green", "pink", "brown", "white", "gray", "black")
 PATTERNS = ("plain", "striped", "dotted")

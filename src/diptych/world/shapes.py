@@ -9,9 +9,9 @@ Color = tuple[int, int, int]
 Shape = tuple[str, str, tuple[float, ...]]
 
 PAINT: dict[str, Color] = {
-    "red": (222, 38, 42),
+    "ruby": (222, 38, 42),
     "orange": (247, 134, 22),
-    "yellow": (250, 212, 32),
+    "gold": (250, 212, 32),
     "blue": (38, 88, 220),
     "teal": (16, 166, 176),
     "purple": (128, 58, 196),
