@@ -40,7 +40,7 @@ def test_import_stores_features_with_their_provenance(tmp_path, items, row, writ
     )
     store = FeatureStore(tmp_path / "store")
     assert (store.meta.detector, store.meta.classes, store.meta.attributes) == ("vgattr", ("cat",), ("red",))
-    assert (store.meta.dtype, store.meta.box_rule, store.meta.feature_dim) == ("float16", "0:4", 8)
+    assert (store.meta.dtype, store.meta.box_rule, store.meta.feature_dim) == ("float32", "0:4", 8)
     assert (report.images, report.regions, report.boxes) == (20, 40, (0, 2, 4))
     assert report.bytes_in == path.stat().st_size == steps[-1][0] == steps[-1][1]
     assert report.bytes_out == sum(file.stat().st_size for file in store.path.iterdir())
@@ -67,9 +67,9 @@ def test_features_too_large_for_float16_are_named_by_line(tmp_path, regions):
     path = tmp_path / "one.tsv"
     write_tsv(path, [("1", regions(3)), ("2", large), ("3", regions(3))])
     with pytest.raises(FormatError, match=r"one\.tsv: line 2, image '2': features are too large for float16"):
-        import_tsv(path, path.with_name("store"))
+        import_tsv(path, path.with_name("store"), dtype="float16")
     assert not path.with_name("store").exists()
-    report = import_tsv(path, path.with_name("store"), on_error="skip")
+    report = import_tsv(path, path.with_name("store"), dtype="float16", on_error="skip")
     assert [fault.id for fault in report.skipped] == ["2"]
 
 

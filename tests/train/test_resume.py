@@ -79,11 +79,9 @@ def test_killed_at_random_moments_ends_in_the_same_weights(tmp_path):
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    kills = int(done.stdout.split()[-2])
-    assert kills >= 2
+    assert done.stdout == "killed 3 times\n"
     training_script.run("accumulated", tmp_path / "whole", max_epochs=30)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    assert not list((tmp_path / "killed/checkpoints").glob(".*last*")) or kills
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

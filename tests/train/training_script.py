@@ -49,21 +49,33 @@ def run(
     return result
 
 
-def kill_again_and_again(folder: Path) -> None:
-    """Fork runs of 180 steps and send SIGKILL at random moments until one ends by itself."""
-    moments, kills = random.Random(0), 0
-    while True:
-        child = os.fork()
-        if child == 0:
-            run("accumulated", folder, max_epochs=30)
-            os._exit(0)
-        time.sleep(moments.uniform(0.1, 0.6))
+def kill_again_and_again(folder: Path, *, times: int = 3) -> None:
+    """Fork runs of 180 steps; each of the first ones gets SIGKILL a moment after it wrote a checkpoint."""
+    moments = random.Random(0)
+    for _ in range(times):
+        child, before = _fork(folder), _written(folder)
+        while _written(folder) == before:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
-            break
-        kills += 1
-    print(f"killed {kills} times")
+        assert os.WIFSIGNALED(status), "the run was over before it could be killed"
+    _, status = os.waitpid(_fork(folder), 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    print(f"killed {times} times")
+
+
+def _fork(folder: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        run("accumulated", folder, max_epochs=30)
+        os._exit(0)
+    return child
+
+
+def _written(folder: Path) -> int:
+    last = folder / "checkpoints/last.ckpt"
+    return last.stat().st_mtime_ns if last.exists() else 0
 
 
 if __name__ == "__main__":

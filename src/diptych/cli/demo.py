@@ -128,7 +128,7 @@ def _draw(out: Path, memes: Path) -> Path:
     from diptych.datasets import HatefulMemes
     from diptych.report import MemeItem, meme_page
 
-    split = "test_seen"
+    split = "test_unseen"
     dataset, targets, named = HatefulMemes(memes, split), _targets(memes, split), _predictions(out, split)
     columns: dict[str, Mapping[str, float]] = {
         name: dict(zip(predictions.ids, map(float, predictions.column("hateful")), strict=True))
@@ -145,7 +145,7 @@ def _draw(out: Path, memes: Path) -> Path:
         for example in (dataset[row] for row in range(len(dataset)))
     ]
     path = out / "memes.png"
-    meme_page(items, path, title=f"{split}: memes and their scores", by="average")
+    meme_page(items, path, title=f"{split}: memes and their scores")
     return path
 
 
