@@ -45,6 +45,8 @@ def test_predictions_come_in_the_order_of_the_split(memes: Path, store: FeatureS
     alone = uniter.predict(text=dataset[5].pairs[0].text, regions=store[dataset[5].pairs[0].image])
     assert alone.scores["hateful"] == pytest.approx(predictions.column("hateful")[5], abs=1e-6)
     assert alone.answer in alone.scores
+    looked_up = uniter.predict(text=dataset[5].pairs[0].text, image=dataset[5].pairs[0].image, regions=store)
+    assert looked_up == alone
 
 
 def test_workers_and_batch_size_do_not_change_a_score(memes: Path, store: FeatureStore) -> None:

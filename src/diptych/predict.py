@@ -58,14 +58,19 @@ class Predictor:
         *,
         text: str = "",
         image: str | Path | Image | None = None,
-        regions: Regions | None = None,
+        regions: Regions | RegionSource | None = None,
     ) -> Verdict:
         """Score one image and its text.
 
         Args:
             image: a picture file or a Pillow image, for models that read pixels.
-            regions: the regions of the picture, for models that read regions.
+            regions: for models that read regions: those of the picture, or a store that holds them under the
+                name of `image`.
         """
+        if regions is not None and not isinstance(regions, Regions):
+            if self.bundle.features is not None:
+                regions.meta.require_like(self.bundle.features, where=getattr(regions, "path", "the regions"))
+            regions = regions[Path(str(image)).stem]
         return self.predict_many(texts=[text], images=[image], regions=[regions])[0]
 
     def predict_many(

@@ -93,3 +93,36 @@ def test_own_settings_outside_the_package(memes: Path, tmp_path: Path) -> None:
     words = [f"--config-dir={tmp_path / 'conf'}", "experiment=my/text_bert_tiny", f"root={memes}"]
     assert main(["train", *words, f"out={tmp_path}/run", "progress=false", "trainer.max_steps=1"]) == 0
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["seed"] == 77
+
+
+@pytest.mark.parametrize(
+    ("experiment", "switches"),
+    [
+        ("concat_bert_tiny", "task.loss=softmax_ce model.attend_padding=true task.batch_auroc=8"),
+        (
+            "concat_bert_tiny",
+            "model.freeze_batch_norm=true task.class_weights=balanced task.label_smoothing=0.1",
+        ),
+        ("uniter_tiny", "processor.box_scale=swapped processor.tags=true model.attend_padding=true"),
+        ("text_fasttext_tiny", "fasttext.line_suffix=/n trainer.monitor=loss data.balance=fixed"),
+        ("uniter_tiny", "optim=hf_adamw schedule=triangle averaging=jump_swa trainer.reduction=sum"),
+        (
+            "text_bert_tiny",
+            "optim=adam schedule=cosine averaging=ema trainer.precision=bf16-mixed data.workers=1",
+        ),
+    ],
+)
+def test_switches_reach_the_run(experiment: str, switches: str, memes: Path, tmp_path: Path) -> None:
+    words = [
+        f"experiment=hateful_memes/{experiment}",
+        f"root={memes}",
+        f"out={tmp_path}/run",
+        "progress=false",
+    ]
+    assert main(["train", *words, *switches.split(), "trainer.max_epochs=1", "trainer.max_steps=2"]) == 0
+    bundle = yaml.safe_load((tmp_path / "run/bundle/bundle.yaml").read_text())
+    if "batch_auroc" in switches:
+        assert next(iter(bundle["metrics"])) == "auroc_batch_mean"
+    if "balanced" in switches:
+        assert bundle["task"]["class_weights"] == pytest.approx([1, 1], abs=0.2)
+    assert main(["predict", str(tmp_path / "run"), "--splits", "dev_seen"]) == 0

@@ -108,3 +108,13 @@ def test_wrong_settings_are_named() -> None:
         Classify(Width(), labels=LABELS, class_weights=[1.0, 2.0, 3.0])
     with pytest.raises(ConfigError, match=r"'bce'"):
         Classify(Width(), labels=LABELS, loss="bce")
+
+
+def test_batch_auroc_comes_first_and_follows_the_file_order() -> None:
+    task = Classify(Width(), labels=LABELS, batch_auroc=2)
+    logits = torch.tensor([[0.0, 0.1], [0.0, 0.2], [0.0, 0.3], [0.0, 0.4]])
+    predictions = task.decode(logits, batch(None, examples=4)).select([3, 0, 2, 1])
+    metrics = task.measure(predictions, {"m0": "benign", "m1": "hateful", "m2": "hateful", "m3": "benign"})
+    assert next(iter(metrics)) == "auroc_batch_mean"
+    assert metrics["auroc_batch_mean"] == 0.5  # a right pair, then a wrong one
+    assert metrics["auroc"] == 0.5

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.metrics import measure_classes
+from diptych.metrics import batch_mean_auroc, measure_classes
 from diptych.nn import ClassifierHead
 from diptych.predictions import Predictions
 from diptych.tasks.base import Task
@@ -49,6 +50,8 @@ class Classify(Task):
         threshold: with two labels, the probability from which the answer is the positive one.
         loss: `ce` is cross entropy on logits. `softmax_ce` reproduces DrivenData's and nav13n's double
             softmax: cross entropy on probabilities, which for two classes stays within [0.3133, 1.3133].
+        batch_auroc: a number of examples reproduces nav13n's metric, the mean of the AUROCs of batches of that
+            size in file order, and lets it decide which weights are best; the exact one is reported beside it.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Classify(Task):
         label_smoothing: float = 0.0,
         threshold: float = 0.5,
         loss: str = "ce",
+        batch_auroc: int | None = None,
     ) -> None:
         super().__init__()
         self.labels = tuple(labels)
@@ -80,6 +84,7 @@ class Classify(Task):
         self.label_smoothing = label_smoothing
         self.threshold = threshold
         self.double_softmax = loss == "softmax_ce"
+        self.batch_auroc = batch_auroc
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
         logits: Tensor = self.head(batch.group(encoding.pooled).flatten(1))
@@ -103,4 +108,11 @@ class Classify(Task):
         return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=self.labels)
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        return measure_classes(predictions, targets, self.labels)
+        metrics = measure_classes(predictions, targets, self.labels)
+        if self.batch_auroc is None or not metrics:
+            return metrics
+        known = [key for key, target in targets.items() if target is not None]  # in file order
+        truth = np.array([targets[key] == self.labels[1] for key in known])
+        position = {key: row for row, key in enumerate(predictions.ids)}
+        scores = predictions.column(self.labels[1])[[position[key] for key in known]]
+        return {"auroc_batch_mean": batch_mean_auroc(truth, scores, self.batch_auroc), **metrics}
