@@ -26,6 +26,14 @@ def test_best_is_the_first_highest():
     assert (record.best, record.best_step, record.stale) == (0.8, 4, 0)
 
 
+def test_of_equals_the_one_with_the_lower_loss_is_kept_without_being_progress():
+    record = Record(monitor="auroc")
+    losses = (0.6, 0.4, 0.5, 0.1)
+    rows = [{**row(step, 1.0), "loss": loss} for step, loss in enumerate(losses)]
+    assert [record.add(one) for one in rows] == [True, True, False, True]
+    assert (record.best_step, record.stale) == (3, 3)
+
+
 def test_loss_is_best_when_lowest():
     record = Record(monitor="loss")
     assert [record.add(row(step, value, "loss")) for step, value in enumerate((0.5, 0.7, 0.4))] == [

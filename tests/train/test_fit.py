@@ -189,7 +189,7 @@ def test_patience_ends_a_run_and_it_stays_ended(tmp_path):
         result, _ = run(tmp_path, lr=1e-7, max_epochs=50, patience=2, monitor="accuracy")
         assert result.stopped_early
         assert not result.interrupted
-        assert result.steps == result.best_step + 2 * 12 < 600
+        assert result.steps == 3 * 12  # the first validation, and two that were no better
 
 
 def test_loss_can_be_monitored(tmp_path):

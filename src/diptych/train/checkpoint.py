@@ -6,6 +6,7 @@ and plain values, so that they load without trust.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class Record:
     def add(self, row: Row, *, min_delta: float = 0.0) -> bool:
         """Note a validation; True when it is the best so far. NaN is worse than any number.
 
+        Of equals the one with the lower loss is better, but does not count as progress: small validation sets
+        soon reach their best AUROC, long before the probabilities mean anything.
+
         Args:
             min_delta: an improvement smaller than this does not count.
         """
@@ -50,10 +54,11 @@ class Record:
         value = row[self.monitor]
         nothing_yet = self.best is None or self.best != self.best
         improved = nothing_yet or sign * (value - (self.best or 0.0)) > min_delta
-        if improved:
+        surer = value == self.best and row.get("loss", inf) < self.row(self.best_step or 0).get("loss", inf)
+        if improved or surer:
             self.best, self.best_step = value, int(row["step"])
         self.stale = 0 if improved and value == value else self.stale + 1
-        return improved
+        return improved or surer
 
     def row(self, step: int) -> Row:
         """The metrics of the validation after `step`."""
