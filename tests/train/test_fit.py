@@ -210,7 +210,9 @@ def test_mixed_precision_is_near_full_precision(tmp_path):
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("settings", [{"precision": "16-mixed"}, {"accelerator": "gpus"}])
+@pytest.mark.parametrize(
+    "settings", [{"precision": "16-mixed"}, {"accelerator": "gpus"}, {"devices": 10_000}]
+)
 def test_what_the_machine_cannot_do_is_an_error(tmp_path, settings):
     with pytest.raises(ConfigError, match=r"cannot work on this machine"):
         run(tmp_path, **settings)

@@ -1,6 +1,7 @@
 """How a run goes: its settings, and the engine that they make."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import lightning.pytorch as lightning
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from diptych.errors import ConfigError, nearest
@@ -102,6 +104,14 @@ class Trainer:
             raise ConfigError(f"the trainer's settings cannot work on this machine: {error}") from error
 
     def _engine(self) -> lightning.Trainer:
+        cores = os.cpu_count() or 1
+        on_cpu = self.accelerator == "cpu" or (self.accelerator == "auto" and not torch.cuda.is_available())
+        if (
+            on_cpu and isinstance(self.devices, int) and self.devices > cores
+        ):  # Lightning would start them all
+            raise ConfigError(
+                f"trainer.devices is {self.devices}, but this machine has {cores} processor cores."
+            )
         several = self.devices not in (1, "1") and self.strategy in ("auto", "ddp")
         return lightning.Trainer(
             accelerator=self.accelerator,
