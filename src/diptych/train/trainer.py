@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import lightning.pytorch as lightning
 import torch
@@ -81,6 +81,10 @@ class Trainer:
                 f"trainer.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}."
                 f"{nearest(self.precision, PRECISIONS)}"
             )
+        if self.keep is not None and self.keep not in get_args(Weights):
+            raise ConfigError(
+                f"trainer.keep is {self.keep!r}; expected one of {', '.join(get_args(Weights))}."
+            )
         for name in COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -109,9 +113,7 @@ class Trainer:
         if (
             on_cpu and isinstance(self.devices, int) and self.devices > cores
         ):  # Lightning would start them all
-            raise ConfigError(
-                f"trainer.devices is {self.devices}, but this machine has {cores} processor cores."
-            )
+            raise ValueError(f"devices is {self.devices}, and there are {cores} processor cores")
         several = self.devices not in (1, "1") and self.strategy in ("auto", "ddp")
         return lightning.Trainer(
             accelerator=self.accelerator,
