@@ -14,10 +14,12 @@ from diptych.models.concat import (
     text_fasttext_tiny,
 )
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
+from diptych.models.visualbert import VisualBert, visualbert_base, visualbert_tiny
 
 __all__ = [
     "Concat",
     "Uniter",
+    "VisualBert",
     "concat_bert",
     "concat_bert_tiny",
     "concat_fasttext",
@@ -31,4 +33,6 @@ __all__ = [
     "uniter_base",
     "uniter_large",
     "uniter_tiny",
+    "visualbert_base",
+    "visualbert_tiny",
 ]
