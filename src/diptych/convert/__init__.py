@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diptych.convert.bert import load_bert
 from diptych.convert.load import read_weights
+from diptych.convert.oscar import load_oscar
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import load_into, restore
 from diptych.convert.uniter import load_uniter
@@ -14,6 +15,7 @@ from diptych.models.concat import BertTower, Concat, ImageTower
 __all__ = [
     "load_bert",
     "load_into",
+    "load_oscar",
     "load_resnet",
     "load_towers",
     "load_uniter",
