@@ -124,8 +124,8 @@ def oscar_large(**overrides: Any) -> Oscar:
 def oscar_tiny(**overrides: Any) -> Oscar:
     """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
 
-    Measured on 2,000 miniature memes at a learning rate of 1e-3: initial weights of 0.1 leave the saddle within
-    4 epochs; 0.2, which suits models that normalize regions, does not in 12.
+    Measured on 2,000 miniature memes at a learning rate of 1e-3: initial weights of 0.1 leave the saddle in 2
+    to 4 epochs; 0.2, which suits models that normalize regions, does not in 12.
     """
     sizes = {"vocab_size": 1000, "feature_dim": 64, "dim": 48, "heads": 4, "hidden": 192, "layers": 2}
     return Oscar(**{**sizes, "dropout": 0.0, "attention_dropout": 0.0, "std": 0.1, **overrides})
