@@ -14,6 +14,11 @@ SIZES = {
     # The originals without heads, less the row of their mask table that is always zero.
     "uniter_base": 109_898_752 - 2048,
     "uniter_large": 335_695_872 - 2048,
+    # bert-base- and bert-large-uncased, and the projection of regions.
+    "oscar_base": 109_482_240 + 2054 * 768 + 768,
+    "oscar_large": 335_141_888 + 2054 * 1024 + 1024,
+    # bert-base-uncased, two tables and the projection of the regions.
+    "visualbert_base": 109_482_240 + 512 * 768 + 2 * 768 + 2048 * 768 + 768,
     # ResNet-152 without fc, and three Linears.
     "concat_fasttext": 58_143_808 + 150 * 300 + 300 + 2048 * 300 + 300 + 600 * 256 + 256,
     # bert-base-uncased, ResNet-101 with fc, and three Linears.

@@ -20,6 +20,12 @@ def test_two_layers_widen_and_normalize(activation, kind):
     assert head(torch.randn(2, 5, 6)).shape == (2, 5, 3)
 
 
+def test_the_hidden_layer_of_oscar():
+    head = ClassifierHead(6, 3, layers=2, width=1.5, activation="relu", norm=False)
+    assert [type(layer) for layer in head.layers] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert head.layers[0].weight.shape == (9, 6)
+
+
 def test_dropout_comes_first():
     head, x = ClassifierHead(6, 3, dropout=1.0), torch.randn(4, 6)
     torch.testing.assert_close(head.train()(x), head.layers[0].bias.expand(4, 3))

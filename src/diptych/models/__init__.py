@@ -13,17 +13,24 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
+from diptych.models.oscar import Oscar, oscar_base, oscar_large, oscar_tiny
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
+from diptych.models.visualbert import VisualBert, visualbert_base, visualbert_tiny
 
 __all__ = [
     "Concat",
+    "Oscar",
     "Uniter",
+    "VisualBert",
     "concat_bert",
     "concat_bert_tiny",
     "concat_fasttext",
     "concat_fasttext_tiny",
     "image_resnet",
     "image_resnet_tiny",
+    "oscar_base",
+    "oscar_large",
+    "oscar_tiny",
     "text_bert",
     "text_bert_tiny",
     "text_fasttext",
@@ -31,4 +38,6 @@ __all__ = [
     "uniter_base",
     "uniter_large",
     "uniter_tiny",
+    "visualbert_base",
+    "visualbert_tiny",
 ]

@@ -4,7 +4,7 @@ from diptych.nn.attention import Attention, capture_attention
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert
-from diptych.nn.readout import FirstToken
+from diptych.nn.readout import FirstToken, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
 from diptych.nn.transformer import Encoder, FeedForward, Layer
 
@@ -17,6 +17,7 @@ __all__ = [
     "Layer",
     "ResNet",
     "TextEmbedding",
+    "before_end",
     "capture_attention",
     "init_bert",
     "resnet50",

@@ -17,6 +17,7 @@ class ClassifierHead(nn.Module):
     Args:
         layers: 1 or 2 Linears.
         width: of the hidden layer, as a multiple of `dim`; the originals take 2, and 1 for regions.
+        norm: whether the hidden layer is normalized; Oscar's NLVR2 head is not.
         activation: `gelu` is exact (erf); UNITER's VCR head takes `relu`.
         std: standard deviation of the initial weights.
     """
@@ -27,7 +28,8 @@ class ClassifierHead(nn.Module):
         classes: int,
         *,
         layers: int = 1,
-        width: int = 2,
+        width: int | float = 2,
+        norm: bool = True,
         activation: Literal["gelu", "relu"] = "gelu",
         dropout: float = 0.0,
         eps: float = 1e-12,
@@ -37,12 +39,10 @@ class ClassifierHead(nn.Module):
         if layers not in (1, 2):
             raise ConfigError(f"a classifier head has 1 or 2 layers; got layers={layers}.")
         self.dropout = nn.Dropout(dropout)
-        hidden = width * dim
-        before = (
-            [nn.Linear(dim, hidden), ACTIVATIONS[activation](), nn.LayerNorm(hidden, eps=eps)]
-            if layers == 2
-            else []
-        )
+        hidden = round(width * dim)
+        before = [nn.Linear(dim, hidden), ACTIVATIONS[activation]()] if layers == 2 else []
+        if before and norm:
+            before.append(nn.LayerNorm(hidden, eps=eps))
         self.layers = nn.Sequential(*before, nn.Linear(hidden if before else dim, classes))
         init_bert(self, std=std)
 

@@ -1,6 +1,7 @@
 """From the states of a sequence to one vector."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -14,3 +15,9 @@ class FirstToken(nn.Module):
     def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
         dense: Tensor = self.dense(states[:, 0])
         return dense.tanh()
+
+
+def before_end(states: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+    """State of the token before the last real one; of a row with a single token, that token's."""
+    index = (mask.sum(1) - 2).clamp(min=0)
+    return states[torch.arange(len(states), device=states.device), index]

@@ -1,0 +1,43 @@
+"""VisualBERT's weights: uclanlp/visualbert, mmf's, Vilio's and Hugging Face's."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from diptych.convert.load import read_weights, split_prefix
+from diptych.convert.rules import Drop, Table, bert_layer, bert_text, load_into, rename
+from diptych.models.visualbert import VisualBert
+
+VISUALBERT: Table = (
+    *bert_text("embeddings", "text"),
+    rename("embeddings.projection", "regions.feature"),
+    rename("embeddings.token_type_embeddings_visual", "regions.segments"),
+    rename("embeddings.position_embeddings_visual", "regions.positions"),
+    rename("embeddings.visual_projection", "regions.feature"),  # these three are Hugging Face's names
+    rename("embeddings.visual_token_type_embeddings", "regions.segments"),
+    rename("embeddings.visual_position_embeddings", "regions.positions"),
+    *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
+    rename("pooler.dense", "pool.dense"),
+    Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
+)
+
+
+def load_visualbert(model: VisualBert, path: Path | str) -> dict[str, Tensor]:
+    """Fill a VisualBERT and return, under their own names, the weights of heads, which belong to tasks.
+
+    The pooler counts as a head where the model reads another state than the first token's.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is not VisualBERT's, or of other sizes.
+    """
+    return fill_visualbert(model, read_weights(path), where=path)
+
+
+def fill_visualbert(model: VisualBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
+    """As `load_visualbert`, from weights that have been read."""
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    if model.pool is None:
+        heads |= {name: backbone.pop(name) for name in list(backbone) if name.startswith("pooler.")}
+    load_into(model, backbone, VISUALBERT, where=where)
+    return heads

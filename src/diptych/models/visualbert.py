@@ -1,0 +1,136 @@
+"""VisualBERT: one transformer over text tokens and image regions, which share one LayerNorm.
+
+Li et al., 2019, https://arxiv.org/abs/1908.03557. Originals: uclanlp/visualbert and facebookresearch/mmf;
+those of Hugging Face and Vilio (V) differ in the segment of regions only. Boxes are never read.
+Differs: the bypass layer, which no published weights have, is left out.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.nn.embeddings import TextEmbedding
+from diptych.nn.init import init_bert
+from diptych.nn.readout import FirstToken, before_end
+from diptych.nn.transformer import Encoder
+from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
+
+
+class RegionEmbedding(nn.Module):
+    """`feature + segment + position`, from tables of its own; the LayerNorm is the text's."""
+
+    def __init__(self, feature_dim: int, dim: int, *, max_positions: int, segments: int) -> None:
+        super().__init__()
+        self.feature = nn.Linear(feature_dim, dim)
+        self.segments = nn.Embedding(segments, dim)
+        self.positions = nn.Embedding(max_positions, dim)  # published whole, but only row 0 is ever read
+
+    def forward(
+        self, regions: PaddedRegions, segment: Int[Tensor, "B R"], named: Float[Tensor, "B R D"] | None
+    ) -> Float[Tensor, "B R D"]:
+        x: Tensor = self.feature(regions.features) + self.segments(segment) + self.positions.weight[0]
+        return x if named is None else x + named
+
+
+class VisualBert(nn.Module):
+    """Single-stream encoder over text and regions.
+
+    A region that words of the text name (`PaddedText.mentions`) also gets the mean of their positions.
+
+    Args:
+        segments: rows of the segment tables, of which text and regions have one each.
+        region_segment: segment of the regions of a row's first image; those of image n have n more. 0 in the
+            originals, 1 in Vilio and by default in Hugging Face's version.
+        readout: `first` pools the first token; `before_end` reads the state of the token before the last, as
+            the originals do for VQA, where uclanlp's questions end in `[MASK] [SEP]`.
+        std: standard deviation of the initial weights.
+
+    Raises:
+        ConfigError: `region_segment` is not a row of the table, or there is no such readout.
+    """
+
+    needs = frozenset({"text", "regions"})
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 30522,
+        feature_dim: int = 2048,
+        dim: int = 768,
+        heads: int = 12,
+        hidden: int = 3072,
+        layers: int = 12,
+        max_positions: int = 512,
+        segments: int = 2,
+        region_segment: int = 0,
+        readout: str = "first",
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-12,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if not 0 <= region_segment < segments:
+            raise ConfigError(
+                f"model.region_segment is {region_segment}; expected a row of {segments} segments, from 0."
+            )
+        if readout not in ("first", "before_end"):
+            raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
+        self.dim = self.text_dim = self.region_dim = dim
+        self.region_segment = region_segment
+        self.text = TextEmbedding(
+            vocab_size, dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps
+        )
+        self.regions = RegionEmbedding(feature_dim, dim, max_positions=max_positions, segments=segments)
+        self.encoder = Encoder(
+            layers,
+            dim,
+            heads=heads,
+            hidden=hidden,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            eps=eps,
+        )
+        self.pool = FirstToken(dim) if readout == "first" else None
+        init_bert(self, std=std)
+
+    def forward(self, inputs: Inputs) -> Encoding:
+        text, regions = inputs.text, inputs.regions
+        assert text is not None and regions is not None, "VisualBERT needs text and regions"
+        segment = self.region_segment + regions.image_index
+        named = None if text.mentions is None else self.named(text, regions)
+        embedded = self.text.dropout(self.text.norm(self.regions(regions, segment, named)))
+        x = torch.cat([self.text(text), embedded], 1)
+        x = self.encoder(x, torch.cat([text.mask, regions.mask], 1))
+        states, region_states = x.split([text.ids.shape[1], regions.mask.shape[1]], 1)
+        pooled = before_end(states, text.mask) if self.pool is None else self.pool(states)
+        return Encoding(pooled=pooled, text=states, regions=region_states)
+
+    def named(self, text: PaddedText, regions: PaddedRegions) -> Float[Tensor, "B R D"]:
+        """Mean position vector of the words that name each region; zeros where none does."""
+        assert text.mentions is not None
+        numbers = torch.arange(regions.mask.shape[1], device=text.ids.device)
+        naming = (text.mentions[:, None] == numbers[:, None]) & text.mask[:, None]
+        share = naming / naming.sum(-1, keepdim=True).clamp(min=1)
+        positions: Tensor = share @ self.text.positions.weight[: text.ids.shape[1]]
+        return positions
+
+    def word_embedding(self) -> nn.Embedding:
+        return self.text.words
+
+
+def visualbert_base(**overrides: Any) -> VisualBert:
+    """12 layers, width 768: 111 M parameters."""
+    return VisualBert(**overrides)
+
+
+def visualbert_tiny(**overrides: Any) -> VisualBert:
+    """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
+
+    The wide initial weights are UNITER-tiny's, for the same reason: small ones leave it on a saddle.
+    """
+    sizes = {"vocab_size": 1000, "feature_dim": 64, "dim": 48, "heads": 4, "hidden": 192, "layers": 2}
+    return VisualBert(**{**sizes, "dropout": 0.0, "attention_dropout": 0.0, "std": 0.2, **overrides})

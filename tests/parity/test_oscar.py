@@ -1,0 +1,140 @@
+"""Oscar and Oscar+ equal microsoft/Oscar and Vilio: states, scores, losses, gradients."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diptych.convert.oscar import OSCAR, fill_oscar
+from diptych.convert.rules import load_into, rename, restore
+from diptych.models import Oscar
+from diptych.nn import ClassifierHead
+from diptych.tasks.classify import Classify
+from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+
+
+def build(golden):
+    """The model with the weights of the golden, those of its heads, and the prefix of its names."""
+    config = golden.config
+    numbers = 4 if "img_pos_feat" in golden.inputs else 6
+    model = Oscar(
+        vocab_size=config["vocab_size"],
+        feature_dim=config["img_feature_dim"] - numbers,
+        dim=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        hidden=config["intermediate_size"],
+        layers=config["num_hidden_layers"],
+        max_positions=config["max_position_embeddings"],
+        segments=config["type_vocab_size"],
+        box_numbers=numbers,
+        region_norm=bool(config["use_img_layernorm"]),
+        eps=config["layer_norm_eps"],
+    )
+    heads = fill_oscar(model, golden.weights, where=golden.name)
+    anchor = "embeddings.word_embeddings.weight"
+    prefix = next(name for name in golden.weights if name.endswith(anchor)).removesuffix(anchor)
+    return model.eval(), heads, prefix
+
+
+def unpack(inputs):
+    """The inputs of either original; the rows of a pair come one after the other."""
+    ids, mask = inputs["input_ids"].flatten(0, -2), inputs["attention_mask"].flatten(0, -2).bool()
+    segments = inputs.get("token_type_ids", inputs.get("segment_ids")).flatten(0, -2)
+    if "img_pos_feat" in inputs:  # Vilio
+        features, boxes = inputs["img_feat"], inputs["img_pos_feat"]
+    else:  # the last two of six numbers are made of the first four
+        features, boxes, _ = (
+            inputs["img_feats"].flatten(0, -3).split([inputs["img_feats"].shape[-1] - 6, 4, 2], -1)
+        )
+    text_mask, region_mask = mask.split([ids.shape[1], boxes.shape[1]], 1)
+    regions = PaddedRegions(
+        features=features,
+        boxes=boxes,
+        mask=region_mask,
+        image_index=torch.zeros_like(region_mask, dtype=torch.int64),
+        sizes=torch.ones(len(ids), 2),
+    )
+    return Inputs(text=PaddedText(ids=ids, mask=text_mask, segments=segments), regions=regions)
+
+
+def head_of(golden):
+    """The head that the configuration of an Oscar golden describes, as (width, classes) to a module."""
+    config = golden.config
+    if config.get("classifier") != "mlp":
+        return ClassifierHead
+    # Oscar's scale is a multiple of one row's width, ours of the pair's.
+    return partial(
+        ClassifierHead,
+        layers=2,
+        width=config["cls_hidden_scale"] / config["num_choice"],
+        activation="relu",
+        norm=bool(config["use_img_layernorm"]),
+        eps=config["img_layer_norm_eps"],
+    )
+
+
+def load_head(head, weights):
+    """Fill a head; returns the table that says where its parts sit."""
+    own = {key: one for key, one in weights.items() if key.startswith("classifier.")}
+    table = [rename("classifier", "layers" if len(head.layers) > 1 else "layers.0")]
+    load_into(head, own, table, where="classifier")
+    return table
+
+
+def gradients(model, prefix, head, table):
+    """Gradients under the names of the original."""
+    found = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+    ours = {prefix + name: one for name, one in restore(found, OSCAR).items()}
+    return ours | restore({key: one.grad for key, one in head.named_parameters()}, table)
+
+
+def check_states(golden, inputs, encoding):
+    valid = torch.cat([inputs.text.mask, inputs.regions.mask], 1)
+    if "sequence_output" in golden.outputs:
+        states = torch.cat([encoding.text, encoding.regions], 1)
+        golden.check("sequence_output", states[valid], valid)
+        golden.check("pooled", encoding.pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [("oscar-retrieval", 1), ("oscar-nlvr2-pair", 2), ("oscarplus-nlvr2-pair", 2), ("vilio-oscar-hm", 1)],
+)
+def test_classification_equals_the_original(golden, name, pairs):
+    golden = golden(name)
+    vilio = name.startswith("vilio")
+    model, heads, prefix = build(golden)
+    inputs, targets = unpack(golden.inputs), golden.inputs["labels"]
+    head = partial(ClassifierHead, layers=2) if vilio else head_of(golden)
+    task = Classify(model, labels=("no", "yes"), pairs=pairs, head=head)
+    table = load_head(task.head, heads)
+    batch = Batch(ids=tuple(map(str, range(len(targets)))), inputs=inputs, targets=targets, pairs=pairs)
+    encoding = model(inputs)
+    logits = task.score(encoding, batch)
+    # Vilio multiplies the mean by the size of the batch.
+    loss = task.loss(logits, batch) * (len(targets) if vilio else 1)
+    loss.backward()
+    golden.check("logits", logits)
+    golden.check("loss", loss)
+    golden.check_gradients(gradients(model, prefix, task.head, table))
+    check_states(golden, inputs, encoding)
+    if "score" in golden.outputs:
+        golden.check("score", logits.log_softmax(-1)[:, 1])
+
+
+def test_answers_equal_the_original(golden):
+    golden = golden("oscar-vqa")
+    assert golden.config["loss_type"] == "bce"
+    model, heads, prefix = build(golden)
+    inputs, targets = unpack(golden.inputs), golden.inputs["labels"]
+    head = head_of(golden)(model.dim, targets.shape[1])
+    table = load_head(head, heads)
+    encoding = model(inputs)
+    logits = head(encoding.pooled)
+    loss = F.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
+    loss.backward()
+    golden.check("logits", logits)
+    golden.check("loss", loss)
+    golden.check_gradients(gradients(model, prefix, head, table))
+    check_states(golden, inputs, encoding)

@@ -1,0 +1,227 @@
+"""VisualBERT equals uclanlp/visualbert, mmf, Vilio and Hugging Face: states, scores, losses, gradients."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diptych.convert.rules import load_into, rename, restore
+from diptych.convert.visualbert import VISUALBERT, fill_visualbert
+from diptych.models import VisualBert
+from diptych.nn import ClassifierHead
+from diptych.tasks.classify import Classify
+from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+
+MMF_HEAD = {"0.dense": "layers.0", "0.LayerNorm": "layers.2", "1": "layers.3"}
+VILIO_HEAD = {"": "layers"}
+LINEAR = {"": "layers.0"}
+
+
+def build(golden, **options):
+    """The model with the weights of the golden, those of its heads, and the prefix of its names."""
+    config = golden.config
+    model = VisualBert(
+        vocab_size=config["vocab_size"],
+        feature_dim=config["visual_embedding_dim"],
+        dim=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        hidden=config["intermediate_size"],
+        layers=config["num_hidden_layers"],
+        max_positions=config["max_position_embeddings"],
+        segments=config["type_vocab_size"],
+        region_segment=config.get("visual_token_type", 0),
+        eps=config["layer_norm_eps"],
+        **options,
+    )
+    heads = fill_visualbert(model, golden.weights, where=golden.name)
+    anchor = "embeddings.word_embeddings.weight"
+    prefix = next(name for name in golden.weights if name.endswith(anchor)).removesuffix(anchor)
+    return model.eval(), heads, prefix
+
+
+def unpack(inputs):
+    """The inputs of any of the originals; rows of choices come one after the other."""
+    ids = inputs["input_ids"].flatten(0, -2)
+    segments = inputs.get("token_type_ids", inputs.get("segment_ids")).flatten(0, -2)
+    text = PaddedText(ids=ids, mask=inputs["input_mask"].flatten(0, -2).bool(), segments=segments)
+    if "image_feature_left" in inputs:  # mmf stacks all lefts and all rights; here the pairs are neighbors
+        left, right = (look(inputs, f"image_feature_{side}", f"max_features_{side}") for side in SIDES)
+        text = text.map(lambda one: one.repeat_interleave(2, 0))
+        features, mask = (torch.stack(both, 1).flatten(0, 1) for both in zip(left, right, strict=True))
+    else:
+        features, mask = look(inputs, "image_feature_0", "max_features")
+    types = inputs.get("visual_embeddings_type", torch.zeros_like(mask, dtype=torch.int64))
+    boxes, sizes = torch.zeros(*mask.shape, 4), torch.ones(len(mask), 2)
+    regions = PaddedRegions(features=features, boxes=boxes, mask=mask, image_index=types, sizes=sizes)
+    return Inputs(text=text, regions=regions)
+
+
+SIDES = ("left", "right")
+
+
+def look(inputs, features, counts):
+    """Features and mask, under the names of mmf, uclanlp or Vilio."""
+    if features in inputs:
+        found = inputs[features]
+        return found, torch.arange(found.shape[1]) < inputs[counts][:, None]
+    found = inputs.get("visual_embeddings", inputs.get("img_feat")).flatten(0, -3)
+    mask = inputs.get("image_mask", torch.ones(found.shape[:2]))
+    return found, mask.flatten(0, -2).bool()
+
+
+def load_head(head, weights, name, places):
+    """Fill a head; returns the table that says where its parts sit."""
+    own = {key: one for key, one in weights.items() if key.startswith(f"{name}.")}
+    table = [rename(f"{name}.{part}".rstrip("."), place) for part, place in places.items()]
+    load_into(head, own, table, where=name)
+    return table
+
+
+def gradients(model, prefix, head=None, table=()):
+    """Gradients under the names of the original."""
+    found = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+    result = {prefix + name: one for name, one in restore(found, VISUALBERT).items()}
+    if head is not None:
+        result |= restore({key: one.grad for key, one in head.named_parameters()}, table)
+    return result
+
+
+def check_states(golden, model, inputs, encoding):
+    """Compare what the golden holds of embeddings, last states and pooled vector, where rows are real."""
+    valid = torch.cat([inputs.text.mask, inputs.regions.mask], 1)
+    states = {"last": torch.cat([encoding.text, encoding.regions], 1)}
+    model.encoder.register_forward_hook(lambda module, given, result: states.__setitem__("first", given[0]))
+    model(inputs)
+    names = {"embedding_output": "first", "sequence_output": "last", "last_hidden": "last"}
+    for name in names.keys() & golden.outputs.keys():
+        golden.check(name, states[names[name]][valid], valid)
+    if "pooled" in golden.outputs:
+        golden.check("pooled", encoding.pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "original", "places", "options"),
+    [
+        ("visualbert-nlvr2", "classifier", LINEAR, {}),
+        (
+            "mmf-visualbert-hm",
+            "model.classifier",
+            MMF_HEAD,
+            {"head": partial(ClassifierHead, layers=2, width=1)},
+        ),
+        (
+            "mmf-visualbert-nlvr2",
+            "model.classifier",
+            MMF_HEAD,
+            {"head": partial(ClassifierHead, layers=2, width=1), "pairs": 2},
+        ),
+        ("vilio-visualbert-hm", "classifier", VILIO_HEAD, {"head": partial(ClassifierHead, layers=2)}),
+    ],
+)
+def test_classification_equals_the_original(golden, name, original, places, options):
+    golden = golden(name)
+    model, heads, prefix = build(golden)
+    inputs = unpack(golden.inputs)
+    task = Classify(model, labels=("no", "yes"), **options)
+    table = load_head(task.head, heads, original, places)
+    targets = golden.inputs["labels" if "labels" in golden.inputs else "label"]
+    batch = Batch(
+        ids=tuple(map(str, range(len(targets)))),
+        inputs=inputs,
+        targets=targets,
+        pairs=options.get("pairs", 1),
+    )
+    encoding = model(inputs)
+    logits = task.score(encoding, batch)
+    # Vilio multiplies the mean by the size of the batch.
+    loss = task.loss(logits, batch) * (len(targets) if name.startswith("vilio") else 1)
+    loss.backward()
+    golden.check("logits", logits)
+    golden.check("loss", loss)
+    golden.check_gradients(gradients(model, prefix, task.head, table))
+    check_states(golden, model, inputs, encoding)
+    if "score" in golden.outputs:
+        golden.check("score", logits.log_softmax(-1)[:, 1])
+
+
+def test_answers_equal_the_original(golden):
+    golden = golden("mmf-visualbert-vqa")
+    assert golden.config["pooler_strategy"] == "vqa"
+    model, heads, prefix = build(golden, readout="before_end")
+    inputs, classes = unpack(golden.inputs), golden.config["num_labels"]
+    head = ClassifierHead(model.dim, classes, layers=2, width=1)
+    table = load_head(head, heads, "model.classifier", MMF_HEAD)
+    encoding = model(inputs)
+    logits = head(encoding.pooled)
+    targets = F.one_hot(golden.inputs["labels"], classes).float()
+    loss = F.binary_cross_entropy_with_logits(logits, targets) * classes
+    loss.backward()
+    golden.check("logits", logits)
+    golden.check("loss", loss)
+    golden.check_gradients(gradients(model, prefix, head, table))
+    check_states(golden, model, inputs, encoding)
+
+
+def test_choices_between_texts_that_name_regions_equal_the_original(golden, monkeypatch):
+    """Words of the golden name several regions each, which mentions cannot say: they come in as they are."""
+    golden = golden("visualbert-vcr-alignment")
+    model, heads, prefix = build(golden)
+    words = golden.inputs["image_text_alignment"].flatten(0, 1)
+
+    def named(text, regions):
+        real = (words >= 0)[..., None]
+        vectors = model.text.positions(words.clamp(min=0)) * real
+        return vectors.sum(2) / real.sum(2).clamp(min=1)
+
+    monkeypatch.setattr(model, "named", named)
+    inputs = unpack(golden.inputs)
+    object.__setattr__(inputs.text, "mentions", torch.zeros_like(inputs.text.ids))
+    head = ClassifierHead(model.dim, 1)
+    table = load_head(head, heads, "classifier", LINEAR)
+    encoding = model(inputs)
+    logits = head(encoding.pooled).reshape(-1, golden.config["num_choices"])
+    loss = F.cross_entropy(logits, golden.inputs["label"])
+    loss.backward()
+    golden.check("logits", logits)
+    golden.check("loss", loss)
+    golden.check_gradients(gradients(model, prefix, head, table))
+    check_states(golden, model, inputs, encoding)
+
+
+@pytest.mark.parametrize("name", ["visualbert-pretrain", "mmf-visualbert-pretrain"])
+def test_masked_words_and_matching_equal_the_original(golden, name):
+    golden = golden(name)
+    model, heads, prefix = build(golden)
+    inputs = unpack(golden.inputs)
+    cls = next(key for key in heads if key.endswith("cls.predictions.bias")).removesuffix("predictions.bias")
+    transform = ClassifierHead(model.dim, 1, layers=2, width=1).layers[:3]
+    own = {key: one for key, one in heads.items() if f"{cls}predictions.transform." in key}
+    table = [
+        rename(f"{cls}predictions.transform.{part}", to) for part, to in (("dense", "0"), ("LayerNorm", "2"))
+    ]
+    load_into(transform, own, table, where=name)
+    encoding = model(inputs)
+    states = torch.cat([encoding.text, encoding.regions], 1)
+    scores = F.linear(transform(states), model.word_embedding().weight, heads[f"{cls}predictions.bias"])
+    valid = torch.cat([inputs.text.mask, inputs.regions.mask], 1)
+    golden.check("prediction_scores", scores[valid], valid)
+    labels = golden.inputs["masked_lm_labels" if "masked_lm_labels" in golden.inputs else "lm_label_ids"]
+    loss = F.cross_entropy(scores[:, : labels.shape[1]][labels >= 0], labels[labels >= 0])
+    match = None
+    if "is_random_next" in golden.inputs:  # in spite of its name, 1 is a caption of the image
+        match = ClassifierHead(model.dim, 2)
+        table += load_head(match, heads, f"{cls}seq_relationship", LINEAR)
+        matching = match(encoding.pooled)
+        golden.check("seq_relationship_score", matching)
+        golden.check("loss_mlm", loss)
+        both = F.cross_entropy(matching, golden.inputs["is_random_next"].squeeze(-1))
+        golden.check("loss_sentence_image", both)
+        loss = loss + both
+    loss.backward()
+    golden.check("loss", loss)
+    ours = gradients(model, prefix, match, table) | restore(
+        {key: one.grad for key, one in transform.named_parameters()}, table
+    )
+    golden.check_gradients(ours)
+    check_states(golden, model, inputs, encoding)
