@@ -4,13 +4,24 @@ from pathlib import Path
 
 from diptych.convert.bert import load_bert
 from diptych.convert.load import read_weights
+from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import load_into, restore
 from diptych.convert.uniter import load_uniter
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
-__all__ = ["load_bert", "load_into", "load_resnet", "load_towers", "load_uniter", "read_weights", "restore"]
+__all__ = [
+    "load_bert",
+    "load_into",
+    "load_lxmert",
+    "load_resnet",
+    "load_towers",
+    "load_uniter",
+    "read_weights",
+    "restore",
+    "transfer_answers",
+]
 
 
 def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:

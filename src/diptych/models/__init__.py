@@ -13,10 +13,12 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
+from diptych.models.lxmert import Lxmert, lxmert_base, lxmert_tiny
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
 
 __all__ = [
     "Concat",
+    "Lxmert",
     "Uniter",
     "concat_bert",
     "concat_bert_tiny",
@@ -24,6 +26,8 @@ __all__ = [
     "concat_fasttext_tiny",
     "image_resnet",
     "image_resnet_tiny",
+    "lxmert_base",
+    "lxmert_tiny",
     "text_bert",
     "text_bert_tiny",
     "text_fasttext",
