@@ -6,6 +6,7 @@ from diptych.convert.rules import restore
 from diptych.errors import CheckpointMismatch
 from diptych.models import lxmert_base, lxmert_tiny
 from diptych.nn import ClassifierHead
+from diptych.recipe.run import _load_weights as load_weights
 
 HEADS = {
     "cls.predictions.bias": torch.ones(1000),
@@ -140,3 +141,11 @@ def test_answers_without_rows_are_a_mismatch(names, learned, answers, message):
     weights = {f"{names}.{key[7:]}": one for key, one in ClassifierHead(4, 3, layers=2).state_dict().items()}
     with pytest.raises(CheckpointMismatch, match=message):
         transfer_answers(head, weights, learned=["a"] * learned, answers=["b"] * answers)
+
+
+def test_training_starts_from_a_published_file(tmp_path):
+    torch.manual_seed(0)
+    model, other = lxmert_tiny(), lxmert_tiny()
+    torch.save(restore(model.state_dict(), LXMERT), tmp_path / "lxmert.pth")
+    load_weights(other, {"model": str(tmp_path / "lxmert.pth")}, None)
+    assert torch.equal(other.pool.dense.weight, model.pool.dense.weight)

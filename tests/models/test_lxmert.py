@@ -100,7 +100,7 @@ def test_tiny_learns_what_only_both_modalities_tell():
 
     model, head = lxmert_tiny(region_states=False), ClassifierHead(48, 2)
     (train, labels), (test, answers) = memes(1024), memes(256)
-    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=2e-3)
+    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-3)
     for _ in range(8):
         for index in torch.randperm(1024).split(32):
             batch = train.map(lambda tensor, index=index: tensor[index])
