@@ -1,7 +1,7 @@
 import torch
 from torch.nn import functional as F
 
-from diptych.nn import Encoder, FeedForward
+from diptych.nn import CrossLayer, Encoder, FeedForward, capture_attention
 
 
 def test_feed_forward_is_the_formula():
@@ -25,3 +25,40 @@ def test_padding_never_changes_real_states():
     torch.testing.assert_close(encoder(noisy, mask)[mask], encoder(x, mask)[mask])
     alone = encoder(x[:1, :4], torch.ones(1, 4, dtype=torch.bool))
     torch.testing.assert_close(alone[0], encoder(x, mask)[0, :4])
+
+
+def cross(seed=0):
+    torch.manual_seed(seed)
+    layer = CrossLayer(12, 3, hidden=24).eval()
+    text, regions = torch.randn(2, 5, 12), torch.randn(2, 3, 12)
+    text_mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]).bool()
+    region_mask = torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    return layer, (text, text_mask, regions, region_mask)
+
+
+def test_both_sides_of_a_cross_layer_look_at_what_came_in():
+    layer, (text, text_mask, regions, region_mask) = cross()
+    new_text, new_regions = layer(text, text_mask, regions, region_mask)
+    seen = layer.attention(text, region_mask, regions)
+    torch.testing.assert_close(new_text, layer.text(seen, text_mask))
+    seen = layer.attention(regions, text_mask, text)
+    torch.testing.assert_close(new_regions, layer.regions(seen, region_mask))
+
+
+def test_regions_that_nobody_reads_stay_as_they_were():
+    layer, given = cross()
+    text, regions = layer(*given, update_regions=False)
+    assert torch.equal(text, layer(*given)[0])
+    assert regions is given[2]
+
+
+def test_the_captured_map_of_a_cross_layer_is_that_of_the_text():
+    layer, given = cross()
+    with capture_attention(layer) as maps:
+        layer(*given)
+    assert {name: tuple(one.shape[2:]) for name, one in maps.items()} == {
+        "attention": (5, 3),
+        "text.attention": (5, 5),
+        "regions.attention": (3, 3),
+    }
+    assert (maps["attention"][1, ..., 1:] == 0).all()

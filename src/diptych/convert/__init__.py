@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diptych.convert.bert import load_bert
 from diptych.convert.load import read_weights
+from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import load_into, restore
@@ -15,6 +16,7 @@ from diptych.models.concat import BertTower, Concat, ImageTower
 __all__ = [
     "load_bert",
     "load_into",
+    "load_lxmert",
     "load_oscar",
     "load_resnet",
     "load_towers",
@@ -22,6 +24,7 @@ __all__ = [
     "load_visualbert",
     "read_weights",
     "restore",
+    "transfer_answers",
 ]
 
 

@@ -13,12 +13,14 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
+from diptych.models.lxmert import Lxmert, lxmert_base, lxmert_tiny
 from diptych.models.oscar import Oscar, oscar_base, oscar_large, oscar_tiny
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
 from diptych.models.visualbert import VisualBert, visualbert_base, visualbert_tiny
 
 __all__ = [
     "Concat",
+    "Lxmert",
     "Oscar",
     "Uniter",
     "VisualBert",
@@ -28,6 +30,8 @@ __all__ = [
     "concat_fasttext_tiny",
     "image_resnet",
     "image_resnet_tiny",
+    "lxmert_base",
+    "lxmert_tiny",
     "oscar_base",
     "oscar_large",
     "oscar_tiny",

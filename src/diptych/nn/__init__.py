@@ -6,11 +6,12 @@ from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert
 from diptych.nn.readout import FirstToken, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
-from diptych.nn.transformer import Encoder, FeedForward, Layer
+from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer
 
 __all__ = [
     "Attention",
     "ClassifierHead",
+    "CrossLayer",
     "Encoder",
     "FeedForward",
     "FirstToken",

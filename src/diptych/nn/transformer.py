@@ -68,3 +68,43 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return x
+
+
+class CrossLayer(nn.Module):
+    """Text and regions look at each other through one shared attention, then each has a layer of its own.
+
+    Both look at what came in, so that their order means nothing (LXMERT).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        hidden: int,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(dim, heads, dropout=dropout, attention_dropout=attention_dropout, eps=eps)
+        self.text, self.regions = (
+            Layer(dim, heads, hidden=hidden, dropout=dropout, attention_dropout=attention_dropout, eps=eps)
+            for _ in range(2)
+        )
+
+    def forward(
+        self,
+        text: Float[Tensor, "B T D"],
+        text_mask: Bool[Tensor, "B T"],
+        regions: Float[Tensor, "B R D"],
+        region_mask: Bool[Tensor, "B R"],
+        *,
+        update_regions: bool = True,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B R D"]]:
+        """New states of text and regions; without `update_regions` the regions come back as they were."""
+        updated = regions
+        if update_regions:
+            updated = self.regions(self.attention(regions, text_mask, text), region_mask)
+        # The text looks last: of the two maps of the shared attention, a capture keeps the text's.
+        return self.text(self.attention(text, region_mask, regions), text_mask), updated

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from diptych.bundle import call, fill, find_bundle, load_bundle, parameters, save_bundle
-from diptych.convert import load_oscar, load_towers, load_uniter, load_visualbert
+from diptych.convert import load_lxmert, load_oscar, load_towers, load_uniter, load_visualbert
 from diptych.data import Collate, DataModule, Processor, Sources, require_sources
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
-from diptych.models import Concat, Oscar, Uniter, VisualBert
+from diptych.models import Concat, Lxmert, Oscar, Uniter, VisualBert
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -37,6 +37,7 @@ from diptych.types import Dataset, RegionSource
 
 # what reads the published checkpoints of a whole model
 LOADERS: Mapping[type, Callable[[Any, Path], object]] = {
+    Lxmert: load_lxmert,
     Oscar: load_oscar,
     Uniter: load_uniter,
     VisualBert: load_visualbert,

@@ -1,0 +1,126 @@
+"""LXMERT's weights: airsplay/lxmert, Vilio's X and Hugging Face, which all share the names of the first."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Size, Tensor
+
+from diptych.convert.load import read_weights, split_prefix
+from diptych.convert.rules import Drop, Rule, Table, bert_layer, bert_text, convert, load_into, rename
+from diptych.errors import CheckpointMismatch
+from diptych.models.lxmert import Lxmert
+from diptych.nn import ClassifierHead
+
+SPELLINGS = {
+    **{"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
+    **{"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10", "grey": "gray"},
+}
+
+
+def attention(source: str, inner: str, target: str) -> tuple[Rule, ...]:
+    """An attention of the cross layers; `inner` is what the original calls its three projections."""
+    return (
+        rename(f"{source}.{inner}.query", f"{target}.query"),
+        rename(f"{source}.{inner}.key", f"{target}.key"),
+        rename(f"{source}.{inner}.value", f"{target}.value"),
+        rename(f"{source}.output.dense", f"{target}.out"),
+        rename(f"{source}.output.LayerNorm", f"{target}.norm"),
+    )
+
+
+def side(source: str, target: str) -> tuple[Rule, ...]:
+    """What one of the two sides of a cross layer has for itself."""
+    return (
+        *attention(f"{source}_self_att", "self", f"{target}.attention"),
+        rename(f"{source}_inter.dense", f"{target}.feedforward.expand"),
+        rename(f"{source}_output.dense", f"{target}.feedforward.contract"),
+        rename(f"{source}_output.LayerNorm", f"{target}.feedforward.norm"),
+    )
+
+
+LXMERT: Table = (
+    *bert_text("embeddings", "text"),
+    rename("encoder.visn_fc.visn_fc", "regions.feature"),
+    rename("encoder.visn_fc.visn_layer_norm", "regions.feature_norm"),
+    rename("encoder.visn_fc.box_fc", "regions.box"),
+    rename("encoder.visn_fc.box_layer_norm", "regions.box_norm"),
+    *bert_layer("encoder.layer.{}", "text_encoder.layers.{}"),
+    *bert_layer("encoder.r_layers.{}", "region_encoder.layers.{}"),
+    *attention("encoder.x_layers.{}.visual_attention", "att", "cross_layers.{}.attention"),
+    *side("encoder.x_layers.{}.lang", "cross_layers.{}.text"),
+    *side("encoder.x_layers.{}.visn", "cross_layers.{}.regions"),
+    rename("pooler.dense", "pool.dense"),
+    Drop("embeddings.position_ids", "a counter that Vilio's version saved"),
+)
+
+
+def load_lxmert(model: Lxmert, path: Path | str) -> dict[str, Tensor]:
+    """Fill an LXMERT and return, under their own names, the weights of heads, which belong to tasks.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is not LXMERT's, or of other sizes.
+    """
+    return fill_lxmert(model, read_weights(path), where=path)
+
+
+def fill_lxmert(model: Lxmert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
+    """As `load_lxmert`, from weights that have been read."""
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    load_into(model, backbone, LXMERT, where=where)
+    return heads
+
+
+def normalize_answer(answer: str) -> str:
+    """As LXMERT spells its pre-training answers: no final period, no article, digits up to ten."""
+    answer = answer.lower()
+    if answer.endswith("."):
+        answer = answer[:-1].strip()
+    for article in ("a ", "an ", "the "):
+        if answer.startswith(article):
+            answer = answer.removeprefix(article).strip()
+    return SPELLINGS.get(answer, answer)
+
+
+def transfer_answers(
+    head: ClassifierHead,
+    weights: Mapping[str, Tensor],
+    *,
+    learned: Sequence[str],
+    answers: Sequence[str],
+    where: object = "the answer head",
+) -> tuple[str, ...]:
+    """Start a task's answer head from that of pre-training; return the answers that were unknown to it.
+
+    In the last layer, an answer takes the row of the same normalized answer, or zeros where there is none.
+    The layers before it are copied.
+
+    Args:
+        weights: what `load_lxmert` returned, with `answer_head` in it.
+        learned: the answers of pre-training, in the order of its rows.
+        answers: those of the task, in the order of the rows of `head`.
+        where: what the weights come from, for the error message.
+
+    Raises:
+        CheckpointMismatch: no answer head, one of other sizes, or other numbers of answers.
+    """
+    own = {name: one for name, one in weights.items() if name.startswith("answer_head.")}
+    if not own:
+        raise CheckpointMismatch(f"{where}: no names begin with answer_head; pre-train with questions.")
+    shapes = {name: one.shape for name, one in head.state_dict().items()}
+    last = [f"layers.{len(head.layers) - 1}.{part}" for part in ("weight", "bias")]
+    if len(answers) != len(head.get_parameter(last[1])):
+        raise CheckpointMismatch(
+            f"{where}: {len(answers)} answers for a head of {len(head.get_parameter(last[1]))}; "
+            "expected one per row."
+        )
+    shapes |= {name: Size((len(learned), *shapes[name][1:])) for name in last}
+    state = convert(own, [rename("answer_head.logit_fc", "layers")], shapes=shapes, where=where)
+    row = {answer: number for number, answer in enumerate(learned)}
+    rows = [row.get(normalize_answer(answer)) for answer in answers]
+    for name in last:
+        zero = torch.zeros_like(state[name][0])
+        state[name] = torch.stack([zero if found is None else state[name][found] for found in rows])
+    head.load_state_dict(state)
+    return tuple(answer for answer, found in zip(answers, rows, strict=True) if found is None)

@@ -1,0 +1,123 @@
+"""LXMERT: a stack for the text, a stack for the regions, then layers in which both look at each other.
+
+Tan and Bansal, 2019, https://arxiv.org/abs/1908.07490. Original: airsplay/lxmert.
+Differs in one thing: a row without any region attends to nothing there, instead of to its padding.
+"""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.nn.embeddings import TextEmbedding
+from diptych.nn.init import init_bert
+from diptych.nn.readout import FirstToken
+from diptych.nn.transformer import CrossLayer, Encoder
+from diptych.types import Encoding, Inputs, PaddedRegions
+
+
+class RegionEmbedding(nn.Module):
+    """`dropout((norm(feature) + norm(box)) / 2)`; hidden regions have zeros for features."""
+
+    def __init__(self, feature_dim: int, dim: int, *, dropout: float = 0.1, eps: float = 1e-12) -> None:
+        super().__init__()
+        self.feature, self.feature_norm = nn.Linear(feature_dim, dim), nn.LayerNorm(dim, eps=eps)
+        self.box, self.box_norm = nn.Linear(4, dim), nn.LayerNorm(dim, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, regions: PaddedRegions) -> Float[Tensor, "B R D"]:
+        feature = regions.features
+        if regions.hidden is not None:
+            feature = feature.masked_fill(regions.hidden[..., None], 0)
+        feature = self.feature_norm(self.feature(feature))
+        x: Tensor = self.dropout((feature + self.box_norm(self.box(regions.boxes))) / 2)
+        return x
+
+
+class Lxmert(nn.Module):
+    """Two stacks that meet in cross layers; pools the first token of the text.
+
+    The first row of each text table (words, positions, segments) is never trained, as in the original: the
+    padding word, but also the first position and the only segment that it uses.
+
+    Args:
+        layers: of the text alone.
+        region_layers: of the regions alone.
+        cross_layers: of both together.
+        region_states: False for tasks that read the pooled vector or the text: what only the last region
+            states need is not computed. Everything else stays the same, weights included.
+        std: standard deviation of the initial weights.
+    """
+
+    needs = frozenset({"text", "regions"})
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 30522,
+        feature_dim: int = 2048,
+        dim: int = 768,
+        heads: int = 12,
+        hidden: int = 3072,
+        layers: int = 9,
+        region_layers: int = 5,
+        cross_layers: int = 5,
+        max_positions: int = 512,
+        segments: int = 2,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-12,
+        region_states: bool = True,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.dim = self.text_dim = dim
+        self.region_dim = dim if region_states else 0
+        self.text = TextEmbedding(
+            vocab_size,
+            dim,
+            max_positions=max_positions,
+            segments=segments,
+            position_padding=0,
+            segment_padding=0,
+            dropout=dropout,
+            eps=eps,
+        )
+        self.regions = RegionEmbedding(feature_dim, dim, dropout=dropout, eps=eps)
+        shape: dict[str, Any] = {"heads": heads, "hidden": hidden, "eps": eps}
+        shape |= {"dropout": dropout, "attention_dropout": attention_dropout}
+        self.text_encoder = Encoder(layers, dim, **shape)
+        self.region_encoder = Encoder(region_layers, dim, **shape)
+        self.cross_layers = nn.ModuleList(CrossLayer(dim, **shape) for _ in range(cross_layers))
+        self.pool = FirstToken(dim)
+        init_bert(self, std=std)
+
+    def forward(self, inputs: Inputs) -> Encoding:
+        text, regions = inputs.text, inputs.regions
+        assert text is not None and regions is not None, "LXMERT needs text and regions"
+        states = self.text_encoder(self.text(text), text.mask)
+        seen = self.region_encoder(self.regions(regions), regions.mask)
+        for number, layer in enumerate(self.cross_layers, 1):
+            read = number < len(self.cross_layers) or self.region_dim > 0
+            states, seen = layer(states, text.mask, seen, regions.mask, update_regions=read)
+        return Encoding(pooled=self.pool(states), text=states, regions=seen if self.region_dim else None)
+
+    def word_embedding(self) -> nn.Embedding:
+        return self.text.words
+
+
+def lxmert_base(**overrides: Any) -> Lxmert:
+    """9 layers for the text, 5 for the regions, 5 for both, width 768: 208 M parameters."""
+    return Lxmert(**overrides)
+
+
+def lxmert_tiny(**overrides: Any) -> Lxmert:
+    """1 layer for the text, 1 for the regions, 2 for both, width 48, no dropout: learns on a CPU.
+
+    What only text and image together tell is a saddle at BERT's small initial weights. Measured on 2,000
+    miniature memes at a learning rate of 1e-3: 0.15 leaves it within 3 epochs; 0.1 and 0.3 stayed for some seeds.
+    """
+    sizes = {"vocab_size": 1000, "feature_dim": 64, "dim": 48, "heads": 4, "hidden": 192, "layers": 1}
+    depth = {"region_layers": 1, "cross_layers": 2}
+    still = {"dropout": 0.0, "attention_dropout": 0.0, "std": 0.15}
+    return Lxmert(**{**sizes, **depth, **still, **overrides})

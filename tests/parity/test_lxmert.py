@@ -1,0 +1,372 @@
+"""LXMERT equals airsplay/lxmert and Hugging Face's LxmertModel: states, scores, losses, gradients."""
+
+import json
+import os
+import warnings
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from diptych.convert.lxmert import LXMERT, fill_lxmert, normalize_answer, transfer_answers
+from diptych.convert.rules import Drop, load_into, rename, restore
+from diptych.models import Lxmert
+from diptych.nn import ClassifierHead
+from diptych.tasks.classify import Classify
+from diptych.text import WordPiece, write_vocabulary
+from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+
+ANCHOR = "embeddings.word_embeddings.weight"
+
+
+def build(golden, **options):
+    """The model with the weights of the golden, those of its heads, and the prefix of its names."""
+    config = golden.config
+    model = Lxmert(
+        vocab_size=config["vocab_size"],
+        feature_dim=config["visual_feat_dim"],
+        dim=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        hidden=config["intermediate_size"],
+        layers=config["l_layers"],
+        region_layers=config["r_layers"],
+        cross_layers=config["x_layers"],
+        max_positions=config["max_position_embeddings"],
+        segments=config["type_vocab_size"],
+        eps=config["layer_norm_eps"],
+        **options,
+    )
+    heads = fill_lxmert(model, golden.weights, where=golden.name)
+    prefix = next(name for name in golden.weights if name.endswith(ANCHOR)).removesuffix(ANCHOR)
+    return model.eval(), heads, prefix
+
+
+def unpack(inputs, *, leave_out=()):
+    """The original's arguments as ours; what it is not told it takes to be segment 0 and real."""
+    given = {name: one for name, one in inputs.items() if name not in leave_out}
+    ids, features = given["input_ids"], given["visual_feats"]
+    everywhere = torch.ones(features.shape[:2])
+    return Inputs(
+        text=PaddedText(
+            ids=ids,
+            mask=given.get("attention_mask", torch.ones_like(ids)).bool(),
+            segments=given.get("token_type_ids", torch.zeros_like(ids)),
+        ),
+        regions=PaddedRegions(
+            features=features,
+            boxes=given["visual_boxes"],
+            mask=given.get("visual_attention_mask", everywhere).bool(),
+            image_index=torch.zeros(features.shape[:2], dtype=torch.int64),
+            sizes=torch.ones(len(ids), 2),
+        ),
+    )
+
+
+@pytest.fixture
+def golden(golden, goldens):
+    """As for every family, with all that the description says in `config` and dots for slashes in names."""
+
+    def load(name):
+        found = golden(name)
+        inputs, outputs = (
+            {key.replace("/", "."): one for key, one in part.items()}
+            for part in (found.inputs, found.outputs)
+        )
+        about = json.loads((goldens / f"{name}.json").read_text())
+        return replace(found, config=about | found.config, inputs=inputs, outputs=outputs)
+
+    return load
+
+
+def gradients(model, prefix, head=None, table=()):
+    """Gradients under the names of the original, of the model and of a head with its table."""
+
+    def found(module):
+        return {name: one.grad for name, one in module.named_parameters() if one.grad is not None}
+
+    result = {prefix + name: one for name, one in restore(found(model), LXMERT).items()}
+    return result | (restore(found(head), table) if head is not None else {})
+
+
+def check_norm(golden, *modules):
+    """The norm of all gradients together, which the original clips."""
+    found = [one.grad for module in modules for one in module.parameters() if one.grad is not None]
+    golden.check("grad_global_norm", nn.utils.get_total_norm(found))
+
+
+def check_tokens(golden, folder):
+    """The ids of the original's tokenizer, which pads to its length."""
+    write_vocabulary(folder / "vocab.txt", golden.config["vocab"])
+    tokenizer = WordPiece(folder / "vocab.txt")
+    for sentence, ids in zip(golden.config["sentences"], golden.inputs["input_ids"].tolist(), strict=True):
+        got = tokenizer.encode(sentence, max_tokens=golden.config["max_seq_length"]).ids
+        assert got == tuple(ids[: len(got)]), sentence
+        assert not any(ids[len(got) :])
+
+
+def check_unread(golden, model, prefix):
+    """What the original lists as parameters without gradient is what nobody reads."""
+    trained = restore({name: one for name, one in model.named_parameters() if one.grad is not None}, LXMERT)
+    every = restore(dict(model.named_parameters()), LXMERT)
+    unread = {prefix + name for name in every.keys() - trained.keys()}
+    assert unread == set(golden.config["params_without_gradient"])
+
+
+@pytest.mark.skipif("DIPTYCH_GOLDENS" not in os.environ, reason="not in the repository's selection")
+@pytest.mark.parametrize(
+    ("part", "leave_out"),
+    [
+        ("", ()),
+        ("no_visual_mask.", ("visual_attention_mask",)),
+        ("defaults.", ("visual_attention_mask", "attention_mask", "token_type_ids")),
+    ],
+)
+def test_masks_equal_the_original(golden, part, leave_out):
+    golden = golden("lxmert-encoder")
+    model, _, _ = build(golden)
+    inputs = unpack(golden.inputs, leave_out=leave_out)
+    encoding = model(inputs)
+    text, regions = inputs.text.mask, inputs.regions.mask
+    golden.check(f"{part}lang_sequence", encoding.text[text], text)
+    golden.check(f"{part}visn_sequence", encoding.regions[regions], regions)
+    golden.check(f"{part}pooled", encoding.pooled)
+
+
+@pytest.mark.skipif("DIPTYCH_GOLDENS" not in os.environ, reason="not in the repository's selection")
+def test_every_layer_equals_the_original(golden):
+    golden = golden("lxmert-encoder")
+    model, _, prefix = build(golden)
+    seen = {}
+
+    def keep(module, name):
+        module.register_forward_hook(lambda module, given, result: seen.__setitem__(name, result))
+
+    keep(model.text, "text_embeddings")
+    keep(model.regions, "visual_embeddings")
+    for stack, name in ((model.text_encoder, "l_layer"), (model.region_encoder, "r_layer")):
+        for number, layer in enumerate(stack.layers):
+            keep(layer, f"{name}.{number}")
+    for number, layer in enumerate(model.cross_layers):
+        keep(layer.text, f"x_layer.{number}.lang")
+        keep(layer.regions, f"x_layer.{number}.visn")
+    inputs = unpack(golden.inputs)
+    encoding = model(inputs)
+    assert seen.keys() == {
+        name for name in golden.outputs if "layer." in name or name.endswith("_embeddings")
+    }
+    text, regions = inputs.text.mask, inputs.regions.mask
+    for name, states in seen.items():
+        mask = text if name.startswith(("text", "l_")) or name.endswith("lang") else regions
+        golden.check(name, states[mask], mask)
+    objective = encoding.text[text].square().sum() / text.sum()
+    objective = objective + encoding.regions[regions].pow(3).sum() / regions.sum() + encoding.pooled.sum()
+    objective.backward()
+    golden.check("objective", objective)
+    golden.check_gradients(gradients(model, prefix))
+
+
+@pytest.mark.parametrize("region_states", [True, False])
+def test_answers_equal_the_original(golden, tmp_path, region_states):
+    golden = golden("lxmert-vqa")
+    check_tokens(golden, tmp_path)
+    model, heads, prefix = build(golden, region_states=region_states)
+    target = golden.inputs["target"]
+    head, table = ClassifierHead(model.dim, target.shape[1], layers=2), [rename("logit_fc", "layers")]
+    load_into(head, heads, table, where=golden.name)
+    encoding = model(unpack(golden.inputs))
+    scores = head(encoding.pooled)
+    mean = F.binary_cross_entropy_with_logits(scores, target)
+    loss = mean * target.shape[1]
+    loss.backward()
+    golden.check("pooled", encoding.pooled)
+    golden.check("logits", scores)
+    golden.check("bce_mean", mean)
+    golden.check("loss", loss)
+    golden.check("gqa_mce_loss", F.cross_entropy(scores, target.argmax(1)) * target.shape[1])
+    golden.check_gradients(gradients(model, prefix, head, table))
+    check_norm(golden, model, head)
+    check_unread(golden, model, prefix)
+
+
+def test_two_images_equal_the_original(golden, tmp_path):
+    golden = golden("lxmert-nlvr2")
+    check_tokens(golden, tmp_path)
+    model, heads, prefix = build(golden)
+    task = Classify(model, labels=("False", "True"), pairs=2, head=partial(ClassifierHead, layers=2, width=1))
+    table = [rename("logit_fc", "layers")]
+    load_into(task.head, heads, table, where=golden.name)
+    labels, flat = golden.inputs["label"], {}
+    for name, one in golden.inputs.items():
+        flat[name] = one.flatten(0, 1) if name.startswith("visual") else one.repeat_interleave(2, 0)
+    inputs = unpack(flat)
+    batch = Batch(ids=tuple(map(str, range(len(labels)))), inputs=inputs, targets=labels, pairs=2)
+    encoding = model(inputs)
+    logits = task.score(encoding, batch)
+    loss = task.loss(logits, batch)
+    loss.backward()
+    golden.check("pooled_flat", encoding.pooled)
+    golden.check("logits", logits)
+    golden.check("loss", loss)
+    golden.check_gradients(gradients(model, prefix, task.head, table))
+    check_norm(golden, model, task.head)
+    check_unread(golden, model, prefix)
+
+
+class Pretraining(nn.Module):
+    """The heads of pre-training, put together from parts."""
+
+    table = (
+        rename("cls.predictions.transform.dense", "words.0"),
+        rename("cls.predictions.transform.LayerNorm", "words.2"),
+        rename("cls.predictions.bias", "bias"),
+        rename("cls.seq_relationship", "matched"),
+        rename("obj_predict_head.transform.dense", "regions.0"),
+        rename("obj_predict_head.transform.LayerNorm", "regions.2"),
+        rename("obj_predict_head.decoder_dict", "decoders"),
+        rename("answer_head.logit_fc", "answers.layers"),
+        Drop("cls.predictions.decoder", "the word table once more"),
+    )
+
+    def __init__(self, model, config):
+        super().__init__()
+        self.words, self.regions = (ClassifierHead(model.dim, 1, layers=2, width=1).layers[:3] for _ in "ab")
+        self.bias = nn.Parameter(torch.zeros(config["vocab_size"]))
+        self.matched = nn.Linear(model.dim, 2)
+        sizes = {"obj": "num_objects", "attr": "num_attrs", "feat": "visual_feat_dim"}
+        self.decoders = nn.ModuleDict(
+            {name: nn.Linear(model.dim, config[key]) for name, key in sizes.items()}
+        )
+        self.answers = ClassifierHead(model.dim, config["num_answers"], layers=2)
+
+    def forward(self, encoding, table):
+        regions = self.regions(encoding.regions)
+        return {
+            "lm_logits": F.linear(self.words(encoding.text), table, self.bias),
+            "matched_logits": self.matched(encoding.pooled),
+            "answer_logits": self.answers(encoding.pooled),
+            **{f"visual_logits.{name}": decoder(regions) for name, decoder in self.decoders.items()},
+        }
+
+
+def pretraining_losses(scores, inputs):
+    """Of words and answers a mean over those with a label; of regions a mean over all, by 0.15."""
+
+    def each(name, labels):
+        return F.cross_entropy(
+            scores[name].flatten(0, -2), labels.flatten(), ignore_index=-1, reduction="none"
+        )
+
+    def labeled(name, labels):
+        return each(name, labels).sum() / (labels >= 0).sum()
+
+    def weighted(name, key):
+        return (each(name, inputs[f"{key}_labels"]) * inputs[f"{key}_conf"].flatten()).mean() / 0.15
+
+    shift = F.smooth_l1_loss(scores["visual_logits.feat"], inputs["feat_targets"], reduction="none").mean(-1)
+    return {
+        "mask_lm": labeled("lm_logits", inputs["masked_lm_labels"]),
+        "matched": labeled("matched_logits", inputs["matched_labels"]),
+        "obj": weighted("visual_logits.obj", "obj"),
+        "attr": weighted("visual_logits.attr", "attr"),
+        "feat": (shift * inputs["feat_mask"]).mean() / 0.15,
+        "qa": labeled("answer_logits", inputs["answer_labels"]),
+    }
+
+
+def test_pretraining_equals_the_original(golden):
+    golden = golden("lxmert-pretraining")
+    model, weights, prefix = build(golden)
+    assert torch.equal(weights["cls.predictions.decoder.weight"], model.word_embedding().weight)
+    heads = Pretraining(model, golden.config)
+    load_into(heads, weights, Pretraining.table, where=golden.name)
+    inputs = unpack(golden.inputs)
+    encoding = model(inputs)
+    scores = heads(encoding, model.word_embedding().weight)
+    losses = pretraining_losses(scores, golden.inputs)
+    total = sum(losses.values())
+    total.backward()
+    mask = inputs.text.mask
+    golden.check("lang_sequence", encoding.text[mask], mask)
+    golden.check("visn_sequence", encoding.regions)
+    golden.check("pooled", encoding.pooled)
+    golden.check("lm_logits", scores.pop("lm_logits")[mask], mask)
+    for name, score in scores.items():
+        golden.check(name, score)
+    for name, loss in losses.items():
+        golden.check(f"loss.{name}", loss)
+    golden.check("loss_total", total)
+    golden.check_gradients(gradients(model, prefix, heads, Pretraining.table))
+    check_norm(golden, model, heads)
+
+
+def test_transferred_answers_equal_the_original(golden):
+    golden = golden("lxmert-answer-transfer")
+    about, answers = golden.config, golden.config["label2ans"]
+    for answer, expected in about["answer_normalisation_cases"]:
+        assert normalize_answer(answer) == expected, answer
+    assert [normalize_answer(answer) for answer in answers] == about["normalised_label2ans"]
+    head = ClassifierHead(golden.config["hidden_size"], len(answers), layers=2)
+    table = [rename("logit_fc", "layers")]
+    load_into(head, golden.part("before").inputs, table, where=golden.name)
+    learned = [answer["ans"] for answer in about["pretraining_answers"]]
+    weights = {name.removeprefix("module."): one for name, one in golden.weights.items()}
+    unknown = transfer_answers(head, weights, learned=learned, answers=answers)
+    assert list(unknown) == [a for a, known in zip(answers, about["transferred"], strict=True) if not known]
+    after = restore(head.state_dict(), table)
+    assert after.keys() == golden.outputs.keys()
+    assert all(torch.equal(after[name], one) for name, one in golden.outputs.items())
+
+
+def peer(**options):
+    """Hugging Face's LxmertModel with random weights, and ours with the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import LxmertConfig, LxmertModel
+
+        config = LxmertConfig(
+            vocab_size=90, hidden_size=48, num_attention_heads=4, intermediate_size=96, visual_feat_dim=20,
+            l_layers=2, r_layers=1, x_layers=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+        theirs = LxmertModel(config)
+    torch.manual_seed(0)
+    for one in theirs.parameters():
+        nn.init.normal_(one, 0, 0.2)
+    ours = Lxmert(
+        vocab_size=90, feature_dim=20, dim=48, heads=4, hidden=96, layers=2, region_layers=1, cross_layers=3,
+        dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    assert fill_lxmert(ours, theirs.state_dict(), where="peer") == {}
+    return ours, theirs
+
+
+def test_transformers_gives_the_same_numbers():
+    ours, theirs = peer()
+    ids = torch.randint(0, 90, (4, 7))
+    given = {
+        "input_ids": ids,
+        "token_type_ids": torch.randint(0, 2, ids.shape),
+        "attention_mask": (torch.arange(7) < torch.tensor([7, 3, 5, 1])[:, None]).long(),
+        "visual_feats": torch.randn(4, 6, 20),
+        "visual_pos": torch.rand(4, 6, 4),
+        "visual_attention_mask": (torch.arange(6) < torch.tensor([2, 6, 1, 4])[:, None]).long(),
+    }
+    expected = theirs(**given)
+    inputs = unpack(given | {"visual_boxes": given["visual_pos"]})
+    encoding = ours(inputs)
+    text, regions = inputs.text.mask, inputs.regions.mask
+    close = partial(torch.testing.assert_close, atol=2e-5, rtol=1e-4)
+    close(encoding.text[text], expected.language_output[text])
+    close(encoding.regions[regions], expected.vision_output[regions])
+    close(encoding.pooled, expected.pooled_output)
+
+    def objective(states, seen, pooled):
+        return states[text].square().mean() + seen[regions].square().mean() + pooled.sum()
+
+    objective(encoding.text, encoding.regions, encoding.pooled).backward()
+    objective(expected.language_output, expected.vision_output, expected.pooled_output).backward()
+    mine = gradients(ours, "")
+    for name, one in theirs.named_parameters():
+        close(mine[name], one.grad, msg=lambda text, name=name: f"{name}: {text}")
