@@ -311,7 +311,7 @@ def test_transferred_answers_equal_the_original(golden):
     head = ClassifierHead(golden.config["hidden_size"], len(answers), layers=2)
     table = [rename("logit_fc", "layers")]
     load_into(head, golden.part("before").inputs, table, where=golden.name)
-    learned = [answer["ans"] for answer in about["pretraining_answers"]]
+    learned = [answer["ans"] for answer in about["pretraining_answers"]]  # codespell:ignore ans
     weights = {name.removeprefix("module."): one for name, one in golden.weights.items()}
     unknown = transfer_answers(head, weights, learned=learned, answers=answers)
     assert list(unknown) == [a for a, known in zip(answers, about["transferred"], strict=True) if not known]

@@ -115,7 +115,8 @@ def lxmert_tiny(**overrides: Any) -> Lxmert:
     """1 layer for the text, 1 for the regions, 2 for both, width 48, no dropout: learns on a CPU.
 
     What only text and image together tell is a saddle at BERT's small initial weights. Measured on 2,000
-    miniature memes at a learning rate of 1e-3: 0.15 leaves it within 3 epochs; 0.1 and 0.3 stayed for some seeds.
+    miniature memes at a learning rate of 1e-3: 0.15 leaves it within 3 epochs, while 0.1 and 0.3 stayed with
+    some seeds.
     """
     sizes = {"vocab_size": 1000, "feature_dim": 64, "dim": 48, "heads": 4, "hidden": 192, "layers": 1}
     depth = {"region_layers": 1, "cross_layers": 2}
