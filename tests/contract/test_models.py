@@ -14,6 +14,9 @@ SIZES = {
     # The originals without heads, less the row of their mask table that is always zero.
     "uniter_base": 109_898_752 - 2048,
     "uniter_large": 335_695_872 - 2048,
+    # bert.* of the published files, without task tokens and what the original never uses.
+    "vilbert_base": 235_705_856,
+    "devlbert_base": 235_705_856,
     # ResNet-152 without fc, and three Linears.
     "concat_fasttext": 58_143_808 + 150 * 300 + 300 + 2048 * 300 + 300 + 600 * 256 + 256,
     # bert-base-uncased, ResNet-101 with fc, and three Linears.

@@ -7,10 +7,20 @@ from diptych.convert.load import read_weights
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import load_into, restore
 from diptych.convert.uniter import load_uniter
+from diptych.convert.vilbert import load_vilbert
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
-__all__ = ["load_bert", "load_into", "load_resnet", "load_towers", "load_uniter", "read_weights", "restore"]
+__all__ = [
+    "load_bert",
+    "load_into",
+    "load_resnet",
+    "load_towers",
+    "load_uniter",
+    "load_vilbert",
+    "read_weights",
+    "restore",
+]
 
 
 def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:

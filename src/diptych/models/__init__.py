@@ -14,14 +14,18 @@ from diptych.models.concat import (
     text_fasttext_tiny,
 )
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
+from diptych.models.vilbert import Vilbert, devlbert_base, devlbert_tiny, vilbert_base, vilbert_tiny
 
 __all__ = [
     "Concat",
     "Uniter",
+    "Vilbert",
     "concat_bert",
     "concat_bert_tiny",
     "concat_fasttext",
     "concat_fasttext_tiny",
+    "devlbert_base",
+    "devlbert_tiny",
     "image_resnet",
     "image_resnet_tiny",
     "text_bert",
@@ -31,4 +35,6 @@ __all__ = [
     "uniter_base",
     "uniter_large",
     "uniter_tiny",
+    "vilbert_base",
+    "vilbert_tiny",
 ]

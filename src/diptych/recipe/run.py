@@ -10,7 +10,7 @@ What lies in the run folder afterwards:
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from diptych.bundle import call, fill, find_bundle, load_bundle, parameters, save_bundle
-from diptych.convert import load_towers, load_uniter
+from diptych.convert import load_towers, load_uniter, load_vilbert
 from diptych.data import Collate, DataModule, Processor, Sources, require_sources
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
-from diptych.models import Concat, Uniter
+from diptych.models import Concat, Uniter, Vilbert
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -34,6 +34,11 @@ from diptych.recipe.settle import (
 from diptych.tasks import Classify, Task
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, RegionSource
+
+LOADERS: Mapping[type, Callable[[Any, Path], object]] = {
+    Uniter: load_uniter,
+    Vilbert: load_vilbert,
+}  # what weights.model=FILE reads, by the class of the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +206,8 @@ def _load_weights(model: Any, weights: Mapping[str, str | None], regions: Region
         if regions is not None and source.features is not None:
             regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
         fill(model, source.model.state_dict(), where=whole)
-    elif whole is not None and isinstance(model, Uniter):
-        load_uniter(model, whole)
+    elif whole is not None and type(model) in LOADERS:
+        LOADERS[type(model)](model, whole)
     elif whole is not None:
         raise ConfigError(
             f"weights.model={whole}: {type(model).__name__} has no published checkpoint as a whole; "
