@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from diptych.convert.bert import load_bert
+from diptych.convert.ernievil import load_ernievil
 from diptych.convert.load import read_weights
+from diptych.convert.paddle import read_paddle
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import load_into, restore
 from diptych.convert.uniter import load_uniter
@@ -13,11 +15,13 @@ from diptych.models.concat import BertTower, Concat, ImageTower
 
 __all__ = [
     "load_bert",
+    "load_ernievil",
     "load_into",
     "load_resnet",
     "load_towers",
     "load_uniter",
     "load_vilbert",
+    "read_paddle",
     "read_weights",
     "restore",
 ]

@@ -13,11 +13,13 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
+from diptych.models.ernievil import ErnieVil, ernievil_base, ernievil_large, ernievil_tiny
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
 from diptych.models.vilbert import Vilbert, devlbert_base, devlbert_tiny, vilbert_base, vilbert_tiny
 
 __all__ = [
     "Concat",
+    "ErnieVil",
     "Uniter",
     "Vilbert",
     "concat_bert",
@@ -26,6 +28,9 @@ __all__ = [
     "concat_fasttext_tiny",
     "devlbert_base",
     "devlbert_tiny",
+    "ernievil_base",
+    "ernievil_large",
+    "ernievil_tiny",
     "image_resnet",
     "image_resnet_tiny",
     "text_bert",
