@@ -50,8 +50,8 @@ class Classify(Task):
         threshold: with two labels, the probability from which the answer is the positive one.
         loss: `ce` is cross entropy on logits. `softmax_ce` reproduces DrivenData's and nav13n's double
             softmax: cross entropy on probabilities, which for two classes stays within [0.3133, 1.3133].
-        batch_auroc: a number of examples reproduces nav13n's metric, the mean of the AUROCs of batches of that
-            size in file order, and lets it decide which weights are best; the exact one is reported beside it.
+        batch_auroc: a number of examples reproduces nav13n's metric, the mean of the AUROCs of batches of
+            that size in file order, and lets it decide which weights are best; the exact one is reported too.
     """
 
     def __init__(
