@@ -20,6 +20,12 @@ SIZES = {
     # bert-base-uncased, two tables and the projection of the regions.
     "visualbert_base": 109_482_240 + 512 * 768 + 2 * 768 + 2048 * 768 + 768,
     "lxmert_base": 207_936_768,  # the released file without heads
+    # bert.* of the published files, without task tokens and what the original never uses.
+    "vilbert_base": 235_705_856,
+    "devlbert_base": 235_705_856,
+    # the parameter lists of the originals, less the head
+    "ernievil_base": 235_707_392,
+    "ernievil_large": 565_031_936,
     # ResNet-152 without fc, and three Linears.
     "concat_fasttext": 58_143_808 + 150 * 300 + 300 + 2048 * 300 + 300 + 600 * 256 + 256,
     # bert-base-uncased, ResNet-101 with fc, and three Linears.

@@ -3,25 +3,31 @@
 from pathlib import Path
 
 from diptych.convert.bert import load_bert
+from diptych.convert.ernievil import load_ernievil
 from diptych.convert.load import read_weights
 from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
+from diptych.convert.paddle import read_paddle
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import load_into, restore
 from diptych.convert.uniter import load_uniter
+from diptych.convert.vilbert import load_vilbert
 from diptych.convert.visualbert import load_visualbert
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
 __all__ = [
     "load_bert",
+    "load_ernievil",
     "load_into",
     "load_lxmert",
     "load_oscar",
     "load_resnet",
     "load_towers",
     "load_uniter",
+    "load_vilbert",
     "load_visualbert",
+    "read_paddle",
     "read_weights",
     "restore",
     "transfer_answers",

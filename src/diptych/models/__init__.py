@@ -13,21 +13,30 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
+from diptych.models.ernievil import ErnieVil, ernievil_base, ernievil_large, ernievil_tiny
 from diptych.models.lxmert import Lxmert, lxmert_base, lxmert_tiny
 from diptych.models.oscar import Oscar, oscar_base, oscar_large, oscar_tiny
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
+from diptych.models.vilbert import Vilbert, devlbert_base, devlbert_tiny, vilbert_base, vilbert_tiny
 from diptych.models.visualbert import VisualBert, visualbert_base, visualbert_tiny
 
 __all__ = [
     "Concat",
+    "ErnieVil",
     "Lxmert",
     "Oscar",
     "Uniter",
+    "Vilbert",
     "VisualBert",
     "concat_bert",
     "concat_bert_tiny",
     "concat_fasttext",
     "concat_fasttext_tiny",
+    "devlbert_base",
+    "devlbert_tiny",
+    "ernievil_base",
+    "ernievil_large",
+    "ernievil_tiny",
     "image_resnet",
     "image_resnet_tiny",
     "lxmert_base",
@@ -42,6 +51,8 @@ __all__ = [
     "uniter_base",
     "uniter_large",
     "uniter_tiny",
+    "vilbert_base",
+    "vilbert_tiny",
     "visualbert_base",
     "visualbert_tiny",
 ]

@@ -1,23 +1,32 @@
 """Building blocks of all families: plain torch modules and functions, no file formats, no tasks."""
 
 from diptych.nn.attention import Attention, capture_attention
+from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert
 from diptych.nn.readout import FirstToken, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
 from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer
+from diptych.nn.weight_norm import WeightNormHead, WeightNormLinear
 
 __all__ = [
     "Attention",
+    "BoxedRegions",
     "ClassifierHead",
+    "CoEncoder",
+    "CoLayer",
     "CrossLayer",
     "Encoder",
     "FeedForward",
     "FirstToken",
+    "FusedPool",
     "Layer",
     "ResNet",
+    "Sizes",
     "TextEmbedding",
+    "WeightNormHead",
+    "WeightNormLinear",
     "before_end",
     "capture_attention",
     "init_bert",

@@ -18,11 +18,19 @@ from typing import Any
 import torch
 
 from diptych.bundle import call, fill, find_bundle, load_bundle, parameters, save_bundle
-from diptych.convert import load_lxmert, load_oscar, load_towers, load_uniter, load_visualbert
+from diptych.convert import (
+    load_ernievil,
+    load_lxmert,
+    load_oscar,
+    load_towers,
+    load_uniter,
+    load_vilbert,
+    load_visualbert,
+)
 from diptych.data import Collate, DataModule, Processor, Sources, require_sources
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
-from diptych.models import Concat, Lxmert, Oscar, Uniter, VisualBert
+from diptych.models import Concat, ErnieVil, Lxmert, Oscar, Uniter, Vilbert, VisualBert
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -37,11 +45,14 @@ from diptych.types import Dataset, RegionSource
 
 # what reads the published checkpoints of a whole model
 LOADERS: Mapping[type, Callable[[Any, Path], object]] = {
+    ErnieVil: load_ernievil,
     Lxmert: load_lxmert,
     Oscar: load_oscar,
     Uniter: load_uniter,
+    Vilbert: load_vilbert,
     VisualBert: load_visualbert,
 }
+PADDLE = "word_embedding"  # a folder that holds this file is one of Paddle parameters, not a bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +215,7 @@ def _load_weights(model: Any, weights: Mapping[str, str | None], regions: Region
     """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers."""
     paths = {name: Path(path) for name, path in weights.items() if path}
     whole = paths.get("model")
-    if whole is not None and whole.is_dir():
+    if whole is not None and whole.is_dir() and not (whole / PADDLE).exists():
         source = load_bundle(find_bundle(whole))
         if regions is not None and source.features is not None:
             regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))

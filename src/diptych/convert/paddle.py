@@ -1,0 +1,119 @@
+"""Folders of Paddle parameters, one file per variable, read without Paddle.
+
+A file is, little endian: uint32 version, uint64 number of levels, each a uint64 length and so many bytes,
+uint32 version, int32 length of a description, the description (protobuf: field 1 the type, field 2 the
+dimensions), and the numbers, row by row. Versions are 0; levels group rows of data and mean nothing in a
+parameter.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diptych.errors import FormatError
+
+TYPES = {
+    0: torch.bool,
+    1: torch.int16,
+    2: torch.int32,
+    3: torch.int64,
+    4: torch.float16,
+    5: torch.float32,
+    6: torch.float64,
+    20: torch.uint8,
+    21: torch.int8,
+    22: torch.bfloat16,
+    23: torch.complex64,
+    24: torch.complex128,
+}
+TYPE, DIMENSION, PACKED_DIMENSIONS = 0x08, 0x10, 0x12  # tags of the description
+
+
+def read_paddle(folder: Path | str) -> dict[str, Tensor]:
+    """Every variable of a folder by its file name; hidden files are skipped.
+
+    Raises:
+        FormatError: there is no such folder, it is empty, or a file is not a whole variable.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: no such folder of Paddle parameters.")
+    paths = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
+    if not paths:
+        raise FormatError(f"{folder}: holds no files; expected one for each Paddle variable.")
+    return {path.name: read_variable(path) for path in paths}
+
+
+def read_variable(path: Path) -> Tensor:
+    """One variable.
+
+    Raises:
+        FormatError: the file is not a whole variable.
+    """
+    content = path.read_bytes()
+    try:
+        dtype, shape, start = _head(content)
+    except (struct.error, IndexError, KeyError, ValueError) as error:
+        raise FormatError(f"{path}: not a Paddle variable ({error!r}). Copy or unpack it again.") from error
+    size = math.prod(shape) * dtype.itemsize
+    if len(content) - start != size:
+        raise FormatError(
+            f"{path}: {len(content) - start} bytes of numbers; expected {size} for {dtype} of shape "
+            f"{tuple(shape)}. Copy or unpack it again."
+        )
+    if not size:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(content[start:]), dtype=dtype).reshape(shape)
+
+
+def _head(content: bytes) -> tuple[torch.dtype, list[int], int]:
+    """Type, shape, and where the numbers start."""
+    version, levels = struct.unpack_from("<IQ", content, 0)
+    at = 12
+    for _ in range(levels):
+        at += 8 + struct.unpack_from("<Q", content, at)[0]
+    inner_version, length = struct.unpack_from("<Ii", content, at)
+    if version or inner_version:
+        raise ValueError(f"versions {version} and {inner_version}, expected 0")
+    start = at + 8 + length
+    if not 0 < length <= len(content) - at - 8:
+        raise ValueError(f"a description of {length} bytes")
+    code, shape = None, []
+    for tag, value in _fields(content[at + 8 : start]):
+        if tag == TYPE:
+            code = value
+        else:
+            shape.append(value)
+    if code is None:
+        raise ValueError("no type")
+    return TYPES[code], shape, start
+
+
+def _fields(description: bytes) -> Iterator[tuple[int, int]]:
+    at = 0
+    while at < len(description):
+        tag, at = description[at], at + 1
+        value, at = _varint(description, at)
+        if tag == PACKED_DIMENSIONS:
+            end = at + value
+            while at < end:
+                value, at = _varint(description, at)
+                yield DIMENSION, value
+        elif tag in (TYPE, DIMENSION):
+            yield tag, value
+        else:
+            raise ValueError(f"unknown tag {tag} in the description")
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """Seven bits per byte, lowest first; the eighth says that another one follows."""
+    value = shift = 0
+    while True:
+        byte = content[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if not byte & 0x80:
+            return value, at

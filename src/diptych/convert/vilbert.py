@@ -1,0 +1,73 @@
+"""ViLBERT's weights: facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from diptych.convert.load import read_weights, split_prefix
+from diptych.convert.rules import Drop, Keep, Table, bert_layer, bert_text, load_into, rename
+from diptych.models.vilbert import Vilbert
+
+LAYER, MEETING = "encoder.c_layer.{}", "encoder.meetings.{}"
+# The originals number what is projected: 1 comes from the regions, 2 from the text.
+COMMON: Table = (
+    *bert_text("embeddings", "text"),
+    rename("v_embeddings.image_embeddings", "regions.feature"),
+    rename("v_embeddings.image_location_embeddings", "regions.box"),
+    rename("v_embeddings.LayerNorm", "regions.norm"),
+    *bert_layer("encoder.layer.{}", "encoder.text_layers.{}"),
+    *bert_layer("encoder.v_layer.{}", "encoder.vision_layers.{}"),
+    rename(f"{LAYER}.biattention.query2", f"{MEETING}.text_attention.query"),
+    rename(f"{LAYER}.biattention.key1", f"{MEETING}.text_attention.key"),
+    rename(f"{LAYER}.biattention.value1", f"{MEETING}.text_attention.value"),
+    rename(f"{LAYER}.biOutput.dense2", f"{MEETING}.text_attention.out"),
+    rename(f"{LAYER}.biOutput.LayerNorm2", f"{MEETING}.text_attention.norm"),
+    rename(f"{LAYER}.biattention.query1", f"{MEETING}.vision_attention.query"),
+    rename(f"{LAYER}.biattention.key2", f"{MEETING}.vision_attention.key"),
+    rename(f"{LAYER}.biattention.value2", f"{MEETING}.vision_attention.value"),
+    rename(f"{LAYER}.biOutput.dense1", f"{MEETING}.vision_attention.out"),
+    rename(f"{LAYER}.biOutput.LayerNorm1", f"{MEETING}.vision_attention.norm"),
+    rename(f"{LAYER}.t_intermediate.dense", f"{MEETING}.text_feedforward.expand"),
+    rename(f"{LAYER}.t_output.dense", f"{MEETING}.text_feedforward.contract"),
+    rename(f"{LAYER}.t_output.LayerNorm", f"{MEETING}.text_feedforward.norm"),
+    rename(f"{LAYER}.v_intermediate.dense", f"{MEETING}.vision_feedforward.expand"),
+    rename(f"{LAYER}.v_output.dense", f"{MEETING}.vision_feedforward.contract"),
+    rename(f"{LAYER}.v_output.LayerNorm", f"{MEETING}.vision_feedforward.norm"),
+    rename("t_pooler.dense", "pool.text"),
+    rename("v_pooler.dense", "pool.vision"),
+    Drop(f"{LAYER}.biOutput.q_dense1", "the original declares it and never uses it"),
+    Drop(f"{LAYER}.biOutput.q_dense2", "the original declares it and never uses it"),
+    Drop("embeddings.position_ids", "a counter that newer versions of BERT save"),
+)
+VILBERT: Table = (
+    *COMMON,
+    rename("embeddings.task_embeddings", "tasks"),
+    Keep("tasks", "only 12-in-1 has task tokens"),
+)
+TASKLESS: Table = (
+    *COMMON,
+    Drop("embeddings.task_embeddings", "the model was built without task tokens"),
+)
+BOX = "v_embeddings.image_location_embeddings.weight"
+
+
+def load_vilbert(model: Vilbert, path: Path | str) -> dict[str, Tensor]:
+    """Fill a ViLBERT and return, under their own names, the weights of heads, which belong to tasks.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is not ViLBERT's, or of other sizes.
+    """
+    return fill_vilbert(model, read_weights(path), where=path)
+
+
+def fill_vilbert(model: Vilbert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
+    """As `load_vilbert`, from weights that have been read.
+
+    A model without the area of boxes takes the other four columns of the published weights, as Vilio does.
+    """
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    if not model.regions.box_area and BOX in backbone:
+        backbone[BOX] = backbone[BOX][:, :4]
+    load_into(model, backbone, TASKLESS if model.tasks is None else VILBERT, where=where)
+    return heads

@@ -1,0 +1,120 @@
+"""ERNIE-ViL: two streams that attend to each other, pre-trained on scene graphs.
+
+Yu et al., 2021, https://arxiv.org/abs/2006.16934. Original: PaddlePaddle/ERNIE, branch repro, on Paddle.
+Differs in the states of padded positions, which nobody reads, and in the initial weights, which the original
+cuts at two standard deviations.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from diptych.nn.coattention import BoxedRegions, CoEncoder, FusedPool, Sizes
+from diptych.nn.embeddings import TextEmbedding
+from diptych.nn.init import init_bert
+from diptych.types import Encoding, Inputs
+
+TEXT = Sizes(dim=768, heads=12, hidden=3072, layers=12)
+VISION = Sizes(dim=1024, heads=8, hidden=1024, layers=6)
+BRIDGE = Sizes(dim=1024, heads=8)
+MEETINGS = ((6, 0), (7, 1), (8, 2), (9, 3), (10, 4), (11, 5))
+
+
+class ErnieVil(nn.Module):
+    """Two-stream encoder; pools the first token and the whole-image region, and multiplies them.
+
+    Args:
+        bridge: width and heads of the co-attention; its width is that of the pooled vector.
+        meetings: of each co-attention layer, how many text and how many vision layers come before it; the
+            original has one more layer of each after the last.
+        fusion: of the two pooled vectors, `product` or `sum`.
+        whole_image: put a region of the whole image, with the mean of the features, before the others.
+        std: standard deviation of the initial weights.
+    """
+
+    needs = frozenset({"text", "regions"})
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int = 30522,
+        feature_dim: int = 2048,
+        text: Sizes = TEXT,
+        vision: Sizes = VISION,
+        bridge: Sizes = BRIDGE,
+        meetings: Sequence[Sequence[int]] = MEETINGS,
+        max_positions: int = 512,
+        segments: int = 4,
+        fusion: str = "product",
+        whole_image: bool = True,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-5,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.dim, self.text_dim, self.region_dim = bridge.dim, text.dim, vision.dim
+        self.text = TextEmbedding(
+            vocab_size,
+            text.dim,
+            max_positions=max_positions,
+            segments=segments,
+            word_padding=None,
+            dropout=dropout,
+            eps=eps,
+        )
+        self.regions = BoxedRegions(
+            feature_dim, vision.dim, whole_image=whole_image, dropout=dropout, eps=eps
+        )
+        self.encoder = CoEncoder(
+            text,
+            vision,
+            bridge=bridge,
+            meetings=meetings,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            eps=eps,
+        )
+        self.pool = FusedPool(text.dim, vision.dim, bridge.dim, fusion=fusion)
+        self.dropout = nn.Dropout(dropout)
+        init_bert(self, std=std)
+
+    def forward(self, inputs: Inputs) -> Encoding:
+        assert inputs.text is not None and inputs.regions is not None, "ERNIE-ViL needs text and regions"
+        regions, region_mask = self.regions(inputs.regions)
+        text, regions = self.encoder(self.text(inputs.text), inputs.text.mask, regions, region_mask)
+        pooled = self.dropout(self.pool(text, regions))
+        # The state of the whole image, which the model added, stays inside.
+        return Encoding(pooled=pooled, text=text, regions=regions[:, int(self.regions.whole_image) :])
+
+    def word_embedding(self) -> nn.Embedding:
+        return self.text.words
+
+
+def ernievil_base(**overrides: Any) -> ErnieVil:
+    """12 text layers of width 768, 6 vision layers and 6 meetings of width 1024: 236 M parameters."""
+    return ErnieVil(**overrides)
+
+
+def ernievil_large(**overrides: Any) -> ErnieVil:
+    """24 text layers, 6 vision layers and 6 meetings, all of width 1024: 565 M parameters."""
+    sizes = {
+        "text": Sizes(dim=1024, heads=16, hidden=4096, layers=24),
+        "vision": Sizes(dim=1024, heads=16, hidden=4096, layers=6),
+        "bridge": Sizes(dim=1024, heads=16),
+        "meetings": tuple((12 + text, vision) for text, vision in MEETINGS),
+    }
+    return ErnieVil(**{**sizes, **overrides})
+
+
+def ernievil_tiny(**overrides: Any) -> ErnieVil:
+    """2 layers and 2 meetings of width 48, no dropout; initial weights as in `vilbert_tiny`."""
+    sizes = {
+        "text": Sizes(dim=48, heads=4, hidden=192, layers=2),
+        "vision": Sizes(dim=48, heads=4, hidden=96, layers=2),
+        "bridge": Sizes(dim=48, heads=4),
+        "meetings": ((0, 0), (1, 1)),
+    }
+    defaults = {"vocab_size": 1000, "feature_dim": 64, "dropout": 0.0, "attention_dropout": 0.0, "std": 0.1}
+    return ErnieVil(**{**sizes, **defaults, **overrides})

@@ -1,0 +1,189 @@
+"""Two streams, one per modality, that look at each other at given points: ViLBERT and its descendants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.nn.attention import Attention
+from diptych.nn.boxes import corners_area
+from diptych.nn.transformer import FeedForward, Layer
+from diptych.types import PaddedRegions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Sizes of one stream, or of the bridge between two, which has heads only.
+
+    Args:
+        hidden: width inside the feed-forward.
+    """
+
+    dim: int
+    heads: int
+    hidden: int = 0
+    layers: int = 0
+
+
+class CoLayer(nn.Module):
+    """Each stream attends to the other one, as both were before, then to its own feed-forward.
+
+    Args:
+        bridge: width and heads of both attentions.
+    """
+
+    def __init__(
+        self,
+        text: Sizes,
+        vision: Sizes,
+        *,
+        bridge: Sizes,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+
+        def attention(own: Sizes, other: Sizes) -> Attention:
+            return Attention(
+                own.dim,
+                bridge.heads,
+                context_dim=other.dim,
+                inner_dim=bridge.dim,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                eps=eps,
+            )
+
+        self.text_attention, self.vision_attention = attention(text, vision), attention(vision, text)
+        self.text_feedforward = FeedForward(text.dim, text.hidden, dropout=dropout, eps=eps)
+        self.vision_feedforward = FeedForward(vision.dim, vision.hidden, dropout=dropout, eps=eps)
+
+    def forward(
+        self,
+        text: Float[Tensor, "B T Dt"],
+        text_mask: Bool[Tensor, "B T"],
+        vision: Float[Tensor, "B R Dv"],
+        vision_mask: Bool[Tensor, "B R"],
+    ) -> tuple[Float[Tensor, "B T Dt"], Float[Tensor, "B R Dv"]]:
+        seeing = self.text_attention(text, vision_mask, vision)
+        reading = self.vision_attention(vision, text_mask, text)
+        return self.text_feedforward(seeing), self.vision_feedforward(reading)
+
+
+class CoEncoder(nn.Module):
+    """Two stacks of layers that meet in co-attention layers.
+
+    Args:
+        bridge: width and heads of the co-attention.
+        meetings: of each co-attention layer, how many text and how many vision layers come before it.
+    """
+
+    def __init__(
+        self,
+        text: Sizes,
+        vision: Sizes,
+        *,
+        bridge: Sizes,
+        meetings: Sequence[Sequence[int]],
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        rates = {"dropout": dropout, "attention_dropout": attention_dropout, "eps": eps}
+        ends = [(0, 0), *((before, seen) for before, seen in meetings), (text.layers, vision.layers)]
+        if any(one != sorted(one) for one in map(list, zip(*ends, strict=True))):
+            raise ConfigError(
+                f"meetings are {[*map(tuple, meetings)]}; expected pairs of layer numbers that never fall, "
+                f"up to {text.layers} in the text and {vision.layers} in the vision stream."
+            )
+        self.ends = tuple(ends[1:])
+        self.text_layers = nn.ModuleList(
+            Layer(text.dim, text.heads, hidden=text.hidden, **rates) for _ in range(text.layers)
+        )
+        self.vision_layers = nn.ModuleList(
+            Layer(vision.dim, vision.heads, hidden=vision.hidden, **rates) for _ in range(vision.layers)
+        )
+        self.meetings = nn.ModuleList(CoLayer(text, vision, bridge=bridge, **rates) for _ in meetings)
+
+    def forward(
+        self,
+        text: Float[Tensor, "B T Dt"],
+        text_mask: Bool[Tensor, "B T"],
+        vision: Float[Tensor, "B R Dv"],
+        vision_mask: Bool[Tensor, "B R"],
+    ) -> tuple[Float[Tensor, "B T Dt"], Float[Tensor, "B R Dv"]]:
+        text_done = vision_done = 0
+        for number, (text_end, vision_end) in enumerate(self.ends):
+            for layer in range(text_done, text_end):
+                text = self.text_layers[layer](text, text_mask)
+            for layer in range(vision_done, vision_end):
+                vision = self.vision_layers[layer](vision, vision_mask)
+            text_done, vision_done = text_end, vision_end
+            if number < len(self.meetings):
+                text, vision = self.meetings[number](text, text_mask, vision, vision_mask)
+        return text, vision
+
+
+class BoxedRegions(nn.Module):
+    """`dropout(norm(feature + box))`, the box as `x1 y1 x2 y2 area`.
+
+    Regions that pre-training hides show zeros.
+
+    Args:
+        box_area: False leaves out the area, as Vilio does.
+        whole_image: put a region before the others: the mean of the features that show, and the whole image
+            as its box.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        dim: int,
+        *,
+        box_area: bool = True,
+        whole_image: bool = True,
+        dropout: float = 0.1,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.box_area, self.whole_image = box_area, whole_image
+        self.feature, self.box = nn.Linear(feature_dim, dim), nn.Linear(5 if box_area else 4, dim)
+        self.norm, self.dropout = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)
+
+    def forward(self, regions: PaddedRegions) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
+        """The embedded regions and which of them are real; one more than given with the whole image."""
+        shown = regions.mask if regions.hidden is None else regions.mask & ~regions.hidden
+        features, boxes, mask = regions.features, regions.boxes, regions.mask
+        if regions.hidden is not None:
+            features = features.masked_fill(regions.hidden[..., None], 0)
+        if self.whole_image:
+            count = shown.sum(1, keepdim=True).clamp(min=1)
+            mean = features.masked_fill(~shown[..., None], 0).sum(1) / count
+            whole = boxes.new_tensor([0, 0, 1, 1]).expand(len(boxes), 1, 4)
+            features, boxes = torch.cat([mean[:, None], features], 1), torch.cat([whole, boxes], 1)
+            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+        box = self.box(corners_area(boxes) if self.box_area else boxes)
+        return self.dropout(self.norm(self.feature(features) + box)), mask
+
+
+class FusedPool(nn.Module):
+    """`relu(text(first token))` times, or plus, `relu(vision(first region))`."""
+
+    def __init__(self, text_dim: int, vision_dim: int, dim: int, *, fusion: str = "product") -> None:
+        super().__init__()
+        if fusion not in ("product", "sum"):
+            raise ConfigError(f"fusion is {fusion!r}; expected 'product' or 'sum'.")
+        self.text, self.vision = nn.Linear(text_dim, dim), nn.Linear(vision_dim, dim)
+        self.fusion = fusion
+
+    def forward(self, text: Float[Tensor, "B T Dt"], vision: Float[Tensor, "B R Dv"]) -> Float[Tensor, "B D"]:
+        if not vision.shape[1]:
+            raise ConfigError("the batch has no region; without whole_image every row needs one.")
+        one: Tensor = self.text(text[:, 0]).relu()
+        other: Tensor = self.vision(vision[:, 0]).relu()
+        return one * other if self.fusion == "product" else one + other

@@ -1,0 +1,41 @@
+"""The head of DeVLBERT and of Vilio's D, whose matrices have a length of their own."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class WeightNormLinear(nn.Module):
+    """A Linear with the weight `scale * direction / norm(direction)`; the norm is of the whole matrix."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        plain = nn.Linear(inputs, outputs)
+        self.direction, self.scale = plain.weight, nn.Parameter(plain.weight.detach().norm())
+        self.bias = plain.bias
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        return F.linear(x, self.scale * self.direction / self.direction.norm(), self.bias)
+
+
+class WeightNormHead(nn.Module):
+    """Scores of classes: `Linear, ReLU, dropout, Linear`, both Linears weight-normed.
+
+    Args:
+        width: of the hidden layer, as a multiple of `dim`.
+        dropout: between the two.
+    """
+
+    def __init__(self, dim: int, classes: int, *, width: int = 2, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            WeightNormLinear(dim, width * dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            WeightNormLinear(width * dim, classes),
+        )
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        scores: Tensor = self.layers(x)
+        return scores

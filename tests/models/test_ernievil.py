@@ -1,0 +1,68 @@
+import torch
+
+from diptych.models import ernievil_base, ernievil_large, ernievil_tiny
+from diptych.nn import capture_attention
+from diptych.types import Inputs, PaddedRegions, PaddedText
+
+
+def rows(count=3, tokens=5, regions=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, 99, (count, tokens), generator=generator)
+    return Inputs(
+        text=PaddedText(ids=ids, mask=torch.ones_like(ids).bool(), segments=torch.zeros_like(ids)),
+        regions=PaddedRegions(
+            features=torch.randn(count, regions, 64, generator=generator),
+            boxes=torch.rand(count, regions, 4, generator=generator).sort(-1).values,
+            mask=torch.ones(count, regions, dtype=torch.bool),
+            image_index=torch.zeros(count, regions, dtype=torch.int64),
+            sizes=torch.ones(count, 2),
+        ),
+    )
+
+
+def build(**options):
+    torch.manual_seed(0)
+    return ernievil_tiny(**options).eval()
+
+
+def test_pooled_is_the_product_of_the_first_of_both_streams():
+    model, inputs, streams = build(), rows(), []
+    model.encoder.register_forward_hook(lambda module, given, result: streams.extend(result))
+    encoding = model(inputs)
+    text, vision = streams
+    assert vision.shape[1] == inputs.regions.mask.shape[1] + 1
+    torch.testing.assert_close(encoding.regions, vision[:, 1:])
+    pooled = model.pool.text(text[:, 0]).relu() * model.pool.vision(vision[:, 0]).relu()
+    torch.testing.assert_close(encoding.pooled, pooled)
+
+
+def test_every_norm_has_the_epsilon_of_paddle():
+    norms = [part for part in build().modules() if isinstance(part, torch.nn.LayerNorm)]
+    assert len(norms) == 2 + 2 * 2 + 2 * 2 + 2 * 4
+    assert {norm.eps for norm in norms} == {1e-5}
+
+
+def test_the_first_word_is_a_word_like_others():
+    """The table of the original has no row that is never trained."""
+    model, inputs = build(), rows()
+    inputs.text.ids[:, 1] = 0
+    model(inputs).pooled.sum().backward()
+    assert model.text.words.weight.grad[0].any()
+    assert model.text.segments.num_embeddings == 4
+
+
+def test_one_layer_of_each_stream_follows_the_last_meeting():
+    with torch.device("meta"):
+        models = [ernievil_base(), ernievil_large(), ernievil_tiny()]
+    for model in models:
+        text, vision = model.encoder.ends[-2]
+        assert len(model.encoder.text_layers) == text + 1
+        assert len(model.encoder.vision_layers) == vision + 1
+
+
+def test_attention_is_captured_by_name():
+    model = build()
+    with capture_attention(model) as maps:
+        model(rows())
+    assert maps["encoder.meetings.0.vision_attention"].shape == (3, 4, 5, 5)
+    assert len(maps) == 2 + 2 + 2 * 2
