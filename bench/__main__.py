@@ -1,17 +1,24 @@
 """Everything that is measured: `make bench`, or `python -m bench NAME ...` for some of it.
 
-Every other module of this folder has `rows()`, which yields (what, ours, other, ratio) as it goes; `other` is
-plain code or another library doing the same work.
+Every module of this folder without an underscore has `rows()`, which yields (what, ours, the other way, ratio)
+as it goes, and a fifth cell where a limit is promised. The other way is plain code or another library doing
+the same work; ratio is how many times faster (or smaller) ours is.
 """
 
+import os
+import platform
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+WIDTH = 150  # of what no terminal shows
 
 
 def main(wanted: Sequence[str]) -> int:
@@ -20,14 +27,27 @@ def main(wanted: Sequence[str]) -> int:
     if unknown := sorted(set(wanted) - set(found)):
         print(f"bench: there is no {', '.join(unknown)}; there are {', '.join(found)}.", file=sys.stderr)
         return 1
-    failed = [name for name in wanted or found if not measure(name)]
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
+    began = time.perf_counter()
+    console.print(
+        f"Python {platform.python_version()}, torch {version('torch')}, {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f}. Ratio: how many times faster (or smaller) ours is; above 1 is good."
+    )
+    failed = [name for name in wanted or found if not measure(name, console)]
+    ended = f"failed: {', '.join(failed)}" if failed else "all measured"
+    console.print(f"{ended}; {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
     return int(bool(failed))
 
 
-def measure(name: str) -> bool:
+def measure(name: str, console: Console) -> bool:
     """Run one module; False when it failed."""
-    console = Console(highlight=False)
-    table = Table("what", "ours", "other", "ratio", title=name, title_justify="left")
+    table = Table(title=name, title_justify="left")
+    for column in ("what", "ours", "the other way"):
+        table.add_column(column, overflow="fold")
+    table.add_column("ratio", justify="right", no_wrap=True)
+    table.add_column("promised", no_wrap=True)
     good = True
     try:
         with console.status(f"{name} ..."):

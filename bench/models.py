@@ -1,10 +1,10 @@
 """Forward passes against the padding, the library and the memory layout that others use."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from bench._timing import in_turns
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -130,14 +130,5 @@ def channels_first(model: ResNet, pixels: Tensor) -> Tensor:
 
 
 def compared(what: str, ours: Callable[[], Any], name: str, other: Callable[[], Any]) -> Row:
-    """The fastest of some calls of each, taken in turns, so that a busy machine is busy for both."""
-    ours(), other()
-    fast: list[float] = []
-    slow: list[float] = []
-    while len(fast) < 2 or (len(fast) < 20 and sum(fast) + sum(slow) < 4):
-        for call, spent in ((ours, fast), (other, slow)):
-            start = time.perf_counter()
-            call()
-            spent.append(time.perf_counter() - start)
-    one, two = min(fast), min(slow)
-    return what, f"{1e3 * one:.1f} ms", f"{name} {1e3 * two:.1f} ms", f"{two / one:.1f}x"
+    fast, slow = in_turns(ours, other)
+    return what, f"{1e3 * fast:.1f} ms", f"{name} {1e3 * slow:.1f} ms", f"{slow / fast:.1f}x"

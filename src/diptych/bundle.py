@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diptych import __version__
-from diptych.data import Processor
+from diptych.data import Processor, require_vocabulary
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError, nearest
 from diptych.files import atomic_folder
 from diptych.tasks import Task
@@ -112,7 +112,9 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
     try:
         weights = load_file(folder / "weights.safetensors")
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{folder / 'weights.safetensors'}: cannot be read ({error}).") from error
+        raise FormatError(
+            f"{folder / 'weights.safetensors'}: cannot be read ({error}). Train again or copy it again."
+        ) from error
     model = build(text["model"], trust=trust)
     task = build(text["task"], trust=trust, model=model)
     processor = build(_replace(text["processor"], HERE, str(folder)), trust=trust)
@@ -123,6 +125,7 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
             if key.startswith(f"{name}.")
         }
         fill(module, own, where=folder)
+    require_vocabulary(model, processor)
     features = text.get("features")
     return Bundle(
         model=model.eval(),
@@ -175,7 +178,8 @@ def call(node: Mapping[str, Any], **arguments: Any) -> Any:
             raise ConfigError(_unknown_parameter(str(node["_target_"]), found["name"])) from cause
         if isinstance(cause, TypeError | ValueError | ImportError | AttributeError) or cause is error:
             raise ConfigError(
-                f"{node.get('_target_')} cannot be called: {str(cause).splitlines()[0]}"
+                f"{_shown(node)} cannot be called: {str(cause).splitlines()[0]}. "
+                "Is a value of the wrong kind?"
             ) from cause
         raise cause from None
 
@@ -233,9 +237,12 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FormatError(f"{path}: cannot be read ({error}).") from error
+        reason = " ".join(str(error).split())
+        raise FormatError(f"{path}: cannot be read ({reason}). Train again or copy it again.") from error
     if not isinstance(text, dict) or not {"model", "processor", "task"} <= text.keys():
         raise FormatError(f"{path}: not a bundle; expected the nodes model, processor and task.")
+    if odd := [name for name in ("model", "processor", "task") if not isinstance(text[name], dict)]:
+        raise FormatError(f"{path}: {odd[0]} is {text[odd[0]]!r}; expected a node with `_target_`.")
     if text.get("format") != FORMAT:
         raise FormatError(
             f"{path}: has format {text.get('format')!r}, this diptych reads {FORMAT}; update diptych."

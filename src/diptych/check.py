@@ -207,7 +207,12 @@ def _picture_findings(folder: _Folder) -> list[Finding]:
         paths[Path(path).stem].add(path)
     clashes = [f"{key}: {', '.join(sorted(files))}" for key, files in paths.items() if len(files) > 1]
     return [
-        *_finding("error", "pictures that are missing or cannot be read", bad, "Get these files again."),
+        *_finding(
+            "error",
+            "pictures that are missing or cannot be read",
+            bad,
+            "Get these files again, or shrink them.",
+        ),
         *_finding("warning", f"pictures under {TINY_SIDE} pixels", tiny, "Are they placeholders?"),
         *_finding(
             "error",

@@ -17,9 +17,14 @@ def atomic_file(path: Path | str, mode: str = "wb", **kwargs: Any) -> Iterator[I
 
     It is written beside, fsynced and renamed; an error inside the block (a full disk, Ctrl-C) leaves whatever
     stood at `path` before, and no fragment. Further arguments go to `open`. Parent folders are made.
+
+    Raises:
+        ConfigError: `path` is a folder, or lies below a file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; expected the name of a file.")
+    make_parents(path)
     handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with open(handle, mode, **kwargs) as file:
@@ -28,8 +33,9 @@ def atomic_file(path: Path | str, mode: str = "wb", **kwargs: Any) -> Iterator[I
             os.fsync(file.fileno())
         os.chmod(beside, 0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         Path(beside).unlink(missing_ok=True)
+        _name(error, path)
         raise
     sync_folder(path.parent)
 
@@ -39,11 +45,11 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path
     """Yield a folder to fill; it appears as `path` only when the block ends well.
 
     Raises:
-        ConfigError: `path` exists, is not empty and `overwrite` is off.
+        ConfigError: `path` exists, is not empty and `overwrite` is off; or it lies below a file.
     """
     path = Path(path)
     require_new(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(path)
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         yield beside
@@ -58,8 +64,9 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path
         else:
             path.unlink(missing_ok=True)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        _name(error, path)
         raise
     sync_folder(path.parent)
 
@@ -76,6 +83,21 @@ def require_new(path: Path | str, *, overwrite: bool = False) -> None:
         raise ConfigError(f"{path} exists and is kept; choose another place or say overwrite=true.")
 
 
+def make_parents(path: Path) -> None:
+    """Make the folders above `path`.
+
+    Raises:
+        ConfigError: one of them is a file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        blocking = next((parent for parent in path.parents if parent.is_file()), path.parent)
+        raise ConfigError(
+            f"{path} cannot be made: {blocking} is a file; expected a folder. Choose another place."
+        ) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -83,6 +105,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Say where the disk was full; the system does not."""
+    if isinstance(error, OSError) and error.errno and error.filename is None:
+        error.filename = str(path)
 
 
 def _umask() -> int:

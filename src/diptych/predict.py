@@ -48,7 +48,7 @@ class Predictor:
             raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.bundle, self.device, self.precision = bundle, torch.device(device), precision
+        self.bundle, self.device, self.precision = bundle, _device(device), precision
         self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
         self.processor = bundle.processor
         self.needs = cast(VisionLanguageModel, bundle.model).needs
@@ -175,6 +175,17 @@ class Predictor:
                     f"{type(self.model).__name__} reads {need}, but {len(keys) - len(given)} of {len(keys)} "
                     f"pairs come without {argument}=; give it for each."
                 )
+
+
+def _device(name: str) -> torch.device:
+    """The device, after a number has lain on it."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here: {reason}. Say cpu, or auto.") from error
+    return device
 
 
 class GivenRegions:

@@ -2,6 +2,7 @@ import errno
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -70,5 +71,29 @@ def test_errors_become_one_line_and_exit_codes(capsys: pytest.CaptureFixture[str
     assert cli.guarded(raising(full)) == 2
     assert "no space left while writing runs/x" in capsys.readouterr().err
     assert cli.guarded(raising(FileNotFoundError(errno.ENOENT, "No such file or directory", "x"))) == 2
+    huge = OSError(errno.EFBIG, "File too large", "runs/y")  # a quota
+    assert cli.guarded(raising(huge)) == 2
+    assert "no space left while writing runs/y" in capsys.readouterr().err
+    assert cli.guarded(raising(OSError(errno.EROFS, "Read-only file system", "z"))) == 2
+    assert capsys.readouterr().err == "diptych: error: z: Read-only file system.\n"
     with pytest.raises(ZeroDivisionError):  # our own mistakes keep their traceback
         cli.guarded(raising(ZeroDivisionError()))
+
+
+def test_the_traceback_of_a_loader_worker_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "Caught FormatError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    text += "  File ...\ndiptych.errors.FormatError: a.png: bad\n"
+    assert cli.guarded(raising(FormatError(text))) == 2
+    assert capsys.readouterr().err == "diptych: error: a.png: bad\n"
+
+
+def test_warnings_are_lines_without_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def call() -> int:
+        warnings.simplefilter("always")
+        warnings.warn("mind the gap", stacklevel=1)
+        return 0
+
+    before = warnings.showwarning
+    assert cli.guarded(call) == 0
+    assert capsys.readouterr().err == "diptych: warning: mind the gap\n"
+    assert warnings.showwarning is before

@@ -1,7 +1,11 @@
+import shutil
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from diptych.cli import main
 
@@ -43,6 +47,18 @@ def test_a_mistyped_setting_suggests_the_nearest(
         ("features=nowhere", "nowhere"),
         ("weights.model=nowhere.pt", "nowhere.pt"),
         ("processor.max_tokens=1", "max_tokens is 1"),
+        ("seed=one", "seed is 'one'; expected a whole number"),
+        ("seed=-1", "seed is -1"),
+        ("trainer.max_steps=two", "max_steps='two'"),
+        ("trainer=null", "`diptych ls` lists the names"),
+        ("data.workers=-1", "data.workers is -1"),
+        ("data.batch_size=many", "'batch_size': 'many'"),
+        ("data.validate=null", "data.validate is None"),
+        ("processor=null", "processor is None"),
+        ("task.label_smoothing=5.0", "task.label_smoothing is 5"),
+        ("model.vocab_size=10", "tokens, but the model knows 10"),
+        ("vocabulary=nowhere.txt", "nowhere.txt"),
+        ("optim.lr=1e30", "not finite"),
     ],
 )
 def test_a_setting_that_cannot_work_is_explained(
@@ -126,3 +142,161 @@ def test_switches_reach_the_run(experiment: str, switches: str, memes: Path, tmp
     if "balanced" in switches:
         assert bundle["task"]["class_weights"] == pytest.approx([1, 1], abs=0.2)
     assert main(["predict", str(tmp_path / "run"), "--splits", "dev_seen"]) == 0
+
+
+def words_for(root: Path, out: Path, experiment: str = "concat_bert_tiny") -> list[str]:
+    words = [f"experiment=hateful_memes/{experiment}", f"root={root}", f"out={out}", "progress=false"]
+    return [*words, "loggers=[]", "trainer.max_steps=1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda line: line[:-9], "train.jsonl:3: not JSON"),
+        (lambda line: line.replace('"text"', '"txt"'), "train.jsonl:3: the record lacks text"),
+        (lambda line: line.replace('"label": ', '"label": 7'), "train.jsonl:3: `label` is 7"),
+        (lambda line: line.replace("img/", "../img/"), "train.jsonl:3: `img` is '../img/"),
+        (lambda line: line.replace("img/", "/img/"), "expected a path below the folder"),
+        (lambda line: line.replace('"text": "', '"text": "\\ud83d'), "half of a surrogate pair"),
+        (lambda line: f"{line}\n{line}", "train.jsonl:4: id"),
+    ],
+)
+def test_a_bad_record_stops_before_anything_is_written(
+    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change, message: str
+) -> None:
+    path = spoiled / "train.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[2] = change(lines[2])
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert message in failing(words_for(spoiled, tmp_path / "run"), capsys)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert main(["check", str(spoiled)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("split", "change", "message"),
+    [
+        ("train", lambda records: records[4].pop("label"), "1 of 48 training examples have no label"),
+        ("train", list.clear, "the training split has no examples"),
+        ("dev_seen", list.clear, "the validation split has no examples"),
+        (
+            "dev_seen",
+            lambda records: [record.pop("label") for record in records],
+            "8 of 8 validation examples have no label",
+        ),
+    ],
+)
+def test_labels_that_are_missing_show_before_the_first_step(
+    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], edit, split: str, change, message: str
+) -> None:
+    edit(change, split)
+    assert message in failing(words_for(spoiled, tmp_path / "run"), capsys)
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("train", "all training examples have the label"), ("dev_seen", "not a number")]
+)
+def test_a_split_of_one_class_is_warned_about(
+    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], edit, split: str, message: str
+) -> None:
+    edit(lambda records: [record.update(label=1) for record in records], split)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["train", *words_for(spoiled, tmp_path / "run")]) == 0
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert line.startswith("diptych: warning: ")
+    assert message in line
+
+
+def test_odd_texts_and_pictures_are_trained_on_and_predicted(
+    spoiled: Path, pictures: list[Path], tmp_path: Path, edit
+) -> None:
+    texts = [
+        "",
+        "   ",
+        "sunset paint " * 5000,
+        "\U0001f600" * 400,
+        "\u05e9\u05dc\u05d5\u05dd \u202e\u0000\u2028 x",
+    ]
+    edit(lambda records: [record.update(text=text) for record, text in zip(records, texts, strict=False)])
+    edit(lambda records: [record.update(id=f"a b/{number}\u00e9") for number, record in enumerate(records)])
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
+    odd = [Image.new("RGB", (1, 1)), Image.new("CMYK", (9, 9)), Image.new("P", (9, 9))]
+    odd += [Image.fromarray(ramp), frames[0], Image.new("LA", (9, 9)), Image.new("RGB", (3000, 1))]
+    formats = ["PNG", "JPEG", "GIF", "PNG", "GIF", "PNG", "PNG"]
+    for path, picture, format in zip(pictures[: len(odd)], odd, formats, strict=True):
+        more = {"save_all": True, "append_images": frames[1:]} if picture is frames[0] else {}
+        picture.save(path, format, **more)
+    for experiment in ("concat_bert_tiny", "text_fasttext_tiny", "uniter_tiny"):
+        out = tmp_path / experiment
+        assert main(["train", *words_for(spoiled, out, experiment)]) == 0
+        assert main(["predict", str(out), "--splits", "train"]) == 0
+        ids = [line.split(",")[0] for line in (out / "predictions/train.csv").read_text().splitlines()[1:]]
+        assert ids == [f"a b/{number}\u00e9" for number in range(48)]
+
+
+def test_a_failed_start_is_not_in_the_way_once_mended(
+    spoiled: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = pictures[0]
+    whole, words = picture.read_bytes(), words_for(spoiled, tmp_path / "run")
+    picture.unlink()
+    assert "pictures are missing" in failing(words, capsys)
+    picture.write_bytes(whole[:900])
+    for workers in (0, 1):
+        assert f"{picture.name}: the picture cannot be read" in failing(
+            [*words, f"data.workers={workers}"], capsys
+        )
+    picture.write_bytes(whole)
+    assert main(["train", *words]) == 0
+
+
+def test_a_damaged_checkpoint_is_refused_and_never_executed(
+    memes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_for(memes, tmp_path / "run", "text_bert_tiny")
+    assert main(["train", *words]) == 0
+    shutil.rmtree(tmp_path / "run/bundle")
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    assert "last.ckpt: not a checkpoint of a run (it is damaged or cut off)" in failing(words, capsys)
+    bomb = f"cos\nmkdir\n(S'{tmp_path / 'executed'}'\ntR."
+    last.write_text(bomb)
+    assert "more than tensors and plain values" in failing(words, capsys)
+    assert not (tmp_path / "executed").exists()
+    last.unlink()
+    assert main(["train", *words, "overwrite=true"]) == 0
+    (tmp_path / "run/config.yaml").write_text("a: [1")
+    assert "config.yaml: not the settings of a run" in failing(words, capsys)
+
+
+def test_a_sweep_ends_with_its_first_failure(
+    memes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_for(memes, tmp_path / "run", "text_bert_tiny")
+    assert "seed is 'x'" in failing([*words, "--multirun", "seed=1,x,2"], capsys)
+    assert (tmp_path / "run-0/bundle").is_dir()
+    assert not (tmp_path / "run-2").exists()
+
+
+def test_any_path_can_be_typed(memes: Path, tmp_path: Path) -> None:
+    root = tmp_path / "m\u00e9mes & (mine) = it's"
+    root.symlink_to(memes)
+    out = tmp_path / "\U0001f600 run"
+    assert main(["train", *words_for(root, out, "text_bert_tiny")]) == 0
+    assert (out / "bundle").is_dir()
+
+
+def test_a_place_that_cannot_be_and_a_full_disk(
+    memes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], full_disk
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert "is a file; expected a folder" in failing(words_for(memes, out), capsys)
+    words = words_for(memes, tmp_path / "run", "text_bert_tiny")
+    with full_disk(100_000):
+        assert "best.ckpt: the checkpoint could not be written" in failing(words, capsys)
+    assert not any((tmp_path / "run/checkpoints").iterdir())
+    assert main(["train", *words]) == 0

@@ -154,7 +154,7 @@ def test_file_that_is_no_picture_is_named(tmp_path, read, content):
 
 @pytest.mark.parametrize("read", [open_image, image_size])
 def test_folder_is_named(tmp_path, read):
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match="this is a folder; expected a picture file"):
         read(tmp_path)
 
 

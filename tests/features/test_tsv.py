@@ -200,7 +200,7 @@ def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(FormatError, match="there is no such file"):
         list(read_tsv(tmp_path / "a.tsv"))
     (tmp_path / "a.tsv").touch()
-    with pytest.raises(FormatError, match=r"a\.tsv: no row with boxes"):
+    with pytest.raises(FormatError, match=r"a\.tsv: the file is empty"):
         list(read_tsv(tmp_path / "a.tsv"))
 
 

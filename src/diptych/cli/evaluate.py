@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from diptych.cli.screen import as_json, table
+from diptych.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, default=0.5, help="for accuracy and F1 (default: 0.5)")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
+    parser.add_argument("--overwrite", action="store_true", help="replace the PNG if it exists")
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
@@ -30,11 +32,21 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.datasets import HatefulMemes
     from diptych.ensemble import read_predictions
     from diptych.evaluate import compare, evaluate
+    from diptych.files import require_new
 
+    if arguments.samples < 1:
+        raise ConfigError(f"--samples is {arguments.samples}; expected at least 1.")
+    if arguments.curves is not None:
+        require_new(arguments.curves, overwrite=arguments.overwrite)
     answers = arguments.answers or arguments.root / f"{arguments.split}.answers.jsonl"
     given = arguments.answers is not None or answers.exists()
     dataset = HatefulMemes(arguments.root, arguments.split, answers=answers if given else None)
     targets = {example.id: example.target for example in (dataset[row] for row in range(len(dataset)))}
+    if not any(target is not None for target in targets.values()):
+        raise ConfigError(
+            f"{dataset.path}: none of its {len(dataset)} memes has a label, so nothing can be measured. Say "
+            f"--answers FILE, or put the labels into {answers}."
+        )
     named = {str(path): read_predictions(path) for path in arguments.files}
     options = {"threshold": arguments.threshold, "samples": arguments.samples}
     results = {name: evaluate(predictions, targets, **options) for name, predictions in named.items()}

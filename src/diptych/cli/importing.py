@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from diptych.cli.screen import progress
+from diptych.errors import FormatError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,4 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _names(path: Path | None) -> tuple[str, ...]:
-    return () if path is None else tuple(path.read_text(encoding="utf-8-sig").splitlines())
+    if path is None:
+        return ()
+    try:
+        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not UTF-8 (byte {error.start}); expected one name per line.") from error

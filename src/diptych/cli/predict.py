@@ -30,8 +30,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from diptych.datasets.hateful_memes import split_path
     from diptych.files import require_new
     from diptych.predict import load
+
+    if arguments.batch_size < 1 or arguments.workers < 0:
+        raise ConfigError(
+            f"--batch-size is {arguments.batch_size} and --workers {arguments.workers}; expected at least "
+            "one meme and no fewer than zero workers."
+        )
 
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
     about = predictor.bundle.provenance
@@ -43,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or arguments.run / "predictions"
     splits = arguments.splits.split(",")
     for split in splits:
+        split_path(root, split)  # a wrong name shows before the first split is scored
         for suffix in (".csv", ".npz"):
             require_new(out / f"{split}{suffix}", overwrite=arguments.overwrite)
     rows = [_split(predictor, arguments, root, split, out) for split in splits]

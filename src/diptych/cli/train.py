@@ -25,6 +25,7 @@ VALUED = (
     "--package",
     "-p",
 )
+PLAIN = re.compile(r"[\w./\\+\-$%*@?|: ]*", re.ASCII)  # what Hydra takes without quotes
 CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
 
 
@@ -148,8 +149,18 @@ def _forgiving(argv: Sequence[str]) -> list[str]:
                 flags.extend(islice(words, 1))
         else:
             open_node = word.partition(".")[0] in CALLS and "." in word.partition("=")[0]
+            word = _quoted(word)
             overrides.append(f"++{word}" if open_node else word)
     return flags + overrides
+
+
+def _quoted(word: str) -> str:
+    """`root=mémes` with its value in quotes: Hydra's grammar knows few characters outside of them."""
+    key, _, value = word.partition("=")
+    if PLAIN.fullmatch(value) or value[:1] in "=\"'" or set(value) & set(",[]{}"):
+        return word  # Hydra reads lists, sweeps and quotes itself
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 @contextmanager
@@ -166,7 +177,7 @@ def _hydra(argv: list[str]) -> Iterator[Callable[[Callable[[Any], None]], Callab
             yield hydra_main(version_base="1.3", config_path="pkg://diptych.conf", config_name="train")
     except MissingConfigException as error:
         raise ConfigError(_missing(str(error.missing_cfg_file), str(error))) from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_explain(error)) from error
     finally:
         if full is None:
@@ -197,6 +208,8 @@ def _explain(error: Exception) -> str:
     lines = [line for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     text = " ".join(line.strip() for line in lines[:2])
     typed = re.search(r"Could not override '([^'=]+)", text)
+    if "group override must be a string" in text:
+        text = f"{text}; `diptych ls` lists the names that a group can have."
     if isinstance(error, ConfigCompositionException) and typed:
         text = f"there is no key {typed[1]!r}.{nearest(typed[1], [*catalog.top_level_keys(), *CALLS])}"
         text += " `diptych train --cfg job ...` prints all keys."

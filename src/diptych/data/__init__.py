@@ -3,7 +3,14 @@
 from diptych.data.collate import Collate, pad
 from diptych.data.images import image_size, open_image, to_pixels
 from diptych.data.module import DataModule
-from diptych.data.processor import Processor, Row, Sources, image_keys, require_sources
+from diptych.data.processor import (
+    Processor,
+    Row,
+    Sources,
+    image_keys,
+    require_sources,
+    require_vocabulary,
+)
 
 __all__ = [
     "Collate",
@@ -16,5 +23,6 @@ __all__ = [
     "open_image",
     "pad",
     "require_sources",
+    "require_vocabulary",
     "to_pixels",
 ]

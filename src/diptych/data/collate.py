@@ -71,7 +71,8 @@ def _pad_regions(rows: Sequence[Row]) -> PaddedRegions:
     """At least one (masked) region per row, so that no dimension is ever zero."""
     found = [_given(row.regions) for row in rows]
     count, width = max(1, *map(len, found)), found[0].features.shape[1]
-    features = np.zeros((len(rows), count, width), np.float32)
+    kind = np.result_type(*{regions.features.dtype for regions in found})
+    features = np.zeros((len(rows), count, width), kind)
     boxes = np.zeros((len(rows), count, 4), np.float32)
     index, mask = np.zeros((len(rows), count), np.int64), np.zeros((len(rows), count), bool)
     for row, (regions, source) in enumerate(zip(found, rows, strict=True)):
@@ -83,7 +84,7 @@ def _pad_regions(rows: Sequence[Row]) -> PaddedRegions:
         )
         index[row, :real] = _given(source.image_index)
     return PaddedRegions(
-        features=torch.from_numpy(features),
+        features=torch.from_numpy(features).float(),  # ten times as fast as NumPy from float16
         boxes=torch.from_numpy(boxes),
         mask=torch.from_numpy(mask),
         image_index=torch.from_numpy(index),

@@ -1,5 +1,6 @@
 """Picture files to RGB, and RGB to what an ImageNet network takes."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def _require_small(file: Image.Image, path: Path | str, max_pixels: int) -> None
     if width * height > max_pixels:
         raise FormatError(
             f"{path}: the picture has {width} x {height} pixels; expected at most {max_pixels / 1e6:g} "
-            "million in all. Shrink it, or allow more if it is no decompression bomb."
+            "million in all. Shrink it."
         )
 
 
@@ -122,10 +123,13 @@ def _explained(error: Exception, path: Path | str, max_pixels: int) -> Exception
             return error
         case FileNotFoundError():
             return FormatError(f"{path}: there is no such picture.")
+        case IsADirectoryError():
+            return FormatError(f"{path}: this is a folder; expected a picture file.")
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
             return FormatError(
-                f"{path}: the picture is too large ({error}); expected at most {max_pixels / 1e6:g} million "
-                "pixels. Shrink it."
+                f"{path}: the picture has {pixels} pixels; expected at most {max_pixels / 1e6:g} million in "
+                "all. Shrink it."
             )
         case UnidentifiedImageError():
             return FormatError(f"{path}: not a picture in a known format; expected PNG, JPEG, WebP, GIF, ...")

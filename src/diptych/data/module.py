@@ -56,6 +56,10 @@ class DataModule:
             raise ConfigError(
                 f"batch sizes are {batch_size} and {eval_batch_size}; expected at least one example."
             )
+        if balance not in (None, "epoch", "fixed"):
+            raise ConfigError(f"data.balance is {balance!r}; expected 'epoch', 'fixed' or null.")
+        if workers < 0:
+            raise ConfigError(f"data.workers is {workers}; expected no fewer than zero.")
         self.train, self.validate, self.collate = train, validate, collate
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.workers, self.worker_start, self.balance = workers, worker_start, balance

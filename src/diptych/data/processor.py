@@ -1,9 +1,9 @@
 """From one pair to the numbers of one row: tokenize, look up regions, open the picture."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,9 +11,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from diptych.data.images import open_image, to_pixels
-from diptych.errors import ConfigError, MissingFeatures
+from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import FastText, Tokens, WordPiece
-from diptych.types import Example, Pair, Regions, RegionSource
+from diptych.types import Example, Pair, Regions, RegionSource, VisionLanguageModel
 
 
 class Sources(NamedTuple):
@@ -184,6 +184,7 @@ def require_sources(
     Raises:
         ConfigError: the processor does not provide a modality, or its source is not given.
         MissingFeatures: images of `examples` without regions, unless the processor tolerates them.
+        FormatError: picture files of `examples` that do not exist.
     """
     if lacking := sorted(needs - processor.provides):
         raise ConfigError(
@@ -199,7 +200,40 @@ def require_sources(
         raise ConfigError("processor.tags needs a feature store that names its object classes.")
     if processor.image_size is not None and sources.images is None:
         raise ConfigError("the model reads pixels but no picture files are given; say root=FOLDER.")
+    keys = {key for example in examples for pair in example.pairs for key in image_keys(pair)}
     if processor.regions and processor.missing == "error" and sources.regions is not None:
-        keys = {key for example in examples for pair in example.pairs for key in image_keys(pair)}
-        if missing := [key for key in keys if key not in sources.regions]:
-            raise MissingFeatures(missing, getattr(sources.regions, "path", "the feature store"))
+        _require_regions(keys, sources.regions)
+    if processor.image_size is not None and sources.images is not None:
+        _require_pictures(sorted(keys), sources.images)
+
+
+def require_vocabulary(model: object, processor: Processor) -> None:
+    """Every token id has a row in the model's word embedding; published models may have spare rows.
+
+    Raises:
+        ConfigError: the vocabulary is larger than the embedding.
+    """
+    embedding = model.word_embedding() if isinstance(model, VisionLanguageModel) else None
+    if processor.text is not None and embedding is not None:
+        tokens, rows = processor.text.vocab_size, embedding.num_embeddings
+        if tokens > rows:
+            raise ConfigError(
+                f"the vocabulary has {tokens} tokens, but the model knows {rows}; use the vocabulary that it "
+                "was trained with, or leave model.vocab_size out."
+            )
+
+
+def _require_regions(keys: Collection[str], regions: RegionSource) -> None:
+    if missing := [key for key in keys if key not in regions]:
+        raise MissingFeatures(missing, getattr(regions, "path", "the feature store"))
+
+
+def _require_pictures(keys: Sequence[str], images: Mapping[str, Any]) -> None:
+    """Every picture that is given as a file is there; whether it can be read shows when it is read."""
+    files = [images[key] for key in keys if isinstance(images[key], str | Path)]
+    if missing := [str(file) for file in files if not Path(file).exists()]:
+        first = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        raise FormatError(
+            f"{len(missing)} of {len(files)} pictures are missing: {first}. Get these files, or list what "
+            "else is wrong with `diptych check`."
+        )

@@ -8,6 +8,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def split_path(root: Path, split: str) -> Path:
     """
     path = root / f"{split}.jsonl"
     if not path.is_file():
-        found = [file.stem for file in sorted(root.glob("*.jsonl"))]
+        names = [file.stem for file in sorted(root.glob("*.jsonl"))]
+        found = [name for name in names if not name.endswith(".answers")]
         raise ConfigError(
             f"{path} does not exist; {root} holds the splits {found}.{nearest(split, found)}"
             if root.is_dir()
@@ -213,6 +215,8 @@ def _meme(line: bytes, number: int) -> Meme:
             raise FormatError(f"`{name}` is {record[name]!r}; expected a string.")
     if not Path(record["img"]).stem:
         raise FormatError(f"`img` is {record['img']!r}; expected a path such as img/01234.png.")
+    if _leaves_root(record["img"]):
+        raise FormatError(f"`img` is {record['img']!r}; expected a path below the folder of the data set.")
     if not record["text"].isprintable() and any("\ud800" <= c <= "\udfff" for c in record["text"]):
         raise FormatError("`text` holds half of a surrogate pair; expected valid Unicode.")
     return Meme(
@@ -222,6 +226,11 @@ def _meme(line: bytes, number: int) -> Meme:
         label=_label(record.get("label")),
         line=number,
     )
+
+
+def _leaves_root(image: str) -> bool:
+    """Whether a path is absolute or climbs out, as it is written; links inside the folder are the owner's."""
+    return normpath(image).startswith(("/", "../"))
 
 
 def _label(value: Any) -> int | None:

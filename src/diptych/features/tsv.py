@@ -109,7 +109,7 @@ def read_tsv(
         except FormatError as error:
             fault = Fault(log.line, key, str(error))
             if on_error != "skip":
-                raise FormatError(f"{path}: {fault}") from error
+                raise FormatError(f"{path}: {fault} Leave such rows out with on_error=skip.") from error
             log.skipped.append(fault)
             continue
         if surplus:
@@ -155,6 +155,8 @@ def feature_width(path: Path | str) -> int:
         return widths.most_common(1)[0][0]
     if first:
         raise FormatError(f"{path}: {first}")
+    if not log.line:
+        raise FormatError(f"{path}: the file is empty; expected lines of {len(COLUMNS)} columns: {LAYOUT}.")
     raise FormatError(
         f"{path}: no row with boxes and as many features among the first {log.line}; if images without "
         "boxes come first, say how wide features are with feature_dim."
@@ -164,7 +166,8 @@ def feature_width(path: Path | str) -> int:
 def _lines(path: Path, log: TsvLog) -> Iterator[bytes]:
     """Lines that are not blank; `log` follows."""
     if not path.is_file():
-        raise FormatError(f"{path}: there is no such file.")
+        what = "this is a folder; expected a TSV" if path.is_dir() else "there is no such file"
+        raise FormatError(f"{path}: {what}.")
     with path.open("rb", buffering=1 << 20) as file:
         while line := file.readline(LONGEST_LINE):
             log.line += 1
@@ -213,8 +216,8 @@ def _regions(row: dict[str, bytes], width: int, *, truncate: bool) -> tuple[Regi
         got = ", ".join(f"{name} {number}" for name, number in counts.items())
         if not truncate or min(counts.values()) < count:
             raise FormatError(
-                f"the counts disagree: {got}; expected one of each per box. Leave such rows out with "
-                "on_error=skip; where only arrays are longer than boxes, on_error=truncate cuts them."
+                f"the counts disagree: {got}; expected one of each per box. Where only arrays are longer "
+                "than boxes, on_error=truncate cuts them."
             )
         surplus = f"cut to {count} boxes: {got}"
         arrays = {name: value[:count] for name, value in arrays.items()}

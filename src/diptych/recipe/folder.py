@@ -9,9 +9,11 @@ from typing import Any
 
 import yaml
 
-from diptych.errors import ConfigError
-from diptych.files import atomic_file
+from diptych.errors import ConfigError, FormatError
+from diptych.files import atomic_file, make_parents
 
+FOLDERS = ("bundle", "checkpoints", "files", "tensorboard")  # what a run writes
+FILES = ("config.yaml", "metrics.csv")
 FREE_TO_CHANGE = ("progress", "loggers", "overwrite", "data.workers")  # do not change what is trained
 
 
@@ -31,10 +33,12 @@ def await_file(path: Path, *, seconds: float = 600) -> None:
 
 def require_folder(folder: Path, config: Mapping[str, Any]) -> None:
     """The folder is new, or holds this very run; an old run is removed when asked to."""
+    make_parents(folder / "config.yaml")
     path = folder / "config.yaml"
     began = (folder / "bundle").exists() or any(folder.glob("checkpoints/*.ckpt"))
+    ours = {*FOLDERS, *FILES} if path.exists() else {"files"}
     if path.exists() and began:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = _settings(path)
         different = sorted(_differences(before, config))
         if different and not config.get("overwrite"):
             raise ConfigError(
@@ -43,10 +47,10 @@ def require_folder(folder: Path, config: Mapping[str, Any]) -> None:
             )
         if config.get("overwrite") and (different or (folder / "bundle").exists()):
             _clear(folder)
-    elif strange := sorted({entry.name for entry in folder.glob("*")} - {"files", "config.yaml"}):
+    elif strange := sorted({entry.name for entry in folder.glob("*")} - ours):
         raise ConfigError(f"{folder} holds {strange[0]!r} but no run; choose another out=.")
     else:
-        _clear(folder)  # files learned for a run that never began
+        _clear(folder)  # what a run left that failed before its first checkpoint
 
 
 def write_settings(folder: Path, config: Mapping[str, Any]) -> None:
@@ -57,10 +61,20 @@ def write_settings(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what a run writes, and nothing else."""
-    for name in ("bundle", "checkpoints", "files", "tensorboard"):
+    for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("config.yaml", "metrics.csv"):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        settings = error
+    if not isinstance(settings, Mapping):
+        raise FormatError(f"{path}: not the settings of a run. Choose another out=, or remove that folder.")
+    return settings
 
 
 def _differences(before: Any, after: Any, path: str = "") -> list[str]:

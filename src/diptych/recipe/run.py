@@ -27,7 +27,14 @@ from diptych.convert import (
     load_vilbert,
     load_visualbert,
 )
-from diptych.data import Collate, DataModule, Processor, Sources, require_sources
+from diptych.data import (
+    Collate,
+    DataModule,
+    Processor,
+    Sources,
+    require_sources,
+    require_vocabulary,
+)
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
 from diptych.models import Concat, ErnieVil, Lxmert, Oscar, Uniter, Vilbert, VisualBert
@@ -37,6 +44,7 @@ from diptych.recipe.settle import (
     choose_threshold,
     fill_sizes,
     learn_text_files,
+    require_labels,
     take_threshold,
 )
 from diptych.tasks import Classify, Task
@@ -99,6 +107,7 @@ def run_recipe(config: dict[str, Any]) -> Run:
         ConfigError: a setting cannot work, or the folder holds a run with other settings.
         MissingFeatures: images without regions, before the first step.
     """
+    _require_settings(config)
     folder = Path(config["out"])
     first = is_first_process()
     if first:
@@ -125,6 +134,21 @@ def run_recipe(config: dict[str, Any]) -> Run:
     return Run(folder=folder, fit=result, metrics=result.metrics)
 
 
+def _require_settings(config: Mapping[str, Any]) -> None:
+    """The settings that no call looks at."""
+    out, seed = config["out"], config["seed"]
+    if not isinstance(out, str) or not out:
+        raise ConfigError(f"out is {out!r}; expected the name of a folder.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed!r}; expected a whole number from 0.")
+    nodes = {name: config[name] for name in ("model", "processor", "task", "weights")}
+    nodes |= {f"data.{name}": config["data"].get(name) for name in ("train", "validate")}
+    if odd := [name for name, node in nodes.items() if not isinstance(node, Mapping)]:
+        raise ConfigError(
+            f"{odd[0]} is {nodes[odd[0]]!r}; expected keys below it, as `--cfg job` prints them."
+        )
+
+
 def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     """Build and check everything that a run needs; `config` is changed in place.
 
@@ -132,8 +156,9 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
         folder: text files that are learned for the run go to its `files/`.
     """
     train, validate = call(config["data"]["train"]), call(config["data"]["validate"])
-    if not len(train):
-        raise ConfigError("the training split has no examples; nothing can be learned.")
+    for name, split in (("training", train), ("validation", validate)):
+        if not len(split):
+            raise ConfigError(f"the {name} split has no examples; expected at least one.")
     examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
     criterion = take_threshold(config, validate)
     balance_classes(config, train)
@@ -147,8 +172,10 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     task = call(config["task"], model=model)
     sources = Sources(regions=regions, images=_images(train, validate))
     require_sources(model.needs, processor, sources, examples)
-    for part in (examples[: len(train)], examples[len(train) :]):
+    for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
         task.targets(part)  # a wrong label shows now, not in the middle of an epoch
+        require_labels(name, part)
+    require_vocabulary(model, processor)
     averaging = config["averaging"] or {}
     return Parts(
         config=config,
@@ -208,7 +235,10 @@ def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: C
         raise ConfigError(
             f"data has no key {unknown[0]!r}.{nearest(unknown[0], allowed)} It takes: {', '.join(allowed)}."
         )
-    return DataModule(train=train, validate=validate, collate=collate, **settings)
+    try:
+        return DataModule(train=train, validate=validate, collate=collate, **settings)
+    except TypeError as error:
+        raise ConfigError(f"data cannot be {settings}: {error}. Is a value of the wrong kind?") from error
 
 
 def _load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:

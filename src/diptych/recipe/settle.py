@@ -1,5 +1,6 @@
 """Settings that data decide: learned text files, sizes, class weights, the threshold."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,24 @@ from diptych.types import Dataset, Example, RegionSource
 
 Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
 CRITERIA = get_args(Criterion)
+
+
+def require_labels(name: str, examples: Sequence[Example]) -> None:
+    """Training needs every label, validation some; a training split of one class is warned about.
+
+    Raises:
+        ConfigError: says how many labels are missing, and of which examples.
+    """
+    missing = [example.id for example in examples if example.target is None]
+    if missing and (name == "training" or len(missing) == len(examples)):
+        shown = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        raise ConfigError(
+            f"{len(missing)} of {len(examples)} {name} examples have no label: {shown}. Give labels, or name "
+            f"another split with data.{'train' if name == 'training' else 'validate'}.split=NAME."
+        )
+    targets = {example.target for example in examples} - {None}
+    if name == "training" and len(targets) == 1:  # of validation, its metrics tell
+        warnings.warn(f"all {name} examples have the label {targets.pop()!r}.", stacklevel=2)
 
 
 def take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.metrics import batch_mean_auroc, measure_classes
 from diptych.nn import ClassifierHead
 from diptych.predictions import Predictions
 from diptych.tasks.base import Task
@@ -51,7 +50,8 @@ class Classify(Task):
         loss: `ce` is cross entropy on logits. `softmax_ce` reproduces DrivenData's and nav13n's double
             softmax: cross entropy on probabilities, which for two classes stays within [0.3133, 1.3133].
         batch_auroc: a number of examples reproduces nav13n's metric, the mean of the AUROCs of batches of
-            that size in file order, and lets it decide which weights are best; the exact one is reported too.
+            that size in file order, and lets it decide which weights are best; the exact one is reported
+            beside it.
     """
 
     def __init__(
@@ -77,6 +77,8 @@ class Classify(Task):
                 f"task.class_weights has {len(class_weights)} numbers for the labels {self.labels}; "
                 "expected one each."
             )
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"task.label_smoothing is {label_smoothing}; expected at least 0 and below 1.")
         if loss not in ("ce", "softmax_ce"):
             raise ConfigError(f"task.loss is {loss!r}; expected 'ce' or 'softmax_ce'.")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
@@ -108,6 +110,9 @@ class Classify(Task):
         return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=self.labels)
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        # here, because SciPy takes most of a second to import and prediction needs none of it
+        from diptych.metrics import batch_mean_auroc, measure_classes
+
         metrics = measure_classes(predictions, targets, self.labels)
         if self.batch_auroc is None or not metrics:
             return metrics

@@ -4,7 +4,9 @@ In its default mode floret trains the same vectors as fastText, bit for bit. Its
 in the header, and reading a file of the other kind or a damaged one never ends, so files are looked at first.
 """
 
+import errno
 import mmap
+import os
 import shutil
 import struct
 import tempfile
@@ -17,7 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from diptych.errors import ConfigError, FormatError
-from diptych.files import atomic_file, require_new
+from diptych.files import atomic_file, make_parents, require_new
 
 # What two predecessors trained with, as arguments of `train_fasttext`. Both ran on many threads, which is why
 # their own files cannot be reproduced.
@@ -62,7 +64,7 @@ def train_fasttext(
     if wrong := {name: value for name, value in positive.items() if value < 1}:
         raise ConfigError(f"fastText cannot be trained with {wrong}; expected at least 1.")
     floret = _floret()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(out)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         lines, trained = Path(folder, "lines.txt"), Path(folder, "vectors.bin")
         with lines.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
@@ -77,7 +79,10 @@ def train_fasttext(
                 f"fastText could not be trained: {error} (model={model!r}, min_count={min_count}, lr={lr})"
             ) from error
         vectors.save_model(str(trained))
-        _read_layout(trained)  # a full disk goes unnoticed in native code
+        try:
+            _read_layout(trained)
+        except FormatError as error:  # native code does not notice it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
         with trained.open("rb") as source, atomic_file(out) as target:
             shutil.copyfileobj(source, target)
 

@@ -4,6 +4,8 @@ Both are written beside and renamed, so that a whole one exists at any moment, a
 and plain values, so that they load without trust.
 """
 
+import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf
@@ -91,10 +93,14 @@ def load(path: Path) -> dict[str, Any]:
         FormatError: the file is damaged or something else.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused anyway
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        foreign = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors and plain values" if foreign else "it is damaged or cut off"
         raise FormatError(
-            f"{path}: not a checkpoint of a run ({error}). Delete it to start this run afresh."
+            f"{path}: not a checkpoint of a run ({reason}). Delete it to start this run afresh."
         ) from error
     if not isinstance(state, dict) or "weights" not in state:
         raise FormatError(f"{path}: holds no weights; expected a checkpoint that `diptych train` wrote.")

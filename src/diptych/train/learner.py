@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -179,6 +180,12 @@ class Learner(LightningModule):
         parts = [part for share in self._gathered(parts) for part in share]
         loss = sum(loss * count for _, loss, count in parts) / sum(count for *_, count in parts)
         predictions = Predictions.concat([prediction for prediction, *_ in parts])
+        if predictions.scores is not None and not np.isfinite(predictions.scores).all():
+            raise ConfigError(
+                f"scores on the validation set are not finite after step {self.step} of {self.total_steps} "
+                f"(learning rate {max(self.rates):.3g}). Try a smaller optim.lr, or look at the features "
+                "with `diptych check`."
+            )
         return {**self.task.measure(predictions, self.data.targets), "loss": loss}
 
     def _rate(self, base: float) -> float:

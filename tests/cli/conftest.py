@@ -1,0 +1,89 @@
+"""Data sets to spoil, and a full disk."""
+
+import json
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diptych.cli import main
+
+Record = dict[str, Any]
+
+
+@pytest.fixture
+def spoiled(memes: Path, tmp_path: Path) -> Path:
+    """A copy of the miniature data set that a test may spoil."""
+    return Path(shutil.copytree(memes, tmp_path / "memes"))
+
+
+@pytest.fixture
+def edit(spoiled: Path) -> Callable[..., None]:
+    """Change the records of a split in place: `edit(lambda records: ..., split="train")`."""
+
+    def change(function: Callable[[list[Record]], object], split: str = "train") -> None:
+        path = spoiled / f"{split}.jsonl"
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        function(records)
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+    return change
+
+
+@pytest.fixture
+def pictures(spoiled: Path) -> list[Path]:
+    """Picture files of the training split, in its order."""
+    lines = (spoiled / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    return [spoiled / json.loads(line)["img"] for line in lines]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[list[Any]], str]:
+    """Run a command that must fail with one line; returns the line."""
+
+    def run(words: list[Any]) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("diptych: error: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """No file may grow beyond so many bytes inside the block."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit
+
+
+@pytest.fixture(scope="session")
+def pixel_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that reads text and pixels."""
+    return trained("concat_bert_tiny", memes, tmp_path_factory.mktemp("runs") / "pixels")
+
+
+@pytest.fixture(scope="session")
+def region_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that reads text and regions."""
+    return trained("uniter_tiny", memes, tmp_path_factory.mktemp("runs") / "regions")
+
+
+def trained(experiment: str, root: Path, out: Path) -> Path:
+    words = [f"experiment=hateful_memes/{experiment}", f"root={root}", f"out={out}", "progress=false"]
+    assert main(["train", *words, "loggers=[]", "trainer.max_steps=1"]) == 0
+    return out

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from diptych.cli import main
+
+
+def change(tsv: Path, out: Path, column: int, value: bytes) -> Path:
+    lines = tsv.read_bytes().splitlines()
+    cells = lines[2].split(b"\t")
+    cells[column] = value
+    out.write_bytes(b"\r\n".join([*lines[:2], b"\t".join(cells), *lines[3:]]) + b"\r\n")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (9, b"@@@", "features is not base64"),
+        (7, b"99", "the counts disagree: num_boxes 99"),
+        (1, b"tall", "img_h is 'tall'; expected a whole number"),
+        (2, b"10", "leaves the image"),
+        (8, b"x\ty", "it has 11 tab-separated columns; expected 10"),
+    ],
+)
+def test_a_bad_row_is_one_line_or_left_out(memes, tmp_path, refused, capsys, column, value, message) -> None:
+    tsv = change(memes / "features.tsv", tmp_path / "bad.tsv", column, value)
+    line = refused(["import", tsv, tmp_path / "store"])
+    assert "bad.tsv: line 3" in line
+    assert message in line
+    assert line.endswith("Leave such rows out with on_error=skip.")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.tsv"]
+    assert main(["import", str(tsv), str(tmp_path / "store"), "on_error=skip"]) == 0
+    assert "1 row(s) skipped" in capsys.readouterr().out
+
+
+def test_sources_and_places_that_cannot_be(memes, tmp_path, refused) -> None:
+    (tmp_path / "empty.tsv").touch()
+    tsv, names = memes / "features.tsv", next((memes / "img").iterdir())
+    assert "empty.tsv: the file is empty" in refused(["import", tmp_path / "empty.tsv", tmp_path / "s"])
+    assert "this is a folder; expected a TSV" in refused(["import", memes, tmp_path / "s"])
+    assert "not UTF-8" in refused(["import", tsv, tmp_path / "s", "--classes", names])
+    assert "exists and is kept" in refused(["import", tsv, tmp_path / "empty.tsv"])
+    assert "Not a directory" in refused(["import", tsv, tmp_path / "empty.tsv" / "s"])
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.tsv"]
+
+
+def test_an_export_never_lands_on_a_folder_or_below_a_file(memes, tmp_path, refused) -> None:
+    store, file = memes / "features", tmp_path / "file"
+    file.write_text("mine")
+    assert "is a folder; expected the name of a file" in refused(["export", store, tmp_path, "--overwrite"])
+    assert "is a file; expected a folder" in refused(["export", store, file / "x.tsv"])
+    assert file.read_text() == "mine"
+
+
+def test_a_full_disk_leaves_nothing(memes, tmp_path, refused, full_disk) -> None:
+    with full_disk(5000):
+        assert "cannot write the feature store" in refused(["import", memes / "features.tsv", tmp_path / "s"])
+        assert "no space left" in refused(["export", memes / "features", tmp_path / "x.tsv"])
+        assert "no space left" in refused(["fasttext", memes, tmp_path / "v.bin", "--dim", "4"])
+
+        assert "world" in refused(["world", tmp_path / "world", "--size", "40"])
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,107 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from diptych.cli import main
+
+
+def test_a_wrong_split_shows_before_the_first_is_scored(memes, pixel_run, tmp_path, refused) -> None:
+    line = refused(["predict", pixel_run, "--splits", "dev_seen,dev_sen", "--out", tmp_path / "p"])
+    assert "dev_sen.jsonl does not exist" in line
+    assert "Did you mean 'dev_seen'?" in line
+    assert "answers" not in line
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "cudaa"], "device 'cudaa' cannot be used here"),
+        (["--device", "meta:x"], "device 'meta:x' cannot be used here"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--workers", "-1"], "--workers -1"),
+        (["--root", "nowhere"], "nowhere is not a folder"),
+        (["--image", "nowhere.png"], "pictures are missing: nowhere.png"),
+        (["--text", "no picture"], "Concat reads pixels"),
+    ],
+)
+def test_what_cannot_work_is_one_line(pixel_run, tmp_path, refused, words, message) -> None:
+    assert message in refused(["predict", pixel_run, "--out", tmp_path / "p", *words])
+    assert not (tmp_path / "p").exists()
+
+
+def test_files_that_exist_are_kept_and_files_are_no_folders(pixel_run, tmp_path, refused) -> None:
+    (tmp_path / "dev_seen.csv").write_text("mine")
+    words = ["predict", pixel_run, "--splits", "dev_seen", "--out"]
+    assert "dev_seen.csv exists and is kept" in refused([*words, tmp_path])
+    assert "is a file; expected a folder" in refused([*words, tmp_path / "dev_seen.csv"])
+    assert (tmp_path / "dev_seen.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:900]), "the picture cannot be read"),
+        (lambda path: path.write_text("<html>"), "not a picture in a known format"),
+        (lambda path: Image.new("1", (9500, 9500)).save(path), "the picture has 9500 x 9500 pixels"),
+        (lambda path: path.unlink(), "1 of 48 pictures are missing"),
+        (lambda path: (path.unlink(), path.mkdir()), "this is a folder; expected a picture file"),
+    ],
+)
+def test_a_bad_picture_is_one_line_whoever_loads_it(
+    spoiled, pictures, pixel_run, tmp_path, refused, spoil, message, workers
+) -> None:
+    spoil(pictures[0])
+    words = ["--root", spoiled, "--splits", "train", "--out", tmp_path / "p", "--workers", workers]
+    line = refused(["predict", pixel_run, *words])
+    assert message in line
+    assert pictures[0].name in line
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "is not whole"),
+        (lambda path: path.unlink(), "it is missing"),
+    ],
+)
+def test_a_store_that_is_not_whole_is_refused(memes, region_run, tmp_path, refused, spoil, message) -> None:
+    store = Path(shutil.copytree(memes / "features", tmp_path / "store"))
+    spoil(store / "part-00000.arrow")
+    words = ["--splits", "dev_seen", "--features", store, "--out", tmp_path / "p"]
+    assert message in refused(["predict", region_run, *words])
+    assert not (tmp_path / "p").exists()
+
+
+def test_features_of_another_detector_are_refused(memes, region_run, tmp_path, refused) -> None:
+    assert main(["import", str(memes / "features.tsv"), str(tmp_path / "s"), "--detector", "vgattr"]) == 0
+    line = refused(["predict", region_run, "--features", tmp_path / "s", "--out", tmp_path / "p"])
+    assert "'vgattr'; the model was trained on 'world'" in line
+
+
+def test_a_vocabulary_with_more_words_than_the_model_is_refused(pixel_run, tmp_path, refused) -> None:
+    run = Path(shutil.copytree(pixel_run / "bundle", tmp_path / "bundle"))
+    with (run / "files" / "vocabulary.txt").open("a", encoding="utf-8") as file:
+        file.write("\nzebra\n")
+    assert "tokens, but the model knows" in refused(["predict", run, "--out", tmp_path / "p"])
+
+
+def test_a_damaged_bundle_is_one_line(pixel_run, tmp_path, refused) -> None:
+    run = Path(shutil.copytree(pixel_run / "bundle", tmp_path / "bundle"))
+    (run / "files" / "vocabulary.txt").unlink()
+    assert "vocabulary.txt: No such file" in refused(["predict", run])
+    (run / "bundle.yaml").write_text("format: 1\nmodel: a\nprocessor: b\ntask: c\n")
+    assert "model is 'a'; expected a node" in refused(["predict", run])
+    (run / "bundle.yaml").write_text("model: [1")
+    assert "bundle.yaml: cannot be read" in refused(["predict", run])
+
+
+def test_a_full_disk_leaves_no_half_file(pixel_run, tmp_path, refused, full_disk) -> None:
+    with full_disk(100):
+        line = refused(["predict", pixel_run, "--splits", "train", "--out", tmp_path / "p"])
+    assert "no space left while writing" in line
+    assert not any((tmp_path / "p").iterdir())
