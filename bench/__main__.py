@@ -1,7 +1,7 @@
 """Everything that is measured: `make bench`, or `python -m bench NAME ...` for some of it.
 
-Every module of this folder without an underscore has `rows()`, which yields (what, ours, the other way, ratio)
-as it goes, and a fifth cell where a limit is promised. The other way is plain code or another library doing
+Every module here without an underscore has `rows()`, which yields (what, ours, the other way, ratio) as it
+goes, and a fifth cell where a limit is promised. The other way is plain code or another library doing
 the same work; ratio is how many times faster (or smaller) ours is.
 """
 

@@ -91,7 +91,7 @@ def predicting(name: str, make: Callable[..., Uniter], memes: Memes) -> Row:
     fast, slow = in_turns(dynamic, lambda: fixed(memes.examples), least=1, warm=False)
     count = len(memes)
     return (
-        f"UNITER-{name}: {count} memes, {REGIONS} regions; batches of {BATCH} of similar length, equal scores",
+        f"UNITER-{name}: {count} memes, {REGIONS} regions; {BATCH} of similar length a batch, same scores",
         f"{count / fast:,.1f} memes/s",
         f"file order, padded to {TOKENS} tokens: {count / slow:,.1f} memes/s",
         f"{slow / fast:.1f}x",

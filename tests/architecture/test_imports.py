@@ -28,6 +28,23 @@ def test_importing_diptych_loads_nothing_heavy() -> None:
     assert not loaded("import sys, diptych") & HEAVY
 
 
+def test_prediction_loads_neither_trainer_nor_metrics() -> None:
+    assert not loaded("import sys, diptych.predict") & {"lightning", "sklearn", "scipy", "pyarrow"}
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "passive"), ("active", "active")])
+def test_the_command_line_lets_waiting_threads_sleep(
+    given: str | None, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    loaded(
+        "import os, sys; from diptych.cli import main; main(['--version'])\n"
+        f"assert os.environ['OMP_WAIT_POLICY'] == {kept!r}"
+    )
+
+
 def test_help_loads_nothing_heavy() -> None:
     calls = [["--help"], ["--version"], ["ls"], *([verb, "--help"] for verb in VERBS)]
     program = f"""
