@@ -133,7 +133,6 @@ def _draw(out: Path, memes: Path) -> Path:
     columns: dict[str, Mapping[str, float]] = {
         name: dict(zip(predictions.ids, map(float, predictions.column("hateful")), strict=True))
         for name, predictions in named.items()
-        if name != "uniter-2"
     }
     items: Sequence[MemeItem] = [
         MemeItem(
@@ -145,7 +144,12 @@ def _draw(out: Path, memes: Path) -> Path:
         for example in (dataset[row] for row in range(len(dataset)))
     ]
     path = out / "memes.png"
-    meme_page(items, path, title=f"{split}: memes and their scores")
+    wrong = {
+        name: sum((columns[name][key] >= 0.5) != (target == "hateful") for key, target in targets.items())
+        for name in AVERAGED
+    }
+    by = max(wrong, key=wrong.__getitem__)  # the one with the most to show on both sides
+    meme_page(items, path, title=f"{split}: memes and their scores", by=by)
     return path
 
 
