@@ -45,7 +45,7 @@ class Memes:
         return self.examples[index]
 
     def write(self, predictions, path):
-        raise NotImplementedError
+        raise AssertionError("these tests write no submission")
 
 
 def test_every_metric_is_that_of_its_function():

@@ -23,7 +23,7 @@ class Numbers:
         return Example(id=str(index), pairs=(Pair(image=None, text=str(index)),), target=target)
 
     def write(self, predictions: object, path: object) -> None:
-        raise NotImplementedError
+        raise AssertionError("these tests write no submission")
 
 
 class Vectors:

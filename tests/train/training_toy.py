@@ -33,7 +33,7 @@ class Words:
         return self.examples[index]
 
     def write(self, predictions: Predictions, path: object) -> None:
-        raise NotImplementedError
+        raise AssertionError("these tests write no submission")
 
 
 class Digits:

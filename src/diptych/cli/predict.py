@@ -9,9 +9,13 @@ try:
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diptych.predict import Predictor
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,10 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _split(predictor, arguments, root: Path, split: str, out: Path) -> tuple[object, ...]:  # type: ignore[no-untyped-def]
+def _split(
+    predictor: "Predictor", arguments: argparse.Namespace, root: Path, split: str, out: Path
+) -> tuple[object, ...]:
     from dataclasses import replace
 
-    from diptych.datasets import HatefulMemes
+    from diptych.datasets.hateful_memes import LABELS, HatefulMemes
     from diptych.features import FeatureStore
 
     about = predictor.bundle.provenance
@@ -91,11 +97,11 @@ def _split(predictor, arguments, root: Path, split: str, out: Path) -> tuple[obj
         meta["features"] = store.meta.checksum
     dataset.write(predictions, out / f"{split}.csv")
     replace(predictions, meta=meta).save(out / f"{split}.npz")
-    positive = sum(answer == predictor.task.labels[1] for answer in predictions.answers or ())
+    positive = sum(answer == LABELS[1] for answer in predictions.answers or ())
     return split, out / f"{split}.csv", len(predictions), positive
 
 
-def _one(predictor, arguments: argparse.Namespace) -> int:  # type: ignore[no-untyped-def]
+def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     regions = None
     if predictor.processor.regions:
         from diptych.features import FeatureStore
