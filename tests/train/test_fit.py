@@ -1,5 +1,6 @@
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -302,3 +303,10 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     pytest.importorskip("tensorboard")
     fit(*toy.parts(), toy.data(16, 8), folder=tmp_path, optim=adamw(lr=1e-3), progress=False)
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_unlabeled_validation_examples_leave_the_loss_a_number(tmp_path):
+    data = toy.data()
+    data.validate.examples[3] = replace(data.validate.examples[3], target=None)
+    result, _ = run(tmp_path, data=data)
+    assert all(math.isfinite(row["loss"]) for row in result.history)

@@ -163,22 +163,27 @@ class Learner(LightningModule):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The task's metrics and the mean `loss` over the validation set, the same on every rank."""
+        """The task's metrics and the mean `loss` over the validation set, the same on every rank.
+
+        The loss leaves out batches with an unlabeled example; it is NaN when that leaves none.
+        """
         if self._loader is None:
             self._loader = self.data.validate_loader(
                 rank=self.global_rank, ranks=self.plan.ranks, pin_memory=self.device.type == "cuda"
             )
         self.eval()
-        parts: list[tuple[Predictions, float, int]] = []
+        parts: list[tuple[Predictions, float | None, int]] = []
         with self.trainer.precision_plugin.forward_context():
             for number, batch in enumerate(self._loader):
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 outcome = self.task(self.model, batch, self._seeded(number, self.global_rank, 1))
-                loss = float("nan") if outcome.loss is None else float(outcome.loss)
+                loss = None if outcome.loss is None else float(outcome.loss)
                 parts.append((self.task.decode(outcome.logits, batch), loss, len(batch)))
         self.train()
         parts = [part for share in self._gathered(parts) for part in share]
-        loss = sum(loss * count for _, loss, count in parts) / sum(count for *_, count in parts)
+        losses = [(loss, count) for _, loss, count in parts if loss is not None]
+        labeled = sum(count for _, count in losses)
+        mean = sum(loss * count for loss, count in losses) / labeled if labeled else float("nan")
         predictions = Predictions.concat([prediction for prediction, *_ in parts])
         if predictions.scores is not None and not np.isfinite(predictions.scores).all():
             raise ConfigError(
@@ -186,7 +191,7 @@ class Learner(LightningModule):
                 f"(learning rate {max(self.rates):.3g}). Try a smaller optim.lr, or look at the features "
                 "with `diptych check`."
             )
-        return {**self.task.measure(predictions, self.data.targets), "loss": loss}
+        return {**self.task.measure(predictions, self.data.targets), "loss": mean}
 
     def _rate(self, base: float) -> float:
         if self.averaging is None:
