@@ -9,7 +9,7 @@ import torch
 from PIL.Image import Image
 from torch.utils.data import DataLoader
 
-from diptych.bundle import Bundle, find_bundle, load_bundle
+from diptych.bundle import Bundle, load_bundle
 from diptych.data import Collate, Sources, require_sources
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
@@ -236,4 +236,4 @@ def load(
         >>> diptych.load("runs/concat").predict(image="meme.png", text="look at this")  # doctest: +SKIP
         Verdict(answer='benign', scores={'benign': 0.83, 'hateful': 0.17})
     """
-    return Predictor(load_bundle(find_bundle(Path(folder)), trust=trust), device=device, precision=precision)
+    return Predictor(load_bundle(Path(folder), trust=trust), device=device, precision=precision)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from diptych.bundle import call, fill, find_bundle, load_bundle, parameters, save_bundle
+from diptych.bundle import call, fill, load_bundle, parameters, save_bundle
 from diptych.convert import (
     load_ernievil,
     load_lxmert,
@@ -246,7 +246,7 @@ def _load_weights(model: Any, weights: Mapping[str, str | None], regions: Region
     paths = {name: Path(path) for name, path in weights.items() if path}
     whole = paths.get("model")
     if whole is not None and whole.is_dir() and not (whole / PADDLE).exists():
-        source = load_bundle(find_bundle(whole))
+        source = load_bundle(whole)
         if regions is not None and source.features is not None:
             regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
         fill(model, source.model.state_dict(), where=whole)
