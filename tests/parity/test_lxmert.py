@@ -17,7 +17,7 @@ from diptych.models import Lxmert
 from diptych.nn import ClassifierHead
 from diptych.tasks.classify import Classify
 from diptych.text import WordPiece, write_vocabulary
-from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+from diptych.types import EVERYTHING, Batch, Inputs, PaddedRegions, PaddedText
 
 ANCHOR = "embeddings.word_embeddings.weight"
 
@@ -172,15 +172,15 @@ if EVERY:
         golden.check_gradients(gradients(model, prefix))
 
 
-@pytest.mark.parametrize("region_states", [True, False])
-def test_answers_equal_the_original(golden, tmp_path, region_states):
+@pytest.mark.parametrize("reads", [EVERYTHING, frozenset({"pooled"})])
+def test_answers_equal_the_original(golden, tmp_path, reads):
     golden = golden("lxmert-vqa")
     check_tokens(golden, tmp_path)
-    model, heads, prefix = build(golden, region_states=region_states)
+    model, heads, prefix = build(golden)
     target = golden.inputs["target"]
     head, table = ClassifierHead(model.dim, target.shape[1], layers=2), [rename("logit_fc", "layers")]
     load_into(head, heads, table, where=golden.name)
-    encoding = model(unpack(golden.inputs))
+    encoding = model(unpack(golden.inputs), reads)
     scores = head(encoding.pooled)
     mean = F.binary_cross_entropy_with_logits(scores, target)
     loss = mean * target.shape[1]
