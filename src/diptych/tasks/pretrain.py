@@ -72,7 +72,7 @@ class Pretrain(Task):
         logs: Losses = {}
         for names in self._drawn(generator, batch) if self.training else self.groups:
             logs |= self._ask(model, batch, names, generator)
-        loss = torch.stack([self._weight(name) * value for name, value in logs.items()]).sum()
+        loss = self.total(logs)
         logs = {name: value.detach() for name, value in logs.items()}
         row = torch.stack(list(logs.values()))
         return Outcome(loss=loss, logits=row.expand(len(batch), -1), logs=logs)
@@ -84,6 +84,20 @@ class Pretrain(Task):
         odds = torch.tensor(self.odds, device=device)
         return [self.groups[int(torch.multinomial(odds, 1, generator=generator))]]
 
+    def losses(self, model: VisionLanguageModel, sample: Sample, names: Sequence[str]) -> Losses:
+        """The unweighted losses of some objectives on a sample as it is."""
+        asked = [self._objective(name) for name in names]
+        encoding = model(sample.inputs, reads=frozenset().union(*(objective.reads for objective in asked)))
+        return {
+            self._name(name, part): loss
+            for name, objective in zip(names, asked, strict=True)
+            for part, loss in objective(model, encoding, sample).items()
+        }
+
+    def total(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """The weighted sum."""
+        return torch.stack([self._weight(name) * value for name, value in losses.items()]).sum()
+
     def _ask(
         self,
         model: VisionLanguageModel,
@@ -91,16 +105,10 @@ class Pretrain(Task):
         names: Sequence[str],
         generator: torch.Generator | None,
     ) -> Losses:
-        asked = {name: self._objective(name) for name in names}
         sample = Sample(inputs=batch.inputs, targets=batch.targets)
-        for objective in asked.values():
-            sample = objective.corrupt(sample, generator)
-        encoding = model(sample.inputs)
-        return {
-            self._name(name, part): loss
-            for name, objective in asked.items()
-            for part, loss in objective(model, encoding, sample).items()
-        }
+        for name in names:
+            sample = self._objective(name).corrupt(sample, generator)
+        return self.losses(model, sample, names)
 
     def _objective(self, name: str) -> Objective:
         return cast(Objective, self.objectives[name])

@@ -58,6 +58,7 @@ class Answers(Objective):
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
     ) -> dict[str, Float[Tensor, ""]]:
+        assert encoding.pooled is not None
         if sample.answers is None:
             return {"answers": nothing(encoding.pooled)}
         asked = sample.answers >= 0

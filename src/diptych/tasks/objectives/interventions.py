@@ -38,8 +38,8 @@ class Intervention(nn.Module):
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(width, dim)
         self.value = nn.Linear(width, value_dim) if value_dim else nn.Identity()
         self.dim = value_dim or width
-        self.register_buffer("vectors", confounders.vectors)
-        self.register_buffer("prior", confounders.prior)
+        self.register_buffer("vectors", confounders.vectors, persistent=False)
+        self.register_buffer("prior", confounders.prior, persistent=False)
         init_bert(self)
 
     def forward(self, states: Float[Tensor, "M D"]) -> Float[Tensor, "M E"]:
@@ -54,8 +54,8 @@ class Interventions(Objective):
     """Words and regions from what two dictionaries tell of them: within each stream, and across.
 
     Asked are nouns of the dictionary that masking left alone, with ViLBERT's cross entropy of words, and
-    regions that were not hidden, with its divergence from the detector's probabilities. The dictionaries
-    travel with the weights; the original keeps them in files of their own.
+    regions that were not hidden, with its divergence from the detector's probabilities. The dictionaries are
+    no weights and are not saved, as in the original.
 
     Args:
         seen: one entry per class of the detector, as wide as features.

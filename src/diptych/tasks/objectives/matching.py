@@ -59,6 +59,7 @@ class Matching(Objective):
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
     ) -> dict[str, Float[Tensor, ""]]:
+        assert encoding.pooled is not None
         if sample.broken is None:
             return {"match": nothing(encoding.pooled)}
         scores = self.head(encoding.pooled).float()
