@@ -42,7 +42,7 @@ class Intervention(nn.Module):
         self.register_buffer("prior", confounders.prior, persistent=False)
         init_bert(self)
 
-    def forward(self, states: Float[Tensor, "M D"]) -> Float[Tensor, "M E"]:
+    def forward(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
         vectors, prior = self.get_buffer("vectors"), self.get_buffer("prior")
         query, key = self.query(states), self.key(vectors)
         weights = (query @ key.T / query.shape[-1] ** 0.5).softmax(-1) * prior
