@@ -1,13 +1,14 @@
 """What every pre-training objective answers for."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from diptych.errors import ConfigError
 from diptych.nn import init_bert
 from diptych.types import Encoding, Inputs, PaddedRegions, VisionLanguageModel
 
@@ -38,6 +39,15 @@ class Sample:
     broken: Int[Tensor, " B"] | None = None
     answers: Int[Tensor, " B"] | None = None
     targets: Shaped[Tensor, "N ..."] | None = None
+
+    def ask(self, inputs: Inputs | None = None, **asked: Any) -> "Sample":
+        """The same with other inputs and further questions, each of which nobody has asked before."""
+        if double := [name for name in asked if getattr(self, name) is not None]:
+            raise ConfigError(
+                f"two objectives of one batch ask for {double[0]}; draw them in turn with task.draw, or "
+                "join what they predict in one objective."
+            )
+        return replace(self, inputs=self.inputs if inputs is None else inputs, **asked)
 
     def intact(self) -> Bool[Tensor, " B"] | None:
         """Rows whose text and image belong together; None where none was torn apart."""

@@ -130,8 +130,7 @@ class MaskedRegions(Objective):
         assert regions is not None, "a model with region states reads regions"
         rows = sample.intact() if self.matched_only else None
         shown, wanted = self.masking(regions, generator, rows=rows)
-        inputs = replace(sample.inputs, regions=shown)
-        return replace(sample, inputs=inputs, regions=regions, wanted=wanted)
+        return sample.ask(replace(sample.inputs, regions=shown), regions=regions, wanted=wanted)
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample

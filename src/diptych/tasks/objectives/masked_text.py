@@ -125,7 +125,7 @@ class MaskedText(Objective):
         assert text is not None, "a model with text states reads text"
         rows = sample.intact() if self.matched_only else None
         text, words = self.masking(text, generator, vocab_size=len(self.head.bias), rows=rows)
-        return replace(sample, inputs=replace(sample.inputs, text=text), words=words)
+        return sample.ask(replace(sample.inputs, text=text), words=words)
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample

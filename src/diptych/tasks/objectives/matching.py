@@ -54,7 +54,7 @@ class Matching(Objective):
         take = torch.where(torn, other, torch.arange(len(torn), device=torn.device))
         part = getattr(sample.inputs, self.exchange)
         changed = {self.exchange: part.map(lambda tensor: tensor[take])}
-        return replace(sample, inputs=replace(sample.inputs, **changed), broken=torn.long())
+        return sample.ask(replace(sample.inputs, **changed), broken=torn.long())
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
