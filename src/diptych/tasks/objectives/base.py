@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.nn import init_bert
 from diptych.types import Encoding, Inputs, PaddedRegions, VisionLanguageModel
-
-Normalization = Literal["all", "rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,15 +81,15 @@ def transform(dim: int, *, norm: bool = True, eps: float = 1e-12) -> nn.Sequenti
     return layers
 
 
-def average(
-    losses: Float[Tensor, " M"], asked: Bool[Tensor, "B L"], *, by: Normalization = "all"
-) -> Float[Tensor, ""]:
+def average(losses: Float[Tensor, " M"], asked: Bool[Tensor, "B L"], *, by: str = "all") -> Float[Tensor, ""]:
     """Mean of the losses of all asked places, in their order; 0 where none is.
 
     Args:
         by: `rows` takes the mean of each row first, then over rows that ask anything. It adds 1e-4 to both
             divisors, as VL-BERT's `*_LOSS_NORM_IN_BATCH_FIRST` does.
     """
+    if by not in ("all", "rows"):
+        raise ConfigError(f"losses are averaged by {by!r}; expected 'all' or 'rows'.")
     if by == "all":
         return losses.sum() / asked.sum().clamp(min=1)
     sums = losses.new_zeros(len(asked)).index_add(0, asked.nonzero()[:, 0], losses)

@@ -1,7 +1,6 @@
 """Image-text matching: some rows get another row's text or image; the model says which."""
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,7 +36,7 @@ class Matching(Objective):
         *,
         matches: int = 1,
         classes: int = 2,
-        exchange: Literal["text", "regions"] = "text",
+        exchange: str = "text",
         rate: int | float = 0.5,
     ) -> None:
         super().__init__()
