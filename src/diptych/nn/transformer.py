@@ -69,9 +69,7 @@ class Encoder(nn.Module):
             x = layer(x, mask)
         return x
 
-    def states(
-        self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
-    ) -> list[Float[Tensor, "B T D"]]:
+    def states(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:
         """What comes in, and what every layer makes of it."""
         states = [x]
         for layer in self.layers:
