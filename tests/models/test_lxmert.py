@@ -110,3 +110,13 @@ def test_tiny_learns_what_only_both_modalities_tell():
             optimizer.step()
     model.eval()
     assert (head(model(test).pooled).argmax(1) == answers).float().mean() > 0.95
+
+
+def test_attended_padding_is_seen(model):
+    inputs = rows()
+    padded = replace(inputs.regions, mask=inputs.regions.mask & (torch.arange(4) < 3))
+    longer = replace(inputs, regions=padded)
+    masked, everything = model(longer).pooled, model(inputs).pooled
+    assert not torch.allclose(masked, everything, atol=1e-4)
+    model.attend_padding = True
+    torch.testing.assert_close(model(longer).pooled, everything)

@@ -121,16 +121,17 @@ def check_unread(golden, model, prefix):
 if EVERY:
 
     @pytest.mark.parametrize(
-        ("part", "leave_out"),
+        ("part", "leave_out", "attend_padding"),
         [
-            ("", ()),
-            ("no_visual_mask.", ("visual_attention_mask",)),
-            ("defaults.", ("visual_attention_mask", "attention_mask", "token_type_ids")),
+            ("", (), False),
+            ("no_visual_mask.", (), True),
+            ("no_visual_mask.", ("visual_attention_mask",), False),
+            ("defaults.", ("visual_attention_mask", "attention_mask", "token_type_ids"), False),
         ],
     )
-    def test_masks_equal_the_original(golden, part, leave_out):
+    def test_masks_equal_the_original(golden, part, leave_out, attend_padding):
         golden = golden("lxmert-encoder")
-        model, _, _ = build(golden)
+        model, _, _ = build(golden, attend_padding=attend_padding)
         inputs = unpack(golden.inputs, leave_out=leave_out)
         encoding = model(inputs)
         text, regions = inputs.text.mask, inputs.regions.mask

@@ -93,7 +93,8 @@ def check_states(golden, model, inputs, encoding):
     """Compare what the golden holds of embeddings, last states and pooled vector, where rows are real."""
     valid = torch.cat([inputs.text.mask, inputs.regions.mask], 1)
     states = {"last": torch.cat([encoding.text, encoding.regions], 1)}
-    model.encoder.register_forward_hook(lambda module, given, result: states.__setitem__("first", given[0]))
+    first = model.encoder.layers[0]
+    first.register_forward_hook(lambda module, given, result: states.__setitem__("first", given[0]))
     model(inputs)
     names = {"embedding_output": "first", "sequence_output": "last", "last_hidden": "last"}
     for name in names.keys() & golden.outputs.keys():

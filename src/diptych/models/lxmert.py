@@ -6,6 +6,7 @@ Differs in one thing: a row without any region attends to nothing there, instead
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -46,6 +47,8 @@ class Lxmert(nn.Module):
         cross_layers: of both together.
         region_states: False for tasks that read the pooled vector or the text: what only the last region
             states need is not computed. Everything else stays the same, weights included.
+        attend_padding: attend to padded regions as if they were real, as Vilio does; a score then depends on
+            what else is in the batch.
         std: standard deviation of the initial weights.
     """
 
@@ -68,11 +71,13 @@ class Lxmert(nn.Module):
         attention_dropout: float = 0.1,
         eps: float = 1e-12,
         region_states: bool = True,
+        attend_padding: bool = False,
         std: float = 0.02,
     ) -> None:
         super().__init__()
         self.dim = self.text_dim = dim
         self.region_dim = dim if region_states else 0
+        self.attend_padding = attend_padding
         self.text = TextEmbedding(
             vocab_size,
             dim,
@@ -95,11 +100,12 @@ class Lxmert(nn.Module):
     def forward(self, inputs: Inputs) -> Encoding:
         text, regions = inputs.text, inputs.regions
         assert text is not None and regions is not None, "LXMERT needs text and regions"
+        region_mask = torch.ones_like(regions.mask) if self.attend_padding else regions.mask
         states = self.text_encoder(self.text(text), text.mask)
-        seen = self.region_encoder(self.regions(regions), regions.mask)
+        seen = self.region_encoder(self.regions(regions), region_mask)
         for number, layer in enumerate(self.cross_layers, 1):
             read = number < len(self.cross_layers) or self.region_dim > 0
-            states, seen = layer(states, text.mask, seen, regions.mask, update_regions=read)
+            states, seen = layer(states, text.mask, seen, region_mask, update_regions=read)
         return Encoding(pooled=self.pool(states), text=states, regions=seen if self.region_dim else None)
 
     def word_embedding(self) -> nn.Embedding:
