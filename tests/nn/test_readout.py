@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from diptych.errors import ConfigError
-from diptych.nn import BeforeEnd, FirstToken, LayerAverage, PairAttention, Pooled, before_end
+from diptych.nn import FirstToken, LayerAverage, PairAttention, Pooled, before_end
 from diptych.types import Batch, Encoding, Inputs, PaddedRegions, PaddedText
 
 
@@ -66,16 +66,11 @@ def test_layer_average_starts_near_the_last_layer():
     assert average.train()(ones).unique().numel() > 1  # every state has a dropout of its own
 
 
-def test_pooled_and_before_end_put_pairs_side_by_side():
-    given = states((4, 2, 3, 4), (2, 2, 2, 2))
-    pooled, ends = Pooled(Widths(), 2), BeforeEnd(Widths(), 2)
-    assert pooled.dim == ends.dim == 16
-    joint = pooled(given.encoding, given.batch)
+def test_pooled_puts_pairs_side_by_side():
+    given, readout = states((4, 2, 3, 4), (2, 2, 2, 2)), Pooled(Widths(), 2)
+    assert readout.dim == 16
+    joint = readout(given.encoding, given.batch)
     assert torch.equal(joint[1], given.encoding.pooled[2:].flatten())
-    text = given.encoding.text
-    assert torch.equal(ends(given.encoding, given.batch)[0], torch.cat([text[0, 2], text[1, 0]]))
-    with pytest.raises(ConfigError, match="Widths has none"):
-        BeforeEnd(Widths(text_dim=0))
 
 
 def test_pair_attention_never_sees_padding_and_tells_sides_apart():

@@ -11,7 +11,7 @@ from diptych.convert import HEADS
 from diptych.convert.rules import load_into, rename, restore
 from diptych.convert.visualbert import VISUALBERT, fill_visualbert
 from diptych.models import VisualBert
-from diptych.nn import BeforeEnd, ClassifierHead
+from diptych.nn import ClassifierHead
 from diptych.tasks import Answer, Choose, Classify
 from diptych.types import Inputs, PaddedRegions, PaddedText
 
@@ -148,10 +148,10 @@ def check(golden, model, prefix, done):
 def test_answers_equal_the_original(golden, perform):
     golden = golden("mmf-visualbert-vqa")
     assert golden.config["pooler_strategy"] == "vqa"
-    model, heads, prefix = build(golden)
+    model, heads, prefix = build(golden, readout="before_end")
     inputs, classes = unpack(golden.inputs), golden.config["num_labels"]
     answers = [str(number) for number in range(classes)]
-    task = Answer(model, answers=answers, readout=BeforeEnd, head=NARROW)
+    task = Answer(model, answers=answers, head=NARROW)
     targets = F.one_hot(golden.inputs["labels"], classes).float()
     done = perform(model, task, inputs, targets, weights=heads, table=HEADS["mmf"]["vqa"])
     check(golden, model, prefix, done)

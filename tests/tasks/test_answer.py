@@ -3,7 +3,6 @@ import torch
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError, FormatError
-from diptych.nn import BeforeEnd
 from diptych.tasks import Answer, AnswerScores
 from diptych.types import Example, Pair
 
@@ -69,8 +68,6 @@ def test_accuracy_is_the_mean_score_of_the_answers(model, batch):
     assert task.measure(predictions, gold) == {"accuracy": pytest.approx(1.6 / 3)}
 
 
-def test_options_reach_their_parts_and_wrong_ones_are_named(model):
-    assert Answer(model, answers=ANSWERS).reads == {"pooled"}
-    assert Answer(model, answers=ANSWERS, readout=BeforeEnd).reads == {"text"}
+def test_a_loss_that_does_not_exist(model):
     with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
         Answer(model, answers=ANSWERS, loss="mse")

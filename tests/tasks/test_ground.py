@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError, FormatError
-from diptych.models import lxmert_tiny
+from diptych.models import text_fasttext_tiny
 from diptych.nn.boxes import iou
 from diptych.tasks import GoldBox, Ground
 from diptych.types import Example, Pair
@@ -67,5 +67,5 @@ def test_the_box_of_the_best_real_region_is_given_in_pixels(model, batch):
 def test_wrong_settings_are_named(model):
     with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
         Ground(model, loss="mse")
-    with pytest.raises(ConfigError, match="Lxmert gives none"):
-        Ground(lxmert_tiny(region_states=False))
+    with pytest.raises(ConfigError, match="Concat gives none"):
+        Ground(text_fasttext_tiny())
