@@ -34,9 +34,9 @@ def require_labels(name: str, examples: Sequence[Example]) -> None:
             f"{len(missing)} of {len(examples)} {name} examples have no label: {shown}. Give labels, or name "
             f"another split with data.{'train' if name == 'training' else 'validate'}.split=NAME."
         )
-    targets = {example.target for example in examples} - {None}
-    if name == "training" and len(targets) == 1:  # of validation, its metrics tell
-        warnings.warn(f"all {name} examples have the label {targets.pop()!r}.", stacklevel=2)
+    labels = {example.target for example in examples if isinstance(example.target, str)}
+    if name == "training" and len(labels) == 1:  # of validation, its metrics tell
+        warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
 
 def take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:
