@@ -180,6 +180,7 @@ class PaddedRegions(Tree):
         image_index: which image of the row a region belongs to; 0 unless a row holds several.
         sizes: width and height in pixels of the first image.
         hidden: regions that pre-training hides.
+        labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
     """
 
     features: Float[Tensor, "B R F"]
@@ -189,6 +190,9 @@ class PaddedRegions(Tree):
     sizes: Float[Tensor, "B 2"]
     hidden: Bool[Tensor, "B R"] | None = None
     labels: Int[Tensor, "B R"] | None = None
+    scores: Float[Tensor, "B R"] | None = None
+    attributes: Int[Tensor, "B R"] | None = None
+    attribute_scores: Float[Tensor, "B R"] | None = None
     probabilities: Float[Tensor, "B R K"] | None = None
 
 
@@ -224,12 +228,18 @@ class Batch(Tree):
         return rows.reshape(-1, self.pairs, *rows.shape[1:])
 
 
+EVERYTHING = frozenset({"pooled", "text", "regions"})  # that an encoding can hold
+
+
 @_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding(Tree):
-    """What a model returns: the joint vector, and the states of tokens and regions where it has them."""
+    """What a model returns: the joint vector, and the states of tokens and regions where it has them.
 
-    pooled: Float[Tensor, "B D"]
+    What nobody reads may be None.
+    """
+
+    pooled: Float[Tensor, "B D"] | None = None
     text: Float[Tensor, "B T Dt"] | None = None
     regions: Float[Tensor, "B R Dv"] | None = None
 
@@ -309,7 +319,8 @@ class VisionLanguageModel(Protocol):
     """Any `nn.Module` with these.
 
     The widths are those of `Encoding.pooled`, `.text` and `.regions`; 0 means not provided.
-    `needs` is a subset of {"text", "regions", "pixels", "vectors", "mentions", "labels"}.
+    `needs` is a subset of {"text", "regions", "pixels", "vectors", "mentions", "labels"}. `reads` names the
+    fields of the encoding that somebody looks at; what only the others need is not computed.
     """
 
     dim: int
@@ -319,7 +330,7 @@ class VisionLanguageModel(Protocol):
 
     def word_embedding(self) -> nn.Embedding | None: ...
 
-    def __call__(self, inputs: Inputs) -> Encoding: ...
+    def __call__(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding: ...
 
 
 @runtime_checkable

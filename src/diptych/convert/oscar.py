@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Table, bert_heads, bert_layer, bert_text, load_into, rename
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -16,6 +16,7 @@ OSCAR: Table = (
     rename("pooler.dense", "pool.dense"),
     Drop("embeddings.position_ids", "a counter that Vilio's version saved"),
 )
+OSCAR_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
 def load_oscar(model: Oscar, path: Path | str) -> dict[str, Tensor]:

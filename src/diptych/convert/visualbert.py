@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Table, bert_heads, bert_layer, bert_text, load_into, rename
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -20,6 +20,7 @@ VISUALBERT: Table = (
     rename("pooler.dense", "pool.dense"),
     Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
 )
+VISUALBERT_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
 def load_visualbert(model: VisualBert, path: Path | str) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert
 from diptych.nn.readout import FirstToken, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
-from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer
+from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer, checkpointed
 from diptych.nn.weight_norm import WeightNormHead, WeightNormLinear
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "WeightNormLinear",
     "before_end",
     "capture_attention",
+    "checkpointed",
     "init_bert",
     "resnet50",
     "resnet101",

@@ -2,5 +2,6 @@
 
 from diptych.tasks.base import Task
 from diptych.tasks.classify import Classify, ClassIndex
+from diptych.tasks.pretrain import Pretrain
 
-__all__ = ["ClassIndex", "Classify", "Task"]
+__all__ = ["ClassIndex", "Classify", "Pretrain", "Task"]

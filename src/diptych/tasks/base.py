@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from diptych.predictions import Predictions
-from diptych.types import Batch, Encoding, Outcome, TargetEncoder, VisionLanguageModel
+from diptych.types import EVERYTHING, Batch, Encoding, Outcome, TargetEncoder, VisionLanguageModel
 
 
 class Task(nn.Module, ABC):
@@ -17,10 +17,11 @@ class Task(nn.Module, ABC):
 
     It sees encodings and never asks which model made them. The model is an argument of `forward`, not a
     member, so that checkpoints keep `model.*` and `task.*` apart and a task can be swapped on a trained
-    backbone.
+    backbone. `reads` names the fields of an encoding that `score` looks at; models need not compute others.
     """
 
     targets: TargetEncoder
+    reads: frozenset[str] = EVERYTHING
 
     def prepare(self, batch: Batch, generator: torch.Generator | None) -> Batch:
         """The batch that the model sees; pre-training corrupts here, on the device."""
@@ -47,5 +48,5 @@ class Task(nn.Module, ABC):
     ) -> Outcome:
         """Prepare, encode, score, and the loss where the batch has targets."""
         batch = self.prepare(batch, generator)
-        logits = self.score(model(batch.inputs), batch)
+        logits = self.score(model(batch.inputs, reads=self.reads), batch)
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)

@@ -54,6 +54,8 @@ class Classify(Task):
             beside it.
     """
 
+    reads = frozenset({"pooled"})
+
     def __init__(
         self,
         model: VisionLanguageModel,
@@ -89,6 +91,7 @@ class Classify(Task):
         self.batch_auroc = batch_auroc
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
+        assert encoding.pooled is not None
         logits: Tensor = self.head(batch.group(encoding.pooled).flatten(1))
         return logits
 
