@@ -58,7 +58,7 @@ class Layer(nn.Module):
 
 
 def run_layers(
-    layers: Iterable[nn.Module], x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], keep: slice = ALL
+    layers: Iterable[nn.Module], x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B K"], keep: slice = ALL
 ) -> Float[Tensor, "B S D"]:
     """States of the positions `keep` after all layers; without any position nothing is computed."""
     stack = [] if keep == NOTHING else [*layers]
