@@ -59,3 +59,13 @@ def test_text_attention_of_every_layer_is_captured(model, rows):
     assert maps["text_encoder.layers.0.attention"].shape == (3, 4, 5, 5)
     assert maps["region_encoder.layers.0.attention"].shape == (3, 4, 4, 4)
     assert maps["cross_layers.1.attention"].shape == (3, 4, 5, 4)
+
+
+def test_attended_padding_is_seen(model, rows):
+    inputs = rows()
+    padded = replace(inputs.regions, mask=inputs.regions.mask & (torch.arange(4) < 3))
+    longer = replace(inputs, regions=padded)
+    masked, everything = model(longer).pooled, model(inputs).pooled
+    assert not torch.allclose(masked, everything, atol=1e-4)
+    model.attend_padding = True
+    torch.testing.assert_close(model(longer).pooled, everything)

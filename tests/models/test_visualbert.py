@@ -80,9 +80,32 @@ def test_before_end_reads_the_state_of_the_token_before_the_last(rows):
     ("option", "message"),
     [
         ({"region_segment": 2}, "model.region_segment is 2; expected a row of 2 segments"),
-        ({"readout": "last"}, "model.readout is 'last'; expected 'first' or 'before_end'"),
+        ({"readout": "last"}, "model.readout is 'last'; expected one of"),
     ],
 )
 def test_options_that_do_not_exist(option, message):
     with pytest.raises(ConfigError, match=message):
         visualbert_tiny(**option)
+
+
+def test_layer_average_reads_the_first_token_of_every_layer(rows):
+    torch.manual_seed(0)
+    model, inputs = visualbert_tiny(readout="layer_average").eval(), rows()
+    seen = [embedded_all(model, inputs)]
+    for layer in model.encoder.layers:
+        seen.append(layer(seen[-1], torch.ones(seen[0].shape[:2], dtype=torch.bool)))
+    shares = model.average.weights.softmax(0)
+    expected = sum(share * one[:, 0] for share, one in zip(shares, seen, strict=True))
+    encoding = model(inputs)
+    torch.testing.assert_close(encoding.pooled, expected)
+    torch.testing.assert_close(torch.cat([encoding.text, encoding.regions], 1), seen[-1])
+    encoding.pooled.sum().backward()
+    assert model.average.weights.grad.ne(0).all()
+
+
+def embedded_all(model, inputs):
+    seen = []
+    hook = model.encoder.layers[0].register_forward_hook(lambda module, given, result: seen.append(given[0]))
+    model(inputs)
+    hook.remove()
+    return seen[0]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from diptych.convert.bert import load_bert
 from diptych.convert.ernievil import load_ernievil
+from diptych.convert.heads import HEADS, MATCHES, load_head
 from diptych.convert.load import read_weights
 from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
@@ -18,8 +19,11 @@ from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
 __all__ = [
+    "HEADS",
+    "MATCHES",
     "load_bert",
     "load_ernievil",
+    "load_head",
     "load_into",
     "load_lxmert",
     "load_mmbert",

@@ -5,7 +5,16 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_heads, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import (
+    Drop,
+    Keep,
+    Table,
+    bert_heads,
+    bert_layer,
+    bert_text,
+    load_into,
+    rename,
+)
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -18,6 +27,8 @@ VISUALBERT: Table = (
     rename("embeddings.visual_position_embeddings", "regions.positions"),
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
     rename("pooler.dense", "pool.dense"),
+    rename("layer_weights", "average.weights"),
+    Keep("average.weights", "only what Vilio's V was fine-tuned to with --reg has them"),
     Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
 )
 VISUALBERT_PRETRAIN: Table = bert_heads()  # objectives: words, matching

@@ -13,7 +13,14 @@ from torch import Tensor
 from diptych.data.images import open_image, to_pixels
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import FastText, Tokens, WordPiece
-from diptych.types import Example, Pair, Regions, RegionSource, VisionLanguageModel
+from diptych.types import (
+    OPTIONAL_REGION_FIELDS,
+    Example,
+    Pair,
+    Regions,
+    RegionSource,
+    VisionLanguageModel,
+)
 
 
 class Sources(NamedTuple):
@@ -53,6 +60,7 @@ class Processor:
         regions: whether the model reads regions.
         max_tokens: longer texts are cut, special tokens included.
         max_regions: further regions of an image are dropped; a store holds the best ones first.
+        labels: hand on what the detector said of each region, which some objectives of pre-training ask for.
         tags: append the detected object names to the text as its second segment.
         text_b: second segment of pairs that have none: `[MASK]` is where VL-BERT answers questions, with
             `model.readout=before_end`.
@@ -70,6 +78,7 @@ class Processor:
         regions: bool = False,
         max_tokens: int = 128,
         max_regions: int = 100,
+        labels: bool = False,
         tags: bool = False,
         text_b: str | None = None,
         missing: str = "error",
@@ -81,7 +90,8 @@ class Processor:
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
-        self.max_tokens, self.max_regions, self.tags, self.text_b = max_tokens, max_regions, tags, text_b
+        self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
+        self.tags, self.text_b = tags, text_b
         self.missing, self.box_scale = missing, box_scale
 
     @property
@@ -193,10 +203,13 @@ def _join(found: list[Regions]) -> Regions:
     """Regions of several images in one row; the size is the first image's."""
     if len(found) == 1:
         return found[0]
+    shared = [name for name in OPTIONAL_REGION_FIELDS if all(getattr(one, name) is not None for one in found)]
     return Regions(
-        features=np.concatenate([regions.features for regions in found]),
-        boxes=np.concatenate([regions.boxes for regions in found]),
         size=found[0].size,
+        **{
+            name: np.concatenate([getattr(one, name) for one in found])
+            for name in ("features", "boxes", *shared)
+        },
     )
 
 

@@ -6,6 +6,7 @@ Differs in one thing: a row without any region attends to nothing there, instead
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -45,6 +46,8 @@ class Lxmert(nn.Module):
         layers: of the text alone.
         region_layers: of the regions alone.
         cross_layers: of both together.
+        attend_padding: attend to padded regions as if they were real, as Vilio does; a score then depends on
+            what else is in the batch.
         std: standard deviation of the initial weights.
     """
 
@@ -66,11 +69,12 @@ class Lxmert(nn.Module):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         eps: float = 1e-12,
+        attend_padding: bool = False,
         std: float = 0.02,
     ) -> None:
         super().__init__()
         self.dim = self.text_dim = self.region_dim = dim
-        self.feature_dim = feature_dim
+        self.feature_dim, self.attend_padding = feature_dim, attend_padding
         self.text = TextEmbedding(
             vocab_size,
             dim,
@@ -92,15 +96,16 @@ class Lxmert(nn.Module):
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
+        region_mask = torch.ones_like(regions.mask) if self.attend_padding else regions.mask
         states = self.text_encoder(self.text(text), text.mask)
-        seen = self.region_encoder(self.regions(regions), regions.mask)
+        seen = self.region_encoder(self.regions(regions), region_mask)
         last = {
             "keep_text": ALL if "text" in reads else FIRST if "pooled" in reads else NOTHING,
             "keep_regions": ALL if "regions" in reads else NOTHING,
         }
         for number, layer in enumerate(self.cross_layers, 1):
             keeps = last if number == len(self.cross_layers) else {}
-            states, seen = layer(states, text.mask, seen, regions.mask, **keeps)
+            states, seen = layer(states, text.mask, seen, region_mask, **keeps)
         return Encoding(
             pooled=self.pool(states) if "pooled" in reads else None,
             text=states if "text" in reads else None,

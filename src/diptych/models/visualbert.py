@@ -16,9 +16,11 @@ from diptych.errors import ConfigError
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
-from diptych.nn.readout import FirstToken, before_end
+from diptych.nn.readout import FirstToken, LayerAverage, before_end
 from diptych.nn.transformer import Encoder, encode_jointly
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
+
+READOUTS = ("first", "before_end", "layer_average")
 
 
 class RegionEmbedding(nn.Module):
@@ -47,7 +49,8 @@ class VisualBert(nn.Module):
         region_segment: segment of the regions of a row's first image; those of image n have n more. 0 in the
             originals, 1 in Vilio and by default in Hugging Face's version.
         readout: `first` pools the first token; `before_end` reads the state of the token before the last, as
-            the originals do for VQA, where uclanlp's questions end in `[MASK] [SEP]`.
+            the originals do for VQA, where uclanlp's questions end in `[MASK] [SEP]`; `layer_average` is
+            Vilio's V with `--reg`: a learned mean of the first token's states after every layer.
         std: standard deviation of the initial weights.
 
     Raises:
@@ -79,8 +82,8 @@ class VisualBert(nn.Module):
             raise ConfigError(
                 f"model.region_segment is {region_segment}; expected a row of {segments} segments, from 0."
             )
-        if readout not in ("first", "before_end"):
-            raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
+        if readout not in READOUTS:
+            raise ConfigError(f"model.readout is {readout!r}; expected one of {READOUTS}.")
         self.dim = self.text_dim = self.region_dim = dim
         self.feature_dim = feature_dim
         self.region_segment = region_segment
@@ -98,6 +101,7 @@ class VisualBert(nn.Module):
             eps=eps,
         )
         self.pool = FirstToken(dim) if readout == "first" else None
+        self.average = LayerAverage(layers) if readout == "layer_average" else None
         init_bert(self, std=std)
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
@@ -106,6 +110,11 @@ class VisualBert(nn.Module):
         named = None if text.mentions is None else self.named(text, regions)
         embedded = self.text.dropout(self.text.norm(self.regions(regions, segment, named)))
         parts, masks = (self.text(text), embedded), (text.mask, regions.mask)
+        if self.average is not None and "pooled" in reads:
+            every = self.encoder.states(torch.cat(parts, 1), torch.cat(masks, 1))
+            length = text.mask.shape[1]
+            last = every[-1]
+            return Encoding(pooled=self.average(every), text=last[:, :length], regions=last[:, length:])
         if self.pool is None and "pooled" in reads:
             reads |= {"text"}
         pool = self.pool or partial(before_end, mask=text.mask)

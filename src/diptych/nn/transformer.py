@@ -95,6 +95,13 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "B S D"]:
         return run_layers(self.layers, x, mask, keep)
 
+    def states(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:
+        """What comes in, and what every layer makes of it."""
+        states = [x]
+        for layer in self.layers:
+            states.append(layer(states[-1], mask))
+        return states
+
 
 def encode_jointly(
     encoder: Encoder,

@@ -1,7 +1,23 @@
 """Forms of decision: head, loss, decoding and metric, for any model and any data set."""
 
-from diptych.tasks.base import Task
+from diptych.tasks.answer import Answer, AnswerScores
+from diptych.tasks.base import RightPair, Task
+from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
+from diptych.tasks.ground import GoldBox, Ground
+from diptych.tasks.match import Match
 from diptych.tasks.pretrain import Pretrain
 
-__all__ = ["ClassIndex", "Classify", "Pretrain", "Task"]
+__all__ = [
+    "Answer",
+    "AnswerScores",
+    "Choose",
+    "ClassIndex",
+    "Classify",
+    "GoldBox",
+    "Ground",
+    "Match",
+    "Pretrain",
+    "RightPair",
+    "Task",
+]

@@ -1,7 +1,7 @@
 """Answers to questions, asked in pre-training (LXMERT)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -53,7 +53,7 @@ class Answers(Objective):
             return sample
         known = scores.sum(1) > 0
         drawn = torch.multinomial(torch.where(known[:, None], scores, 1.0), 1, generator=generator)[:, 0]
-        return replace(sample, answers=torch.where(known if intact is None else known & intact, drawn, -1))
+        return sample.ask(answers=torch.where(known if intact is None else known & intact, drawn, -1))
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample

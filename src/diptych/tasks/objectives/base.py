@@ -1,17 +1,16 @@
 """What every pre-training objective answers for."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from diptych.errors import ConfigError
 from diptych.nn import init_bert
 from diptych.types import Encoding, Inputs, PaddedRegions, VisionLanguageModel
-
-Normalization = Literal["all", "rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +37,15 @@ class Sample:
     broken: Int[Tensor, " B"] | None = None
     answers: Int[Tensor, " B"] | None = None
     targets: Shaped[Tensor, "N ..."] | None = None
+
+    def ask(self, inputs: Inputs | None = None, **asked: Any) -> "Sample":
+        """The same with other inputs and further questions, each of which nobody has asked before."""
+        if double := [name for name in asked if getattr(self, name) is not None]:
+            raise ConfigError(
+                f"two objectives of one batch ask for {double[0]}; draw them in turn with task.draw, or "
+                "join what they predict in one objective."
+            )
+        return replace(self, inputs=self.inputs if inputs is None else inputs, **asked)
 
     def intact(self) -> Bool[Tensor, " B"] | None:
         """Rows whose text and image belong together; None where none was torn apart."""
@@ -73,15 +81,15 @@ def transform(dim: int, *, norm: bool = True, eps: float = 1e-12) -> nn.Sequenti
     return layers
 
 
-def average(
-    losses: Float[Tensor, " M"], asked: Bool[Tensor, "B L"], *, by: Normalization = "all"
-) -> Float[Tensor, ""]:
+def average(losses: Float[Tensor, " M"], asked: Bool[Tensor, "B L"], *, by: str = "all") -> Float[Tensor, ""]:
     """Mean of the losses of all asked places, in their order; 0 where none is.
 
     Args:
         by: `rows` takes the mean of each row first, then over rows that ask anything. It adds 1e-4 to both
             divisors, as VL-BERT's `*_LOSS_NORM_IN_BATCH_FIRST` does.
     """
+    if by not in ("all", "rows"):
+        raise ConfigError(f"losses are averaged by {by!r}; expected 'all' or 'rows'.")
     if by == "all":
         return losses.sum() / asked.sum().clamp(min=1)
     sums = losses.new_zeros(len(asked)).index_add(0, asked.nonzero()[:, 0], losses)

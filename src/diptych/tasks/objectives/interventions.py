@@ -10,6 +10,7 @@ from functools import partial
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from diptych.errors import ConfigError
 from diptych.nn import init_bert
 from diptych.tasks.objectives.base import Objective, Sample, average, transform
 from diptych.tasks.objectives.masked_regions import divergence, given
@@ -71,6 +72,10 @@ class Interventions(Objective):
     ) -> None:
         super().__init__()
         text, regions, classes = model.text_dim, model.region_dim, len(seen.prior)
+        if not text or not regions:
+            raise ConfigError(
+                f"{type(model).__name__} lacks states of text or regions; leave interventions out for it."
+            )
         self.nouns = tuple(nouns)
         self.words = nn.ModuleList([Intervention(text, known), Intervention(text, seen, value_dim=text)])
         self.regions = nn.ModuleList(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +10,7 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import init_bert
-from diptych.tasks.objectives.base import Normalization, Objective, Sample, average, nothing, transform
+from diptych.tasks.objectives.base import Objective, Sample, average, nothing, transform
 from diptych.types import Encoding, PaddedRegions, VisionLanguageModel
 
 
@@ -130,8 +129,7 @@ class MaskedRegions(Objective):
         assert regions is not None, "a model with region states reads regions"
         rows = sample.intact() if self.matched_only else None
         shown, wanted = self.masking(regions, generator, rows=rows)
-        inputs = replace(sample.inputs, regions=shown)
-        return replace(sample, inputs=inputs, regions=regions, wanted=wanted)
+        return sample.ask(replace(sample.inputs, regions=shown), regions=regions, wanted=wanted)
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
@@ -164,7 +162,7 @@ class RegionFeatures(nn.Module):
         *,
         feature_dim: int | None = None,
         tied: str | None = None,
-        loss: Literal["mse", "smooth_l1"] = "mse",
+        loss: str = "mse",
         share: int | float | None = None,
     ) -> None:
         super().__init__()
@@ -215,7 +213,7 @@ class RegionLabels(nn.Module):
         model: VisionLanguageModel,
         *,
         classes: int,
-        field: Literal["labels", "attributes"] = "labels",
+        field: str = "labels",
         everywhere: bool = True,
         weighted: bool = True,
         share: int | float = 0.15,
@@ -261,14 +259,14 @@ class RegionProbabilities(nn.Module):
         model: VisionLanguageModel,
         *,
         classes: int,
-        loss: Literal["kl", "kl_mean", "cross_entropy", "hard"] = "kl",
-        by: Normalization = "all",
+        loss: str = "kl",
+        by: str = "all",
     ) -> None:
         super().__init__()
         if loss not in ("kl", "kl_mean", "cross_entropy", "hard"):
             raise ConfigError(f"loss is {loss!r}; expected 'kl', 'kl_mean', 'cross_entropy' or 'hard'.")
         self.loss = loss
-        self.by: Normalization = by
+        self.by = by
         self.decoder = _decoder(model, classes)
 
     def forward(

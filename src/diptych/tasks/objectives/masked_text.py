@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError
-from diptych.tasks.objectives.base import Normalization, Objective, Sample, average, nothing, transform
+from diptych.tasks.objectives.base import Objective, Sample, average, nothing, transform
 from diptych.types import Encoding, PaddedText, VisionLanguageModel
 
 
@@ -112,12 +112,12 @@ class MaskedText(Objective):
         *,
         masking: WordMasking | None = None,
         matched_only: bool = False,
-        by: Normalization = "all",
+        by: str = "all",
     ) -> None:
         super().__init__()
         self.masking = masking or WordMasking()
-        self.matched_only: bool = matched_only
-        self.by: Normalization = by
+        self.matched_only = matched_only
+        self.by = by
         self.head = TiedWords(model)
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
@@ -125,7 +125,7 @@ class MaskedText(Objective):
         assert text is not None, "a model with text states reads text"
         rows = sample.intact() if self.matched_only else None
         text, words = self.masking(text, generator, vocab_size=len(self.head.bias), rows=rows)
-        return replace(sample, inputs=replace(sample.inputs, text=text), words=words)
+        return sample.ask(replace(sample.inputs, text=text), words=words)
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
@@ -142,7 +142,7 @@ def word_loss(
     states: Float[Tensor, "B T D"],
     words: Int[Tensor, "B T"],
     *,
-    by: Normalization = "all",
+    by: str = "all",
 ) -> Float[Tensor, ""]:
     """Cross entropy of the asked words, which are not -1.
 

@@ -1,7 +1,6 @@
 """Image-text matching: some rows get another row's text or image; the model says which."""
 
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,7 +36,7 @@ class Matching(Objective):
         *,
         matches: int = 1,
         classes: int = 2,
-        exchange: Literal["text", "regions"] = "text",
+        exchange: str = "text",
         rate: int | float = 0.5,
     ) -> None:
         super().__init__()
@@ -54,7 +53,7 @@ class Matching(Objective):
         take = torch.where(torn, other, torch.arange(len(torn), device=torn.device))
         part = getattr(sample.inputs, self.exchange)
         changed = {self.exchange: part.map(lambda tensor: tensor[take])}
-        return replace(sample, inputs=replace(sample.inputs, **changed), broken=torn.long())
+        return sample.ask(replace(sample.inputs, **changed), broken=torn.long())
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample

@@ -48,7 +48,7 @@ class TagContrast(Matching):
         names = possible & (draw < self.rate)
         caption = possible & ~names & (draw < self.rate + self.caption_rate)
         text = combine(text, other, caption, names)
-        return replace(sample, inputs=replace(sample.inputs, text=text), broken=names + 2 * caption)
+        return sample.ask(replace(sample.inputs, text=text), broken=names + 2 * caption)
 
 
 def combine(
