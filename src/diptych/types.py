@@ -104,11 +104,16 @@ def _numbers(row: ndarray) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """Characters `start` to `stop` of a text name region number `region` (VCR)."""
+    """Characters `start` to `stop` of a text name region number `region` (VCR).
+
+    Args:
+        segment: 0 for `text`, 1 for `text_b` of the pair.
+    """
 
     start: int
     stop: int
     region: int
+    segment: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,10 @@ def check_states(golden, model, inputs, encoding):
 
 NARROW = partial(ClassifierHead, layers=2, width=1)
 REG = {"head": partial(ClassifierHead, samples=5, dropout=0.5)}
+SIBLINGS = [
+    ("mmf-visualbert-nlvr2", HEADS["mmf"]["nlvr2"], {"head": NARROW, "pairs": 2}),
+    ("vilio-visualbert-hm-reg", HEADS["vilio"]["hateful_memes_reg"], REG),
+]
 
 
 @pytest.mark.parametrize(
@@ -100,13 +104,12 @@ REG = {"head": partial(ClassifierHead, samples=5, dropout=0.5)}
     [
         ("visualbert-nlvr2", HEADS["visualbert"]["nlvr2"], {}),
         ("mmf-visualbert-hm", HEADS["mmf"]["hateful_memes"], {"head": NARROW}),
-        ("mmf-visualbert-nlvr2", HEADS["mmf"]["nlvr2"], {"head": NARROW, "pairs": 2}),
         (
             "vilio-visualbert-hm",
             HEADS["vilio"]["hateful_memes"],
             {"head": partial(ClassifierHead, layers=2)},
         ),
-        *([("vilio-visualbert-hm-reg", HEADS["vilio"]["hateful_memes_reg"], REG)] if EVERY else []),
+        *(SIBLINGS if EVERY else []),
     ],
 )
 def test_classification_equals_the_original(golden, perform, name, table, options):

@@ -14,6 +14,7 @@ from diptych.convert.rules import load_into, restore
 from diptych.convert.uniter import load_uniter
 from diptych.convert.vilbert import load_vilbert
 from diptych.convert.visualbert import load_visualbert
+from diptych.convert.vlbert import load_mmbert, load_vlbert
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
@@ -25,12 +26,14 @@ __all__ = [
     "load_head",
     "load_into",
     "load_lxmert",
+    "load_mmbert",
     "load_oscar",
     "load_resnet",
     "load_towers",
     "load_uniter",
     "load_vilbert",
     "load_visualbert",
+    "load_vlbert",
     "read_paddle",
     "read_weights",
     "restore",

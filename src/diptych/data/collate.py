@@ -72,11 +72,17 @@ def _pad_text(rows: Sequence[Row], pad_id: int) -> PaddedText:
     shape = (len(rows), max(map(len, tokens)))
     ids = np.full(shape, pad_id, np.int64)
     segments, mask = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    mentions = np.full(shape, -1)
     for row, one in enumerate(tokens):
         count = len(one)
         ids[row, :count], segments[row, :count], mask[row, :count] = one.ids, one.segments, True
+        if (named := rows[row].mentions) is not None:
+            mentions[row, :count] = named
     return PaddedText(
-        ids=torch.from_numpy(ids), mask=torch.from_numpy(mask), segments=torch.from_numpy(segments)
+        ids=torch.from_numpy(ids),
+        mask=torch.from_numpy(mask),
+        segments=torch.from_numpy(segments),
+        mentions=None if all(row.mentions is None for row in rows) else torch.from_numpy(mentions),
     )
 
 

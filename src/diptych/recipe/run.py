@@ -26,6 +26,7 @@ from diptych.convert import (
     load_uniter,
     load_vilbert,
     load_visualbert,
+    load_vlbert,
 )
 from diptych.data import (
     Collate,
@@ -37,7 +38,7 @@ from diptych.data import (
 )
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
-from diptych.models import Concat, ErnieVil, Lxmert, Oscar, Uniter, Vilbert, VisualBert
+from diptych.models import Concat, ErnieVil, Lxmert, Oscar, Uniter, Vilbert, VisualBert, VlBert
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -60,6 +61,7 @@ LOADERS: Mapping[type, Callable[[Any, Path], object]] = {
     Uniter: load_uniter,
     Vilbert: load_vilbert,
     VisualBert: load_visualbert,
+    VlBert: load_vlbert,
 }
 PADDLE = "word_embedding"  # a folder that holds this file is one of Paddle parameters, not a bundle
 
