@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from diptych.convert.bert import load_bert
+from diptych.convert.detector import load_detector
+from diptych.convert.end_to_end import load_region_encoder
 from diptych.convert.ernievil import load_ernievil
 from diptych.convert.load import read_weights
 from diptych.convert.lxmert import load_lxmert, transfer_answers
@@ -18,10 +20,12 @@ from diptych.models.concat import BertTower, Concat, ImageTower
 
 __all__ = [
     "load_bert",
+    "load_detector",
     "load_ernievil",
     "load_into",
     "load_lxmert",
     "load_oscar",
+    "load_region_encoder",
     "load_resnet",
     "load_towers",
     "load_uniter",

@@ -119,8 +119,8 @@ class _ArrayUnpickler(pickle.Unpickler):
         }
         if (module, name) not in allowed:
             raise FormatError(
-                f"refused, since it asks for {module}.{name}; expected arrays only. If you trust the file, save "
-                "its arrays as safetensors with the program that made it."
+                f"refused, since it asks for {module}.{name}; expected arrays only. If you trust the file, "
+                "save its arrays as safetensors with the program that made it."
             )
         return allowed[module, name]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,7 +69,7 @@ class Proposer(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Class, box and attribute of a region. The attribute looks at the likeliest class, background included."""
+    """Class, box and attribute of a region; the attribute looks at the likeliest class or background."""
 
     def __init__(self, dim: int, classes: int, attributes: int | None) -> None:
         super().__init__()
@@ -175,7 +175,9 @@ class FasterRcnn(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             results = self.predictor(features)
         counts = [len(one) for one in places]
-        parts = zip(*([None] * len(counts) if one is None else one.split(counts) for one in results), strict=True)
+        parts = zip(
+            *([None] * len(counts) if one is None else one.split(counts) for one in results), strict=True
+        )
         return [
             Detection(
                 size=picture.size,

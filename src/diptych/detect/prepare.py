@@ -54,8 +54,8 @@ class Prepare:
         width, height = self.resized(*image.size)
         if min(width, height) < LEAST:
             raise FormatError(
-                f"a picture of {image.width} x {image.height} pixels would become {width} x {height}; expected "
-                f"at least {LEAST} pixels on the shorter side. Cut it into parts."
+                f"a picture of {image.width} x {image.height} pixels would become {width} x {height}; "
+                f"expected at least {LEAST} pixels on the shorter side. Cut it into parts."
             )
         small = image.resize((width, height), Image.Resampling.BILINEAR)
         blue_first = np.asarray(small, np.float32)[:, :, ::-1] - np.array(self.mean, np.float32)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """All that one pass computes for one picture; R boxes, C classes, A attributes.
+    """All that one pass computes for one picture.
 
     Args:
         size: width and height of the picture in pixels.
@@ -45,15 +45,14 @@ class Detection:
     boxes: Float[Tensor, "R 4"]
     objectness: Float[Tensor, " R"] | None
     features: Float[Tensor, "R F"]
-    class_logits: Float[Tensor, "R C+1"]
-    deltas: Float[Tensor, "R 4*C"]
-    attribute_logits: Float[Tensor, "R A+1"] | None
+    class_logits: Float[Tensor, "R K"]
+    deltas: Float[Tensor, "R E"]
+    attribute_logits: Float[Tensor, "R A"] | None
 
     def cpu(self) -> "Detection":
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return Detection(
-            **{name: one.cpu() if isinstance(one, Tensor) else one for name, one in values.items()}
-        )
+        values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        values |= {name: one.cpu() for name, one in values.items() if isinstance(one, Tensor)}
+        return Detection(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 He et al., 2015, https://arxiv.org/abs/1512.03385. The default is v1.5, as in torchvision: a bottleneck that
 halves the resolution does so in its 3x3 convolution. Caffe's original (v1) does it in the first 1x1.
-For detectors the network comes apart: `body` is the map of stride 16, `layer4` what they apply to each region.
+Detectors take it apart: `body` is the map of stride 16, `layer4` what they apply to each region.
 """
 
 from typing import Any
@@ -82,8 +82,7 @@ class ResNet(nn.Module):
         stem: channels of the first convolution; None means `width`.
         caffe_pool: the first pooling pads nothing and rounds its size up, as Caffe does.
         dilate_last: the last stage keeps the resolution and dilates its 3x3 convolutions instead.
-        frozen: how many parts keep their weights, from the first: 1 is the first convolution, 2 also the first
-            stage.
+        frozen: how many parts keep their weights: 1 is the first convolution, 2 also the first stage.
     """
 
     def __init__(
@@ -111,8 +110,9 @@ class ResNet(nn.Module):
             rows = []
             for row in range(count):
                 stride = 2 if stage and not row and dilation == 1 else 1
-                options = {"stride_first": stride_first, "dilation": dilation}
-                rows.append(block(channels, width << stage, stride, **options))
+                rows.append(
+                    block(channels, width << stage, stride, stride_first=stride_first, dilation=dilation)
+                )
                 channels = (width << stage) * block.expansion
             stages.append(nn.Sequential(*rows))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages

@@ -112,9 +112,7 @@ def nms(
     return found[:limit]
 
 
-def _overlap(
-    boxes: Tensor, rows: Tensor, others: Tensor, threshold: float, groups: Tensor | None
-) -> Tensor:
+def _overlap(boxes: Tensor, rows: Tensor, others: Tensor, threshold: float, groups: Tensor | None) -> Tensor:
     over = iou(boxes[rows], boxes[others]) > threshold
     return over if groups is None else over & (groups[rows, None] == groups[others])
 
@@ -144,13 +142,14 @@ def roi_pool(
     flat = tables.reshape(-1, depth)
     rows = [down * height + start for start in (tops, bottoms - 2**down)]
     columns = [right * (downs * height * width) + start for start in (lefts, rights - 2**right)]
+    places = [
+        (row[:, :, None] * width + column[:, None, :]).clamp(0, len(flat) - 1)
+        for row in rows
+        for column in columns
+    ]
     found = []
     for part in torch.arange(len(boxes), device=boxes.device).split(_fitting(size**2 * depth)):
-        corners = [
-            flat.index_select(0, (row[part, :, None] * width + column[part, None, :]).clamp(min=0).flatten())
-            for row in rows
-            for column in columns
-        ]
+        corners = [flat.index_select(0, place[part].flatten()) for place in places]
         best = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
         best = best.masked_fill(empty[part].reshape(-1, 1), 0)
         found.append(best.reshape(-1, size, size, depth))
