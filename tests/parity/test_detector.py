@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from diptych.convert.detector import DETECTOR, WITHOUT_ATTRIBUTES, fill_detector
 from diptych.convert.rules import convert
-from diptych.detect import BoxRule, FasterRcnn, Prepare, describe, faster_rcnn, select
+from diptych.detect import BoxRule, FasterRcnn, Prepare, build_detector, describe, select
 from diptych.nn.roi import anchors, clip_boxes, decode_boxes, has_area, nms, roi_align, roi_pool
 
 DETECTORS = ["detector-vg", "detector-vgattr", "detector-d2c4-roialign"]
@@ -309,7 +309,7 @@ def test_a_padded_batch_equals_the_original(golden):
 def test_full_size_weights_have_the_names_and_shapes_of_the_original(goldens, preset, name):
     manifest = json.loads((goldens / f"{name}.json").read_text())["tensors"]
     with torch.device("meta"):
-        detector = faster_rcnn(preset)
+        detector = build_detector(preset)
         weights = {key: torch.empty(one["shape"]) for key, one in manifest.items()}
     table = WITHOUT_ATTRIBUTES if preset == "vg" else DETECTOR
     shapes = {key: one.shape for key, one in detector.state_dict().items()}

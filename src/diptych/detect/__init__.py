@@ -1,8 +1,8 @@
 """Detectors: from pictures to regions."""
 
-from diptych.detect.faster_rcnn import FasterRcnn, faster_rcnn
+from diptych.detect.faster_rcnn import FasterRcnn, build_detector
 from diptych.detect.prepare import Picture, Prepare
-from diptych.detect.select import BoxRule, Detection, describe, select
+from diptych.detect.selection import BoxRule, Detection, describe, select
 
 __all__ = [
     "BoxRule",
@@ -10,7 +10,7 @@ __all__ = [
     "FasterRcnn",
     "Picture",
     "Prepare",
+    "build_detector",
     "describe",
-    "faster_rcnn",
     "select",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.detect.prepare import CAFFE_MEAN, COCO_MEAN, Picture, Prepare
-from diptych.detect.select import Detection
+from diptych.detect.selection import Detection
 from diptych.errors import ConfigError, nearest
 from diptych.nn.resnet import Bottleneck, ResNet
 from diptych.nn.roi import anchors, clip_boxes, decode_boxes, has_area, nms, roi_align, roi_pool
@@ -235,7 +235,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def faster_rcnn(preset: str, **overrides: Any) -> FasterRcnn:
+def build_detector(preset: str, **overrides: Any) -> FasterRcnn:
     """A detector of published weights, to be filled with `convert.load_detector`.
 
     `vg` has Visual Genome's 1600 classes, `vgattr` also its 400 attributes; `vgattr-original` is the same

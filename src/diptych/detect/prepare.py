@@ -43,7 +43,7 @@ class Prepare:
 
     least: int = 600
     most: int = 1000
-    mean: tuple[float, float, float] = CAFFE_MEAN
+    mean: tuple[int | float, int | float, int | float] = CAFFE_MEAN
 
     def __call__(self, image: Image.Image) -> Picture:
         """Resize and normalize.

@@ -53,7 +53,10 @@ def anchors(
 
 
 def decode_boxes(
-    boxes: Float[Tensor, "R 4"], deltas: Float[Tensor, "R E"], *, weights: Sequence[float] = (1, 1, 1, 1)
+    boxes: Float[Tensor, "R 4"],
+    deltas: Float[Tensor, "R E"],
+    *,
+    weights: Sequence[int | float] = (1, 1, 1, 1),
 ) -> Float[Tensor, "R E"]:
     """Boxes moved and stretched by `dx dy dw dh`, of which every box has E / 4.
 
@@ -61,7 +64,7 @@ def decode_boxes(
         weights: the deltas are divided by these.
     """
     corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
-    deltas = deltas.reshape(len(boxes), -1, 4) / torch.tensor(weights, device=boxes.device)
+    deltas = deltas.unflatten(1, (-1, 4)) / torch.tensor(weights, device=boxes.device)
     center = deltas[..., :2] * size + (corner + 0.5 * size)
     half = 0.5 * (deltas[..., 2:].clamp(max=LARGEST).exp() * size)
     return torch.cat([center - half, center + half], -1).flatten(1)
