@@ -53,9 +53,7 @@ def test_released_pickles(tmp_path, published, protocol):
 def test_hugging_face_and_safetensors(tmp_path, published):
     detector, weights = published
     torch.save(OrderedDict(weights), tmp_path / "pytorch_model.bin")
-    save_file(
-        {name: one.contiguous() for name, one in uncounted(weights).items()}, tmp_path / "d.safetensors"
-    )
+    save_file(uncounted(weights), tmp_path / "d.safetensors")
     assert any(name.endswith("num_batches_tracked") for name in weights)
     for name in ("pytorch_model.bin", "d.safetensors"):
         other = small()
@@ -93,9 +91,10 @@ def test_files_must_fit(tmp_path, published):
     write_pickle(tmp_path / "more.pkl", {**weights, "roi_heads.mask_head.weight": torch.ones(1)})
     with pytest.raises(CheckpointMismatch, match=r"1 unused: roi_heads\.mask_head\.weight"):
         load_detector(small(), tmp_path / "more.pkl")
+    write_pickle(tmp_path / "d.pkl", weights)
+    wider = FasterRcnn(attributes=3, blocks=(1, 2, 1, 1), width=8, classes=5)
     with pytest.raises(CheckpointMismatch, match="of the wrong shape"):
-        write_pickle(tmp_path / "d.pkl", weights)
-        load_detector(FasterRcnn(attributes=3, blocks=(1, 2, 1, 1), width=8, classes=5), tmp_path / "d.pkl")
+        load_detector(wider, tmp_path / "d.pkl")
 
 
 class Bomb:
@@ -129,7 +128,7 @@ def test_a_malicious_pickle_is_refused_and_never_runs(tmp_path, wrap, protocol):
     [
         (b"cnumpy\nload\n(S'x'\ntR.", r"numpy\.load"),
         (b"cbuiltins\neval\n(S'1'\ntR.", r"builtins\.eval"),
-        (b"\x80\x04\x8c\x05numpy\x8c\x0fctypeslib.ctypes\x93.", r"numpy\.ctypeslib\.ctypes"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x10ctypeslib.ctypes\x93.", r"numpy\.ctypeslib\.ctypes"),
         (b"c_codecs\nencode\n(Vx\nVzlib\ntR.", "the codec 'zlib'"),
     ],
 )
