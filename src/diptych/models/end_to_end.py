@@ -24,8 +24,9 @@ STRIDE = 16
 class RegionEncoder(nn.Module):
     """Pixels and boxes to one vector per region; `dim` is its width.
 
-    Pixels of a batch are padded on the right and below; `regions.sizes` says how much of them is picture.
-    Their features are not looked at, and may have width 0.
+    Pixels of a batch are padded with zeros on the right and below; `regions.sizes` says how much of them is
+    picture. As in the original, the padding reaches the cells at the border of the picture. Features that the
+    regions come with are not looked at, and may have width 0.
 
     Args:
         resnet: VL-BERT takes `resnet101(classes=None, stride_first=True, dilate_last=True, frozen=2,
