@@ -141,7 +141,7 @@ def roi_pool(
     # The maximum of any range is that of two ranges as long as a power of two: these are looked up in tables.
     down, right = _powers(bottoms - tops), _powers(rights - lefts)
     downs, rightwards = (1 + int(power.max()) if power.numel() else 1 for power in (down, right))
-    tables = _running_max(_running_max(features.permute(1, 2, 0), 0, downs), 2, rightwards)
+    tables = _running_max(_running_max(features.permute(1, 2, 0).contiguous(), 0, downs), 2, rightwards)
     flat = tables.reshape(-1, depth)
     rows = [down * height + start for start in (tops, bottoms - 2**down)]
     columns = [right * (downs * height * width) + start for start in (lefts, rights - 2**right)]
