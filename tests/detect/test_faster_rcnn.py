@@ -90,6 +90,10 @@ def test_given_boxes_may_be_few_none_or_outside():
     assert nothing.class_logits.shape == (0, 6)
 
 
+def test_no_pictures_no_detections():
+    assert small()([]) == []
+
+
 def test_the_head_in_parts_computes_the_same(monkeypatch):
     detector = small()
     (whole,) = detector([picture(detector)])

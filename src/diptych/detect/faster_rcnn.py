@@ -164,6 +164,8 @@ class FasterRcnn(nn.Module):
             padded: put the pictures into one batch, padded with zeros, as Vilio did for `vg` with 4 pictures
                 at a time in the order of the folder. A picture's regions then depend on the others.
         """
+        if not pictures:
+            return []
         maps = self._maps(pictures, padded)
         if boxes is None:
             found = [self.proposer(one, p.resized) for one, p in zip(maps, pictures, strict=True)]
