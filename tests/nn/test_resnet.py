@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from diptych.nn import ResNet, resnet50, resnet101, resnet152, resnet_tiny
-from diptych.nn.resnet import Bottleneck
+from diptych.nn.resnet import Basic, Bottleneck
 
 
 def small(**options):
@@ -116,3 +116,42 @@ def test_tiny_learns_colored_shapes():
             optimizer.step()
     model.eval()
     assert (head(model(test[0])).argmax(1) == test[1]).float().mean() > 0.9
+
+
+def test_the_network_comes_apart():
+    model, pixels = small(classes=None).eval(), torch.randn(2, 3, 65, 50)
+    maps = model.body(pixels)
+    assert maps.shape == (2, model.body_dim, 5, 4)
+    torch.testing.assert_close(model.layer4(maps).mean((2, 3)), model(pixels))
+
+
+@pytest.mark.parametrize("block", [Basic, Bottleneck])
+def test_a_dilated_last_stage_keeps_the_resolution(block):
+    torch.manual_seed(0)
+    plain, dilated = (ResNet(block, (1, 1, 1, 2), width=4, dilate_last=dilate) for dilate in (False, True))
+    dilated.load_state_dict(plain.state_dict())
+    maps = torch.randn(1, plain.body_dim, 9, 7)
+    assert plain.layer4(maps).shape[2:] == (5, 4)
+    assert dilated.layer4(maps).shape[2:] == (9, 7)
+    impulse = torch.zeros(1, dilated.layer4[1].conv2.in_channels, 9, 9)
+    impulse[:, :, 4, 4] = 1
+    reached = dilated.layer4[1].conv2(impulse)[0, 0].nonzero()
+    assert reached.unique().tolist() == [2, 4, 6]
+
+
+def test_caffe_pools_without_padding_and_rounds_up():
+    plain, caffe = small(), small(caffe_pool=True)
+    stem = torch.randn(1, 4, 8, 9)
+    assert plain.pool(stem).shape[2:] == (4, 5)
+    assert caffe.pool(stem).shape[2:] == (4, 4)
+    assert torch.equal(caffe.pool(stem)[0, :, 0, 0], stem[0, :, :3, :3].amax((1, 2)))
+    assert small(stem=6).conv1.out_channels == 6
+
+
+@pytest.mark.parametrize(
+    ("frozen", "parts"), [(0, set()), (1, {"conv1", "bn1"}), (2, {"conv1", "bn1", "layer1"})]
+)
+def test_frozen_parts_keep_their_weights(frozen, parts):
+    model = small(frozen=frozen)
+    kept = {name.split(".")[0] for name, one in model.named_parameters() if not one.requires_grad}
+    assert kept == parts

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from diptych.convert.bert import load_bert
+from diptych.convert.detector import load_detector
+from diptych.convert.end_to_end import load_region_encoder
 from diptych.convert.ernievil import load_ernievil
 from diptych.convert.heads import HEADS, MATCHES, load_head
 from diptych.convert.load import read_weights
@@ -22,12 +24,14 @@ __all__ = [
     "HEADS",
     "MATCHES",
     "load_bert",
+    "load_detector",
     "load_ernievil",
     "load_head",
     "load_into",
     "load_lxmert",
     "load_mmbert",
     "load_oscar",
+    "load_region_encoder",
     "load_resnet",
     "load_towers",
     "load_uniter",

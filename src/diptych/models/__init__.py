@@ -13,6 +13,7 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
+from diptych.models.end_to_end import EndToEnd, RegionEncoder
 from diptych.models.ernievil import ErnieVil, ernievil_base, ernievil_large, ernievil_tiny
 from diptych.models.lxmert import Lxmert, lxmert_base, lxmert_tiny
 from diptych.models.oscar import Oscar, oscar_base, oscar_large, oscar_tiny
@@ -23,9 +24,11 @@ from diptych.models.vlbert import VlBert, mmbert_base, vlbert_base, vlbert_large
 
 __all__ = [
     "Concat",
+    "EndToEnd",
     "ErnieVil",
     "Lxmert",
     "Oscar",
+    "RegionEncoder",
     "Uniter",
     "Vilbert",
     "VisualBert",

@@ -2,6 +2,7 @@
 
 He et al., 2015, https://arxiv.org/abs/1512.03385. The default is v1.5, as in torchvision: a bottleneck that
 halves the resolution does so in its 3x3 convolution. Caffe's original (v1) does it in the first 1x1.
+Detectors take it apart: `body` is the map of stride 16, `layer4` what they apply to each region.
 """
 
 from typing import Any
@@ -17,11 +18,13 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int, *, stride_first: bool = False) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, *, stride_first: bool = False, dilation: int = 1
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(inputs, width, stride)
 
@@ -36,16 +39,19 @@ class Bottleneck(nn.Module):
 
     Args:
         stride_first: reduce the resolution in the first convolution (v1) instead of the second (v1.5).
+        dilation: of the 3x3 convolution.
     """
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int, *, stride_first: bool = False) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, *, stride_first: bool = False, dilation: int = 1
+    ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_first else (1, stride)
         self.conv1 = nn.Conv2d(inputs, width, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
@@ -73,6 +79,10 @@ class ResNet(nn.Module):
         classes: outputs of `fc`; None leaves `fc` out.
         stride_first: v1 instead of v1.5, see `Bottleneck`.
         freeze_batch_norm: keep the statistics and the scales of batch norms as loaded, for small batches.
+        stem: channels of the first convolution; None means `width`.
+        caffe_pool: the first pooling pads nothing and rounds its size up, as Caffe does.
+        dilate_last: the last stage keeps the resolution and dilates its 3x3 convolutions instead.
+        frozen: how many parts keep their weights: 1 is the first convolution, 2 also the first stage.
     """
 
     def __init__(
@@ -84,35 +94,50 @@ class ResNet(nn.Module):
         classes: int | None = 1000,
         stride_first: bool = False,
         freeze_batch_norm: bool = False,
+        stem: int | None = None,
+        caffe_pool: bool = False,
+        dilate_last: bool = False,
+        frozen: int = 0,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        stages, channels = [], width
+        channels = stem or width
+        self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.pool = nn.MaxPool2d(3, 2, 0 if caffe_pool else 1, ceil_mode=caffe_pool)
+        stages = []
         for stage, count in enumerate(blocks):
+            dilation = 2 if dilate_last and stage == 3 else 1
             rows = []
             for row in range(count):
-                stride = 2 if stage and not row else 1
-                rows.append(block(channels, width << stage, stride, stride_first=stride_first))
+                stride = 2 if stage and not row and dilation == 1 else 1
+                rows.append(
+                    block(channels, width << stage, stride, stride_first=stride_first, dilation=dilation)
+                )
                 channels = (width << stage) * block.expansion
             stages.append(nn.Sequential(*rows))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)
         self.dim = channels if classes is None else classes
+        self.body_dim = channels // 2
         self._init()
+        for part in [self.conv1, self.bn1, *stages][: frozen + 1 if frozen else 0]:
+            part.requires_grad_(False)
         self.freeze_batch_norm = freeze_batch_norm
         if freeze_batch_norm:
             for norm in self._norms():
                 norm.requires_grad_(False)
 
     def forward(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D"]:
+        vector: Tensor = self.fc(self.layer4(self.body(pixels)).mean((2, 3)))
+        return vector
+
+    def body(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D H W"]:
+        """The map of the third stage, one cell for 16 x 16 pixels."""
         # Channels last is what convolutions are fastest in; weights stay as they are stored.
         x = pixels.contiguous(memory_format=torch.channels_last)
         x = self.pool(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        vector: Tensor = self.fc(x.mean((2, 3)))
-        return vector
+        maps: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return maps
 
     def train(self, mode: bool = True) -> "ResNet":
         super().train(mode)

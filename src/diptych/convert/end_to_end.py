@@ -1,0 +1,43 @@
+"""VL-BERT's image network, as its end-to-end checkpoints hold it beside the transformer."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from diptych.convert.load import read_weights
+from diptych.convert.rules import Drop, Keep, Table, load_into, rename
+from diptych.models.end_to_end import RegionEncoder
+
+PREFIX = "image_feature_extractor."
+PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3")
+REGION_ENCODER: Table = (
+    *(rename(f"backbone.{part}", f"resnet.{part}") for part in PARTS),
+    rename("roi_head_feature_extractor", "resnet.layer4"),
+    Drop("head", "the same tensors as the region head"),
+    Drop("obj_downsample", "the projection, which belongs to the model above"),
+    Drop("object_embed", "the class embedding, which no configuration uses"),
+    Drop("regularizing_predictor", "of a loss on the classes of the regions"),
+    *(
+        Keep(f"resnet.{norm}.num_batches_tracked", "files of 2017 lack these counters")
+        for norm in ("bn1", "layer{}.{}.bn{}", "layer{}.{}.downsample.{}")
+    ),
+)
+
+
+def load_region_encoder(encoder: RegionEncoder, path: Path | str) -> None:
+    """Fill the image network from an end-to-end checkpoint of VL-BERT.
+
+    A file of a ResNet alone, such as the one it starts from, goes to `load_resnet(encoder.resnet, path)`.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: it holds no image network, or another one.
+    """
+    fill_region_encoder(encoder, read_weights(path), where=path)
+
+
+def fill_region_encoder(encoder: RegionEncoder, weights: dict[str, Tensor], *, where: object) -> None:
+    """As `load_region_encoder`, from weights that have been read."""
+    if any(name.startswith(PREFIX) for name in weights):
+        weights = {name.removeprefix(PREFIX): one for name, one in weights.items() if name.startswith(PREFIX)}
+    load_into(encoder, weights, REGION_ENCODER, where=where)

@@ -1,0 +1,139 @@
+"""End to end: regions from pixels and boxes, by a ResNet that learns with the model above it.
+
+As VL-BERT does it (Su et al., 2020, https://arxiv.org/abs/1908.08530; original: jackroos/VL-BERT), for any
+region model: the first three stages over the picture, RoIAlign of every box, the fourth stage on each region,
+its average. Differs: a region that pre-training hides also loses its feature to the vector that the model has
+for hidden regions; VL-BERT feeds the feature of the hole.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.nn.resnet import ResNet
+from diptych.nn.roi import roi_align
+from diptych.types import Encoding, Inputs, PaddedRegions
+
+STRIDE = 16
+
+
+class RegionEncoder(nn.Module):
+    """Pixels and boxes to one vector per region; `dim` is its width.
+
+    Pixels of a batch are padded with zeros on the right and below; `regions.sizes` says how much of them is
+    picture. As in the original, the padding reaches the cells at the border of the picture. Features that the
+    regions come with are not looked at, and may have width 0.
+
+    Args:
+        resnet: VL-BERT takes `resnet101(classes=None, stride_first=True, dilate_last=True, frozen=2,
+            freeze_batch_norm=True)`.
+        size: bins per box and direction.
+        samples, aligned: see `roi_align`; the defaults are VL-BERT's.
+        hide_pixels: zero the pixels below the boxes of regions that pre-training hides, so that overlapping
+            boxes do not show them.
+    """
+
+    def __init__(
+        self,
+        resnet: ResNet,
+        *,
+        size: int = 14,
+        samples: int = 1,
+        aligned: bool = False,
+        hide_pixels: bool = True,
+    ) -> None:
+        super().__init__()
+        self.resnet, self.dim = resnet, resnet.dim
+        self.size, self.samples, self.aligned = size, samples, aligned
+        self.hide_pixels = hide_pixels
+
+    def forward(self, pixels: Float[Tensor, "B 3 h w"], regions: PaddedRegions) -> Float[Tensor, "B R F"]:
+        """Zero for padding.
+
+        Raises:
+            ConfigError: the sizes do not fit the pixels, a region is of a second picture, or silhouettes have
+                another resolution than the regions.
+        """
+        _check(pixels, regions)
+        boxes = regions.boxes * regions.sizes.repeat(1, 2)[:, None]
+        if self.hide_pixels and regions.hidden is not None:
+            pixels = pixels.masked_fill(_holes(pixels, boxes, regions.hidden & regions.mask), 0)
+        maps = self.resnet.body(pixels)
+        # Padding would cost as much as what is real.
+        pooled = torch.cat([self._pool(*row) for row in zip(maps, boxes, regions.mask, strict=True)])
+        states = self.resnet.layer4(pooled.contiguous(memory_format=torch.channels_last)).float()
+        if regions.silhouettes is not None:
+            if regions.silhouettes.shape[2:] != states.shape[2:]:
+                raise ConfigError(
+                    f"silhouettes have {tuple(regions.silhouettes.shape[2:])} cells; the regions of this "
+                    f"network have {tuple(states.shape[2:])}. Resize them."
+                )
+            states = states * regions.silhouettes[regions.mask][:, None]
+        features: Tensor = states.new_zeros(*regions.mask.shape, self.dim)
+        features[regions.mask] = states.mean((2, 3))
+        return features
+
+    def _pool(
+        self, features: Float[Tensor, "D h w"], boxes: Float[Tensor, "R 4"], mask: Tensor
+    ) -> Float[Tensor, "K D s s"]:
+        return roi_align(
+            features,
+            boxes[mask],
+            size=self.size,
+            scale=1 / STRIDE,
+            samples=self.samples,
+            aligned=self.aligned,
+        )
+
+
+def _check(pixels: Tensor, regions: PaddedRegions) -> None:
+    height, width = pixels.shape[2:]
+    widest, highest = regions.sizes.amax(0).tolist()
+    if widest > width or highest > height:
+        raise ConfigError(
+            f"regions.sizes has a picture of {widest:g} x {highest:g} in pixels of {width} x {height}; "
+            "expected the size of the picture as it stands in the pixels."
+        )
+    if (regions.image_index * regions.mask).any():
+        raise ConfigError("a row has regions of two pictures; end to end takes one picture per row.")
+
+
+def _holes(pixels: Tensor, boxes: Float[Tensor, "B R 4"], hidden: Tensor) -> Tensor:
+    """Which pixels lie in a hidden box, the one below its corner included."""
+    # A whole number that was divided by the size and multiplied again may lie a trifle below itself.
+    x1, y1, x2, y2 = (boxes + 1e-3).floor().unsqueeze(-1).unbind(2)
+    height, width = (torch.arange(side, device=pixels.device) for side in pixels.shape[2:])
+    rows = (height >= y1) & (height <= y2) & hidden[..., None]
+    columns = (width >= x1) & (width <= x2)
+    return (rows.float().mT @ columns.float() > 0)[:, None]
+
+
+class EndToEnd(nn.Module):
+    """A region model that sees pixels and boxes instead of features.
+
+    Args:
+        regions: its width must be the feature width of the model.
+        model: any model that needs regions.
+    """
+
+    def __init__(self, regions: RegionEncoder, model: Any) -> None:
+        super().__init__()
+        self.regions, self.model = regions, model
+        self.needs = frozenset({"pixels", *model.needs})
+        self.dim, self.text_dim, self.region_dim = model.dim, model.text_dim, model.region_dim
+
+    def forward(self, inputs: Inputs, reads: frozenset[str] | None = None) -> Encoding:
+        pixels, regions = inputs.pixels, inputs.regions
+        if pixels is None or regions is None:
+            raise ConfigError("an end-to-end model needs pixels and boxes; the batch lacks one of them.")
+        seen = replace(inputs, regions=replace(regions, features=self.regions(pixels, regions)))
+        encoding: Encoding = self.model(seen) if reads is None else self.model(seen, reads=reads)
+        return encoding
+
+    def word_embedding(self) -> nn.Embedding | None:
+        words: nn.Embedding | None = self.model.word_embedding()
+        return words

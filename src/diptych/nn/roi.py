@@ -1,0 +1,253 @@
+"""Regions of a feature map: anchors, box coding, non-maximum suppression, RoIPool and RoIAlign.
+
+Boxes are x1 y1 x2 y2 in pixels, without the "+1" of Caffe: the arithmetic of detectron2 and torchvision, in
+pure torch. Where torchvision works, its kernels do the work; its wheels load beside few builds of torch.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diptych.nn.boxes import iou
+
+NMS_BLOCK = 256
+CHUNK = 2**20  # numbers that pooling holds at a time; many more leave a CPU's caches and take twice as long
+LARGEST = math.log(1000 / 16)  # by which a delta may stretch a side
+
+
+@cache
+def torchvision_ops() -> Any:
+    """`torchvision.ops` if it can be imported and computes; else None."""
+    try:
+        ops = import_module("torchvision.ops")
+        kept = ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    except Exception:  # a wheel for another torch fails in many ways
+        return None
+    return ops if kept.tolist() == [0] else None
+
+
+def anchors(
+    height: int, width: int, *, sizes: Sequence[int], ratios: Sequence[int | float], stride: int
+) -> Float[Tensor, "A 4"]:
+    """Boxes around every cell of a map of `height` x `width` cells: by row, column, size, ratio.
+
+    Args:
+        sizes: side in pixels of the square of the same area.
+        ratios: height over width.
+        stride: pixels per cell; the boxes of a cell are centered on its upper left corner.
+    """
+    cell = []
+    for size in sizes:
+        for ratio in ratios:
+            w = math.sqrt(size**2 / ratio)
+            cell.append((-w / 2, -ratio * w / 2, w / 2, ratio * w / 2))
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    corners = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4) * float(stride)
+    return (corners + torch.tensor(cell)).reshape(-1, 4)
+
+
+def decode_boxes(
+    boxes: Float[Tensor, "R 4"],
+    deltas: Float[Tensor, "R E"],
+    *,
+    weights: Sequence[int | float] = (1, 1, 1, 1),
+) -> Float[Tensor, "R E"]:
+    """Boxes moved and stretched by `dx dy dw dh`, of which every box has E / 4.
+
+    Args:
+        weights: the deltas are divided by these.
+    """
+    corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
+    deltas = deltas.unflatten(1, (-1, 4)) / torch.tensor(weights, device=boxes.device)
+    center = deltas[..., :2] * size + (corner + 0.5 * size)
+    half = 0.5 * (deltas[..., 2:].clamp(max=LARGEST).exp() * size)
+    return torch.cat([center - half, center + half], -1).flatten(1)
+
+
+def clip_boxes(boxes: Float[Tensor, "R 4"], size: tuple[int, int]) -> Float[Tensor, "R 4"]:
+    """Boxes cut off at the border of a picture of (width, height)."""
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([*size, *size]))
+
+
+def has_area(boxes: Float[Tensor, "R 4"]) -> Tensor:
+    """Which boxes are not empty."""
+    return (boxes[:, 2:] > boxes[:, :2]).all(1)
+
+
+def nms(
+    boxes: Float[Tensor, "R 4"],
+    scores: Float[Tensor, " R"],
+    threshold: float,
+    *,
+    groups: Int[Tensor, " R"] | None = None,
+    limit: int | None = None,
+) -> Int[Tensor, " K"]:
+    """Rows of the boxes that no better box overlaps by more than `threshold` (IoU), best first.
+
+    Equal scores rank in the order of the rows. Boxes without area neither suppress nor are suppressed.
+
+    Args:
+        groups: boxes of different groups do not suppress each other.
+        limit: how many to keep at most; the search ends there.
+    """
+    ops = torchvision_ops()
+    if ops is not None and groups is None:
+        kept: Tensor = ops.nms(boxes, scores, threshold)[:limit]
+        return kept
+    order = scores.argsort(descending=True, stable=True)
+    found = order[:0]
+    for block in order.split(NMS_BLOCK):
+        if limit is not None and len(found) >= limit:
+            break
+        block = block[~_overlap(boxes, found, block, threshold, groups).any(0)]
+        among = _overlap(boxes, block, block, threshold, groups).triu(1).float()
+        # Whoever is kept suppresses: this has one solution, reached after as many turns as chains are long.
+        keep, before = torch.ones_like(block, dtype=torch.bool), None
+        while before is None or not torch.equal(keep, before):
+            keep, before = (keep.float() @ among) == 0, keep
+        found = torch.cat([found, block[keep]])
+    return found[:limit]
+
+
+def _overlap(boxes: Tensor, rows: Tensor, others: Tensor, threshold: float, groups: Tensor | None) -> Tensor:
+    over = iou(boxes[rows], boxes[others]) > threshold
+    return over if groups is None else over & (groups[rows, None] == groups[others])
+
+
+def roi_pool(
+    features: Float[Tensor, "D h w"], boxes: Float[Tensor, "R 4"], *, size: int, scale: float
+) -> Float[Tensor, "R D size size"]:
+    """The largest value of every bin, `size` x `size` bins per box; 0 for bins outside the map.
+
+    Boxes are rounded to whole cells, halves away from zero, and both border cells belong to the box.
+
+    Args:
+        scale: cells per pixel.
+    """
+    ops = torchvision_ops()
+    if ops is not None:
+        pooled: Tensor = ops.roi_pool(features[None].float(), [boxes], size, scale).to(features.dtype)
+        return pooled
+    depth, height, width = features.shape
+    tops, bottoms = _bins(boxes[:, 1] * scale, boxes[:, 3] * scale, size, height)
+    lefts, rights = _bins(boxes[:, 0] * scale, boxes[:, 2] * scale, size, width)
+    empty = (bottoms <= tops)[:, :, None] | (rights <= lefts)[:, None, :]
+    # The maximum of any range is that of two ranges as long as a power of two: these are looked up in tables.
+    down, right = _powers(bottoms - tops), _powers(rights - lefts)
+    downs, rightwards = (1 + int(power.max()) if power.numel() else 1 for power in (down, right))
+    tables = _running_max(_running_max(features.permute(1, 2, 0).contiguous(), 0, downs), 2, rightwards)
+    flat = tables.reshape(-1, depth)
+    rows = [down * height + start for start in (tops, bottoms - 2**down)]
+    columns = [right * (downs * height * width) + start for start in (lefts, rights - 2**right)]
+    places = [
+        (row[:, :, None] * width + column[:, None, :]).clamp(0, len(flat) - 1)
+        for row in rows
+        for column in columns
+    ]
+    found = []
+    for part in torch.arange(len(boxes), device=boxes.device).split(_fitting(size**2 * depth)):
+        corners = [flat.index_select(0, place[part].flatten()) for place in places]
+        best = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
+        best = best.masked_fill(empty[part].reshape(-1, 1), 0)
+        found.append(best.reshape(-1, size, size, depth))
+    # The numbers of a cell stay side by side: convolutions are fastest so.
+    return torch.cat(found).permute(0, 3, 1, 2)
+
+
+def roi_align(
+    features: Float[Tensor, "D h w"],
+    boxes: Float[Tensor, "R 4"],
+    *,
+    size: int,
+    scale: float,
+    samples: int = 0,
+    aligned: bool = True,
+) -> Float[Tensor, "R D size size"]:
+    """The average of bilinear samples in every bin, `size` x `size` bins per box; 0 outside the map.
+
+    It is linear in the map and in each direction on its own: two matrix products per box.
+
+    Args:
+        scale: cells per pixel.
+        samples: per bin and direction; 0 takes one per cell begun.
+        aligned: a cell's value stands in its middle; without, in its corner, and boxes are one cell at least.
+    """
+    ops = torchvision_ops()
+    if ops is not None:
+        pooled: Tensor = ops.roi_align(features[None].float(), [boxes], size, scale, samples, aligned)
+        return pooled.to(features.dtype)
+    depth, height, width = features.shape
+    boxes = boxes.detach() * scale - (0.5 if aligned else 0)
+    least = 0 if aligned else 1
+    down = _weights(boxes[:, 1], boxes[:, 3], size, height, samples, least).to(features.dtype)
+    right = _weights(boxes[:, 0], boxes[:, 2], size, width, samples, least).to(features.dtype)
+    cells = features.permute(1, 2, 0).reshape(height, width * depth)
+    found = [
+        rightwards[:, None] @ (downwards @ cells).reshape(-1, size, width, depth)
+        for downwards, rightwards in zip(
+            *(weights.split(_fitting(size * width * depth)) for weights in (down, right)), strict=True
+        )
+    ]
+    return torch.cat(found).permute(0, 3, 1, 2)
+
+
+def _fitting(numbers: int) -> int:
+    """Boxes pooled at a time, where one takes so many numbers."""
+    return max(1, CHUNK // numbers)
+
+
+def _bins(
+    low: Float[Tensor, " R"], high: Float[Tensor, " R"], size: int, cells: int
+) -> tuple[Int[Tensor, "R size"], Int[Tensor, "R size"]]:
+    """First cell of every bin, and the one behind its last."""
+    low, high = _round(low), _round(high)
+    # Single precision matters: a box of 57 cells reads one cell more than exact arithmetic says.
+    step = ((high - low + 1).clamp(min=1) / size)[:, None]
+    number = torch.arange(size, device=low.device, dtype=low.dtype)
+    start, end = (number * step).floor() + low[:, None], ((number + 1) * step).ceil() + low[:, None]
+    return start.clamp(0, cells).long(), end.clamp(0, cells).long()
+
+
+def _round(values: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
+    """To whole numbers, halves away from zero as in C; `torch.round` takes the even neighbor."""
+    whole = values.trunc()
+    return whole + values.sign() * ((values - whole).abs() >= 0.5)
+
+
+def _powers(lengths: Int[Tensor, "R size"]) -> Int[Tensor, "R size"]:
+    """Exponent of the largest power of two that is no longer."""
+    return torch.frexp(lengths.clamp(min=1).float()).exponent.long() - 1
+
+
+def _running_max(table: Tensor, axis: int, count: int) -> Tensor:
+    """Maxima of the next 1, 2, 4, ... along an axis, as `count` tables."""
+    tables = [table]
+    for power in range(count - 1):
+        shifted = (torch.arange(table.shape[axis], device=table.device) + 2**power).clamp(
+            max=table.shape[axis] - 1
+        )
+        tables.append(torch.maximum(tables[-1], tables[-1].index_select(axis, shifted)))
+    return torch.stack(tables)
+
+
+def _weights(
+    low: Float[Tensor, " R"], high: Float[Tensor, " R"], size: int, cells: int, samples: int, least: int
+) -> Float[Tensor, "R size cells"]:
+    """Share of every cell in every bin, along one direction."""
+    extent = (high - low).clamp(min=least) if least else high - low
+    step = extent / size
+    count = torch.full_like(step, samples) if samples else step.ceil()
+    sample = torch.arange(max(1, int(count.max())) if len(count) else 1, device=low.device)
+    bins = torch.arange(size, device=low.device, dtype=low.dtype)[:, None]
+    step, many = step[:, None, None], count[:, None, None]
+    at = low[:, None, None] + bins * step + (sample + 0.5) * step / many.clamp(min=1)
+    real = (sample < many) & (at >= -1) & (at <= cells)
+    distance = at.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=low.device)
+    shares = (1 - distance.abs()).clamp(min=0) * real[..., None]
+    return shares.sum(2) / count.clamp(min=1)[:, None, None]

@@ -1,0 +1,174 @@
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diptych.convert.detector import DETECTOR, load_detector, read_pickle
+from diptych.convert.rules import restore
+from diptych.detect import FasterRcnn
+from diptych.errors import CheckpointMismatch, FormatError
+
+
+def small(attributes=3):
+    sizes = {"blocks": (1, 2, 1, 1), "stem": 8, "width": 4, "rpn_hidden": 8, "classes": 5}
+    return FasterRcnn(attributes=attributes, **sizes)
+
+
+@pytest.fixture
+def published():
+    """A detector and its weights under the names of the original."""
+    torch.manual_seed(0)
+    detector = small()
+    weights = restore(detector.state_dict(), DETECTOR)
+    weights["proposal_generator.anchor_generator.cell_anchors.0"] = torch.zeros(12, 4)
+    return detector, weights
+
+
+def uncounted(weights):
+    return {name: one for name, one in weights.items() if not name.endswith("num_batches_tracked")}
+
+
+def write_pickle(path, weights, *, protocol=2, **more):
+    content = {"model": {name: one.numpy() for name, one in uncounted(weights).items()}, **more}
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+def same(one, other):
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_released_pickles(tmp_path, published, protocol):
+    detector, weights = published
+    write_pickle(tmp_path / "d.pkl", weights, protocol=protocol, __author__="Caffe", matching_heuristics=True)
+    other = small()
+    load_detector(other, tmp_path / "d.pkl")
+    assert same(detector, other)
+
+
+def test_hugging_face_and_safetensors(tmp_path, published):
+    detector, weights = published
+    torch.save(OrderedDict(weights), tmp_path / "pytorch_model.bin")
+    save_file(uncounted(weights), tmp_path / "d.safetensors")
+    assert any(name.endswith("num_batches_tracked") for name in weights)
+    for name in ("pytorch_model.bin", "d.safetensors"):
+        other = small()
+        load_detector(other, tmp_path / name)
+        assert same(detector, other)
+
+
+def test_names_are_those_of_detectron2(published):
+    names = set(published[1])
+    for name in (
+        "backbone.stem.conv1.norm.running_var",
+        "backbone.res3.1.conv2.norm.weight",
+        "backbone.res2.0.shortcut.norm.bias",
+        "proposal_generator.rpn_head.anchor_deltas.bias",
+        "roi_heads.res5.0.conv3.weight",
+        "roi_heads.box_predictor.cls_embedding.weight",
+        "roi_heads.box_predictor.attr_score.bias",
+    ):
+        assert name in names
+
+
+def test_a_detector_without_attributes_leaves_them_out(tmp_path, published):
+    write_pickle(tmp_path / "d.pkl", published[1])
+    other = small(attributes=None)
+    load_detector(other, tmp_path / "d.pkl")
+    assert torch.equal(other.predictor.deltas.weight, published[0].predictor.deltas.weight)
+
+
+def test_files_must_fit(tmp_path, published):
+    weights = published[1]
+    plain = {name: one for name, one in weights.items() if "attr" not in name and "embedding" not in name}
+    write_pickle(tmp_path / "plain.pkl", plain)
+    with pytest.raises(CheckpointMismatch, match=r"5 unfilled: predictor\.class_vectors\.weight"):
+        load_detector(small(), tmp_path / "plain.pkl")
+    write_pickle(tmp_path / "more.pkl", {**weights, "roi_heads.mask_head.weight": torch.ones(1)})
+    with pytest.raises(CheckpointMismatch, match=r"1 unused: roi_heads\.mask_head\.weight"):
+        load_detector(small(), tmp_path / "more.pkl")
+    write_pickle(tmp_path / "d.pkl", weights)
+    wider = FasterRcnn(attributes=3, blocks=(1, 2, 1, 1), width=8, classes=5)
+    with pytest.raises(CheckpointMismatch, match="of the wrong shape"):
+        load_detector(wider, tmp_path / "d.pkl")
+
+
+class Bomb:
+    """What an attacker would put into a weight file."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda bomb: bomb, lambda bomb: {"model": {"a": bomb}}, lambda bomb: {"model": {"a": np.array([bomb])}}],
+)
+def test_a_malicious_pickle_is_refused_and_never_runs(tmp_path, wrap, protocol):
+    fuse = tmp_path / "exploded"
+    path = tmp_path / "d.pkl"
+    path.write_bytes(pickle.dumps(wrap(Bomb(fuse)), protocol=protocol))
+    with pytest.raises(FormatError, match=r"d\.pkl: refused, since it asks for "):
+        read_pickle(path)
+    assert not fuse.exists()
+    pickle.loads(path.read_bytes())
+    assert fuse.exists(), "the bomb of this test is a dud"
+
+
+@pytest.mark.parametrize(
+    ("program", "asked"),
+    [
+        (b"cnumpy\nload\n(S'x'\ntR.", r"numpy\.load"),
+        (b"cbuiltins\neval\n(S'1'\ntR.", r"builtins\.eval"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x10ctypeslib.ctypes\x93.", r"numpy\.ctypeslib\.ctypes"),
+        (b"c_codecs\nencode\n(Vx\nVzlib\ntR.", "the codec 'zlib'"),
+    ],
+)
+def test_names_beside_arrays_are_refused(tmp_path, program, asked):
+    (tmp_path / "d.pkl").write_bytes(program)
+    with pytest.raises(FormatError, match=f"refused, since it asks for {asked}"):
+        read_pickle(tmp_path / "d.pkl")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds no arrays by name"),
+        ({}, "holds no arrays by name"),
+        ({"model": {"a": "text"}}, "'a' is a str; expected an array of numbers"),
+        ({"model": {"a": np.array(["text"])}}, "'a' is a ndarray; expected an array of numbers"),
+        ({"model": {3: np.ones(1)}}, "3 is a ndarray"),
+    ],
+)
+def test_pickles_of_something_else_name_it(tmp_path, content, message):
+    (tmp_path / "d.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(FormatError, match=message):
+        read_pickle(tmp_path / "d.pkl")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_pickles_say_so(tmp_path, published, share):
+    write_pickle(tmp_path / "d.pkl", published[1])
+    whole = (tmp_path / "d.pkl").read_bytes()
+    (tmp_path / "d.pkl").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(FormatError, match=r"d\.pkl: not a whole pickle"):
+        read_pickle(tmp_path / "d.pkl")
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(FormatError, match=r"none\.pkl: no such weight file"):
+        load_detector(small(), tmp_path / "none.pkl")
+
+
+def test_arrays_of_other_byte_order_are_read(tmp_path):
+    values = np.arange(3, dtype=">f4")
+    (tmp_path / "d.pkl").write_bytes(pickle.dumps({"a": values}, protocol=2))
+    assert read_pickle(tmp_path / "d.pkl")["a"].tolist() == [0, 1, 2]
