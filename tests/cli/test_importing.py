@@ -28,17 +28,19 @@ def test_a_bad_row_is_one_line_or_left_out(memes, tmp_path, refused, capsys, col
     line = refused(["import", tsv, tmp_path / "store"])
     assert "bad.tsv: line 3" in line
     assert message in line
-    assert line.endswith("Leave such rows out with on_error=skip.")
+    assert line.endswith("Leave such images out with on_error=skip.")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tsv"]
     assert main(["import", str(tsv), str(tmp_path / "store"), "on_error=skip"]) == 0
-    assert "1 row(s) skipped" in capsys.readouterr().out
+    assert "1 image(s) skipped" in capsys.readouterr().out
 
 
 def test_sources_and_places_that_cannot_be(memes, tmp_path, refused) -> None:
     (tmp_path / "empty.tsv").touch()
     tsv, names = memes / "features.tsv", next((memes / "img").iterdir())
     assert "empty.tsv: the file is empty" in refused(["import", tmp_path / "empty.tsv", tmp_path / "s"])
-    assert "this is a folder; expected a TSV" in refused(["import", memes, tmp_path / "s"])
+    assert "this is a folder without region features; expected a TSV" in refused(
+        ["import", memes, tmp_path / "s"]
+    )
     assert "not UTF-8" in refused(["import", tsv, tmp_path / "s", "--classes", names])
     assert "exists and is kept" in refused(["import", tsv, tmp_path / "empty.tsv"])
     assert "Not a directory" in refused(["import", tsv, tmp_path / "empty.tsv" / "s"])
