@@ -31,7 +31,10 @@ class _Type:
 
 
 class _Array:
-    """Stands for `numpy.ndarray`, and for the function that makes an empty one to be filled."""
+    """Stands for `numpy.ndarray`, and for the function that makes an empty one to be filled.
+
+    All stand-ins have `__setstate__`, without which a pickle could set their attributes.
+    """
 
     __slots__ = ("value",)
 
@@ -41,6 +44,8 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
         if kind.value.hasobject:
+            if not isinstance(data, list) or len(data) != prod(shape):
+                raise FormatError(f"an array of objects of shape {shape} does not list them.")
             self.value = data[0] if shape == () else data
         else:
             self.value = _numbers(data, kind, shape, fortran=fortran)
@@ -65,18 +70,19 @@ class _Scalar(_Array):
 
 
 class _Latin(_Array):
-    """Stands for `codecs.encode`, by which old protocols write bytes."""
+    """Stands for `codecs.encode` and `bytes`, by which old protocols write bytes and no bytes."""
 
     __slots__ = ()
 
-    def __init__(self, text: str, encoding: str) -> None:
-        self.value = text.encode("latin1")
+    def __new__(cls, text: str = "", encoding: str = "") -> bytes:  # type: ignore[misc]
+        return text.encode("latin1")
 
 
 STAND_INS: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _Latin,
+    ("__builtin__", "bytes"): _Latin,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Buffer for core in ("core", "_core")},
