@@ -261,6 +261,19 @@ def test_what_holds_no_features_is_named(tmp_path, items, meta):
             list(read_features(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["mmf-lmdb", "uniter-npz", "vlbert-json", "tsv", "volta-hdf5"])
+def test_a_folder_of_other_things_is_never_replaced(tmp_path, items, meta, contents, name):
+    store = write_store(tmp_path / "store", items(2, boxes=2), meta)
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    (tmp_path / "mine" / "notes.json").write_text("{}")
+    for number in range(2):  # first strange data, then strange files too
+        before = contents(tmp_path / "mine")
+        with pytest.raises(ConfigError, match="holds other things than features and is kept"):
+            export_features(store, tmp_path / "mine", format=name, overwrite=True)
+        assert contents(tmp_path / "mine") == before
+        (tmp_path / "mine" / "below" / f"{number}.png").touch()
+
+
 def test_an_unknown_format_is_named(tmp_path, items, meta):
     store = write_store(tmp_path / "store", items(2), meta)
     with pytest.raises(ConfigError, match=r"format is 'mmf-lmbd'; .* Did you mean 'mmf-lmdb'"):

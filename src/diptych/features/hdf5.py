@@ -95,7 +95,7 @@ def _record(file: Any, key: str) -> tuple[str, Record]:
         )
     try:
         return key, {name: _value(group[name]) for name in group if name in MEANING}
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise FormatError(f"its group cannot be read ({error}).") from error
 
 

@@ -30,6 +30,7 @@ VILBERT = (
 )
 MAP = 1 << 42  # bytes of address space; the file is as large as its content
 COMMIT = 64 << 20
+LONGEST_KEY = 511
 UNITER_NAME = "feat_th0.2_max100_min10"
 
 Items = Iterable[tuple[str, Regions]]
@@ -103,7 +104,7 @@ def _write(folder: Path, values: Iterator[tuple[bytes, bytes]]) -> None:
                 with database.begin(write=True) as transaction:
                     more = _fill(transaction, values)
     except lmdb.BadValsizeError as error:
-        raise FormatError(f"an id is empty or longer than LMDB can keep (511 bytes): {error}.") from error
+        raise FormatError(f"an id is empty or has more than {LONGEST_KEY} bytes: {error}.") from error
     except lmdb.Error as error:
         code = getattr(error, "code", 0)
         if code in (errno.ENOSPC, errno.EFBIG, errno.EIO):  # LMDB calls a write cut short an I/O error
@@ -170,7 +171,8 @@ def _json_keys(listed: Any, path: Path) -> list[str]:
 
 
 def _record(transaction: Any, key: str, short: str, read: Any) -> tuple[str, Record]:
-    value = transaction.get(key.encode())
+    name = key.encode()
+    value = transaction.get(name) if 0 < len(name) <= LONGEST_KEY else None
     if value is None:
         raise FormatError("it is in the list of keys, but there is nothing under its key.")
     record = read(value)

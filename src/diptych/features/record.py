@@ -182,7 +182,7 @@ def _whole(record: Record, name: str) -> int:
         number = float(value.item() if isinstance(value, ndarray) else value)
         if number.is_integer():
             return int(number)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     shown = value[:40].decode(errors="replace") if isinstance(value, bytes) else value
     raise FormatError(f"{name} is {str(shown)[:40]!r}; expected a whole number.")
@@ -200,7 +200,12 @@ def _array(record: Record, name: str) -> ndarray:
         raise FormatError(f"{name} is no array of numbers.") from None
     if values.size and values.dtype.kind not in "fiu":
         raise FormatError(f"{name} holds {values.dtype} values; expected an array of numbers.")
-    return values if values.dtype == np.float16 and dtype == "<f4" else values.astype(dtype, copy=False)
+    if MEANING[name] in INTEGERS and values.dtype.kind == "f" and (values != np.trunc(values)).any():
+        raise FormatError(f"{name} holds numbers that are not whole; expected indices.")
+    if values.dtype == np.float16 and dtype == "<f4":
+        return values
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused later
+        return values.astype(dtype, copy=False)
 
 
 def _decoded(value: bytes | str, name: str, dtype: str) -> ndarray:

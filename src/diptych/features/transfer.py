@@ -46,6 +46,7 @@ KINDS: tuple[tuple[str, bytes, bytes, Entries], ...] = (  # ending, first bytes,
     (".json", b"{", b'"features"', json_files.json_entries),
 )
 SAMPLED = 8  # files that are looked at to tell what a folder holds
+FOLDER_SUFFIXES = (".npy", ".npz", ".json", ".mdb")
 LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 
 
@@ -218,6 +219,8 @@ def export_features(
         known = ", ".join(WRITERS)
         raise ConfigError(f"format is {format!r}; expected one of {known}.{nearest(format, WRITERS)}")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
+    if overwrite:
+        _require_replaceable(Path(out))
     WRITERS[format](Path(out), _items(store, progress), store.meta, overwrite=overwrite)
     return len(store)
 
@@ -242,6 +245,19 @@ def _recognize_folder(path: Path) -> Entries:
         f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of JSON, or "
         "a folder with .npy, .npz or .json files."
     )
+
+
+def _require_replaceable(path: Path) -> None:
+    """Let features in a folder be replaced, but nothing else that lies in one."""
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    try:
+        _recognize_folder(path)
+        ours = all(file.suffix in FOLDER_SUFFIXES for file in path.rglob("*") if file.is_file())
+    except FormatError:
+        ours = False
+    if not ours:
+        raise ConfigError(f"{path} holds other things than features and is kept; choose another place.")
 
 
 def _starts(file: Path, head: bytes) -> bool:
