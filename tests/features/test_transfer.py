@@ -265,7 +265,9 @@ def test_what_holds_no_features_is_named(tmp_path, items, meta):
 def test_a_folder_of_other_things_is_never_replaced(tmp_path, items, meta, contents, name):
     store = write_store(tmp_path / "store", items(2, boxes=2), meta)
     (tmp_path / "mine" / "below").mkdir(parents=True)
-    (tmp_path / "mine" / "notes.json").write_text("{}")
+    (tmp_path / "mine" / "notes.json").write_text('{"features": ""}' if name == "mmf-lmdb" else "{}")
+    if name == "mmf-lmdb":
+        export_features(store, tmp_path / "mine" / "db", format=name)
     for number in range(2):  # first strange data, then strange files too
         before = contents(tmp_path / "mine")
         with pytest.raises(ConfigError, match="holds other things than features and is kept"):

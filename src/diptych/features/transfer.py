@@ -4,8 +4,10 @@ import time
 import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +48,12 @@ KINDS: tuple[tuple[str, bytes, bytes, Entries], ...] = (  # ending, first bytes,
     (".json", b"{", b'"features"', json_files.json_entries),
 )
 SAMPLED = 8  # files that are looked at to tell what a folder holds
-FOLDER_SUFFIXES = (".npy", ".npz", ".json", ".mdb")
+WRITTEN: dict[Entries, tuple[str, ...]] = {  # names of the files in a folder of features
+    lmdb.lmdb_entries: ("data.mdb", "lock.mdb", "nbb_*.json"),
+    numpy_files.npy_entries: ("*.npy",),
+    numpy_files.npz_entries: ("*.npz",),
+    json_files.json_entries: ("*.json",),
+}
 LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 
 
@@ -239,7 +246,7 @@ def _recognize_folder(path: Path) -> Entries:
         return lmdb.lmdb_entries
     for ending, head, word, entries in KINDS:
         for file in islice(path.rglob(f"*{ending}"), SAMPLED):
-            if _starts(file, head) and (not word or word in file.read_bytes()):
+            if _holds(file, head, word):
                 return entries
     raise FormatError(
         f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of JSON, or "
@@ -252,17 +259,21 @@ def _require_replaceable(path: Path) -> None:
     if not path.is_dir() or not any(path.iterdir()):
         return
     try:
-        _recognize_folder(path)
-        ours = all(file.suffix in FOLDER_SUFFIXES for file in path.rglob("*") if file.is_file())
+        names = WRITTEN[_recognize_folder(path)]
     except FormatError:
-        ours = False
-    if not ours:
+        names = ()
+    files = (file for file in path.rglob("*") if not file.is_dir())
+    if not all(any(fnmatch(file.name, name) for name in names) for file in files):
         raise ConfigError(f"{path} holds other things than features and is kept; choose another place.")
 
 
-def _starts(file: Path, head: bytes) -> bool:
+def _holds(file: Path, head: bytes, word: bytes) -> bool:
+    """Whether it starts with `head` and has `word` somewhere; it may be large."""
     with file.open("rb") as stream:
-        return stream.read(len(head)) == head
+        if stream.read(len(head)) != head:
+            return False
+        with mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+            return data.find(word) >= 0
 
 
 def _holds_json(path: Path) -> bool:
