@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from bench._timing import promise
 
-from diptych.features import FeatureStore, import_tsv, write_store, write_tsv
+from diptych.features import FeatureStore, import_features, write_store, write_tsv
 from diptych.types import FeatureMeta, Regions
 
 IMAGES = max(1, int(12_140 * float(os.environ.get("DIPTYCH_BENCH_SCALE", "1"))))
@@ -70,7 +70,7 @@ def rows() -> Iterator[Row]:
 
 
 def importing(tsv: Path, folder: Path) -> Row:
-    ours = best(lambda: import_tsv(tsv, folder / "imported", overwrite=True))
+    ours = best(lambda: import_features(tsv, folder / "imported", overwrite=True))
     plain = best(lambda: sum(1 for _ in parse(tsv)))
     size = tsv.stat().st_size / 1e6
     return (

@@ -17,8 +17,7 @@ from diptych.check import check
 from diptych.datasets import HatefulMemes
 from diptych.errors import ConfigError
 from diptych.fabricate import fabricate, make_quadruples, split_quadruples
-from diptych.features import FeatureStore
-from diptych.features.tsv import read_tsv
+from diptych.features import FeatureStore, read_features
 from diptych.text import WordPiece
 from diptych.world import detect, draw_scene
 from diptych.world.render import CLASSES
@@ -95,7 +94,7 @@ def test_test_labels_are_kept_apart(world):
 
 def test_store_and_tsv_hold_the_same_regions(world):
     store = FeatureStore(world.root / "features")
-    table = dict(read_tsv(world.root / "features.tsv"))
+    table = dict(read_features(world.root / "features.tsv"))
     assert set(table) == set(store.keys())
     assert (store.meta.classes, store.meta.attributes) == (CLASSES, COLORS)
     for key, regions in table.items():

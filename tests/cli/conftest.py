@@ -1,10 +1,8 @@
-"""Data sets to spoil, and a full disk."""
+"""Data sets to spoil."""
 
 import json
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +51,6 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[list[Any]], str]:
         return line
 
     return run
-
-
-@pytest.fixture
-def full_disk() -> Callable[[int], AbstractContextManager[None]]:
-    """No file may grow beyond so many bytes inside the block."""
-
-    @contextmanager
-    def limit(size: int) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limit
 
 
 @pytest.fixture(scope="session")

@@ -28,17 +28,19 @@ def test_a_bad_row_is_one_line_or_left_out(memes, tmp_path, refused, capsys, col
     line = refused(["import", tsv, tmp_path / "store"])
     assert "bad.tsv: line 3" in line
     assert message in line
-    assert line.endswith("Leave such rows out with on_error=skip.")
+    assert line.endswith("Leave such images out with on_error=skip.")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tsv"]
     assert main(["import", str(tsv), str(tmp_path / "store"), "on_error=skip"]) == 0
-    assert "1 row(s) skipped" in capsys.readouterr().out
+    assert "1 image(s) skipped" in capsys.readouterr().out
 
 
 def test_sources_and_places_that_cannot_be(memes, tmp_path, refused) -> None:
     (tmp_path / "empty.tsv").touch()
     tsv, names = memes / "features.tsv", next((memes / "img").iterdir())
     assert "empty.tsv: the file is empty" in refused(["import", tmp_path / "empty.tsv", tmp_path / "s"])
-    assert "this is a folder; expected a TSV" in refused(["import", memes, tmp_path / "s"])
+    assert "this is a folder without region features; expected a TSV" in refused(
+        ["import", memes, tmp_path / "s"]
+    )
     assert "not UTF-8" in refused(["import", tsv, tmp_path / "s", "--classes", names])
     assert "exists and is kept" in refused(["import", tsv, tmp_path / "empty.tsv"])
     assert "Not a directory" in refused(["import", tsv, tmp_path / "empty.tsv" / "s"])
@@ -48,7 +50,7 @@ def test_sources_and_places_that_cannot_be(memes, tmp_path, refused) -> None:
 def test_an_export_never_lands_on_a_folder_or_below_a_file(memes, tmp_path, refused) -> None:
     store, file = memes / "features", tmp_path / "file"
     file.write_text("mine")
-    assert "is a folder; expected the name of a file" in refused(["export", store, tmp_path, "--overwrite"])
+    assert "other things than features and is kept" in refused(["export", store, tmp_path, "--overwrite"])
     assert "is a file; expected a folder" in refused(["export", store, file / "x.tsv"])
     assert file.read_text() == "mine"
 
@@ -61,3 +63,16 @@ def test_a_full_disk_leaves_nothing(memes, tmp_path, refused, full_disk) -> None
 
         assert "world" in refused(["world", tmp_path / "world", "--size", "40"])
     assert not any(tmp_path.iterdir())
+
+
+def test_any_format_goes_out_and_comes_in(memes, tmp_path, capsys) -> None:
+    for name in ("mmf-lmdb", "volta-hdf5", "nav13n-json"):
+        assert main(["export", str(memes / "features"), str(tmp_path / name), f"format={name}"]) == 0
+        assert f"wrote {tmp_path / name}: " in capsys.readouterr().out
+        assert main(["import", str(tmp_path / name), str(tmp_path / f"{name}-store")]) == 0
+        assert "regions per image" in capsys.readouterr().out
+
+
+def test_a_format_that_is_not_known_is_one_line(memes, tmp_path, refused) -> None:
+    line = refused(["export", memes / "features", tmp_path / "a", "format=lmdb"])
+    assert "format is 'lmdb'; expected one of tsv, caffe-tsv, mmf-lmdb" in line

@@ -1,4 +1,7 @@
-"""Turn a TSV of region features (LXMERT and Vilio layout) into a feature store.
+"""Turn region features of other formats into a feature store.
+
+Which format it is, is seen: TSV (LXMERT, Vilio, Caffe), LMDB (mmf, ViLBERT, VOLTA, UNITER), HDF5 (VOLTA), a
+ZIP of JSON (VL-BERT), or a folder of .json (VL-BERT, nav13n), .npz (UNITER), .npy and _info.npy (mmf).
 
 try:
   diptych import hm_vgattr3636.tsv features/vgattr36 --detector vgattr --dtype float16
@@ -13,7 +16,7 @@ from diptych.errors import FormatError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="a .tsv file")
+    parser.add_argument("source", type=Path, help="a file or folder")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument(
         "--detector", default="unknown", help="what made the features, e.g. vgattr; models check it"
@@ -25,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--on-error",
         choices=("raise", "skip", "truncate"),
         default="raise",
-        help="a bad row stops everything, is left out, or loses surplus features (default: raise)",
+        help="a bad image stops everything, is left out, or loses surplus features (default: raise)",
     )
     parser.add_argument(
         "--boxes", choices=("check", "clip"), default="check", help="boxes outside the picture"
@@ -35,10 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.features import import_tsv
+    from diptych.features import import_features
 
     with progress("importing") as advance:
-        report = import_tsv(
+        report = import_features(
             arguments.source,
             arguments.out,
             detector=arguments.detector,

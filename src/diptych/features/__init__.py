@@ -1,19 +1,20 @@
 """Region features: the store on disk, and the files in which others keep theirs."""
 
+from diptych.features.reading import Fault, ReadLog
 from diptych.features.store import FeatureStore
-from diptych.features.transfer import ImportReport, export_tsv, import_tsv
-from diptych.features.tsv import Fault, TsvLog, read_tsv, write_tsv
+from diptych.features.transfer import ImportReport, export_features, import_features, read_features
+from diptych.features.tsv import write_tsv
 from diptych.features.writer import StoreWriter, write_store
 
 __all__ = [
     "Fault",
     "FeatureStore",
     "ImportReport",
+    "ReadLog",
     "StoreWriter",
-    "TsvLog",
-    "export_tsv",
-    "import_tsv",
-    "read_tsv",
+    "export_features",
+    "import_features",
+    "read_features",
     "write_store",
     "write_tsv",
 ]

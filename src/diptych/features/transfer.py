@@ -1,18 +1,60 @@
 """Region features of other formats into a store, and back."""
 
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
+from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from diptych.errors import FormatError
-from diptych.features.store import FeatureStore
-from diptych.features.tsv import BoxPolicy, Fault, OnError, TsvLog, feature_width, read_tsv, write_tsv
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.features import hdf5, json_files, lmdb, numpy_files, tsv
+from diptych.features.reading import (
+    BoxPolicy,
+    Entries,
+    Fault,
+    OnError,
+    ReadLog,
+    find_widths,
+    read_entries,
+)
+from diptych.features.record import Widths
+from diptych.features.store import INDEX, FeatureStore
 from diptych.features.writer import StoreWriter
-from diptych.types import FeatureMeta
+from diptych.types import FeatureMeta, Regions
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "tsv": tsv.write_tsv,
+    "caffe-tsv": partial(tsv.write_tsv, layout=tsv.CAFFE),
+    "mmf-lmdb": lmdb.write_mmf,
+    "mmf-npy": numpy_files.write_npy,
+    "uniter-lmdb": lmdb.write_uniter,
+    "uniter-npz": numpy_files.write_npz,
+    "vilbert-lmdb": lmdb.write_vilbert,
+    "vlbert-json": json_files.write_vlbert,
+    "vlbert-zip": json_files.write_zip,
+    "nav13n-json": json_files.write_nav13n,
+    "volta-hdf5": hdf5.write_hdf5,
+}
+KINDS: tuple[tuple[str, bytes, bytes, Entries], ...] = (  # ending, first bytes, a word inside, reader
+    (".npy", b"\x93NUMPY", b"", numpy_files.npy_entries),
+    (".npz", b"PK", b"", numpy_files.npz_entries),
+    (".json", b"{", b'"features"', json_files.json_entries),
+)
+SAMPLED = 8  # files that are looked at to tell what a folder holds
+WRITTEN: dict[Entries, tuple[str, ...]] = {  # names of the files in a folder of features
+    lmdb.lmdb_entries: ("data.mdb", "lock.mdb", "nbb_*.json"),
+    numpy_files.npy_entries: ("*.npy",),
+    numpy_files.npz_entries: ("*.npz",),
+    json_files.json_entries: ("*.json",),
+}
+LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +72,7 @@ class ImportReport:
     resumed: int
     regions: int
     boxes: tuple[int, float, int]
+    features: str
     skipped: tuple[Fault, ...]
     truncated: tuple[Fault, ...]
     bytes_in: int
@@ -42,18 +85,69 @@ class ImportReport:
         resumed = f" ({self.resumed:,} of an earlier run)" if self.resumed else ""
         lines = [
             f"{self.images:,} images{resumed} with {self.regions:,} regions in {self.store}",
-            f"regions per image: {low} to {high}, median {median:g}",
+            f"regions per image: {low} to {high}, median {median:g}; features {self.features}",
             f"{self.bytes_in / 1e6:,.1f} MB read, {self.bytes_out / 1e6:,.1f} MB written, "
             f"{self.seconds:.1f} s",
         ]
         for what, faults in (("skipped", self.skipped), ("truncated", self.truncated)):
             if faults:
-                lines.append(f"{len(faults):,} row(s) {what}:")
+                lines.append(f"{len(faults):,} image(s) {what}:")
                 lines += [f"  {fault}" for fault in faults[:5]] + ["  ..."] * (len(faults) > 5)
         return lines
 
 
-def import_tsv(
+def recognize(path: Path) -> Entries:
+    """The reader for what a file or folder holds, by its content.
+
+    Raises:
+        FormatError: it holds none of the formats.
+    """
+    if path.is_dir():
+        return _recognize_folder(path)
+    if not path.is_file():
+        raise FormatError(f"{path}: there is no such file.")
+    with path.open("rb") as file:
+        head = file.read(20)
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return hdf5.hdf5_entries
+    if head[16:] == LMDB_MAGIC:
+        return lmdb.lmdb_entries
+    if head.startswith((b"\x93NUMPY", b"{")) or (zipfile.is_zipfile(path) and not _holds_json(path)):
+        raise FormatError(f"{path}: the file of one image; give the folder that holds those of all.")
+    return json_files.zip_entries if head.startswith(b"PK") else tsv.tsv_entries
+
+
+def read_features(
+    path: Path | str,
+    *,
+    on_error: OnError = "raise",
+    boxes: BoxPolicy = "check",
+    feature_dim: int | None = None,
+    done: Container[str] = (),
+    log: ReadLog | None = None,
+) -> Iterator[tuple[str, Regions]]:
+    """Keys and regions of any format, image by image, in bounded memory.
+
+    Args:
+        on_error: `raise` at the first bad image; `skip` bad images; or `truncate` arrays that are longer than
+            `boxes` (a known defect of one extractor, which drops an empty box but not its features) and raise
+            at all else.
+        boxes: `check` that boxes lie within the image, give or take a pixel, or `clip` them to it.
+        feature_dim: width of the features; None takes what most of the first images agree on.
+        done: keys to pass over undecoded.
+        log: is told of skipped and truncated images.
+
+    Raises:
+        FormatError: file, line or image, and what is wrong.
+        ConfigError: a package is missing that the format needs.
+    """
+    path = Path(path)
+    entries = recognize(path)
+    widths = Widths(feature_dim) if feature_dim else None
+    return read_entries(path, entries, on_error=on_error, boxes=boxes, widths=widths, done=done, log=log)
+
+
+def import_features(
     source: Path | str,
     out: Path | str,
     *,
@@ -69,32 +163,35 @@ def import_tsv(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Turn a TSV into a feature store, in bounded memory.
+    """Turn region features of any format into a feature store, in bounded memory.
 
     Args:
         box_rule: as `FeatureMeta`; None says what the file shows, for example `36` or `10:100`.
         resume: pass over the images that an interrupted import had finished.
-        progress: called after every image with the bytes read so far and the size of the file.
+        progress: called after every image with how far the source is read and how long it is.
 
     Raises:
-        FormatError: as `read_tsv`; or no row is left.
+        FormatError: as `read_features`; or no image is left.
         ConfigError: `out` exists.
     """
     begin = time.perf_counter()
-    width = feature_dim or feature_width(source)
+    source = Path(source)
+    entries = recognize(source)
+    widths = Widths(feature_dim) if feature_dim else find_widths(source, entries)
     meta = FeatureMeta(
-        feature_dim=width,
+        feature_dim=widths.features,
         detector=detector,
         box_rule=box_rule or "unknown",
         classes=classes,
         attributes=attributes,
         dtype=dtype,
     )
-    log = TsvLog()
-    total = Path(source).stat().st_size
+    log = ReadLog()
     with StoreWriter(out, meta, resume=resume, overwrite=overwrite) as writer:
-        rows = read_tsv(source, on_error=on_error, boxes=boxes, feature_dim=width, done=writer.done, log=log)
-        for key, regions in rows:
+        images = read_entries(
+            source, entries, on_error=on_error, boxes=boxes, widths=widths, done=writer.done, log=log
+        )
+        for key, regions in images:
             try:
                 writer.add(key, regions)
             except FormatError as error:
@@ -103,20 +200,95 @@ def import_tsv(
                     raise FormatError(f"{source}: {fault}") from error
                 log.skipped.append(fault)
             if progress is not None:
-                progress(log.bytes_read, total)
+                progress(log.done, log.total)
         resumed = len(writer.done)
         if not len(writer):
-            raise FormatError(f"{source}: none of its rows could be used; the first: {log.skipped[0]}")
-    return _report(FeatureStore(out), log, resumed=resumed, seconds=time.perf_counter() - begin)
+            raise FormatError(f"{source}: none of its images could be used; the first: {log.skipped[0]}")
+    seconds = time.perf_counter() - begin
+    return _report(FeatureStore(out), log, bytes_in=_bytes(source), resumed=resumed, seconds=seconds)
 
 
-def export_tsv(store: FeatureStore | Path | str, out: Path | str, *, overwrite: bool = False) -> int:
-    """Write a feature store as TSV, in the order of the store; returns the number of images."""
+def export_features(
+    store: FeatureStore | Path | str,
+    out: Path | str,
+    *,
+    format: str = "tsv",
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write a feature store in another format, in its order; returns the number of images.
+
+    Raises:
+        ConfigError: there is no such format, a package is missing that it needs, or `out` exists.
+        FormatError: the format cannot hold an id of the store.
+    """
+    if format not in WRITERS:
+        known = ", ".join(WRITERS)
+        raise ConfigError(f"format is {format!r}; expected one of {known}.{nearest(format, WRITERS)}")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    return write_tsv(out, ((key, store[key]) for key in store), overwrite=overwrite)
+    if overwrite:
+        _require_replaceable(Path(out))
+    WRITERS[format](Path(out), _items(store, progress), store.meta, overwrite=overwrite)
+    return len(store)
 
 
-def _report(store: FeatureStore, log: TsvLog, *, resumed: int, seconds: float) -> ImportReport:
+def _items(store: FeatureStore, progress: Callable[[int, int], None] | None) -> Iterable[tuple[str, Regions]]:
+    for number, key in enumerate(store, 1):
+        yield key, store[key]
+        if progress is not None:
+            progress(number, len(store))
+
+
+def _recognize_folder(path: Path) -> Entries:
+    if (path / INDEX).is_file():
+        raise FormatError(f"{path}: this is a feature store already; use it as it is.")
+    if (path / "data.mdb").is_file() or any(path.glob("*/data.mdb")):
+        return lmdb.lmdb_entries
+    for ending, head, word, entries in KINDS:
+        for file in islice(path.rglob(f"*{ending}"), SAMPLED):
+            if _holds(file, head, word):
+                return entries
+    raise FormatError(
+        f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of JSON, or "
+        "a folder with .npy, .npz or .json files."
+    )
+
+
+def _require_replaceable(path: Path) -> None:
+    """Let features in a folder be replaced, but nothing else that lies in one."""
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    try:
+        names = WRITTEN[_recognize_folder(path)]
+    except FormatError:
+        names = ()
+    files = (file for file in path.rglob("*") if not file.is_dir())
+    if not all(any(fnmatch(file.name, name) for name in names) for file in files):
+        raise ConfigError(f"{path} holds other things than features and is kept; choose another place.")
+
+
+def _holds(file: Path, head: bytes, word: bytes) -> bool:
+    """Whether it starts with `head` and has `word` somewhere; it may be large."""
+    with file.open("rb") as stream:
+        if stream.read(len(head)) != head:
+            return False
+        with mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+            return data.find(word) >= 0
+
+
+def _holds_json(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith(".json") for name in archive.namelist())
+
+
+def _bytes(path: Path) -> int:
+    """Of a file, or of all files of a folder."""
+    return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+
+
+def _report(
+    store: FeatureStore, log: ReadLog, *, bytes_in: int, resumed: int, seconds: float
+) -> ImportReport:
     counts = store.counts()
     return ImportReport(
         store=store.path,
@@ -124,9 +296,10 @@ def _report(store: FeatureStore, log: TsvLog, *, resumed: int, seconds: float) -
         resumed=resumed,
         regions=int(counts.sum()),
         boxes=(int(counts.min()), float(np.median(counts)), int(counts.max())),
+        features=f"{store.meta.feature_dim} wide, {store.meta.dtype}",
         skipped=tuple(log.skipped),
         truncated=tuple(log.truncated),
-        bytes_in=log.bytes_read,
+        bytes_in=bytes_in,
         bytes_out=sum(file.stat().st_size for file in store.path.iterdir()),
         seconds=seconds,
     )

@@ -1,0 +1,236 @@
+"""LMDB environments: pickled dicts (mmf, ViLBERT, VOLTA), and msgpack or NPZ (UNITER)."""
+
+import errno
+import io
+import json
+import pickle
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.features.numpy_files import read_npz, uniter_record
+from diptych.features.pickles import read_pickle
+from diptych.features.reading import Entry
+from diptych.features.record import Record, encode, record_of
+from diptych.files import atomic_folder
+from diptych.types import FeatureMeta, Regions
+
+MMF = (
+    "feature_path features image_height image_width num_boxes objects cls_prob bbox "
+    "objects_conf attrs_id attrs_conf"
+)
+VILBERT = (
+    "image_id image_h image_w num_boxes boxes features objects_id objects_conf cls_prob attrs_id attrs_conf"
+)
+MAP = 1 << 42  # bytes of address space; the file is as large as its content
+COMMIT = 64 << 20
+LONGEST_KEY = 511
+UNITER_NAME = "feat_th0.2_max100_min10"
+
+Items = Iterable[tuple[str, Regions]]
+
+
+def lmdb_entries(path: Path) -> Iterator[Entry]:
+    with _open(path) as (transaction, database):
+        if (listed := transaction.get(b"keys")) is not None:
+            keys, read = _pickled_keys(listed, database), _read_pickled
+        elif (listed := transaction.get(b"__keys__")) is not None:
+            keys, read = _json_keys(listed, database), _read_uniter
+        else:
+            raise FormatError(
+                f"{database}: an LMDB without a list of its keys; expected `keys` (mmf, ViLBERT) or "
+                "`__keys__` (UNITER). Was its writing interrupted?"
+            )
+        for number, key in enumerate(keys, 1):
+            short = key.removesuffix(".npz") if read is _read_uniter else key
+            yield Entry(short, partial(_record, transaction, key, short, read), number, len(keys))
+
+
+def write_mmf(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    _write_pickled(path, ((key, record_of(key, one, MMF)) for key, one in items), overwrite=overwrite)
+
+
+def write_vilbert(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    def texts() -> Iterator[tuple[str, Record]]:
+        for key, regions in items:
+            record = record_of(key, regions, VILBERT)
+            yield key, record | {name: encode(record[name]) for name in ("boxes", "features")}
+
+    _write_pickled(path, texts(), overwrite=overwrite)
+
+
+def write_uniter(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """A folder with the environment and, as UNITER asks for it, a JSON of how many boxes an image has."""
+    counts: dict[str, int] = {}
+
+    def values() -> Iterator[tuple[bytes, bytes]]:
+        for key, regions in items:
+            counts[f"{key}.npz"] = len(regions)
+            yield f"{key}.npz".encode(), _packed(uniter_record(key, regions))
+        yield b"__keys__", json.dumps([*counts]).encode()
+
+    _msgpack()
+    with atomic_folder(path, overwrite=overwrite) as folder:
+        _write(folder / UNITER_NAME, values())
+        (folder / f"{UNITER_NAME.replace('feat', 'nbb')}.json").write_text(json.dumps(counts))
+
+
+def _write_pickled(path: Path, records: Iterable[tuple[str, Record]], *, overwrite: bool) -> None:
+    keys: list[bytes] = []
+
+    def values() -> Iterator[tuple[bytes, bytes]]:
+        for key, record in records:
+            keys.append(key.encode())
+            yield keys[-1], pickle.dumps(record, protocol=4)
+        yield b"keys", pickle.dumps(keys, protocol=4)
+
+    _lmdb()
+    with atomic_folder(path, overwrite=overwrite) as folder:
+        _write(folder, values())
+
+
+def _write(folder: Path, values: Iterator[tuple[bytes, bytes]]) -> None:
+    lmdb = _lmdb()
+    try:
+        with lmdb.open(str(folder), map_size=MAP) as database:
+            more = True
+            while more:
+                with database.begin(write=True) as transaction:
+                    more = _fill(transaction, values)
+    except lmdb.BadValsizeError as error:
+        raise FormatError(f"an id is empty or has more than {LONGEST_KEY} bytes: {error}.") from error
+    except lmdb.Error as error:
+        code = getattr(error, "code", 0)
+        if code in (errno.ENOSPC, errno.EFBIG, errno.EIO):  # LMDB calls a write cut short an I/O error
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise DiptychError(f"cannot write the LMDB: {error}.") from error
+    (folder / "lock.mdb").unlink(missing_ok=True)
+
+
+def _fill(transaction: Any, values: Iterator[tuple[bytes, bytes]]) -> bool:
+    """Write until it is time to commit, since LMDB keeps in memory what is not; False at the end."""
+    size = 0
+    for key, value in values:
+        if not transaction.put(key, value, overwrite=False):
+            raise FormatError(f"image {key.decode()!r}: this id is taken by the list of keys.")
+        size += len(value)
+        if size > COMMIT:
+            return True
+    return False
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Any, Path]]:
+    """A read transaction, and the path of the environment."""
+    lmdb = _lmdb()
+    data = path / "data.mdb" if path.is_dir() else path
+    below = sorted(path.glob("*/data.mdb"))
+    if not data.is_file() and len(below) == 1:
+        data = below[0]
+    try:
+        with lmdb.open(
+            str(data), subdir=False, readonly=True, lock=False, create=False, max_readers=1
+        ) as base:
+            # reading behind the end of a mapped file would end the process
+            expected = (base.info()["last_pgno"] + 1) * base.stat()["psize"]
+            if data.stat().st_size < expected:
+                raise FormatError(
+                    f"{data}: it has {data.stat().st_size:,} bytes; expected at least {expected:,}. It "
+                    "is cut off; copy it again."
+                )
+            with base.begin(buffers=True) as transaction:
+                yield transaction, data
+    except lmdb.Error as error:
+        raise FormatError(f"{data}: not a whole LMDB ({error}).") from error
+
+
+def _pickled_keys(listed: Any, path: Path) -> list[str]:
+    try:
+        keys = read_pickle(listed)
+        if isinstance(keys, (list, ndarray)):
+            return [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
+    except (FormatError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: its list of keys cannot be read: {error}") from error
+    raise FormatError(f"{path}: `keys` holds a {type(keys).__name__}; expected a list of ids.")
+
+
+def _json_keys(listed: Any, path: Path) -> list[str]:
+    try:
+        keys = json.loads(bytes(listed))
+        if isinstance(keys, list) and all(isinstance(key, str) for key in keys):
+            return keys
+    except ValueError:
+        pass
+    raise FormatError(f"{path}: `__keys__` is no JSON list of names as UNITER writes it.")
+
+
+def _record(transaction: Any, key: str, short: str, read: Any) -> tuple[str, Record]:
+    name = key.encode()
+    value = transaction.get(name) if 0 < len(name) <= LONGEST_KEY else None
+    if value is None:
+        raise FormatError("it is in the list of keys, but there is nothing under its key.")
+    record = read(value)
+    if not isinstance(record, dict):
+        raise FormatError(f"it is a {type(record).__name__}; expected a dict with boxes and features.")
+    return short, record
+
+
+def _read_pickled(value: Any) -> Any:
+    return read_pickle(value)
+
+
+def _read_uniter(value: Any) -> Any:
+    if bytes(value[:2]) == b"PK":
+        return read_npz(io.BytesIO(value), "its value")
+    msgpack = _msgpack()
+    try:
+        return msgpack.unpackb(value, object_hook=_unpacked, strict_map_key=False)
+    except FormatError:
+        raise
+    except Exception as error:  # a damaged value may raise nearly anything
+        raise FormatError(f"it is no whole msgpack ({type(error).__name__}: {error}).") from error
+
+
+def _unpacked(value: dict[Any, Any]) -> Any:
+    """An array where msgpack-numpy has put one; its pickled objects are refused."""
+    if b"nd" not in value:
+        return value
+    if value.get(b"kind") not in (b"", None) or str(value[b"type"])[1:2] not in "fiub":
+        raise FormatError(f"it holds an array of {value[b'type']!r}; expected numbers.")
+    numbers = np.frombuffer(value[b"data"], value[b"type"])
+    return numbers.reshape(value[b"shape"]) if value[b"nd"] else numbers[0].item()
+
+
+def _packed(record: dict[str, ndarray]) -> bytes:
+    """As msgpack-numpy writes it."""
+    arrays = {
+        name: {b"nd": True, b"type": one.dtype.str, b"kind": b"", b"shape": one.shape, b"data": one.tobytes()}
+        for name, one in record.items()
+    }
+    return _msgpack().packb(arrays, use_bin_type=True)  # type: ignore[no-any-return]
+
+
+def _lmdb() -> Any:
+    try:
+        import lmdb
+    except Exception as error:
+        raise ConfigError(
+            f'LMDB files need lmdb ({error}). Install it: pip install "diptych[lmdb]"'
+        ) from error
+    return lmdb
+
+
+def _msgpack() -> Any:
+    try:
+        import msgpack
+    except Exception as error:
+        raise ConfigError(
+            f'LMDB files of UNITER need msgpack ({error}). Install it: pip install "diptych[lmdb]"'
+        ) from error
+    return msgpack

@@ -1,0 +1,85 @@
+import base64
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from diptych.errors import FormatError
+from diptych.features import export_features, read_features, write_store
+
+FIVE_BYTES = base64.b64encode(b"12345").decode()
+TWENTY_NUMBERS = base64.b64encode(bytes(80)).decode()
+
+
+def test_object_names_are_written_where_the_store_knows_them(tmp_path, regions, meta):
+    one = regions(2)
+    one.labels[:] = [1, 0]
+    store = write_store(tmp_path / "store", [("7", one)], meta)
+    export_features(store, tmp_path / "out", format="nav13n-json")
+    assert json.loads((tmp_path / "out" / "7.json").read_text())["objects"] == ["dog", "cat"]
+    [(_, got)] = read_features(tmp_path / "out")
+    assert got.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["vlbert-json", "nav13n-json"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"boxes": base64.b64encode(b"12345").decode()},
+            "boxes holds 5 bytes; expected a whole number of <f4",
+        ),
+        (
+            {"features": base64.b64encode(bytes(80)).decode()},
+            "features holds 20 numbers; expected a multiple of 8",
+        ),
+        ({"features": "#"}, "features is not base64"),
+        ({"features": [["a"]]}, "features holds <U1 values; expected an array of numbers"),
+        ({"features": [[1.0], [1.0, 2.0]]}, "features is no array of numbers"),
+        ({"num_boxes": 4}, "the counts disagree: num_boxes 4"),
+        ({"num_boxes": None, "boxes": None}, "it has no boxes"),
+    ],
+)
+def test_a_bad_record_is_named(original, name, changes, message):
+    source = original(name)
+    file = source / "00003.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(FormatError, match=f"{source.name}: image '00003': {message}"):
+        list(read_features(source))
+
+
+@pytest.mark.parametrize(("text", "message"), [("[1]", "holds a list"), ('{"a"', "is not a whole JSON")])
+def test_a_file_that_is_no_record_is_named(original, text, message):
+    source = original("vlbert-json")
+    (source / "00003.json").write_text(text)
+    with pytest.raises(FormatError, match=rf"image '00003': 00003\.json {message}"):
+        list(read_features(source))
+
+
+def test_two_members_of_one_id_are_named(original):
+    source = original("vlbert-zip")
+    with zipfile.ZipFile(source, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("00003.json", archive.read("00003.json"))
+    with pytest.raises(FormatError, match="image '00003': the id occurs a second time"):
+        list(read_features(source))
+
+
+def test_a_damaged_member_is_named(original):
+    source = original("vlbert-zip")
+    data = bytearray(source.read_bytes())
+    data[data.index(b'"image_id": "00003"') + 3] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(FormatError, match=r"image '00003': member 00003\.json cannot be read \(Bad CRC"):
+        list(read_features(source))
+
+
+def test_soft_classes_of_another_width_are_named(original, items):
+    images = items(3, boxes=3, classes=5)
+    source = original("vlbert-json", images)
+    file = source / "00001.json"
+    record = json.loads(file.read_text())
+    record["classes"] = base64.b64encode(np.ones(12, np.float32)).decode()
+    file.write_text(json.dumps(record))
+    with pytest.raises(FormatError, match="image '00001': classes holds 12 numbers; expected 3 rows of 5"):
+        list(read_features(source))

@@ -1,0 +1,64 @@
+import os
+
+import numpy as np
+import pytest
+
+from diptych.errors import FormatError
+from diptych.features import export_features, read_features, write_store
+
+
+class Command:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_vilbert_keeps_everything_in_one_file(tmp_path, regions, same):
+    one = regions(3, classes=4)
+    info = {"image_id": 7, "image_width": one.size[0], "image_height": one.size[1], "num_boxes": 3}
+    info |= {
+        "bbox": one.boxes,
+        "features": one.features,
+        "objects": one.labels,
+        "cls_prob": one.probabilities,
+    }
+    (tmp_path / "files").mkdir()
+    np.save(tmp_path / "files" / "7.npy", info)
+    [(key, got)] = read_features(tmp_path / "files")
+    assert (key, got.size) == ("7", one.size)
+    np.testing.assert_array_equal(got.features, one.features)
+    np.testing.assert_array_equal(got.probabilities, one.probabilities)
+
+
+@pytest.mark.parametrize("name", ["00003.npy", "00003_info.npy"])
+def test_a_file_that_wants_to_run_code_is_refused(original, tmp_path, monkeypatch, name):
+    source = original("mmf-npy")
+    monkeypatch.chdir(tmp_path)
+    np.save(source / name, np.array(Command(), object), allow_pickle=True)
+    with pytest.raises(FormatError, match=rf"image '00003': {name}: its pickle asks for .*system"):
+        list(read_features(source))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_npz_of_objects_is_refused(original, tmp_path, monkeypatch):
+    source = original("uniter-npz")
+    monkeypatch.chdir(tmp_path)
+    np.savez(source / "00003.npz", features=np.array([Command()], object))
+    with pytest.raises(FormatError, match=r"image '00003': 00003\.npz is not a whole NPZ of plain arrays"):
+        list(read_features(source))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_is_missing_beside_a_file_is_named(original):
+    source = original("mmf-npy")
+    np.save(source / "00004_info.npy", np.zeros(3))
+    with pytest.raises(FormatError, match=r"image '00004': 00004_info\.npy holds no dict"):
+        list(read_features(source))
+    (source / "00002_info.npy").unlink()
+    with pytest.raises(FormatError, match=r"image '00002': 00002_info\.npy is missing beside 00002\.npy"):
+        list(read_features(source))
+
+
+def test_an_id_that_would_be_taken_for_an_info_file_is_refused(tmp_path, regions, meta):
+    store = write_store(tmp_path / "store", [("7_info", regions(2))], meta)
+    with pytest.raises(FormatError, match="must not end in _info"):
+        export_features(store, tmp_path / "out", format="mmf-npy")
