@@ -31,6 +31,7 @@ VERBS = {
     "demo": Verb("the whole journey on a miniature data set, offline", "diptych.cli.demo"),
     "world": Verb("make a miniature meme data set", "diptych.cli.world"),
     "check": Verb("look for what is wrong with a data set before it costs an hour", "diptych.cli.check"),
+    "clean": Verb("training views without copies, with a report", "diptych.cli.clean"),
     "import": Verb("turn a TSV of region features into a feature store", "diptych.cli.importing"),
     "export": Verb("write a feature store as a TSV", "diptych.cli.exporting"),
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
