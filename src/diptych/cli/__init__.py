@@ -38,7 +38,7 @@ VERBS = {
     "vocabulary": Verb("learn a WordPiece vocabulary from the texts of a data set", "diptych.cli.vocabulary"),
     "train": Verb("train a model; continues where it was stopped", "diptych.cli.train"),
     "predict": Verb("score splits of a data set, or one meme", "diptych.cli.predict"),
-    "ensemble": Verb("average prediction files", "diptych.cli.ensemble"),
+    "ensemble": Verb("average prediction files, or fit a blend", "diptych.cli.ensemble"),
     "evaluate": Verb("metrics with confidence intervals, comparisons, curves", "diptych.cli.evaluate"),
     "ls": Verb("what there is: experiments, models, settings", "diptych.cli.ls"),
     "cp": Verb("copy an experiment here to edit it", "diptych.cli.cp"),
