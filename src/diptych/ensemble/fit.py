@@ -39,8 +39,8 @@ class FitReport:
         dropped: members left out, and the splits they lack.
         constant: members that give every row the same score.
         in_sample: AUROC on the rows it was fitted on, with its bootstrap interval; flattering.
-        out_of_fold: the same where every row is scored by a blend fitted without it; None where a class has
-            fewer than two rows.
+        out_of_fold: the same where every row is scored by a blend fitted without it; None where no estimate
+            was asked for, or a class has fewer than two rows.
         best_member: the member with the highest AUROC on dev.
         threshold: of the scores, for the answers; fitted on dev.
     """
@@ -87,7 +87,7 @@ def fit_blend(
 
     Args:
         truth: 1 for a positive example of `dev`, by id.
-        folds: of the out-of-fold estimate.
+        folds: of the out-of-fold estimate; none is made with fewer than 2.
         steps: evaluations of each simplex search.
         compat: as Vilio: columns as they are in the files (read them with kind `raw`), scaled and ranked
             per split, no logistic fit, a threshold for equally many examples of both classes.
@@ -99,29 +99,25 @@ def fit_blend(
     if method not in get_args(Fitted):
         known = get_args(Fitted)
         raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
-    columns = _columns(members, dev, compat=compat)
+    names, columns = members.names, _columns(members, dev, compat=compat)
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
-    fit = _fitter(method, members.names, steps=steps, compat=compat)
+    fit = _fitter(method, names, steps=steps, compat=compat)
     scores, rounds = fit(columns, labels, dev=dev)
     held_out = _out_of_fold(fit, columns[dev], labels, folds)
     if method == "loop" and not compat:
         scores = _probabilities(scores, labels, dev)
     threshold = _threshold(labels, scores[dev], compat=compat)
+    singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
     report = FitReport(
         method=method,
         dev=dev,
         rows=len(labels),
         rounds=rounds,
         dropped=dict(members.dropped),
-        constant=tuple(
-            name for name, row in zip(members.names, columns[dev], strict=True) if not np.ptp(row)
-        ),
+        constant=tuple(name for name, row in zip(names, columns[dev], strict=True) if not np.ptp(row)),
         in_sample=_measured(labels, scores[dev]),
         out_of_fold=None if held_out is None else _measured(labels, held_out),
-        best_member=max(
-            zip(members.names, (auroc(labels, row) for row in columns[dev]), strict=True),
-            key=lambda single: single[1],
-        ),
+        best_member=max(singles.items(), key=lambda single: single[1]),
         threshold=threshold,
     )
     return {

@@ -92,11 +92,9 @@ def simplex_search(
             points[step] = part.probe
         # added row by row, as equal rows must keep equal sums; a matrix product does not promise that
         value = points[step, -1] = area((points[step, :-1, None] * columns).sum(axis=0))
+        low = min(low, value)
         if value > high:
             best, high = step, value
-            low = min(low, value) if step == 0 else low
-        else:
-            low = min(low, value)
         if high == 1:
             break
         if part is not None:
