@@ -1,25 +1,36 @@
-"""Average prediction files, joined on id.
+"""Blend prediction files, joined on id.
 
 Reads the .npz and .csv files of diptych, and the csv files of Vilio (log-probabilities, logits).
+
+mean, power, rank, geometric and logit blend files of one split into one. simplex, greedy and loop fit the
+blend on a labeled split and apply it to all splits: FILES are those of all members and splits, or folders of
+them, and --out is a new folder with FIN_SPLIT.csv and report.json.
 
 try:
   diptych ensemble a/test_seen.npz b/test_seen.npz --out average/test_seen.csv
   diptych ensemble a.csv b.csv c.csv --method rank --weights 2,1,1 --out ranks.csv
+  diptych ensemble runs/*/predictions --method loop --root memes --out blend
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diptych.cli.screen import table
 from diptych.errors import ConfigError
 
+if TYPE_CHECKING:
+    from diptych.ensemble import FitReport
+
 METHODS = ("mean", "power", "rank", "geometric", "logit")
+FITTED = ("simplex", "greedy", "loop")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", type=Path, nargs="+", help="prediction files of one split")
-    parser.add_argument("--out", type=Path, required=True, help="a new .csv or .npz file")
-    parser.add_argument("--method", choices=METHODS, default="mean", help="default: mean")
+    parser.add_argument("files", type=Path, nargs="+", help="prediction files, or folders of them")
+    parser.add_argument("--out", type=Path, required=True, help="a new .csv or .npz file, or a new folder")
+    parser.add_argument("--method", choices=(*METHODS, *FITTED), default="mean", help="default: mean")
     parser.add_argument("--power", type=float, default=2.0, help="exponent of --method power (default: 2)")
     parser.add_argument("--weights", help="comma-separated, one number per file (default: equal)")
     parser.add_argument(
@@ -27,14 +38,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("probability", "log_probability", "logit"),
         help="what the numbers of csv files are (default: told from the numbers)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--root", type=Path, help="folder of the data set whose labels are fitted")
+    parser.add_argument("--dev", default="dev_seen", help="split to fit on (default: dev_seen)")
+    parser.add_argument(
+        "--incomplete",
+        choices=("stop", "drop"),
+        default="stop",
+        help="what to do about a member without predictions of some split (default: stop)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=3000, help="evaluations of a simplex search (default: 3000)"
+    )
+    parser.add_argument("--compat", action="store_true", help="Vilio's arithmetic (mean, simplex, loop)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the result if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.ensemble import agreement, blend, read_predictions, write_predictions
     from diptych.files import require_new
 
     require_new(arguments.out, overwrite=arguments.overwrite)
+    if arguments.compat and arguments.method not in ("mean", "simplex", "loop"):
+        raise ConfigError(f"--compat with --method {arguments.method}; expected mean, simplex or loop.")
+    if arguments.method in FITTED:
+        return _fit(arguments)
+    if arguments.compat:
+        return _average_as_vilio(arguments)
+    from diptych.ensemble import agreement, blend, read_predictions, write_predictions
+
     members = [read_predictions(path, kind=arguments.kind) for path in arguments.files]
     blended = blend(
         members, method=arguments.method, power=arguments.power, weights=_weights(arguments.weights)
@@ -50,6 +80,81 @@ def run(arguments: argparse.Namespace) -> int:
         table("", columns, rows, numbers=len(rows))
     print(f"wrote {arguments.out}: {len(blended)} examples, {arguments.method} of {len(members)} file(s)")
     return 0
+
+
+def _average_as_vilio(arguments: argparse.Namespace) -> int:
+    from diptych.ensemble import average_raw, heard_by_vilio, read_predictions, write_predictions
+
+    files = heard_by_vilio(arguments.files)
+    average = average_raw([read_predictions(path, kind="raw") for path in files])
+    write_predictions(average, arguments.out)
+    unheard = sorted(path.name for path in set(arguments.files) - set(files))
+    more = f"; as in Vilio without {', '.join(unheard)}" if unheard else ""
+    print(f"wrote {arguments.out}: {len(average)} examples, raw mean of {len(files)} file(s){more}")
+    return 0
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    from diptych.datasets import HatefulMemes
+    from diptych.ensemble import fit_blend, read_members, write_predictions
+    from diptych.files import atomic_folder
+
+    if arguments.root is None:
+        raise ConfigError(f"--method {arguments.method} fits labels; say --root FOLDER of the data set.")
+    if arguments.steps < 1:
+        raise ConfigError(f"--steps is {arguments.steps}; expected at least 1.")
+    if arguments.weights is not None:
+        raise ConfigError(f"--weights with --method {arguments.method}, which finds weights; leave it out.")
+    members = read_members(
+        arguments.files, kind="raw" if arguments.compat else arguments.kind, incomplete=arguments.incomplete
+    )
+    truth = {meme.id: meme.label for meme in HatefulMemes(arguments.root, arguments.dev).memes}
+    blends, report = fit_blend(
+        members,
+        truth,
+        dev=arguments.dev,
+        method=arguments.method,
+        steps=arguments.steps,
+        compat=arguments.compat,
+    )
+    with atomic_folder(arguments.out, overwrite=arguments.overwrite) as folder:
+        for split, predictions in blends.items():
+            write_predictions(predictions, folder / f"FIN_{split}.csv")
+        (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    _show(report)
+    print(f"wrote {arguments.out}: {', '.join(f'FIN_{split}.csv' for split in blends)}, report.json")
+    return 0
+
+
+def _show(report: "FitReport") -> None:
+    for name, splits in report.dropped.items():
+        print(f"without {name}, which lacks {', '.join(splits)}")
+    for name in report.constant:
+        print(f"{name} gives every meme of {report.dev} the same score")
+    for number, one in enumerate(report.rounds, 1):
+        rows = [
+            (name, f"{area:.4f}", f"{one.weights[name]:.3f}" if name in one.weights else "dropped")
+            for name, area in one.aurocs.items()
+        ]
+        columns = (f"round {number}", f"AUROC on {report.dev}", "weight")
+        table("", columns, rows, numbers=2)
+    name, area = report.best_member
+    rows = [("fitted on the same rows", *_interval(report.in_sample))]
+    if report.out_of_fold is not None:
+        rows.append(("out of fold", *_interval(report.out_of_fold)))
+    table("", (f"{report.method} on {report.rows} memes", "AUROC", "95% interval"), rows, numbers=2)
+    print(f"best member: {name}, AUROC {area:.4f}")
+    if report.out_of_fold is None or report.optimism is None:
+        print("a class has fewer than two memes, so nothing can be said about new ones")
+        return
+    print(f"optimism: {report.optimism:+.4f}; expect the out-of-fold AUROC on new memes, not the fitted one")
+    if report.out_of_fold[0] <= area:
+        print("out of fold, the blend does not beat its best member")
+
+
+def _interval(measured: tuple[float, float, float]) -> tuple[str, str]:
+    value, low, high = measured
+    return f"{value:.4f}", f"{low:.4f} to {high:.4f}"
 
 
 def _weights(text: str | None) -> list[float] | None:

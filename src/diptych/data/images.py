@@ -46,7 +46,7 @@ def open_image(
         return _to_rgb(image)
     try:
         with Image.open(image) as file:
-            _require_small(file, image, max_pixels)
+            require_small(file, image, max_pixels)
             turn = UPRIGHT.get(_orientation(file))
             if at_least is not None:
                 file.draft("RGB", (at_least, at_least))
@@ -54,7 +54,7 @@ def open_image(
             rgb = _to_rgb(file)
             return rgb if turn is None else rgb.transpose(turn)
     except Exception as error:  # decoders raise whatever they stumble over
-        raise _explained(error, image, max_pixels) from error
+        raise explained(error, image, max_pixels) from error
 
 
 def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -65,11 +65,11 @@ def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
     """
     try:
         with Image.open(path) as file:
-            _require_small(file, path, max_pixels)
+            require_small(file, path, max_pixels)
             width, height = file.size
             return (height, width) if _orientation(file) >= 5 else (width, height)
     except Exception as error:  # decoders raise whatever they stumble over
-        raise _explained(error, path, max_pixels) from error
+        raise explained(error, path, max_pixels) from error
 
 
 def to_pixels(image: Image.Image, size: int) -> Float[Tensor, "3 size size"]:
@@ -108,7 +108,12 @@ def _orientation(file: Image.Image) -> int:
     return value if value in UPRIGHT else 1
 
 
-def _require_small(file: Image.Image, path: Path | str, max_pixels: int) -> None:
+def require_small(file: Image.Image, path: Path | str, max_pixels: int) -> None:
+    """Refuse a picture before it is decoded.
+
+    Raises:
+        FormatError: it has more pixels.
+    """
     width, height = file.size
     if width * height > max_pixels:
         raise FormatError(
@@ -117,7 +122,8 @@ def _require_small(file: Image.Image, path: Path | str, max_pixels: int) -> None
         )
 
 
-def _explained(error: Exception, path: Path | str, max_pixels: int) -> Exception:
+def explained(error: Exception, path: Path | str, max_pixels: int) -> Exception:
+    """What a decoder stumbled over, as an error that names the file."""
     match error:
         case FormatError() | MemoryError():
             return error

@@ -58,7 +58,7 @@ def blend(
     shares = _shares(weights, len(members))
     joined = join(members)
     if method != "rank":
-        _require_probabilities(joined, member_names(members), sum_to_one=method in ("power", "geometric"))
+        require_probabilities(joined, member_names(members), sum_to_one=method in ("power", "geometric"))
     scores = _combine(joined, shares, method=method, power=power)
     classes = members[0].classes
     return Predictions(
@@ -162,9 +162,12 @@ def _shares(weights: Sequence[float] | None, count: int) -> Float[ndarray, " M"]
     return values / values.sum() if count else values
 
 
-def _require_probabilities(
-    joined: Float[ndarray, "M N C"], names: Sequence[str], *, sum_to_one: bool
-) -> None:
+def require_probabilities(joined: Float[ndarray, "M N C"], names: Sequence[str], *, sum_to_one: bool) -> None:
+    """Refuse members whose scores are no probabilities.
+
+    Raises:
+        FormatError: names the member and a score.
+    """
     for name, scores in zip(names, joined, strict=True):
         if (outside := (scores < 0) | (scores > 1)).any():
             raise FormatError(

@@ -16,11 +16,12 @@ from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file
 from diptych.predictions import Predictions
 
-Kind = Literal["probability", "log_probability", "logit"]
+Kind = Literal["probability", "log_probability", "logit", "raw"]
 RANGES = {
     "probability": (0.0, 1.0),
     "log_probability": (-math.inf, 0.0),
     "logit": (-math.inf, math.inf),
+    "raw": (-math.inf, math.inf),
 }
 LABELS = ("0", "1")
 
@@ -36,7 +37,8 @@ def read_predictions(
     answer only where `proba` is a probability; Vilio's own labels do not always follow from its scores.
 
     Args:
-        kind: what `proba` is, instead of finding out; of no effect on an `.npz`.
+        kind: what `proba` is, instead of finding out; of no effect on an `.npz`. `raw` numbers are kept as
+            they are, with the opposite numbers as scores of class 0.
         classes: names of the classes 0 and 1 of a CSV.
 
     Raises:
@@ -53,7 +55,8 @@ def read_predictions(
 def write_predictions(predictions: Predictions, path: Path | str) -> None:
     """Write an `.npz` with everything, or a CSV `id,proba,label` of two classes.
 
-    `proba` is the score of the second class, `label` 1 where the answer is that class.
+    `proba` is the score of the second class, `label` 1 where the answer is that class. Scores of kind `raw`
+    are written to the last digit, others must be probabilities.
 
     Raises:
         ConfigError: the file name ends in neither.
@@ -72,17 +75,18 @@ def write_predictions(predictions: Predictions, path: Path | str) -> None:
             f"{path}: a CSV holds scores of two classes; got the classes {predictions.classes}. Write .npz."
         )
     proba, positive = predictions.scores[:, 1], predictions.classes[1]
-    if (bad := np.flatnonzero(~((proba >= 0) & (proba <= 1)))).size:
+    raw = predictions.meta.get("kind") == "raw"
+    if not raw and (bad := np.flatnonzero(~((proba >= 0) & (proba <= 1)))).size:
         key, value = predictions.ids[bad[0]], proba[bad[0]]
         raise FormatError(f"{path}: the score of id {key!r} is {value:g}; expected probabilities in [0, 1].")
-    labels = proba >= 0.5
+    labels = proba >= (0 if raw else 0.5)
     if predictions.answers is not None:
         labels = np.array([answer == positive for answer in predictions.answers])
     with atomic_file(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("id", "proba", "label"))
         for key, value, label in zip(predictions.ids, proba, labels, strict=True):
-            rows.writerow((key, f"{value:.9g}", int(label)))
+            rows.writerow((key, f"{value:.17g}" if raw else f"{value:.9g}", int(label)))
 
 
 def _read_npz(path: Path) -> Predictions:
@@ -120,10 +124,11 @@ def _read_csv(path: Path, kind: Kind | None, classes: tuple[str, str]) -> Predic
         raise FormatError(
             f"{path}:{lines[first]}: proba is {raw[first]:g}; expected a {kind} in [{low:g}, {high:g}]."
         )
-    positive = {"probability": np.asarray, "log_probability": np.exp, "logit": expit}[kind](raw)
-    decided = [label == "1" for label in labels.values()] if kind == "probability" else []
-    answers = tuple(classes[int(yes)] for yes in (decided or positive >= 0.5))
-    scores = np.stack((1 - positive, positive), axis=1)
+    whole, even = (0, 0.0) if kind == "raw" else (1, 0.5)
+    positive = {"log_probability": np.exp, "logit": expit}.get(kind, np.asarray)(raw)
+    decided = [label == "1" for label in labels.values()] if kind in ("probability", "raw") else []
+    answers = tuple(classes[int(yes)] for yes in (decided or positive >= even))
+    scores = np.stack((whole - positive, positive), axis=1)
     return Predictions(
         ids=tuple(values), scores=scores, answers=answers, classes=classes, meta={"kind": kind}
     )

@@ -1,0 +1,7 @@
+from diptych.clean import clean
+from diptych.fabricate import fabricate
+
+report = clean(fabricate("copied_world", size=80).root, "clean_world", near=2)
+for decision in report.decisions:
+    print(decision.reason, decision.ids, decision.dropped)
+print(report.views)  # memes of train, traindev, pretrain

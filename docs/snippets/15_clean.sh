@@ -1,0 +1,1 @@
+diptych clean memes memes-clean

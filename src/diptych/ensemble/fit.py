@@ -1,0 +1,243 @@
+"""Blends that are fitted on a labeled split, and how far their score on it flatters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_curve
+from sklearn.model_selection import StratifiedKFold
+
+from diptych.ensemble.blend import join, require_probabilities
+from diptych.ensemble.loop import (
+    Round,
+    Scores,
+    one_search,
+    ranks_among,
+    two_round_loop,
+    weighted_mean,
+)
+from diptych.ensemble.members import Members
+from diptych.ensemble.search import STEPS, greedy_search, simplex_search
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.metrics import auroc, best_threshold, bootstrap_interval
+from diptych.predictions import Predictions
+
+Fitted = Literal["simplex", "greedy", "loop"]
+Fit = Callable[..., tuple[Scores, tuple[Round, ...]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitReport:
+    """What was fitted, and how good it is.
+
+    Args:
+        dropped: members left out, and the splits they lack.
+        constant: members that give every row the same score.
+        in_sample: AUROC on the rows it was fitted on, with its bootstrap interval; flattering.
+        out_of_fold: the same where every row is scored by a blend fitted without it; None where no estimate
+            was asked for, or a class has fewer than two rows.
+        best_member: the member with the highest AUROC on dev.
+        threshold: of the scores, for the answers; fitted on dev.
+    """
+
+    method: str
+    dev: str
+    rows: int
+    rounds: tuple[Round, ...]
+    dropped: dict[str, tuple[str, ...]]
+    constant: tuple[str, ...]
+    in_sample: tuple[float, float, float]
+    out_of_fold: tuple[float, float, float] | None
+    best_member: tuple[str, float]
+    threshold: float
+
+    @property
+    def optimism(self) -> float | None:
+        """In-sample minus out-of-fold AUROC."""
+        return None if self.out_of_fold is None else self.in_sample[0] - self.out_of_fold[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "optimism": self.optimism}
+
+
+def fit_blend(
+    members: Members,
+    truth: Mapping[str, int | None],
+    *,
+    dev: str,
+    method: Fitted = "loop",
+    folds: int = 5,
+    steps: int = STEPS,
+    compat: bool = False,
+) -> tuple[dict[str, Predictions], FitReport]:
+    """Fit a blend on `dev` and apply it to all splits.
+
+    `simplex`: weighted mean by Vilio's search. `greedy`: weighted mean by forward selection. `loop`: Vilio's
+    two rounds; the members and the mean, mean square, mean rank and simplex blend of the first round are
+    the columns of the second, which drops all but the best five; its simplex blend is the result, turned
+    into a probability by a logistic fit on dev.
+
+    Scales and ranks are those of dev, so that a row's score depends on no other row of its split.
+
+    Args:
+        truth: 1 for a positive example of `dev`, by id.
+        folds: of the out-of-fold estimate; none is made with fewer than 2.
+        steps: evaluations of each simplex search.
+        compat: as Vilio: columns as they are in the files (read them with kind `raw`), scaled and ranked
+            per split, no logistic fit, a threshold for equally many examples of both classes.
+
+    Raises:
+        FormatError: labels and dev predictions differ in ids, or a label is missing.
+        ConfigError: an unknown method or split, or a dev split of one class.
+    """
+    if method not in get_args(Fitted):
+        known = get_args(Fitted)
+        raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
+    names, columns = members.names, _columns(members, dev, compat=compat)
+    labels = _labels(members.predictions[dev][0].ids, truth, dev)
+    fit = _fitter(method, names, steps=steps, compat=compat)
+    scores, rounds = fit(columns, labels, dev=dev)
+    held_out = _out_of_fold(fit, columns[dev], labels, folds)
+    if method == "loop" and not compat:
+        scores = _probabilities(scores, labels, dev)
+    threshold = _threshold(labels, scores[dev], compat=compat)
+    singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
+    report = FitReport(
+        method=method,
+        dev=dev,
+        rows=len(labels),
+        rounds=rounds,
+        dropped=dict(members.dropped),
+        constant=tuple(name for name, row in zip(names, columns[dev], strict=True) if not np.ptp(row)),
+        in_sample=_measured(labels, scores[dev]),
+        out_of_fold=None if held_out is None else _measured(labels, held_out),
+        best_member=max(singles.items(), key=lambda single: single[1]),
+        threshold=threshold,
+    )
+    return {
+        split: _predictions(members, split, scores[split], threshold, report, compat) for split in scores
+    }, report
+
+
+def average_raw(members: Sequence[Predictions]) -> Predictions:
+    """The mean of the numbers as they are in the files, and the labels of the first: Vilio's family average.
+
+    The members are read with kind `raw`; which files Vilio averages, `heard_by_vilio` says.
+    """
+    columns = join(members)[:, :, -1]
+    scores = weighted_mean(columns, np.full(len(members), 1 / len(members)))
+    return replace(members[0], scores=np.stack((-scores, scores), axis=1))
+
+
+def _columns(members: Members, dev: str, *, compat: bool) -> dict[str, ndarray]:
+    """The scores of the last class, by split."""
+    if dev not in members.predictions:
+        found = list(members.predictions)
+        raise ConfigError(
+            f"no member predicts the split {dev!r} to fit on; expected one of {found}.{nearest(dev, found)}"
+        )
+    joined = {split: join(found) for split, found in members.predictions.items()}
+    for scores in () if compat else joined.values():
+        require_probabilities(scores, members.names, sum_to_one=False)
+    return {split: scores[:, :, -1] for split, scores in joined.items()}
+
+
+def _fitter(method: Fitted, names: Sequence[str], *, steps: int, compat: bool) -> Fit:
+    if method == "loop":
+        return partial(two_round_loop, names=names, steps=steps, compat=compat)
+    search = partial(simplex_search, steps=steps, compat=compat) if method == "simplex" else greedy_search
+    return partial(one_search, names=names, search=search)
+
+
+def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bool[ndarray, " N"]:
+    missing = [key for key in ids if truth.get(key) is None]
+    extra = truth.keys() - set(ids)
+    if missing or extra:
+        raise FormatError(
+            f"{dev}: {len(missing)} predicted example(s) have no label ({', '.join(missing[:5])}), and "
+            f"{len(extra)} labeled ones no prediction ({', '.join(sorted(extra)[:5])}); expected the same "
+            "examples. Predict the whole split with every model."
+        )
+    labels = np.array([truth[key] == 1 for key in ids])
+    if labels.all() or not labels.any():
+        raise ConfigError(
+            f"all {len(ids)} examples of {dev} have the label {int(labels[0])}; expected both classes, or no "
+            "weights can be fitted. Average without labels by --method mean."
+        )
+    return labels
+
+
+def _out_of_fold(
+    fit: Fit,
+    columns: Float[ndarray, "K N"],
+    truth: Bool[ndarray, " N"],
+    folds: int,
+) -> Float[ndarray, " N"] | None:
+    """Scores of every row by a blend that was fitted without it, as ranks among the rows it was fitted on.
+
+    Ranks, because scores of blends with other weights cannot be compared.
+    """
+    folds = min(folds, int(truth.sum()), int((~truth).sum()))
+    if folds < 2:
+        return None
+    scores = np.empty(len(truth))
+    for rest, held in StratifiedKFold(folds, shuffle=True, random_state=0).split(truth, truth):
+        found, _ = fit({"rest": columns[:, rest], "held": columns[:, held]}, truth[rest], dev="rest")
+        scores[held] = ranks_among(found["held"], found["rest"]) / len(rest)
+    return scores
+
+
+def _probabilities(scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
+    """Scores through the logistic curve that fits dev best; it keeps their order."""
+    middle, width = scores[dev].mean(), scores[dev].std() or 1.0
+    rows = {split: ((values - middle) / width)[:, None] for split, values in scores.items()}
+    curve = LogisticRegression().fit(rows[dev], truth)
+    if curve.coef_[0, 0] <= 0:  # no better than chance: the curve would turn the order around
+        return scores
+    return {split: curve.predict_proba(values)[:, 1] for split, values in rows.items()}
+
+
+def _threshold(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"], *, compat: bool) -> float:
+    """Where accuracy on dev is best; in Vilio as if dev held equally many of both classes."""
+    if not compat:
+        return best_threshold(truth, scores, criterion="accuracy")
+    alarms, hits, thresholds = roc_curve(truth, scores)
+    return float(thresholds[np.argmax((hits * 250 + (1 - alarms) * 250) / 500)])
+
+
+def _measured(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> tuple[float, float, float]:
+    return auroc(truth, scores), *bootstrap_interval(truth, scores, auroc)
+
+
+def _predictions(
+    members: Members,
+    split: str,
+    scores: Float[ndarray, " N"],
+    threshold: float,
+    report: FitReport,
+    compat: bool,
+) -> Predictions:
+    first = members.predictions[split][0]
+    negative, positive = first.classes or ("0", "1")
+    raw = first.meta.get("kind") == "raw"
+    answers = tuple(positive if value >= threshold else negative for value in scores)
+    meta = {
+        "method": report.method,
+        "members": list(members.names),
+        "fitted_on": report.dev,
+        "compat": compat,
+        **({"kind": "raw"} if raw else {}),
+    }
+    return Predictions(
+        ids=first.ids,
+        scores=np.stack(((0 if raw else 1) - scores, scores), axis=1),
+        answers=first.answers if compat and split == report.dev else answers,
+        classes=(negative, positive),
+        meta=meta,
+    )

@@ -1,0 +1,119 @@
+"""Prediction files of several models and several splits, sorted into a table without gaps."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from diptych.ensemble.blend import join
+from diptych.ensemble.files import Kind, read_predictions
+from diptych.errors import ConfigError, FormatError
+from diptych.predictions import Predictions
+
+Incomplete = Literal["stop", "drop"]
+SPLIT = re.compile(r"_?(dev_seen|dev_unseen|test_seen|test_unseen|(?:train|dev|val|test)(?![a-z]))_?")
+OURS = "FIN_"  # what an ensemble itself has written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """Every member's predictions of every split.
+
+    Args:
+        names: of the members, in alphabetical order.
+        predictions: by split, one per member in the order of `names`.
+        dropped: members that lack a split, and which; they are not among `names`.
+    """
+
+    names: tuple[str, ...]
+    predictions: Mapping[str, tuple[Predictions, ...]]
+    dropped: Mapping[str, tuple[str, ...]]
+
+
+def read_members(
+    paths: Iterable[Path], *, kind: Kind | None = None, incomplete: Incomplete = "stop"
+) -> Members:
+    """Read files, and all `.npz` or else `.csv` files of folders but those named `FIN_...`.
+
+    The split is told by the name of the file and the member is the rest of the name, or the folder where
+    nothing is left: `O36_dev_seen.csv`, `dev_seenO36.csv`, `runs/O36/predictions/dev_seen.csv`.
+
+    Args:
+        incomplete: what to do about a member that lacks a split: stop, or leave it out.
+
+    Raises:
+        FormatError: a file without a split in its name, two files for one place, a gap, members that do not
+            cover the same examples.
+    """
+    table: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in sorted({file for given in paths for file in _files(given)}):
+        member, split = name_of(path)
+        if split in table[member]:
+            raise FormatError(
+                f"{path} and {table[member][split]} are both {split} of the member {member}; expected one of "
+                "them. Rename or leave out the other."
+            )
+        table[member][split] = path
+    if not table:
+        raise ConfigError("there is nothing to blend; expected prediction files, or folders of them.")
+    splits = sorted({split for files in table.values() for split in files})
+    lacking = {name: tuple(split for split in splits if split not in table[name]) for name in table}
+    dropped = {name: missing for name, missing in lacking.items() if missing}
+    if dropped and (incomplete == "stop" or len(dropped) == len(table)):
+        gaps = "; ".join(f"{name} lacks {', '.join(missing)}" for name, missing in dropped.items())
+        raise FormatError(
+            f"members do not cover the same splits: {gaps}. Predict them, or leave such members out with "
+            "--incomplete drop."
+        )
+    names = tuple(name for name in sorted(table) if name not in dropped)
+    predictions = {
+        split: tuple(read_predictions(table[name][split], kind=kind) for name in names) for split in splits
+    }
+    for members in predictions.values():
+        join(members)
+    return Members(names=names, predictions=predictions, dropped=dropped)
+
+
+def name_of(path: Path) -> tuple[str, str]:
+    """Member and split by the name of a file.
+
+    Raises:
+        FormatError: it names no split.
+    """
+    found = list(SPLIT.finditer(path.stem))
+    if not found:
+        raise FormatError(
+            f"{path}: the name of the file tells no split; expected one such as NAME_dev_seen.csv."
+        )
+    last = found[-1]
+    between = "_" if last[0].startswith("_") and last[0].endswith("_") else ""
+    rest = f"{path.stem[: last.start()]}{between}{path.stem[last.end() :]}"
+    if rest:
+        return rest, last[1]
+    folder = path.parent.parent if path.parent.name == "predictions" else path.parent
+    return str(folder), last[1]
+
+
+def heard_by_vilio(files: Sequence[Path]) -> list[Path]:
+    """The files that Vilio's family average of one split uses, of those given.
+
+    It keeps files under their names without the last 8 (dev), 7 (test) or 14 (test_unseen) characters, and
+    names of ERNIE-ViL's members are equal then: of EL36, EL72, ELV50, ELVCR36 and ELVCR72 three remain.
+    """
+    kept: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: path.name):
+        split = name_of(path)[1]
+        cut = 8 if split.startswith(("dev", "val")) else 14 if split == "test_unseen" else 7
+        kept[path.name[:-cut]] = path
+    return list(kept.values())
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = [*path.glob("*.npz")] or [*path.glob("*.csv")]
+    if not (found := [file for file in found if not file.name.startswith(OURS)]):
+        raise ConfigError(f"{path} holds no predictions; expected .npz or .csv files.")
+    return found
