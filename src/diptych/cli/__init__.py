@@ -32,6 +32,7 @@ VERBS = {
     "world": Verb("make a miniature meme data set", "diptych.cli.world"),
     "check": Verb("look for what is wrong with a data set before it costs an hour", "diptych.cli.check"),
     "import": Verb("turn a TSV of region features into a feature store", "diptych.cli.importing"),
+    "convert": Verb("make a bundle of a public checkpoint, or say what a file is", "diptych.cli.convert"),
     "export": Verb("write a feature store as a TSV", "diptych.cli.exporting"),
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
     "vocabulary": Verb("learn a WordPiece vocabulary from the texts of a data set", "diptych.cli.vocabulary"),

@@ -2,25 +2,42 @@
 
 from pathlib import Path
 
+from diptych.convert import bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert
 from diptych.convert.bert import load_bert
 from diptych.convert.ernievil import load_ernievil
-from diptych.convert.load import read_weights
+from diptych.convert.family import Family, Found, Head, choose_head, dropped, recognize
+from diptych.convert.fetch import checkpoints, download, find
+from diptych.convert.load import Source, read_source, read_weights
 from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
 from diptych.convert.paddle import read_paddle
 from diptych.convert.resnet import load_resnet
-from diptych.convert.rules import load_into, restore
+from diptych.convert.rules import explain, load_into, restore
 from diptych.convert.uniter import load_uniter
 from diptych.convert.vilbert import load_vilbert
 from diptych.convert.visualbert import load_visualbert
+from torch import nn
+
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
 __all__ = [
+    "FAMILIES",
+    "Family",
+    "Found",
+    "Head",
+    "Source",
+    "checkpoints",
+    "choose_head",
+    "download",
+    "dropped",
+    "explain",
+    "find",
     "load_bert",
     "load_ernievil",
     "load_into",
     "load_lxmert",
+    "load_model",
     "load_oscar",
     "load_resnet",
     "load_towers",
@@ -28,10 +45,33 @@ __all__ = [
     "load_vilbert",
     "load_visualbert",
     "read_paddle",
+    "read_source",
     "read_weights",
+    "recognize",
     "restore",
     "transfer_answers",
 ]
+
+FAMILIES: tuple[Family, ...] = tuple(
+    one.FAMILY for one in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert)
+)
+
+
+def load_model(model: nn.Module, path: Path | str) -> None:
+    """Fill a whole model from a file of its family, without the heads beside it.
+
+    Raises:
+        ConfigError: others publish towers of such a model, but not the whole.
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is another family's, or of other sizes.
+    """
+    family = next((one for one in FAMILIES if one.model is type(model) and one.builders), None)
+    if family is None:
+        raise ConfigError(
+            f"weights.model={path}: {type(model).__name__} has no published checkpoint as a whole; "
+            "say weights.text or weights.image."
+        )
+    family.fill(model, read_weights(path), where=path)
 
 
 def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from diptych.convert.family import Family, Head, Node, Parted, count, heads_of
 from diptych.convert.load import read_weights
-from diptych.convert.paddle import read_paddle
-from diptych.convert.rules import Rule, Table, load_into, rename, transpose
+from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
 from diptych.errors import CheckpointMismatch
 from diptych.models.ernievil import ErnieVil
 
@@ -50,6 +51,18 @@ ERNIEVIL: Table = (
     *_linear("pooled_fc_text", "pool.text"),
     *_linear("pooled_fc_image", "pool.vision"),
 )
+
+
+def _second_row(source: str, target: str) -> Rule:
+    """The numbers of one score become the second row of two."""
+    return Rule(
+        (source,),
+        (target,),
+        lambda one: (torch.stack([torch.zeros_like(one[0][..., 0]), one[0][..., 0]]),),
+        lambda two: (two[0][1][..., None],),
+    )
+
+
 BACKBONE = re.compile(r"(word|pos|sent)_embedding|(vl_)?pre_encoder_|image_(emb|loc)\.|encoder_|pooled_fc_")
 TRAINING = re.compile(
     r".*_(moment[12]|beta[12]_pow_acc)_\d+|scheduled_learning_rate.*|learning_rate.*|@.*@"
@@ -66,8 +79,7 @@ def load_ernievil(model: ErnieVil, path: Path | str) -> dict[str, Tensor]:
         FormatError: the folder or a file in it cannot be read.
         CheckpointMismatch: the weights are not ERNIE-ViL's, or of other sizes.
     """
-    weights = read_paddle(path) if Path(path).is_dir() else read_weights(path)
-    return fill_ernievil(model, weights, where=path)
+    return fill_ernievil(model, read_weights(path), where=path)
 
 
 def fill_ernievil(model: ErnieVil, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
@@ -81,3 +93,81 @@ def fill_ernievil(model: ErnieVil, weights: dict[str, Tensor], *, where: object)
         )
     load_into(model, backbone, ERNIEVIL, where=where)
     return {name: one for name, one in lasting.items() if name not in backbone}
+
+
+def _sizes(weights: Weights, prefix: str) -> Node:
+    """Streams meet in their last layers, as published, with as many heads."""
+    words, vision = weights["word_embedding"], weights["image_emb.w_0"]
+    bridge = weights["encoder_colayer_0_multi_head_att_query_fc.w_0"].shape[1]
+    layers, vision_layers, meetings = (
+        count(weights, f"encoder_{kind}_{{}}_") for kind in ("layer", "vlayer", "colayer")
+    )
+    heads = {768: 8, 1024: 16}.get(words.shape[1])  # of the other stream, by the width of the text
+    return {
+        "vocab_size": len(words),
+        "feature_dim": len(vision),
+        "text": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": words.shape[1],
+            "heads": heads_of(words.shape[1]),
+            "hidden": weights["encoder_layer_0_ffn_fc_0.w_0"].shape[1],
+            "layers": layers,
+        },
+        "vision": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": vision.shape[1],
+            "heads": heads,
+            "hidden": weights["encoder_vlayer_0_ffn_fc_0.w_0"].shape[1],
+            "layers": vision_layers,
+        },
+        "bridge": {"_target_": "diptych.nn.Sizes", "dim": bridge, "heads": heads},
+        "meetings": [[layers - meetings + n, vision_layers - meetings + n] for n in range(meetings)],
+        "max_positions": len(weights["pos_embedding"]),
+        "segments": len(weights["sent_embedding"]),
+    }
+
+
+def _one_score(weights: Weights, dim: int, file: Parted) -> tuple[Node, int] | None:
+    """A sigmoid of one score is a softmax of two, of which the first is always 0."""
+    matrix = next(one for name, one in weights.items() if name.endswith(".w_0"))
+    if matrix.shape != (dim, 1):
+        return None
+    head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
+    return {"_target_": "diptych.tasks.Classify", "head": head}, 2
+
+
+def _two_scores(weights: Weights, dim: int, file: Parted) -> tuple[Node, int] | None:
+    head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
+    fits = weights["meme_fc.w_0"].shape == (dim, 2)
+    return ({"_target_": "diptych.tasks.Classify", "head": head}, 2) if fits else None
+
+
+FAMILY = Family(
+    name="ernievil",
+    title="ERNIE-ViL (PaddlePaddle/ERNIE, Vilio's E, HimariO's npz)",
+    model=ErnieVil,
+    fill=fill_ernievil,
+    table=ERNIEVIL,
+    sizes=_sizes,
+    backbone=BACKBONE,
+    training=TRAINING,
+    marks=frozenset({"word_embedding", "image_emb.w_0", "encoder_colayer_0_multi_head_att_query_fc.w_0"}),
+    builders={(768, 12): "ernievil_base", (1024, 24): "ernievil_large"},
+    heads=(
+        Head(
+            name="hm_fc",
+            table=(
+                _second_row("hm_fc.w_0", "head.layers.0.weight"),
+                _second_row("hm_fc.b_0", "head.layers.0.bias"),
+            ),
+            task=_one_score,
+        ),
+        Head(name="meme_fc", table=_linear("meme_fc", "head.layers.0"), task=_two_scores),
+    ),
+    drops=(
+        *(Drop(f"{name}_fc", "the head of choices has no task yet") for name in ("vcr_qa", "vcr_qar")),
+        Drop("match_fc", "the head of retrieval has no task yet"),
+        *(Drop(f"vqa_fc_{part}_{n}", "the head of answers has no task yet") for part in "wb" for n in (0, 1)),
+        *(Drop(f"cls_seq_label_vl_out_{part}", "the head of grounding has no task yet") for part in "wb"),
+    ),
+)

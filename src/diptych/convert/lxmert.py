@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor
 
+from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes, classifier, count
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Rule, Table, bert_layer, bert_text, convert, load_into, rename
+from diptych.convert.rules import Drop, Rule, Table, Weights, bert_layer, bert_text, convert, load_into, rename
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
 from diptych.nn import ClassifierHead
@@ -124,3 +125,31 @@ def transfer_answers(
         state[name] = torch.stack([zero if found is None else state[name][found] for found in rows])
     head.load_state_dict(state)
     return tuple(answer for answer, found in zip(answers, rows, strict=True) if found is None)
+
+
+def _sizes(weights: Weights, prefix: str) -> Node:
+    return bert_sizes(weights) | {
+        "feature_dim": weights["encoder.visn_fc.visn_fc.weight"].shape[1],
+        "region_layers": count(weights, "encoder.r_layers.{}."),
+        "cross_layers": count(weights, "encoder.x_layers.{}."),
+    }
+
+
+FAMILY = Family(
+    name="lxmert",
+    title="LXMERT (airsplay/lxmert, Hugging Face, Vilio's X)",
+    model=Lxmert,
+    fill=fill_lxmert,
+    table=LXMERT,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "encoder.visn_fc.visn_fc.weight"}),
+    builders={(768, 9): "lxmert_base"},
+    heads=(*classifier("classifier"), *classifier("logit_fc"), *classifier("answer_head.logit_fc")),
+    drops=(
+        *PRETRAINING,
+        Drop("obj_predict_head", "the heads of hidden regions: pre-training"),
+        Drop("answer_head", "the head of answers has no task yet"),
+        Drop("logit_fc", "the head of answers has no task yet"),
+    ),
+    processor=lambda _: {"regions": True, "max_tokens": 20, "max_regions": 36},
+)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes, classifier
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Table, Weights, bert_layer, bert_text, load_into, rename
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -38,3 +39,30 @@ def fill_oscar(model: Oscar, weights: dict[str, Tensor], *, where: object) -> di
         backbone[name] = backbone[name][:, :width]
     load_into(model, backbone, OSCAR, where=where)
     return heads
+
+
+def _sizes(weights: Weights, prefix: str) -> Node:
+    width = weights["img_embedding.weight"].shape[1]
+    numbers = 4 if width % 8 == 4 else 6  # widths of features are multiples of 8
+    return bert_sizes(weights) | {
+        "feature_dim": width - numbers,
+        "box_numbers": numbers,
+        "region_norm": "LayerNorm.weight" in weights,
+    }
+
+
+FAMILY = Family(
+    name="oscar",
+    title="Oscar or Oscar+ (microsoft/Oscar, Vilio's O)",
+    model=Oscar,
+    fill=fill_oscar,
+    table=OSCAR,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embedding.weight"}),
+    builders={(768, 12): "oscar_base", (1024, 24): "oscar_large"},
+    # Vilio's prefix is model., and its head has a GELU
+    heads=classifier("classifier", relu=lambda file: file.prefix == "bert."),
+    drops=PRETRAINING,
+    # Vilio, who shows 4 numbers of a box, leaves the names of the objects out
+    processor=lambda sizes: {"regions": True, "tags": sizes["box_numbers"] == 6},
+)

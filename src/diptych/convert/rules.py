@@ -6,7 +6,7 @@ is used once or dropped with a reason, every target name is filled with its shap
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,18 @@ def row(source: str, target: str, *, index: int, rows: int) -> Rule:
     return Rule((source,), (target,), lambda tables: (tables[0][index],), back)
 
 
+def below(table: Table, module: str) -> Table:
+    """A table whose targets lie in a module of the model."""
+    return tuple(
+        Rule(line.sources, tuple(f"{module}.{target}" for target in line.targets), line.there, line.back)
+        if isinstance(line, Rule)
+        else Keep(f"{module}.{line.pattern}", line.reason)
+        if isinstance(line, Keep)
+        else line
+        for line in table
+    )
+
+
 def bert_text(source: str, target: str) -> tuple[Rule, ...]:
     """BERT's embedding module, which most families share."""
     return (
@@ -140,6 +152,29 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
             "Take the model that they were made for, with the same sizes and vocabulary."
         )
     return result
+
+
+def explain(
+    source: Weights, table: Table, targets: Iterable[str]
+) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """Why names are left out: reasons with the source names they drop, and with the targets that stay new.
+
+    Returns:
+        names by reason, and what of the source no line of the table accounts for.
+    """
+    filled, unused = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
+    reasons: dict[str, list[str]] = {}
+    for line in table:
+        if isinstance(line, Drop):
+            names = [name for name in unused if _fits_any(name, [line.pattern])]
+            unused = {name: one for name, one in unused.items() if name not in names}
+        elif isinstance(line, Keep):
+            names = [name for name in targets if name not in filled and _fits_any(name, [line.pattern])]
+        else:
+            continue
+        if names:
+            reasons.setdefault(line.reason, []).extend(names)
+    return reasons, unused
 
 
 def restore(weights: Weights, table: Table) -> dict[str, Tensor]:

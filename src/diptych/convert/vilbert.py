@@ -4,8 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import PRETRAINING, Family, Head, Node, Parted, classifier, count, heads_of
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Keep, Table, Weights, bert_layer, bert_text, load_into, rename
 from diptych.models.vilbert import Vilbert
 
 LAYER, MEETING = "encoder.c_layer.{}", "encoder.meetings.{}"
@@ -48,6 +49,7 @@ TASKLESS: Table = (
     *COMMON,
     Drop("embeddings.task_embeddings", "the model was built without task tokens"),
 )
+CAUSES = ("t", "v", "t2v", "v2t")
 BOX = "v_embeddings.image_location_embeddings.weight"
 
 
@@ -71,3 +73,86 @@ def fill_vilbert(model: Vilbert, weights: dict[str, Tensor], *, where: object) -
         backbone[BOX] = backbone[BOX][:, :4]
     load_into(model, backbone, TASKLESS if model.tasks is None else VILBERT, where=where)
     return heads
+
+
+def _sizes(weights: Weights, prefix: str) -> Node:
+    """Streams meet in their last layers, as in all published files; 8 heads or 128 numbers per head."""
+    words, box = weights["embeddings.word_embeddings.weight"], weights[BOX]
+    vision = weights["v_embeddings.image_embeddings.weight"]
+    bridge = len(weights["encoder.c_layer.0.biattention.query1.weight"])
+    layers, vision_layers, meetings = (
+        count(weights, f"encoder.{kind}.{{}}.") for kind in ("layer", "v_layer", "c_layer")
+    )
+    return {
+        "vocab_size": len(words),
+        "feature_dim": vision.shape[1],
+        "text": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": words.shape[1],
+            "heads": heads_of(words.shape[1]),
+            "hidden": len(weights["encoder.layer.0.intermediate.dense.weight"]),
+            "layers": layers,
+        },
+        "vision": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": len(vision),
+            "heads": heads_of(len(vision), 128),
+            "hidden": len(weights["encoder.v_layer.0.intermediate.dense.weight"]),
+            "layers": vision_layers,
+        },
+        "bridge": {"_target_": "diptych.nn.Sizes", "dim": bridge, "heads": heads_of(bridge, 128)},
+        "meetings": [[layers - meetings + n, vision_layers - meetings + n] for n in range(meetings)],
+        "max_positions": len(weights["embeddings.position_embeddings.weight"]),
+        "segments": len(weights["embeddings.token_type_embeddings.weight"]),
+        "tasks": len(weights.get("embeddings.task_embeddings.weight", ())),
+        # four columns are Vilio's, who shows no region of the whole image either
+        "box_area": box.shape[1] == 5,
+        "whole_image": box.shape[1] == 5,
+    }
+
+
+def _weight_normed(weights: Weights, dim: int, file: Parted) -> tuple[Node, int] | None:
+    names = [f"vil_prediction.main.{number}.weight_v" for number in (0, 3)]
+    if any(name not in weights for name in names) or not 2 <= len(weights[names[1]]) <= 3:
+        return None
+    width = len(weights[names[0]]) // dim
+    head = {"_target_": "diptych.nn.WeightNormHead", "_partial_": True, "width": width}
+    return {"_target_": "diptych.tasks.Classify", "head": head}, len(weights[names[1]])
+
+
+FAMILY = Family(
+    name="vilbert",
+    title="ViLBERT or DeVLBERT (facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D)",
+    model=Vilbert,
+    fill=fill_vilbert,
+    table=VILBERT,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", BOX}),
+    builders={(768, 12): "vilbert_base"},
+    heads=(
+        Head(
+            name="vil_prediction",
+            table=tuple(
+                rename(f"vil_prediction.main.{number}.{theirs}", f"head.layers.{number}.{ours}")
+                for number in (0, 3)
+                for theirs, ours in (("weight_v", "direction"), ("weight_g", "scale"), ("bias", "bias"))
+            ),
+            task=_weight_normed,
+        ),
+        *classifier("vil_binary_prediction.logit_fc"),
+        *classifier("vil_tri_prediction"),
+    ),
+    drops=(
+        *PRETRAINING,
+        Drop("cls.imagePredictions", "the head of hidden regions: pre-training"),
+        Drop("cls.bi_seq_relationship", "the head of matching pairs: pre-training"),
+        *(Drop(f"cls.causal_predictor_{kind}", "a head of DeVLBERT's pre-training") for kind in CAUSES),
+        *(Drop(f"causal_{kind}", "the interventions of DeVLBERT's pre-training") for kind in CAUSES),
+        Drop("vil_prediction", "the head of answers has no task yet"),
+        Drop("vil_prediction_gqa", "the head of answers has no task yet"),
+        Drop("vil_logit", "the head of retrieval and choices has no task yet"),
+        Drop("vision_logit", "the head of grounding has no task yet"),
+        Drop("linguisic_logit", "a score per word, which no task of the original reads"),
+        Drop("classifier", "declared by Vilio and never used"),
+    ),
+)

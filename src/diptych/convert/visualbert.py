@@ -4,8 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes, classifier
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Table, Weights, bert_layer, bert_text, load_into, rename
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -20,6 +21,7 @@ VISUALBERT: Table = (
     rename("pooler.dense", "pool.dense"),
     Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
 )
+FEATURE = ("embeddings.projection.weight", "embeddings.visual_projection.weight")
 
 
 def load_visualbert(model: VisualBert, path: Path | str) -> dict[str, Tensor]:
@@ -41,3 +43,25 @@ def fill_visualbert(model: VisualBert, weights: dict[str, Tensor], *, where: obj
         heads |= {name: backbone.pop(name) for name in list(backbone) if name.startswith("pooler.")}
     load_into(model, backbone, VISUALBERT, where=where)
     return heads
+
+
+def _sizes(weights: Weights, prefix: str) -> Node:
+    return bert_sizes(weights) | {
+        "feature_dim": next(weights[name].shape[1] for name in FEATURE if name in weights),
+        # Vilio's prefix; the weights of the others were trained with 0
+        "region_segment": int(prefix == "model."),
+    }
+
+
+FAMILY = Family(
+    name="visualbert",
+    title="VisualBERT (uclanlp/visualbert, mmf, Hugging Face, Vilio's V)",
+    model=VisualBert,
+    fill=fill_visualbert,
+    table=VISUALBERT,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "|".join(FEATURE)}),
+    builders={(768, 12): "visualbert_base"},
+    heads=(*classifier("classifier"), *classifier("cls")),
+    drops=PRETRAINING,
+)
