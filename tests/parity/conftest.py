@@ -12,6 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diptych.convert import load_head, restore
+from diptych.types import Batch
+
 FOLDER = Path(os.environ.get("DIPTYCH_GOLDENS", Path(__file__).parents[1] / "golden"))
 
 
@@ -49,6 +52,34 @@ class Golden:
                 rtol=1e-4,
                 msg=lambda text, name=name: f"{self.name} gradient of {name}: {text}",
             )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a task made of a golden."""
+
+    encoding: Any
+    logits: Tensor
+    loss: Tensor
+    gradients: dict[str, Tensor]
+
+
+@pytest.fixture
+def perform() -> Callable[..., Done]:
+    """Fill a task from an original head, let it score and learn; gradients have the names of the original."""
+
+    def run(model, task, inputs, targets, *, weights, table, pairs=1, scale=1) -> Done:
+        load_head(task, weights, table, where="golden")
+        ids = tuple(map(str, range(len(targets))))
+        batch = Batch(ids=ids, inputs=inputs, targets=targets, pairs=pairs)
+        encoding = model(inputs)
+        logits = task.eval().score(encoding, batch)
+        loss = task.loss(logits, batch) * scale
+        loss.backward()
+        found = {name: one.grad for name, one in task.named_parameters() if one.grad is not None}
+        return Done(encoding, logits, loss, restore(found, table))
+
+    return run
 
 
 def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

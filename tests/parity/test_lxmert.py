@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from diptych.convert import HEADS
 from diptych.convert.lxmert import LXMERT, fill_lxmert, normalize_answer, transfer_answers
 from diptych.convert.rules import Drop, load_into, rename, restore
 from diptych.models import Lxmert
 from diptych.nn import ClassifierHead
-from diptych.tasks.classify import Classify
+from diptych.tasks import Answer, Classify
 from diptych.text import WordPiece, write_vocabulary
-from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+from diptych.types import Inputs, PaddedRegions, PaddedText
 
 ANCHOR = "embeddings.word_embeddings.weight"
 
@@ -173,49 +174,46 @@ if EVERY:
 
 
 @pytest.mark.parametrize("region_states", [True, False])
-def test_answers_equal_the_original(golden, tmp_path, region_states):
+def test_answers_equal_the_original(golden, perform, tmp_path, region_states):
     golden = golden("lxmert-vqa")
     check_tokens(golden, tmp_path)
     model, heads, prefix = build(golden, region_states=region_states)
     target = golden.inputs["target"]
-    head, table = ClassifierHead(model.dim, target.shape[1], layers=2), [rename("logit_fc", "layers")]
-    load_into(head, heads, table, where=golden.name)
-    encoding = model(unpack(golden.inputs))
-    scores = head(encoding.pooled)
-    mean = F.binary_cross_entropy_with_logits(scores, target)
-    loss = mean * target.shape[1]
-    loss.backward()
-    golden.check("pooled", encoding.pooled)
-    golden.check("logits", scores)
-    golden.check("bce_mean", mean)
-    golden.check("loss", loss)
-    golden.check("gqa_mce_loss", F.cross_entropy(scores, target.argmax(1)) * target.shape[1])
-    golden.check_gradients(gradients(model, prefix, head, table))
-    check_norm(golden, model, head)
+    count = target.shape[1]
+    head, table = partial(ClassifierHead, layers=2), HEADS["lxmert"]["vqa"]
+    bce, ce = (
+        Answer(model, answers=[*map(str, range(count))], head=head, loss=loss) for loss in ("bce", "ce")
+    )
+    inputs = unpack(golden.inputs)
+    best = F.one_hot(target.argmax(1), count).float()  # GQA's loss takes no answer at all for the first one
+    done = perform(model, ce, inputs, best, weights=heads, table=table, scale=count)
+    golden.check("gqa_mce_loss", done.loss)
+    model.zero_grad()
+    done = perform(model, bce, inputs, target, weights=heads, table=table)
+    golden.check("pooled", done.encoding.pooled)
+    golden.check("logits", done.logits)
+    golden.check("bce_mean", done.loss / count)
+    golden.check("loss", done.loss)
+    golden.check_gradients(gradients(model, prefix) | done.gradients)
+    check_norm(golden, model, bce)
     check_unread(golden, model, prefix)
 
 
-def test_two_images_equal_the_original(golden, tmp_path):
+def test_two_images_equal_the_original(golden, perform, tmp_path):
     golden = golden("lxmert-nlvr2")
     check_tokens(golden, tmp_path)
     model, heads, prefix = build(golden)
     task = Classify(model, labels=("False", "True"), pairs=2, head=partial(ClassifierHead, layers=2, width=1))
-    table = [rename("logit_fc", "layers")]
-    load_into(task.head, heads, table, where=golden.name)
     labels, flat = golden.inputs["label"], {}
     for name, one in golden.inputs.items():
         flat[name] = one.flatten(0, 1) if name.startswith("visual") else one.repeat_interleave(2, 0)
-    inputs = unpack(flat)
-    batch = Batch(ids=tuple(map(str, range(len(labels)))), inputs=inputs, targets=labels, pairs=2)
-    encoding = model(inputs)
-    logits = task.score(encoding, batch)
-    loss = task.loss(logits, batch)
-    loss.backward()
-    golden.check("pooled_flat", encoding.pooled)
-    golden.check("logits", logits)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, task.head, table))
-    check_norm(golden, model, task.head)
+    table = HEADS["lxmert"]["nlvr2"]
+    done = perform(model, task, unpack(flat), labels, weights=heads, table=table, pairs=2)
+    golden.check("pooled_flat", done.encoding.pooled)
+    golden.check("logits", done.logits)
+    golden.check("loss", done.loss)
+    golden.check_gradients(gradients(model, prefix) | done.gradients)
+    check_norm(golden, model, task)
     check_unread(golden, model, prefix)
 
 

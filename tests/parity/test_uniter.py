@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from diptych.convert import HEADS
 from diptych.convert.rules import load_into, rename, restore
 from diptych.convert.uniter import UNITER, fill_uniter
 from diptych.models import Uniter
-from diptych.nn import ClassifierHead
-from diptych.tasks.classify import Classify
-from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+from diptych.nn import ClassifierHead, PairAttention
+from diptych.tasks import Answer, Choose, Classify, Ground, Match
+from diptych.types import Inputs, PaddedRegions, PaddedText
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
 
@@ -93,31 +94,55 @@ def load_head(head, weights, name):
     load_into(head, own, [rename(name, place(head))], where=name)
 
 
-@pytest.mark.parametrize("name", ["uniter-vqa", *(["uniter-ve"] if EVERY else [])])
-def test_answers_equal_the_original(golden, name):
-    golden = golden(name)
-    model, heads, prefix = build(golden)
-    targets = golden.inputs["targets"]
-    head = ClassifierHead(model.dim, targets.shape[1], layers=2)
-    load_head(head, heads, "vqa_output")
-    scores = head(model(unpack(golden.inputs)).pooled)
-    loss = F.binary_cross_entropy_with_logits(scores, targets) * targets.shape[1]
-    loss.backward()
-    golden.check("scores", scores)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, vqa_output=head))
+HEADED = partial(ClassifierHead, layers=2)
+NLVR2 = HEADS["uniter"]
+EXTRA = (
+    [
+        ("uniter-nlvr2-triplet", NLVR2["nlvr2_triplet"], {}),
+        (
+            "uniter-nlvr2-paired-attn",
+            NLVR2["nlvr2_paired_attention"],
+            {"pairs": 2, "readout": PairAttention},
+        ),
+    ]
+    if EVERY
+    else []
+)
 
 
 @pytest.mark.parametrize(
-    ("name", "original", "options"),
+    ("name", "benchmark"), [("uniter-vqa", "vqa"), *([("uniter-ve", "snli_ve")] if EVERY else [])]
+)
+def test_answers_equal_the_original(golden, perform, name, benchmark):
+    golden = golden(name)
+    model, heads, prefix = build(golden)
+    targets = golden.inputs["targets"]
+    task = Answer(model, answers=names(targets.shape[1]), head=HEADED)
+    table = HEADS["uniter"][benchmark]
+    done = perform(model, task, unpack(golden.inputs), targets, weights=heads, table=table)
+    check(golden, model, prefix, done)
+
+
+def names(count):
+    return [str(number) for number in range(count)]
+
+
+def check(golden, model, prefix, done, *, scores="scores"):
+    golden.check(scores, done.logits)
+    golden.check("loss", done.loss)
+    golden.check_gradients(gradients(model, prefix) | done.gradients)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "options"),
     [
-        ("uniter-nlvr2-pair", "nlvr2_output", {"pairs": 2}),
-        *([("uniter-nlvr2-triplet", "nlvr2_output", {})] if EVERY else []),
-        ("vilio-uniter-hm", "classifier", {"head": partial(ClassifierHead, layers=2)}),
-        ("uniter-nav13n-hm", "linear", {"loss": "softmax_ce"}),
+        ("uniter-nlvr2-pair", HEADS["uniter"]["nlvr2_pair"], {"pairs": 2}),
+        *EXTRA,
+        ("vilio-uniter-hm", HEADS["vilio"]["hateful_memes"], {"head": HEADED}),
+        ("uniter-nav13n-hm", HEADS["nav13n"]["hateful_memes"], {"loss": "softmax_ce"}),
     ],
 )
-def test_classification_equals_the_original(golden, name, original, options):
+def test_classification_equals_the_original(golden, perform, name, table, options):
     golden = golden(name)
     inputs, quirks = unpack(golden.inputs), {}
     if "num_bbs" in golden.inputs:  # nav13n attends padded regions: mask them truly, then ask for its quirk
@@ -125,75 +150,68 @@ def test_classification_equals_the_original(golden, name, original, options):
         object.__setattr__(inputs.regions, "mask", real)
         quirks = {"attend_padding": True}
     model, heads, prefix = build(golden, **quirks)
+    if "readout" in options:
+        readout = partial(PairAttention, heads=golden.config["num_attention_heads"])
+        options = options | {"readout": readout}
     task = Classify(model, labels=("no", "yes"), **options)
-    load_head(task.head, heads, original)
     targets = golden.inputs["targets" if "targets" in golden.inputs else "labels"]
-    batch = Batch(
-        ids=tuple(map(str, range(len(targets)))),
-        inputs=inputs,
-        targets=targets,
-        pairs=options.get("pairs", 1),
-    )
-    encoding = model(inputs)
-    logits = task.score(encoding, batch)
-    # Vilio multiplies the mean by the size of the batch.
-    loss = task.loss(logits, batch) * (len(targets) if name == "vilio-uniter-hm" else 1)
-    loss.backward()
-    golden.check("scores" if "scores" in golden.outputs else "logits", logits)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, **{original: task.head}))
+    pairs = options.get("pairs", 1)
+    scale = len(targets) if name == "vilio-uniter-hm" else 1  # Vilio multiplies the mean by the batch
+    done = perform(model, task, inputs, targets, weights=heads, table=table, pairs=pairs, scale=scale)
+    check(golden, model, prefix, done, scores="scores" if "scores" in golden.outputs else "logits")
     if "sequence_output" in golden.outputs:
-        states, rows = compact(joint(encoding), golden)
+        states, rows = compact(joint(done.encoding), golden)
         golden.check("sequence_output", states, rows)
     if "pooled" in golden.outputs:
-        golden.check("pooled", encoding.pooled)
+        golden.check("pooled", done.encoding.pooled)
     if "preds" in golden.outputs:
-        golden.check("preds", logits.softmax(-1))
-        golden.check("loss_on_logits", F.cross_entropy(logits, targets))
+        golden.check("preds", done.logits.softmax(-1))
+        golden.check("loss_on_logits", F.cross_entropy(done.logits, targets))
     if "score" in golden.outputs:
-        golden.check("score", logits.log_softmax(-1)[:, 1])
+        golden.check("score", done.logits.log_softmax(-1)[:, 1])
 
 
-def test_choices_equal_the_original(golden):
+def test_choices_equal_the_original(golden, perform):
     golden = golden("uniter-vcr")
     model, heads, prefix = build(golden)
-    head = ClassifierHead(model.dim, 2, layers=2, activation="relu")
-    load_head(head, heads, "vcr_output")
-    scores = head(model(unpack(golden.inputs)).pooled)
-    loss = F.cross_entropy(scores, golden.inputs["targets"].squeeze(-1))
-    loss.backward()
-    golden.check("scores", scores[:, 1:])
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, vcr_output=head))
+    task = Choose(model, head=partial(HEADED, activation="relu"), loss="two_way")
+    pairs = golden.config["num_choices"]
+    targets = golden.inputs["targets"].reshape(-1, pairs)
+    assert (targets.sum(1) == 1).all()
+    table = HEADS["uniter"]["vcr"]
+    inputs = unpack(golden.inputs)
+    done = perform(model, task, inputs, targets.argmax(1), weights=heads, table=table, pairs=pairs)
+    golden.check("scores", done.logits[..., 1].reshape(-1, 1))
+    golden.check("loss", done.loss)
+    golden.check_gradients(gradients(model, prefix) | done.gradients)
 
 
-def test_retrieval_equals_the_original(golden):
+def test_retrieval_equals_the_original(golden, perform):
     golden = golden("uniter-itm-retrieval")
     model, heads, prefix = build(golden)
-    head = ClassifierHead(model.dim, 1)
-    load_head(head, heads, "rank_output")
-    scores = head(model(unpack(golden.inputs)).pooled)
-    groups = scores.sigmoid().reshape(-1, int(golden.inputs["sample_size"]))
-    loss = (golden.config["margin"] + groups[:, 1:] - groups[:, :1]).clamp(min=0).mean()
-    loss.backward()
-    golden.check("scores", scores)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, rank_output=head))
+    task = Match(model, loss="margin", margin=golden.config["margin"])
+    pairs = int(golden.inputs["sample_size"])
+    inputs, table = unpack(golden.inputs), HEADS["uniter"]["retrieval"]
+    targets = torch.zeros(len(inputs) // pairs, dtype=torch.int64)  # the first row of a group is right
+    done = perform(model, task, inputs, targets, weights=heads, table=table, pairs=pairs)
+    golden.check("scores", done.logits.reshape(-1, 1))
+    golden.check("loss", done.loss)
+    golden.check_gradients(gradients(model, prefix) | done.gradients)
 
 
-def test_grounding_equals_the_original(golden):
+def test_grounding_equals_the_original(golden, perform):
     golden = golden("uniter-re")
-    model, heads, prefix = build(golden)
-    head = ClassifierHead(model.dim, 1, layers=golden.config["mlp"], width=1)
-    load_head(head, heads, "re_output")
-    scores = head(model(unpack(golden.inputs)).regions).squeeze(-1)
-    scores = scores.masked_fill(golden.inputs["obj_masks"], -1e4)
-    loss = F.cross_entropy(scores, golden.inputs["targets"].squeeze(-1))
-    loss.backward()
     assert golden.config["loss_type"] == "cls"
-    golden.check("scores", scores)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, re_output=head))
+    model, heads, prefix = build(golden)
+    layers = golden.config["mlp"]
+    task = Ground(model, head=partial(ClassifierHead, layers=layers, width=1), loss="ce")
+    inputs = unpack(golden.inputs)
+    assert torch.equal(inputs.regions.mask, ~golden.inputs["obj_masks"])
+    right = golden.inputs["targets"].squeeze(-1)  # the original is told the region, ours the box
+    boxes = inputs.regions.boxes[torch.arange(len(right)), right]
+    table = HEADS["uniter"]["refcoco_plus" if layers == 2 else "refcoco"]
+    done = perform(model, task, inputs, boxes, weights=heads, table=table)
+    check(golden, model, prefix, done)
 
 
 def test_embeddings_and_every_layer_equal_the_original(golden):

@@ -2,25 +2,22 @@
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from diptych.convert.rules import load_into, rename, restore
+from diptych.convert import HEADS, MATCHES, load_head
+from diptych.convert.rules import restore
 from diptych.convert.vilbert import VILBERT, fill_vilbert
 from diptych.models import Vilbert, devlbert_base, vilbert_base
 from diptych.nn import ClassifierHead, Sizes, WeightNormHead
-from diptych.tasks.classify import Classify
-from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+from diptych.tasks import Answer, Classify, Ground, Match
+from diptych.types import Batch, Encoding, Inputs, PaddedRegions, PaddedText
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
 TASKS = "bert.embeddings.task_embeddings.weight"
-WEIGHT_NORM = [
-    rename("main.{}.weight_g", "layers.{}.scale"),
-    rename("main.{}.weight_v", "layers.{}.direction"),
-    rename("main.{}.bias", "layers.{}.bias"),
-]
 
 
 def build(golden, **options):
@@ -102,19 +99,6 @@ def linear(weights, name):
     return lambda x: F.linear(x, own["weight"], own["bias"])
 
 
-def classifier(dim, weights, name, *, width=2):
-    own = below(weights, name)
-    head = ClassifierHead(dim, len(own["logit_fc.3.bias"]), layers=2, width=width)
-    load_into(head, own, [rename("logit_fc", "layers")], where=name)
-    return head
-
-
-def weight_normed(dim, classes, weights):
-    head = WeightNormHead(dim, classes).eval()
-    load_into(head, below(weights, "vil_prediction"), WEIGHT_NORM, where="vil_prediction")
-    return head
-
-
 def transform(states, weights, name):
     """Linear, GELU, LayerNorm: what every pre-training head begins with."""
     own = below(weights, f"{name}.transform")
@@ -130,19 +114,10 @@ def classes(states, weights, name="cls.imagePredictions"):
     return linear(weights, f"{name}.decoder")(transform(states, weights, name))
 
 
-def grounding(vision, golden, weights):
-    """Scores of regions; the original pushes padded ones down by 10000."""
-    padded = 1 - golden.inputs["image_attention_mask"][..., None].float()
-    return linear(weights, "vision_logit")(vision) - 10000 * padded
-
-
-def gradients(golden, model, head=None, name="", table=()):
-    """Gradients under the names of the golden: of the model, of a head, of single weights."""
+def gradients(golden, model):
+    """Gradients under the names of the golden: of the model, of single weights."""
     found = {key: one.grad for key, one in model.named_parameters() if one.grad is not None}
     result = {f"bert.{key}": one for key, one in restore(found, VILBERT).items()}
-    if head is not None:
-        own = {key: one.grad for key, one in head.named_parameters() if one.grad is not None}
-        result |= {f"{name}.{key}": one for key, one in restore(own, table).items()}
     return result | {key: one.grad for key, one in golden.weights.items() if one.grad is not None}
 
 
@@ -179,23 +154,20 @@ def check_gradients(golden, ours, prefix=""):
 @pytest.mark.parametrize(
     ("name", "prefix"), [("vilbert-multitask", "plain/"), *([("devlbert-vltasks", "")] if EVERY else [])]
 )
-def test_answers_equal_the_original(golden, name, prefix):
+def test_answers_equal_the_original(golden, perform, name, prefix):
     golden = golden(name)
     model, heads = build(golden, tasks=len(golden.weights.get(TASKS, ())))
-    encoding, *states = run(model, unpack(golden.inputs))
+    inputs, targets = unpack(golden.inputs), golden.inputs["vqa_target"]
+    encoding, *states = run(model, inputs)
     check_states(golden, prefix, *states)
-    targets = golden.inputs["vqa_target"]
-    if "vil_prediction.main.0.weight_g" in heads:
-        head, table = weight_normed(model.dim, targets.shape[1], heads), WEIGHT_NORM
-    else:
-        head, table = classifier(model.dim, heads, "vil_prediction"), [rename("logit_fc", "layers")]
-    scores = head(encoding.pooled)
-    loss = F.binary_cross_entropy_with_logits(scores, targets) * targets.shape[1]
-    loss.backward()
-    golden.check(f"{prefix}vil_prediction", scores)
-    golden.check(f"{prefix}loss_vqa", loss)
-    check_heads(golden, prefix, model, heads, encoding.pooled, *states[:2])
-    check_gradients(golden, gradients(golden, model, head, "vil_prediction", table), prefix)
+    family = "vilbert" if prefix else "devlbert"
+    head = partial(ClassifierHead, layers=2) if prefix else WeightNormHead
+    task = Answer(model, answers=names(targets.shape[1]), head=head)
+    done = perform(model, task, inputs, targets, weights=heads, table=HEADS[family]["vqa"])
+    golden.check(f"{prefix}vil_prediction", done.logits)
+    golden.check(f"{prefix}loss_vqa", done.loss)
+    check_heads(golden, prefix, model, heads, encoding, *states[:2])
+    check_gradients(golden, gradients(golden, model) | done.gradients, prefix)
 
 
 def test_task_tokens_equal_the_original(golden):
@@ -210,46 +182,63 @@ def test_task_tokens_equal_the_original(golden):
         given = one.text.mask.shape[1]
         assert encoding.text.shape[1] == given
         torch.testing.assert_close(encoding.text, states[0][:, [0, *range(2, given + 1)]])
-        parts.append((encoding.pooled, *states))
-    pooled, *states = (torch.cat(part) for part in zip(*parts, strict=True))
+        parts.append((encoding.pooled, encoding.regions, *states))
+    pooled, regions, *states = (torch.cat(part) for part in zip(*parts, strict=True))
     check_states(golden, "task/", *states)
-    golden.check("task/vil_prediction", classifier(model.dim, heads, "vil_prediction")(pooled))
-    check_heads(golden, "task/", model, heads, pooled, *states[:2])
+    check_heads(golden, "task/", model, heads, Encoding(pooled=pooled, regions=regions), *states[:2])
 
 
-def check_heads(golden, prefix, model, heads, pooled, text, vision):
-    golden.check(f"{prefix}vil_logit", linear(heads, "vil_logit")(pooled))
-    golden.check(f"{prefix}vision_logit", grounding(vision, golden, heads))
+def names(count):
+    return [str(number) for number in range(count)]
+
+
+def check_heads(golden, prefix, model, heads, encoding, text, vision):
+    """The scores of all forms of decision that the golden has, and of what pre-training predicts."""
+    inputs = unpack(golden.inputs)
+    ids = tuple(names(len(encoding.pooled)))
+    tables = HEADS["vilbert"]
+
+    def score(task, benchmark, pairs=1):
+        load_head(task, heads, tables[benchmark], where=benchmark)
+        return task.eval().score(encoding, Batch(ids=ids[::pairs], inputs=inputs, pairs=pairs))
+
+    golden.check(f"{prefix}vil_logit", score(Match(model), "retrieval"))
+    mask = inputs.regions.mask  # the original also scores its whole image, which ours keeps inside
+    grounded = score(Ground(model), "refcoco")
+    expected = golden.outputs[f"{prefix}vision_logit"][:, 1:, 0]
+    torch.testing.assert_close(grounded[mask], expected[mask], atol=2e-5, rtol=1e-4)
     golden.check(f"{prefix}linguisic_logit", linear(heads, "linguisic_logit")(text))
     golden.check(f"{prefix}linguisic_prediction", words(text, heads, model))
     golden.check(f"{prefix}vision_prediction", classes(vision, heads))
+    binary = golden.outputs[f"{prefix}vil_binary_prediction"]
     if f"{prefix}vil_tri_prediction" not in golden.outputs:  # DeVLBERT's binary head is that of matching
-        golden.check(f"{prefix}vil_binary_prediction", linear(heads, "cls.bi_seq_relationship")(pooled))
+        match = score(Match(model, matches=MATCHES["devlbert"]), "match")
+        torch.testing.assert_close(match[:, 0], binary[:, 0] - binary[:, 1], atol=2e-5, rtol=1e-4)
         return
-    pairs = pooled.reshape(len(pooled) // 2, -1)
-    binary = classifier(pairs.shape[1], heads, "vil_binary_prediction", width=1)
-    golden.check(f"{prefix}vil_binary_prediction", binary(pairs))
-    golden.check(f"{prefix}vil_prediction_gqa", classifier(model.dim, heads, "vil_prediction_gqa")(pooled))
-    golden.check(f"{prefix}vil_tri_prediction", linear(heads, "vil_tri_prediction")(pooled))
+    two = Classify(model, labels=("no", "yes"), pairs=2, head=partial(ClassifierHead, layers=2, width=1))
+    golden.check(f"{prefix}vil_binary_prediction", score(two, "nlvr2", 2))
+    three = Classify(model, labels=("no", "maybe", "yes"))
+    golden.check(f"{prefix}vil_tri_prediction", score(three, "snli_ve"))
+    for name, benchmark in (("vil_prediction", "vqa"), ("vil_prediction_gqa", "gqa")):
+        answers = names(golden.outputs[f"{prefix}{name}"].shape[1])
+        task = Answer(model, answers=answers, head=partial(ClassifierHead, layers=2))
+        golden.check(f"{prefix}{name}", score(task, benchmark))
 
 
-def test_vilio_equals_the_original(golden):
+def test_vilio_equals_the_original(golden, perform):
     golden = golden("vilio-d")
     model, heads = build(golden, whole_image=False, box_area=False, attend_padding=True)
     inputs, targets = unpack(golden.inputs, first=0), golden.inputs["label"]
-    encoding, *states = run(model, inputs)
+    _, *states = run(model, inputs)
     check_states(golden, "", *states)
-    task = Classify(model, labels=("no", "yes"), head=WeightNormHead).eval()
-    load_into(task.head, below(heads, "vil_prediction"), WEIGHT_NORM, where="vil_prediction")
-    batch = Batch(ids=tuple(map(str, range(len(targets)))), inputs=inputs, targets=targets)
-    logits = task.score(encoding, batch)
-    loss = task.loss(logits, batch) * len(targets)  # Vilio multiplies the mean by the size of the batch
-    loss.backward()
-    golden.check("logits", logits)
-    golden.check("log_probs", logits.log_softmax(-1))
-    golden.check("score", logits.log_softmax(-1)[:, 1])
-    golden.check("loss", loss)
-    check_gradients(golden, gradients(golden, model, task.head, "vil_prediction", WEIGHT_NORM))
+    task = Classify(model, labels=("no", "yes"), head=WeightNormHead)
+    table, scale = HEADS["vilio"]["hateful_memes_d"], len(targets)  # Vilio multiplies the mean by the batch
+    done = perform(model, task, inputs, targets, weights=heads, table=table, scale=scale)
+    golden.check("logits", done.logits)
+    golden.check("log_probs", done.logits.log_softmax(-1))
+    golden.check("score", done.logits.log_softmax(-1)[:, 1])
+    golden.check("loss", done.loss)
+    check_gradients(golden, gradients(golden, model) | done.gradients)
 
 
 if EVERY:

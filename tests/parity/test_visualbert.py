@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from diptych.convert import HEADS
 from diptych.convert.rules import load_into, rename, restore
 from diptych.convert.visualbert import VISUALBERT, fill_visualbert
 from diptych.models import VisualBert
-from diptych.nn import ClassifierHead
-from diptych.tasks.classify import Classify
-from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+from diptych.nn import BeforeEnd, ClassifierHead
+from diptych.tasks import Answer, Choose, Classify
+from diptych.types import Inputs, PaddedRegions, PaddedText
 
-MMF_HEAD = {"0.dense": "layers.0", "0.LayerNorm": "layers.2", "1": "layers.3"}
-VILIO_HEAD = {"": "layers"}
 LINEAR = {"": "layers.0"}
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
@@ -99,74 +98,66 @@ def check_states(golden, model, inputs, encoding):
     names = {"embedding_output": "first", "sequence_output": "last", "last_hidden": "last"}
     for name in names.keys() & golden.outputs.keys():
         golden.check(name, states[names[name]][valid], valid)
-    if "pooled" in golden.outputs:
+    if "pooled" in golden.outputs and model.pool is not None:
         golden.check("pooled", encoding.pooled)
 
 
+NARROW = partial(ClassifierHead, layers=2, width=1)
+REG = {"head": partial(ClassifierHead, samples=5, dropout=0.5)}
+
+
 @pytest.mark.parametrize(
-    ("name", "original", "places", "options"),
+    ("name", "table", "options"),
     [
-        ("visualbert-nlvr2", "classifier", LINEAR, {}),
+        ("visualbert-nlvr2", HEADS["visualbert"]["nlvr2"], {}),
+        ("mmf-visualbert-hm", HEADS["mmf"]["hateful_memes"], {"head": NARROW}),
+        ("mmf-visualbert-nlvr2", HEADS["mmf"]["nlvr2"], {"head": NARROW, "pairs": 2}),
         (
-            "mmf-visualbert-hm",
-            "model.classifier",
-            MMF_HEAD,
-            {"head": partial(ClassifierHead, layers=2, width=1)},
+            "vilio-visualbert-hm",
+            HEADS["vilio"]["hateful_memes"],
+            {"head": partial(ClassifierHead, layers=2)},
         ),
-        (
-            "mmf-visualbert-nlvr2",
-            "model.classifier",
-            MMF_HEAD,
-            {"head": partial(ClassifierHead, layers=2, width=1), "pairs": 2},
-        ),
-        ("vilio-visualbert-hm", "classifier", VILIO_HEAD, {"head": partial(ClassifierHead, layers=2)}),
+        *([("vilio-visualbert-hm-reg", HEADS["vilio"]["hateful_memes_reg"], REG)] if EVERY else []),
     ],
 )
-def test_classification_equals_the_original(golden, name, original, places, options):
+def test_classification_equals_the_original(golden, perform, name, table, options):
     golden = golden(name)
-    model, heads, prefix = build(golden)
-    inputs = unpack(golden.inputs)
+    average = "layer_averaged_cls" in golden.outputs
+    model, heads, prefix = build(golden, readout="layer_average" if average else "first")
+    inputs, pairs = unpack(golden.inputs), options.get("pairs", 1)
     task = Classify(model, labels=("no", "yes"), **options)
-    table = load_head(task.head, heads, original, places)
     targets = golden.inputs["labels" if "labels" in golden.inputs else "label"]
-    batch = Batch(
-        ids=tuple(map(str, range(len(targets)))),
-        inputs=inputs,
-        targets=targets,
-        pairs=options.get("pairs", 1),
-    )
-    encoding = model(inputs)
-    logits = task.score(encoding, batch)
-    # Vilio multiplies the mean by the size of the batch.
-    loss = task.loss(logits, batch) * (len(targets) if name.startswith("vilio") else 1)
-    loss.backward()
-    golden.check("logits", logits)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, task.head, table))
-    check_states(golden, model, inputs, encoding)
+    scale = len(targets) if name.startswith("vilio") else 1  # Vilio multiplies the mean by the batch
+    done = perform(model, task, inputs, targets, weights=heads, table=table, pairs=pairs, scale=scale)
+    check(golden, model, prefix, done)
+    if average:
+        golden.check("layer_averaged_cls", done.encoding.pooled)
+        assert "pooler.dense.weight" in heads  # the original keeps it, and nobody reads it
+    check_states(golden, model, inputs, done.encoding)
     if "score" in golden.outputs:
-        golden.check("score", logits.log_softmax(-1)[:, 1])
+        golden.check("score", done.logits.log_softmax(-1)[:, 1])
 
 
-def test_answers_equal_the_original(golden):
+def check(golden, model, prefix, done):
+    golden.check("logits", done.logits)
+    golden.check("loss", done.loss)
+    golden.check_gradients(gradients(model, prefix) | done.gradients)
+
+
+def test_answers_equal_the_original(golden, perform):
     golden = golden("mmf-visualbert-vqa")
     assert golden.config["pooler_strategy"] == "vqa"
-    model, heads, prefix = build(golden, readout="before_end")
+    model, heads, prefix = build(golden)
     inputs, classes = unpack(golden.inputs), golden.config["num_labels"]
-    head = ClassifierHead(model.dim, classes, layers=2, width=1)
-    table = load_head(head, heads, "model.classifier", MMF_HEAD)
-    encoding = model(inputs)
-    logits = head(encoding.pooled)
+    answers = [str(number) for number in range(classes)]
+    task = Answer(model, answers=answers, readout=BeforeEnd, head=NARROW)
     targets = F.one_hot(golden.inputs["labels"], classes).float()
-    loss = F.binary_cross_entropy_with_logits(logits, targets) * classes
-    loss.backward()
-    golden.check("logits", logits)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, head, table))
-    check_states(golden, model, inputs, encoding)
+    done = perform(model, task, inputs, targets, weights=heads, table=HEADS["mmf"]["vqa"])
+    check(golden, model, prefix, done)
+    check_states(golden, model, inputs, done.encoding)
 
 
-def test_choices_between_texts_that_name_regions_equal_the_original(golden, monkeypatch):
+def test_choices_between_texts_that_name_regions_equal_the_original(golden, perform, monkeypatch):
     """Words of the golden name several regions each, which mentions cannot say: they come in as they are."""
     golden = golden("visualbert-vcr-alignment")
     model, heads, prefix = build(golden)
@@ -178,18 +169,12 @@ def test_choices_between_texts_that_name_regions_equal_the_original(golden, monk
         return vectors.sum(2) / real.sum(2).clamp(min=1)
 
     monkeypatch.setattr(model, "named", named)
-    inputs = unpack(golden.inputs)
+    inputs, pairs = unpack(golden.inputs), golden.config["num_choices"]
     object.__setattr__(inputs.text, "mentions", torch.zeros_like(inputs.text.ids))
-    head = ClassifierHead(model.dim, 1)
-    table = load_head(head, heads, "classifier", LINEAR)
-    encoding = model(inputs)
-    logits = head(encoding.pooled).reshape(-1, golden.config["num_choices"])
-    loss = F.cross_entropy(logits, golden.inputs["label"])
-    loss.backward()
-    golden.check("logits", logits)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, head, table))
-    check_states(golden, model, inputs, encoding)
+    table, label = HEADS["visualbert"]["vcr"], golden.inputs["label"]
+    done = perform(model, Choose(model), inputs, label, weights=heads, table=table, pairs=pairs)
+    check(golden, model, prefix, done)
+    check_states(golden, model, inputs, done.encoding)
 
 
 @pytest.mark.parametrize("name", ["visualbert-pretrain", *(["mmf-visualbert-pretrain"] if EVERY else [])])

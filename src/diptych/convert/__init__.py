@@ -8,6 +8,7 @@ from diptych.convert.ernievil import load_ernievil
 from diptych.convert.family import Family, Found, Head, choose_head, dropped, recognize
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.load import Source, read_source, read_weights
+from diptych.convert.heads import HEADS, MATCHES, load_head
 from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
 from diptych.convert.paddle import read_paddle
@@ -33,8 +34,11 @@ __all__ = [
     "dropped",
     "explain",
     "find",
+    "HEADS",
+    "MATCHES",
     "load_bert",
     "load_ernievil",
+    "load_head",
     "load_into",
     "load_lxmert",
     "load_model",

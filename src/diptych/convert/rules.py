@@ -189,6 +189,12 @@ def restore(weights: Weights, table: Table) -> dict[str, Tensor]:
     return result
 
 
+def taken(weights: Weights, table: Table) -> dict[str, Tensor]:
+    """The weights for which the table has a place."""
+    _, unused = _apply(weights, [rule for rule in table if isinstance(rule, Rule)])
+    return {name: one for name, one in weights.items() if name not in unused}
+
+
 def load_into(module: nn.Module, weights: Weights, table: Table, *, where: object) -> None:
     """Fill a module; it is left untouched when anything is amiss.
 

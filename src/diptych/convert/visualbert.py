@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes, classifier
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, Weights, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Keep, Table, Weights, bert_layer, bert_text, load_into, rename
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -19,6 +19,8 @@ VISUALBERT: Table = (
     rename("embeddings.visual_position_embeddings", "regions.positions"),
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
     rename("pooler.dense", "pool.dense"),
+    rename("layer_weights", "average.weights"),
+    Keep("average.weights", "only what Vilio's V was fine-tuned to with --reg has them"),
     Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
 )
 FEATURE = ("embeddings.projection.weight", "embeddings.visual_projection.weight")

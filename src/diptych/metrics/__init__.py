@@ -1,5 +1,6 @@
 """Pure functions over scores and gold; no state, no framework."""
 
+from diptych.metrics.answers import measure_answers
 from diptych.metrics.classification import (
     ReliabilityBin,
     accuracy,
@@ -10,12 +11,15 @@ from diptych.metrics.classification import (
     brier,
     calibration_error,
     f1,
+    labeled,
     macro_f1,
     measure_classes,
     precision_recall_points,
     reliability,
     roc_points,
 )
+from diptych.metrics.grounding import box_overlap, measure_boxes
+from diptych.metrics.ranking import best_ranks, measure_choices, measure_matches
 from diptych.metrics.uncertainty import (
     DeLong,
     bootstrap_interval,
@@ -31,14 +35,21 @@ __all__ = [
     "auroc",
     "average_precision",
     "batch_mean_auroc",
+    "best_ranks",
     "best_threshold",
     "bootstrap_interval",
+    "box_overlap",
     "brier",
     "calibration_error",
     "delong_test",
     "f1",
+    "labeled",
     "macro_f1",
+    "measure_answers",
+    "measure_boxes",
+    "measure_choices",
     "measure_classes",
+    "measure_matches",
     "paired_interval",
     "permutation_test",
     "precision_recall_points",

@@ -187,13 +187,9 @@ def measure_classes(
     Raises:
         FormatError: an id has no entry in `targets`, or a target is not among `labels`.
     """
-    predictions = predictions.unique()
-    if unknown := [key for key in predictions.ids if key not in targets]:
-        raise FormatError(f"{len(unknown)} predicted id(s) have no target, the first is {unknown[0]!r}.")
-    rows = [row for row, key in enumerate(predictions.ids) if targets[key] is not None]
-    if not rows:
+    predictions = labeled(predictions, targets)
+    if not len(predictions):
         return {}
-    predictions = predictions.select(rows)
     truth = np.array([class_index(targets[key], labels, where=key) for key in predictions.ids])
     scores = np.stack([predictions.column(label) for label in labels], axis=1)
     decisions = scores.argmax(axis=1)
@@ -213,6 +209,18 @@ def measure_classes(
         "macro_f1": macro_f1(truth, decisions),
         "macro_auroc": float("nan") if np.isnan(each).all() else float(np.nanmean(each)),
     }
+
+
+def labeled(predictions: Predictions, targets: Mapping[str, Any]) -> Predictions:
+    """One row of every id whose target is known, that is, not None.
+
+    Raises:
+        FormatError: an id has no entry in `targets`.
+    """
+    predictions = predictions.unique()
+    if unknown := [key for key in predictions.ids if key not in targets]:
+        raise FormatError(f"{len(unknown)} predicted id(s) have no target, the first is {unknown[0]!r}.")
+    return predictions.select([row for row, key in enumerate(predictions.ids) if targets[key] is not None])
 
 
 def class_index(target: Any, labels: Sequence[str], *, where: object) -> int:

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
-from diptych.nn.readout import FirstToken, before_end
+from diptych.nn.readout import FirstToken, LayerAverage, before_end
 from diptych.nn.transformer import Encoder
 from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
+
+
+READOUTS = ("first", "before_end", "layer_average")
 
 
 class RegionEmbedding(nn.Module):
@@ -45,7 +48,8 @@ class VisualBert(nn.Module):
         region_segment: segment of the regions of a row's first image; those of image n have n more. 0 in the
             originals, 1 in Vilio and by default in Hugging Face's version.
         readout: `first` pools the first token; `before_end` reads the state of the token before the last, as
-            the originals do for VQA, where uclanlp's questions end in `[MASK] [SEP]`.
+            the originals do for VQA, where uclanlp's questions end in `[MASK] [SEP]`; `layer_average` is
+            Vilio's V with `--reg`: a learned mean of the first token's states after every layer.
         std: standard deviation of the initial weights.
 
     Raises:
@@ -77,8 +81,8 @@ class VisualBert(nn.Module):
             raise ConfigError(
                 f"model.region_segment is {region_segment}; expected a row of {segments} segments, from 0."
             )
-        if readout not in ("first", "before_end"):
-            raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
+        if readout not in READOUTS:
+            raise ConfigError(f"model.readout is {readout!r}; expected one of {READOUTS}.")
         self.dim = self.text_dim = self.region_dim = dim
         self.region_segment = region_segment
         self.text = TextEmbedding(
@@ -95,6 +99,7 @@ class VisualBert(nn.Module):
             eps=eps,
         )
         self.pool = FirstToken(dim) if readout == "first" else None
+        self.average = LayerAverage(layers) if readout == "layer_average" else None
         init_bert(self, std=std)
 
     def forward(self, inputs: Inputs) -> Encoding:
@@ -104,9 +109,17 @@ class VisualBert(nn.Module):
         named = None if text.mentions is None else self.named(text, regions)
         embedded = self.text.dropout(self.text.norm(self.regions(regions, segment, named)))
         x = torch.cat([self.text(text), embedded], 1)
-        x = self.encoder(x, torch.cat([text.mask, regions.mask], 1))
+        mask = torch.cat([text.mask, regions.mask], 1)
+        if self.average is not None:
+            every = self.encoder.states(x, mask)
+            x = every[-1]
+        else:
+            x = self.encoder(x, mask)
         states, region_states = x.split([text.ids.shape[1], regions.mask.shape[1]], 1)
-        pooled = before_end(states, text.mask) if self.pool is None else self.pool(states)
+        if self.average is not None:
+            pooled = self.average(every)
+        else:
+            pooled = before_end(states, text.mask) if self.pool is None else self.pool(states)
         return Encoding(pooled=pooled, text=states, regions=region_states)
 
     def named(self, text: PaddedText, regions: PaddedRegions) -> Float[Tensor, "B R D"]:

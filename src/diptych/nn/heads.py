@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -19,6 +20,10 @@ class ClassifierHead(nn.Module):
         width: of the hidden layer, as a multiple of `dim`; the originals take 2, and 1 for regions.
         norm: whether the hidden layer is normalized; Oscar's NLVR2 head is not.
         activation: `gelu` is exact (erf); UNITER's VCR head takes `relu`.
+        dropout: before the first Linear.
+        hidden_dropout: before the last Linear of two, as VL-BERT has it.
+        samples: in training, the scores are the mean of so many passes with dropouts of their own, as in
+            Vilio's V with its 5.
         std: standard deviation of the initial weights.
     """
 
@@ -31,14 +36,21 @@ class ClassifierHead(nn.Module):
         width: int | float = 2,
         norm: bool = True,
         activation: Literal["gelu", "relu"] = "gelu",
-        dropout: float = 0.0,
+        dropout: int | float = 0.0,
+        hidden_dropout: int | float = 0.0,
+        samples: int = 1,
         eps: float = 1e-12,
         std: float = 0.02,
     ) -> None:
         super().__init__()
         if layers not in (1, 2):
             raise ConfigError(f"a classifier head has 1 or 2 layers; got layers={layers}.")
-        self.dropout = nn.Dropout(dropout)
+        if samples < 1:
+            raise ConfigError(
+                f"a classifier head takes the mean of samples={samples} passes; expected 1 or more."
+            )
+        self.samples = samples
+        self.dropout, self.hidden_dropout = nn.Dropout(dropout), nn.Dropout(hidden_dropout)
         hidden = round(width * dim)
         before = [nn.Linear(dim, hidden), ACTIVATIONS[activation]()] if layers == 2 else []
         if before and norm:
@@ -47,5 +59,14 @@ class ClassifierHead(nn.Module):
         init_bert(self, std=std)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
-        scores: Tensor = self.layers(self.dropout(x))
+        if self.training and self.samples > 1:
+            return torch.stack([self._once(x) for _ in range(self.samples)]).mean(0)
+        return self._once(x)
+
+    def _once(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        *before, last = self.layers
+        x = self.dropout(x)
+        for layer in before:
+            x = layer(x)
+        scores: Tensor = last(self.hidden_dropout(x) if before else x)
         return scores

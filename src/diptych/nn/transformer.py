@@ -69,6 +69,13 @@ class Encoder(nn.Module):
             x = layer(x, mask)
         return x
 
+    def states(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:
+        """What comes in, and what every layer makes of it."""
+        states = [x]
+        for layer in self.layers:
+            states.append(layer(states[-1], mask))
+        return states
+
 
 class CrossLayer(nn.Module):
     """Text and regions look at each other through one shared attention, then each has a layer of its own.

@@ -1,6 +1,21 @@
 """Forms of decision: head, loss, decoding and metric, for any model and any data set."""
 
-from diptych.tasks.base import Task
+from diptych.tasks.answer import Answer, AnswerScores
+from diptych.tasks.base import RightPair, Task
+from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
+from diptych.tasks.ground import GoldBox, Ground
+from diptych.tasks.match import Match
 
-__all__ = ["ClassIndex", "Classify", "Task"]
+__all__ = [
+    "Answer",
+    "AnswerScores",
+    "Choose",
+    "ClassIndex",
+    "Classify",
+    "GoldBox",
+    "Ground",
+    "Match",
+    "RightPair",
+    "Task",
+]

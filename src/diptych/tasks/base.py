@@ -1,15 +1,19 @@
 """What every form of decision answers for."""
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from diptych.errors import FormatError
+from diptych.nn import Readout
 from diptych.predictions import Predictions
-from diptych.types import Batch, Encoding, Outcome, TargetEncoder, VisionLanguageModel
+from diptych.types import Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
 
 
 class Task(nn.Module, ABC):
@@ -49,3 +53,35 @@ class Task(nn.Module, ABC):
         batch = self.prepare(batch, generator)
         logits = self.score(model(batch.inputs), batch)
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
+
+
+@dataclass(frozen=True)
+class RightPair:
+    """Index of the right pair of each example; of an example with one pair, whether it is right."""
+
+    def __call__(self, examples: Sequence[Example]) -> Int[Tensor, " N"] | None:
+        if any(example.target is None for example in examples):
+            return None
+        return torch.tensor([self._index(example) for example in examples])
+
+    def _index(self, example: Example) -> int:
+        count = max(2, len(example.pairs))
+        try:
+            index = operator.index(example.target)
+        except TypeError:
+            index = -1
+        if not 0 <= index < count:
+            raise FormatError(
+                f"example {example.id} has the target {example.target!r}; expected a whole number "
+                f"below {count}."
+            )
+        return index
+
+
+def score_pairs(
+    readout: Readout, head: nn.Module, encoding: Encoding, batch: Batch
+) -> Float[Tensor, "N P C"]:
+    """What a head makes of every pair by itself; `readout` was built for one pair."""
+    rows = replace(batch, pairs=1, targets=None)
+    scores: Tensor = batch.group(head(readout(encoding, rows)))
+    return scores

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.nn import ClassifierHead
+from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
 from diptych.tasks.base import Task
 from diptych.types import Batch, Encoding, Example, VisionLanguageModel
@@ -42,13 +42,16 @@ class Classify(Task):
 
     Args:
         labels: class names; of two, the second is the positive one.
-        pairs: image-text pairs of one example, concatenated before the head.
+        pairs: image-text pairs of one example.
+        readout: (model, pairs) to the vector that the head reads; by default pooled vectors side by side.
         head: (width, number of classes) to a module.
         class_weights: factor of each class in the loss; the mean is over weights, as in torch.
         label_smoothing: probability mass spread over all classes, in [0, 1).
         threshold: with two labels, the probability from which the answer is the positive one.
         loss: `ce` is cross entropy on logits. `softmax_ce` reproduces DrivenData's and nav13n's double
             softmax: cross entropy on probabilities, which for two classes stays within [0.3133, 1.3133].
+            `bce` is ERNIE-ViL's: of two labels the head scores the second alone. The first gets the logit 0,
+            which makes the same loss the binary cross entropy of a sigmoid.
         batch_auroc: a number of examples reproduces nav13n's metric, the mean of the AUROCs of batches of
             that size in file order, and lets it decide which weights are best; the exact one is reported
             beside it.
@@ -60,6 +63,7 @@ class Classify(Task):
         *,
         labels: Sequence[str],
         pairs: int = 1,
+        readout: Callable[[VisionLanguageModel, int], Readout] = Pooled,
         head: Callable[[int, int], nn.Module] = ClassifierHead,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
@@ -71,7 +75,12 @@ class Classify(Task):
         self.labels = tuple(labels)
         self.pairs = pairs
         self.targets = ClassIndex(self.labels)
-        self.head = head(pairs * model.dim, len(self.labels))
+        self.readout = readout(model, pairs)
+        self.reads = self.readout.reads
+        self.one_logit = loss == "bce"
+        if self.one_logit and len(self.labels) != 2:
+            raise ConfigError(f"task.loss is 'bce' for the labels {self.labels}; expected two labels.")
+        self.head = head(self.readout.dim, 1 if self.one_logit else len(self.labels))
         if class_weights is not None and len(class_weights) != len(self.labels):
             raise ConfigError(
                 f"task.class_weights has {len(class_weights)} numbers for the labels {self.labels}; "
@@ -79,8 +88,8 @@ class Classify(Task):
             )
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"task.label_smoothing is {label_smoothing}; expected at least 0 and below 1.")
-        if loss not in ("ce", "softmax_ce"):
-            raise ConfigError(f"task.loss is {loss!r}; expected 'ce' or 'softmax_ce'.")
+        if loss not in ("bce", "ce", "softmax_ce"):
+            raise ConfigError(f"task.loss is {loss!r}; expected 'bce', 'ce' or 'softmax_ce'.")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = label_smoothing
@@ -89,8 +98,8 @@ class Classify(Task):
         self.batch_auroc = batch_auroc
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
-        logits: Tensor = self.head(batch.group(encoding.pooled).flatten(1))
-        return logits
+        logits: Tensor = self.head(self.readout(encoding, batch))
+        return torch.cat([torch.zeros_like(logits), logits], -1) if self.one_logit else logits
 
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
         assert batch.targets is not None

@@ -1,0 +1,128 @@
+"""Heads that the originals fine-tuned: tables from their names to those of a task, and what they mean."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from diptych.convert.rules import Table, load_into, rename, taken, transpose
+
+LAYERS = "head.layers"
+
+
+def linear(name: str) -> Table:
+    """A head of one Linear."""
+    return (rename(name, f"{LAYERS}.0"),)
+
+
+def stacked(name: str) -> Table:
+    """A head of two Linears in a Sequential, whose members have the same numbers here."""
+    return (rename(name, LAYERS),)
+
+
+def transformed(name: str) -> Table:
+    """Two Linears of which the first is a transform of BERT's: mmf, VL-BERT."""
+    return (
+        rename(f"{name}.0.dense", f"{LAYERS}.0"),
+        rename(f"{name}.0.LayerNorm", f"{LAYERS}.2"),
+        rename(f"{name}.1", f"{LAYERS}.3"),
+    )
+
+
+def weight_normed(name: str) -> Table:
+    """Two weight-normed Linears, for a `WeightNormHead`."""
+    return (
+        rename(f"{name}.{{}}.weight_g", f"{LAYERS}.{{}}.scale"),
+        rename(f"{name}.{{}}.weight_v", f"{LAYERS}.{{}}.direction"),
+        rename(f"{name}.{{}}.bias", f"{LAYERS}.{{}}.bias"),
+    )
+
+
+PAIR_ATTENTION: Table = (
+    rename("attn1", "readout.attention.0"),
+    rename("attn2", "readout.attention.1"),
+    rename("fc.0", "readout.merge"),
+    rename("attn_pool.fc.0", "readout.weigh"),
+    *linear("nlvr2_output"),
+)
+# By family or by who trained the head, then by the benchmark.
+HEADS: Mapping[str, Mapping[str, Table]] = {
+    "uniter": {
+        "vqa": stacked("vqa_output"),
+        "snli_ve": stacked("vqa_output"),
+        "nlvr2_pair": linear("nlvr2_output"),
+        "nlvr2_triplet": linear("nlvr2_output"),
+        "nlvr2_paired_attention": PAIR_ATTENTION,
+        "vcr": stacked("vcr_output"),
+        "refcoco": linear("re_output"),
+        "refcoco_plus": stacked("re_output"),
+        "retrieval": linear("rank_output"),
+        "match": linear("itm_output"),
+    },
+    "oscar": {
+        "vqa": linear("classifier"),
+        "retrieval": linear("classifier"),
+        "nlvr2_pair": stacked("classifier"),
+        "match": linear("cls.seq_relationship"),
+    },
+    "visualbert": {
+        "nlvr2": linear("classifier"),
+        "vcr": linear("classifier"),
+        "match": linear("cls.seq_relationship"),
+    },
+    "mmf": {
+        "hateful_memes": transformed("model.classifier"),
+        "nlvr2": transformed("model.classifier"),
+        "vqa": transformed("model.classifier"),
+    },
+    "lxmert": {
+        "vqa": stacked("logit_fc"),
+        "nlvr2": stacked("logit_fc"),
+        "match": linear("cls.seq_relationship"),
+    },
+    "vilbert": {
+        "vqa": stacked("vil_prediction.logit_fc"),
+        "gqa": stacked("vil_prediction_gqa.logit_fc"),
+        "nlvr2": stacked("vil_binary_prediction.logit_fc"),
+        "snli_ve": linear("vil_tri_prediction"),
+        "retrieval": linear("vil_logit"),
+        "vcr": linear("vil_logit"),
+        "refcoco": linear("vision_logit"),
+        "match": linear("cls.bi_seq_relationship"),
+    },
+    "devlbert": {
+        "vqa": weight_normed("vil_prediction.main"),
+        "retrieval": linear("vil_logit"),
+        "refcoco": linear("vision_logit"),
+        "match": linear("cls.bi_seq_relationship"),
+    },
+    "ernievil": {
+        "hateful_memes": (
+            transpose("hm_fc.w_0", f"{LAYERS}.0.weight"),
+            rename("hm_fc.b_0", f"{LAYERS}.0.bias"),
+        ),
+    },
+    "nav13n": {"hateful_memes": linear("linear")},
+    "vilio": {
+        "hateful_memes": stacked("classifier"),
+        "hateful_memes_reg": linear("classifier"),
+        "hateful_memes_d": weight_normed("vil_prediction.main"),
+    },
+}
+# Which of the two logits of a `match` head means "matches". Vilio trains Oscar's head the other way round.
+MATCHES: Mapping[str, int] = {
+    "lxmert": 1,
+    "oscar": 0,
+    "uniter": 1,
+    "vilbert": 0,
+    "devlbert": 0,
+    "visualbert": 1,
+}
+
+
+def load_head(task: nn.Module, weights: Mapping[str, Tensor], table: Table, *, where: object) -> None:
+    """Fill a task from what a converter returned beside the backbone; other heads are passed over.
+
+    Raises:
+        CheckpointMismatch: the head is missing, or of another shape.
+    """
+    load_into(task, taken(weights, table), table, where=where)

@@ -1,0 +1,41 @@
+"""How well boxes meet gold boxes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from diptych.metrics.classification import labeled
+from diptych.predictions import Predictions
+
+
+def box_overlap(boxes: Float[ndarray, "N 4"], gold: Float[ndarray, "N 4"]) -> Float[ndarray, " N"]:
+    """Intersection over union of boxes x1 y1 x2 y2, row by row, in [0, 1]; 0 where both are empty."""
+    sides = np.minimum(boxes[:, 2:], gold[:, 2:]) - np.maximum(boxes[:, :2], gold[:, :2])
+    both = sides.clip(min=0).prod(1)
+    either = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (gold[:, 2:] - gold[:, :2]).prod(1) - both
+    overlap: ndarray = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+    return overlap
+
+
+def measure_boxes(
+    predictions: Predictions, targets: Mapping[str, Any], *, threshold: float = 0.5
+) -> dict[str, float]:
+    """Share of boxes that overlap the gold box by at least `threshold`, and the mean overlap.
+
+    Args:
+        predictions: with a box in pixels as scores.
+        targets: gold boxes in pixels by id; None where it is not known.
+
+    Raises:
+        FormatError: an id has no entry in `targets`.
+    """
+    predictions = labeled(predictions, targets)
+    if not len(predictions):
+        return {}
+    boxes = np.stack([predictions.column(name) for name in ("x1", "y1", "x2", "y2")], 1)
+    gold = np.array([targets[key] for key in predictions.ids], dtype=float)
+    overlap = box_overlap(boxes, gold)
+    return {"accuracy": float(np.mean(overlap >= threshold)), "mean_iou": float(overlap.mean())}

@@ -1,0 +1,80 @@
+"""Where the right one of several candidates ends up."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int, Real
+from numpy import ndarray
+
+from diptych.metrics.classification import accuracy, auroc, labeled
+from diptych.predictions import Predictions
+
+
+def best_ranks(scores: Real[ndarray, "Q C"], right: Bool[ndarray, "Q C"]) -> Int[ndarray, " Q"]:
+    """Rank, from 1, of the best right candidate of every query; among equals the right one comes last.
+
+    Right candidates do not stand in each other's way. A query without any has the rank C + 1.
+    """
+    best = np.where(right, scores, -np.inf).max(1, keepdims=True)
+    ahead = (~right & (scores >= best)).sum(1) + 1
+    ranks: ndarray = np.where(right.any(1), ahead, scores.shape[1] + 1)
+    return ranks
+
+
+def measure_choices(predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+    """Share of examples whose best pair is the right one, and the mean of 1 / rank of the right pair.
+
+    Args:
+        targets: index of the right pair by id; None where it is not known.
+
+    Raises:
+        FormatError: an id has no entry in `targets`.
+    """
+    predictions = labeled(predictions, targets)
+    if not len(predictions) or predictions.scores is None:
+        return {}
+    truth = np.array([int(targets[key]) for key in predictions.ids])
+    right = np.arange(predictions.scores.shape[1]) == truth[:, None]
+    ranks = best_ranks(predictions.scores, right)
+    return {
+        "accuracy": accuracy(truth, predictions.scores.argmax(1)),
+        "mean_reciprocal_rank": float(np.mean(1 / ranks)),
+    }
+
+
+def measure_matches(
+    predictions: Predictions, targets: Mapping[str, Any], *, at: Sequence[int] = (1, 5, 10)
+) -> dict[str, float]:
+    """Recall at k of retrieval in both directions where ids are `image|text`; AUROC and accuracy of pairs.
+
+    `text_recall@5` is the share of images with a matching text among their 5 best. A pair that was not
+    scored counts as the worst. Images and texts without any match are left out.
+
+    Args:
+        targets: 1 where image and text match, 0 where not, by id; None where it is not known.
+
+    Raises:
+        FormatError: an id has no entry in `targets`.
+    """
+    predictions = labeled(predictions, targets)
+    if not len(predictions):
+        return {}
+    scores = predictions.column("matches")
+    truth = np.array([bool(targets[key]) for key in predictions.ids])
+    pairs = {"auroc": auroc(truth, scores), "accuracy": accuracy(truth, scores >= 0.5)}
+    keys = [key.split("|") for key in predictions.ids]
+    if not truth.any() or any(len(key) != 2 for key in keys):
+        return pairs
+    names, places = zip(
+        *(np.unique(side, return_inverse=True) for side in zip(*keys, strict=True)), strict=True
+    )
+    grid = np.full([len(one) for one in names], -np.inf)
+    right = np.zeros(grid.shape, bool)
+    grid[places], right[places] = scores, truth
+    recalls: dict[str, float] = {}
+    for name, table, matching in (("text", grid, right), ("image", grid.T, right.T)):
+        some = matching.any(1)
+        ranks = best_ranks(table[some], matching[some])
+        recalls |= {f"{name}_recall@{k}": float(np.mean(ranks <= k)) for k in at}
+    return recalls | pairs

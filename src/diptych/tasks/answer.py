@@ -1,0 +1,117 @@
+"""One answer out of many, each of which may be right to a degree (VQA, GQA)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diptych.errors import ConfigError, FormatError
+from diptych.nn import ClassifierHead, Pooled, Readout
+from diptych.predictions import Predictions
+from diptych.tasks.base import Task
+from diptych.types import Batch, Encoding, Example, VisionLanguageModel
+
+LOSSES = ("bce", "ce", "kl")
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """`{answer: score in [0, 1]}`, or a single right answer, to scores of the known answers.
+
+    An answer that is not known has no column; an example whose answers are all unknown has zeros.
+    """
+
+    answers: tuple[str, ...]
+    columns: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", {answer: number for number, answer in enumerate(self.answers)})
+
+    def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"] | None:
+        if any(example.target is None for example in examples):
+            return None
+        scores = torch.zeros(len(examples), len(self.answers))
+        for row, example in enumerate(examples):
+            for answer, score in _graded(example).items():
+                if answer in self.columns:
+                    scores[row, self.columns[answer]] = score
+        return scores
+
+
+def _graded(example: Example) -> Mapping[str, int | float]:
+    target = {example.target: 1.0} if isinstance(example.target, str) else example.target
+    if not isinstance(target, Mapping) or not all(0 <= score <= 1 for score in target.values()):
+        raise FormatError(
+            f"example {example.id} has the target {example.target!r}; expected an answer, or scores "
+            "in [0, 1] by answer."
+        )
+    return target
+
+
+class Answer(Task):
+    """Scores of `answers`; the best one is given.
+
+    Args:
+        answers: all that can be given.
+        readout: (model, 1) to the vector that the head reads; VL-BERT takes `BeforeEnd`.
+        head: (width, number of answers) to a module.
+        loss: `bce` is binary cross entropy of every answer, summed over answers; `ce` cross entropy against
+            the best known answer, in the mean over the examples that have one; `kl` the divergence from all
+            scores as they are.
+        keep_scores: whether predictions hold the scores of all answers beside the best answer.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        answers: Sequence[str],
+        readout: Callable[[VisionLanguageModel, int], Readout] = Pooled,
+        head: Callable[[int, int], nn.Module] = ClassifierHead,
+        loss: str = "bce",
+        keep_scores: bool = False,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
+        self.answers = tuple(answers)
+        self.targets = AnswerScores(self.answers)
+        self.readout = readout(model, 1)
+        self.reads = self.readout.reads
+        self.head = head(self.readout.dim, len(self.answers))
+        self.kind, self.keep_scores = loss, keep_scores
+
+    def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
+        logits: Tensor = self.head(self.readout(encoding, batch))
+        return logits
+
+    def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
+        assert batch.targets is not None
+        logits, targets = logits.float(), batch.targets
+        if self.kind == "bce":
+            return functional.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
+        if self.kind == "kl":
+            return functional.kl_div(logits.log_softmax(-1), targets, reduction="batchmean")
+        score, best = targets.max(-1)
+        known = score > 0
+        each = functional.cross_entropy(logits, best, reduction="none")
+        return (each * known).sum() / known.sum().clamp(min=1)
+
+    def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:
+        logits = logits.detach().double()
+        scores = logits.sigmoid() if self.kind == "bce" else logits.softmax(-1)
+        return Predictions(
+            ids=batch.ids,
+            scores=scores.cpu().numpy() if self.keep_scores else None,
+            answers=tuple(self.answers[index] for index in logits.argmax(-1).tolist()),
+            classes=self.answers if self.keep_scores else None,
+        )
+
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        from diptych.metrics import measure_answers
+
+        return measure_answers(predictions, targets)

@@ -1,0 +1,70 @@
+"""Which pair of an example is right (VCR: a picture and a question with four answers)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diptych.errors import ConfigError
+from diptych.nn import ClassifierHead, Pooled, Readout
+from diptych.predictions import Predictions
+from diptych.tasks.base import RightPair, Task, score_pairs
+from diptych.types import Batch, Encoding, VisionLanguageModel
+
+LOSSES = ("bce", "ce", "two_way")
+
+
+class Choose(Task):
+    """Every pair gets a score; the best one is chosen.
+
+    Args:
+        readout: (model, 1) to the vector of a pair.
+        head: (width, 1) to a module; 2 instead of 1 for `two_way`.
+        loss: `ce` is cross entropy over the pairs of an example, `bce` binary cross entropy of each pair.
+            `two_way` is UNITER's: each pair is classified as wrong or right, and chosen by the second logit.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        readout: Callable[[VisionLanguageModel, int], Readout] = Pooled,
+        head: Callable[[int, int], nn.Module] = ClassifierHead,
+        loss: str = "ce",
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
+        self.targets = RightPair()
+        self.readout = readout(model, 1)
+        self.reads = self.readout.reads
+        self.kind = loss
+        self.head = head(self.readout.dim, 2 if loss == "two_way" else 1)
+
+    def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N P"] | Float[Tensor, "N P 2"]:
+        logits = score_pairs(self.readout, self.head, encoding, batch)
+        return logits if self.kind == "two_way" else logits.squeeze(-1)
+
+    def loss(self, logits: Float[Tensor, "N P"] | Float[Tensor, "N P 2"], batch: Batch) -> Float[Tensor, ""]:
+        assert batch.targets is not None
+        logits = logits.float()
+        if self.kind == "ce":
+            return functional.cross_entropy(logits, batch.targets)
+        right = functional.one_hot(batch.targets, batch.pairs)
+        if self.kind == "bce":
+            return functional.binary_cross_entropy_with_logits(logits, right.float())
+        return functional.cross_entropy(logits.flatten(0, 1), right.flatten())
+
+    def decode(self, logits: Float[Tensor, "N P"] | Float[Tensor, "N P 2"], batch: Batch) -> Predictions:
+        logits = logits.detach().double()
+        scores = (logits[..., 1] if self.kind == "two_way" else logits).softmax(-1).cpu().numpy()
+        classes = tuple(map(str, range(batch.pairs)))
+        answers = tuple(classes[index] for index in scores.argmax(-1))
+        return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=classes)
+
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        from diptych.metrics import measure_choices
+
+        return measure_choices(predictions, targets)

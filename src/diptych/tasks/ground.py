@@ -1,0 +1,112 @@
+"""Which region a phrase refers to (RefCOCO+)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diptych.errors import ConfigError, FormatError
+from diptych.nn import ClassifierHead
+from diptych.nn.boxes import iou
+from diptych.predictions import Predictions
+from diptych.tasks.base import Task
+from diptych.types import Batch, Encoding, Example, PaddedRegions, VisionLanguageModel
+
+PADDED = -1e4  # score of regions that are not there
+BOX = ("x1", "y1", "x2", "y2")
+
+
+@dataclass(frozen=True)
+class GoldBox:
+    """The box that is meant, x1 y1 x2 y2 in pixels."""
+
+    def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N 4"] | None:
+        if any(example.target is None for example in examples):
+            return None
+        return torch.tensor([self._box(example) for example in examples], dtype=torch.float32)
+
+    def _box(self, example: Example) -> list[float]:
+        box = np.asarray(example.target, dtype=object)
+        if box.shape != (4,) or not all(isinstance(one, int | float | np.number) for one in box):
+            raise FormatError(
+                f"example {example.id} has the target {example.target!r}; expected a box x1 y1 x2 y2 "
+                "in pixels."
+            )
+        return [float(one) for one in box]
+
+
+class Ground(Task):
+    """Every region gets a score; the box of the best one is given.
+
+    A region is right when its box overlaps the gold box by at least `threshold` (intersection over union).
+
+    Args:
+        head: (width of region states, 1) to a module.
+        loss: `bce` is binary cross entropy of every region, in the mean over all regions; `ce` cross entropy
+            over the regions of an example against the one that overlaps most, in the mean over the examples
+            that have a right region.
+    """
+
+    reads = frozenset({"regions"})
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        head: Callable[[int, int], nn.Module] = ClassifierHead,
+        loss: str = "bce",
+        threshold: int | float = 0.5,
+    ) -> None:
+        super().__init__()
+        if loss not in ("bce", "ce"):
+            raise ConfigError(f"task.loss is {loss!r}; expected 'bce' or 'ce'.")
+        if not model.region_dim:
+            raise ConfigError(f"grounding scores states of regions; {type(model).__name__} gives none.")
+        self.targets = GoldBox()
+        self.head = head(model.region_dim, 1)
+        self.kind, self.threshold = loss, threshold
+
+    def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N R"]:
+        assert encoding.regions is not None
+        logits: Tensor = self.head(encoding.regions).squeeze(-1)
+        return logits.masked_fill(~_regions(batch).mask, PADDED)
+
+    def loss(self, logits: Float[Tensor, "N R"], batch: Batch) -> Float[Tensor, ""]:
+        assert batch.targets is not None
+        regions, logits = _regions(batch), logits.float()
+        gold = batch.targets / regions.sizes.repeat(1, 2)
+        overlap = iou(regions.boxes, gold[:, None]).squeeze(-1).masked_fill(~regions.mask, 0)
+        right = overlap >= self.threshold
+        if self.kind == "bce":
+            each = functional.binary_cross_entropy_with_logits(logits, right.float(), reduction="none")
+            return (each * regions.mask).sum() / regions.mask.sum().clamp(min=1)
+        known = right.any(-1)
+        each = functional.cross_entropy(logits, overlap.argmax(-1), reduction="none")
+        return (each * known).sum() / known.sum().clamp(min=1)
+
+    def decode(self, logits: Float[Tensor, "N R"], batch: Batch) -> Predictions:
+        """The box in pixels as scores, since the number of regions differs; the region's number as answer."""
+        regions, best = _regions(batch), logits.argmax(-1)
+        boxes = regions.boxes[torch.arange(len(best), device=best.device), best] * regions.sizes.repeat(1, 2)
+        return Predictions(
+            ids=batch.ids,
+            scores=boxes.double().cpu().numpy(),
+            answers=tuple(map(str, best.tolist())),
+            classes=BOX,
+            meta={"scores": "box in pixels"},
+        )
+
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        from diptych.metrics import measure_boxes
+
+        return measure_boxes(predictions, targets)
+
+
+def _regions(batch: Batch) -> PaddedRegions:
+    assert batch.inputs.regions is not None
+    return batch.inputs.regions

@@ -1,0 +1,93 @@
+"""Whether image and text belong together, for retrieval of one by the other."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diptych.errors import ConfigError
+from diptych.nn import ClassifierHead, Pooled, Readout
+from diptych.predictions import Predictions
+from diptych.tasks.base import RightPair, Task, score_pairs
+from diptych.types import Batch, Encoding, VisionLanguageModel
+
+LOSSES = ("bce", "ce", "margin")
+
+
+class Match(Task):
+    """One logit per pair: how much it looks like a match.
+
+    Training takes examples of one pair with the target 0 or 1, or of several with the index of the right one
+    as target. For retrieval, predict examples of one pair whose ids are `image|text`.
+
+    Args:
+        matches: of a two-way head, the index that means "matches", which differs between checkpoints; the
+            logit is the difference of the two. None takes a head of one logit.
+        readout: (model, 1) to the vector of a pair.
+        head: (width, 1 or 2) to a module.
+        loss: `bce` is binary cross entropy of each pair, which of a two-way head is its cross entropy; `ce`
+            cross entropy over the pairs of an example; `margin` the mean of `max(0, margin + wrong - right)`
+            over the wrong pairs of all examples, on sigmoids.
+        margin: in [0, 1], of the loss of that name.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        matches: int | None = None,
+        readout: Callable[[VisionLanguageModel, int], Readout] = Pooled,
+        head: Callable[[int, int], nn.Module] = ClassifierHead,
+        loss: str = "bce",
+        margin: int | float = 0.2,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
+        if matches not in (None, 0, 1):
+            raise ConfigError(f"task.matches is {matches!r}; expected 0, 1 or null.")
+        self.targets = RightPair()
+        self.readout = readout(model, 1)
+        self.reads = self.readout.reads
+        self.matches, self.kind, self.margin = matches, loss, margin
+        self.head = head(self.readout.dim, 1 if matches is None else 2)
+
+    def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N P"]:
+        logits = score_pairs(self.readout, self.head, encoding, batch)
+        if self.matches is None:
+            return logits.squeeze(-1)
+        return logits[..., self.matches] - logits[..., 1 - self.matches]
+
+    def loss(self, logits: Float[Tensor, "N P"], batch: Batch) -> Float[Tensor, ""]:
+        assert batch.targets is not None
+        logits, targets = logits.float(), batch.targets
+        if batch.pairs == 1 and self.kind != "bce":
+            raise ConfigError(
+                f"task.loss={self.kind} compares the pairs of an example, but {batch.ids[0]} has one; "
+                "give it wrong pairs too, or say task.loss=bce."
+            )
+        if self.kind == "ce":
+            return functional.cross_entropy(logits, targets)
+        right = targets[:, None] if batch.pairs == 1 else functional.one_hot(targets, batch.pairs)
+        if self.kind == "bce":
+            return functional.binary_cross_entropy_with_logits(logits, right.float())
+        scores = logits.sigmoid()
+        short = (self.margin + scores - scores.gather(1, targets[:, None])).clamp(min=0)
+        return short[right == 0].mean()
+
+    def decode(self, logits: Float[Tensor, "N P"], batch: Batch) -> Predictions:
+        scores = logits.detach().double().sigmoid().cpu().numpy()
+        if batch.pairs == 1:
+            answers = tuple(str(int(score >= 0.5)) for score in scores[:, 0])
+            return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=("matches",))
+        classes = tuple(map(str, range(batch.pairs)))
+        answers = tuple(classes[index] for index in scores.argmax(-1))
+        return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=classes)
+
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        from diptych.metrics import measure_choices, measure_matches
+
+        measure = measure_matches if predictions.classes == ("matches",) else measure_choices
+        return measure(predictions, targets)
