@@ -19,6 +19,11 @@ SIZES = {
     "oscar_large": 335_141_888 + 2054 * 1024 + 1024,
     # bert-base-uncased, two tables and the projection of the regions.
     "visualbert_base": 109_482_240 + 512 * 768 + 2 * 768 + 2048 * 768 + 768,
+    # bert-base- and bert-large-uncased with a third segment, regions, four vectors and two LayerNorms.
+    "vlbert_base": 109_482_240 + 768 + (4096 * 768 + 768 + 2048) + 4 * 768 + 4 * 768,
+    "vlbert_large": 335_141_888 + 1024 + (4096 * 1024 + 1024 + 2048) + 4 * 1024 + 4 * 1024,
+    # the same with the words of bert-base-multilingual-cased
+    "mmbert_base": 109_482_240 + (119_547 - 30_522) * 768 + 768 + (4096 * 768 + 768 + 2048) + 8 * 768,
     "lxmert_base": 207_936_768,  # the released file without heads
     # bert.* of the published files, without task tokens and what the original never uses.
     "vilbert_base": 235_705_856,
@@ -39,6 +44,7 @@ NO_GRADIENT: dict[str, set[str]] = {
     # Nobody here reads the last region states; the one segment in use is never trained, as in the original.
     "lxmert_tiny": {"text.segments.weight", *(f"cross_layers.1.regions.{name}" for name in UNREAD)},
     "uniter_tiny": {"regions.hidden"},  # trained by pre-training only
+    "vlbert_tiny": {"regions.hidden", "hidden_word", "blank"},  # by pre-training and rows without regions
 }
 
 

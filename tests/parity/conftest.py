@@ -98,7 +98,7 @@ def golden() -> Callable[[str], Golden]:
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "inputs": {}, "outputs": {}}
         for key, tensor in tensors.items():
             part, _, rest = key.partition("/")
-            parts[part][rest] = tensor
+            parts[part][rest.replace("grad/", "grad.", 1)] = tensor  # VL-BERT's goldens have a slash
         config = json.loads((FOLDER / f"{name}.json").read_text())["config"]
         return Golden(name, config, **parts)
 

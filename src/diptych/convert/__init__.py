@@ -19,6 +19,7 @@ from diptych.convert.vilbert import load_vilbert
 from diptych.convert.visualbert import load_visualbert
 from torch import nn
 
+from diptych.convert.vlbert import load_mmbert, load_vlbert
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
@@ -42,12 +43,14 @@ __all__ = [
     "load_into",
     "load_lxmert",
     "load_model",
+    "load_mmbert",
     "load_oscar",
     "load_resnet",
     "load_towers",
     "load_uniter",
     "load_vilbert",
     "load_visualbert",
+    "load_vlbert",
     "read_paddle",
     "read_source",
     "read_weights",

@@ -19,6 +19,7 @@ from diptych.models.oscar import Oscar, oscar_base, oscar_large, oscar_tiny
 from diptych.models.uniter import Uniter, uniter_base, uniter_large, uniter_tiny
 from diptych.models.vilbert import Vilbert, devlbert_base, devlbert_tiny, vilbert_base, vilbert_tiny
 from diptych.models.visualbert import VisualBert, visualbert_base, visualbert_tiny
+from diptych.models.vlbert import VlBert, mmbert_base, vlbert_base, vlbert_large, vlbert_tiny
 
 __all__ = [
     "Concat",
@@ -28,6 +29,7 @@ __all__ = [
     "Uniter",
     "Vilbert",
     "VisualBert",
+    "VlBert",
     "concat_bert",
     "concat_bert_tiny",
     "concat_fasttext",
@@ -41,6 +43,7 @@ __all__ = [
     "image_resnet_tiny",
     "lxmert_base",
     "lxmert_tiny",
+    "mmbert_base",
     "oscar_base",
     "oscar_large",
     "oscar_tiny",
@@ -55,4 +58,7 @@ __all__ = [
     "vilbert_tiny",
     "visualbert_base",
     "visualbert_tiny",
+    "vlbert_base",
+    "vlbert_large",
+    "vlbert_tiny",
 ]

@@ -1,0 +1,141 @@
+"""VL-BERT's weights: jackroos/VL-BERT, MM-BERT (phaedonmit/VL-BERT), and BERT's as a start."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diptych.convert.load import read_weights, split_prefix
+from diptych.convert.rules import Drop, Keep, Rule, Table, bert_layer, load_into, rename
+from diptych.models.vlbert import VlBert
+
+
+def _vector(source: str, target: str) -> Rule:
+    """An embedding of one row, which is a vector here."""
+    return Rule((source,), (target,), lambda one: (one[0][0],), lambda one: (one[0][None],))
+
+
+VLBERT: Table = (
+    rename("vlbert.word_embeddings", "embedding.words"),
+    rename("vlbert.position_embeddings", "embedding.positions"),
+    rename("vlbert.token_type_embeddings", "embedding.segments"),
+    rename("vlbert.embedding_LayerNorm", "embedding.norm"),
+    _vector("vlbert.end_embedding.weight", "embedding.end"),
+    rename("vlbert.visual_ln_text", "embedding.text_visual.norm"),
+    rename("vlbert.visual_ln_object", "embedding.region_visual.norm"),
+    rename("vlbert.visual_scale_text", "embedding.text_visual.scale"),
+    rename("vlbert.visual_scale_object", "embedding.region_visual.scale"),
+    rename("vlbert.visual_1x1_text", "embedding.text_visual.project"),
+    rename("vlbert.visual_1x1_object", "embedding.region_visual.project"),
+    *bert_layer("vlbert.encoder.layer.{}", "encoder.layers.{}"),
+    rename("vlbert.pooler.dense", "pool.dense"),
+    rename("image_feature_extractor.obj_downsample.1", "regions.project"),
+    _vector("object_linguistic_embeddings.weight", "region_word"),
+    _vector("object_mask_visual_embedding.weight", "regions.hidden"),
+    _vector("object_mask_word_embedding.weight", "hidden_word"),
+    _vector("aux_text_visual_embedding.weight", "blank"),
+    Keep("pool", "the published files come from pre-training without a pooler"),
+    Keep("regions.hidden", "files of most tasks hide no regions"),
+    Keep("hidden_word", "files of most tasks hide no regions"),
+    Keep("blank", "files of most tasks see no row without regions"),
+)
+BERT: Table = (
+    rename("embeddings.word_embeddings", "embedding.words"),
+    rename("embeddings.position_embeddings", "embedding.positions"),
+    rename("embeddings.token_type_embeddings", "embedding.segments"),
+    rename("embeddings.LayerNorm", "embedding.norm"),
+    *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
+    rename("pooler.dense", "pool.dense"),
+    Drop("embeddings.position_ids", "a counter that older versions saved"),
+    *(
+        Keep(name, "BERT sees nothing")
+        for name in ("regions", "region_word", "hidden_word", "blank", "embedding.end")
+    ),
+    Keep("embedding.text_visual", "BERT sees nothing"),
+    Keep("embedding.region_visual", "BERT sees nothing"),
+)
+SEGMENTS, POOLER = "embeddings.token_type_embeddings.weight", "vlbert.pooler."
+HEADS = (
+    "vlbert.mlm_head.",
+    "vlbert.mvrc_head.",
+    "vlbert.relationsip_head.",
+    "vlbert.MLT_head.",
+)  # their spelling
+OUTSIDE = (
+    "image_feature_extractor.obj_downsample.",
+    "object_linguistic_embeddings.",
+    "aux_text_visual_embedding.",
+)
+HIDDEN = ("object_mask_visual_embedding.", "object_mask_word_embedding.")
+SEEING = (  # what MM-BERT takes of VL-BERT once it has started from a multilingual BERT
+    *OUTSIDE,
+    HIDDEN[1],
+    *(f"vlbert.{name}" for name in ("visual_", "end_", "position_", "token_type_")),
+)
+SPEAKING: Table = tuple(
+    Keep(name, "comes from the multilingual BERT")
+    for name in ("embedding.words", "embedding.norm", "encoder", "regions.hidden")
+)
+
+
+def load_vlbert(model: VlBert, path: Path | str) -> dict[str, Tensor]:
+    """Fill a VL-BERT and return, as `vlbert.*` or under their own names, all that belongs to tasks.
+
+    That is heads, the image network of end-to-end files, and a pooler where the model reads another state.
+    Of a BERT, which the original starts from, what sees stays new, as does the segment of regions.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is neither VL-BERT's nor BERT's, or of other sizes.
+    """
+    return fill_vlbert(model, read_weights(path), where=path)
+
+
+def fill_vlbert(model: VlBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
+    """As `load_vlbert`, from weights that have been read."""
+    if any(name.endswith(SEGMENTS) for name in weights):
+        return _fill_from_bert(model, weights, where=where)
+    own, heads = _part(model, weights, where=where)
+    load_into(model, own, VLBERT, where=where)
+    return heads
+
+
+def load_mmbert(model: VlBert, *, bert: Path | str, vlbert: Path | str) -> dict[str, Tensor]:
+    """Start as MM-BERT does (`hybrid`): a multilingual BERT that sees as VL-BERT has learned to.
+
+    Positions and segments come from VL-BERT. Returns what `load_vlbert` returns of both files.
+
+    Raises:
+        FormatError: a file is not a weight file.
+        CheckpointMismatch: `bert` is not BERT's, `vlbert` not VL-BERT's, or one is of other sizes.
+    """
+    heads = _fill_from_bert(model, read_weights(bert), where=bert)
+    own, others = _part(model, read_weights(vlbert), where=vlbert)
+    seeing = {name: one for name, one in own.items() if name.startswith(SEEING)}
+    load_into(model, seeing, (*VLBERT, *SPEAKING), where=vlbert)
+    return others | heads
+
+
+def _part(
+    model: VlBert, weights: dict[str, Tensor], *, where: object
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the model takes, below `vlbert.` whatever the prefix was, and the rest."""
+    backbone, others = split_prefix(weights, "word_embeddings.weight", where=where)
+    own = {f"vlbert.{name}": one for name, one in backbone.items()}
+    own |= {name: others.pop(name) for name in list(others) if name.startswith((*OUTSIDE, *HIDDEN))}
+    heads = (*HEADS, POOLER) if model.pool is None else HEADS
+    others |= {name: own.pop(name) for name in list(own) if name.startswith(heads)}
+    if model.blank is None:  # trained with zeros
+        own.pop("aux_text_visual_embedding.weight", None)
+    return own, others
+
+
+def _fill_from_bert(model: VlBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
+    own, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    if model.pool is None:
+        heads |= {name: own.pop(name) for name in list(own) if name.startswith("pooler.")}
+    if SEGMENTS in own:  # BERT has no segment of regions
+        known = own[SEGMENTS]
+        own[SEGMENTS] = torch.cat([known, model.embedding.segments.weight.detach()[len(known) :]])
+    load_into(model, own, BERT, where=where)
+    return heads
