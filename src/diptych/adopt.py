@@ -7,7 +7,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,24 @@ from safetensors.torch import save
 from torch import nn
 
 from diptych.bundle import build, load_bundle, write_bundle
-from diptych.convert import FAMILIES, Family, Found, Head, Source, choose_head, dropped, explain, find
-from diptych.convert import load_into, read_source, recognize, restore
+from diptych.convert import (
+    FAMILIES,
+    Family,
+    Found,
+    Head,
+    Source,
+    choose_head,
+    dropped,
+    find,
+    kept,
+    load_into,
+    read_source,
+    recognize,
+    restore,
+)
 from diptych.convert.fetch import Progress
+from diptych.convert.rules import taken
+from diptych.datasets.hateful_memes import LABELS
 from diptych.errors import CheckpointMismatch, ConfigError
 from diptych.files import atomic_file, atomic_folder, require_new
 from diptych.text import WordPiece
@@ -79,7 +94,7 @@ class Inspection:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What a file becomes, before any weight is moved."""
+    """What a file becomes, before any weight is moved; `found` with settled sizes."""
 
     found: Found
     node: Node
@@ -143,7 +158,7 @@ def convert_checkpoint(
     found = plan.found
     found.family.fill(plan.model, dict(given.weights), where=source)
     if plan.head is not None:
-        load_into(task, plan.head.take(found.parted.rest), plan.head.table, where=source)
+        load_into(task, taken(found.parted.rest, plan.head.table), plan.head.table, where=source)
     report = _report(given, source, plan, reason=_reason(found.family))
     words = plan.model.word_embedding()  # type: ignore[operator]
     processor = _processor(plan, given, vocabulary, rows=words.num_embeddings)
@@ -157,7 +172,7 @@ def convert_checkpoint(
             "outer": found.parted.outer,
             "layout": plan.layout,
             "dropped": {reason: len(names) for reason, names in report.dropped.items()},
-            "new": {reason: len(names) for reason, names in report.new.items()},
+            "new": report.new,
         },
     }
     width = found.sizes.get("feature_dim")
@@ -189,19 +204,22 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     family = next((one for one in FAMILIES if one.model is type(loaded.model)), None)
     if family is None:
         raise ConfigError(f"{bundle}: nobody publishes weights of a {type(loaded.model).__name__}.")
-    prefix, outer, layout = about.get("prefix", ""), about.get("outer", ""), about.get("layout")
-    state = loaded.model.state_dict()
-    weights = {prefix + name: one for name, one in restore(state, family.table).items()}
-    if layout is not None:
-        own = restore(loaded.task.state_dict(), family.heads[layout].table)
-        weights |= {outer + name: one for name, one in own.items()}
+    place = {"prefix": about.get("prefix", ""), "outer": about.get("outer", "")}
+    new = {name for names in about.get("new", {}).values() for name in names}
+    state = {name: one for name, one in loaded.model.state_dict().items() if name not in new}
+    weights = {
+        family.original(name, head=False, **place): one for name, one in restore(state, family.table).items()
+    }
+    if about.get("layout") is not None:
+        own = restore(loaded.task.state_dict(), family.heads[about["layout"]].table)
+        weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
     with atomic_file(out) as file:
         file.write(save({name: one.contiguous() for name, one in weights.items()}))
     return len(weights)
 
 
 def certificate(family: str) -> dict[str, dict[str, Any]]:
-    """The goldens that a family was compared with, and the largest difference; `make certificate` writes it."""
+    """The goldens that a family was compared with, each with the largest difference (`make certificate`)."""
     stored = json.loads((files("diptych.convert") / "parity.json").read_text(encoding="utf-8"))
     found: dict[str, dict[str, Any]] = stored.get(family, {})
     return found
@@ -220,22 +238,27 @@ def _plan(
     node = _settle(found, given.config, overrides.get("model", {}), where=source)
     with torch.device(device):
         model = build(node)
+    found = replace(found, sizes={name: value for name, value in node.items() if name != "_target_"})
     chosen = choose_head(found, model.dim, asked=head, where=source)
-    task, classes = (chosen[1], chosen[2]) if chosen else ({"_target_": "diptych.tasks.Classify"}, 2)
-    labels = ["benign", "hateful"] if classes == 2 else [str(number) for number in range(classes)]
+    taken_head = chosen[0] if chosen else None
+    task, count = (chosen[1], chosen[2]) if chosen else ({"_target_": "diptych.tasks.Classify"}, 2)
+    if count:
+        key = "answers" if task["_target_"].endswith("Answer") else "labels"
+        memes = key == "labels" and count == 2
+        task = {**task, key: list(LABELS) if memes else [str(number) for number in range(count)]}
     return _Plan(
         found=found,
         node=node,
         model=model,
-        head=chosen[0] if chosen else None,
-        task={**task, "labels": labels, **overrides.get("task", {})},
-        dropped=given.junk | dropped(found, chosen[0] if chosen else None, where=source),
-        layout=found.family.heads.index(chosen[0]) if chosen else None,
+        head=taken_head,
+        task={**task, **overrides.get("task", {})},
+        dropped=given.junk | dropped(found, taken_head, targets=model.state_dict(), where=source),
+        layout=found.family.heads.index(taken_head) if taken_head else None,
     )
 
 
 def _settle(found: Found, config: Mapping[str, Any], overrides: Mapping[str, Any], *, where: object) -> Node:
-    """The node of the model: sizes from the shapes, then from the configuration beside them, then asked for."""
+    """The call that builds the model: sizes from shapes, from the configuration beside them, as asked."""
     sizes = copy.deepcopy(found.sizes)
     for name, paths in SETTINGS.items():
         for path in paths:
@@ -249,7 +272,7 @@ def _settle(found: Found, config: Mapping[str, Any], overrides: Mapping[str, Any
             f"{', '.join(unknown)}. Say it: {unknown[0]}=NUMBER."
         )
     depth = sizes if "layers" in sizes else sizes.get("text", {})
-    builder = found.family.builders.get((depth.get("dim"), depth.get("layers")))
+    builder = found.family.builders.get((depth.get("dim", 0), depth.get("layers", 0)))
     return {"_target_": f"diptych.models.{builder or found.family.model.__name__}", **sizes}
 
 
@@ -262,7 +285,7 @@ def _merge(node: Node, overrides: Mapping[str, Any]) -> None:
 
 
 def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:
-    """Numbers of attention heads that are still open."""
+    """Names of the numbers that are still open."""
     found = [above + name for name, value in node.items() if name == "heads" and value is None]
     inner = [(name, value) for name, value in node.items() if isinstance(value, Mapping)]
     return found + [one for name, value in inner for one in _unsaid(value, f"{above}{name}.")]
@@ -277,9 +300,7 @@ def _processor(plan: _Plan, given: Source, vocabulary: Path | str | None, *, row
         )
     tokens = WordPiece(path).tokens
     if not 0 <= rows - len(tokens) <= SPARE:
-        raise ConfigError(
-            f"{path}: {len(tokens)} tokens for a table of {rows} words; expected {published}."
-        )
+        raise ConfigError(f"{path}: {len(tokens)} tokens for a table of {rows} words; expected {published}.")
     cased = any(token[:1].isupper() for token in tokens)
     return {
         "_target_": "diptych.data.Processor",
@@ -300,29 +321,34 @@ def _report(given: Source, source: Path | str, plan: _Plan | None, *, reason: st
         key = ".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0]
         tensors, numbers = groups.get(key, (0, 0))
         groups[key] = (tensors + 1, numbers + one.numel())
-    shared = {
-        "source": str(source),
-        "kind": given.kind,
-        "reason": reason,
-        "tensors": len(given.weights),
-        "parameters": sum(one.numel() for one in given.weights.values()),
-        "dtypes": dict(Counter(str(one.dtype).removeprefix("torch.") for one in given.weights.values())),
-        "groups": groups,
-    }
+    report = Inspection(
+        source=str(source),
+        kind=given.kind,
+        family=None,
+        reason=reason,
+        tensors=len(given.weights),
+        parameters=sum(one.numel() for one in given.weights.values()),
+        dtypes=dict(Counter(str(one.dtype).removeprefix("torch.") for one in given.weights.values())),
+        groups=groups,
+        dropped=given.junk,
+    )
     if plan is None:
-        return Inspection(family=None, dropped=given.junk, **shared)
+        return report
     found = plan.found
-    new, _ = explain(found.parted.backbone, found.family.table, plan.model.state_dict())
+    new = kept(found.parted.backbone, found.family.table, plan.model.state_dict())
+    numbered = [name for name in ("labels", "answers") if plan.task.get(name, ())[:1] == ["0"]]
+    if numbered:
+        new[f"names instead of numbers; say task.{numbered[0]}=@FILE"] = [f"task.{numbered[0]}"]
     if plan.head is None:
         new["the file holds no head that diptych has a task for"] = ["task.head"]
-    return Inspection(
+    return replace(
+        report,
         family=found.family.name,
         prefix=found.parted.prefix,
         model=plan.node,
         head=None if plan.head is None else (plan.head.name, str(plan.task["_target_"])),
         dropped=plan.dropped,
         new=new,
-        **shared,
     )
 
 
@@ -340,7 +366,7 @@ def _card(report: Inspection, family: Family) -> str:
             f"# {family.title}",
             "",
             f"A diptych bundle, converted from `{report.source}` ({report.kind}).",
-            "Use it with `diptych predict`, `diptych.load(folder)`, or as `weights.model=FOLDER` of a training.",
+            "Use it with `diptych predict`, `diptych.load(folder)`, or train it on: `weights.model=FOLDER`.",
             "",
             "```yaml",
             yaml.safe_dump(report.model, sort_keys=False).rstrip(),

@@ -30,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", nargs="?", type=Path, help="a new folder; with --back, a new file")
     parser.add_argument("settings", nargs="*", help="model.KEY=VALUE, processor.KEY=VALUE, task.KEY=VALUE")
     parser.add_argument("--inspect", action="store_true", help="say what the file is; write nothing")
-    parser.add_argument("--back", action="store_true", help="write a bundle's weights under the original names")
+    parser.add_argument(
+        "--back", action="store_true", help="write a bundle's weights under the original names"
+    )
     parser.add_argument("--list", action="store_true", help="public files: where, how large, what is known")
     parser.add_argument("--vocabulary", help="vocab.txt of the weights (default: the one beside them)")
     parser.add_argument("--family", help="refuse files of another family")
@@ -83,7 +85,9 @@ def _show(report: "Inspection", for_programs: bool) -> None:
         ("tensors", f"{report.tensors}, {report.parameters:,} numbers, {report.dtypes}"),
         ("head", " becomes ".join(report.head) if report.head else "none becomes a task"),
     ]
-    rows += [(f"left out: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.dropped.items()]
+    rows += [
+        (f"left out: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.dropped.items()
+    ]
     rows += [(f"stays new: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.new.items()]
     if report.family is None:
         rows += [(name, f"{tensors} tensors, {count:,}") for name, (tensors, count) in report.groups.items()]

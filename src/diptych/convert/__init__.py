@@ -2,29 +2,31 @@
 
 from pathlib import Path
 
-from diptych.convert import bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert
+from torch import nn
+
+from diptych.convert import bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert
 from diptych.convert.bert import load_bert
 from diptych.convert.ernievil import load_ernievil
 from diptych.convert.family import Family, Found, Head, choose_head, dropped, recognize
 from diptych.convert.fetch import checkpoints, download, find
-from diptych.convert.load import Source, read_source, read_weights
 from diptych.convert.heads import HEADS, MATCHES, load_head
+from diptych.convert.load import Source, read_source, read_weights
 from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
 from diptych.convert.paddle import read_paddle
 from diptych.convert.resnet import load_resnet
-from diptych.convert.rules import explain, load_into, restore
+from diptych.convert.rules import kept, load_into, restore
 from diptych.convert.uniter import load_uniter
 from diptych.convert.vilbert import load_vilbert
 from diptych.convert.visualbert import load_visualbert
-from torch import nn
-
 from diptych.convert.vlbert import load_mmbert, load_vlbert
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
 __all__ = [
     "FAMILIES",
+    "HEADS",
+    "MATCHES",
     "Family",
     "Found",
     "Head",
@@ -33,17 +35,15 @@ __all__ = [
     "choose_head",
     "download",
     "dropped",
-    "explain",
     "find",
-    "HEADS",
-    "MATCHES",
+    "kept",
     "load_bert",
     "load_ernievil",
     "load_head",
     "load_into",
     "load_lxmert",
-    "load_model",
     "load_mmbert",
+    "load_model",
     "load_oscar",
     "load_resnet",
     "load_towers",
@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 FAMILIES: tuple[Family, ...] = tuple(
-    one.FAMILY for one in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert)
+    one.FAMILY for one in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
 )
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import Family, Node, bert_sizes
+from diptych.convert.family import Family, Node, Parted, bert_sizes
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, Weights, below, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Keep, Table, below, bert_layer, bert_text, load_into, rename
 from diptych.models.concat import BertTower, Concat
 
 BERT: Table = (
@@ -41,8 +41,8 @@ def _fill_model(model: Concat, weights: dict[str, Tensor], *, where: object) -> 
     fill_bert(model.text, weights, where=where)
 
 
-def _sizes(weights: Weights, prefix: str) -> Node:
-    sizes = bert_sizes(weights)
+def _sizes(file: Parted) -> Node:
+    sizes = bert_sizes(file.backbone)
     sizes.pop("segments")  # BERT has 2
     tower = {"_target_": "diptych.models.concat.BertTower", "dim": 128, "width": sizes.pop("dim"), **sizes}
     return {"text": tower, "image": None}

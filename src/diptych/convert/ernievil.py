@@ -2,11 +2,23 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from diptych.convert.family import Family, Head, Node, Parted, count, heads_of
+from diptych.convert.family import (
+    Become,
+    Family,
+    Found,
+    Head,
+    Node,
+    Parted,
+    choices,
+    classes,
+    count,
+    heads_of,
+    retrieval,
+)
 from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
 from diptych.errors import CheckpointMismatch
@@ -51,18 +63,6 @@ ERNIEVIL: Table = (
     *_linear("pooled_fc_text", "pool.text"),
     *_linear("pooled_fc_image", "pool.vision"),
 )
-
-
-def _second_row(source: str, target: str) -> Rule:
-    """The numbers of one score become the second row of two."""
-    return Rule(
-        (source,),
-        (target,),
-        lambda one: (torch.stack([torch.zeros_like(one[0][..., 0]), one[0][..., 0]]),),
-        lambda two: (two[0][1][..., None],),
-    )
-
-
 BACKBONE = re.compile(r"(word|pos|sent)_embedding|(vl_)?pre_encoder_|image_(emb|loc)\.|encoder_|pooled_fc_")
 TRAINING = re.compile(
     r".*_(moment[12]|beta[12]_pow_acc)_\d+|scheduled_learning_rate.*|learning_rate.*|@.*@"
@@ -95,8 +95,9 @@ def fill_ernievil(model: ErnieVil, weights: dict[str, Tensor], *, where: object)
     return {name: one for name, one in lasting.items() if name not in backbone}
 
 
-def _sizes(weights: Weights, prefix: str) -> Node:
+def _sizes(file: Parted) -> Node:
     """Streams meet in their last layers, as published, with as many heads."""
+    weights = file.backbone
     words, vision = weights["word_embedding"], weights["image_emb.w_0"]
     bridge = weights["encoder_colayer_0_multi_head_att_query_fc.w_0"].shape[1]
     layers, vision_layers, meetings = (
@@ -127,19 +128,18 @@ def _sizes(weights: Weights, prefix: str) -> Node:
     }
 
 
-def _one_score(weights: Weights, dim: int, file: Parted) -> tuple[Node, int] | None:
-    """A sigmoid of one score is a softmax of two, of which the first is always 0."""
-    matrix = next(one for name, one in weights.items() if name.endswith(".w_0"))
-    if matrix.shape != (dim, 1):
-        return None
-    head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
-    return {"_target_": "diptych.tasks.Classify", "head": head}, 2
+def _head(name: str, become: Become, **node: Any) -> Head:
+    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+        matrix = weights[f"{name}.w_0"]
+        made = become(matrix.shape[1], 1) if len(matrix) == dim else None
+        head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
+        return None if made is None else ({**made[0], "head": head, **node}, made[1])
+
+    return Head(name=name, table=_linear(name, "head.layers.0"), task=task)
 
 
-def _two_scores(weights: Weights, dim: int, file: Parted) -> tuple[Node, int] | None:
-    head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
-    fits = weights["meme_fc.w_0"].shape == (dim, 2)
-    return ({"_target_": "diptych.tasks.Classify", "head": head}, 2) if fits else None
+def _one_score(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    return ({"_target_": "diptych.tasks.Classify", "loss": "bce"}, 2) if outputs == 1 else None
 
 
 FAMILY = Family(
@@ -149,25 +149,30 @@ FAMILY = Family(
     fill=fill_ernievil,
     table=ERNIEVIL,
     sizes=_sizes,
-    backbone=BACKBONE,
+    anchor="word_embedding",
+    pattern=BACKBONE,
     training=TRAINING,
     marks=frozenset({"word_embedding", "image_emb.w_0", "encoder_colayer_0_multi_head_att_query_fc.w_0"}),
     builders={(768, 12): "ernievil_base", (1024, 24): "ernievil_large"},
     heads=(
-        Head(
-            name="hm_fc",
-            table=(
-                _second_row("hm_fc.w_0", "head.layers.0.weight"),
-                _second_row("hm_fc.b_0", "head.layers.0.bias"),
-            ),
-            task=_one_score,
-        ),
-        Head(name="meme_fc", table=_linear("meme_fc", "head.layers.0"), task=_two_scores),
+        _head("hm_fc", _one_score),
+        _head("meme_fc", classes),
+        _head("vcr_qa_fc", choices),
+        _head("vcr_qar_fc", choices),
+        _head("match_fc", retrieval),
     ),
     drops=(
-        *(Drop(f"{name}_fc", "the head of choices has no task yet") for name in ("vcr_qa", "vcr_qar")),
-        Drop("match_fc", "the head of retrieval has no task yet"),
-        *(Drop(f"vqa_fc_{part}_{n}", "the head of answers has no task yet") for part in "wb" for n in (0, 1)),
-        *(Drop(f"cls_seq_label_vl_out_{part}", "the head of grounding has no task yet") for part in "wb"),
+        *(
+            Drop(f"vqa_fc_{part}_{n}", "a head of answers with its own layout, which nobody published")
+            for part in "wb"
+            for n in (0, 1)
+        ),
+        *(
+            Drop(
+                f"cls_seq_label_vl_out_{part}",
+                "a head of grounding with its own layout, which nobody published",
+            )
+            for part in "wb"
+        ),
     ),
 )

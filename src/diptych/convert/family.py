@@ -4,18 +4,17 @@ Each converter describes its family as data; here is what reads these descriptio
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from diptych.convert.rules import Drop, Table, Weights, explain, rename
+from diptych.convert.heads import linear, stacked, transformed
+from diptych.convert.rules import Drop, Rule, Table, Weights, left_out, taken
 from diptych.errors import CheckpointMismatch, ConfigError, nearest
 
 Node = dict[str, Any]
-Fill = Callable[..., object]
-FEW = 3  # so many classes are labels; more are answers
 PRETRAINING = (
     Drop("cls.predictions.decoder", "the word embedding again, to which the decoder of words is tied"),
     Drop("cls.predictions", "the head of masked words: pre-training"),
@@ -28,19 +27,16 @@ class Head:
     """Weights beside the backbone that become a task.
 
     Args:
-        name: what its names in a file begin with.
+        name: for people; begins most of its names.
         table: from its names to those of the task.
-        task: what its tensors, the width of the pooled vector and the whole file become: the node of a task
-            without its labels, and the number of classes; None where the tensors are those of another head.
+        task: what its tensors, the width of the pooled vector and the whole file become: the node of a task,
+            and the number of classes or answers, 0 where the task names none; None where the tensors are
+            those of another head.
     """
 
     name: str
     table: Table
-    task: "Callable[[Weights, int, Parted], tuple[Node, int] | None]"
-
-    def take(self, weights: Weights) -> Weights:
-        """The tensors that belong to it."""
-        return {key: one for key, one in weights.items() if key.startswith(f"{self.name}.")}
+    task: "Callable[[Weights, int, Found], tuple[Node, int] | None]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +46,15 @@ class Family:
     Args:
         title: the family and who writes such files, for people.
         anchor: a name of the backbone; what precedes it in a file is the prefix.
-        backbone: where the backbone has no prefix, what its names look like.
-        marks: names below the prefix that every file of the family has, and that together no other has; `|`
-            stands between names of which a file has one.
-        sizes: the arguments of `model` read off the shapes below the prefix; None for what shapes do not say.
-        builders: functions of `diptych.models` by width and number of layers of the text.
+        inner: what the table puts in place of the prefix.
+        beside, within: beginnings of names outside of the prefix that belong to the backbone, and of names
+            below it that do not.
+        pattern: what names of a backbone without a prefix look like.
         training: what names of an optimizer look like that lie among the weights.
+        marks: names of the backbone that every file of the family has, and that together no other has; `|`
+            stands between names of which a file has one.
+        sizes: the arguments of `model` read off the shapes; None for what shapes do not say.
+        builders: functions of `diptych.models` by width and number of layers of the text.
         heads: the first one that fits becomes the task.
         drops: what else may lie beside the backbone, and why it is left out.
         processor: arguments of the processor beside the tokenizer, for a model of these sizes.
@@ -64,12 +63,15 @@ class Family:
     name: str
     title: str
     model: type[nn.Module]
-    fill: Fill
+    fill: Callable[..., object]
     table: Table
-    sizes: Callable[[Weights, str], Node]
+    sizes: "Callable[[Parted], Node]"
     marks: frozenset[str]
     anchor: str = "embeddings.word_embeddings.weight"
-    backbone: re.Pattern[str] | None = None
+    inner: str = ""
+    beside: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    pattern: re.Pattern[str] | None = None
     training: re.Pattern[str] | None = None
     builders: Mapping[tuple[int, int], str]
     heads: tuple[Head, ...] = ()
@@ -79,27 +81,37 @@ class Family:
     def part(self, weights: Weights) -> "Parted | None":
         """Backbone and heads of a file; None where it has no backbone, or several."""
         training = {name for name in weights if self.training is not None and self.training.fullmatch(name)}
-        weights = {name: one for name, one in weights.items() if name not in training}
-        if self.backbone is not None:
-            own = {name for name in weights if self.backbone.match(name)}
-            outer, prefix = "", ""
-        else:
-            ends = [name for name in weights if name == self.anchor or name.endswith(f".{self.anchor}")]
-            if len(ends) != 1:
-                return None
-            prefix = ends[0].removesuffix(self.anchor)
-            own = {name for name in weights if name.startswith(prefix)}
-            outer = prefix[: prefix.rfind(".", 0, -1) + 1] if prefix else ""
-        rest = {name: one for name, one in weights.items() if name not in own}
-        if not any(name.startswith(outer) for name in rest):
-            outer = ""
+        lasting = {name: one for name, one in weights.items() if name not in training}
+        ends = [name for name in lasting if name == self.anchor or name.endswith(f".{self.anchor}")]
+        if len(ends) != 1:
+            return None
+        prefix = ends[0].removesuffix(self.anchor)
+        outer = prefix[: prefix.rfind(".", 0, -1) + 1] if prefix else ""
+        backbone, rest = {}, {}
+        for name, one in lasting.items():
+            below = name.startswith(prefix) if self.pattern is None else bool(self.pattern.match(name))
+            own = self.inner + name.removeprefix(prefix)
+            if below and not (self.within and own.startswith(self.within)):
+                backbone[own] = one
+            elif self.beside and name.startswith(self.beside):
+                backbone[name] = one
+            else:
+                rest[own if below else name] = one
+        outer = outer if any(name.startswith(outer) for name in rest) else ""
         return Parted(
             prefix=prefix,
             outer=outer,
-            backbone={name.removeprefix(prefix): one for name, one in weights.items() if name in own},
+            backbone=backbone,
             rest={name.removeprefix(outer): one for name, one in rest.items()},
             training=sorted(training),
         )
+
+    def original(self, name: str, *, prefix: str, outer: str, head: bool) -> str:
+        """A name that `part` gave, as it stood in the file."""
+        inside = name.startswith(self.within) if head else not name.startswith(self.beside)
+        if inside:
+            return prefix + name.removeprefix(self.inner)
+        return outer + name if head else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,25 +156,28 @@ def recognize(weights: Weights, families: Sequence[Family], *, where: object, as
     """
     names = [family.name for family in families]
     if asked is not None and asked not in names:
-        raise ConfigError(f"there is no family {asked!r}.{nearest(asked, names)} There are {', '.join(names)}.")
+        raise ConfigError(
+            f"there is no family {asked!r}.{nearest(asked, names)} There are {', '.join(names)}."
+        )
     parts = [(family, family.part(weights)) for family in families]
     fitting = [(one, part) for one, part in parts if part is not None and not part.lacks(one.marks)]
     # BERT's marks are also part of most others
-    finest = [(one, part) for one, part in fitting if not any(one.marks < other.marks for other, _ in fitting)]
+    finest = [
+        (one, part) for one, part in fitting if not any(one.marks < other.marks for other, _ in fitting)
+    ]
     if len(finest) != 1:
         raise CheckpointMismatch(f"{where}: {_seen(weights, parts, [one.name for one, _ in finest])}")
     [(family, part)] = finest
     if asked not in (None, family.name):
         raise CheckpointMismatch(
-            f"{where}: holds {family.title}, known by {', '.join(sorted(family.marks))}; not {asked} as asked. "
-            f"Leave the family out, or say {family.name}."
+            f"{where}: holds {family.title}, known by {', '.join(sorted(family.marks))}; expected "
+            f"{asked}. Leave the family out, or say {family.name}."
         )
     try:
-        sizes = family.sizes(part.backbone, part.prefix)
+        sizes = family.sizes(part)
     except KeyError as error:
         raise CheckpointMismatch(
-            f"{where}: {family.title}, but without {part.prefix}{error.args[0]}; the sizes cannot be read off. "
-            "Is a part of it missing?"
+            f"{where}: {family.title}, but {error.args[0]} is missing, and with it a size. Was a part lost?"
         ) from error
     return Found(family=family, parted=part, sizes=sizes)
 
@@ -171,9 +186,7 @@ def _seen(weights: Weights, parts: Sequence[tuple[Family, Parted | None]], fitti
     first = f"{len(weights)} tensors, first {', '.join(list(weights)[:4])}"
     if fitting:
         return f"fits {' and '.join(fitting)} ({first}); say which with family=."
-    lacking = {
-        family.name: part.lacks(family.marks) for family, part in parts if part is not None
-    }
+    lacking = {family.name: part.lacks(family.marks) for family, part in parts if part is not None}
     if not lacking:
         return f"no family fits: none has such names ({first}). `diptych convert --list` names public files."
     close = min(lacking, key=lambda name: len(lacking[name]))
@@ -184,16 +197,17 @@ def choose_head(found: Found, dim: int, *, asked: str | None, where: object) -> 
     """The head that becomes the task, its node and its number of classes; None where no head fits.
 
     Args:
+        found: with settled sizes.
         dim: width of the pooled vector.
         asked: name of the head; None takes the first that fits.
 
     Raises:
         ConfigError: the file does not hold the head that was asked for.
     """
-    fitting = {}
+    fitting: dict[str, tuple[Head, Node, int]] = {}
     for head in found.family.heads:
-        own = head.take(found.parted.rest)
-        if own and head.name not in fitting and (made := head.task(own, dim, found.parted)):
+        own = taken(found.parted.rest, head.table)
+        if own and head.name not in fitting and (made := head.task(own, dim, found)):
             fitting[head.name] = (head, *made)
     if asked is not None and asked not in fitting:
         raise ConfigError(
@@ -202,76 +216,138 @@ def choose_head(found: Found, dim: int, *, asked: str | None, where: object) -> 
     return fitting[asked] if asked is not None else next(iter(fitting.values()), None)
 
 
-def dropped(found: Found, taken: Head | None, *, where: object) -> dict[str, list[str]]:
+def dropped(
+    found: Found, head: Head | None, *, targets: Collection[str], where: object
+) -> dict[str, list[str]]:
     """Reasons, and the names of the file that are left out for each.
+
+    Args:
+        head: that becomes the task.
+        targets: names of the model's weights.
 
     Raises:
         CheckpointMismatch: names that nothing accounts for.
     """
     part, family = found.parted, found.family
-    reasons, _ = explain(part.backbone, family.table, ())
-    result = {reason: [part.prefix + name for name in names] for reason, names in reasons.items()}
-    if part.training:
-        result["state of the optimizer"] = part.training
-    own = taken.take(part.rest) if taken is not None else {}
-    rest = {name: one for name, one in part.rest.items() if name not in own}
-    others = tuple(
-        Drop(head.name, f"{head.name}: another head than the one converted")
-        for head in family.heads
-        if taken is None or head.name != taken.name
-    )
-    for table in (family.drops, others):
-        reasons, rest = explain(rest, table, ())
-        for reason, names in reasons.items():
-            result.setdefault(reason, []).extend(part.outer + name for name in names)
+    reasons, lost = left_out(part.backbone, family.table, targets=targets)
+    rest = {**part.rest, **lost}
+    for table in (() if head is None else head.table, family.drops, _others(family, head)):
+        more, rest = left_out(rest, table)
+        for reason, names in more.items():
+            reasons.setdefault(reason, []).extend(names)
     if rest:
         raise CheckpointMismatch(
             f"{where}: {len(rest)} name(s) beside {family.title} mean nothing here: "
             f"{', '.join(list(rest)[:8])}. Remove them, if they are no part of the model."
         )
+    result: dict[str, list[str]] = {"state of the optimizer": part.training} if part.training else {}
+    for reason, names in reasons.items():
+        result[reason] = [
+            family.original(name, prefix=part.prefix, outer=part.outer, head=name in part.rest)
+            for name in names
+        ]
     return result
 
 
-def classifier(
-    name: str,
-    *,
-    relu: Callable[[Parted], bool] = lambda _: False,
-    when: Callable[[Parted], bool] = lambda _: True,
-) -> tuple[Head, ...]:
-    """Heads of a few classes on the pooled vector, or on those of two pairs, in the layouts of the originals.
+def _others(family: Family, head: Head | None) -> Table:
+    """Heads that diptych has a task for, but that are not taken."""
+    return tuple(
+        Drop(rule.sources[0], f"{other.name}: a head beside the one converted")
+        for other in family.heads
+        if head is None or other.name != head.name
+        for rule in other.table
+        if isinstance(rule, Rule)
+    )
+
+
+Become = Callable[[int, int], tuple[Node, int] | None]
+LAYOUTS = (
+    (linear, ("",)),
+    (stacked, (".0", ".3")),
+    (stacked, (".0", ".2")),
+    (transformed, (".0.dense", ".1")),
+)
+
+
+def heads(name: str, become: Become, *, relu: Callable[[Found], bool] = lambda _: False) -> tuple[Head, ...]:
+    """A head in the layouts of the originals.
 
     Args:
+        become: what the number of outputs, and of pooled vectors side by side, makes of it.
         relu: whether a head with a LayerNorm has a ReLU instead of a GELU, which its tensors do not show; one
             without always has.
     """
-    layers = "head.layers"
-    mmf = (
-        rename(f"{name}.0.dense", f"{layers}.0"),
-        rename(f"{name}.0.LayerNorm", f"{layers}.2"),
-        rename(f"{name}.1", f"{layers}.3"),
+    return tuple(
+        linears(
+            name,
+            table(name),
+            [f"{name}{end}.weight" for end in ends],
+            become,
+            norm=".2" not in ends,
+            relu=(lambda _: True) if ".2" in ends else relu,
+        )
+        for table, ends in LAYOUTS
     )
 
-    def head(table: Table, *matrices: str, norm: bool = True) -> Head:
-        def task(weights: Weights, dim: int, file: Parted) -> tuple[Node, int] | None:
-            if not when(file) or any(one not in weights or weights[one].dim() != 2 for one in matrices):
-                return None
-            inputs, classes = weights[matrices[0]].shape[1], len(weights[matrices[-1]])
-            if not 2 <= classes <= FEW or inputs % dim:
-                return None
-            node: Node = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True, "layers": len(matrices)}
-            if len(matrices) == 2:
-                node |= {"width": len(weights[matrices[0]]) / inputs, "norm": norm}
-                node["activation"] = "relu" if relu(file) or not norm else "gelu"
-            return {"_target_": "diptych.tasks.Classify", "pairs": inputs // dim, "head": node}, classes
 
-        return Head(name=name, table=table, task=task)
+def linears(
+    name: str,
+    table: Table,
+    matrices: Sequence[str],
+    become: Become,
+    *,
+    norm: bool = True,
+    relu: Callable[[Found], bool] = lambda _: False,
+) -> Head:
+    """A head by the matrices of its one or two Linears."""
 
-    return (
-        head((rename(name, f"{layers}.0"),), f"{name}.weight"),
-        head((rename(name, layers),), f"{name}.0.weight", f"{name}.3.weight"),
-        head((rename(name, layers),), f"{name}.0.weight", f"{name}.2.weight", norm=False),
-        head(mmf, f"{name}.0.dense.weight", f"{name}.1.weight"),
-    )
+    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+        if any(one not in weights or weights[one].dim() != 2 for one in matrices):
+            return None
+        inputs, outputs = weights[matrices[0]].shape[1], len(weights[matrices[-1]])
+        made = become(outputs, inputs // dim if inputs % dim == 0 else 1)
+        if made is None:
+            return None
+        node: Node = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True, "layers": len(matrices)}
+        if len(matrices) == 2:
+            node |= {"width": len(weights[matrices[0]]) / inputs, "norm": norm}
+            node["activation"] = "relu" if relu(found) else "gelu"
+        return {**made[0], "head": node}, made[1]
+
+    return Head(name=name, table=table, task=task)
+
+
+def classes(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    """Two or three are labels, more are answers."""
+    if outputs > 3 and pairs == 1:
+        return answers(outputs, pairs)
+    return ({"_target_": "diptych.tasks.Classify", "pairs": pairs}, outputs) if outputs in (2, 3) else None
+
+
+def answers(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    return ({"_target_": "diptych.tasks.Answer"}, outputs) if outputs > 1 else None
+
+
+def choices(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    loss = {1: "ce", 2: "two_way"}.get(outputs)
+    return None if loss is None else ({"_target_": "diptych.tasks.Choose", "loss": loss}, 0)
+
+
+def grounding(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    return ({"_target_": "diptych.tasks.Ground"}, 0) if outputs == 1 else None
+
+
+def retrieval(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    return ({"_target_": "diptych.tasks.Match", "loss": "margin"}, 0) if outputs == 1 else None
+
+
+def matching(matches: int) -> Become:
+    """A head of two outputs of which one, whose number differs between families, means "matches"."""
+
+    def become(outputs: int, pairs: int) -> tuple[Node, int] | None:
+        return ({"_target_": "diptych.tasks.Match", "matches": matches}, 0) if outputs == 2 else None
+
+    return become
 
 
 def count(weights: Weights, pattern: str) -> int:

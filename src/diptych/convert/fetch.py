@@ -30,7 +30,7 @@ ATTEMPTS, BLOCK, SECONDS = 3, 1 << 20, 30
 
 
 def checkpoints() -> dict[str, dict[str, Any]]:
-    """The list of public files by name: family, source, size, SHA-256, vocabulary, what is known of the link."""
+    """The list of public files by name: family, source, size, SHA-256, and what is known of the link."""
     content = yaml.safe_load((Path(__file__).parent / "checkpoints.yaml").read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
@@ -208,7 +208,8 @@ def _from_hub(text: str) -> Path:
     except ImportError as error:
         raise ConfigError(f'{text} needs huggingface_hub: pip install "diptych[hub]".') from error
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    place = {"repo_id": found["repo"], "revision": found["revision"], "cache_dir": cache() / "hub"}
+    place: dict[str, Any] = {"repo_id": found["repo"], "revision": found["revision"]}
+    place["cache_dir"] = cache() / "hub"
     try:
         if found["file"] is not None:
             return Path(api.hf_hub_download(filename=found["file"], **place))

@@ -71,7 +71,9 @@ def read_source(path: Path | str) -> Source:
         if (folder / PADDLE).is_file():
             vocabulary = _existing(folder / "vocab.txt", folder.parent / "vocab.txt")
             weights = read_paddle(folder)
-            return Source(path=path, kind="a folder of Paddle parameters", weights=weights, vocabulary=vocabulary)
+            return Source(
+                path=path, kind="a folder of Paddle parameters", weights=weights, vocabulary=vocabulary
+            )
     found = _read_index(path) or _read_file(_only_file(path))
     config = path / "config.json"
     return Source(
@@ -123,8 +125,8 @@ def _only_file(folder: Path) -> Path:
     if len(files) != 1:
         raise FormatError(
             f"{folder}: holds {len(files)} weight files{': ' if files else ''}"
-            f"{', '.join(one.name for one in files[:5])}; expected one, Hugging Face's shards with their index, "
-            "or Paddle parameters. Give the file itself."
+            f"{', '.join(one.name for one in files[:5])}; expected one, Hugging Face's shards and their "
+            "index, or Paddle parameters. Give the file itself."
         )
     return files[0]
 

@@ -6,9 +6,30 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor
 
-from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes, classifier, count
+from diptych.convert.family import (
+    PRETRAINING,
+    Family,
+    Node,
+    Parted,
+    answers,
+    bert_sizes,
+    classes,
+    count,
+    heads,
+    matching,
+)
+from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Rule, Table, Weights, bert_layer, bert_text, convert, load_into, rename
+from diptych.convert.rules import (
+    Drop,
+    Rule,
+    Table,
+    bert_layer,
+    bert_text,
+    convert,
+    load_into,
+    rename,
+)
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
 from diptych.nn import ClassifierHead
@@ -68,9 +89,9 @@ def load_lxmert(model: Lxmert, path: Path | str) -> dict[str, Tensor]:
 
 def fill_lxmert(model: Lxmert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_lxmert`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     load_into(model, backbone, LXMERT, where=where)
-    return heads
+    return others
 
 
 def normalize_answer(answer: str) -> str:
@@ -127,7 +148,8 @@ def transfer_answers(
     return tuple(answer for answer, found in zip(answers, rows, strict=True) if found is None)
 
 
-def _sizes(weights: Weights, prefix: str) -> Node:
+def _sizes(file: Parted) -> Node:
+    weights = file.backbone
     return bert_sizes(weights) | {
         "feature_dim": weights["encoder.visn_fc.visn_fc.weight"].shape[1],
         "region_layers": count(weights, "encoder.r_layers.{}."),
@@ -144,12 +166,15 @@ FAMILY = Family(
     sizes=_sizes,
     marks=frozenset({"encoder.layer.0.attention.self.query.weight", "encoder.visn_fc.visn_fc.weight"}),
     builders={(768, 9): "lxmert_base"},
-    heads=(*classifier("classifier"), *classifier("logit_fc"), *classifier("answer_head.logit_fc")),
+    heads=(
+        *heads("classifier", classes),
+        *heads("logit_fc", classes),
+        *heads("answer_head.logit_fc", answers),
+        *heads("cls.seq_relationship", matching(MATCHES["lxmert"])),
+    ),
     drops=(
         *PRETRAINING,
         Drop("obj_predict_head", "the heads of hidden regions: pre-training"),
-        Drop("answer_head", "the head of answers has no task yet"),
-        Drop("logit_fc", "the head of answers has no task yet"),
     ),
     processor=lambda _: {"regions": True, "max_tokens": 20, "max_regions": 36},
 )

@@ -6,7 +6,7 @@ is used once or dropped with a reason, every target name is filled with its shap
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -154,36 +154,49 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
     return result
 
 
-def explain(
-    source: Weights, table: Table, targets: Iterable[str]
+def left_out(
+    source: Weights, table: Table, *, targets: Collection[str] | None = None
 ) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
-    """Why names are left out: reasons with the source names they drop, and with the targets that stay new.
+    """Names that a table drops, by reason, and the weights that no line of it accounts for.
 
-    Returns:
-        names by reason, and what of the source no line of the table accounts for.
+    Args:
+        targets: names that can be filled; None means all.
     """
-    filled, unused = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
+    rules = [rule for rule in table if isinstance(rule, Rule)]
+    if targets is not None:
+        rules = [rule for rule in rules if any(_fits_any(name, rule.targets) for name in targets)]
+    _, unused = _apply(source, rules)
     reasons: dict[str, list[str]] = {}
     for line in table:
         if isinstance(line, Drop):
             names = [name for name in unused if _fits_any(name, [line.pattern])]
             unused = {name: one for name, one in unused.items() if name not in names}
-        elif isinstance(line, Keep):
-            names = [name for name in targets if name not in filled and _fits_any(name, [line.pattern])]
-        else:
-            continue
-        if names:
-            reasons.setdefault(line.reason, []).extend(names)
+            if names:
+                reasons.setdefault(line.reason, []).extend(names)
     return reasons, unused
 
 
+def kept(source: Weights, table: Table, targets: Collection[str]) -> dict[str, list[str]]:
+    """Names that a table lets stay as they are, by reason, where the source does not fill them."""
+    filled, _ = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
+    reasons: dict[str, list[str]] = {}
+    for line in table:
+        if isinstance(line, Keep):
+            names = [name for name in targets if name not in filled and _fits_any(name, [line.pattern])]
+            if names:
+                reasons.setdefault(line.reason, []).extend(names)
+    return reasons
+
+
 def restore(weights: Weights, table: Table) -> dict[str, Tensor]:
-    """The way back: our weights, or gradients, under the names of the original.
+    """The way back: our weights, or gradients, under the names of the original, where it has one.
 
     Raises:
         CheckpointMismatch: a name that the table does not lead to.
     """
     result, unused = _apply(weights, [rule.inverse() for rule in table if isinstance(rule, Rule)])
+    keeps = [rule.pattern for rule in table if isinstance(rule, Keep)]
+    unused = {name: one for name, one in unused.items() if not _fits_any(name, keeps)}
     if unused:
         raise CheckpointMismatch(f"{len(unused)} name(s) have no original: {_some(list(unused))}.")
     return result

@@ -4,7 +4,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import PRETRAINING, Family, Head, Node, Parted, classifier, count, heads_of
+from diptych.convert.family import (
+    PRETRAINING,
+    Family,
+    Found,
+    Head,
+    Node,
+    Parted,
+    answers,
+    classes,
+    count,
+    grounding,
+    heads,
+    heads_of,
+    matching,
+    retrieval,
+)
+from diptych.convert.heads import MATCHES, weight_normed
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Keep, Table, Weights, bert_layer, bert_text, load_into, rename
 from diptych.models.vilbert import Vilbert
@@ -68,15 +84,16 @@ def fill_vilbert(model: Vilbert, weights: dict[str, Tensor], *, where: object) -
 
     A model without the area of boxes takes the other four columns of the published weights, as Vilio does.
     """
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     if not model.regions.box_area and BOX in backbone:
         backbone[BOX] = backbone[BOX][:, :4]
     load_into(model, backbone, TASKLESS if model.tasks is None else VILBERT, where=where)
-    return heads
+    return others
 
 
-def _sizes(weights: Weights, prefix: str) -> Node:
+def _sizes(file: Parted) -> Node:
     """Streams meet in their last layers, as in all published files; 8 heads or 128 numbers per head."""
+    weights = file.backbone
     words, box = weights["embeddings.word_embeddings.weight"], weights[BOX]
     vision = weights["v_embeddings.image_embeddings.weight"]
     bridge = len(weights["encoder.c_layer.0.biattention.query1.weight"])
@@ -111,13 +128,14 @@ def _sizes(weights: Weights, prefix: str) -> Node:
     }
 
 
-def _weight_normed(weights: Weights, dim: int, file: Parted) -> tuple[Node, int] | None:
+def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
     names = [f"vil_prediction.main.{number}.weight_v" for number in (0, 3)]
-    if any(name not in weights for name in names) or not 2 <= len(weights[names[1]]) <= 3:
+    if any(name not in weights for name in names):
         return None
     width = len(weights[names[0]]) // dim
     head = {"_target_": "diptych.nn.WeightNormHead", "_partial_": True, "width": width}
-    return {"_target_": "diptych.tasks.Classify", "head": head}, len(weights[names[1]])
+    made = classes(len(weights[names[1]]), 1)
+    return None if made is None else ({**made[0], "head": head}, made[1])
 
 
 FAMILY = Family(
@@ -132,26 +150,22 @@ FAMILY = Family(
     heads=(
         Head(
             name="vil_prediction",
-            table=tuple(
-                rename(f"vil_prediction.main.{number}.{theirs}", f"head.layers.{number}.{ours}")
-                for number in (0, 3)
-                for theirs, ours in (("weight_v", "direction"), ("weight_g", "scale"), ("bias", "bias"))
-            ),
+            table=weight_normed("vil_prediction.main"),
             task=_weight_normed,
         ),
-        *classifier("vil_binary_prediction.logit_fc"),
-        *classifier("vil_tri_prediction"),
+        *heads("vil_prediction.logit_fc", answers),
+        *heads("vil_prediction_gqa.logit_fc", answers),
+        *heads("vil_binary_prediction.logit_fc", classes),
+        *heads("vil_tri_prediction", classes),
+        *heads("vil_logit", retrieval),
+        *heads("vision_logit", grounding),
+        *heads("cls.bi_seq_relationship", matching(MATCHES["vilbert"])),
     ),
     drops=(
         *PRETRAINING,
         Drop("cls.imagePredictions", "the head of hidden regions: pre-training"),
-        Drop("cls.bi_seq_relationship", "the head of matching pairs: pre-training"),
         *(Drop(f"cls.causal_predictor_{kind}", "a head of DeVLBERT's pre-training") for kind in CAUSES),
         *(Drop(f"causal_{kind}", "the interventions of DeVLBERT's pre-training") for kind in CAUSES),
-        Drop("vil_prediction", "the head of answers has no task yet"),
-        Drop("vil_prediction_gqa", "the head of answers has no task yet"),
-        Drop("vil_logit", "the head of retrieval and choices has no task yet"),
-        Drop("vision_logit", "the head of grounding has no task yet"),
         Drop("linguisic_logit", "a score per word, which no task of the original reads"),
         Drop("classifier", "declared by Vilio and never used"),
     ),

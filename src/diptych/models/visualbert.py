@@ -18,7 +18,6 @@ from diptych.nn.readout import FirstToken, LayerAverage, before_end
 from diptych.nn.transformer import Encoder
 from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
 
-
 READOUTS = ("first", "before_end", "layer_average")
 
 
