@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diptych.convert.family import Family, Node, Parted, count, heads_of
+from diptych.convert.family import Family, Node, Parted, answers, choices, count, grounding, heads_of, linears
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Keep, Rule, Table, bert_layer, load_into, rename
 from diptych.models.vlbert import VlBert
