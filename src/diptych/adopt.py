@@ -55,6 +55,7 @@ SETTINGS = {
     "num_attention_heads": (("heads",), ("text", "heads")),
     "v_num_attention_heads": (("vision", "heads"),),
     "bi_num_attention_heads": (("bridge", "heads"),),
+    "co_num_attention_heads": (("bridge", "heads"),),
 }
 
 
@@ -265,6 +266,9 @@ def _settle(found: Found, config: Mapping[str, Any], overrides: Mapping[str, Any
             inner = sizes.get(path[0]) if len(path) == 2 else sizes
             if name in config and isinstance(inner, dict) and path[-1] in inner:
                 inner[path[-1]] = config[name]
+    if "meetings" in sizes and {"t_biattention_id", "v_biattention_id"} <= config.keys():
+        pairs = zip(config["t_biattention_id"], config["v_biattention_id"], strict=True)
+        sizes["meetings"] = [list(pair) for pair in pairs]
     _merge(sizes, overrides)
     if unknown := [f"model.{name}" for name in _unsaid(sizes)]:
         raise ConfigError(
