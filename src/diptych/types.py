@@ -224,12 +224,18 @@ class Batch(Tree):
         return rows.reshape(-1, self.pairs, *rows.shape[1:])
 
 
+EVERYTHING = frozenset({"pooled", "text", "regions"})  # that an encoding can hold
+
+
 @_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding(Tree):
-    """What a model returns: the joint vector, and the states of tokens and regions where it has them."""
+    """What a model returns: the joint vector, and the states of tokens and regions where it has them.
 
-    pooled: Float[Tensor, "B D"]
+    What nobody reads may be None.
+    """
+
+    pooled: Float[Tensor, "B D"] | None = None
     text: Float[Tensor, "B T Dt"] | None = None
     regions: Float[Tensor, "B R Dv"] | None = None
 
@@ -309,7 +315,8 @@ class VisionLanguageModel(Protocol):
     """Any `nn.Module` with these.
 
     The widths are those of `Encoding.pooled`, `.text` and `.regions`; 0 means not provided.
-    `needs` is a subset of {"text", "regions", "pixels", "vectors", "mentions", "labels"}.
+    `needs` is a subset of {"text", "regions", "pixels", "vectors", "mentions", "labels"}. `reads` names the
+    fields of the encoding that somebody looks at; what only the others need is not computed.
     """
 
     dim: int
@@ -319,7 +326,7 @@ class VisionLanguageModel(Protocol):
 
     def word_embedding(self) -> nn.Embedding | None: ...
 
-    def __call__(self, inputs: Inputs) -> Encoding: ...
+    def __call__(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding: ...
 
 
 @runtime_checkable

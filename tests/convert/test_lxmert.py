@@ -79,7 +79,7 @@ def test_the_names_of_the_released_file():
 )
 def test_every_prefix_goes_around(tmp_path, prefix, heads):
     torch.manual_seed(0)
-    model, other = lxmert_tiny(), lxmert_tiny(region_states=False)
+    model, other = lxmert_tiny(), lxmert_tiny()
     original = {prefix + name: one for name, one in restore(model.state_dict(), LXMERT).items()}
     original |= {heads + name: one for name, one in HEADS.items()}
     if heads:

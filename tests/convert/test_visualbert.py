@@ -45,6 +45,22 @@ def test_a_pooler_that_the_model_does_not_read_is_a_head(tmp_path):
     assert heads.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
+def test_layer_weights_go_around_and_may_be_new(tmp_path):
+    model, other = visualbert_tiny(readout="layer_average"), visualbert_tiny(readout="layer_average")
+    with torch.no_grad():
+        model.average.weights.copy_(torch.tensor([0.5, 1.0, -2.0]))
+    original = restore(model.state_dict(), VISUALBERT)
+    assert original["layer_weights"].tolist() == [0.5, 1.0, -2.0]
+    torch.save(original, tmp_path / "model.pth")
+    load_visualbert(other, tmp_path / "model.pth")
+    assert torch.equal(other.average.weights, model.average.weights)
+    with pytest.raises(CheckpointMismatch, match=r"average\.weights"):
+        load_visualbert(visualbert_tiny(), tmp_path / "model.pth")
+    torch.save(restore(visualbert_tiny().state_dict(), VISUALBERT), tmp_path / "plain.pth")
+    load_visualbert(other, tmp_path / "plain.pth")
+    assert torch.equal(other.average.weights, model.average.weights)
+
+
 def test_the_features_of_another_task_are_a_mismatch(tmp_path):
     torch.save(restore(visualbert_tiny().state_dict(), VISUALBERT), tmp_path / "vqa.th")
     with pytest.raises(CheckpointMismatch, match=r"regions.feature.weight \(48, 64\) instead of \(48, 32\)"):

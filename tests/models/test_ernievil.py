@@ -2,22 +2,6 @@ import torch
 
 from diptych.models import ernievil_base, ernievil_large, ernievil_tiny
 from diptych.nn import capture_attention
-from diptych.types import Inputs, PaddedRegions, PaddedText
-
-
-def rows(count=3, tokens=5, regions=4, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(1, 99, (count, tokens), generator=generator)
-    return Inputs(
-        text=PaddedText(ids=ids, mask=torch.ones_like(ids).bool(), segments=torch.zeros_like(ids)),
-        regions=PaddedRegions(
-            features=torch.randn(count, regions, 64, generator=generator),
-            boxes=torch.rand(count, regions, 4, generator=generator).sort(-1).values,
-            mask=torch.ones(count, regions, dtype=torch.bool),
-            image_index=torch.zeros(count, regions, dtype=torch.int64),
-            sizes=torch.ones(count, 2),
-        ),
-    )
 
 
 def build(**options):
@@ -25,7 +9,7 @@ def build(**options):
     return ernievil_tiny(**options).eval()
 
 
-def test_pooled_is_the_product_of_the_first_of_both_streams():
+def test_pooled_is_the_product_of_the_first_of_both_streams(rows):
     model, inputs, streams = build(), rows(), []
     model.encoder.register_forward_hook(lambda module, given, result: streams.extend(result))
     encoding = model(inputs)
@@ -42,7 +26,7 @@ def test_every_norm_has_the_epsilon_of_paddle():
     assert {norm.eps for norm in norms} == {1e-5}
 
 
-def test_the_first_word_is_a_word_like_others():
+def test_the_first_word_is_a_word_like_others(rows):
     """The table of the original has no row that is never trained."""
     model, inputs = build(), rows()
     inputs.text.ids[:, 1] = 0
@@ -60,7 +44,7 @@ def test_one_layer_of_each_stream_follows_the_last_meeting():
         assert len(model.encoder.vision_layers) == vision + 1
 
 
-def test_attention_is_captured_by_name():
+def test_attention_is_captured_by_name(rows):
     model = build()
     with capture_attention(model) as maps:
         model(rows())

@@ -2,30 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
 
 from diptych.errors import ConfigError
 from diptych.models import vilbert_tiny
-from diptych.nn import ClassifierHead, capture_attention
-from diptych.types import Inputs, PaddedRegions, PaddedText
-
-
-def rows(count=3, tokens=5, regions=4, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(1, 99, (count, tokens), generator=generator)
-    low = torch.rand(count, regions, 2, generator=generator) / 2
-    high = low + torch.rand(count, regions, 2, generator=generator) / 2
-    return Inputs(
-        text=PaddedText(ids=ids, mask=torch.ones_like(ids).bool(), segments=torch.zeros_like(ids)),
-        regions=PaddedRegions(
-            features=torch.randn(count, regions, 64, generator=generator),
-            boxes=torch.cat([low, high], -1),
-            mask=torch.ones(count, regions, dtype=torch.bool),
-            image_index=torch.zeros(count, regions, dtype=torch.int64),
-            sizes=torch.ones(count, 2),
-        ),
-    )
+from diptych.nn import capture_attention
 
 
 def build(**options):
@@ -50,7 +30,7 @@ def with_whole_image(inputs):
     return with_regions(inputs, **joined)
 
 
-def test_the_whole_image_is_added_by_the_model_or_by_hand():
+def test_the_whole_image_is_added_by_the_model_or_by_hand(rows):
     inputs = rows()
     given = build(whole_image=False)(with_whole_image(inputs))
     added = build()(inputs)
@@ -59,7 +39,7 @@ def test_the_whole_image_is_added_by_the_model_or_by_hand():
     torch.testing.assert_close(added.regions, given.regions[:, 1:])
 
 
-def test_without_the_whole_image_the_first_region_is_pooled():
+def test_without_the_whole_image_the_first_region_is_pooled(rows):
     inputs, model = rows(), build(whole_image=False)
     regions = inputs.regions
     order = [1, 0, 2, 3]
@@ -69,7 +49,7 @@ def test_without_the_whole_image_the_first_region_is_pooled():
 
 
 @pytest.mark.parametrize("fusion", ["product", "sum"])
-def test_pooled_is_fused_from_both_streams(fusion):
+def test_pooled_is_fused_from_both_streams(fusion, rows):
     inputs, model = rows(), build(fusion=fusion, whole_image=False)
     encoding = model(inputs)
     one = model.pool.text(encoding.text[:, 0]).relu()
@@ -77,7 +57,7 @@ def test_pooled_is_fused_from_both_streams(fusion):
     torch.testing.assert_close(encoding.pooled, one * other if fusion == "product" else one + other)
 
 
-def test_padded_regions_count_only_on_request():
+def test_padded_regions_count_only_on_request(rows):
     inputs, model = rows(), build(whole_image=False)
     mask = inputs.regions.mask.clone()
     mask[:, 2:] = False
@@ -88,7 +68,7 @@ def test_padded_regions_count_only_on_request():
     assert torch.equal(model(padded).pooled, full)
 
 
-def test_a_task_token_is_read_and_not_returned():
+def test_a_task_token_is_read_and_not_returned(rows):
     inputs = rows()
     plain, first, second = build(tasks=3), build(tasks=3, task=0), build(tasks=3, task=1)
     one, other = first(inputs), second(inputs)
@@ -105,7 +85,7 @@ def test_a_task_without_its_token_is_refused():
         vilbert_tiny(tasks=3, task=3)
 
 
-def test_attention_is_captured_by_name():
+def test_attention_is_captured_by_name(rows):
     inputs, model = rows(), build()
     with capture_attention(model) as maps:
         model(inputs)
@@ -113,29 +93,3 @@ def test_attention_is_captured_by_name():
     assert maps["encoder.vision_layers.0.attention"].shape == (3, 4, 5, 5)
     assert maps["encoder.meetings.1.text_attention"].shape == (3, 4, 5, 5)
     assert len(maps) == 2 + 2 + 2 * 2
-
-
-def test_tiny_learns_what_only_both_modalities_tell():
-    """One of 8 words and one of 8 pictures, of two families each: the label is whether the families agree."""
-    torch.manual_seed(0)
-    kinds = torch.randn(8, 64)
-
-    def memes(count):
-        inputs = rows(count, 5, 2, seed=count)
-        text, image = torch.randint(8, (2, count))
-        inputs.text.ids[:, 3] = 100 + text
-        inputs.regions.features.mul_(0.5)[:, 0] += kinds[image]
-        return inputs, ((text < 4) == (image < 4)).long()
-
-    model, head = vilbert_tiny(), ClassifierHead(48, 2)
-    (train, labels), (test, answers) = memes(1024), memes(256)
-    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-3)
-    for _ in range(8):
-        for index in torch.randperm(1024).split(32):
-            batch = train.map(lambda tensor, index=index: tensor[index])
-            optimizer.zero_grad()
-            F.cross_entropy(head(model(batch).pooled), labels[index]).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-    model.eval()
-    assert (head(model(test).pooled).argmax(1) == answers).float().mean() > 0.95

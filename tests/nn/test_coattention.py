@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from diptych.errors import ConfigError
-from diptych.nn import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes
+from diptych.nn import BoxedRegions, CoEncoder, CoLayer, FeedForward, FusedPool, Sizes
 from diptych.types import PaddedRegions
 
 TEXT = Sizes(dim=12, heads=3, hidden=24, layers=3)
@@ -59,6 +59,24 @@ def test_layers_and_meetings_run_in_their_order():
         "text_layers.2",
         "vision_layers.1",
     ]
+
+
+@pytest.mark.parametrize("meetings", [[(1, 0), (2, 1)], [(1, 1), (3, 2)], [(0, 0), (2, 2)], []])
+@pytest.mark.parametrize("reads", [{"pooled"}, {"text"}, {"regions"}, {"pooled", "regions"}])
+def test_streams_are_computed_as_far_as_they_are_read(meetings, reads):
+    torch.manual_seed(0)
+    encoder = CoEncoder(TEXT, VISION, bridge=BRIDGE, meetings=meetings).eval()
+    given, run = streams(), []
+    full = encoder(*given)
+    for part in encoder.modules():
+        if isinstance(part, FeedForward):
+            part.register_forward_hook(lambda module, given, result: run.append(result.shape[1]))
+    states = encoder(*given, reads=frozenset(reads))
+    some = 1 if "pooled" in reads else 0
+    for one, other, name in zip(states, full, ("text", "regions"), strict=True):
+        count = other.shape[1] if name in reads else some
+        torch.testing.assert_close(one, other[:, :count])
+    assert sum(run) < 5 * (3 + len(meetings)) + 4 * (2 + len(meetings))
 
 
 @pytest.mark.parametrize("meetings", [[(2, 0), (1, 1)], [(0, 3)], [(4, 0)], [(0, 1), (1, 0)]])

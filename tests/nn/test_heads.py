@@ -35,3 +35,22 @@ def test_dropout_comes_first():
 def test_three_layers_are_refused():
     with pytest.raises(ConfigError, match="got layers=3"):
         ClassifierHead(6, 3, layers=3)
+
+
+def test_hidden_dropout_comes_before_the_last_layer():
+    head, x = ClassifierHead(6, 3, layers=2, hidden_dropout=1.0), torch.randn(4, 6)
+    torch.testing.assert_close(head.train()(x), head.layers[-1].bias.expand(4, 3))
+    torch.testing.assert_close(head.eval()(x), head.layers(x))
+
+
+def test_samples_are_the_mean_of_passes_in_training_only():
+    torch.manual_seed(0)
+    head, x = ClassifierHead(6, 3, dropout=0.5, samples=5), torch.randn(4, 6)
+    torch.manual_seed(1)
+    got = head.train()(x)
+    torch.manual_seed(1)
+    passes = [head.layers(nn.functional.dropout(x, 0.5)) for _ in range(5)]
+    torch.testing.assert_close(got, torch.stack(passes).mean(0))
+    torch.testing.assert_close(head.eval()(x), head.layers(x))
+    with pytest.raises(ConfigError, match="samples=0"):
+        ClassifierHead(6, 3, samples=0)

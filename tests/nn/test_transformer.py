@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch.nn import functional as F
 
-from diptych.nn import CrossLayer, Encoder, FeedForward, capture_attention
+from diptych.nn import CrossLayer, Encoder, FeedForward, capture_attention, checkpointed
+from diptych.nn.transformer import FIRST, NOTHING
 
 
 def test_feed_forward_is_the_formula():
@@ -45,11 +47,49 @@ def test_both_sides_of_a_cross_layer_look_at_what_came_in():
     torch.testing.assert_close(new_regions, layer.regions(seen, region_mask))
 
 
-def test_regions_that_nobody_reads_stay_as_they_were():
+@pytest.mark.parametrize("keep", [FIRST, slice(2), slice(2, 5), NOTHING])
+def test_an_encoder_keeps_what_is_read(keep):
+    torch.manual_seed(0)
+    encoder, x = Encoder(2, 12, heads=3, hidden=24).eval(), torch.randn(2, 6, 12)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 0]]).bool()
+    torch.testing.assert_close(encoder(x, mask, keep), encoder(x, mask)[:, keep])
+
+
+def test_a_side_of_a_cross_layer_that_nobody_reads_is_not_computed():
     layer, given = cross()
-    text, regions = layer(*given, update_regions=False)
-    assert torch.equal(text, layer(*given)[0])
-    assert regions is given[2]
+    both = layer(*given)
+    text, regions = layer(*given, keep_text=FIRST, keep_regions=NOTHING)
+    torch.testing.assert_close(text, both[0][:, :1])
+    assert regions.shape == (2, 0, 12)
+    text, regions = layer(*given, keep_text=NOTHING)
+    assert torch.equal(regions, both[1])
+    regions.sum().backward()
+    assert text.shape == (2, 0, 12)
+    assert all(one.grad is None for one in layer.text.parameters())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_checkpointed_layers_are_computed_twice_and_give_equal_gradients(dropout):
+    torch.manual_seed(0)
+    encoder, calls = Encoder(2, 12, heads=3, hidden=24, dropout=dropout), []
+    encoder.layers[0].attention.register_forward_hook(lambda *call: calls.append(call))
+    x, mask = torch.randn(2, 6, 12), torch.ones(2, 6, dtype=torch.bool)
+
+    def gradients():
+        calls.clear()
+        encoder.zero_grad()
+        torch.manual_seed(1)
+        encoder(x, mask).square().sum().backward()
+        return [one.grad for one in encoder.parameters()]
+
+    plain = gradients()
+    assert len(calls) == 1
+    with checkpointed(encoder):
+        again = gradients()
+    assert len(calls) == 2
+    assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+    gradients()
+    assert len(calls) == 1
 
 
 def test_the_captured_map_of_a_cross_layer_is_that_of_the_text():

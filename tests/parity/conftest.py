@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diptych import convert
 from diptych.convert import load_head, restore
-from diptych.types import Batch
+from diptych.types import EVERYTHING, Batch
 
 FOLDER = Path(os.environ.get("DIPTYCH_GOLDENS", Path(__file__).parents[1] / "golden"))
 CERTIFICATE = Path(convert.__file__).parent / "parity.json"  # what model cards of converted files quote
@@ -95,11 +95,11 @@ class Done:
 def perform() -> Callable[..., Done]:
     """Fill a task from an original head, let it score and learn; gradients have the names of the original."""
 
-    def run(model, task, inputs, targets, *, weights, table, pairs=1, scale=1) -> Done:
+    def run(model, task, inputs, targets, *, weights, table, pairs=1, scale=1, reads=EVERYTHING) -> Done:
         load_head(task, weights, table, where="golden")
         ids = tuple(map(str, range(len(targets))))
         batch = Batch(ids=ids, inputs=inputs, targets=targets, pairs=pairs)
-        encoding = model(inputs)
+        encoding = model(inputs, reads)
         logits = task.eval().score(encoding, batch)
         loss = task.loss(logits, batch) * scale
         loss.backward()

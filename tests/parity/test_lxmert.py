@@ -18,7 +18,7 @@ from diptych.models import Lxmert
 from diptych.nn import ClassifierHead
 from diptych.tasks import Answer, Classify
 from diptych.text import WordPiece, write_vocabulary
-from diptych.types import Inputs, PaddedRegions, PaddedText
+from diptych.types import EVERYTHING, Inputs, PaddedRegions, PaddedText
 
 ANCHOR = "embeddings.word_embeddings.weight"
 
@@ -121,16 +121,17 @@ def check_unread(golden, model, prefix):
 if EVERY:
 
     @pytest.mark.parametrize(
-        ("part", "leave_out"),
+        ("part", "leave_out", "attend_padding"),
         [
-            ("", ()),
-            ("no_visual_mask.", ("visual_attention_mask",)),
-            ("defaults.", ("visual_attention_mask", "attention_mask", "token_type_ids")),
+            ("", (), False),
+            ("no_visual_mask.", (), True),
+            ("no_visual_mask.", ("visual_attention_mask",), False),
+            ("defaults.", ("visual_attention_mask", "attention_mask", "token_type_ids"), False),
         ],
     )
-    def test_masks_equal_the_original(golden, part, leave_out):
+    def test_masks_equal_the_original(golden, part, leave_out, attend_padding):
         golden = golden("lxmert-encoder")
-        model, _, _ = build(golden)
+        model, _, _ = build(golden, attend_padding=attend_padding)
         inputs = unpack(golden.inputs, leave_out=leave_out)
         encoding = model(inputs)
         text, regions = inputs.text.mask, inputs.regions.mask
@@ -173,23 +174,22 @@ if EVERY:
         golden.check_gradients(gradients(model, prefix))
 
 
-@pytest.mark.parametrize("region_states", [True, False])
-def test_answers_equal_the_original(golden, perform, tmp_path, region_states):
+@pytest.mark.parametrize("reads", [EVERYTHING, frozenset({"pooled"})])
+def test_answers_equal_the_original(golden, perform, tmp_path, reads):
     golden = golden("lxmert-vqa")
     check_tokens(golden, tmp_path)
-    model, heads, prefix = build(golden, region_states=region_states)
+    model, heads, prefix = build(golden)
     target = golden.inputs["target"]
     count = target.shape[1]
-    head, table = partial(ClassifierHead, layers=2), HEADS["lxmert"]["vqa"]
-    bce, ce = (
-        Answer(model, answers=[*map(str, range(count))], head=head, loss=loss) for loss in ("bce", "ce")
-    )
+    table, answers = HEADS["lxmert"]["vqa"], [str(number) for number in range(count)]
+    head = partial(ClassifierHead, layers=2)
+    bce, ce = (Answer(model, answers=answers, head=head, loss=loss) for loss in ("bce", "ce"))
     inputs = unpack(golden.inputs)
     best = F.one_hot(target.argmax(1), count).float()  # GQA's loss takes no answer at all for the first one
-    done = perform(model, ce, inputs, best, weights=heads, table=table, scale=count)
+    done = perform(model, ce, inputs, best, weights=heads, table=table, scale=count, reads=reads)
     golden.check("gqa_mce_loss", done.loss)
     model.zero_grad()
-    done = perform(model, bce, inputs, target, weights=heads, table=table)
+    done = perform(model, bce, inputs, target, weights=heads, table=table, reads=reads)
     golden.check("pooled", done.encoding.pooled)
     golden.check("logits", done.logits)
     golden.check("bce_mean", done.loss / count)

@@ -11,7 +11,7 @@ from diptych.convert import HEADS
 from diptych.convert.rules import load_into, rename, restore
 from diptych.convert.visualbert import VISUALBERT, fill_visualbert
 from diptych.models import VisualBert
-from diptych.nn import BeforeEnd, ClassifierHead
+from diptych.nn import ClassifierHead
 from diptych.tasks import Answer, Choose, Classify
 from diptych.types import Inputs, PaddedRegions, PaddedText
 
@@ -93,7 +93,8 @@ def check_states(golden, model, inputs, encoding):
     """Compare what the golden holds of embeddings, last states and pooled vector, where rows are real."""
     valid = torch.cat([inputs.text.mask, inputs.regions.mask], 1)
     states = {"last": torch.cat([encoding.text, encoding.regions], 1)}
-    model.encoder.register_forward_hook(lambda module, given, result: states.__setitem__("first", given[0]))
+    first = model.encoder.layers[0]
+    first.register_forward_hook(lambda module, given, result: states.__setitem__("first", given[0]))
     model(inputs)
     names = {"embedding_output": "first", "sequence_output": "last", "last_hidden": "last"}
     for name in names.keys() & golden.outputs.keys():
@@ -147,10 +148,10 @@ def check(golden, model, prefix, done):
 def test_answers_equal_the_original(golden, perform):
     golden = golden("mmf-visualbert-vqa")
     assert golden.config["pooler_strategy"] == "vqa"
-    model, heads, prefix = build(golden)
+    model, heads, prefix = build(golden, readout="before_end")
     inputs, classes = unpack(golden.inputs), golden.config["num_labels"]
     answers = [str(number) for number in range(classes)]
-    task = Answer(model, answers=answers, readout=BeforeEnd, head=NARROW)
+    task = Answer(model, answers=answers, head=NARROW)
     targets = F.one_hot(golden.inputs["labels"], classes).float()
     done = perform(model, task, inputs, targets, weights=heads, table=HEADS["mmf"]["vqa"])
     check(golden, model, prefix, done)

@@ -67,6 +67,19 @@ def test_double_softmax_flattens_the_gradient_of_a_confident_mistake() -> None:
     assert bounds[0] <= loss.item() <= bounds[1]
 
 
+def test_bce_is_the_loss_and_the_probability_of_one_logit() -> None:
+    torch.manual_seed(0)
+    task = Classify(Width(), labels=LABELS, loss="bce")
+    pooled, labeled = torch.randn(3, 6), batch([0, 1, 1])
+    logit = task.head(pooled)
+    assert logit.shape == (3, 1)
+    logits = task.score(Encoding(pooled=pooled), labeled)
+    expected = nn.functional.binary_cross_entropy_with_logits(logit[:, 0], labeled.targets.float())
+    torch.testing.assert_close(task.loss(logits, labeled), expected)
+    scores = task.decode(logits, labeled).column("hateful")
+    assert scores == pytest.approx(logit[:, 0].double().sigmoid().detach().numpy())
+
+
 def test_class_weights_and_label_smoothing_reach_the_loss() -> None:
     logits, labeled = torch.tensor([[1.0, 0.0], [0.0, 0.0], [2.0, 1.0]]), batch([0, 1, 1])
     task = Classify(Width(), labels=LABELS, class_weights=[1.0, 4.0], label_smoothing=0.1)
@@ -106,8 +119,10 @@ def test_measure_puts_auroc_first_and_skips_unlabeled_examples() -> None:
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ConfigError, match=r"class_weights has 3"):
         Classify(Width(), labels=LABELS, class_weights=[1.0, 2.0, 3.0])
-    with pytest.raises(ConfigError, match=r"'bce'"):
-        Classify(Width(), labels=LABELS, loss="bce")
+    with pytest.raises(ConfigError, match=r"'kl'; expected 'bce'"):
+        Classify(Width(), labels=LABELS, loss="kl")
+    with pytest.raises(ConfigError, match=r"'bce' for the labels \('a', 'b', 'c'\)"):
+        Classify(Width(), labels=("a", "b", "c"), loss="bce")
 
 
 def test_batch_auroc_comes_first_and_follows_the_file_order() -> None:

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 import training_toy as toy
+from torch.utils.checkpoint import checkpoint
 
 from diptych.errors import ConfigError
+from diptych.nn import transformer
 from diptych.train import EMA, AnnealSWA, JumpSWA, Trainer, adamw, constant, fit, hf_adamw, linear
 from diptych.train.averaging import Averaging
 
@@ -69,6 +71,17 @@ def test_same_seed_same_run_with_and_without_workers(tmp_path):
     assert columns(tmp_path / "a") == columns(tmp_path / "b")
     _, other = run(tmp_path / "c", seed=2)
     assert not equal(first, other)
+
+
+def test_activation_checkpointing_does_not_change_training(tmp_path, monkeypatch):
+    _, plain = run(tmp_path / "a")
+    calls: list[object] = []
+    monkeypatch.setattr(
+        transformer, "checkpoint", lambda *call, **how: calls.append(call) or checkpoint(*call, **how)
+    )
+    result, weights = run(tmp_path / "b", activation_checkpointing=True)
+    assert equal(plain, weights)
+    assert len(calls) >= 2 * result.steps  # the toy has two layers
 
 
 def test_validating_more_often_does_not_change_training(tmp_path):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from diptych.data.module import DataModule
 from diptych.predictions import Predictions
 from diptych.tasks.base import Task
-from diptych.types import Batch, Encoding, Example, Inputs, PaddedText, Pair
+from diptych.types import EVERYTHING, Batch, Encoding, Example, Inputs, PaddedText, Pair
 
 
 class Words:
@@ -73,7 +73,7 @@ class Bag(nn.Module):
     def word_embedding(self) -> nn.Embedding:
         return self.words
 
-    def forward(self, inputs: Inputs) -> Encoding:
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         assert inputs.text is not None
         states, mask = self.words(inputs.text.ids), inputs.text.mask[..., None]
         last = states.take_along_dim(mask.sum(1, keepdim=True) - 1, 1)[:, 0]

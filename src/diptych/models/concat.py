@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from diptych.errors import ConfigError
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
+from diptych.nn.modalities import require
 from diptych.nn.readout import FirstToken
 from diptych.nn.resnet import ResNet, resnet101, resnet152, resnet_tiny
-from diptych.nn.transformer import Encoder
-from diptych.types import Encoding, Inputs
+from diptych.nn.transformer import FIRST, Encoder
+from diptych.types import EVERYTHING, Encoding, Inputs
 
 
 class VectorTower(nn.Module):
@@ -36,8 +37,8 @@ class VectorTower(nn.Module):
         self.project, self.dropout = nn.Linear(vector_dim, dim), nn.Dropout(dropout)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "B D"]:
-        assert inputs.vectors is not None, "this text tower needs sentence vectors"
-        vector: Tensor = self.dropout(F.relu(self.project(inputs.vectors)))
+        vectors = require(self, "vectors", inputs.vectors)
+        vector: Tensor = self.dropout(F.relu(self.project(vectors)))
         return vector
 
 
@@ -79,9 +80,9 @@ class BertTower(nn.Module):
         self.project, self.dropout = nn.Linear(width, dim), nn.Dropout(dropout)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "B D"]:
-        assert inputs.text is not None, "this text tower needs text"
-        mask = torch.ones_like(inputs.text.mask) if self.attend_padding else inputs.text.mask
-        pooled = self.pool(self.encoder(self.text(inputs.text), mask))
+        text = require(self, "text", inputs.text)
+        mask = torch.ones_like(text.mask) if self.attend_padding else text.mask
+        pooled = self.pool(self.encoder(self.text(text), mask, FIRST))
         vector: Tensor = self.dropout(F.relu(self.project(pooled)))
         return vector
 
@@ -97,8 +98,8 @@ class ImageTower(nn.Module):
         self.project, self.dropout = nn.Linear(resnet.dim, dim), nn.Dropout(dropout)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "B D"]:
-        assert inputs.pixels is not None, "the image tower needs pixels"
-        vector: Tensor = self.dropout(F.relu(self.project(self.resnet(inputs.pixels))))
+        pixels = require(self, "pixels", inputs.pixels)
+        vector: Tensor = self.dropout(F.relu(self.project(self.resnet(pixels))))
         return vector
 
 
@@ -133,7 +134,7 @@ class Concat(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.dim = dim if both else towers[0].dim
 
-    def forward(self, inputs: Inputs) -> Encoding:
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         vectors = [tower(inputs) for tower in (self.text, self.image) if tower is not None]
         if self.fuse is None:
             return Encoding(pooled=vectors[0])

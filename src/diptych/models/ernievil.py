@@ -13,7 +13,8 @@ from torch import nn
 from diptych.nn.coattention import BoxedRegions, CoEncoder, FusedPool, Sizes
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
-from diptych.types import Encoding, Inputs
+from diptych.nn.modalities import require_both
+from diptych.types import EVERYTHING, Encoding, Inputs
 
 TEXT = Sizes(dim=768, heads=12, hidden=3072, layers=12)
 VISION = Sizes(dim=1024, heads=8, hidden=1024, layers=6)
@@ -55,6 +56,7 @@ class ErnieVil(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.text_dim, self.region_dim = bridge.dim, text.dim, vision.dim
+        self.feature_dim = feature_dim
         self.text = TextEmbedding(
             vocab_size,
             text.dim,
@@ -80,13 +82,16 @@ class ErnieVil(nn.Module):
         self.dropout = nn.Dropout(dropout)
         init_bert(self, std=std)
 
-    def forward(self, inputs: Inputs) -> Encoding:
-        assert inputs.text is not None and inputs.regions is not None, "ERNIE-ViL needs text and regions"
-        regions, region_mask = self.regions(inputs.regions)
-        text, regions = self.encoder(self.text(inputs.text), inputs.text.mask, regions, region_mask)
-        pooled = self.dropout(self.pool(text, regions))
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        words, areas = require_both(self, inputs, feature_dim=self.feature_dim)
+        regions, region_mask = self.regions(areas)
+        text, regions = self.encoder(self.text(words), words.mask, regions, region_mask, reads)
         # The state of the whole image, which the model added, stays inside.
-        return Encoding(pooled=pooled, text=text, regions=regions[:, int(self.regions.whole_image) :])
+        return Encoding(
+            pooled=self.dropout(self.pool(text, regions)) if "pooled" in reads else None,
+            text=text if "text" in reads else None,
+            regions=regions[:, int(self.regions.whole_image) :] if "regions" in reads else None,
+        )
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

@@ -6,14 +6,16 @@ Differs in one thing: a row without any region attends to nothing there, instead
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
+from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken
-from diptych.nn.transformer import CrossLayer, Encoder
-from diptych.types import Encoding, Inputs, PaddedRegions
+from diptych.nn.transformer import ALL, FIRST, NOTHING, CrossLayer, Encoder
+from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
 
 class RegionEmbedding(nn.Module):
@@ -44,8 +46,8 @@ class Lxmert(nn.Module):
         layers: of the text alone.
         region_layers: of the regions alone.
         cross_layers: of both together.
-        region_states: False for tasks that read the pooled vector or the text: what only the last region
-            states need is not computed. Everything else stays the same, weights included.
+        attend_padding: attend to padded regions as if they were real, as Vilio does; a score then depends on
+            what else is in the batch.
         std: standard deviation of the initial weights.
     """
 
@@ -67,12 +69,12 @@ class Lxmert(nn.Module):
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         eps: float = 1e-12,
-        region_states: bool = True,
+        attend_padding: bool = False,
         std: float = 0.02,
     ) -> None:
         super().__init__()
-        self.dim = self.text_dim = dim
-        self.region_dim = dim if region_states else 0
+        self.dim = self.text_dim = self.region_dim = dim
+        self.feature_dim, self.attend_padding = feature_dim, attend_padding
         self.text = TextEmbedding(
             vocab_size,
             dim,
@@ -92,15 +94,23 @@ class Lxmert(nn.Module):
         self.pool = FirstToken(dim)
         init_bert(self, std=std)
 
-    def forward(self, inputs: Inputs) -> Encoding:
-        text, regions = inputs.text, inputs.regions
-        assert text is not None and regions is not None, "LXMERT needs text and regions"
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
+        region_mask = torch.ones_like(regions.mask) if self.attend_padding else regions.mask
         states = self.text_encoder(self.text(text), text.mask)
-        seen = self.region_encoder(self.regions(regions), regions.mask)
+        seen = self.region_encoder(self.regions(regions), region_mask)
+        last = {
+            "keep_text": ALL if "text" in reads else FIRST if "pooled" in reads else NOTHING,
+            "keep_regions": ALL if "regions" in reads else NOTHING,
+        }
         for number, layer in enumerate(self.cross_layers, 1):
-            read = number < len(self.cross_layers) or self.region_dim > 0
-            states, seen = layer(states, text.mask, seen, regions.mask, update_regions=read)
-        return Encoding(pooled=self.pool(states), text=states, regions=seen if self.region_dim else None)
+            keeps = last if number == len(self.cross_layers) else {}
+            states, seen = layer(states, text.mask, seen, region_mask, **keeps)
+        return Encoding(
+            pooled=self.pool(states) if "pooled" in reads else None,
+            text=states if "text" in reads else None,
+            regions=seen if "regions" in reads else None,
+        )
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

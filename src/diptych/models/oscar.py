@@ -15,9 +15,10 @@ from diptych.errors import ConfigError
 from diptych.nn.boxes import corners_size
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
+from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken
-from diptych.nn.transformer import Encoder
-from diptych.types import Encoding, Inputs, PaddedRegions
+from diptych.nn.transformer import Encoder, encode_jointly
+from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
 
 class RegionEmbedding(nn.Module):
@@ -81,6 +82,7 @@ class Oscar(nn.Module):
         if box_numbers not in (4, 6):
             raise ConfigError(f"model.box_numbers is {box_numbers}; expected 6 (Oscar) or 4 (Vilio).")
         self.dim = self.text_dim = self.region_dim = dim
+        self.feature_dim = feature_dim
         self.text = TextEmbedding(
             vocab_size, dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps
         )
@@ -99,13 +101,10 @@ class Oscar(nn.Module):
         self.pool = FirstToken(dim)
         init_bert(self, std=std)
 
-    def forward(self, inputs: Inputs) -> Encoding:
-        text, regions = inputs.text, inputs.regions
-        assert text is not None and regions is not None, "Oscar needs text and regions"
-        x = torch.cat([self.text(text), self.regions(regions)], 1)
-        x = self.encoder(x, torch.cat([text.mask, regions.mask], 1))
-        states, region_states = x.split([text.ids.shape[1], regions.mask.shape[1]], 1)
-        return Encoding(pooled=self.pool(states), text=states, regions=region_states)
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
+        parts, masks = (self.text(text), self.regions(regions)), (text.mask, regions.mask)
+        return encode_jointly(self.encoder, parts, masks=masks, pool=self.pool, reads=reads)
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

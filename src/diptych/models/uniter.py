@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from diptych.nn.boxes import corners_size_area
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
+from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken
-from diptych.nn.transformer import Encoder
-from diptych.types import Encoding, Inputs, PaddedRegions
+from diptych.nn.transformer import Encoder, encode_jointly
+from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
 
 class RegionEmbedding(nn.Module):
@@ -70,6 +71,7 @@ class Uniter(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = self.text_dim = self.region_dim = dim
+        self.feature_dim = feature_dim
         self.attend_padding = attend_padding
         self.text = TextEmbedding(
             vocab_size, dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps
@@ -87,15 +89,12 @@ class Uniter(nn.Module):
         self.pool = FirstToken(dim)
         init_bert(self, std=std)
 
-    def forward(self, inputs: Inputs) -> Encoding:
-        text, regions = inputs.text, inputs.regions
-        assert text is not None and regions is not None, "UNITER needs text and regions"
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
         segment = self.text.segments(1 + regions.image_index)
-        x = torch.cat([self.text(text), self.regions(regions, segment)], 1)
-        region_mask = torch.ones_like(regions.mask) if self.attend_padding else regions.mask
-        x = self.encoder(x, torch.cat([text.mask, region_mask], 1))
-        states, region_states = x.split([text.ids.shape[1], regions.mask.shape[1]], 1)
-        return Encoding(pooled=self.pool(states), text=states, regions=region_states)
+        parts = self.text(text), self.regions(regions, segment)
+        masks = text.mask, torch.ones_like(regions.mask) if self.attend_padding else regions.mask
+        return encode_jointly(self.encoder, parts, masks=masks, pool=self.pool, reads=reads)
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

@@ -17,7 +17,8 @@ from diptych.errors import ConfigError
 from diptych.nn.coattention import BoxedRegions, CoEncoder, FusedPool, Sizes
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
-from diptych.types import Encoding, Inputs
+from diptych.nn.modalities import require_both
+from diptych.types import EVERYTHING, Encoding, Inputs
 
 TEXT = Sizes(dim=768, heads=12, hidden=3072, layers=12)
 VISION = Sizes(dim=1024, heads=8, hidden=1024, layers=6)
@@ -70,6 +71,7 @@ class Vilbert(nn.Module):
         if task is not None and not 0 <= task < tasks:
             raise ConfigError(f"task is {task}, but the table of task tokens has {tasks} rows; say tasks.")
         self.dim, self.text_dim, self.region_dim = bridge.dim, text.dim, vision.dim
+        self.feature_dim = feature_dim
         self.task, self.attend_padding = task, attend_padding
         self.text = TextEmbedding(
             vocab_size, text.dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps
@@ -91,17 +93,22 @@ class Vilbert(nn.Module):
         self.dropout = nn.Dropout(dropout)
         init_bert(self, std=std)
 
-    def forward(self, inputs: Inputs) -> Encoding:
-        assert inputs.text is not None and inputs.regions is not None, "ViLBERT needs text and regions"
-        text, text_mask = self._with_task(self.text(inputs.text), inputs.text.mask)
-        regions, region_mask = self.regions(inputs.regions)
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        words, areas = require_both(self, inputs, feature_dim=self.feature_dim)
+        text, text_mask = self._with_task(self.text(words), words.mask)
+        regions, region_mask = self.regions(areas)
         if self.attend_padding:
             region_mask = torch.ones_like(region_mask)
-        text, regions = self.encoder(text, text_mask, regions, region_mask)
-        pooled = self.dropout(self.pool(text, regions))
+        text, regions = self.encoder(text, text_mask, regions, region_mask, reads)
+        pooled = self.dropout(self.pool(text, regions)) if "pooled" in reads else None
         # What the model added, the token of the task and the whole image, stays inside.
-        words = text if self.task is None else torch.cat([text[:, :1], text[:, 2:]], 1)
-        return Encoding(pooled=pooled, text=words, regions=regions[:, int(self.regions.whole_image) :])
+        if self.task is not None:
+            text = torch.cat([text[:, :1], text[:, 2:]], 1)
+        return Encoding(
+            pooled=pooled,
+            text=text if "text" in reads else None,
+            regions=regions[:, int(self.regions.whole_image) :] if "regions" in reads else None,
+        )
 
     def _with_task(
         self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]

@@ -5,6 +5,7 @@ those of Hugging Face and Vilio (V) differ in the segment of regions only. Boxes
 Differs: the bypass layer, which no published weights have, is left out.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
+from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken, LayerAverage, before_end
-from diptych.nn.transformer import Encoder
-from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
+from diptych.nn.transformer import Encoder, encode_jointly
+from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
 
 READOUTS = ("first", "before_end", "layer_average")
 
@@ -83,6 +85,7 @@ class VisualBert(nn.Module):
         if readout not in READOUTS:
             raise ConfigError(f"model.readout is {readout!r}; expected one of {READOUTS}.")
         self.dim = self.text_dim = self.region_dim = dim
+        self.feature_dim = feature_dim
         self.region_segment = region_segment
         self.text = TextEmbedding(
             vocab_size, dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps
@@ -101,25 +104,21 @@ class VisualBert(nn.Module):
         self.average = LayerAverage(layers) if readout == "layer_average" else None
         init_bert(self, std=std)
 
-    def forward(self, inputs: Inputs) -> Encoding:
-        text, regions = inputs.text, inputs.regions
-        assert text is not None and regions is not None, "VisualBERT needs text and regions"
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
         segment = self.region_segment + regions.image_index
         named = None if text.mentions is None else self.named(text, regions)
         embedded = self.text.dropout(self.text.norm(self.regions(regions, segment, named)))
-        x = torch.cat([self.text(text), embedded], 1)
-        mask = torch.cat([text.mask, regions.mask], 1)
-        if self.average is not None:
-            every = self.encoder.states(x, mask)
-            x = every[-1]
-        else:
-            x = self.encoder(x, mask)
-        states, region_states = x.split([text.ids.shape[1], regions.mask.shape[1]], 1)
-        if self.average is not None:
-            pooled = self.average(every)
-        else:
-            pooled = before_end(states, text.mask) if self.pool is None else self.pool(states)
-        return Encoding(pooled=pooled, text=states, regions=region_states)
+        parts, masks = (self.text(text), embedded), (text.mask, regions.mask)
+        if self.average is not None and "pooled" in reads:
+            every = self.encoder.states(torch.cat(parts, 1), torch.cat(masks, 1))
+            length = text.mask.shape[1]
+            last = every[-1]
+            return Encoding(pooled=self.average(every), text=last[:, :length], regions=last[:, length:])
+        if self.pool is None and "pooled" in reads:
+            reads |= {"text"}
+        pool = self.pool or partial(before_end, mask=text.mask)
+        return encode_jointly(self.encoder, parts, masks=masks, pool=pool, reads=reads)
 
     def named(self, text: PaddedText, regions: PaddedRegions) -> Float[Tensor, "B R D"]:
         """Mean position vector of the words that name each region; zeros where none does."""

@@ -5,14 +5,13 @@ from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, 
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert
-from diptych.nn.readout import BeforeEnd, FirstToken, LayerAverage, PairAttention, Pooled, Readout, before_end
+from diptych.nn.readout import FirstToken, LayerAverage, PairAttention, Pooled, Readout, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
-from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer
+from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer, checkpointed
 from diptych.nn.weight_norm import WeightNormHead, WeightNormLinear
 
 __all__ = [
     "Attention",
-    "BeforeEnd",
     "BoxedRegions",
     "ClassifierHead",
     "CoEncoder",
@@ -34,6 +33,7 @@ __all__ = [
     "WeightNormLinear",
     "before_end",
     "capture_attention",
+    "checkpointed",
     "init_bert",
     "resnet50",
     "resnet101",

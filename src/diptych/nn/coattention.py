@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.nn.attention import Attention
 from diptych.nn.boxes import corners_area
-from diptych.nn.transformer import FeedForward, Layer
-from diptych.types import PaddedRegions
+from diptych.nn.transformer import ALL, FIRST, NOTHING, FeedForward, Layer, run_layers
+from diptych.types import EVERYTHING, PaddedRegions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +68,17 @@ class CoLayer(nn.Module):
         text_mask: Bool[Tensor, "B T"],
         vision: Float[Tensor, "B R Dv"],
         vision_mask: Bool[Tensor, "B R"],
-    ) -> tuple[Float[Tensor, "B T Dt"], Float[Tensor, "B R Dv"]]:
-        seeing = self.text_attention(text, vision_mask, vision)
-        reading = self.vision_attention(vision, text_mask, text)
-        return self.text_feedforward(seeing), self.vision_feedforward(reading)
+        *,
+        keep_text: slice = ALL,
+        keep_vision: slice = ALL,
+    ) -> tuple[Float[Tensor, "B S Dt"], Float[Tensor, "B Q Dv"]]:
+        """New states of the positions to keep of both streams."""
+        words, areas = text[:, keep_text], vision[:, keep_vision]
+        if keep_text != NOTHING:
+            words = self.text_feedforward(self.text_attention(words, vision_mask, vision))
+        if keep_vision != NOTHING:
+            areas = self.vision_feedforward(self.vision_attention(areas, text_mask, text))
+        return words, areas
 
 
 class CoEncoder(nn.Module):
@@ -116,17 +123,29 @@ class CoEncoder(nn.Module):
         text_mask: Bool[Tensor, "B T"],
         vision: Float[Tensor, "B R Dv"],
         vision_mask: Bool[Tensor, "B R"],
-    ) -> tuple[Float[Tensor, "B T Dt"], Float[Tensor, "B R Dv"]]:
+        reads: frozenset[str] = EVERYTHING,
+    ) -> tuple[Float[Tensor, "B S Dt"], Float[Tensor, "B Q Dv"]]:
+        """States of both streams as far as they are read; the pooled vector reads the first of each."""
+        keep_text, keep_vision = (
+            ALL if part in reads else FIRST if "pooled" in reads else NOTHING for part in ("text", "regions")
+        )
+        *_, met, end = (0, 0), *self.ends
+        # A stream that has layers of its own after the last meeting leaves there whole, if it is read.
+        keeps = {
+            "keep_text": keep_text if keep_text == NOTHING or met[0] == end[0] else ALL,
+            "keep_vision": keep_vision if keep_vision == NOTHING or met[1] == end[1] else ALL,
+        }
+        text_layers, vision_layers = [*self.text_layers], [*self.vision_layers]
         text_done = vision_done = 0
-        for number, (text_end, vision_end) in enumerate(self.ends):
-            for layer in range(text_done, text_end):
-                text = self.text_layers[layer](text, text_mask)
-            for layer in range(vision_done, vision_end):
-                vision = self.vision_layers[layer](vision, vision_mask)
+        for number, meeting in enumerate(self.meetings, 1):
+            text_end, vision_end = self.ends[number - 1]
+            text = run_layers(text_layers[text_done:text_end], text, text_mask)
+            vision = run_layers(vision_layers[vision_done:vision_end], vision, vision_mask)
+            last = keeps if number == len(self.meetings) else {}
+            text, vision = meeting(text, text_mask, vision, vision_mask, **last)
             text_done, vision_done = text_end, vision_end
-            if number < len(self.meetings):
-                text, vision = self.meetings[number](text, text_mask, vision, vision_mask)
-        return text, vision
+        text = run_layers(text_layers[text_done:], text, text_mask, keep_text)
+        return text, run_layers(vision_layers[vision_done:], vision, vision_mask, keep_vision)
 
 
 class BoxedRegions(nn.Module):

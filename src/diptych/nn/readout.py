@@ -78,23 +78,6 @@ class Pooled(Readout):
         return vectors
 
 
-class BeforeEnd(Readout):
-    """State of the token before the last one of every text: of `... [MASK] [SEP]` that of the mask."""
-
-    reads = frozenset({"text"})
-
-    def __init__(self, model: VisionLanguageModel, pairs: int = 1) -> None:
-        super().__init__()
-        if not model.text_dim:
-            raise ConfigError(f"the readout takes states of tokens; {type(model).__name__} has none.")
-        self.dim = pairs * model.text_dim
-
-    def forward(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N D"]:
-        assert encoding.text is not None and batch.inputs.text is not None
-        vectors: Tensor = batch.group(before_end(encoding.text, batch.inputs.text.mask)).flatten(1)
-        return vectors
-
-
 class PairAttention(Readout):
     """Each of two pairs attends to the other, then both are pooled by attention (UNITER's NLVR2).
 

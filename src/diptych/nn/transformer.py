@@ -1,9 +1,19 @@
 """Layers and stacks made of the two sub-layers, attention and feed-forward."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diptych.nn.attention import Attention
+from diptych.types import Encoding
+
+# Which positions are read after a layer; of the others only keys and values are computed.
+ALL, FIRST, NOTHING = slice(None), slice(1), slice(0)
 
 
 class FeedForward(nn.Module):
@@ -39,9 +49,25 @@ class Layer(nn.Module):
         self.attention = Attention(dim, heads, dropout=dropout, attention_dropout=attention_dropout, eps=eps)
         self.feedforward = FeedForward(dim, hidden, dropout=dropout, eps=eps)
 
-    def forward(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        states: Tensor = self.feedforward(self.attention(x, mask))
+    def forward(
+        self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], keep: slice = ALL
+    ) -> Float[Tensor, "B S D"]:
+        """New states of the positions `keep`."""
+        states: Tensor = self.feedforward(self.attention(x[:, keep], mask, x))
         return states
+
+
+def run_layers(
+    layers: Iterable[nn.Module], x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B K"], keep: slice = ALL
+) -> Float[Tensor, "B S D"]:
+    """States of the positions `keep` after all layers; without any position nothing is computed."""
+    stack = [] if keep == NOTHING else [*layers]
+    if not stack:
+        return x[:, keep]
+    for layer in stack[:-1]:
+        x = layer(x, mask)
+    states: Tensor = stack[-1](x, mask, keep)
+    return states
 
 
 class Encoder(nn.Module):
@@ -64,10 +90,10 @@ class Encoder(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        for layer in self.layers:
-            x = layer(x, mask)
-        return x
+    def forward(
+        self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], keep: slice = ALL
+    ) -> Float[Tensor, "B S D"]:
+        return run_layers(self.layers, x, mask, keep)
 
     def states(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:
         """What comes in, and what every layer makes of it."""
@@ -75,6 +101,31 @@ class Encoder(nn.Module):
         for layer in self.layers:
             states.append(layer(states[-1], mask))
         return states
+
+
+def encode_jointly(
+    encoder: Encoder,
+    parts: tuple[Float[Tensor, "B T D"], Float[Tensor, "B R D"]],
+    *,
+    masks: tuple[Bool[Tensor, "B T"], Bool[Tensor, "B R"]],
+    pool: Callable[[Float[Tensor, "B S D"]], Float[Tensor, "B D"]],
+    reads: frozenset[str],
+) -> Encoding:
+    """One sequence of text and regions, as far as it is read.
+
+    Args:
+        pool: joint vector of the text states, of which it reads the first unless `reads` has them all.
+    """
+    length = parts[0].shape[1]
+    start = 0 if reads & {"pooled", "text"} else length
+    stop = None if "regions" in reads else length if "text" in reads else 1
+    states = encoder(torch.cat(parts, 1), torch.cat(masks, 1), slice(start, stop))
+    text, regions = states[:, : length - start], states[:, length - start :]
+    return Encoding(
+        pooled=pool(text) if "pooled" in reads else None,
+        text=text if "text" in reads else None,
+        regions=regions if "regions" in reads else None,
+    )
 
 
 class CrossLayer(nn.Module):
@@ -107,11 +158,31 @@ class CrossLayer(nn.Module):
         regions: Float[Tensor, "B R D"],
         region_mask: Bool[Tensor, "B R"],
         *,
-        update_regions: bool = True,
-    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B R D"]]:
-        """New states of text and regions; without `update_regions` the regions come back as they were."""
-        updated = regions
-        if update_regions:
-            updated = self.regions(self.attention(regions, text_mask, text), region_mask)
+        keep_text: slice = ALL,
+        keep_regions: slice = ALL,
+    ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B Q D"]]:
+        """New states of the text and region positions to keep."""
+        words, areas = text[:, NOTHING], regions[:, NOTHING]
+        if keep_regions != NOTHING:
+            areas = self.regions(self.attention(regions, text_mask, text), region_mask, keep_regions)
         # The text looks last: of the two maps of the shared attention, a capture keeps the text's.
-        return self.text(self.attention(text, region_mask, regions), text_mask), updated
+        if keep_text != NOTHING:
+            words = self.text(self.attention(text, region_mask, regions), text_mask, keep_text)
+        return words, areas
+
+
+@contextmanager
+def checkpointed(module: nn.Module) -> Iterator[None]:
+    """Inside the block, what a layer computes is computed again for its gradients instead of being kept.
+
+    Layers are the members of every `nn.ModuleList`. Loss and gradients stay the same, dropout included.
+    """
+    stacks = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    layers = [layer for stack in stacks for layer in stack]
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the method of its class shows again

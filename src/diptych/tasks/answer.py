@@ -57,7 +57,7 @@ class Answer(Task):
 
     Args:
         answers: all that can be given.
-        readout: (model, 1) to the vector that the head reads; VL-BERT takes `BeforeEnd`.
+        readout: (model, 1) to the vector that the head reads.
         head: (width, number of answers) to a module.
         loss: `bce` is binary cross entropy of every answer, summed over answers; `ce` cross entropy against
             the best known answer, in the mean over the examples that have one; `kl` the divergence from all

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diptych.errors import FormatError
 from diptych.nn import Readout
 from diptych.predictions import Predictions
-from diptych.types import Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
+from diptych.types import EVERYTHING, Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
 
 
 class Task(nn.Module, ABC):
@@ -21,10 +21,11 @@ class Task(nn.Module, ABC):
 
     It sees encodings and never asks which model made them. The model is an argument of `forward`, not a
     member, so that checkpoints keep `model.*` and `task.*` apart and a task can be swapped on a trained
-    backbone.
+    backbone. `reads` names the fields of an encoding that `score` looks at; models need not compute others.
     """
 
     targets: TargetEncoder
+    reads: frozenset[str] = EVERYTHING
 
     def prepare(self, batch: Batch, generator: torch.Generator | None) -> Batch:
         """The batch that the model sees; pre-training corrupts here, on the device."""
@@ -51,7 +52,7 @@ class Task(nn.Module, ABC):
     ) -> Outcome:
         """Prepare, encode, score, and the loss where the batch has targets."""
         batch = self.prepare(batch, generator)
-        logits = self.score(model(batch.inputs), batch)
+        logits = self.score(model(batch.inputs, reads=self.reads), batch)
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 
 from diptych.data.module import DataModule
 from diptych.files import require_new
+from diptych.nn import checkpointed
 from diptych.tasks.base import Task
 from diptych.train import checkpoint
 from diptych.train.averaging import Averaging
@@ -149,7 +151,8 @@ class _Run:
             bar = self._companions(sinks, bar=progress and main)
             learner.train()
             try:
-                with self.stopper.listening():
+                layers = checkpointed(self.model) if self.trainer.activation_checkpointing else nullcontext()
+                with self.stopper.listening(), layers:
                     self.engine.fit(learner)
                 status = "success"
             except SystemExit as error:

@@ -1,0 +1,132 @@
+"""What every form of decision promises, with every region model. A form is tested by being exported."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import diptych
+from diptych import models, tasks
+from diptych.predictions import Predictions
+from diptych.tasks import Task
+from diptych.types import Batch, Example, Inputs, PaddedRegions, PaddedText, Pair
+
+TINY = [name for name in models.__all__ if name.endswith("_tiny")]
+REGION_MODELS = [name for name in TINY if "regions" in getattr(models, name)().needs]
+LABELS = ("benign", "hateful")
+# of every form: what its configuration leaves open, the pairs of an example, and targets that differ
+FORMS = {
+    "Answer": ({"answers": ["yes", "no", "red"]}, 1, ["yes", {"no": 0.3, "red": 1.0}]),
+    "Choose": ({}, 3, [2, 0]),
+    "Classify": ({"labels": LABELS}, 1, ["hateful", "benign"]),
+    "Ground": ({}, 1, [[0, 0, 100, 80], [10, 10, 60, 60]]),
+    "Match": ({}, 1, [1, 0]),
+}
+COMBINED = [(form, model) for form in FORMS for model in REGION_MODELS]
+
+
+def test_every_form_is_here():
+    forms = {name for name in tasks.__all__ if isinstance(one := getattr(tasks, name), type)
+             and issubclass(one, Task) and one is not Task}  # fmt: skip
+    assert forms == FORMS.keys()
+
+
+def build(form, model):
+    """A task with the settings of its own configuration."""
+    path = f"{diptych.__path__[0]}/conf/task/{form.lower()}.yaml"
+    torch.manual_seed(0)
+    backbone = getattr(models, model)().eval()
+    node = OmegaConf.merge(OmegaConf.load(path), FORMS[form][0])
+    return backbone, instantiate(node, model=backbone, _convert_="all").eval()
+
+
+def batch(task, form, *, labeled=True):
+    _, pairs, targets = FORMS[form]
+    pair = Pair(image="a", text="x")
+    examples = [
+        Example(id=f"e{number}", pairs=(pair,) * pairs, target=target if labeled else None)
+        for number, target in enumerate(targets)
+    ]
+    rows, generator = len(targets) * pairs, torch.Generator().manual_seed(0)
+    corners = torch.rand(rows, 4, 4, generator=generator).sort(-1).values
+    ids = torch.randint(5, 99, (rows, 6), generator=generator)
+    inputs = Inputs(
+        text=PaddedText(ids=ids, mask=torch.ones_like(ids).bool(), segments=torch.zeros_like(ids)),
+        regions=PaddedRegions(
+            features=torch.randn(rows, 4, 64, generator=generator),
+            boxes=corners,
+            mask=torch.arange(4) < 2 + torch.arange(rows)[:, None] % 3,
+            image_index=torch.zeros(rows, 4, dtype=torch.int64),
+            sizes=torch.tensor([[100.0, 80.0]]).expand(rows, 2),
+        ),
+    )
+    return Batch(
+        ids=tuple(example.id for example in examples),
+        inputs=inputs,
+        targets=task.targets(examples),
+        pairs=pairs,
+    )
+
+
+@pytest.mark.parametrize(("form", "model"), COMBINED)
+def test_a_step_trains_the_head_and_what_it_reads(form, model):
+    backbone, task = build(form, model)
+    outcome = task(backbone, batch(task, form))
+    assert outcome.loss.isfinite()
+    outcome.loss.backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in task.parameters())
+    assert any(one.grad is not None and one.grad.any() for one in backbone.parameters())
+
+
+@pytest.mark.parametrize(("form", "model"), COMBINED)
+def test_without_targets_there_is_no_loss_but_a_prediction(form, model, tmp_path):
+    backbone, task = build(form, model)
+    given = batch(task, form, labeled=False)
+    assert given.targets is None
+    with torch.no_grad():
+        outcome = task(backbone, given)
+    assert outcome.loss is None
+    predictions = task.decode(outcome.logits, given)
+    assert predictions.ids == given.ids
+    assert len(predictions.answers) == len(given)
+    assert predictions.scores is None or np.isfinite(predictions.scores).all()
+    predictions.save(tmp_path / "predictions.npz")
+    again = Predictions.load(tmp_path / "predictions.npz").align(given.ids[::-1])
+    assert again.answers == predictions.answers[::-1]
+    assert Predictions.concat([predictions, again]).unique().ids == given.ids
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_only_what_is_read_matters(form):
+    backbone, task = build(form, "uniter_tiny")
+    given = batch(task, form)
+    encoding = backbone(given.inputs)
+    unread = {name: None for name in ("text", "regions") if name not in task.reads}
+    if "pooled" not in task.reads:
+        unread["pooled"] = torch.zeros_like(encoding.pooled)
+    assert task.reads <= {"pooled", "text", "regions"}
+    assert torch.equal(task.score(replace(encoding, **unread), given), task.score(encoding, given))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scores_of_an_example_do_not_depend_on_its_batch(form):
+    backbone, task = build(form, "uniter_tiny")
+    given = batch(task, form, labeled=False)
+    alone = replace(given, ids=given.ids[1:], inputs=given.inputs.map(lambda one: one[given.pairs :]))
+    both = task(backbone, given).logits
+    torch.testing.assert_close(task(backbone, alone).logits, both[1:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_predictions_are_measured_and_unlabeled_ones_left_out(form):
+    backbone, task = build(form, "uniter_tiny")
+    given = batch(task, form)
+    predictions = task.decode(task(backbone, given).logits, given)
+    gold = dict(zip(given.ids, FORMS[form][2], strict=True))
+    measured = task.measure(predictions, gold)
+    assert measured
+    assert all(0 <= value <= 1 for value in measured.values())
+    assert task.measure(predictions, dict.fromkeys(given.ids)) == {}

@@ -1,0 +1,19 @@
+import pytest
+
+from diptych.errors import FormatError
+from diptych.metrics import measure_answers
+from diptych.predictions import Predictions
+
+GIVEN = Predictions(ids=("1", "2", "3", "1"), answers=("cat", "two", "red", "dog"))
+
+
+def test_answers_earn_their_score_once_per_id():
+    gold = {"1": {"cat": 0.9, "dog": 0.3}, "2": {"three": 1.0}, "3": "red"}
+    assert measure_answers(GIVEN, gold) == {"accuracy": pytest.approx(1.9 / 3)}
+
+
+def test_unknown_targets_are_left_out_and_missing_ones_named():
+    assert measure_answers(GIVEN, {"1": None, "2": None, "3": "red"}) == {"accuracy": 1.0}
+    assert measure_answers(GIVEN, dict.fromkeys("123")) == {}
+    with pytest.raises(FormatError, match=r"1 predicted id\(s\) have no target, the first is '3'"):
+        measure_answers(GIVEN, {"1": None, "2": "two"})

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from diptych.errors import FormatError
+from diptych.nn import ClassifierHead, Pooled
+from diptych.tasks import RightPair
+from diptych.tasks.base import score_pairs
+from diptych.types import Example, Pair
+
+PAIR = Pair(image="a", text="x")
+
+
+def example(target, pairs=1):
+    return Example(id="7", pairs=(PAIR,) * pairs, target=target)
+
+
+def test_right_pair_is_an_index_or_whether_the_only_pair_is_right():
+    assert RightPair()([example(3, 4), example(0, 4)]).tolist() == [3, 0]
+    assert RightPair()([example(True), example(0)]).tolist() == [1, 0]
+    assert RightPair()([example(1), example(None)]) is None
+
+
+@pytest.mark.parametrize(("target", "pairs"), [(4, 4), (-1, 4), (2, 1), ("yes", 1), (0.5, 2)])
+def test_a_target_that_is_no_index_names_the_example(target, pairs):
+    with pytest.raises(FormatError, match=r"example 7 has the target .* below [24]"):
+        RightPair()([example(target, pairs)])
+
+
+def test_pairs_are_scored_one_by_one(model, batch):
+    given, head = batch(rows=4, pairs=2), ClassifierHead(6, 3)
+    scores = score_pairs(Pooled(model), head, model(given.inputs), given)
+    assert scores.shape == (2, 2, 3)
+    torch.testing.assert_close(scores[1, 0], head(model(given.inputs).pooled[2]))

@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diptych.errors import ConfigError
+from diptych.tasks import Choose
+
+
+def test_losses_are_what_they_say(model, batch):
+    given = batch([1, 0], pairs=2)
+    logits = torch.randn(2, 2, generator=torch.Generator().manual_seed(1))
+    over = Choose(model).loss(logits, given)
+    torch.testing.assert_close(over, F.cross_entropy(logits, given.targets))
+    right = torch.tensor([[0.0, 1], [1, 0]])
+    each = Choose(model, loss="bce").loss(logits, given)
+    torch.testing.assert_close(each, F.binary_cross_entropy_with_logits(logits, right))
+    wide = torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(2))
+    two = Choose(model, loss="two_way").loss(wide, given)
+    torch.testing.assert_close(two, F.cross_entropy(wide.reshape(4, 2), torch.tensor([0, 1, 1, 0])))
+
+
+def test_the_best_pair_is_chosen(model, batch):
+    given = batch(pairs=2)
+    predictions = Choose(model).decode(torch.tensor([[0.0, 1], [2, 0]]), given)
+    assert predictions.answers == ("1", "0")
+    assert predictions.scores.sum(1) == pytest.approx([1, 1])
+    # by the second logit alone, as the original does, not by the difference of both
+    wide = torch.tensor([[[0.0, 1], [9, 2]], [[0, 3], [0, 1]]])
+    assert Choose(model, loss="two_way").decode(wide, given).answers == ("1", "0")
+
+
+def test_accuracy_and_mean_reciprocal_rank(model, batch):
+    task = Choose(model)
+    predictions = task.decode(torch.tensor([[0.0, 1], [2, 0]]), batch(pairs=2))
+    measured = task.measure(predictions, {"m0": 1, "m1": 1})
+    assert measured == {"accuracy": 0.5, "mean_reciprocal_rank": 0.75}
+    assert task.measure(predictions, {"m0": None, "m1": None}) == {}
+
+
+def test_a_loss_that_does_not_exist(model):
+    with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
+        Choose(model, loss="mse")

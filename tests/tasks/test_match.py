@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diptych.convert import MATCHES
+from diptych.errors import ConfigError
+from diptych.tasks import Match
+
+
+def logits(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("matches", sorted(set(MATCHES.values())))
+def test_a_two_way_head_says_with_its_index_which_side_matches(model, batch, matches):
+    given, task = batch([1, 0, 0, 1]), Match(model, matches=matches)
+    encoding = model(given.inputs)
+    both = task.head(encoding.pooled)
+    scores = task.score(encoding, given)
+    torch.testing.assert_close(scores.sigmoid()[:, 0], both.softmax(-1)[:, matches])
+    labels = given.targets if matches == 1 else 1 - given.targets
+    torch.testing.assert_close(task.loss(scores, given), F.cross_entropy(both, labels))
+
+
+def test_losses_over_several_pairs(model, batch):
+    given, scores = batch([1, 0], pairs=2), logits(2, 2)
+    torch.testing.assert_close(
+        Match(model, loss="ce").loss(scores, given), F.cross_entropy(scores, given.targets)
+    )
+    right = torch.tensor([[0.0, 1], [1, 0]])
+    torch.testing.assert_close(
+        Match(model).loss(scores, given), F.binary_cross_entropy_with_logits(scores, right)
+    )
+    (a, b), (c, d) = scores.sigmoid()
+    expected = ((0.3 + a - b).clamp(min=0) + (0.3 + d - c).clamp(min=0)) / 2
+    torch.testing.assert_close(Match(model, loss="margin", margin=0.3).loss(scores, given), expected)
+
+
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_one_pair_has_nothing_to_be_compared_with(model, batch, loss):
+    with pytest.raises(
+        ConfigError, match=f"task.loss={loss} compares the pairs of an example, but m0 has one"
+    ):
+        Match(model, loss=loss).loss(logits(4, 1), batch([1, 0, 0, 1]))
+
+
+def test_single_pairs_get_a_probability_and_several_a_choice(model, batch):
+    task = Match(model)
+    single = task.decode(torch.tensor([[0.0], [-1], [2], [9]]), batch())
+    assert single.column("matches")[0] == 0.5
+    assert single.answers == ("1", "0", "1", "1")
+    assert task.measure(single, {"m0": 1, "m1": 0, "m2": 1, "m3": None}) == {"auroc": 1.0, "accuracy": 1.0}
+    several = task.decode(torch.tensor([[0.0, 1], [2, 0]]), batch(pairs=2))
+    assert several.answers == ("1", "0")
+    assert task.measure(several, {"m0": 1, "m1": 0})["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"loss": "mse"}, "task.loss is 'mse'"), ({"matches": 2}, "task.matches is 2; expected 0, 1 or null")],
+)
+def test_wrong_settings_are_named(model, options, message):
+    with pytest.raises(ConfigError, match=message):
+        Match(model, **options)
