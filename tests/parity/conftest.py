@@ -29,8 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if exitstatus == 0 and session.config.getoption("--certificate", False):
-        names = sorted(PROMISED | MEASURED)
-        merged = {name: PROMISED.get(name, {}) | MEASURED.get(name, {}) for name in names}
+        measured = {
+            family: {name: one for name, one in goldens.items() if one["compared"]}
+            for family, goldens in MEASURED.items()
+            if family in {one.name for one in convert.FAMILIES}
+        }
+        merged = {name: PROMISED.get(name, {}) | measured.get(name, {}) for name in PROMISED | measured}
+        merged = {name: one for name, one in merged.items() if one}
         CERTIFICATE.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
 
 
@@ -124,9 +129,9 @@ def golden(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Golden]]:
     loaded = set()
 
     def load(name: str) -> Golden:
-        loaded.add(name)
         digest = hashlib.sha256((FOLDER / f"{name}.safetensors").read_bytes()).hexdigest()
         measured = family.setdefault(name, {"sha256": digest, "compared": 0, "worst": 0.0})
+        loaded.add(name)
         tensors = load_file(FOLDER / f"{name}.safetensors")
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "inputs": {}, "outputs": {}}
         for key, tensor in tensors.items():

@@ -10,6 +10,7 @@ from diptych.adopt import certificate
 from diptych.convert import FAMILIES
 
 SELECTION = Path(__file__).parents[1] / "golden"
+EXACT = {"lxmert-answer-transfer"}  # rows are copied: compared without any tolerance
 
 
 def compared_outputs(path):
@@ -20,7 +21,7 @@ def compared_outputs(path):
 def test_the_certificate_covers_the_selection_and_knows_its_files():
     promised = {name: entry for one in FAMILIES for name, entry in certificate(one.name).items()}
     for path in SELECTION.glob("*.safetensors"):
-        if not compared_outputs(path):
+        if path.stem in EXACT or not compared_outputs(path):
             continue
         entry = promised.get(path.stem)
         assert entry is not None, f"{path.stem} is not in the certificate; run make certificate"

@@ -186,7 +186,11 @@ def _seen(weights: Weights, parts: Sequence[tuple[Family, Parted | None]], fitti
     first = f"{len(weights)} tensors, first {', '.join(list(weights)[:4])}"
     if fitting:
         return f"fits {' and '.join(fitting)} ({first}); say which with family=."
-    lacking = {family.name: part.lacks(family.marks) for family, part in parts if part is not None}
+    lacking = {
+        family.name: part.lacks(family.marks)
+        for family, part in parts
+        if part is not None and len(part.lacks(family.marks)) < len(family.marks)
+    }
     if not lacking:
         return f"no family fits: none has such names ({first}). `diptych convert --list` names public files."
     close = min(lacking, key=lambda name: len(lacking[name]))
@@ -252,7 +256,7 @@ def dropped(
 def _others(family: Family, head: Head | None) -> Table:
     """Heads that diptych has a task for, but that are not taken."""
     return tuple(
-        Drop(rule.sources[0], f"{other.name}: a head beside the one converted")
+        Drop(rule.sources[0], f"{rule.sources[0]}: a head beside the one converted")
         for other in family.heads
         if head is None or other.name != head.name
         for rule in other.table
