@@ -165,6 +165,8 @@ def recognize(weights: Weights, families: Sequence[Family], *, where: object, as
     finest = [
         (one, part) for one, part in fitting if not any(one.marks < other.marks for other, _ in fitting)
     ]
+    if len(finest) > 1 and asked is not None:
+        finest = [(one, part) for one, part in finest if one.name == asked] or finest
     if len(finest) != 1:
         raise CheckpointMismatch(f"{where}: {_seen(weights, parts, [one.name for one, _ in finest])}")
     [(family, part)] = finest

@@ -8,6 +8,7 @@ import os
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -111,8 +112,8 @@ def _find_listed(name: str, listed: Mapping[str, Mapping[str, Any]], progress: P
     try:
         if source.startswith("hub:"):
             return _from_hub(source)
-        if not source.startswith("https://"):
-            raise ConfigError(f"{source} cannot be downloaded by a program.")
+        if not source.startswith(("http://", "https://")):
+            raise ConfigError("no program can download it.")
         return _unpacked(
             download(source, sha256=entry.get("sha256"), size=entry.get("bytes"), progress=progress)
         )
@@ -183,17 +184,19 @@ def _unpacked(path: Path) -> Path:
     folder = path.parent / "unpacked"
     if folder.exists():
         return folder
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path) as tar, atomic_folder(folder) as beside:
-            tar.extractall(beside, filter="data")
-        return folder
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if not any(name.endswith(("data.pkl", ".npy")) for name in names):
-                with atomic_folder(folder) as beside:
-                    archive.extractall(beside)
-                return folder
+    try:
+        if tarfile.is_tarfile(path):
+            with tarfile.open(path) as tar, atomic_folder(folder) as beside:
+                tar.extractall(beside, filter="data")
+            return folder
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if not any(name.endswith(("data.pkl", ".npy")) for name in archive.namelist()):
+                    with atomic_folder(folder) as beside:
+                        archive.extractall(beside)
+                    return folder
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise FormatError(f"{path}: cannot be unpacked ({error}). Delete it to download it again.") from error
     return path
 
 
