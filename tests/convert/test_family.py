@@ -71,7 +71,9 @@ def test_another_family_than_asked_is_refused():
 def test_what_fits_no_family_is_named_with_the_closest():
     weights = original("uniter")
     del weights["bert.encoder.layer.0.attention.self.query.weight"]
-    with pytest.raises(CheckpointMismatch, match=r"no family fits \(\d+ tensors.*closest is uniter, which also"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"no family fits \(\d+ tensors.*closest is uniter, which also"
+    ):
         recognize(weights, FAMILIES, where="x", asked=None)
     with pytest.raises(CheckpointMismatch, match="none has such names"):
         recognize({"conv1.weight": torch.ones(1)}, FAMILIES, where="x", asked=None)

@@ -67,7 +67,7 @@ def serve(tmp_path, monkeypatch):
 
     def start(handler):
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         running.append((server, thread))
         return f"http://127.0.0.1:{server.server_port}"
@@ -134,7 +134,9 @@ def test_another_file_than_expected_is_not_kept(server, tmp_path, expectation, m
     _, address = server
     with pytest.raises(FormatError, match=message):
         download(f"{address}/file.bin", **expectation)
-    assert not [path for path in (tmp_path / "cache").rglob("*.*") if path.is_file() and "etag" not in path.name]
+    assert not [
+        path for path in (tmp_path / "cache").rglob("*.*") if path.is_file() and "etag" not in path.name
+    ]
     assert download(f"{address}/file.bin", sha256=SHA256.upper()).read_bytes() == CONTENT
 
 

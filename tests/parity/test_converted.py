@@ -1,13 +1,17 @@
 """A bundle converted from an original file scores as the original did."""
 
 import json
+import os
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from diptych import models
 from diptych.adopt import convert_checkpoint
-from diptych.bundle import load_bundle
+from diptych.bundle import build, load_bundle
+from diptych.convert import FAMILIES, recognize
+from diptych.nn import Layer
 from diptych.text import write_vocabulary
 from diptych.text.tokenizer import SPECIAL_TOKENS
 from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
@@ -94,3 +98,36 @@ def test_scores_equal_the_original(folder, tmp_path, name, first, pairs, output)
     with torch.no_grad():
         logits = bundle.task.score(bundle.model(inputs), Batch(ids=ids, inputs=inputs, pairs=pairs))
     golden.check(output, logits[:, 1:] if output == "logit" else logits)
+
+
+EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
+FULL_SIZES = [
+    ("manifest-ernie-vil-base", models.ernievil_base, {}),
+    ("manifest-vilbert-multitask", models.vilbert_base, {"tasks": 20}),
+    ("manifest-vilio-d", models.devlbert_base, {"box_area": False}),
+]
+if EVERY:
+    FULL_SIZES += [
+        ("manifest-ernie-vil-large", models.ernievil_large, {}),
+        ("manifest-vilbert-pretrain", models.vilbert_base, {}),
+        ("manifest-devlbert-pretrain", models.devlbert_base, {}),
+    ]
+
+
+@pytest.mark.parametrize(("name", "builder", "options"), FULL_SIZES, ids=lambda one: str(one))
+def test_full_sizes_are_read_off_the_shapes(goldens, name, builder, options):
+    listed = json.loads((goldens / f"{name}.json").read_text())["tensors"]
+    weights = {key: torch.empty(shape, device="meta") for key, shape in listed.items()}
+    found = recognize(weights, FAMILIES, where=name, asked=None)
+    with torch.device("meta"):
+        ours = build({"_target_": f"diptych.models.{found.family.model.__name__}", **found.sizes})
+        published = builder(**options)
+    shapes = [{key: one.shape for key, one in model.state_dict().items()} for model in (ours, published)]
+    assert shapes[0] == shapes[1]
+    assert [one.attention.heads for one in modules(ours)] == [
+        one.attention.heads for one in modules(published)
+    ]
+
+
+def modules(model):
+    return [one for one in model.modules() if isinstance(one, Layer)]

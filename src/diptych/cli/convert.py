@@ -1,13 +1,13 @@
 """Make a bundle of a weight file of others, whatever the file is called; or say what the file is.
 
 SOURCE is a file, a folder (Hugging Face's, or Paddle's params), hub:owner/name[@revision][/file],
-https://...[#sha256=...], or a name of --list. Settings follow as key=value.
+https://...[#sha256=...], or a name of --list. Settings follow as key=value; @FILE is a file of names.
 
 try:
   diptych convert LASTtrain.pth bundles/u36 --vocabulary vocab.txt
   diptych convert --inspect LASTtrain.pth
   diptych convert hub:unc-nlp/lxmert-base-uncased bundles/lxmert
-  diptych convert small.pt bundles/small --vocabulary vocab.txt model.heads=4 task.labels=[no,yes]
+  diptych convert small.pt bundles/small --vocabulary vocab.txt model.heads=4 task.answers=@answers.txt
   diptych convert --back bundles/u36 original.safetensors
   diptych convert --list
 """
@@ -120,5 +120,12 @@ def _overrides(words: list[str]) -> dict[str, Any]:
         node = tree
         for name in above:
             node = node.setdefault(name, {})
-        node[last] = yaml.safe_load(value)
+        node[last] = _lines(Path(value[1:])) if value.startswith("@") else yaml.safe_load(value)
     return tree
+
+
+def _lines(path: Path) -> list[str]:
+    """Names, one per line."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file of names, one per line.")
+    return path.read_text(encoding="utf-8-sig").splitlines()
