@@ -251,8 +251,8 @@ def test_settings_are_checked(tmp_path, uniter, vocabulary):
         )
     with pytest.raises(ConfigError, match="there is no node 'modl'"):
         convert_checkpoint(path, tmp_path / "out", vocabulary=vocabulary, overrides={"modl": {}})
+    wide = {"model": HEADS | {"feature_dim": 20}}
     with pytest.raises(CheckpointMismatch, match=r"of the wrong shape"):
-        wide = {"model": HEADS | {"feature_dim": 20}}
         convert_checkpoint(path, tmp_path / "out", vocabulary=vocabulary, overrides=wide)
     with pytest.raises(CheckpointMismatch, match=r"holds UNITER .*expected lxmert"):
         convert_checkpoint(

@@ -138,7 +138,7 @@ def test_of_several_heads_one_is_chosen_and_the_others_are_left_out():
     assert left == {
         "nlvr2_output: a head beside the one converted": ["nlvr2_output.weight", "nlvr2_output.bias"]
     }
-    with pytest.raises(ConfigError, match="no head 'itm_output'.*it has nlvr2_output, vqa_output"):
+    with pytest.raises(ConfigError, match=r"no head 'itm_output'.*it has nlvr2_output, vqa_output"):
         choose_head(found, 48, asked="itm_output", where="x")
 
 

@@ -193,8 +193,8 @@ def require_sources(
         )
     if surplus := sorted(processor.provides - needs):
         raise ConfigError(
-            f"the processor provides {surplus}, which the model does not take; it reads {sorted(needs)}. Leave "
-            "the setting of the processor out, or take another model."
+            f"the processor provides {surplus}, which the model does not take; it reads {sorted(needs)}. "
+            "Leave that setting of the processor out, or take another model."
         )
     if processor.regions and sources.regions is None:
         raise ConfigError(
