@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer for one example; `scores` are probabilities by class name."""
+    """The answer for one example; `scores` are probabilities by class name, empty where a task keeps none."""
 
     answer: str
     scores: Mapping[str, float]
@@ -107,10 +107,13 @@ class Predictor:
         predictions = self.predict_dataset(
             _Listed(examples), features=source, images=given_images or None, batch_size=batch_size
         )
-        assert predictions.scores is not None and predictions.classes is not None
+        classes, rows = predictions.classes or (), predictions.scores
         return [
-            Verdict(answer=answer, scores=dict(zip(predictions.classes, map(float, row), strict=True)))
-            for answer, row in zip(predictions.answers or (), predictions.scores, strict=True)
+            Verdict(
+                answer=answer,
+                scores={} if rows is None else dict(zip(classes, map(float, rows[number]), strict=True)),
+            )
+            for number, answer in enumerate(predictions.answers or ())
         ]
 
     def predict_dataset(

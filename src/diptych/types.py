@@ -104,11 +104,16 @@ def _numbers(row: ndarray) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """Characters `start` to `stop` of a text name region number `region` (VCR)."""
+    """Characters `start` to `stop` of a text name region number `region` (VCR).
+
+    Args:
+        segment: 0 for `text`, 1 for `text_b` of the pair.
+    """
 
     start: int
     stop: int
     region: int
+    segment: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +185,7 @@ class PaddedRegions(Tree):
         image_index: which image of the row a region belongs to; 0 unless a row holds several.
         sizes: width and height in pixels of the first image.
         hidden: regions that pre-training hides.
+        labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
     """
 
     features: Float[Tensor, "B R F"]
@@ -189,6 +195,9 @@ class PaddedRegions(Tree):
     sizes: Float[Tensor, "B 2"]
     hidden: Bool[Tensor, "B R"] | None = None
     labels: Int[Tensor, "B R"] | None = None
+    scores: Float[Tensor, "B R"] | None = None
+    attributes: Int[Tensor, "B R"] | None = None
+    attribute_scores: Float[Tensor, "B R"] | None = None
     probabilities: Float[Tensor, "B R K"] | None = None
 
 

@@ -8,7 +8,7 @@ import torch
 from diptych.data import Collate, Processor, Sources
 from diptych.tasks import ClassIndex
 from diptych.text import WordPiece, write_vocabulary
-from diptych.types import Example, FeatureMeta, Pair, Regions
+from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
 
 WORDS = ("[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "[PAD]")  # padding is not always 0
 
@@ -59,6 +59,18 @@ def test_a_batch_without_any_region_keeps_its_shape(collate: Collate) -> None:
     regions = collate([example(0, "a")]).inputs.regions
     assert regions.features.shape == (1, 1, 3)
     assert not regions.mask.any()
+
+
+def test_mentions_are_padded_with_nothing(collate: Collate) -> None:
+    named = Pair(image="3", text="a", mentions=(Mention(start=0, stop=1, region=2),))
+    batch = collate([Example(id="0", pairs=(named,), target="benign"), example(1, "a b")])
+    assert batch.inputs.text.mentions.tolist() == [[-1, 2, -1, -1], [-1] * 4]
+    assert collate([example(1, "a b")]).inputs.text.mentions is None
+
+
+def test_a_text_without_image_stands_beside_others(collate: Collate) -> None:
+    alone = Example(id="0", pairs=(Pair(image=None, text="a"),), target="benign")
+    assert collate([example(3, "a"), alone]).inputs.regions.mask.tolist() == [[True] * 3, [False] * 3]
 
 
 def test_unlabeled_examples_have_no_targets(collate: Collate) -> None:

@@ -7,7 +7,7 @@ import torch
 from diptych.data import Processor, Sources, require_sources
 from diptych.errors import ConfigError, MissingFeatures
 from diptych.text import WordPiece, write_vocabulary
-from diptych.types import Example, FeatureMeta, Pair, Regions
+from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "boat", "sun")
 
@@ -72,6 +72,45 @@ def test_tags_become_the_second_segment(text: WordPiece) -> None:
     row = Processor(text=text, regions=True, tags=True)(Pair(image="k", text="a"), Sources(regions=source))
     words = [WORDS[index] for index in row.tokens.ids]
     assert words == ["[CLS]", "a", "[SEP]", "sun", "boat", "sun", "[SEP]"]
+
+
+def test_tokens_name_the_regions_that_their_characters_mention(text: WordPiece) -> None:
+    pair = Pair(
+        image="k",
+        text="a red boat",
+        text_b="sun a",
+        mentions=(
+            Mention(start=2, stop=10, region=1),
+            Mention(start=0, stop=3, region=0, segment=1),
+            Mention(start=4, stop=5, region=2, segment=1),
+        ),
+    )
+    sources = Sources(regions=Shelf({"k": regions(3)}, classes=("sun", "boat")))
+    # [CLS] a red boat [SEP] sun a [SEP]
+    assert Processor(text=text, regions=True)(pair, sources).mentions.tolist() == [-1, -1, 1, 1, -1, 0, 2, -1]
+    fewer = Processor(text=text, regions=True, max_regions=2)
+    assert fewer(pair, sources).mentions.tolist() == [-1, -1, 1, 1, -1, 0, -1, -1]
+    tagged = Processor(text=text, regions=True, max_regions=2, tags=True)
+    assert tagged(pair, sources).mentions.tolist() == [-1, -1, 1, 1, -1, -1, -1, -1]
+    assert Processor(text=text, regions=True)(Pair(image="k", text="a"), sources).mentions is None
+
+
+def test_a_mask_can_stand_where_the_answer_will(text: WordPiece) -> None:
+    processor = Processor(text=text, text_b="[MASK]")
+    for second, expected in (
+        (None, ["a", "[SEP]", "[MASK]", "[SEP]"]),
+        ("sun", ["a", "[SEP]", "sun", "[SEP]"]),
+    ):
+        pair = Pair(image=None, text="a", text_b=second)
+        row = processor(pair, Sources())
+        assert [WORDS[index] for index in row.tokens.ids] == ["[CLS]", *expected]
+        assert processor.length(Example(id="1", pairs=(pair,))) == 5
+
+
+def test_a_text_without_image_has_no_regions(text: WordPiece) -> None:
+    row = Processor(text=text, regions=True)(Pair(image=None, text="a"), Sources(regions=Shelf({})))
+    assert len(row.regions) == 0
+    assert row.boxes.shape == (0, 4)
 
 
 def test_images_without_regions_are_an_error_or_empty(text: WordPiece) -> None:

@@ -12,11 +12,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from diptych.convert import HEADS
-from diptych.convert.lxmert import LXMERT, fill_lxmert, normalize_answer, transfer_answers
-from diptych.convert.rules import Drop, load_into, rename, restore
+from diptych.convert.lxmert import LXMERT, LXMERT_PRETRAIN, fill_lxmert, normalize_answer, transfer_answers
+from diptych.convert.rules import load_into, rename, restore
 from diptych.models import Lxmert
 from diptych.nn import ClassifierHead
-from diptych.tasks import Answer, Classify
+from diptych.tasks import Answer, Classify, Pretrain
+from diptych.tasks.objectives import (
+    Answers,
+    MaskedRegions,
+    MaskedText,
+    Matching,
+    RegionFeatures,
+    RegionLabels,
+    Sample,
+)
 from diptych.text import WordPiece, write_vocabulary
 from diptych.types import EVERYTHING, Inputs, PaddedRegions, PaddedText
 
@@ -217,91 +226,69 @@ def test_two_images_equal_the_original(golden, perform, tmp_path):
     check_unread(golden, model, prefix)
 
 
-class Pretraining(nn.Module):
-    """The heads of pre-training, put together from parts."""
-
-    table = (
-        rename("cls.predictions.transform.dense", "words.0"),
-        rename("cls.predictions.transform.LayerNorm", "words.2"),
-        rename("cls.predictions.bias", "bias"),
-        rename("cls.seq_relationship", "matched"),
-        rename("obj_predict_head.transform.dense", "regions.0"),
-        rename("obj_predict_head.transform.LayerNorm", "regions.2"),
-        rename("obj_predict_head.decoder_dict", "decoders"),
-        rename("answer_head.logit_fc", "answers.layers"),
-        Drop("cls.predictions.decoder", "the word table once more"),
-    )
-
-    def __init__(self, model, config):
-        super().__init__()
-        self.words, self.regions = (ClassifierHead(model.dim, 1, layers=2, width=1).layers[:3] for _ in "ab")
-        self.bias = nn.Parameter(torch.zeros(config["vocab_size"]))
-        self.matched = nn.Linear(model.dim, 2)
-        sizes = {"obj": "num_objects", "attr": "num_attrs", "feat": "visual_feat_dim"}
-        self.decoders = nn.ModuleDict(
-            {name: nn.Linear(model.dim, config[key]) for name, key in sizes.items()}
-        )
-        self.answers = ClassifierHead(model.dim, config["num_answers"], layers=2)
-
-    def forward(self, encoding, table):
-        regions = self.regions(encoding.regions)
-        return {
-            "lm_logits": F.linear(self.words(encoding.text), table, self.bias),
-            "matched_logits": self.matched(encoding.pooled),
-            "answer_logits": self.answers(encoding.pooled),
-            **{f"visual_logits.{name}": decoder(regions) for name, decoder in self.decoders.items()},
-        }
-
-
-def pretraining_losses(scores, inputs):
-    """Of words and answers a mean over those with a label; of regions a mean over all, by 0.15."""
-
-    def each(name, labels):
-        return F.cross_entropy(
-            scores[name].flatten(0, -2), labels.flatten(), ignore_index=-1, reduction="none"
-        )
-
-    def labeled(name, labels):
-        return each(name, labels).sum() / (labels >= 0).sum()
-
-    def weighted(name, key):
-        return (each(name, inputs[f"{key}_labels"]) * inputs[f"{key}_conf"].flatten()).mean() / 0.15
-
-    shift = F.smooth_l1_loss(scores["visual_logits.feat"], inputs["feat_targets"], reduction="none").mean(-1)
-    return {
-        "mask_lm": labeled("lm_logits", inputs["masked_lm_labels"]),
-        "matched": labeled("matched_logits", inputs["matched_labels"]),
-        "obj": weighted("visual_logits.obj", "obj"),
-        "attr": weighted("visual_logits.attr", "attr"),
-        "feat": (shift * inputs["feat_mask"]).mean() / 0.15,
-        "qa": labeled("answer_logits", inputs["answer_labels"]),
+def pretraining(model, config):
+    """The task of the original's pre-training."""
+    predict = {
+        "labels": partial(RegionLabels, classes=config["num_objects"]),
+        "attributes": partial(RegionLabels, classes=config["num_attrs"], field="attributes"),
+        "features": partial(
+            RegionFeatures, feature_dim=config["visual_feat_dim"], loss="smooth_l1", share=0.15
+        ),
     }
+    answers = [str(number) for number in range(config["num_answers"])]
+    return Pretrain(
+        model,
+        objectives={
+            "matching": Matching,
+            "words": MaskedText,
+            "regions": partial(MaskedRegions, predict=predict),
+            "answers": partial(Answers, labels=answers),
+        },
+    )
 
 
 def test_pretraining_equals_the_original(golden):
     golden = golden("lxmert-pretraining")
     model, weights, prefix = build(golden)
     assert torch.equal(weights["cls.predictions.decoder.weight"], model.word_embedding().weight)
-    heads = Pretraining(model, golden.config)
-    load_into(heads, weights, Pretraining.table, where=golden.name)
-    inputs = unpack(golden.inputs)
-    encoding = model(inputs)
-    scores = heads(encoding, model.word_embedding().weight)
-    losses = pretraining_losses(scores, golden.inputs)
-    total = sum(losses.values())
+    task = pretraining(model, golden.config)
+    load_into(task, weights, LXMERT_PRETRAIN, where=golden.name)
+    inputs, given = unpack(golden.inputs), golden.inputs
+    truth = replace(
+        inputs.regions,
+        features=given["feat_targets"],
+        labels=given["obj_labels"],
+        scores=given["obj_conf"],
+        attributes=given["attr_labels"],
+        attribute_scores=given["attr_conf"],
+    )
+    sample = Sample(
+        inputs=inputs,
+        regions=truth,
+        words=given["masked_lm_labels"],
+        wanted=given["feat_mask"].bool(),
+        broken=1 - given["matched_labels"],
+        answers=given["answer_labels"],
+    )
+    losses = task.losses(model, sample, list(task.objectives))
+    total = task.total(losses)
     total.backward()
-    mask = inputs.text.mask
+    encoding, mask, parts = model(inputs), inputs.text.mask, task.objectives
     golden.check("lang_sequence", encoding.text[mask], mask)
     golden.check("visn_sequence", encoding.regions)
     golden.check("pooled", encoding.pooled)
-    golden.check("lm_logits", scores.pop("lm_logits")[mask], mask)
-    for name, score in scores.items():
-        golden.check(name, score)
-    for name, loss in losses.items():
-        golden.check(f"loss.{name}", loss)
+    golden.check("lm_logits", parts["words"].head(encoding.text, model.word_embedding().weight)[mask], mask)
+    golden.check("matched_logits", parts["matching"].head(encoding.pooled))
+    golden.check("answer_logits", parts["answers"].head(encoding.pooled))
+    regions = parts["regions"].transform(encoding.regions)
+    for name, part in (("obj", "labels"), ("attr", "attributes"), ("feat", "features")):
+        golden.check(f"visual_logits.{name}", parts["regions"].predict[part].decoder(regions))
+        golden.check(f"loss.{name}", losses[f"regions.{part}"])
+    for name, part in (("mask_lm", "words"), ("matched", "matching"), ("qa", "answers")):
+        golden.check(f"loss.{name}", losses[part])
     golden.check("loss_total", total)
-    golden.check_gradients(gradients(model, prefix, heads, Pretraining.table))
-    check_norm(golden, model, heads)
+    golden.check_gradients(gradients(model, prefix, task, LXMERT_PRETRAIN))
+    check_norm(golden, model, task)
 
 
 def test_transferred_answers_equal_the_original(golden):

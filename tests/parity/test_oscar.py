@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from diptych.convert import HEADS
-from diptych.convert.oscar import OSCAR, fill_oscar
-from diptych.convert.rules import restore
+from diptych.convert.oscar import OSCAR, OSCAR_PRETRAIN, fill_oscar
+from diptych.convert.rules import load_into, restore
 from diptych.models import Oscar
 from diptych.nn import ClassifierHead
-from diptych.tasks import Answer, Classify, Match
+from diptych.tasks import Answer, Classify, Match, Pretrain
+from diptych.tasks.objectives import MaskedText, Matching, Sample, TagContrast
 from diptych.types import Inputs, PaddedRegions, PaddedText
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
@@ -20,7 +21,8 @@ EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repo
 def build(golden):
     """The model with the weights of the golden, those of its heads, and the prefix of its names."""
     config = golden.config
-    numbers = 4 if "img_pos_feat" in golden.inputs else 6
+    vilio = "img_pos_feat" in golden.inputs or "matched_label" in golden.inputs
+    numbers = 4 if vilio else 6
     model = Oscar(
         vocab_size=config["vocab_size"],
         feature_dim=config["img_feature_dim"] - numbers,
@@ -31,7 +33,7 @@ def build(golden):
         max_positions=config["max_position_embeddings"],
         segments=config["type_vocab_size"],
         box_numbers=numbers,
-        region_norm=bool(config["use_img_layernorm"]),
+        region_norm=bool(config.get("use_img_layernorm")),
         eps=config["layer_norm_eps"],
     )
     heads = fill_oscar(model, golden.weights, where=golden.name)
@@ -46,10 +48,9 @@ def unpack(inputs):
     segments = inputs.get("token_type_ids", inputs.get("segment_ids")).flatten(0, -2)
     if "img_pos_feat" in inputs:  # Vilio
         features, boxes = inputs["img_feat"], inputs["img_pos_feat"]
-    else:  # the last two of six numbers are made of the first four
-        features, boxes, _ = (
-            inputs["img_feats"].flatten(0, -3).split([inputs["img_feats"].shape[-1] - 6, 4, 2], -1)
-        )
+    else:  # the last two of six numbers are made of the first four, which are all that Vilio has
+        both, numbers = inputs["img_feats"].flatten(0, -3), 4 if "matched_label" in inputs else 6
+        features, boxes = both[..., :-numbers], both[..., both.shape[-1] - numbers :][..., :4]
     text_mask, region_mask = mask.split([ids.shape[1], boxes.shape[1]], 1)
     regions = PaddedRegions(
         features=features,
@@ -72,7 +73,7 @@ def head_of(golden):
         layers=2,
         width=config["cls_hidden_scale"] / config["num_choice"],
         activation="relu",
-        norm=bool(config["use_img_layernorm"]),
+        norm=bool(config.get("use_img_layernorm")),
         eps=config["img_layer_norm_eps"],
     )
 
@@ -87,11 +88,15 @@ def check(golden, model, prefix, inputs, done):
     golden.check("logits", done.logits)
     golden.check("loss", done.loss)
     golden.check_gradients(gradients(model, prefix) | done.gradients)
+    check_states(golden, inputs, done.encoding)
+
+
+def check_states(golden, inputs, encoding):
     valid = torch.cat([inputs.text.mask, inputs.regions.mask], 1)
     if "sequence_output" in golden.outputs:
-        states = torch.cat([done.encoding.text, done.encoding.regions], 1)
+        states = torch.cat([encoding.text, encoding.regions], 1)
         golden.check("sequence_output", states[valid], valid)
-        golden.check("pooled", done.encoding.pooled)
+        golden.check("pooled", encoding.pooled)
 
 
 @pytest.mark.parametrize(
@@ -139,3 +144,38 @@ def test_answers_equal_the_original(golden, perform):
     task = Answer(model, answers=answers, head=head_of(golden))
     done = perform(model, task, inputs, targets, weights=heads, table=HEADS["oscar"]["vqa"])
     check(golden, model, prefix, inputs, done)
+
+
+if EVERY:
+
+    @pytest.mark.parametrize("name", ["oscar-pretrain", "oscarplus-pretrain", "vilio-oscar-pretrain"])
+    def test_pretraining_equals_the_original(golden, name):
+        golden = golden(name)
+        model, heads, prefix = build(golden)
+        inputs, given = unpack(golden.inputs), golden.inputs
+        vilio = "matched_label" in given
+        # Vilio fine-tunes Oscar's head with the labels turned around: 1 is a match there.
+        matching = partial(Matching if vilio else TagContrast, matches=int(vilio))
+        if not vilio:
+            matching = partial(matching, classes=len(heads["cls.seq_relationship.bias"]))
+        task = Pretrain(model, objectives={"matching": matching, "words": MaskedText})
+        load_into(task, heads, OSCAR_PRETRAIN, where=name)
+        width, words = inputs.text.mask.shape[1], given["masked_lm_labels"]
+        assert not (words[:, width:] >= 0).any()
+        broken = 1 - given["matched_label"] if vilio else given["next_sentence_label"]
+        sample = Sample(inputs=inputs, words=words[:, :width], broken=broken)
+        losses = task.losses(model, sample, ["matching", "words"])
+        loss = task.total(losses)
+        loss.backward()
+        encoding, parts = model(inputs), task.objectives
+        states = torch.cat([encoding.text, encoding.regions], 1)
+        valid = torch.cat([inputs.text.mask, inputs.regions.mask], 1)
+        scores = parts["words"].head(states, model.word_embedding().weight)
+        golden.check("prediction_scores", scores[valid], valid)
+        golden.check("seq_relationship_score", parts["matching"].head(encoding.pooled))
+        golden.check("loss_mlm", losses["words"])
+        golden.check("loss_matched" if vilio else "loss_contrastive", losses["matching"])
+        golden.check("loss", loss)
+        found = {key: one.grad for key, one in task.named_parameters() if one.grad is not None}
+        golden.check_gradients(gradients(model, prefix) | restore(found, OSCAR_PRETRAIN))
+        check_states(golden, inputs, encoding)

@@ -1,19 +1,28 @@
 """UNITER equals ChenRocks/UNITER, nav13n/multimodal-learning and Vilio: states, scores, losses, gradients."""
 
 import os
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from diptych.convert import HEADS
-from diptych.convert.rules import load_into, rename, restore
-from diptych.convert.uniter import UNITER, fill_uniter
+from diptych.convert.rules import load_into, restore
+from diptych.convert.uniter import UNITER, UNITER_PRETRAIN, fill_uniter
 from diptych.models import Uniter
 from diptych.nn import ClassifierHead, PairAttention
-from diptych.tasks import Answer, Choose, Classify, Ground, Match
+from diptych.tasks import Answer, Choose, Classify, Ground, Match, Pretrain
+from diptych.tasks.objectives import (
+    Alignment,
+    MaskedRegions,
+    MaskedText,
+    Matching,
+    RegionFeatures,
+    RegionProbabilities,
+    Sample,
+)
 from diptych.types import Inputs, PaddedRegions, PaddedText
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
@@ -71,27 +80,10 @@ def joint(encoding):
     return torch.cat([encoding.text, encoding.regions], 1)
 
 
-def gradients(model, prefix, **heads):
+def gradients(model, prefix):
     """Gradients under the names of the original."""
-    found = restore(
-        {name: one.grad for name, one in model.named_parameters() if one.grad is not None}, UNITER
-    )
-    result = {prefix + name: one for name, one in found.items()}
-    for name, head in heads.items():
-        table = [rename(name, place(head))]
-        ours = {key: one.grad for key, one in head.named_parameters() if one.grad is not None}
-        result |= restore(ours, table)
-    return result
-
-
-def place(head):
-    """Where a head of the original sits in ours: a Sequential as it is, a Linear as its only layer."""
-    return "layers" if len(head.layers) > 1 else "layers.0"
-
-
-def load_head(head, weights, name):
-    own = {key: one for key, one in weights.items() if key.startswith(f"{name}.")}
-    load_into(head, own, [rename(name, place(head))], where=name)
+    found = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+    return {prefix + name: one for name, one in restore(found, UNITER).items()}
 
 
 HEADED = partial(ClassifierHead, layers=2)
@@ -239,68 +231,100 @@ def test_embeddings_and_every_layer_equal_the_original(golden):
     golden.check("pooled", encoding.pooled)
 
 
-def transform(model, weights, name, dense, norm):
-    """Linear, GELU, LayerNorm: what every pre-training head begins with."""
-    layers = ClassifierHead(model.dim, 1, layers=2, width=1).layers[:3]
-    table = [rename(f"{name}.{dense}", "0"), rename(f"{name}.{norm}", "2")]
-    load_into(layers, {key: one for key, one in weights.items() if key.startswith(name)}, table, where=name)
-    return layers
+def pretraining(golden, *, classes="kl_mean"):
+    """The model and the task of the original's pre-training, and the prefix of its names."""
+    model, heads, prefix = build(golden)
+    count = len(golden.weights["region_classifier.net.3.bias"])
+    features = {"features": partial(RegionFeatures, tied="regions.feature")}
+    probabilities = {"classes": partial(RegionProbabilities, classes=count, loss=classes)}
+    task = Pretrain(
+        model,
+        objectives={
+            "matching": partial(Matching, exchange="regions"),
+            "words": MaskedText,
+            "features": partial(MaskedRegions, predict=features),
+            "classes": partial(MaskedRegions, predict=probabilities),
+            "alignment": Alignment,
+        },
+        weights={"alignment": golden.config["itm_ot_lambda"]},
+        draw={"words": 8, "features": 4, "classes": 4, "matching+alignment": 6},
+    )
+    load_into(task, heads, UNITER_PRETRAIN, where=golden.name)
+    assert restore(task.state_dict(), UNITER_PRETRAIN).keys() == heads.keys() - {
+        "cls.predictions.decoder.weight",
+        "feat_regress.weight",
+    }
+    return model, task, prefix
+
+
+def learn(golden, model, task, prefix, loss):
+    """Compare a loss and its gradients."""
+    loss.backward(retain_graph=True)
+    golden.check("loss", loss)
+    found = {name: one.grad for name, one in task.named_parameters() if one.grad is not None}
+    golden.check_gradients(gradients(model, prefix) | restore(found, UNITER_PRETRAIN))
+    model.zero_grad()
+    task.zero_grad()
+
+
+def head(task, name):
+    return task.objectives[name]
 
 
 def test_masked_words_equal_the_original(golden):
-    golden = golden("uniter-pretrain").part("mlm")
-    model, heads, prefix = build(golden)
-    layers = transform(model, heads, "cls.predictions.transform", "dense", "LayerNorm")
-    labels = golden.inputs["txt_labels"]
-    states = model(unpack(golden.inputs)).text[labels >= 0]
-    scores = F.linear(layers(states), model.word_embedding().weight, heads["cls.predictions.bias"])
-    loss = F.cross_entropy(scores, labels[labels >= 0])
-    loss.backward()
+    golden = golden("uniter-pretrain")
+    model, task, prefix = pretraining(golden)
+    golden = golden.part("mlm")
+    inputs, words = unpack(golden.inputs), golden.inputs["txt_labels"]
+    scores = head(task, "words").head(model(inputs).text[words >= 0], model.word_embedding().weight)
     golden.check("scores", scores)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix))
+    losses = task.losses(model, Sample(inputs=inputs, words=words), ["words"])
+    learn(golden, model, task, prefix, task.total(losses))
+
+
+def hidden_regions(golden):
+    """What the model is given, and what it is asked about hidden regions."""
+    inputs = unpack(golden.part("mrfr").inputs)
+    regions, hidden = inputs.regions, inputs.regions.hidden
+    features = regions.features.masked_scatter(hidden[..., None], golden.inputs["mrfr.feat_targets"])
+    targets = golden.inputs["mrc.label_targets"]
+    probabilities = torch.zeros(*hidden.shape, targets.shape[1])
+    probabilities[hidden] = targets
+    return Sample(
+        inputs=inputs, regions=replace(regions, features=features, probabilities=probabilities), wanted=hidden
+    )
 
 
 def test_hidden_region_features_equal_the_original(golden):
-    golden = golden("uniter-pretrain").part("mrfr")
-    model, heads, prefix = build(golden)
-    layers = transform(model, heads, "feat_regress.net", "0", "2")
-    inputs = unpack(golden.inputs)
-    states = model(inputs).regions[inputs.regions.hidden]
-    got = layers(states) @ model.regions.feature.weight + heads["feat_regress.bias"]
-    loss = F.mse_loss(got, golden.inputs["feat_targets"])
-    loss.backward()
-    golden.check("prediction", got)
-    golden.check("loss", loss)
-    ours = gradients(model, prefix) | {"feat_regress.net.0.weight": layers[0].weight.grad}
-    golden.check_gradients(ours)
-
-
-def test_hidden_region_classes_equal_the_original(golden):
     golden = golden("uniter-pretrain")
-    model, heads, prefix = build(golden)
-    inputs, targets = unpack(golden.part("mrfr").inputs), golden.inputs["mrc.label_targets"]
-    head = ClassifierHead(model.dim, targets.shape[1], layers=2, width=1)
-    load_head(head, heads, "region_classifier.net")
-    scores = head(model(inputs).regions[inputs.regions.hidden])
-    hard = F.cross_entropy(scores, targets[:, 1:].argmax(-1) + 1)
-    soft = F.kl_div(scores.log_softmax(-1), targets, reduction="none").mean()
-    golden.part("mrc").check("scores", scores)
-    for name, loss in (("mrc", hard), ("mrckl", soft)):
-        nn.Module.zero_grad(head)
-        loss.backward(retain_graph=True)
-        golden.part(name).check("loss", loss)
-        golden.part(name).check_gradients(gradients(model, prefix, **{"region_classifier.net": head}))
+    model, task, prefix = pretraining(golden)
+    losses = task.losses(model, hidden_regions(golden), ["features"])
+    learn(golden.part("mrfr"), model, task, prefix, task.total(losses))
 
 
-def test_matching_equals_the_original(golden):
-    golden = golden("uniter-pretrain").part("itm")
-    model, heads, prefix = build(golden)
-    head = ClassifierHead(model.dim, 2)
-    load_head(head, heads, "itm_output")
-    scores = head(model(unpack(golden.inputs)).pooled)
-    loss = F.cross_entropy(scores, golden.inputs["targets"])
-    loss.backward()
-    golden.check("scores", scores)
-    golden.check("loss", loss)
-    golden.check_gradients(gradients(model, prefix, itm_output=head))
+@pytest.mark.parametrize(("part", "loss"), [("mrc", "hard"), ("mrckl", "kl_mean")])
+def test_hidden_region_classes_equal_the_original(golden, part, loss):
+    golden = golden("uniter-pretrain")
+    model, task, prefix = pretraining(golden, classes=loss)
+    sample = hidden_regions(golden)
+    states = head(task, "classes").transform(model(sample.inputs).regions[sample.wanted])
+    golden.part("mrc").check("scores", head(task, "classes").predict["classes"].decoder(states))
+    losses = task.losses(model, sample, ["classes"])
+    learn(golden.part(part), model, task, prefix, task.total(losses))
+
+
+def test_matching_and_alignment_equal_the_original(golden):
+    golden = golden("uniter-pretrain")
+    model, task, prefix = pretraining(golden)
+    both, golden = golden.part("itm_ot"), golden.part("itm")
+    inputs, targets = unpack(golden.inputs), golden.inputs["targets"]
+    sample = Sample(inputs=inputs, broken=1 - targets)
+    encoding = model(inputs)
+    golden.check("scores", head(task, "matching").head(encoding.pooled))
+    text, regions = encoding.text, encoding.regions
+    distance = head(task, "alignment").distance(text, inputs.text.mask, regions, inputs.regions.mask)
+    both.check("distance", distance)
+    learn(golden, model, task, prefix, task.total(task.losses(model, sample, ["matching"])))
+    losses = task.losses(model, sample, ["matching", "alignment"])
+    both.check("ot_loss", losses["alignment"])
+    learn(both, model, task, prefix, task.total(losses))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,11 +10,20 @@ import torch
 from torch.nn import functional as F
 
 from diptych.convert import HEADS, MATCHES, load_head
-from diptych.convert.rules import restore
-from diptych.convert.vilbert import VILBERT, fill_vilbert
+from diptych.convert.rules import load_into, restore
+from diptych.convert.vilbert import DEVLBERT_PRETRAIN, VILBERT, VILBERT_PRETRAIN, fill_vilbert
 from diptych.models import Vilbert, devlbert_base, vilbert_base
 from diptych.nn import ClassifierHead, Sizes, WeightNormHead
-from diptych.tasks import Answer, Classify, Ground, Match
+from diptych.tasks import Answer, Classify, Ground, Match, Pretrain
+from diptych.tasks.objectives import (
+    Confounders,
+    Interventions,
+    MaskedRegions,
+    MaskedText,
+    Matching,
+    RegionProbabilities,
+    Sample,
+)
 from diptych.types import Batch, Encoding, Inputs, PaddedRegions, PaddedText
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
@@ -97,21 +107,6 @@ def below(weights, name):
 def linear(weights, name):
     own = below(weights, name)
     return lambda x: F.linear(x, own["weight"], own["bias"])
-
-
-def transform(states, weights, name):
-    """Linear, GELU, LayerNorm: what every pre-training head begins with."""
-    own = below(weights, f"{name}.transform")
-    x = F.gelu(F.linear(states, own["dense.weight"], own["dense.bias"]))
-    return F.layer_norm(x, x.shape[-1:], own["LayerNorm.weight"], own["LayerNorm.bias"], 1e-12)
-
-
-def words(states, weights, model, name="cls.predictions"):
-    return F.linear(transform(states, weights, name), model.word_embedding().weight, weights[f"{name}.bias"])
-
-
-def classes(states, weights, name="cls.imagePredictions"):
-    return linear(weights, f"{name}.decoder")(transform(states, weights, name))
 
 
 def gradients(golden, model):
@@ -208,8 +203,10 @@ def check_heads(golden, prefix, model, heads, encoding, text, vision):
     expected = golden.outputs[f"{prefix}vision_logit"][:, 1:, 0]
     torch.testing.assert_close(grounded[mask], expected[mask], atol=2e-5, rtol=1e-4)
     golden.check(f"{prefix}linguisic_logit", linear(heads, "linguisic_logit")(text))
-    golden.check(f"{prefix}linguisic_prediction", words(text, heads, model))
-    golden.check(f"{prefix}vision_prediction", classes(vision, heads))
+    asked = pretraining(golden, model, {key: w for key, w in heads.items() if key.startswith("cls.")})[0]
+    asked = asked.objectives
+    golden.check(f"{prefix}linguisic_prediction", asked["words"].head(text, model.word_embedding().weight))
+    golden.check(f"{prefix}vision_prediction", region_classes(asked["regions"], vision))
     binary = golden.outputs[f"{prefix}vil_binary_prediction"]
     if f"{prefix}vil_tri_prediction" not in golden.outputs:  # DeVLBERT's binary head is that of matching
         match = score(Match(model, matches=MATCHES["devlbert"]), "match")
@@ -241,70 +238,73 @@ def test_vilio_equals_the_original(golden, perform):
     check_gradients(golden, gradients(golden, model) | done.gradients)
 
 
+def region_classes(objective, vision):
+    return objective.predict["classes"].decoder(objective.transform(vision))
+
+
+def pretraining(golden, model, heads):
+    """The task of either original's pre-training, filled, and the table from its names."""
+    count = golden.config["v_target_size"]
+    predict = {"classes": partial(RegionProbabilities, classes=count)}
+    objectives = {
+        "matching": partial(Matching, matches=0),
+        "words": MaskedText,
+        "regions": partial(MaskedRegions, predict=predict),
+    }
+    if causal := "dic_v" in golden.inputs:
+        seen, known = (
+            Confounders(vectors=golden.inputs[f"dic_{side}"], prior=golden.inputs[f"prior_{side}"])
+            for side in "vt"
+        )
+        objectives["causes"] = partial(Interventions, seen=seen, known=known, nouns=())
+    task = Pretrain(model, objectives=objectives)
+    table = DEVLBERT_PRETRAIN if causal else VILBERT_PRETRAIN
+    load_into(task, heads, table, where=golden.name)
+    return task, table
+
+
 if EVERY:
 
     @pytest.mark.parametrize("name", ["vilbert-pretrain", "devlbert-pretrain"])
     def test_pretraining_equals_the_original(golden, name):
         golden = golden(name)
         model, heads = build(golden)
-        for key, weight in heads.items():
-            weight.requires_grad_(key != "cls.predictions.decoder.weight")
-        encoding, text, vision, *pooled = run(model, unpack(golden.inputs))
-        inputs, labels = golden.inputs, golden.inputs["masked_lm_labels"].flatten()
-        got = {
-            "prediction_scores_t": words(text, heads, model),
-            "prediction_scores_v": classes(vision, heads),
-            "seq_relationship_score": linear(heads, "cls.bi_seq_relationship")(encoding.pooled),
-        }
+        task, table = pretraining(golden, model, heads)
+        inputs, given, parts = unpack(golden.inputs), golden.inputs, task.objectives
+        truth = replace(inputs.regions, probabilities=given["image_target"])
+        sample = Sample(
+            inputs=inputs,
+            regions=truth,
+            words=given["masked_lm_labels"],
+            wanted=given["image_label"] == 1,
+            broken=given["next_sentence_label"],
+        )
+        found = task.losses(model, sample, ["words", "regions", "matching"])
         losses = {
-            "loss_mlm": F.cross_entropy(got["prediction_scores_t"].flatten(0, 1), labels, ignore_index=-1),
-            "loss_region": region_loss(got["prediction_scores_v"][:, 1:], inputs["image_label"], inputs),
-            "loss_align": F.cross_entropy(got["seq_relationship_score"], inputs["next_sentence_label"]),
+            "loss_mlm": found["words"],
+            "loss_region": found["regions"],
+            "loss_align": found["matching"],
         }
-        if "dic_v" in inputs:
+        encoding, text, vision, *pooled = run(model, inputs)
+        scores = {
+            "prediction_scores_t": parts["words"].head(text, model.word_embedding().weight),
+            "prediction_scores_v": region_classes(parts["regions"], vision),
+            "seq_relationship_score": parts["matching"].head(encoding.pooled),
+        }
+        for key in scores.keys() & golden.outputs.keys():
+            golden.check(key, scores[key])
+        if "dic_v" in given:
             check_states(golden, "", text, vision, *pooled)
-            got, interventions = intervention_losses(golden, model, heads, text, vision)
-            losses |= interventions
-        losses["loss_total"] = sum(losses.values())
+            causes = parts["causes"]
+            golden.check("causal_v_out", causes.regions[0](vision[:, 1:]))
+            golden.check("causal_t2v_out", causes.words[1](text))
+            shown = given["causal_label_v"] == 1
+            more = causes.losses(model, encoding, given["causal_label_t"], given["image_target"], shown)
+            names = {"words": "t", "words_by_regions": "t2v", "regions": "v", "regions_by_words": "v2t"}
+            losses |= {f"loss_causal_{names[part]}": loss for part, loss in more.items()}
+        losses["loss_total"] = task.total(losses)
         losses["loss_total"].backward()
-        for key, value in (got | losses).items():
+        for key, value in losses.items():
             golden.check(key, value)
-        check_gradients(golden, gradients(golden, model))
-
-
-def region_loss(scores, labels, inputs):
-    """KL divergence to the detector's classes, summed over labelled regions and divided by their number."""
-    divergence = F.kl_div(scores.log_softmax(-1), inputs["image_target"], reduction="none").sum(-1)
-    return divergence[labels == 1].sum() / (labels == 1).sum()
-
-
-def intervention_losses(golden, model, heads, text, vision):
-    """DeVLBERT's four: within each stream, and across."""
-    inputs, regions, losses = golden.inputs, vision[:, 1:], {}
-    seen, known = (inputs["dic_v"], inputs["prior_v"]), (inputs["dic_t"], inputs["prior_t"])
-    states = {
-        "v": intervene(regions, *seen, heads, "causal_v"),
-        "v2t": intervene(regions, *known, heads, "causal_v2t", projection="v2t"),
-        "t": intervene(text, *known, heads, "causal_t"),
-        "t2v": intervene(text, *seen, heads, "causal_t2v", projection="t2v"),
-    }
-    for kind in ("v", "v2t"):
-        scores = classes(states[kind], heads, f"cls.causal_predictor_{kind}")
-        losses[f"loss_causal_{kind}"] = region_loss(scores, inputs["causal_label_v"], inputs)
-    for kind in ("t", "t2v"):
-        scores, labels = (
-            words(states[kind], heads, model, f"cls.causal_predictor_{kind}"),
-            inputs["causal_label_t"],
-        )
-        losses[f"loss_causal_{kind}"] = F.cross_entropy(
-            scores.flatten(0, 1), labels.flatten(), ignore_index=-1
-        )
-    return {"causal_v_out": states["v"], "causal_t2v_out": states["t2v"]}, losses
-
-
-def intervene(states, dictionary, prior, weights, name, *, projection=None):
-    """What a confounder contributes, over a dictionary and its prior."""
-    y, z = linear(weights, f"{name}.Wy")(states), linear(weights, f"{name}.Wz")(dictionary)
-    attention = (y @ z.T / y.shape[-1] ** 0.5).softmax(-1)
-    values = dictionary if projection is None else linear(weights, f"{name}.{projection}")(dictionary)
-    return (attention * prior) @ values
+        own = {key: one.grad for key, one in task.named_parameters() if one.grad is not None}
+        check_gradients(golden, gradients(golden, model) | restore(own, table))

@@ -68,6 +68,12 @@ def test_accuracy_is_the_mean_score_of_the_answers(model, batch):
     assert task.measure(predictions, gold) == {"accuracy": pytest.approx(1.6 / 3)}
 
 
+@pytest.mark.parametrize("answers", [(), ("yes", "no", "yes")])
+def test_answers_are_told_apart(model, answers):
+    with pytest.raises(ConfigError, match=r"task\.answers is empty or names an answer twice"):
+        Answer(model, answers=answers)
+
+
 def test_a_loss_that_does_not_exist(model):
     with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
         Answer(model, answers=ANSWERS, loss="mse")

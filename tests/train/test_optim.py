@@ -6,6 +6,7 @@ from torch import nn
 from training_toy import Bag, Compare
 
 from diptych.errors import ConfigError
+from diptych.nn import LayerAverage
 from diptych.train.optim import HFAdamW, adam, adamw, hf_adamw
 
 
@@ -27,6 +28,14 @@ def test_head_has_its_own_rate():
     found = groups_of(adamw(lr=0.1, head_lr_factor=500), Bag(), Compare())
     assert found["head.weight"]["lr"] == pytest.approx(50)
     assert found["words.weight"]["lr"] == found["words.weight"]["initial_lr"] == 0.1
+
+
+def test_weights_of_layers_learn_like_a_head():
+    model = Bag()
+    model.average = LayerAverage(2)
+    found = groups_of(adamw(lr=0.1, head_lr_factor=500), model, Compare())
+    assert found["average.weights"]["lr"] == found["head.weight"]["lr"] == pytest.approx(50)
+    assert found["words.weight"]["lr"] == 0.1
 
 
 def test_layer_decay_shrinks_towards_the_input():

@@ -24,11 +24,13 @@ from diptych.convert.rules import (
     Drop,
     Rule,
     Table,
+    bert_heads,
     bert_layer,
     bert_text,
     convert,
     load_into,
     rename,
+    transform,
 )
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
@@ -74,6 +76,14 @@ LXMERT: Table = (
     *side("encoder.x_layers.{}.visn", "cross_layers.{}.regions"),
     rename("pooler.dense", "pool.dense"),
     Drop("embeddings.position_ids", "a counter that Vilio's version saved"),
+)
+LXMERT_PRETRAIN: Table = (  # objectives: words, matching, regions, answers
+    *bert_heads(),
+    *transform("obj_predict_head.transform", "objectives.regions.transform"),
+    rename("obj_predict_head.decoder_dict.obj", "objectives.regions.predict.labels.decoder"),
+    rename("obj_predict_head.decoder_dict.attr", "objectives.regions.predict.attributes.decoder"),
+    rename("obj_predict_head.decoder_dict.feat", "objectives.regions.predict.features.decoder"),
+    rename("answer_head.logit_fc", "objectives.answers.head.layers"),
 )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, classes, heads, matching
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Table, bert_heads, bert_layer, bert_text, load_into, rename
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -18,6 +18,7 @@ OSCAR: Table = (
     rename("pooler.dense", "pool.dense"),
     Drop("embeddings.position_ids", "a counter that Vilio's version saved"),
 )
+OSCAR_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
 def load_oscar(model: Oscar, path: Path | str) -> dict[str, Tensor]:

@@ -118,6 +118,32 @@ def bert_layer(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
+def bert_heads(source: str = "cls", *, match: str = "seq_relationship") -> tuple[Rule | Drop, ...]:
+    """The heads of masked words and of matching, into a `Pretrain` with objectives of these names.
+
+    Args:
+        match: what the original calls the second.
+    """
+    return (
+        *masked_words(f"{source}.predictions", "objectives.words.head"),
+        rename(f"{source}.{match}", "objectives.matching.head.layers.0"),
+    )
+
+
+def masked_words(source: str, target: str) -> tuple[Rule | Drop, ...]:
+    """One head of masked words."""
+    return (
+        *transform(f"{source}.transform", f"{target}.transform"),
+        rename(f"{source}.bias", f"{target}.bias"),
+        Drop(f"{source}.decoder", "the word table, to which it is tied, and the bias once more"),
+    )
+
+
+def transform(source: str, target: str) -> tuple[Rule, ...]:
+    """Linear, GELU, LayerNorm: what most heads of pre-training begin with."""
+    return rename(f"{source}.dense", f"{target}.0"), rename(f"{source}.LayerNorm", f"{target}.2")
+
+
 def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where: object) -> dict[str, Tensor]:
     """The weights under our names, complete and of the right shapes.
 

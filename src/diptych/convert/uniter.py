@@ -22,7 +22,18 @@ from diptych.convert.family import (
 )
 from diptych.convert.heads import MATCHES, PAIR_ATTENTION
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, Weights, bert_layer, bert_text, load_into, rename, row
+from diptych.convert.rules import (
+    Drop,
+    Keep,
+    Table,
+    Weights,
+    bert_layer,
+    bert_text,
+    load_into,
+    masked_words,
+    rename,
+    row,
+)
 from diptych.models.uniter import Uniter
 
 UNITER: Table = (
@@ -37,6 +48,15 @@ UNITER: Table = (
     rename("pooler.dense", "pool.dense"),
     Drop("embeddings.position_ids", "a counter that Vilio's version saved"),
     Keep("regions.hidden", "Vilio's UNITER hides no regions and has no vector for them"),
+)
+UNITER_PRETRAIN: Table = (  # objectives: words, features, classes, matching
+    *masked_words("cls.predictions", "objectives.words.head"),
+    rename("feat_regress.net", "objectives.features.transform"),
+    rename("feat_regress.bias", "objectives.features.predict.features.bias"),
+    Drop("feat_regress.weight", "the model's Linear for features, to which it is tied"),
+    rename("region_classifier.net.3", "objectives.classes.predict.classes.decoder"),
+    rename("region_classifier.net", "objectives.classes.transform"),
+    rename("itm_output", "objectives.matching.head.layers.0"),
 )
 
 

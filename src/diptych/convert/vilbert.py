@@ -22,8 +22,34 @@ from diptych.convert.family import (
 )
 from diptych.convert.heads import MATCHES, weight_normed
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, Weights, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import (
+    Drop,
+    Keep,
+    Rule,
+    Table,
+    Weights,
+    bert_heads,
+    bert_layer,
+    bert_text,
+    load_into,
+    masked_words,
+    rename,
+    transform,
+)
 from diptych.models.vilbert import Vilbert
+
+
+def _intervention(way: str, target: str) -> tuple[Rule, ...]:
+    return (
+        rename(f"causal_{way}.Wy", f"objectives.causes.{target}.query"),
+        rename(f"causal_{way}.Wz", f"objectives.causes.{target}.key"),
+        rename(f"causal_{way}.{way}", f"objectives.causes.{target}.value"),  # of t2v and v2t only
+    )
+
+
+def _classes(source: str, target: str) -> tuple[Rule, ...]:
+    return *transform(f"{source}.transform", target), rename(f"{source}.decoder", f"{target}.3")
+
 
 LAYER, MEETING = "encoder.c_layer.{}", "encoder.meetings.{}"
 # The originals number what is projected: 1 comes from the regions, 2 from the text.
@@ -66,6 +92,22 @@ TASKLESS: Table = (
     Drop("embeddings.task_embeddings", "the model was built without task tokens"),
 )
 CAUSES = ("t", "v", "t2v", "v2t")
+VILBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
+    *bert_heads(match="bi_seq_relationship"),
+    *transform("cls.imagePredictions.transform", "objectives.regions.transform"),
+    rename("cls.imagePredictions.decoder", "objectives.regions.predict.classes.decoder"),
+)
+DEVLBERT_PRETRAIN: Table = (  # objectives: words, regions, matching, causes
+    *VILBERT_PRETRAIN,
+    *_intervention("t", "words.0"),
+    *_intervention("t2v", "words.1"),
+    *_intervention("v", "regions.0"),
+    *_intervention("v2t", "regions.1"),
+    *masked_words("cls.causal_predictor_t", "objectives.causes.word_heads.0"),
+    *masked_words("cls.causal_predictor_t2v", "objectives.causes.word_heads.1"),
+    *_classes("cls.causal_predictor_v", "objectives.causes.region_heads.0"),
+    *_classes("cls.causal_predictor_v2t", "objectives.causes.region_heads.1"),
+)
 BOX = "v_embeddings.image_location_embeddings.weight"
 
 

@@ -17,7 +17,16 @@ from diptych.convert.family import (
 )
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import (
+    Drop,
+    Keep,
+    Table,
+    bert_heads,
+    bert_layer,
+    bert_text,
+    load_into,
+    rename,
+)
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -36,6 +45,7 @@ VISUALBERT: Table = (
     Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
 )
 FEATURE = ("embeddings.projection.weight", "embeddings.visual_projection.weight")
+VISUALBERT_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
 def load_visualbert(model: VisualBert, path: Path | str) -> dict[str, Tensor]:

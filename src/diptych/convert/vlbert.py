@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diptych.convert.family import Family, Node, Parted, answers, choices, count, grounding, heads_of, linears
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Rule, Table, bert_layer, load_into, rename
+from diptych.convert.rules import Drop, Keep, Rule, Table, bert_layer, load_into, masked_words, rename
 from diptych.models.vlbert import VlBert
 
 
@@ -54,6 +54,12 @@ BERT: Table = (
     ),
     Keep("embedding.text_visual", "BERT sees nothing"),
     Keep("embedding.region_visual", "BERT sees nothing"),
+)
+VLBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
+    *masked_words("vlbert.mlm_head.predictions", "objectives.words.head"),
+    rename("vlbert.mvrc_head.transform.dense", "objectives.regions.transform.0"),
+    rename("vlbert.mvrc_head.region_cls_pred", "objectives.regions.predict.classes.decoder"),
+    rename("vlbert.relationsip_head.caption_image_relationship", "objectives.matching.head.layers.0"),
 )
 SEGMENTS, POOLER = "embeddings.token_type_embeddings.weight", "vlbert.pooler."
 HEADS = (

@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diptych.data.processor import Processor, Row, Sources
-from diptych.types import Batch, Example, Inputs, PaddedRegions, PaddedText, TargetEncoder
+from diptych.types import (
+    OPTIONAL_REGION_FIELDS,
+    Batch,
+    Example,
+    Inputs,
+    PaddedRegions,
+    PaddedText,
+    Regions,
+    TargetEncoder,
+)
 
 T = TypeVar("T")
 
@@ -31,7 +40,7 @@ class Collate:
         rows = [self.processor(pair, self.sources) for example in examples for pair in example.pairs]
         return Batch(
             ids=tuple(example.id for example in examples),
-            inputs=pad(rows, pad_id=tokenizer.pad_id if tokenizer else 0),
+            inputs=pad(rows, pad_id=tokenizer.pad_id if tokenizer else 0, labels=self.processor.labels),
             targets=None if self.targets is None else self.targets(examples),
             pairs=len(examples[0].pairs),
         )
@@ -41,12 +50,16 @@ class Collate:
         return self.processor.length(example, self.sources.regions)
 
 
-def pad(rows: Sequence[Row], *, pad_id: int = 0) -> Inputs:
-    """Stack rows; texts and regions are padded to the longest of these rows and masked."""
+def pad(rows: Sequence[Row], *, pad_id: int = 0, labels: bool = False) -> Inputs:
+    """Stack rows; texts and regions are padded to the longest of these rows and masked.
+
+    Args:
+        labels: keep what the detector said of each region, where all rows have it.
+    """
     head = rows[0]
     return Inputs(
         text=None if head.tokens is None else _pad_text(rows, pad_id),
-        regions=None if head.regions is None else _pad_regions(rows),
+        regions=None if head.regions is None else _pad_regions(rows, labels),
         pixels=None if head.pixels is None else _stack_pixels(rows),
         vectors=None
         if head.vector is None
@@ -59,15 +72,21 @@ def _pad_text(rows: Sequence[Row], pad_id: int) -> PaddedText:
     shape = (len(rows), max(map(len, tokens)))
     ids = np.full(shape, pad_id, np.int64)
     segments, mask = np.zeros(shape, np.int64), np.zeros(shape, bool)
+    mentions = np.full(shape, -1)
     for row, one in enumerate(tokens):
         count = len(one)
         ids[row, :count], segments[row, :count], mask[row, :count] = one.ids, one.segments, True
+        if (named := rows[row].mentions) is not None:
+            mentions[row, :count] = named
     return PaddedText(
-        ids=torch.from_numpy(ids), mask=torch.from_numpy(mask), segments=torch.from_numpy(segments)
+        ids=torch.from_numpy(ids),
+        mask=torch.from_numpy(mask),
+        segments=torch.from_numpy(segments),
+        mentions=None if all(row.mentions is None for row in rows) else torch.from_numpy(mentions),
     )
 
 
-def _pad_regions(rows: Sequence[Row]) -> PaddedRegions:
+def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
     """At least one (masked) region per row, so that no dimension is ever zero."""
     found = [_given(row.regions) for row in rows]
     count, width = max(1, *map(len, found)), found[0].features.shape[1]
@@ -89,7 +108,26 @@ def _pad_regions(rows: Sequence[Row]) -> PaddedRegions:
         mask=torch.from_numpy(mask),
         image_index=torch.from_numpy(index),
         sizes=torch.tensor([regions.size for regions in found], dtype=torch.float32),
+        **(_pad_labels(found, count) if labels else {}),
     )
+
+
+def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:
+    """The optional fields that every image with regions has; -1 for padded labels, 0 for padded numbers."""
+    some, padded = [regions for regions in found if len(regions)], {}
+    for name in OPTIONAL_REGION_FIELDS:
+        values = [getattr(regions, name) for regions in found]
+        first = next((value for value in values if value is not None), None)
+        if first is None or any(getattr(regions, name) is None for regions in some):
+            continue
+        whole = np.issubdtype(first.dtype, np.integer)
+        full = np.full(
+            (len(found), count, *first.shape[1:]), -1 if whole else 0, np.int64 if whole else np.float32
+        )
+        for row, value in enumerate(values):
+            full[row, : 0 if value is None else len(value)] = 0 if value is None else value
+        padded[name] = torch.from_numpy(full)
+    return padded
 
 
 def _stack_pixels(rows: Sequence[Row]) -> Float[Tensor, "B 3 h w"]:

@@ -13,7 +13,14 @@ from torch import Tensor
 from diptych.data.images import open_image, to_pixels
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import FastText, Tokens, WordPiece
-from diptych.types import Example, Pair, Regions, RegionSource, VisionLanguageModel
+from diptych.types import (
+    OPTIONAL_REGION_FIELDS,
+    Example,
+    Pair,
+    Regions,
+    RegionSource,
+    VisionLanguageModel,
+)
 
 
 class Sources(NamedTuple):
@@ -28,12 +35,14 @@ class Row:
     """One image-text pair before padding; what the model does not need is None.
 
     Args:
+        mentions: number of the region that each token names, or -1; None where the pair mentions nothing.
         boxes: normalized to [0, 1].
         image_index: which image of the pair each region belongs to.
         size: width and height in pixels of the first image.
     """
 
     tokens: Tokens | None = None
+    mentions: Int[ndarray, " T"] | None = None
     regions: Regions | None = None
     boxes: Float[ndarray, "R 4"] | None = None
     image_index: Int[ndarray, " R"] | None = None
@@ -51,7 +60,10 @@ class Processor:
         regions: whether the model reads regions.
         max_tokens: longer texts are cut, special tokens included.
         max_regions: further regions of an image are dropped; a store holds the best ones first.
+        labels: hand on what the detector said of each region, which some objectives of pre-training ask for.
         tags: append the detected object names to the text as its second segment.
+        text_b: second segment of pairs that have none: `[MASK]` is where VL-BERT answers questions, with
+            `model.readout=before_end`.
         missing: what an image without regions is: an `error`, or an image with `none`.
         box_scale: `size` divides x by the width and y by the height. `swapped` reproduces nav13n's UNITER,
             which divides x by the height and y by the width.
@@ -66,7 +78,9 @@ class Processor:
         regions: bool = False,
         max_tokens: int = 128,
         max_regions: int = 100,
+        labels: bool = False,
         tags: bool = False,
+        text_b: str | None = None,
         missing: str = "error",
         box_scale: str = "size",
     ) -> None:
@@ -76,7 +90,8 @@ class Processor:
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
-        self.max_tokens, self.max_regions, self.tags = max_tokens, max_regions, tags
+        self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
+        self.tags, self.text_b = tags, text_b
         self.missing, self.box_scale = missing, box_scale
 
     @property
@@ -98,13 +113,11 @@ class Processor:
             FormatError: the picture is missing or cannot be read.
         """
         keys = image_keys(pair)
-        found = [self._regions(key, sources.regions) for key in keys] if self.regions else []
-        tokens = None
-        if self.text is not None:
-            text_b = self._tags(found, sources.regions) if self.tags else pair.text_b
-            tokens = self.text.encode(pair.text, text_b, max_tokens=self.max_tokens)
+        found = [self._regions(key, sources.regions) for key in keys or (None,)] if self.regions else []
+        tokens = self._tokens(pair, found, sources.regions) if self.text is not None else None
         return Row(
             tokens=tokens,
+            mentions=self._mentions(pair, tokens, sum(map(len, found))) if tokens and pair.mentions else None,
             regions=_join(found) if found else None,
             boxes=np.concatenate([self._normalize(regions) for regions in found]) if found else None,
             image_index=np.repeat(np.arange(len(found)), [len(regions) for regions in found])
@@ -121,16 +134,37 @@ class Processor:
     def _pair_length(self, pair: Pair, regions: RegionSource | None) -> int:
         total = 0
         if self.text is not None:
-            total += len(self.text.encode(pair.text, pair.text_b, max_tokens=self.max_tokens))
+            total += len(self.text.encode(pair.text, self._second(pair), max_tokens=self.max_tokens))
         if self.regions and regions is not None:
             total += sum(
                 min(regions.count(key), self.max_regions) for key in image_keys(pair) if key in regions
             )
         return total
 
-    def _regions(self, key: str, source: RegionSource | None) -> Regions:
+    def _second(self, pair: Pair) -> str | None:
+        return self.text_b if pair.text_b is None else pair.text_b
+
+    def _tokens(self, pair: Pair, found: list[Regions], source: RegionSource | None) -> Tokens:
+        assert self.text is not None, "whoever asks has looked"
+        text_b = self._tags(found, source) if self.tags else self._second(pair)
+        return self.text.encode(pair.text, text_b, max_tokens=self.max_tokens)
+
+    def _mentions(self, pair: Pair, tokens: Tokens, regions: int) -> Int[ndarray, " T"]:
+        """The region that each token names, of those that are there; -1 where none."""
+        named = np.full(len(tokens), -1)
+        for mention in pair.mentions:
+            if not 0 <= mention.region < regions or (self.tags and mention.segment):
+                continue
+            for token, (start, stop) in enumerate(tokens.offsets):
+                inside = start < mention.stop and stop > mention.start
+                if inside and tokens.segments[token] == mention.segment:
+                    named[token] = mention.region
+        return named
+
+    def _regions(self, key: str | None, source: RegionSource | None) -> Regions:
+        """Those of an image; none of a pair without image."""
         assert source is not None, "require_sources has looked"
-        if key not in source and self.missing == "none":
+        if key is None or (key not in source and self.missing == "none"):
             meta = source.meta
             return Regions(
                 features=np.zeros((0, meta.feature_dim), np.float32),
@@ -169,10 +203,13 @@ def _join(found: list[Regions]) -> Regions:
     """Regions of several images in one row; the size is the first image's."""
     if len(found) == 1:
         return found[0]
+    shared = [name for name in OPTIONAL_REGION_FIELDS if all(getattr(one, name) is not None for one in found)]
     return Regions(
-        features=np.concatenate([regions.features for regions in found]),
-        boxes=np.concatenate([regions.boxes for regions in found]),
         size=found[0].size,
+        **{
+            name: np.concatenate([getattr(one, name) for one in found])
+            for name in ("features", "boxes", *shared)
+        },
     )
 
 

@@ -7,18 +7,20 @@ END]` instead of packed, which leaves every valid state unchanged; the model, no
 image.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn.init import init_bert
+from diptych.nn.modalities import require, require_width
 from diptych.nn.readout import FirstToken, before_end
-from diptych.nn.transformer import Encoder
-from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
+from diptych.nn.transformer import Encoder, encode_jointly
+from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
 
 REGION_SEGMENT = 2  # after the two of the text
 
@@ -93,7 +95,7 @@ class Visual(nn.Module):
 
 
 class JointEmbedding(nn.Module):
-    """`dropout(norm(word + visual + position + segment))` of `[text | regions | END]`.
+    """`dropout(norm(word + visual + position + segment))` of the text, and of `[regions | END]`.
 
     Text counts its real tokens; all regions of a row stand at the place after them, END one further.
 
@@ -133,14 +135,12 @@ class JointEmbedding(nn.Module):
         *,
         regions: Float[Tensor, "B S V"],
         words: Float[Tensor, "*#BS D"],
-        mask: Bool[Tensor, "B S"],
-    ) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
-        """The embedded sequence and which of its places are real.
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B Q D"]]:
+        """The embedded text, and the embedded regions with END behind them.
 
         Args:
             carried: what each token is seen with, or one for all tokens of a row.
             words: what stands for a word at each region.
-            mask: which regions are real.
         """
         rows, length = text.ids.shape
         last = length + 1 + self.first_position
@@ -149,20 +149,20 @@ class JointEmbedding(nn.Module):
                 f"a text of {length} tokens and what follows it need {last + 1} positions, the model has "
                 f"{self.positions.num_embeddings}; lower processor.max_tokens."
             )
+        tokens = self.words(text.ids) + self.text_visual(carried)
+        others = torch.cat([words + self.region_visual(regions), self.end.expand(rows, 1, -1)], 1)
         count = text.mask.sum(1, keepdim=True)
-        places = [(text.mask.cumsum(1) - 1).clamp(min=0), count.expand(-1, mask.shape[1]), count + 1]
-        segments = functional.pad(text.segments, (0, mask.shape[1] + 1), value=REGION_SEGMENT)
-        x = torch.cat(
-            [
-                self.words(text.ids) + self.text_visual(carried),
-                words + self.region_visual(regions),
-                self.end.expand(rows, 1, -1),
-            ],
-            1,
+        places = torch.cat([count.expand(-1, regions.shape[1]), count + 1], 1)
+        return (
+            self._place(tokens, (text.mask.cumsum(1) - 1).clamp(min=0), self.segments(text.segments)),
+            self._place(others, places, self.segments.weight[REGION_SEGMENT]),
         )
-        positions = self.positions(torch.cat(places, 1) + self.first_position)
-        x = self.dropout(self.norm(x + positions + self.segments(segments)))
-        return x, torch.cat([text.mask, mask, mask.new_ones(rows, 1)], 1)
+
+    def _place(
+        self, x: Float[Tensor, "B L D"], places: Int[Tensor, "B L"], segment: Float[Tensor, "*#BL D"]
+    ) -> Float[Tensor, "B L D"]:
+        placed: Tensor = self.dropout(self.norm(x + self.positions(places + self.first_position) + segment))
+        return placed
 
 
 class VlBert(nn.Module):
@@ -221,14 +221,14 @@ class VlBert(nn.Module):
         if readout not in ("first", "before_end"):
             raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
         self.dim = self.text_dim = self.region_dim = dim
-        self.blind, visual_dim = blind, visual_dim or dim
+        self.feature_dim, self.visual_dim, self.blind = feature_dim, visual_dim or dim, blind
         self.regions = RegionEmbedding(
-            feature_dim, visual_dim, box_dim=box_dim, whole_image=whole_image, dropout=dropout
+            feature_dim, self.visual_dim, box_dim=box_dim, whole_image=whole_image, dropout=dropout
         )
         self.embedding = JointEmbedding(
             vocab_size,
             dim,
-            visual_dim=visual_dim,
+            visual_dim=self.visual_dim,
             max_positions=max_positions,
             first_position=first_position,
             visual_norm=visual_norm,
@@ -238,7 +238,7 @@ class VlBert(nn.Module):
         )
         self.region_word = nn.Parameter(torch.zeros(dim))  # the original's [IMG] token
         self.hidden_word = nn.Parameter(torch.zeros(dim))  # instead of it at regions that pre-training hides
-        self.blank = nn.Parameter(torch.zeros(visual_dim)) if learned_blank else None
+        self.blank = nn.Parameter(torch.zeros(self.visual_dim)) if learned_blank else None
         self.encoder = Encoder(
             layers,
             dim,
@@ -260,27 +260,27 @@ class VlBert(nn.Module):
             if part.norm is not None:
                 nn.init.constant_(part.norm.weight, visual_scale)
 
-    def forward(self, inputs: Inputs) -> Encoding:
-        text, regions = inputs.text, inputs.regions
-        assert text is not None, "VL-BERT needs text"
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        text, regions = require(self, "text", inputs.text), inputs.regions
         if regions is None:
-            embedded, mask = self.region_word.new_zeros(len(text.ids), 0, 1), text.mask[:, :0]
-            embedded = embedded.expand(-1, -1, self.regions.project.out_features)
+            embedded = self.region_word.new_zeros(len(text.ids), 0, self.visual_dim)
+            mask = text.mask[:, :0]
         else:
+            require_width(self, regions, feature_dim=self.feature_dim)
             embedded, mask = self.regions(regions)
         words = self._region_words(regions)
         if self.blind:
             embedded, words = torch.zeros_like(embedded), torch.zeros_like(words)
-        x, real = self.embedding(
-            text, self._carried(text, embedded, mask), regions=embedded, words=words, mask=mask
-        )
-        x = self.encoder(x, real)
-        length = text.ids.shape[1]
-        states = x[:, :length]
-        pooled = before_end(states, text.mask) if self.pool is None else self.pool(states)
-        # What the model added, the whole image and END, stays inside.
-        first = length + int(self.regions.whole_image)
-        return Encoding(pooled=pooled, text=states, regions=None if regions is None else x[:, first:-1])
+        parts = self.embedding(text, self._carried(text, embedded, mask), regions=embedded, words=words)
+        masks = text.mask, functional.pad(mask, (0, 1), value=True)
+        if self.pool is None and "pooled" in reads:
+            reads |= {"text"}
+        pool = self.pool or partial(before_end, mask=text.mask)
+        encoding = encode_jointly(self.encoder, parts, masks=masks, pool=pool, reads=reads)
+        states = encoding.regions
+        if states is not None:  # what the model added, the whole image and END, stays inside
+            states = None if regions is None else states[:, int(self.regions.whole_image) : -1]
+        return Encoding(pooled=encoding.pooled, text=encoding.text, regions=states)
 
     def _region_words(self, regions: PaddedRegions | None) -> Float[Tensor, "*#BS D"]:
         if regions is None or regions.hidden is None:
@@ -325,8 +325,9 @@ def vlbert_tiny(**overrides: Any) -> VlBert:
     """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
 
     The wide initial weights are UNITER-tiny's, for the same reason: small ones leave it on a saddle. Without
-    a BERT to start from, what is seen counts from the first step on (`visual_scale`).
+    a BERT to start from, what is seen counts from the first step on; where it counts as much as the words,
+    the mean of the features, by which one can tell every picture, is learned by heart.
     """
-    sizes = {"vocab_size": 1000, "feature_dim": 64, "box_dim": 64, "dim": 48, "heads": 4, "hidden": 192}
-    learning = {"dropout": 0.0, "attention_dropout": 0.0, "visual_scale": 1.0, "std": 0.2}
+    sizes = {"vocab_size": 1000, "feature_dim": 64, "box_dim": 256, "dim": 48, "heads": 4, "hidden": 192}
+    learning = {"dropout": 0.0, "attention_dropout": 0.0, "visual_scale": 0.2, "std": 0.2}
     return VlBert(**{**sizes, "layers": 2, **learning, **overrides})

@@ -34,9 +34,18 @@ def require_both(reader: nn.Module, inputs: Inputs, *, feature_dim: int) -> tupl
         ConfigError: one of them is missing, or the features have another width.
     """
     text, regions = require(reader, "text", inputs.text), require(reader, "regions", inputs.regions)
+    require_width(reader, regions, feature_dim=feature_dim)
+    return text, regions
+
+
+def require_width(reader: nn.Module, regions: PaddedRegions, *, feature_dim: int) -> None:
+    """Regions as `reader` has learned to read them.
+
+    Raises:
+        ConfigError: the features have another width.
+    """
     if (width := regions.features.shape[-1]) != feature_dim:
         raise ConfigError(
             f"{type(reader).__name__} takes region features of width {feature_dim}; those of this batch have "
             f"width {width}. Use features of the detector that it knows, or set model.feature_dim."
         )
-    return text, regions

@@ -34,12 +34,13 @@ from diptych.recipe.folder import await_file, is_first_process, require_folder, 
 from diptych.recipe.settle import (
     balance_classes,
     choose_threshold,
+    fill_objectives,
     fill_sizes,
     learn_text_files,
     require_labels,
     take_threshold,
 )
-from diptych.tasks import Classify, Task
+from diptych.tasks import Classify, Pretrain, Task
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, RegionSource
 
@@ -147,6 +148,7 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     processor = call(config["processor"])
     regions = FeatureStore(Path(config["features"])) if processor.regions else None
     fill_sizes(config["model"], processor, regions)
+    fill_objectives(config["task"], processor, regions)
     torch.manual_seed(config["seed"])  # before anything random is built
     model = call(config["model"])
     _load_weights(model, config["weights"], regions)
@@ -155,7 +157,8 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     require_sources(model.needs, processor, sources, examples)
     for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
         task.targets(part)  # a wrong label shows now, not in the middle of an epoch
-        require_labels(name, part)
+        if not isinstance(task, Pretrain):
+            require_labels(name, part)
     require_vocabulary(model, processor)
     averaging = config["averaging"] or {}
     return Parts(

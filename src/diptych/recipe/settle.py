@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -18,6 +18,7 @@ from diptych.types import Dataset, Example, RegionSource
 
 Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
 CRITERIA = get_args(Criterion)
+OBJECTIVES = "diptych.tasks.objectives"
 
 
 def require_labels(name: str, examples: Sequence[Example]) -> None:
@@ -33,9 +34,9 @@ def require_labels(name: str, examples: Sequence[Example]) -> None:
             f"{len(missing)} of {len(examples)} {name} examples have no label: {shown}. Give labels, or name "
             f"another split with data.{'train' if name == 'training' else 'validate'}.split=NAME."
         )
-    targets = {example.target for example in examples} - {None}
-    if name == "training" and len(targets) == 1:  # of validation, its metrics tell
-        warnings.warn(f"all {name} examples have the label {targets.pop()!r}.", stacklevel=2)
+    labels = {example.target for example in examples if isinstance(example.target, str)}
+    if name == "training" and len(labels) == 1:  # of validation, its metrics tell
+        warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
 
 def take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:
@@ -96,6 +97,31 @@ def learn_text_files(config: dict[str, Any], examples: Sequence[Example], folder
             settings = {key: value for key, value in config["fasttext"].items() if key != "path"}
             train_fasttext(texts, learned, **settings)
         processor["vectors"]["path"] = str(learned)
+
+
+def fill_objectives(task: dict[str, Any], processor: Processor, regions: RegionSource | None) -> None:
+    """What objectives of pre-training have to know of the vocabulary and of the features, where not said."""
+    text, meta = processor.text, None if regions is None else regions.meta
+    for node in _objectives(task):
+        kind = node["_target_"].rpartition(".")[2]
+        if kind == "MaskedText" and text is not None:
+            masking = node.setdefault("masking", {"_target_": f"{OBJECTIVES}.WordMasking"})
+            masking.setdefault("mask_id", text.mask_id)
+            masking.setdefault("special", [text.pad_id, text.cls_id, text.sep_id, text.mask_id])
+        elif kind == "RegionFeatures" and meta is not None and not node.get("tied"):
+            node.setdefault("feature_dim", meta.feature_dim)
+        elif kind == "RegionLabels" and meta is not None:
+            names = meta.attributes if node.get("field") == "attributes" else meta.classes
+            node.setdefault("classes", len(names))
+
+
+def _objectives(node: Any) -> Iterator[dict[str, Any]]:
+    """All nodes below one that call an objective, or a part of one."""
+    if isinstance(node, dict):
+        if str(node.get("_target_")).startswith(f"{OBJECTIVES}."):
+            yield node
+        for value in list(node.values()):
+            yield from _objectives(value)
 
 
 def fill_sizes(model: dict[str, Any], processor: Processor, regions: RegionSource | None) -> None:

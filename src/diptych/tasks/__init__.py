@@ -6,6 +6,7 @@ from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
 from diptych.tasks.ground import GoldBox, Ground
 from diptych.tasks.match import Match
+from diptych.tasks.pretrain import Pretrain
 
 __all__ = [
     "Answer",
@@ -16,6 +17,7 @@ __all__ = [
     "GoldBox",
     "Ground",
     "Match",
+    "Pretrain",
     "RightPair",
     "Task",
 ]

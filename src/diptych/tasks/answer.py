@@ -79,6 +79,8 @@ class Answer(Task):
         if loss not in LOSSES:
             raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
         self.answers = tuple(answers)
+        if not answers or len(set(answers)) < len(answers):
+            raise ConfigError("task.answers is empty or names an answer twice; expected every answer once.")
         self.targets = AnswerScores(self.answers)
         self.readout = readout(model, 1)
         self.reads = self.readout.reads

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from diptych.errors import ConfigError
+from diptych.nn import LayerAverage
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 
@@ -24,7 +25,7 @@ class OptimizerFactory:
     Args:
         lr: peak learning rate.
         weight_decay: of matrices and larger.
-        head_lr_factor: rate of the task's parameters relative to the model's.
+        head_lr_factor: rate of the task's parameters, and of a `LayerAverage`, relative to the model's.
         layer_decay: rate of a layer relative to the layer above it; None keeps one rate. Layers are the
             numbered members of a `ModuleList`; what a model registers before them counts as one layer below,
             what it registers after them has the full rate.
@@ -56,14 +57,17 @@ class OptimizerFactory:
         """
         groups: dict[tuple[float, float], list[Tensor]] = {}
         scales = _layer_scales(model, self.layer_decay)
+        averages = [part for part in model.modules() if isinstance(part, LayerAverage)]
+        heads = {id(one) for part in averages for one in part.parameters()}
         taken: set[int] = set()
-        for module, scale_of in ((model, scales), (task, None)):
+        for module, own in ((model, True), (task, False)):
             plain = _undecayed(module)
             for name, parameter in module.named_parameters():
                 if not parameter.requires_grad or id(parameter) in taken:
                     continue
                 taken.add(id(parameter))
-                scale = self.head_lr_factor if scale_of is None else scale_of[name]
+                backbone = own and id(parameter) not in heads
+                scale = scales[name] if backbone else self.head_lr_factor
                 decay = 0.0 if id(parameter) in plain else self.weight_decay
                 groups.setdefault((self.lr * scale, decay), []).append(parameter)
         if not groups:

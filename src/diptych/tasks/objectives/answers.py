@@ -1,0 +1,67 @@
+"""Answers to questions, asked in pre-training (LXMERT)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from diptych.nn import ClassifierHead
+from diptych.tasks.objectives.base import Objective, Sample, average, nothing
+from diptych.types import Encoding, Example, VisionLanguageModel
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """Targets `{answer: score}` to a row of scores; zeros without a known answer. Travels to workers."""
+
+    labels: tuple[str, ...]
+
+    def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"]:
+        column = {label: number for number, label in enumerate(self.labels)}
+        scores = torch.zeros(len(examples), len(self.labels))
+        for row, example in enumerate(examples):
+            known = example.target if isinstance(example.target, dict) else {example.target: 1.0}
+            for answer, score in known.items():
+                if answer in column:
+                    scores[row, column[answer]] = score
+        return scores
+
+
+class Answers(Objective):
+    """The answer to the question that the text is; mean cross entropy over rows that have one.
+
+    Of several answers one is drawn in proportion to its score, each time anew; torn pairs have none.
+
+    Args:
+        labels: all answers; LXMERT has 9,500.
+    """
+
+    reads = frozenset({"pooled"})
+    parts = ("answers",)
+
+    def __init__(self, model: VisionLanguageModel, *, labels: Sequence[str]) -> None:
+        super().__init__()
+        self.targets = AnswerScores(tuple(labels))
+        self.head = ClassifierHead(model.dim, len(labels), layers=2)
+
+    def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
+        scores, intact = sample.targets, sample.intact()
+        if scores is None:
+            return sample
+        known = scores.sum(1) > 0
+        drawn = torch.multinomial(torch.where(known[:, None], scores, 1.0), 1, generator=generator)[:, 0]
+        return sample.ask(answers=torch.where(known if intact is None else known & intact, drawn, -1))
+
+    def forward(
+        self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
+    ) -> dict[str, Float[Tensor, ""]]:
+        assert encoding.pooled is not None
+        if sample.answers is None:
+            return {"answers": nothing(encoding.pooled)}
+        asked = sample.answers >= 0
+        scores = self.head(encoding.pooled[asked]).float()
+        losses = functional.cross_entropy(scores, sample.answers[asked], reduction="none")
+        return {"answers": average(losses, asked[:, None])}

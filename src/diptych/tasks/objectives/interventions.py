@@ -1,0 +1,126 @@
+"""DeVLBERT's interventions: what a token or region owes to each entry of a dictionary of confounders.
+
+Zhang et al., 2020, https://arxiv.org/abs/2008.06884, "design D" of shengyuzhang/DeVLBert.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+from diptych.nn import init_bert
+from diptych.tasks.objectives.base import Objective, Sample, average, transform
+from diptych.tasks.objectives.masked_regions import divergence, given
+from diptych.tasks.objectives.masked_text import TiedWords, among, word_loss
+from diptych.types import Encoding, VisionLanguageModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confounders:
+    """A dictionary and how frequent its entries are."""
+
+    vectors: Float[Tensor, "K E"]
+    prior: Float[Tensor, " K"]
+
+
+class Intervention(nn.Module):
+    """`sum over k of softmax(query(state) . key(z_k) / sqrt(width)) prior_k value(z_k)`.
+
+    Args:
+        value_dim: of a learned projection of the entries; None takes them as they are.
+    """
+
+    def __init__(self, dim: int, confounders: Confounders, *, value_dim: int | None = None) -> None:
+        super().__init__()
+        width = confounders.vectors.shape[1]
+        self.query, self.key = nn.Linear(dim, dim), nn.Linear(width, dim)
+        self.value = nn.Linear(width, value_dim) if value_dim else nn.Identity()
+        self.dim = value_dim or width
+        self.register_buffer("vectors", confounders.vectors, persistent=False)
+        self.register_buffer("prior", confounders.prior, persistent=False)
+        init_bert(self)
+
+    def forward(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
+        vectors, prior = self.get_buffer("vectors"), self.get_buffer("prior")
+        query, key = self.query(states), self.key(vectors)
+        weights = (query @ key.T / query.shape[-1] ** 0.5).softmax(-1) * prior
+        mixed: Tensor = weights @ self.value(vectors)
+        return mixed
+
+
+class Interventions(Objective):
+    """Words and regions from what two dictionaries tell of them: within each stream, and across.
+
+    Asked are nouns of the dictionary that masking left alone, with ViLBERT's cross entropy of words, and
+    regions that were not hidden, with its divergence from the detector's probabilities. The dictionaries are
+    no weights and are not saved, as in the original.
+
+    Args:
+        seen: one entry per class of the detector, as wide as features.
+        known: one entry per noun, as wide as text states.
+        nouns: token ids of those nouns.
+    """
+
+    reads = frozenset({"text", "regions"})
+    parts = ("words", "words_by_regions", "regions", "regions_by_words")
+
+    def __init__(
+        self, model: VisionLanguageModel, *, seen: Confounders, known: Confounders, nouns: Collection[int]
+    ) -> None:
+        super().__init__()
+        text, regions, classes = model.text_dim, model.region_dim, len(seen.prior)
+        if not text or not regions:
+            raise ConfigError(
+                f"{type(model).__name__} lacks states of text or regions; leave interventions out for it."
+            )
+        self.nouns = tuple(nouns)
+        self.words = nn.ModuleList([Intervention(text, known), Intervention(text, seen, value_dim=text)])
+        self.regions = nn.ModuleList(
+            [Intervention(regions, seen), Intervention(regions, known, value_dim=regions)]
+        )
+        self.word_heads = nn.ModuleList(TiedWords(model) for _ in self.words)
+        dims = [seen.vectors.shape[1], regions]
+        self.region_heads = nn.ModuleList(
+            nn.Sequential(*transform(dim), nn.Linear(dim, classes)) for dim in dims
+        )
+        init_bert(self.region_heads)
+
+    def forward(
+        self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
+    ) -> dict[str, Float[Tensor, ""]]:
+        text, regions = sample.inputs.text, sample.inputs.regions
+        assert text is not None and regions is not None and encoding.text is not None
+        named = text.mask & among(text.ids, self.nouns)
+        if sample.words is not None:
+            named &= sample.words < 0
+        shown = regions.mask if regions.hidden is None else regions.mask & ~regions.hidden
+        words = text.ids.masked_fill(~named, -1)
+        return self.losses(model, encoding, words, given(regions, "probabilities"), shown)
+
+    def losses(
+        self,
+        model: VisionLanguageModel,
+        encoding: Encoding,
+        words: Int[Tensor, "B T"],
+        probabilities: Float[Tensor, "B R C"],
+        shown: Bool[Tensor, "B R"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The four losses of given questions: words that are not -1, and regions that are shown."""
+        assert encoding.text is not None and encoding.regions is not None
+        result = {}
+        for name, mix, head in zip(("words", "words_by_regions"), self.words, self.word_heads, strict=True):
+            result[name] = word_loss(partial(_mixed, mix, head), model, encoding.text, words)
+        for name, mix, head in zip(
+            ("regions", "regions_by_words"), self.regions, self.region_heads, strict=True
+        ):
+            scores = head(mix(encoding.regions[shown])).float()
+            result[name] = average(divergence(scores, probabilities[shown], "kl"), shown)
+        return result
+
+
+def _mixed(mix: nn.Module, head: nn.Module, states: Tensor, table: Tensor) -> Tensor:
+    scores: Tensor = head(mix(states), table)
+    return scores

@@ -1,0 +1,161 @@
+"""Masked words: some tokens are hidden, exchanged or only asked for; the model names them."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diptych.errors import ConfigError
+from diptych.tasks.objectives.base import Objective, Sample, average, nothing, transform
+from diptych.types import Encoding, PaddedText, VisionLanguageModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordMasking:
+    """Which tokens are asked for, and what stands in their place. The numbers are those of all originals.
+
+    Args:
+        mask_id: of `[MASK]`; 103 in BERT's uncased vocabulary.
+        special: ids that are never chosen: `[PAD]`, `[CLS]`, `[SEP]`, `[MASK]`.
+        rate: share of tokens that are asked for.
+        masked: of these, the share that becomes `[MASK]`.
+        random: of these, the share that becomes a random id; the others stay as they are.
+        random_from: the lowest random id; UNITER draws from `!` on, the others from the whole vocabulary.
+        at_least_one: ask for the first token where chance chose none (UNITER).
+        continuations: ids that continue a word; where given, words are chosen as a whole (VL-BERT).
+    """
+
+    mask_id: int = 103
+    special: Collection[int] = (0, 101, 102, 103)
+    rate: int | float = 0.15
+    masked: int | float = 0.8
+    random: int | float = 0.1
+    random_from: int = 0
+    at_least_one: bool = False
+    continuations: Collection[int] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1 or self.masked < 0 or self.random < 0 or self.masked + self.random > 1:
+            raise ConfigError(
+                f"words are masked with rate={self.rate}, masked={self.masked}, random={self.random}; "
+                "expected shares from 0 to 1, and masked and random together at most 1."
+            )
+
+    def __call__(
+        self,
+        text: PaddedText,
+        generator: torch.Generator | None,
+        *,
+        vocab_size: int,
+        rows: Bool[Tensor, " B"] | None = None,
+    ) -> tuple[PaddedText, Int[Tensor, "B T"]]:
+        """The text as the model sees it, and the id asked of each token or -1.
+
+        Args:
+            vocab_size: random ids are below it.
+            rows: the only ones to be asked; None is all.
+        """
+        ids, device = text.ids, text.ids.device
+        eligible = text.mask & ~among(ids, self.special)
+        if rows is not None:
+            eligible = eligible & rows[:, None]
+        draw = torch.rand(ids.shape, generator=generator, device=device)
+        if self.continuations:
+            word = (eligible & ~among(ids, self.continuations)).cumsum(1) - 1
+            draw = draw.gather(1, word.clamp(min=0))
+        if self.at_least_one:
+            none = ~(eligible & (draw < self.rate)).any(1, keepdim=True)
+            draw = draw.masked_fill(none & eligible & (eligible.cumsum(1) == 1), 0.0)
+        asked = eligible & (draw < self.rate)
+        other = torch.randint(self.random_from, vocab_size, ids.shape, generator=generator, device=device)
+        kept = draw >= self.rate * (self.masked + self.random)
+        shown = torch.where(draw < self.rate * self.masked, self.mask_id, torch.where(kept, ids, other))
+        return replace(text, ids=torch.where(asked, shown, ids)), torch.where(asked, ids, -1)
+
+
+class TiedWords(nn.Module):
+    """Scores of words: Linear, GELU, LayerNorm, then the word table of the model and a bias."""
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        super().__init__()
+        words = model.word_embedding()
+        if words is None or words.embedding_dim != model.text_dim:
+            raise ConfigError(
+                f"{type(model).__name__} gives text states of width {model.text_dim}; masked words need "
+                "states as wide as the word table. Take a model that reads text, or leave this objective out."
+            )
+        self.transform = transform(model.text_dim)
+        self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
+
+    def forward(self, states: Float[Tensor, "... D"], table: Float[Tensor, "V D"]) -> Float[Tensor, "... V"]:
+        return functional.linear(self.transform(states), table, self.bias)
+
+
+class MaskedText(Objective):
+    """Masked language model. The decoder runs on the asked tokens only, which changes no number.
+
+    Args:
+        matched_only: leave torn pairs alone, as ViLBERT does; LXMERT, VisualBERT, Oscar and Vilio ask them
+            too.
+        by: `rows` is VL-BERT's mean of means; the others take the mean over all asked tokens of the batch.
+    """
+
+    reads = frozenset({"text"})
+    parts = ("words",)
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        masking: WordMasking | None = None,
+        matched_only: bool = False,
+        by: str = "all",
+    ) -> None:
+        super().__init__()
+        self.masking = masking or WordMasking()
+        self.matched_only = matched_only
+        self.by = by
+        self.head = TiedWords(model)
+
+    def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
+        text = sample.inputs.text
+        assert text is not None, "a model with text states reads text"
+        rows = sample.intact() if self.matched_only else None
+        text, words = self.masking(text, generator, vocab_size=len(self.head.bias), rows=rows)
+        return sample.ask(replace(sample.inputs, text=text), words=words)
+
+    def forward(
+        self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
+    ) -> dict[str, Float[Tensor, ""]]:
+        assert encoding.text is not None
+        if sample.words is None:
+            return {"words": nothing(encoding.text)}
+        return {"words": word_loss(self.head, model, encoding.text, sample.words, by=self.by)}
+
+
+def word_loss(
+    head: Callable[[Tensor, Tensor], Tensor],
+    model: VisionLanguageModel,
+    states: Float[Tensor, "B T D"],
+    words: Int[Tensor, "B T"],
+    *,
+    by: str = "all",
+) -> Float[Tensor, ""]:
+    """Cross entropy of the asked words, which are not -1.
+
+    Args:
+        head: states and the word table to scores.
+    """
+    asked = words >= 0
+    table = model.word_embedding()
+    assert table is not None, "the head was built on it"
+    scores = head(states[asked], table.weight).float()
+    return average(functional.cross_entropy(scores, words[asked], reduction="none"), asked, by=by)
+
+
+def among(ids: Int[Tensor, "B T"], some: Collection[int]) -> Bool[Tensor, "B T"]:
+    """Where an id is one of some."""
+    return torch.isin(ids, torch.tensor(sorted(some), dtype=ids.dtype, device=ids.device))

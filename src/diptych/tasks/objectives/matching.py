@@ -1,0 +1,87 @@
+"""Image-text matching: some rows get another row's text or image; the model says which."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from diptych.errors import ConfigError
+from diptych.nn import ClassifierHead
+from diptych.tasks.objectives.base import Objective, Sample, nothing
+from diptych.types import Encoding, Inputs, VisionLanguageModel
+
+
+class Matching(Objective):
+    """Whether text and image belong together, from the pooled vector; mean cross entropy over rows.
+
+    Strangers come from the same batch (the originals draw from all data), never a row with the same text or
+    the same boxes; a row without any stranger stays as it is.
+
+    Args:
+        matches: class that means "they belong together": 1 in UNITER, LXMERT, VisualBERT, VL-BERT and Vilio,
+            0 in ViLBERT, DeVLBERT and Oscar.
+        classes: 2, or 1 for a single logit with binary cross entropy (MM-BERT).
+        exchange: `text` (LXMERT, ViLBERT, VL-BERT, Vilio) or `regions` (UNITER).
+        rate: share of rows that are torn apart.
+    """
+
+    reads = frozenset({"pooled"})
+    parts = ("match",)
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        matches: int = 1,
+        classes: int = 2,
+        exchange: str = "text",
+        rate: int | float = 0.5,
+    ) -> None:
+        super().__init__()
+        if classes < 1 or not 0 <= matches < max(classes, 2) or (classes == 1 and matches != 1):
+            raise ConfigError(f"matches is {matches}; expected one of {classes} classes, or 1 for one logit.")
+        if exchange not in ("text", "regions"):
+            raise ConfigError(f"exchange is {exchange!r}; expected 'text' or 'regions'.")
+        self.matches, self.classes, self.exchange, self.rate = matches, classes, exchange, rate
+        self.head = ClassifierHead(model.dim, classes)
+
+    def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
+        other, torn = strangers(sample.inputs, generator)
+        torn &= torch.rand(len(torn), generator=generator, device=torn.device) < self.rate
+        take = torch.where(torn, other, torch.arange(len(torn), device=torn.device))
+        part = getattr(sample.inputs, self.exchange)
+        changed = {self.exchange: part.map(lambda tensor: tensor[take])}
+        return sample.ask(replace(sample.inputs, **changed), broken=torn.long())
+
+    def forward(
+        self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
+    ) -> dict[str, Float[Tensor, ""]]:
+        assert encoding.pooled is not None
+        if sample.broken is None:
+            return {"match": nothing(encoding.pooled)}
+        scores = self.head(encoding.pooled).float()
+        if self.classes == 1:
+            together = (sample.broken == 0).float()
+            return {"match": functional.binary_cross_entropy_with_logits(scores[:, 0], together)}
+        return {"match": functional.cross_entropy(scores, self.labels(sample.broken))}
+
+    def labels(self, broken: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """The class of each row: `matches`, and the others in order."""
+        others = broken - 1
+        return torch.where(broken == 0, self.matches, others + (others >= self.matches))
+
+
+def strangers(
+    inputs: Inputs, generator: torch.Generator | None
+) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
+    """Of each row another one, drawn among those with another text and other boxes; whether there is one."""
+    text, regions = inputs.text, inputs.regions
+    assert text is not None and regions is not None, "matching takes text and regions"
+    ids, boxes = text.ids.masked_fill(~text.mask, -1), regions.boxes.masked_fill(~regions.mask[..., None], -1)
+    # one row at a time: the comparison of all with all would be as large as several batches
+    same = torch.stack([(ids == row).all(1) for row in ids])
+    same |= torch.stack([(boxes == row).flatten(1).all(1) for row in boxes])
+    chance = torch.rand(same.shape, generator=generator, device=same.device).masked_fill(same, -1.0)
+    return chance.argmax(1), ~same.all(1)

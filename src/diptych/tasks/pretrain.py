@@ -1,0 +1,141 @@
+"""Pre-training: several objectives on one batch (LXMERT), or one drawn for each batch (UNITER)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError, nearest
+from diptych.predictions import Predictions
+from diptych.tasks.base import Task
+from diptych.tasks.objectives import Answers, Objective, Sample
+from diptych.types import Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Unlabeled:
+    """No targets: the data ask nothing beyond what objectives make up."""
+
+    def __call__(self, examples: Sequence[Example]) -> None:
+        return None
+
+
+class Pretrain(Task):
+    """The weighted sum of objectives, of all of them or of some drawn for each batch.
+
+    Objectives corrupt a batch in their order: put matching first, so that words and regions are hidden in
+    what the pair has become. What a batch is asked depends on the generator alone. Outside of training every
+    group is asked, each in a forward pass of its own.
+
+    Args:
+        objectives: names to what takes a model and gives an objective.
+        weights: factors of the losses; 1 where not named.
+        draw: names, or several joined by `+`, to how often they are drawn: UNITER's all-data run on COCO has
+            `{matching+alignment: 6, words: 8, features: 4, classes: 4}`. None asks all on every batch.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        *,
+        objectives: Mapping[str, Callable[[VisionLanguageModel], Objective]],
+        weights: Mapping[str, int | float] | None = None,
+        draw: Mapping[str, int | float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.objectives = nn.ModuleDict({name: build(model) for name, build in objectives.items()})
+        self.weights = dict(weights or {})
+        self.groups = [group.split("+") for group in draw] if draw else [list(self.objectives)]
+        self.odds = [float(often) for often in draw.values()] if draw else [1.0]
+        self._require_known([*self.weights, *(name for group in self.groups for name in group)])
+        if not objectives or min(self.odds) < 0 or not sum(self.odds):
+            raise ConfigError(f"task.objectives are {list(objectives)}, drawn by {draw}; expected some.")
+        answers = [one for one in self.objectives.values() if isinstance(one, Answers)]
+        self.targets: TargetEncoder = answers[0].targets if answers else Unlabeled()
+
+    def _require_known(self, names: Sequence[str]) -> None:
+        if unknown := [name for name in names if name not in self.objectives]:
+            raise ConfigError(
+                f"task names the objective {unknown[0]!r}; it has {', '.join(self.objectives)}."
+                f"{nearest(unknown[0], self.objectives)}"
+            )
+
+    def forward(
+        self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
+    ) -> Outcome:
+        """Corrupt, encode, and the weighted sum of the losses; `logs` holds each, unweighted."""
+        logs: Losses = {}
+        for names in self._drawn(generator, batch) if self.training else self.groups:
+            logs |= self._ask(model, batch, names, generator)
+        loss = self.total(logs)
+        logs = {name: value.detach() for name, value in logs.items()}
+        row = torch.stack(list(logs.values()))
+        return Outcome(loss=loss, logits=row.expand(len(batch), -1), logs=logs)
+
+    def _drawn(self, generator: torch.Generator | None, batch: Batch) -> list[list[str]]:
+        if len(self.groups) == 1:
+            return self.groups
+        device = "cpu" if generator is None else generator.device
+        odds = torch.tensor(self.odds, device=device)
+        return [self.groups[int(torch.multinomial(odds, 1, generator=generator))]]
+
+    def losses(self, model: VisionLanguageModel, sample: Sample, names: Sequence[str]) -> Losses:
+        """The unweighted losses of some objectives on a sample as it is."""
+        asked = [self._objective(name) for name in names]
+        encoding = model(sample.inputs, reads=frozenset().union(*(objective.reads for objective in asked)))
+        return {
+            self._name(name, part): loss
+            for name, objective in zip(names, asked, strict=True)
+            for part, loss in objective(model, encoding, sample).items()
+        }
+
+    def total(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """The weighted sum."""
+        return torch.stack([self._weight(name) * value for name, value in losses.items()]).sum()
+
+    def _ask(
+        self,
+        model: VisionLanguageModel,
+        batch: Batch,
+        names: Sequence[str],
+        generator: torch.Generator | None,
+    ) -> Losses:
+        sample = Sample(inputs=batch.inputs, targets=batch.targets)
+        for name in names:
+            sample = self._objective(name).corrupt(sample, generator)
+        return self.losses(model, sample, names)
+
+    def _objective(self, name: str) -> Objective:
+        return cast(Objective, self.objectives[name])
+
+    def _name(self, name: str, part: str) -> str:
+        return f"{name}.{part}" if len(self._objective(name).parts) > 1 else name
+
+    def _weight(self, name: str) -> int | float:
+        return self.weights.get(name.split(".")[0], 1)
+
+    def score(self, encoding: Encoding, batch: Batch) -> Shaped[Tensor, "N ..."]:
+        raise TypeError("pre-training scores no examples; fine-tune the model with another task.")
+
+    def loss(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Float[Tensor, ""]:
+        raise TypeError("pre-training has losses of corrupted batches only; call the task.")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of all losses."""
+        every = dict.fromkeys(name for group in self.groups for name in group)
+        return tuple(self._name(name, part) for name in every for part in self._objective(name).parts)
+
+    def decode(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Predictions:
+        """Outside of training: the losses of the batch, the same for each of its examples."""
+        return Predictions(ids=batch.ids, scores=logits.double().cpu().numpy(), classes=self.parts)
+
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        """The mean of each loss; `loss`, which is minimized, is their weighted sum."""
+        means = {name: float(predictions.column(name).mean()) for name in self.parts}
+        return {"loss": sum(self._weight(name) * value for name, value in means.items()), **means}

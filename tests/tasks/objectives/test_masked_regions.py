@@ -1,0 +1,154 @@
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from diptych.errors import ConfigError
+from diptych.models import uniter_tiny
+from diptych.tasks.objectives import (
+    MaskedRegions,
+    RegionFeatures,
+    RegionLabels,
+    RegionMasking,
+    RegionProbabilities,
+    Sample,
+)
+from diptych.tasks.objectives.masked_regions import overlaps
+from diptych.types import Encoding, Inputs, PaddedRegions
+
+CLASSES = 7
+
+
+def seen(rows=200, many=50, width=64):
+    generator = torch.Generator().manual_seed(0)
+    count = torch.randint(1, many + 1, (rows,), generator=generator)
+    mask = torch.arange(many) < count[:, None]
+    return PaddedRegions(
+        features=torch.randn(rows, many, width, generator=generator) * mask[..., None],
+        boxes=torch.rand(rows, many, 4, generator=generator).sort(-1).values,
+        mask=mask,
+        image_index=torch.zeros(rows, many, dtype=torch.int64),
+        sizes=torch.ones(rows, 2),
+        labels=torch.randint(-1, CLASSES, (rows, many), generator=generator),
+        scores=torch.rand(rows, many, generator=generator),
+        probabilities=torch.rand(rows, many, CLASSES, generator=generator).softmax(-1),
+    )
+
+
+def corrupt(given, masking, seed=1, **options):
+    return masking(given, torch.Generator().manual_seed(seed), **options)
+
+
+def share(part, whole):
+    return (part & whole).sum() / whole.sum()
+
+
+def test_shares_are_those_of_lxmert():
+    given = seen()
+    shown, wanted = corrupt(given, RegionMasking(hidden=0.8, exchanged=0.1))
+    same = (shown.features == given.features).all(-1)
+    zero = (shown.features == 0).all(-1)
+    assert share(wanted, given.mask) == pytest.approx(0.15, abs=0.01)
+    assert not (wanted & ~given.mask).any()
+    assert torch.equal(zero & given.mask, shown.hidden)
+    assert same[~wanted].all()
+    assert share(shown.hidden, wanted) == pytest.approx(0.8, abs=0.04)
+    other = wanted & ~same & ~zero
+    assert share(other, wanted) == pytest.approx(0.1, abs=0.03)
+    real = given.features[given.mask]
+    assert (torch.cdist(shown.features[other], real).amin(1) < 0.02).all()
+
+
+def test_one_region_at_least_is_asked():
+    given = seen()
+    shown, wanted = corrupt(given, RegionMasking(rate=1e-6, at_least_one=True))
+    assert (wanted.sum(1) == 1).all()
+    assert torch.equal(shown.hidden, wanted)
+    places = wanted.float().argmax(1)
+    assert places[given.mask.sum(1) > 5].float().std() > 1, "any region, not always the first"
+
+
+def test_what_overlaps_an_asked_region_is_hidden_without_being_asked():
+    given = seen(100, 10)
+    shown, wanted = corrupt(given, RegionMasking(hidden=0.9, overlap=0.4))
+    near = ((overlaps(given.boxes) > 0.4) & wanted[:, None]).any(2) & given.mask
+    assert (near & ~wanted).any()
+    assert torch.equal(shown.hidden & ~wanted, near & ~wanted)
+    assert share(shown.hidden, wanted) == pytest.approx(0.9, abs=0.07)
+
+
+def test_overlaps_are_intersection_over_union():
+    boxes = torch.tensor([[[0, 0, 0.5, 1], [0.25, 0, 0.75, 1], [0, 0, 0, 0]]])
+    expected = [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]
+    torch.testing.assert_close(overlaps(boxes)[0], torch.tensor(expected))
+
+
+def ask(target, given, wanted):
+    """The loss, what it was made from, and the head."""
+    torch.manual_seed(0)
+    model = uniter_tiny()
+    objective = MaskedRegions(model, predict={"it": target})
+    states = torch.randn(*wanted.shape, model.region_dim)
+    sample = Sample(inputs=Inputs(regions=given), regions=given, wanted=wanted)
+    loss = objective(model, Encoding(regions=states), sample)["it"]
+    head = objective.predict["it"]
+    return loss, head.decoder(objective.transform(states)) if head.decoder is not None else None
+
+
+def test_lxmert_divides_by_a_share_of_all_real_regions():
+    given = seen(4, 6)
+    wanted = given.mask & (torch.arange(6) % 2 == 0)
+    divisor = 0.15 * given.mask.sum()
+    asked = given.mask & (given.labels >= 0)
+    loss, scores = ask(partial(RegionLabels, classes=CLASSES), given, wanted)
+    each = F.cross_entropy(scores[asked], given.labels[asked], reduction="none") * given.scores[asked]
+    torch.testing.assert_close(loss, each.sum() / divisor)
+    loss, scores = ask(
+        partial(RegionLabels, classes=CLASSES, everywhere=False, weighted=False), given, wanted
+    )
+    asked &= wanted
+    each = F.cross_entropy(scores[asked], given.labels[asked], reduction="none")
+    torch.testing.assert_close(loss, each.sum() / divisor)
+    loss, got = ask(partial(RegionFeatures, feature_dim=64, loss="smooth_l1", share=0.15), given, wanted)
+    each = F.smooth_l1_loss(got[wanted], given.features[wanted], reduction="none").mean(-1)
+    torch.testing.assert_close(loss, each.sum() / divisor)
+
+
+def test_vlbert_asks_regions_whose_probabilities_sum_to_one():
+    given = seen(4, 6)
+    given.probabilities[0] *= 0.5
+    wanted = given.mask.clone()
+    loss, scores = ask(
+        partial(RegionProbabilities, classes=CLASSES, loss="cross_entropy", by="rows"), given, wanted
+    )
+    each = -(given.probabilities * scores.log_softmax(-1)).sum(-1) * wanted
+    rows = each[1:].sum(1) / (wanted[1:].sum(1) + 1e-4)
+    torch.testing.assert_close(loss, rows.sum() / (3 + 1e-4))
+
+
+def test_absent_labels_are_missed_with_a_way_to_get_them():
+    given = replace(seen(2, 3), labels=None)
+    with pytest.raises(ConfigError, match=r"asks for the labels of regions.*processor\.labels=true"):
+        ask(partial(RegionLabels, classes=CLASSES), given, given.mask)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (partial(RegionFeatures), "expected one of feature_dim and tied"),
+        (partial(RegionFeatures, feature_dim=64, tied="regions.feature"), "expected one of"),
+        (partial(RegionFeatures, feature_dim=64, loss="l1"), "'mse' or 'smooth_l1'"),
+        (partial(RegionLabels, classes=3, field="colors"), "field is 'colors'"),
+        (partial(RegionProbabilities, classes=3, loss="ce"), "loss is 'ce'"),
+    ],
+)
+def test_odd_settings_are_refused(target, message):
+    with pytest.raises(ConfigError, match=message):
+        target(uniter_tiny())
+
+
+def test_impossible_shares_are_refused():
+    with pytest.raises(ConfigError, match=r"regions are masked with .* expected shares from 0 to 1"):
+        RegionMasking(hidden=0.9, exchanged=0.2)
