@@ -11,10 +11,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test parity journey bench docs size clean
+.PHONY: help install demo check test parity certificate journey bench docs size clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) (test processes)"
 
 install: $(STAMP) ## make or update the virtual environment, with the tested versions
@@ -46,6 +46,9 @@ test: install ## all tests
 
 parity: install ## the originals' golden files (DIPTYCH_GOLDENS: the folder of further ones)
 	$(PYTEST) $(SHAPES) tests/parity
+
+certificate: install ## measure the goldens of DIPTYCH_GOLDENS anew for the model cards of converted files
+	$(PYTEST) $(SHAPES) tests/parity --certificate
 
 journey: install ## a person's whole way through the command line
 	$(PYTEST) $(SHAPES) -m journey

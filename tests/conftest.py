@@ -38,3 +38,33 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def bert_weights() -> dict[str, torch.Tensor]:
+    """A BERT of 2 layers and width 48, under the names of Hugging Face's `BertModel`."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "embeddings.word_embeddings.weight": (1000, 48),
+        "embeddings.position_embeddings.weight": (512, 48),
+        "embeddings.token_type_embeddings.weight": (2, 48),
+        "embeddings.LayerNorm.weight": (48,),
+        "embeddings.LayerNorm.bias": (48,),
+        "pooler.dense.weight": (48, 48),
+        "pooler.dense.bias": (48,),
+    }
+    sizes = {
+        "attention.self.query": (48, 48),
+        "attention.self.key": (48, 48),
+        "attention.self.value": (48, 48),
+        "attention.output.dense": (48, 48),
+        "attention.output.LayerNorm": (48,),
+        "intermediate.dense": (192, 48),
+        "output.dense": (48, 192),
+        "output.LayerNorm": (48,),
+    }
+    for layer in range(2):
+        for name, size in sizes.items():
+            shapes[f"encoder.layer.{layer}.{name}.weight"] = size
+            shapes[f"encoder.layer.{layer}.{name}.bias"] = size[:1]
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}

@@ -55,7 +55,13 @@ class Bundle:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_bundle(
+def save_bundle(folder: Path, *, overwrite: bool = False, **content: Any) -> None:
+    """Write a bundle, whole or not at all; for `content` see `write_bundle`."""
+    with atomic_folder(folder, overwrite=overwrite) as beside:
+        write_bundle(beside, **content)
+
+
+def write_bundle(
     folder: Path,
     *,
     model: nn.Module,
@@ -64,35 +70,33 @@ def save_bundle(
     features: FeatureMeta | None = None,
     metrics: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
 ) -> None:
-    """Write a bundle, whole or not at all.
+    """Fill a folder that nobody sees yet.
 
     Args:
         nodes: the resolved configuration nodes `model`, `processor` and `task`.
         provenance: anything worth knowing later; plain YAML values.
     """
-    with atomic_folder(folder, overwrite=overwrite) as beside:
-        state = {f"model.{key}": value for key, value in model.state_dict().items()}
-        state |= {f"task.{key}": value for key, value in task.state_dict().items()}
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in state.items()},
-            beside / "weights.safetensors",
-        )
-        about = {"diptych": __version__, "python": platform.python_version(), **(provenance or {})}
-        text = {
-            "format": FORMAT,
-            "model": nodes["model"],
-            "processor": _adopt_files(nodes["processor"], beside / "files"),
-            "task": nodes["task"],
-            "features": None if features is None else features.as_dict(),
-            "metrics": {name: float(value) for name, value in (metrics or {}).items()},
-            "provenance": about,
-        }
-        (beside / "bundle.yaml").write_text(
-            yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        (beside / "README.md").write_text(_card(text), encoding="utf-8")
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    state |= {f"task.{key}": value for key, value in task.state_dict().items()}
+    save_file(
+        {key: value.detach().cpu().contiguous() for key, value in state.items()},
+        folder / "weights.safetensors",
+    )
+    about = {"diptych": __version__, "python": platform.python_version(), **(provenance or {})}
+    text = {
+        "format": FORMAT,
+        "model": nodes["model"],
+        "processor": _adopt_files(nodes["processor"], folder / "files"),
+        "task": nodes["task"],
+        "features": None if features is None else features.as_dict(),
+        "metrics": {name: float(value) for name, value in (metrics or {}).items()},
+        "provenance": about,
+    }
+    (folder / "bundle.yaml").write_text(
+        yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    (folder / "README.md").write_text(_card(text), encoding="utf-8")
 
 
 def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
@@ -148,7 +152,7 @@ def find_bundle(folder: Path) -> Path:
         if (place / "bundle.yaml").is_file():
             return place
     state = "exists but holds no bundle.yaml" if folder.exists() else "does not exist"
-    raise FormatError(f"{folder} {state}; expected a folder that `diptych train` wrote.")
+    raise FormatError(f"{folder} {state}; expected a folder that `diptych train` or `diptych convert` wrote.")
 
 
 def build(node: Mapping[str, Any], *, trust: Collection[str] = (), **arguments: Any) -> Any:

@@ -1,9 +1,10 @@
 """Goldens: what went into and came out of the original implementations, tiny and random."""
 
+import hashlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diptych import convert
 from diptych.convert import load_head, restore
 from diptych.types import EVERYTHING, Batch
 
@@ -20,6 +22,25 @@ collect_ignore = (
     [] if EVERY else ["test_detector.py", "test_end_to_end.py"]
 )  # the selection has none of theirs
 FOLDER = Path(os.environ.get("DIPTYCH_GOLDENS", Path(__file__).parents[1] / "golden"))
+CERTIFICATE = Path(convert.__file__).parent / "parity.json"  # what model cards of converted files quote
+PROMISED = json.loads(CERTIFICATE.read_text())
+MEASURED: dict[str, dict[str, dict[str, Any]]] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--certificate", action="store_true", help="write what was measured into the package")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == 0 and session.config.getoption("--certificate", False):
+        measured = {
+            family: {name: one for name, one in goldens.items() if one["compared"]}
+            for family, goldens in MEASURED.items()
+            if family in {one.name for one in convert.FAMILIES}
+        }
+        merged = {name: PROMISED.get(name, {}) | measured.get(name, {}) for name in PROMISED | measured}
+        merged = {name: one for name, one in merged.items() if one}
+        CERTIFICATE.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)
@@ -29,12 +50,12 @@ class Golden:
     weights: dict[str, Tensor]
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    measured: dict[str, Any] = field(default_factory=lambda: {"compared": 0, "worst": 0.0})
 
     def part(self, name: str) -> "Golden":
         """The inputs and outputs that start with `name.`."""
-        return Golden(
-            self.name, self.config, self.weights, _below(self.inputs, name), _below(self.outputs, name)
-        )
+        inputs, outputs = _below(self.inputs, name), _below(self.outputs, name)
+        return replace(self, inputs=inputs, outputs=outputs)
 
     def check(self, name: str, got: Tensor, rows: Any = ...) -> None:
         """Compare `rows` of one output of the original with ours."""
@@ -42,6 +63,16 @@ class Golden:
         torch.testing.assert_close(
             got, expected, atol=2e-5, rtol=1e-4, msg=lambda text: f"{self.name} {name}: {text}"
         )
+        self.record(got, expected)
+
+    def record(self, got: Tensor, expected: Tensor) -> None:
+        """Remember the largest difference, as a share of the largest number where that is above 1."""
+        if not expected.numel():
+            return
+        scale = max(1.0, expected.abs().max().item())
+        worst = (got.detach().double() - expected.double()).abs().max().item() / scale
+        self.measured["compared"] += 1
+        self.measured["worst"] = max(self.measured["worst"], float(f"{worst:.1e}"))
 
     def check_gradients(self, gradients: dict[str, Tensor]) -> None:
         """Compare every gradient that the golden holds; it holds at least one."""
@@ -56,6 +87,7 @@ class Golden:
                 rtol=1e-4,
                 msg=lambda text, name=name: f"{self.name} gradient of {name}: {text}",
             )
+            self.record(gradients[name], gradient)
 
 
 @dataclass(frozen=True)
@@ -96,14 +128,25 @@ def goldens() -> Path:
 
 
 @pytest.fixture
-def golden() -> Callable[[str], Golden]:
+def golden(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Golden]]:
+    family = MEASURED.setdefault(request.path.stem.removeprefix("test_"), {})
+    loaded = set()
+
     def load(name: str) -> Golden:
+        digest = hashlib.sha256((FOLDER / f"{name}.safetensors").read_bytes()).hexdigest()
+        measured = family.setdefault(name, {"sha256": digest, "compared": 0, "worst": 0.0})
+        loaded.add(name)
         tensors = load_file(FOLDER / f"{name}.safetensors")
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "inputs": {}, "outputs": {}}
         for key, tensor in tensors.items():
             part, _, rest = key.partition("/")
             parts[part][rest.replace("grad/", "grad.", 1)] = tensor  # VL-BERT's goldens have a slash
         config = json.loads((FOLDER / f"{name}.json").read_text())["config"]
-        return Golden(name, config, **parts)
+        return Golden(name, config, **parts, measured=measured)
 
-    return load
+    yield load
+    for name in loaded:
+        promised = PROMISED.get(request.path.stem.removeprefix("test_"), {}).get(name, family[name])
+        if promised["sha256"] == family[name]["sha256"]:  # of other sizes and seeds, nothing is promised
+            # processors round differently
+            assert family[name]["worst"] <= 3 * promised["worst"] + 2e-6, f"{CERTIFICATE} promises more"

@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
+from torch import nn
+
+from diptych.convert import bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert
 from diptych.convert.bert import load_bert
 from diptych.convert.detector import load_detector
 from diptych.convert.end_to_end import load_region_encoder
 from diptych.convert.ernievil import load_ernievil
+from diptych.convert.family import Family, Found, Head, choose_head, dropped, recognize
+from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.heads import HEADS, MATCHES, load_head
-from diptych.convert.load import read_weights
+from diptych.convert.load import Source, read_source, read_weights
 from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
 from diptych.convert.paddle import read_paddle
 from diptych.convert.resnet import load_resnet
-from diptych.convert.rules import load_into, restore
+from diptych.convert.rules import kept, load_into, restore
 from diptych.convert.uniter import load_uniter
 from diptych.convert.vilbert import load_vilbert
 from diptych.convert.visualbert import load_visualbert
@@ -21,8 +26,19 @@ from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 
 __all__ = [
+    "FAMILIES",
     "HEADS",
     "MATCHES",
+    "Family",
+    "Found",
+    "Head",
+    "Source",
+    "checkpoints",
+    "choose_head",
+    "download",
+    "dropped",
+    "find",
+    "kept",
     "load_bert",
     "load_detector",
     "load_ernievil",
@@ -30,6 +46,7 @@ __all__ = [
     "load_into",
     "load_lxmert",
     "load_mmbert",
+    "load_model",
     "load_oscar",
     "load_region_encoder",
     "load_resnet",
@@ -39,10 +56,33 @@ __all__ = [
     "load_visualbert",
     "load_vlbert",
     "read_paddle",
+    "read_source",
     "read_weights",
+    "recognize",
     "restore",
     "transfer_answers",
 ]
+
+FAMILIES: tuple[Family, ...] = tuple(
+    one.FAMILY for one in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
+)
+
+
+def load_model(model: nn.Module, path: Path | str) -> None:
+    """Fill a whole model from a file of its family, without the heads beside it.
+
+    Raises:
+        ConfigError: others publish towers of such a model, but not the whole.
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is another family's, or of other sizes.
+    """
+    family = next((one for one in FAMILIES if one.model is type(model) and one.builders), None)
+    if family is None:
+        raise ConfigError(
+            f"weights.model={path}: {type(model).__name__} has no published checkpoint as a whole; "
+            "say weights.text or weights.image."
+        )
+    family.fill(model, read_weights(path), where=path)
 
 
 def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:

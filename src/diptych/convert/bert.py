@@ -4,9 +4,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import Family, Node, Parted, bert_sizes
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, bert_layer, bert_text, load_into, rename
-from diptych.models.concat import BertTower
+from diptych.convert.rules import Drop, Keep, Table, below, bert_layer, bert_text, load_into, rename
+from diptych.models.concat import BertTower, Concat
 
 BERT: Table = (
     *bert_text("embeddings", "text"),
@@ -33,3 +34,29 @@ def fill_bert(tower: BertTower, weights: dict[str, Tensor], *, where: object) ->
     """As `load_bert`, from weights that have been read."""
     backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     load_into(tower, backbone | heads, BERT, where=where)
+
+
+def _fill_model(model: Concat, weights: dict[str, Tensor], *, where: object) -> None:
+    assert isinstance(model.text, BertTower)
+    fill_bert(model.text, weights, where=where)
+
+
+def _sizes(file: Parted) -> Node:
+    sizes = bert_sizes(file.backbone)
+    sizes.pop("segments")  # BERT has 2
+    tower = {"_target_": "diptych.models.concat.BertTower", "dim": 128, "width": sizes.pop("dim"), **sizes}
+    return {"text": tower, "image": None}
+
+
+FAMILY = Family(
+    name="bert",
+    title="BERT (Hugging Face), which reads texts alone",
+    model=Concat,
+    fill=_fill_model,
+    table=below(BERT, "text"),
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight"}),
+    builders={},
+    drops=tuple(line for line in BERT if isinstance(line, Drop)),
+    processor=lambda _: {},
+)

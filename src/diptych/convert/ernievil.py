@@ -2,12 +2,25 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from diptych.convert.family import (
+    Become,
+    Family,
+    Found,
+    Head,
+    Node,
+    Parted,
+    choices,
+    classes,
+    count,
+    heads_of,
+    retrieval,
+)
 from diptych.convert.load import read_weights
-from diptych.convert.paddle import read_paddle
-from diptych.convert.rules import Rule, Table, load_into, rename, transpose
+from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
 from diptych.errors import CheckpointMismatch
 from diptych.models.ernievil import ErnieVil
 
@@ -66,8 +79,7 @@ def load_ernievil(model: ErnieVil, path: Path | str) -> dict[str, Tensor]:
         FormatError: the folder or a file in it cannot be read.
         CheckpointMismatch: the weights are not ERNIE-ViL's, or of other sizes.
     """
-    weights = read_paddle(path) if Path(path).is_dir() else read_weights(path)
-    return fill_ernievil(model, weights, where=path)
+    return fill_ernievil(model, read_weights(path), where=path)
 
 
 def fill_ernievil(model: ErnieVil, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
@@ -81,3 +93,86 @@ def fill_ernievil(model: ErnieVil, weights: dict[str, Tensor], *, where: object)
         )
     load_into(model, backbone, ERNIEVIL, where=where)
     return {name: one for name, one in lasting.items() if name not in backbone}
+
+
+def _sizes(file: Parted) -> Node:
+    """Streams meet in their last layers, as published, with as many heads."""
+    weights = file.backbone
+    words, vision = weights["word_embedding"], weights["image_emb.w_0"]
+    bridge = weights["encoder_colayer_0_multi_head_att_query_fc.w_0"].shape[1]
+    layers, vision_layers, meetings = (
+        count(weights, f"encoder_{kind}_{{}}_") for kind in ("layer", "vlayer", "colayer")
+    )
+    heads = {768: 8, 1024: 16}.get(words.shape[1])  # of the other stream, by the width of the text
+    return {
+        "vocab_size": len(words),
+        "feature_dim": len(vision),
+        "text": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": words.shape[1],
+            "heads": heads_of(words.shape[1]),
+            "hidden": weights["encoder_layer_0_ffn_fc_0.w_0"].shape[1],
+            "layers": layers,
+        },
+        "vision": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": vision.shape[1],
+            "heads": heads,
+            "hidden": weights["encoder_vlayer_0_ffn_fc_0.w_0"].shape[1],
+            "layers": vision_layers,
+        },
+        "bridge": {"_target_": "diptych.nn.Sizes", "dim": bridge, "heads": heads},
+        "meetings": [[layers - meetings + n, vision_layers - meetings + n] for n in range(meetings)],
+        "max_positions": len(weights["pos_embedding"]),
+        "segments": len(weights["sent_embedding"]),
+    }
+
+
+def _head(name: str, become: Become, **node: Any) -> Head:
+    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+        matrix = weights[f"{name}.w_0"]
+        made = become(matrix.shape[1], 1) if len(matrix) == dim else None
+        head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
+        return None if made is None else ({**made[0], "head": head, **node}, made[1])
+
+    return Head(name=name, table=_linear(name, "head.layers.0"), task=task)
+
+
+def _one_score(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    return ({"_target_": "diptych.tasks.Classify", "loss": "bce"}, 2) if outputs == 1 else None
+
+
+FAMILY = Family(
+    name="ernievil",
+    title="ERNIE-ViL (PaddlePaddle/ERNIE, Vilio's E, HimariO's npz)",
+    model=ErnieVil,
+    fill=fill_ernievil,
+    table=ERNIEVIL,
+    sizes=_sizes,
+    anchor="word_embedding",
+    pattern=BACKBONE,
+    training=TRAINING,
+    marks=frozenset({"word_embedding", "image_emb.w_0", "encoder_colayer_0_multi_head_att_query_fc.w_0"}),
+    builders={(768, 12): "ernievil_base", (1024, 24): "ernievil_large"},
+    heads=(
+        _head("hm_fc", _one_score),
+        _head("meme_fc", classes),
+        _head("vcr_qa_fc", choices),
+        _head("vcr_qar_fc", choices),
+        _head("match_fc", retrieval),
+    ),
+    drops=(
+        *(
+            Drop(f"vqa_fc_{part}_{n}", "a head of answers with its own layout, which nobody published")
+            for part in "wb"
+            for n in (0, 1)
+        ),
+        *(
+            Drop(
+                f"cls_seq_label_vl_out_{part}",
+                "a head of grounding with its own layout, which nobody published",
+            )
+            for part in "wb"
+        ),
+    ),
+)

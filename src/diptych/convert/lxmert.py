@@ -6,6 +6,19 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor
 
+from diptych.convert.family import (
+    PRETRAINING,
+    Family,
+    Node,
+    Parted,
+    answers,
+    bert_sizes,
+    classes,
+    count,
+    heads,
+    matching,
+)
+from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
     Drop,
@@ -86,9 +99,9 @@ def load_lxmert(model: Lxmert, path: Path | str) -> dict[str, Tensor]:
 
 def fill_lxmert(model: Lxmert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_lxmert`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     load_into(model, backbone, LXMERT, where=where)
-    return heads
+    return others
 
 
 def normalize_answer(answer: str) -> str:
@@ -143,3 +156,35 @@ def transfer_answers(
         state[name] = torch.stack([zero if found is None else state[name][found] for found in rows])
     head.load_state_dict(state)
     return tuple(answer for answer, found in zip(answers, rows, strict=True) if found is None)
+
+
+def _sizes(file: Parted) -> Node:
+    weights = file.backbone
+    return bert_sizes(weights) | {
+        "feature_dim": weights["encoder.visn_fc.visn_fc.weight"].shape[1],
+        "region_layers": count(weights, "encoder.r_layers.{}."),
+        "cross_layers": count(weights, "encoder.x_layers.{}."),
+    }
+
+
+FAMILY = Family(
+    name="lxmert",
+    title="LXMERT (airsplay/lxmert, Hugging Face, Vilio's X)",
+    model=Lxmert,
+    fill=fill_lxmert,
+    table=LXMERT,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "encoder.visn_fc.visn_fc.weight"}),
+    builders={(768, 9): "lxmert_base"},
+    heads=(
+        *heads("classifier", classes),
+        *heads("logit_fc", classes),
+        *heads("answer_head.logit_fc", answers),
+        *heads("cls.seq_relationship", matching(MATCHES["lxmert"])),
+    ),
+    drops=(
+        *PRETRAINING,
+        Drop("obj_predict_head", "the heads of hidden regions: pre-training"),
+    ),
+    processor=lambda _: {"regions": True, "max_tokens": 20, "max_regions": 36},
+)

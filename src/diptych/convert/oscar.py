@@ -4,6 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, classes, heads, matching
+from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Table, bert_heads, bert_layer, bert_text, load_into, rename
 from diptych.models.oscar import Oscar
@@ -33,9 +35,40 @@ def load_oscar(model: Oscar, path: Path | str) -> dict[str, Tensor]:
 
 def fill_oscar(model: Oscar, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_oscar`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     name, width = "img_embedding.weight", model.regions.project.in_features
     if model.regions.box_numbers == 4 and name in backbone and backbone[name].shape[-1] == width + 2:
         backbone[name] = backbone[name][:, :width]
     load_into(model, backbone, OSCAR, where=where)
-    return heads
+    return others
+
+
+def _sizes(file: Parted) -> Node:
+    weights = file.backbone
+    width = weights["img_embedding.weight"].shape[1]
+    numbers = 4 if width % 8 == 4 else 6  # widths of features are multiples of 8
+    return bert_sizes(weights) | {
+        "feature_dim": width - numbers,
+        "box_numbers": numbers,
+        "region_norm": "LayerNorm.weight" in weights,
+    }
+
+
+FAMILY = Family(
+    name="oscar",
+    title="Oscar or Oscar+ (microsoft/Oscar, Vilio's O)",
+    model=Oscar,
+    fill=fill_oscar,
+    table=OSCAR,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embedding.weight"}),
+    builders={(768, 12): "oscar_base", (1024, 24): "oscar_large"},
+    # Vilio's prefix is model., and its head has a GELU
+    heads=(
+        *heads("classifier", classes, relu=lambda found: found.parted.prefix == "bert."),
+        *heads("cls.seq_relationship", matching(MATCHES["oscar"])),
+    ),
+    drops=PRETRAINING,
+    # Vilio, who shows 4 numbers of a box, leaves the names of the objects out
+    processor=lambda sizes: {"regions": True, "tags": sizes["box_numbers"] == 6},
+)

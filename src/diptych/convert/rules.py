@@ -6,7 +6,7 @@ is used once or dropped with a reason, every target name is filled with its shap
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,6 +80,18 @@ def row(source: str, target: str, *, index: int, rows: int) -> Rule:
         return (table,)
 
     return Rule((source,), (target,), lambda tables: (tables[0][index],), back)
+
+
+def below(table: Table, module: str) -> Table:
+    """A table whose targets lie in a module of the model."""
+    return tuple(
+        Rule(line.sources, tuple(f"{module}.{target}" for target in line.targets), line.there, line.back)
+        if isinstance(line, Rule)
+        else Keep(f"{module}.{line.pattern}", line.reason)
+        if isinstance(line, Keep)
+        else line
+        for line in table
+    )
 
 
 def bert_text(source: str, target: str) -> tuple[Rule, ...]:
@@ -168,13 +180,49 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
     return result
 
 
+def left_out(
+    source: Weights, table: Table, *, targets: Collection[str] | None = None
+) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
+    """Names that a table drops, by reason, and the weights that no line of it accounts for.
+
+    Args:
+        targets: names that can be filled; None means all.
+    """
+    rules = [rule for rule in table if isinstance(rule, Rule)]
+    if targets is not None:
+        rules = [rule for rule in rules if any(_fits_any(name, rule.targets) for name in targets)]
+    _, unused = _apply(source, rules)
+    reasons: dict[str, list[str]] = {}
+    for line in table:
+        if isinstance(line, Drop):
+            names = [name for name in unused if _fits_any(name, [line.pattern])]
+            unused = {name: one for name, one in unused.items() if name not in names}
+            if names:
+                reasons.setdefault(line.reason, []).extend(names)
+    return reasons, unused
+
+
+def kept(source: Weights, table: Table, targets: Collection[str]) -> dict[str, list[str]]:
+    """Names that a table lets stay as they are, by reason, where the source does not fill them."""
+    filled, _ = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
+    reasons: dict[str, list[str]] = {}
+    for line in table:
+        if isinstance(line, Keep):
+            names = [name for name in targets if name not in filled and _fits_any(name, [line.pattern])]
+            if names:
+                reasons.setdefault(line.reason, []).extend(names)
+    return reasons
+
+
 def restore(weights: Weights, table: Table) -> dict[str, Tensor]:
-    """The way back: our weights, or gradients, under the names of the original.
+    """The way back: our weights, or gradients, under the names of the original, where it has one.
 
     Raises:
         CheckpointMismatch: a name that the table does not lead to.
     """
     result, unused = _apply(weights, [rule.inverse() for rule in table if isinstance(rule, Rule)])
+    keeps = [rule.pattern for rule in table if isinstance(rule, Keep)]
+    unused = {name: one for name, one in unused.items() if not _fits_any(name, keeps)}
     if unused:
         raise CheckpointMismatch(f"{len(unused)} name(s) have no original: {_some(list(unused))}.")
     return result

@@ -4,11 +4,29 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import (
+    PRETRAINING,
+    Family,
+    Found,
+    Head,
+    Node,
+    Parted,
+    answers,
+    bert_sizes,
+    choices,
+    classes,
+    grounding,
+    heads,
+    matching,
+    retrieval,
+)
+from diptych.convert.heads import MATCHES, PAIR_ATTENTION
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
     Drop,
     Keep,
     Table,
+    Weights,
     bert_layer,
     bert_text,
     load_into,
@@ -54,6 +72,49 @@ def load_uniter(model: Uniter, path: Path | str) -> dict[str, Tensor]:
 
 def fill_uniter(model: Uniter, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_uniter`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     load_into(model, backbone, UNITER, where=where)
-    return heads
+    return others
+
+
+def _sizes(file: Parted) -> Node:
+    return bert_sizes(file.backbone) | {
+        "feature_dim": file.backbone["img_embeddings.img_linear.weight"].shape[1]
+    }
+
+
+def _paired(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+    """The NLVR2 head that lets two pairs attend to each other."""
+    if "attn1.in_proj_weight" not in weights:
+        return None
+    sight = {"_target_": "diptych.nn.PairAttention", "_partial_": True, "heads": found.sizes["heads"]}
+    head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
+    return {"_target_": "diptych.tasks.Classify", "pairs": 2, "readout": sight, "head": head}, 2
+
+
+FAMILY = Family(
+    name="uniter",
+    title="UNITER (ChenRocks/UNITER, nav13n, Vilio's U)",
+    model=Uniter,
+    fill=fill_uniter,
+    table=UNITER,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embeddings.img_linear.weight"}),
+    builders={(768, 12): "uniter_base", (1024, 24): "uniter_large"},
+    heads=(
+        Head(name="attn1", table=PAIR_ATTENTION, task=_paired),
+        *heads("classifier", classes),
+        *heads("linear", classes),
+        *heads("nlvr2_output", classes),
+        *heads("vqa_output", answers),
+        *heads("vcr_output", choices, relu=lambda _: True),
+        *heads("re_output", grounding),
+        *heads("rank_output", retrieval),
+        *heads("itm_output", matching(MATCHES["uniter"])),
+    ),
+    drops=(
+        *PRETRAINING,
+        Drop("feat_regress", "the head of hidden regions' features: pre-training"),
+        Drop("region_classifier", "the head of hidden regions' classes: pre-training"),
+    ),
+)

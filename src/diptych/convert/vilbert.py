@@ -4,12 +4,30 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import (
+    PRETRAINING,
+    Family,
+    Found,
+    Head,
+    Node,
+    Parted,
+    answers,
+    classes,
+    count,
+    grounding,
+    heads,
+    heads_of,
+    matching,
+    retrieval,
+)
+from diptych.convert.heads import MATCHES, weight_normed
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
     Drop,
     Keep,
     Rule,
     Table,
+    Weights,
     bert_heads,
     bert_layer,
     bert_text,
@@ -73,6 +91,7 @@ TASKLESS: Table = (
     *COMMON,
     Drop("embeddings.task_embeddings", "the model was built without task tokens"),
 )
+CAUSES = ("t", "v", "t2v", "v2t")
 VILBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
     *bert_heads(match="bi_seq_relationship"),
     *transform("cls.imagePredictions.transform", "objectives.regions.transform"),
@@ -107,8 +126,89 @@ def fill_vilbert(model: Vilbert, weights: dict[str, Tensor], *, where: object) -
 
     A model without the area of boxes takes the other four columns of the published weights, as Vilio does.
     """
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     if not model.regions.box_area and BOX in backbone:
         backbone[BOX] = backbone[BOX][:, :4]
     load_into(model, backbone, TASKLESS if model.tasks is None else VILBERT, where=where)
-    return heads
+    return others
+
+
+def _sizes(file: Parted) -> Node:
+    """Streams meet in their last layers, as in all published files; 8 heads or 128 numbers per head."""
+    weights = file.backbone
+    words, box = weights["embeddings.word_embeddings.weight"], weights[BOX]
+    vision = weights["v_embeddings.image_embeddings.weight"]
+    bridge = len(weights["encoder.c_layer.0.biattention.query1.weight"])
+    layers, vision_layers, meetings = (
+        count(weights, f"encoder.{kind}.{{}}.") for kind in ("layer", "v_layer", "c_layer")
+    )
+    return {
+        "vocab_size": len(words),
+        "feature_dim": vision.shape[1],
+        "text": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": words.shape[1],
+            "heads": heads_of(words.shape[1]),
+            "hidden": len(weights["encoder.layer.0.intermediate.dense.weight"]),
+            "layers": layers,
+        },
+        "vision": {
+            "_target_": "diptych.nn.Sizes",
+            "dim": len(vision),
+            "heads": heads_of(len(vision), 128),
+            "hidden": len(weights["encoder.v_layer.0.intermediate.dense.weight"]),
+            "layers": vision_layers,
+        },
+        "bridge": {"_target_": "diptych.nn.Sizes", "dim": bridge, "heads": heads_of(bridge, 128)},
+        "meetings": [[layers - meetings + n, vision_layers - meetings + n] for n in range(meetings)],
+        "max_positions": len(weights["embeddings.position_embeddings.weight"]),
+        "segments": len(weights["embeddings.token_type_embeddings.weight"]),
+        "tasks": len(weights.get("embeddings.task_embeddings.weight", ())),
+        # four columns are Vilio's, who shows no region of the whole image either
+        "box_area": box.shape[1] == 5,
+        "whole_image": box.shape[1] == 5,
+    }
+
+
+def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+    names = [f"vil_prediction.main.{number}.weight_v" for number in (0, 3)]
+    if any(name not in weights for name in names):
+        return None
+    width = len(weights[names[0]]) // dim
+    head = {"_target_": "diptych.nn.WeightNormHead", "_partial_": True, "width": width}
+    made = classes(len(weights[names[1]]), 1)
+    return None if made is None else ({**made[0], "head": head}, made[1])
+
+
+FAMILY = Family(
+    name="vilbert",
+    title="ViLBERT or DeVLBERT (facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D)",
+    model=Vilbert,
+    fill=fill_vilbert,
+    table=VILBERT,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", BOX}),
+    builders={(768, 12): "vilbert_base"},
+    heads=(
+        Head(
+            name="vil_prediction",
+            table=weight_normed("vil_prediction.main"),
+            task=_weight_normed,
+        ),
+        *heads("vil_prediction.logit_fc", answers),
+        *heads("vil_prediction_gqa.logit_fc", answers),
+        *heads("vil_binary_prediction.logit_fc", classes),
+        *heads("vil_tri_prediction", classes),
+        *heads("vil_logit", retrieval),
+        *heads("vision_logit", grounding),
+        *heads("cls.bi_seq_relationship", matching(MATCHES["vilbert"])),
+    ),
+    drops=(
+        *PRETRAINING,
+        Drop("cls.imagePredictions", "the head of hidden regions: pre-training"),
+        *(Drop(f"cls.causal_predictor_{kind}", "a head of DeVLBERT's pre-training") for kind in CAUSES),
+        *(Drop(f"causal_{kind}", "the interventions of DeVLBERT's pre-training") for kind in CAUSES),
+        Drop("linguisic_logit", "a score per word, which no task of the original reads"),
+        Drop("classifier", "declared by Vilio and never used"),
+    ),
+)

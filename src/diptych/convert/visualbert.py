@@ -4,6 +4,18 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert.family import (
+    PRETRAINING,
+    Family,
+    Node,
+    Parted,
+    bert_sizes,
+    choices,
+    classes,
+    heads,
+    matching,
+)
+from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
     Drop,
@@ -29,8 +41,10 @@ VISUALBERT: Table = (
     rename("pooler.dense", "pool.dense"),
     rename("layer_weights", "average.weights"),
     Keep("average.weights", "only what Vilio's V was fine-tuned to with --reg has them"),
+    Drop("pooler", "the model reads another state than the pooled one"),
     Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
 )
+FEATURE = ("embeddings.projection.weight", "embeddings.visual_projection.weight")
 VISUALBERT_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
@@ -48,8 +62,38 @@ def load_visualbert(model: VisualBert, path: Path | str) -> dict[str, Tensor]:
 
 def fill_visualbert(model: VisualBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_visualbert`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     if model.pool is None:
-        heads |= {name: backbone.pop(name) for name in list(backbone) if name.startswith("pooler.")}
+        others |= {name: backbone.pop(name) for name in list(backbone) if name.startswith("pooler.")}
     load_into(model, backbone, VISUALBERT, where=where)
-    return heads
+    return others
+
+
+def _sizes(file: Parted) -> Node:
+    weights = file.backbone
+    return bert_sizes(weights) | {
+        "feature_dim": next(weights[name].shape[1] for name in FEATURE if name in weights),
+        "readout": "layer_average" if "layer_weights" in weights else "first",
+        # Vilio's prefix; the weights of the others were trained with 0
+        "region_segment": int(file.prefix == "model."),
+    }
+
+
+FAMILY = Family(
+    name="visualbert",
+    title="VisualBERT (uclanlp/visualbert, mmf, Hugging Face, Vilio's V)",
+    model=VisualBert,
+    fill=fill_visualbert,
+    table=VISUALBERT,
+    sizes=_sizes,
+    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "|".join(FEATURE)}),
+    builders={(768, 12): "visualbert_base"},
+    heads=(
+        *heads("classifier", classes),
+        *heads("classifier", choices),
+        *heads("cls", classes),
+        *heads("cls", choices),
+        *heads("cls.seq_relationship", matching(MATCHES["visualbert"])),
+    ),
+    drops=PRETRAINING,
+)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diptych.convert.family import Family, Node, Parted, answers, choices, count, grounding, heads_of, linears
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Keep, Rule, Table, bert_layer, load_into, masked_words, rename
 from diptych.models.vlbert import VlBert
@@ -145,3 +146,89 @@ def _fill_from_bert(model: VlBert, weights: dict[str, Tensor], *, where: object)
         own[SEGMENTS] = torch.cat([known, model.embedding.segments.weight.detach()[len(known) :]])
     load_into(model, own, BERT, where=where)
     return heads
+
+
+def _sizes(file: Parted) -> Node:
+    weights = file.backbone
+    words = weights["vlbert.word_embeddings.weight"]
+    visual, width = weights["image_feature_extractor.obj_downsample.1.weight"].shape
+    hidden = weights.get("object_mask_visual_embedding.weight")
+    boxes = 2048 if hidden is None else width - hidden.shape[1]  # published with 2048 numbers of a box
+    roberta = len(words) == 50265
+    return {
+        "vocab_size": len(words),
+        "feature_dim": width - boxes,
+        "box_dim": boxes,
+        "dim": words.shape[1],
+        "visual_dim": visual,
+        "heads": heads_of(words.shape[1]),
+        "hidden": len(weights["vlbert.encoder.layer.0.intermediate.dense.weight"]),
+        "layers": count(weights, "vlbert.encoder.layer.{}."),
+        "max_positions": len(weights["vlbert.position_embeddings.weight"]),
+        "first_position": 2 if roberta else 0,
+        "visual_norm": "vlbert.visual_ln_text.weight" in weights,
+        "learned_blank": "aux_text_visual_embedding.weight" in weights,
+        # heads of questions read the mask before the end, and their files have no pooler
+        "readout": "before_end" if _asks(file) else "first",
+    }
+
+
+def _asks(file: Parted) -> bool:
+    head = any(name.startswith("final_mlp.") for name in file.rest)
+    return head and "vlbert.pooler.dense.weight" not in file.backbone
+
+
+# The heads of questions with BERT's transform, of regions, of questions with two Linears, and of choices.
+ANSWERS: Table = (
+    rename("final_mlp.0.dense", "head.layers.0"),
+    rename("final_mlp.0.LayerNorm", "head.layers.2"),
+    rename("final_mlp.2", "head.layers.3"),
+)
+REGIONS: Table = (
+    rename("final_mlp.0.dense", "head.layers.0"),
+    rename("final_mlp.2", "head.layers.2"),
+)
+PLAIN: Table = (rename("final_mlp.1", "head.layers.0"), rename("final_mlp.4", "head.layers.2"))
+CHOICES: Table = (rename("final_mlp.1", "head.layers.0"),)
+FAMILY = Family(
+    name="vlbert",
+    title="VL-BERT or MM-BERT (jackroos/VL-BERT, phaedonmit/VL-BERT)",
+    model=VlBert,
+    fill=fill_vlbert,
+    table=VLBERT,
+    sizes=_sizes,
+    anchor="word_embeddings.weight",
+    inner="vlbert.",
+    beside=(*OUTSIDE, *HIDDEN),
+    within=HEADS,
+    marks=frozenset(
+        {
+            "vlbert.encoder.layer.0.attention.self.query.weight",
+            "image_feature_extractor.obj_downsample.1.weight",
+        }
+    ),
+    heads=(
+        linears("final_mlp", ANSWERS, ["final_mlp.0.dense.weight", "final_mlp.2.weight"], answers),
+        linears(
+            "final_mlp", REGIONS, ["final_mlp.0.dense.weight", "final_mlp.2.weight"], grounding, norm=False
+        ),
+        linears(
+            "final_mlp",
+            PLAIN,
+            ["final_mlp.1.weight", "final_mlp.4.weight"],
+            answers,
+            norm=False,
+            relu=lambda _: True,
+        ),
+        linears("final_mlp", CHOICES, ["final_mlp.1.weight"], choices),
+    ),
+    builders={(768, 12): "vlbert_base", (1024, 24): "vlbert_large"},
+    drops=(
+        Drop("vlbert.mlm_head", "the head of masked words: pre-training"),
+        Drop("vlbert.mvrc_head", "the head of hidden regions: pre-training"),
+        Drop("vlbert.relationsip_head", "the head of matching pairs: pre-training"),
+        Drop("vlbert.MLT_head", "the head of word translation has no task yet"),
+        Drop("cnn_loss_reg", "the second loss of end-to-end training"),
+        Drop("image_feature_extractor", "the image network of end-to-end files"),
+    ),
+)

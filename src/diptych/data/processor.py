@@ -228,6 +228,11 @@ def require_sources(
             f"the model needs {sorted(needs)} but the processor provides {sorted(processor.provides)}; "
             f"give the processor what makes {lacking}."
         )
+    if surplus := sorted(processor.provides - needs):
+        raise ConfigError(
+            f"the processor provides {surplus}, which the model does not take; it reads {sorted(needs)}. "
+            "Leave that setting of the processor out, or take another model."
+        )
     if processor.regions and sources.regions is None:
         raise ConfigError(
             "the model reads regions but no feature store is given; say features=FOLDER. "

@@ -10,7 +10,7 @@ What lies in the run folder afterwards:
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,7 @@ from typing import Any
 import torch
 
 from diptych.bundle import call, fill, load_bundle, parameters, save_bundle
-from diptych.convert import (
-    load_ernievil,
-    load_lxmert,
-    load_oscar,
-    load_towers,
-    load_uniter,
-    load_vilbert,
-    load_visualbert,
-    load_vlbert,
-)
+from diptych.convert import find, load_model, load_towers
 from diptych.data import (
     Collate,
     DataModule,
@@ -38,7 +29,7 @@ from diptych.data import (
 )
 from diptych.errors import ConfigError, nearest
 from diptych.features import FeatureStore
-from diptych.models import Concat, ErnieVil, Lxmert, Oscar, Uniter, Vilbert, VisualBert, VlBert
+from diptych.models import Concat
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -52,18 +43,6 @@ from diptych.recipe.settle import (
 from diptych.tasks import Classify, Pretrain, Task
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, RegionSource
-
-# what reads the published checkpoints of a whole model
-LOADERS: Mapping[type, Callable[[Any, Path], object]] = {
-    ErnieVil: load_ernievil,
-    Lxmert: load_lxmert,
-    Oscar: load_oscar,
-    Uniter: load_uniter,
-    Vilbert: load_vilbert,
-    VisualBert: load_visualbert,
-    VlBert: load_vlbert,
-}
-PADDLE = "word_embedding"  # a folder that holds this file is one of Paddle parameters, not a bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,21 +226,20 @@ def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: C
 
 
 def _load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:
-    """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers."""
-    paths = {name: Path(path) for name, path in weights.items() if path}
+    """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers.
+
+    Args:
+        weights: sources; see `diptych.convert.find`.
+    """
+    paths = {name: find(source) for name, source in weights.items() if source}
     whole = paths.get("model")
-    if whole is not None and whole.is_dir() and not (whole / PADDLE).exists():
+    if whole is not None and any((place / "bundle.yaml").exists() for place in (whole, whole / "bundle")):
         source = load_bundle(whole)
         if regions is not None and source.features is not None:
             regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
         fill(model, source.model.state_dict(), where=whole)
-    elif whole is not None and type(model) in LOADERS:
-        LOADERS[type(model)](model, whole)
     elif whole is not None:
-        raise ConfigError(
-            f"weights.model={whole}: {type(model).__name__} has no published checkpoint as a whole; "
-            "say weights.text or weights.image."
-        )
+        load_model(model, whole)
     if "text" in paths or "image" in paths:
         if not isinstance(model, Concat):
             raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")

@@ -1,0 +1,131 @@
+"""Make a bundle of a weight file of others, whatever the file is called; or say what the file is.
+
+SOURCE is a file, a folder (Hugging Face's, or Paddle's params), hub:owner/name[@revision][/file],
+https://...[#sha256=...], or a name of --list. Settings follow as key=value; @FILE is a file of names.
+
+try:
+  diptych convert LASTtrain.pth bundles/u36 --vocabulary vocab.txt
+  diptych convert --inspect LASTtrain.pth
+  diptych convert hub:unc-nlp/lxmert-base-uncased bundles/lxmert
+  diptych convert small.pt bundles/small --vocabulary vocab.txt model.heads=4 task.answers=@answers.txt
+  diptych convert --back bundles/u36 original.safetensors
+  diptych convert --list
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from diptych.cli.screen import as_json, progress, table
+from diptych.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diptych.adopt import Inspection
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", help="the weights; with --back, a bundle")
+    parser.add_argument("out", nargs="?", type=Path, help="a new folder; with --back, a new file")
+    parser.add_argument("settings", nargs="*", help="model.KEY=VALUE, processor.KEY=VALUE, task.KEY=VALUE")
+    parser.add_argument("--inspect", action="store_true", help="say what the file is; write nothing")
+    parser.add_argument(
+        "--back", action="store_true", help="write a bundle's weights under the original names"
+    )
+    parser.add_argument("--list", action="store_true", help="public files: where, how large, what is known")
+    parser.add_argument("--vocabulary", help="vocab.txt of the weights (default: the one beside them)")
+    parser.add_argument("--family", help="refuse files of another family")
+    parser.add_argument("--head", help="the head that becomes the task, where a file holds several")
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
+    parser.add_argument("--json", action="store_true", help="print for programs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        return _list(as_text=not arguments.json)
+    if arguments.source is None or (arguments.out is None and not arguments.inspect):
+        raise ConfigError("expected a source and where to write; `diptych convert --help` shows examples.")
+    from diptych.adopt import convert_checkpoint, inspect_checkpoint, restore_checkpoint
+
+    if arguments.back:
+        count = restore_checkpoint(arguments.source, arguments.out, overwrite=arguments.overwrite)
+        print(f"{arguments.out}: {count} tensors under their original names")
+        return 0
+    with progress(f"downloading {arguments.source}") as advance:
+        if arguments.inspect:
+            _show(inspect_checkpoint(arguments.source, progress=advance), arguments.json)
+            return 0
+        report = convert_checkpoint(
+            arguments.source,
+            arguments.out,
+            vocabulary=arguments.vocabulary,
+            family=arguments.family,
+            head=arguments.head,
+            overrides=_overrides(arguments.settings),
+            overwrite=arguments.overwrite,
+            progress=advance,
+        )
+    _show(report, arguments.json)
+    if not arguments.json:
+        print(f"next: diptych train model={report.family}_base weights.model={arguments.out} root=FOLDER")
+    return 0
+
+
+def _show(report: "Inspection", for_programs: bool) -> None:
+    if for_programs:
+        as_json(report.as_dict())
+        return
+    sizes = [f"{name}={value}" for name, value in report.model.items() if name != "_target_"]
+    rows: list[tuple[str, object]] = [
+        ("source", f"{report.source} ({report.kind})"),
+        ("family", report.family or "unknown"),
+        ("because", report.reason),
+        ("model", f"{report.model.get('_target_', '-')}({', '.join(sizes)})"),
+        ("tensors", f"{report.tensors}, {report.parameters:,} numbers, {report.dtypes}"),
+        ("head", " becomes ".join(report.head) if report.head else "none becomes a task"),
+    ]
+    rows += [
+        (f"left out: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.dropped.items()
+    ]
+    rows += [(f"stays new: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.new.items()]
+    if report.family is None:
+        rows += [(name, f"{tensors} tensors, {count:,}") for name, (tensors, count) in report.groups.items()]
+    table("", ["", ""], rows)
+
+
+def _list(*, as_text: bool) -> int:
+    from diptych.convert import checkpoints
+
+    listed = checkpoints()
+    if not as_text:
+        as_json(listed)
+        return 0
+    rows = [
+        (name, one["family"], one["source"].partition("?")[0], f"{one['bytes']:,}" if "bytes" in one else "-",
+         one.get("sha256", "-")[:12], one["status"])
+        for name, one in listed.items()
+    ]  # fmt: skip
+    table("", ["name", "family", "source", "bytes", "SHA-256", "status"], rows)
+    return 0
+
+
+def _overrides(words: list[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        *above, last = key.split(".")
+        if not equals or not above:
+            raise ConfigError(f"{word!r}: expected model.KEY=VALUE, processor.KEY=VALUE or task.KEY=VALUE.")
+        node = tree
+        for name in above:
+            node = node.setdefault(name, {})
+        node[last] = _lines(Path(value[1:])) if value.startswith("@") else yaml.safe_load(value)
+    return tree
+
+
+def _lines(path: Path) -> list[str]:
+    """Names, one per line."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file of names, one per line.")
+    return path.read_text(encoding="utf-8-sig").splitlines()

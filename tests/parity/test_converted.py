@@ -1,0 +1,133 @@
+"""A bundle converted from an original file scores as the original did."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diptych import models
+from diptych.adopt import convert_checkpoint
+from diptych.bundle import build, load_bundle
+from diptych.convert import FAMILIES, recognize
+from diptych.nn import Layer
+from diptych.text import write_vocabulary
+from diptych.text.tokenizer import SPECIAL_TOKENS
+from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+
+# names that the originals give to the same thing
+NAMES = {
+    "ids": ("input_ids", "src_ids"),
+    "text_mask": ("attention_mask", "input_mask"),
+    "segments": ("token_type_ids", "segment_ids", "sentence_ids"),
+    "features": ("image_feat", "img_feat", "image_embeddings", "visual_feats", "image_feature_0"),
+    "boxes": ("image_loc", "img_pos_feat", "visual_boxes"),
+    "region_mask": ("image_mask", "image_attention_mask"),
+}
+
+
+def unpack(golden, *, first):
+    """The inputs of any of the originals, from region `first` on."""
+    given = {ours: next((golden.inputs[name] for name in theirs if name in golden.inputs), None)
+             for ours, theirs in NAMES.items()}  # fmt: skip
+    ids, features = given["ids"], given["features"][:, first:]
+    count = features.shape[1]
+    text_mask, region_mask = given["text_mask"], given["region_mask"]
+    if region_mask is None and text_mask is not None and text_mask.shape[1] == ids.shape[1] + count:
+        text_mask, region_mask = text_mask.split([ids.shape[1], count], 1)
+    elif "max_features" in golden.inputs:
+        region_mask = torch.arange(count) < golden.inputs["max_features"][:, None]
+    elif region_mask is not None:
+        region_mask = region_mask[:, first:]
+    boxes = torch.zeros(len(ids), count, 4) if given["boxes"] is None else given["boxes"][:, first:, :4]
+    nothing = torch.zeros_like(ids)
+    return Inputs(
+        text=PaddedText(
+            ids=ids,
+            mask=torch.ones_like(ids).bool() if text_mask is None else text_mask.bool(),
+            segments=nothing if given["segments"] is None else given["segments"],
+        ),
+        regions=PaddedRegions(
+            features=features,
+            boxes=boxes,
+            mask=torch.ones(len(ids), count, dtype=torch.bool) if region_mask is None else region_mask.bool(),
+            image_index=torch.zeros(len(ids), count, dtype=torch.int64),
+            sizes=torch.ones(len(ids), 2),
+        ),
+    )
+
+
+@pytest.fixture
+def folder(golden, tmp_path):
+    """A golden's weights as somebody would leave them: a weight file, its settings and its vocabulary."""
+
+    def write(name):
+        found = golden(name)
+        weights = {key: one.contiguous() for key, one in found.weights.items()}
+        place = tmp_path / name
+        place.mkdir()
+        save_file(weights, place / "weights.safetensors")
+        (place / "config.json").write_text(json.dumps(found.config))
+        words = next(one for key, one in weights.items() if "word_embedding" in key)
+        spare = [f"w{number}" for number in range(len(words) - len(SPECIAL_TOKENS))]
+        write_vocabulary(place / "vocab.txt", [*SPECIAL_TOKENS, *spare])
+        return found, place
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "pairs", "output"),
+    [
+        ("mmf-visualbert-hm", 0, 1, "logits"),
+        ("vilio-visualbert-hm", 0, 1, "logits"),
+        ("vilio-oscar-hm", 0, 1, "logits"),
+        ("lxmert-vqa", 0, 1, "logits"),
+        ("vilio-d", 0, 1, "logits"),
+        ("ernie-vil", 1, 1, "logit"),
+    ],
+)
+def test_scores_equal_the_original(folder, tmp_path, name, first, pairs, output):
+    golden, place = folder(name)
+    report = convert_checkpoint(place, tmp_path / "bundle")
+    assert report.family in name.replace("-", "") or name == "vilio-d"
+    bundle = load_bundle(tmp_path / "bundle")
+    inputs = unpack(golden, first=first)
+    ids = tuple(map(str, range(len(inputs.text.ids) // pairs)))
+    with torch.no_grad():
+        logits = bundle.task.score(bundle.model(inputs), Batch(ids=ids, inputs=inputs, pairs=pairs))
+    golden.check(output, logits[:, 1:] if output == "logit" else logits)
+
+
+EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
+FULL_SIZES = [
+    ("manifest-ernie-vil-base", models.ernievil_base, {}),
+    ("manifest-vilbert-multitask", models.vilbert_base, {"tasks": 20}),
+    ("manifest-vilio-d", models.devlbert_base, {"box_area": False}),
+]
+if EVERY:
+    FULL_SIZES += [
+        ("manifest-ernie-vil-large", models.ernievil_large, {}),
+        ("manifest-vilbert-pretrain", models.vilbert_base, {}),
+        ("manifest-devlbert-pretrain", models.devlbert_base, {}),
+    ]
+
+
+@pytest.mark.parametrize(("name", "builder", "options"), FULL_SIZES, ids=lambda one: str(one))
+def test_full_sizes_are_read_off_the_shapes(goldens, name, builder, options):
+    listed = json.loads((goldens / f"{name}.json").read_text())["tensors"]
+    weights = {key: torch.empty(shape, device="meta") for key, shape in listed.items()}
+    found = recognize(weights, FAMILIES, where=name, asked=None)
+    with torch.device("meta"):
+        ours = build({"_target_": f"diptych.models.{found.family.model.__name__}", **found.sizes})
+        published = builder(**options)
+    shapes = [{key: one.shape for key, one in model.state_dict().items()} for model in (ours, published)]
+    assert shapes[0] == shapes[1]
+    assert [one.attention.heads for one in modules(ours)] == [
+        one.attention.heads for one in modules(published)
+    ]
+
+
+def modules(model):
+    return [one for one in model.modules() if isinstance(one, Layer)]
