@@ -14,7 +14,8 @@ from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features.record import Record, Widths, regions_of, widths_of
 from diptych.types import Regions
 
-PROBED = 64  # images that decide how wide features are
+PROBED = 64  # images that decide how wide features are,
+AGREED = 8  # or fewer, once so many are equally wide
 
 OnError = Literal["raise", "skip", "truncate"]
 BoxPolicy = Literal["check", "clip"]
@@ -123,6 +124,8 @@ def find_widths(path: Path, entries: Entries) -> Widths:
             try:
                 if (widths := widths_of(entry.load()[1])).features:
                     found[widths] += 1
+                if found[widths] == AGREED:
+                    break
             except FormatError as error:
                 first = first or Fault(entry.line, entry.key or "", str(error))
     if found:
