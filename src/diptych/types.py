@@ -183,16 +183,17 @@ class PaddedRegions(Tree):
     Args:
         boxes: normalized to [0, 1] by the width and height of the image.
         image_index: which image of the row a region belongs to; 0 unless a row holds several.
+        silhouettes: the part of its box that an object covers, in [0, 1].
         sizes: width and height in pixels of the first image; in `Inputs.pixels`, where these come along.
         hidden: regions that pre-training hides.
         labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
-        silhouettes: the part of its box that an object covers, in [0, 1].
     """
 
     features: Float[Tensor, "B R F"]
     boxes: Float[Tensor, "B R 4"]
     mask: Bool[Tensor, "B R"]
     image_index: Int[Tensor, "B R"]
+    silhouettes: Float[Tensor, "B R s s"] | None = None
     sizes: Float[Tensor, "B 2"]
     hidden: Bool[Tensor, "B R"] | None = None
     labels: Int[Tensor, "B R"] | None = None
@@ -200,7 +201,6 @@ class PaddedRegions(Tree):
     attributes: Int[Tensor, "B R"] | None = None
     attribute_scores: Float[Tensor, "B R"] | None = None
     probabilities: Float[Tensor, "B R K"] | None = None
-    silhouettes: Float[Tensor, "B R s s"] | None = None
 
 
 @_tree

@@ -17,10 +17,6 @@ from diptych import convert
 from diptych.convert import load_head, restore
 from diptych.types import EVERYTHING, Batch
 
-EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
-collect_ignore = (
-    [] if EVERY else ["test_detector.py", "test_end_to_end.py"]
-)  # the selection has none of theirs
 FOLDER = Path(os.environ.get("DIPTYCH_GOLDENS", Path(__file__).parents[1] / "golden"))
 CERTIFICATE = Path(convert.__file__).parent / "parity.json"  # what model cards of converted files quote
 PROMISED = json.loads(CERTIFICATE.read_text())
@@ -120,6 +116,10 @@ def perform() -> Callable[..., Done]:
 
 def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{name}."): one for key, one in tensors.items() if key.startswith(f"{name}.")}
+
+
+if "DIPTYCH_GOLDENS" not in os.environ:  # the repository's selection has none of theirs
+    collect_ignore = ["test_detector.py", "test_end_to_end.py"]
 
 
 @pytest.fixture(scope="session")

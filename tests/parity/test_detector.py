@@ -14,6 +14,7 @@ from diptych.convert.rules import convert
 from diptych.detect import BoxRule, FasterRcnn, Prepare, build_detector, describe, select
 from diptych.nn.roi import anchors, clip_boxes, decode_boxes, has_area, nms, roi_align, roi_pool
 
+OPERATORS, SIZES = "detector-ops", "detector-resize"
 DETECTORS = ["detector-vg", "detector-vgattr", "detector-d2c4-roialign"]
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}  # of logits and features, behind 50 layers
 PIXELS = {"atol": 2e-3, "rtol": 0.0}
@@ -22,8 +23,8 @@ PIXELS = {"atol": 2e-3, "rtol": 0.0}
 @pytest.fixture(scope="module")
 def operators(goldens):
     """Cases of an operator by name: what its json says, its inputs, its outputs."""
-    tensors = load_file(goldens / f"{'detector-ops'}.safetensors")
-    cases = json.loads((goldens / f"{'detector-ops'}.json").read_text())["cases"]
+    tensors = load_file(goldens / f"{OPERATORS}.safetensors")
+    cases = json.loads((goldens / f"{OPERATORS}.json").read_text())["cases"]
 
     def below(start):
         return {name.removeprefix(start): one for name, one in tensors.items() if name.startswith(start)}
@@ -98,7 +99,7 @@ def test_anchors_equal_the_original(operators):
 
 
 def test_map_sizes_equal_the_original(goldens):
-    table = load_file(goldens / f"{'detector-ops'}.safetensors")["outputs/stem_sizes"]
+    table = load_file(goldens / f"{OPERATORS}.safetensors")["outputs/stem_sizes"]
     sizes = {"blocks": (1, 1, 1, 1), "stem": 1, "width": 1, "classes": 1}
     for caffe, stem, last in ((True, 1, 3), (False, 2, 4)):
         resnet = FasterRcnn(caffe=caffe, **sizes).resnet
@@ -109,8 +110,8 @@ def test_map_sizes_equal_the_original(goldens):
 
 
 def test_resizing_equals_the_original(goldens):
-    tensors = load_file(goldens / f"{'detector-resize'}.safetensors")
-    about = json.loads((goldens / f"{'detector-resize'}.json").read_text())
+    tensors = load_file(goldens / f"{SIZES}.safetensors")
+    about = json.loads((goldens / f"{SIZES}.json").read_text())
     for least, most, height, width, *expected in tensors["outputs/size_table"].tolist():
         got = Prepare(least=least, most=most).resized(width, height)
         assert got == (expected[1], expected[0]), (least, most, height, width)

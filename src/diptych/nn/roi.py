@@ -18,6 +18,7 @@ from diptych.nn.boxes import iou
 
 NMS_BLOCK = 256
 CHUNK = 2**20  # numbers that pooling holds at a time; many more leave a CPU's caches and take twice as long
+WEIGHED = 16  # boxes whose samples are weighed at a time: a huge box has very many
 LARGEST = math.log(1000 / 16)  # by which a delta may stretch a side
 
 
@@ -185,15 +186,16 @@ def roi_align(
     depth, height, width = features.shape
     boxes = boxes.detach() * scale - (0.5 if aligned else 0)
     least = 0 if aligned else 1
-    down = _weights(boxes[:, 1], boxes[:, 3], size, height, samples, least).to(features.dtype)
-    right = _weights(boxes[:, 0], boxes[:, 2], size, width, samples, least).to(features.dtype)
     cells = features.permute(1, 2, 0).reshape(height, width * depth)
-    found = [
-        rightwards[:, None] @ (downwards @ cells).reshape(-1, size, width, depth)
-        for downwards, rightwards in zip(
-            *(weights.split(_fitting(size * width * depth)) for weights in (down, right)), strict=True
-        )
-    ]
+    few = _fitting(size * width * depth)
+    found: list[Tensor] = []
+    for part in boxes.split(WEIGHED):
+        down = _weights(part[:, 1], part[:, 3], size, height, samples, least).to(features.dtype)
+        right = _weights(part[:, 0], part[:, 2], size, width, samples, least).to(features.dtype)
+        found += [
+            rightwards[:, None] @ (downwards @ cells).reshape(-1, size, width, depth)
+            for downwards, rightwards in zip(down.split(few), right.split(few), strict=True)
+        ]
     return torch.cat(found).permute(0, 3, 1, 2)
 
 
