@@ -90,8 +90,9 @@ def _weights(
 def capture_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H Q K"]]]:
     """Collect the attention maps of every forward pass inside the block, by module name.
 
-    The last pass wins. Maps are taken before attention dropout and stay in the autograd graph, so that
-    gradients with respect to them can be asked for.
+    The last pass wins. A model of which less is read (`reads`) has maps of fewer queries in its last layer.
+    Maps are taken before attention dropout and stay in the autograd graph, so that gradients with respect to
+    them can be asked for.
     """
     maps: dict[str, Tensor] = {}
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
