@@ -20,7 +20,7 @@ def stacked(name: str) -> Table:
 
 
 def transformed(name: str, *, last: int = 1) -> Table:
-    """Two Linears of which the first is a transform of BERT's (mmf, VL-BERT); the second has number `last`."""
+    """Two Linears of which the first is a transform of BERT's (mmf, VL-BERT); `last` is the other."""
     return (
         rename(f"{name}.0.dense", f"{LAYERS}.0"),
         rename(f"{name}.0.LayerNorm", f"{LAYERS}.2"),
