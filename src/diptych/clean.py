@@ -129,7 +129,7 @@ def _read(root: Path) -> dict[str, list[Meme]]:
             first = both[0]
             raise FormatError(
                 f"{root / name}.jsonl:{first.line}: meme {first.id} stands on line {lines[first.id]} of "
-                f"train.jsonl too, and {len(both) - 1} more do; expected ids in one of them only."
+                f"train.jsonl too ({len(both)} do); expected every id in one of them. Remove it from one."
             )
     return splits
 

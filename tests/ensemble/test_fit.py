@@ -241,6 +241,11 @@ def test_what_cannot_be_fitted_is_an_error() -> None:
              for split, found in members.predictions.items()}  # fmt: skip
     with pytest.raises(FormatError, match="is no probability"):
         fit_blend(replace(members, predictions=large), labels(), dev="dev")
+    scores, names = np.full((120, 3), 1 / 3), ("x", "y", "z")
+    three = {split: tuple(replace(one, scores=scores, classes=names) for one in found)
+             for split, found in members.predictions.items()}  # fmt: skip
+    with pytest.raises(FormatError, match="dev: the members score 3 classes"):
+        fit_blend(replace(members, predictions=three), labels(), dev="dev")
     one = {**dict.fromkeys(labels(), 0), "dev3": 1}
     _, report = fit_blend(members, one, dev="dev", method="greedy")
     assert report.out_of_fold is report.optimism is None

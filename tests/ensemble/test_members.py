@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diptych.ensemble import heard_by_vilio, read_members
+from diptych.ensemble import heard_by_vilio, read_members, read_predictions
 from diptych.ensemble.members import name_of
 from diptych.errors import ConfigError, FormatError
 
@@ -38,12 +38,14 @@ def test_files_and_folders_become_a_table(tmp_path: Path) -> None:
         write(tmp_path / f"b_{split}.csv", label=split == "dev_seen")
         write(tmp_path / f"runs/a/predictions/{split}.csv")
     write(tmp_path / "FIN_dev_seen.csv", ids=(7,))
+    read_predictions(tmp_path / "b_dev_seen.csv").save(tmp_path / "b_dev_seen.npz")  # goes before the .csv
     members = read_members([tmp_path, tmp_path / "runs/a/predictions"])
     assert members.names == (str(tmp_path / "runs/a"), "b")
     assert {split: [len(one) for one in found] for split, found in members.predictions.items()} == {
         "dev_seen": [2, 2],
         "test_seen": [2, 2],
     }
+    assert members.predictions["dev_seen"][1].meta["path"].endswith("b_dev_seen.npz")
 
 
 def test_gaps_stop_or_drop_a_member_and_are_named(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def fit_blend(
             per split, no logistic fit, a threshold for equally many examples of both classes.
 
     Raises:
-        FormatError: labels and dev predictions differ in ids, or a label is missing.
+        FormatError: labels and dev predictions differ in ids, a label is missing, or classes are not two.
         ConfigError: an unknown method or split, or a dev split of one class.
     """
     if method not in get_args(Fitted):
@@ -143,6 +143,10 @@ def _columns(members: Members, dev: str, *, compat: bool) -> dict[str, ndarray]:
             f"no member predicts the split {dev!r} to fit on; expected one of {found}.{nearest(dev, found)}"
         )
     joined = {split: join(found) for split, found in members.predictions.items()}
+    if (count := joined[dev].shape[2]) != 2:
+        raise FormatError(
+            f"{dev}: the members score {count} classes; blends are fitted for two. Use --method mean."
+        )
     for scores in () if compat else joined.values():
         require_probabilities(scores, members.names, sum_to_one=False)
     return {split: scores[:, :, -1] for split, scores in joined.items()}

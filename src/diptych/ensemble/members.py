@@ -35,10 +35,11 @@ class Members:
 def read_members(
     paths: Iterable[Path], *, kind: Kind | None = None, incomplete: Incomplete = "stop"
 ) -> Members:
-    """Read files, and all `.npz` or else `.csv` files of folders but those named `FIN_...`.
+    """Read files, and the `.csv` and `.npz` files of folders but those named `FIN_...`.
 
-    The split is told by the name of the file and the member is the rest of the name, or the folder where
-    nothing is left: `O36_dev_seen.csv`, `dev_seenO36.csv`, `runs/O36/predictions/dev_seen.csv`.
+    Where a folder holds both forms of a file, the `.npz` is read. The split is told by the name of the file
+    and the member is the rest of the name, or the folder where nothing is left: `O36_dev_seen.csv`,
+    `dev_seenO36.csv`, `runs/O36/predictions/dev_seen.csv`.
 
     Args:
         incomplete: what to do about a member that lacks a split: stop, or leave it out.
@@ -113,7 +114,7 @@ def heard_by_vilio(files: Sequence[Path]) -> list[Path]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = [*path.glob("*.npz")] or [*path.glob("*.csv")]
-    if not (found := [file for file in found if not file.name.startswith(OURS)]):
+    files = {file.stem: file for file in (*path.glob("*.csv"), *path.glob("*.npz"))}
+    if not (found := [file for name, file in files.items() if not name.startswith(OURS)]):
         raise ConfigError(f"{path} holds no predictions; expected .npz or .csv files.")
     return found
