@@ -163,7 +163,7 @@ def convert_checkpoint(
     report = _report(given, source, plan, reason=_reason(found.family))
     words = plan.model.word_embedding()  # type: ignore[operator]
     processor = _processor(plan, given, vocabulary, rows=words.num_embeddings)
-    processor |= wanted.get("processor", {})
+    processor = _merged(processor, wanted.get("processor", {}))
     about = {
         "name": found.family.name,
         "converted": {
@@ -252,7 +252,7 @@ def _plan(
         node=node,
         model=model,
         head=taken_head,
-        task={**task, **overrides.get("task", {})},
+        task=_merged(task, overrides.get("task", {})),
         dropped=given.junk | dropped(found, taken_head, targets=model.state_dict(), where=source),
         layout=found.family.heads.index(taken_head) if taken_head else None,
     )
@@ -269,7 +269,7 @@ def _settle(found: Found, config: Mapping[str, Any], overrides: Mapping[str, Any
     if "meetings" in sizes and {"t_biattention_id", "v_biattention_id"} <= config.keys():
         pairs = zip(config["t_biattention_id"], config["v_biattention_id"], strict=True)
         sizes["meetings"] = [list(pair) for pair in pairs]
-    _merge(sizes, overrides)
+    sizes = _merged(sizes, overrides)
     if unknown := [f"model.{name}" for name in _unsaid(sizes)]:
         raise ConfigError(
             f"{where}: a {found.family.name} of a size that nobody published, and tensors do not say "
@@ -280,12 +280,14 @@ def _settle(found: Found, config: Mapping[str, Any], overrides: Mapping[str, Any
     return {"_target_": f"diptych.models.{builder or found.family.model.__name__}", **sizes}
 
 
-def _merge(node: Node, overrides: Mapping[str, Any]) -> None:
+def _merged(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> Node:
+    """A node with other settings, down to nodes inside of it."""
+    result = dict(node)
     for name, value in overrides.items():
-        if isinstance(value, Mapping) and isinstance(node.get(name), dict):
-            _merge(node[name], value)
-        else:
-            node[name] = value
+        inner = result.get(name)
+        nodes = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        result[name] = _merged(inner or {}, value) if nodes else value
+    return result
 
 
 def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:

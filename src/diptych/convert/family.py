@@ -97,7 +97,7 @@ class Family:
                 backbone[name] = one
             else:
                 rest[own if below else name] = one
-        outer = outer if any(name.startswith(outer) for name in rest) else ""
+        outer = outer if not self.within and any(name.startswith(outer) for name in rest) else ""
         return Parted(
             prefix=prefix,
             outer=outer,
@@ -267,6 +267,7 @@ def _others(family: Family, head: Head | None) -> Table:
 
 
 Become = Callable[[int, int], tuple[Node, int] | None]
+Asked = tuple[str, Callable[[Weights], Node]]
 LAYOUTS = (
     (linear, ("",)),
     (stacked, (".0", ".3")),
@@ -321,6 +322,45 @@ def linears(
         return {**made[0], "head": node}, made[1]
 
     return Head(name=name, table=table, task=task)
+
+
+def pretraining(table: Table, *, draw: Node | None = None, **objectives: Asked) -> Head:
+    """The heads of pre-training, as far as a file has them; masked words it must have.
+
+    Args:
+        table: to a `Pretrain` with these objectives.
+        draw: more arguments of the task, for files that have all of its heads.
+        objectives: in the order in which they corrupt a batch, each with a name that shows it in a file, and
+            what makes a node of the file's weights.
+    """
+
+    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+        nodes = {name: node(weights) for name, (mark, node) in objectives.items() if mark in weights}
+        whole = draw if draw and len(nodes) == len(objectives) else {}
+        fits = "words" in nodes
+        return ({"_target_": "diptych.tasks.Pretrain", "objectives": nodes, **whole}, 0) if fits else None
+
+    return Head(name="pre-training", table=table, task=task)
+
+
+def objective(name: str, **arguments: Any) -> Node:
+    """The node of an objective, or of what one asks about regions."""
+    return {"_target_": f"diptych.tasks.objectives.{name}", "_partial_": True, **arguments}
+
+
+def region_classes(name: str, **arguments: Any) -> Asked:
+    """Hidden regions are asked for the detector's classes; the bias of the last Linear has this name."""
+    loss = arguments.pop("loss", "kl")
+
+    def node(weights: Weights) -> Node:
+        predict = {"classes": objective("RegionProbabilities", classes=len(weights[name]), loss=loss)}
+        return objective("MaskedRegions", predict=predict, **arguments)
+
+    return name, node
+
+
+def masked_text(name: str, **arguments: Any) -> Asked:
+    return name, lambda _: objective("MaskedText", **arguments)
 
 
 def classes(outputs: int, pairs: int) -> tuple[Node, int] | None:

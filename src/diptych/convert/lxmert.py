@@ -16,7 +16,10 @@ from diptych.convert.family import (
     classes,
     count,
     heads,
+    masked_text,
     matching,
+    objective,
+    pretraining,
 )
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
@@ -24,6 +27,7 @@ from diptych.convert.rules import (
     Drop,
     Rule,
     Table,
+    Weights,
     bert_heads,
     bert_layer,
     bert_text,
@@ -167,6 +171,24 @@ def _sizes(file: Parted) -> Node:
     }
 
 
+def _regions(weights: Weights) -> Node:
+    """Original files ask for objects, attributes and features; others may lack some of them."""
+    count = {name: len(weights.get(f"obj_predict_head.decoder_dict.{name}.bias", ())) for name in KINDS}
+    predict = {
+        "labels": objective("RegionLabels", classes=count["obj"]),
+        "attributes": objective("RegionLabels", classes=count["attr"], field="attributes"),
+        "features": objective("RegionFeatures", feature_dim=count["feat"], loss="smooth_l1", share=0.15),
+    }
+    found = {name: node for (name, node), kind in zip(predict.items(), KINDS, strict=True) if count[kind]}
+    return objective("MaskedRegions", predict=found)
+
+
+def _answers(weights: Weights) -> Node:
+    count = len(weights["answer_head.logit_fc.3.bias"])
+    return objective("Answers", labels=[str(number) for number in range(count)])
+
+
+KINDS = ("obj", "attr", "feat")
 FAMILY = Family(
     name="lxmert",
     title="LXMERT (airsplay/lxmert, Hugging Face, Vilio's X)",
@@ -179,6 +201,13 @@ FAMILY = Family(
     heads=(
         *heads("classifier", classes),
         *heads("logit_fc", classes),
+        pretraining(
+            LXMERT_PRETRAIN,
+            matching=("cls.seq_relationship.bias", lambda _: objective("Matching")),
+            words=masked_text("cls.predictions.bias"),
+            regions=("obj_predict_head.transform.dense.bias", _regions),
+            answers=("answer_head.logit_fc.3.bias", _answers),
+        ),
         *heads("answer_head.logit_fc", answers),
         *heads("cls.seq_relationship", matching(MATCHES["lxmert"])),
     ),

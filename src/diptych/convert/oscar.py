@@ -4,10 +4,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, classes, heads, matching
+from diptych.convert.family import (
+    PRETRAINING,
+    Family,
+    Node,
+    Parted,
+    bert_sizes,
+    classes,
+    heads,
+    masked_text,
+    matching,
+    objective,
+    pretraining,
+)
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_heads, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, load_into, rename
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -54,6 +66,10 @@ def _sizes(file: Parted) -> Node:
     }
 
 
+def _contrast(weights: Weights) -> Node:
+    return objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
+
+
 FAMILY = Family(
     name="oscar",
     title="Oscar or Oscar+ (microsoft/Oscar, Vilio's O)",
@@ -66,6 +82,11 @@ FAMILY = Family(
     # Vilio's prefix is model., and its head has a GELU
     heads=(
         *heads("classifier", classes, relu=lambda found: found.parted.prefix == "bert."),
+        pretraining(
+            OSCAR_PRETRAIN,
+            matching=("cls.seq_relationship.bias", _contrast),
+            words=masked_text("cls.predictions.bias"),
+        ),
         *heads("cls.seq_relationship", matching(MATCHES["oscar"])),
     ),
     drops=PRETRAINING,

@@ -17,7 +17,11 @@ from diptych.convert.family import (
     classes,
     grounding,
     heads,
+    masked_text,
     matching,
+    objective,
+    pretraining,
+    region_classes,
     retrieval,
 )
 from diptych.convert.heads import MATCHES, PAIR_ATTENTION
@@ -92,6 +96,7 @@ def _paired(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None
     return {"_target_": "diptych.tasks.Classify", "pairs": 2, "readout": sight, "head": head}, 2
 
 
+FEATURES = {"features": objective("RegionFeatures", tied="regions.feature")}
 FAMILY = Family(
     name="uniter",
     title="UNITER (ChenRocks/UNITER, nav13n, Vilio's U)",
@@ -110,6 +115,18 @@ FAMILY = Family(
         *heads("vcr_output", choices, relu=lambda _: True),
         *heads("re_output", grounding),
         *heads("rank_output", retrieval),
+        pretraining(
+            UNITER_PRETRAIN,
+            matching=("itm_output.bias", lambda _: objective("Matching", exchange="regions")),
+            alignment=("itm_output.bias", lambda _: objective("Alignment")),
+            words=masked_text("cls.predictions.bias"),
+            features=("feat_regress.bias", lambda _: objective("MaskedRegions", predict=FEATURES)),
+            classes=region_classes("region_classifier.net.3.bias", loss="kl_mean"),
+            draw={
+                "weights": {"alignment": 0.1},
+                "draw": {"matching+alignment": 6, "words": 8, "features": 4, "classes": 4},
+            },
+        ),
         *heads("itm_output", matching(MATCHES["uniter"])),
     ),
     drops=(

@@ -17,7 +17,11 @@ from diptych.convert.family import (
     grounding,
     heads,
     heads_of,
+    masked_text,
     matching,
+    objective,
+    pretraining,
+    region_classes,
     retrieval,
 )
 from diptych.convert.heads import MATCHES, weight_normed
@@ -201,13 +205,22 @@ FAMILY = Family(
         *heads("vil_tri_prediction", classes),
         *heads("vil_logit", retrieval),
         *heads("vision_logit", grounding),
+        pretraining(
+            VILBERT_PRETRAIN,
+            matching=("cls.bi_seq_relationship.bias", lambda _: objective("Matching", matches=0)),
+            words=masked_text("cls.predictions.bias", matched_only=True),
+            regions=region_classes("cls.imagePredictions.decoder.bias", matched_only=True),
+        ),
         *heads("cls.bi_seq_relationship", matching(MATCHES["vilbert"])),
     ),
     drops=(
         *PRETRAINING,
         Drop("cls.imagePredictions", "the head of hidden regions: pre-training"),
         *(Drop(f"cls.causal_predictor_{kind}", "a head of DeVLBERT's pre-training") for kind in CAUSES),
-        *(Drop(f"causal_{kind}", "the interventions of DeVLBERT's pre-training") for kind in CAUSES),
+        *(
+            Drop(f"causal_{kind}", "DeVLBERT's interventions, whose dictionaries no file holds")
+            for kind in CAUSES
+        ),
         Drop("linguisic_logit", "a score per word, which no task of the original reads"),
         Drop("classifier", "declared by Vilio and never used"),
     ),

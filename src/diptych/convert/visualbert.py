@@ -13,7 +13,10 @@ from diptych.convert.family import (
     choices,
     classes,
     heads,
+    masked_text,
     matching,
+    objective,
+    pretraining,
 )
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
@@ -91,6 +94,11 @@ FAMILY = Family(
     heads=(
         *heads("classifier", classes),
         *heads("classifier", choices),
+        pretraining(
+            VISUALBERT_PRETRAIN,
+            matching=("cls.seq_relationship.bias", lambda _: objective("Matching")),
+            words=masked_text("cls.predictions.bias"),
+        ),
         *heads("cls", classes),
         *heads("cls", choices),
         *heads("cls.seq_relationship", matching(MATCHES["visualbert"])),
