@@ -7,6 +7,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from diptych.bundle import build, load_bundle, write_bundle
 from diptych.convert import (
@@ -99,15 +100,19 @@ class _Plan:
 
     found: Found
     node: Node
-    model: nn.Module
+    model: Any
     head: Head | None
     task: Node
     dropped: dict[str, list[str]]
-    layout: int | None
 
 
-def inspect_checkpoint(source: Path | str, *, progress: Progress | None = None) -> Inspection:
+def inspect_checkpoint(
+    source: Path | str, *, overrides: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> Inspection:
     """What a weight file is and holds; nothing is written but the cache of downloads.
+
+    Args:
+        overrides: see `convert_checkpoint`.
 
     Raises:
         ConfigError: there is no such source.
@@ -115,10 +120,16 @@ def inspect_checkpoint(source: Path | str, *, progress: Progress | None = None) 
     """
     given = read_source(find(source, progress=progress))
     try:
-        plan = _plan(given, source, overrides={}, device="meta")
-    except (CheckpointMismatch, ConfigError) as error:
+        found = recognize(given.weights, FAMILIES, where=source, asked=None)
+    except CheckpointMismatch as error:
         return _report(given, source, None, reason=str(error))
-    return _report(given, source, plan, reason=_reason(plan.found.family))
+    reason = _reason(found.family)
+    try:
+        plan = _plan(given, source, overrides=overrides or {}, device="meta")
+    except (CheckpointMismatch, ConfigError) as error:
+        report = _report(given, source, None, reason=f"{reason}; not convertible as it is: {error}")
+        return replace(report, family=found.family.name, prefix=found.parted.prefix)
+    return _report(given, source, plan, reason=reason)
 
 
 def convert_checkpoint(
@@ -157,13 +168,12 @@ def convert_checkpoint(
         plan = _plan(given, source, overrides=wanted, device="cpu", family=family, head=head)
         task = build(plan.task, model=plan.model)
     found = plan.found
+    processor = _merged(_processor(plan, given, vocabulary), wanted.get("processor", {}))
     found.family.fill(plan.model, dict(given.weights), where=source)
+    own = {} if plan.head is None else taken(found.parted.rest, plan.head.table)
     if plan.head is not None:
-        load_into(task, taken(found.parted.rest, plan.head.table), plan.head.table, where=source)
+        load_into(task, own, plan.head.table, where=source)
     report = _report(given, source, plan, reason=_reason(found.family))
-    words = plan.model.word_embedding()  # type: ignore[operator]
-    processor = _processor(plan, given, vocabulary, rows=words.num_embeddings)
-    processor = _merged(processor, wanted.get("processor", {}))
     about = {
         "name": found.family.name,
         "converted": {
@@ -171,7 +181,7 @@ def convert_checkpoint(
             "family": found.family.name,
             "prefix": found.parted.prefix,
             "outer": found.parted.outer,
-            "layout": plan.layout,
+            "head": sorted(own),
             "dropped": {reason: len(names) for reason, names in report.dropped.items()},
             "new": report.new,
         },
@@ -193,6 +203,8 @@ def convert_checkpoint(
 def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool = False) -> int:
     """Write the weights of a bundle under the names of the original, as safetensors.
 
+    The head goes back as long as it is the one that was converted: after a training here, it stays behind.
+
     Returns:
         the number of tensors.
 
@@ -211,12 +223,21 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     weights = {
         family.original(name, head=False, **place): one for name, one in restore(state, family.table).items()
     }
-    if about.get("layout") is not None:
-        own = restore(loaded.task.state_dict(), family.heads[about["layout"]].table)
-        weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
+    own = _restore_head(family, loaded.task, set(about.get("head", ())))
+    weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
     with atomic_file(out) as file:
         file.write(save({name: one.contiguous() for name, one in weights.items()}))
     return len(weights)
+
+
+def _restore_head(family: Family, task: nn.Module, names: set[str]) -> dict[str, Tensor]:
+    """The weights of a task under these names, by the table that leads to them."""
+    for head in family.heads if names else ():
+        with suppress(CheckpointMismatch):
+            own = restore(task.state_dict(), head.table)
+            if own.keys() == names:
+                return own
+    return {}
 
 
 def certificate(family: str) -> dict[str, dict[str, Any]]:
@@ -254,7 +275,6 @@ def _plan(
         head=taken_head,
         task=_merged(task, overrides.get("task", {})),
         dropped=given.junk | dropped(found, taken_head, targets=model.state_dict(), where=source),
-        layout=found.family.heads.index(taken_head) if taken_head else None,
     )
 
 
@@ -297,7 +317,8 @@ def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:
     return found + [one for name, value in inner for one in _unsaid(value, f"{above}{name}.")]
 
 
-def _processor(plan: _Plan, given: Source, vocabulary: Path | str | None, *, rows: int) -> Node:
+def _processor(plan: _Plan, given: Source, vocabulary: Path | str | None) -> Node:
+    rows = plan.model.word_embedding().num_embeddings
     published = VOCABULARIES.get(rows, f"one of {rows} tokens, which its authors must say")
     path = find(vocabulary) if vocabulary is not None else given.vocabulary
     if path is None:

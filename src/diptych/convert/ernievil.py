@@ -6,19 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    Become,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
-    choices,
-    classes,
-    count,
-    heads_of,
-    retrieval,
-)
+from diptych.convert.family import Family, Found, Head, Node, Parted, count, heads_of
+from diptych.convert.forms import Become, choices, classes, retrieval
 from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
 from diptych.errors import CheckpointMismatch

@@ -6,21 +6,8 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    answers,
-    bert_sizes,
-    classes,
-    count,
-    heads,
-    masked_text,
-    matching,
-    objective,
-    pretraining,
-)
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, count
+from diptych.convert.forms import answers, classes, heads, masked_text, matching, objective, pretraining
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -204,7 +191,7 @@ FAMILY = Family(
         pretraining(
             LXMERT_PRETRAIN,
             matching=("cls.seq_relationship.bias", lambda _: objective("Matching")),
-            words=masked_text("cls.predictions.bias"),
+            words=masked_text("cls.predictions.transform.dense.bias"),
             regions=("obj_predict_head.transform.dense.bias", _regions),
             answers=("answer_head.logit_fc.3.bias", _answers),
         ),

@@ -4,19 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    bert_sizes,
-    classes,
-    heads,
-    masked_text,
-    matching,
-    objective,
-    pretraining,
-)
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
+from diptych.convert.forms import classes, heads, masked_text, matching, objective, pretraining
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, load_into, rename
@@ -85,7 +74,7 @@ FAMILY = Family(
         pretraining(
             OSCAR_PRETRAIN,
             matching=("cls.seq_relationship.bias", _contrast),
-            words=masked_text("cls.predictions.bias"),
+            words=masked_text("cls.predictions.transform.dense.bias"),
         ),
         *heads("cls.seq_relationship", matching(MATCHES["oscar"])),
     ),

@@ -4,15 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, bert_sizes
+from diptych.convert.forms import (
     answers,
-    bert_sizes,
     choices,
     classes,
     grounding,
@@ -119,7 +113,7 @@ FAMILY = Family(
             UNITER_PRETRAIN,
             matching=("itm_output.bias", lambda _: objective("Matching", exchange="regions")),
             alignment=("itm_output.bias", lambda _: objective("Alignment")),
-            words=masked_text("cls.predictions.bias"),
+            words=masked_text("cls.predictions.transform.dense.bias"),
             features=("feat_regress.bias", lambda _: objective("MaskedRegions", predict=FEATURES)),
             classes=region_classes("region_classifier.net.3.bias", loss="kl_mean"),
             draw={

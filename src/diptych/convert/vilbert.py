@@ -4,19 +4,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, count, heads_of
+from diptych.convert.forms import (
     answers,
     classes,
-    count,
     grounding,
     heads,
-    heads_of,
     masked_text,
     matching,
     objective,
@@ -208,7 +201,7 @@ FAMILY = Family(
         pretraining(
             VILBERT_PRETRAIN,
             matching=("cls.bi_seq_relationship.bias", lambda _: objective("Matching", matches=0)),
-            words=masked_text("cls.predictions.bias", matched_only=True),
+            words=masked_text("cls.predictions.transform.dense.bias", matched_only=True),
             regions=region_classes("cls.imagePredictions.decoder.bias", matched_only=True),
         ),
         *heads("cls.bi_seq_relationship", matching(MATCHES["vilbert"])),

@@ -4,20 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    bert_sizes,
-    choices,
-    classes,
-    heads,
-    masked_text,
-    matching,
-    objective,
-    pretraining,
-)
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
+from diptych.convert.forms import choices, classes, heads, masked_text, matching, objective, pretraining
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -97,7 +85,7 @@ FAMILY = Family(
         pretraining(
             VISUALBERT_PRETRAIN,
             matching=("cls.seq_relationship.bias", lambda _: objective("Matching")),
-            words=masked_text("cls.predictions.bias"),
+            words=masked_text("cls.predictions.transform.dense.bias"),
         ),
         *heads("cls", classes),
         *heads("cls", choices),

@@ -5,16 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diptych.convert.family import (
-    Family,
-    Node,
-    Parted,
+from diptych.convert.family import Family, Node, Parted, count, heads_of
+from diptych.convert.forms import (
     answers,
     choices,
-    count,
     grounding,
     heads,
-    heads_of,
     linears,
     masked_text,
     matching,
@@ -261,7 +257,7 @@ FAMILY = Family(
         pretraining(
             VLBERT_PRETRAIN,
             matching=("vlbert.relationsip_head.caption_image_relationship.bias", _matching),
-            words=masked_text("vlbert.mlm_head.predictions.bias"),
+            words=masked_text("vlbert.mlm_head.predictions.transform.dense.bias"),
             regions=region_classes("vlbert.mvrc_head.region_cls_pred.bias", loss="cross_entropy", norm=False),
         ),
         *heads("vlbert.relationsip_head.caption_image_relationship", _related),

@@ -131,7 +131,12 @@ def test_heads_become_tasks(family, weights, task, expected):
 
 
 def test_heads_of_pre_training_become_objectives():
-    names = ("cls.predictions.bias", "itm_output.bias", "feat_regress.bias", "region_classifier.net.3.bias")
+    names = (
+        "cls.predictions.transform.dense.bias",
+        "itm_output.bias",
+        "feat_regress.bias",
+        "region_classifier.net.3.bias",
+    )
     weights = original("uniter") | {name: torch.zeros(7) for name in names}
     found = recognize(weights, FAMILIES, where="x", asked=None)
     head, node, _ = choose_head(found, 48, asked=None, where="x")
