@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from diptych.convert import forms
 from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
-from diptych.convert.forms import classes, heads, masked_text, matching, objective, pretraining
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, load_into, rename
@@ -36,12 +36,12 @@ def load_oscar(model: Oscar, path: Path | str) -> dict[str, Tensor]:
 
 def fill_oscar(model: Oscar, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_oscar`, from weights that have been read."""
-    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     name, width = "img_embedding.weight", model.regions.project.in_features
     if model.regions.box_numbers == 4 and name in backbone and backbone[name].shape[-1] == width + 2:
         backbone[name] = backbone[name][:, :width]
     load_into(model, backbone, OSCAR, where=where)
-    return others
+    return heads
 
 
 def _sizes(file: Parted) -> Node:
@@ -56,7 +56,7 @@ def _sizes(file: Parted) -> Node:
 
 
 def _contrast(weights: Weights) -> Node:
-    return objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
+    return forms.objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
 
 
 FAMILY = Family(
@@ -70,13 +70,13 @@ FAMILY = Family(
     builders={(768, 12): "oscar_base", (1024, 24): "oscar_large"},
     # Vilio's prefix is model., and its head has a GELU
     heads=(
-        *heads("classifier", classes, relu=lambda found: found.parted.prefix == "bert."),
-        pretraining(
+        *forms.heads("classifier", forms.classes, relu=lambda found: found.parted.prefix == "bert."),
+        forms.pretraining(
             OSCAR_PRETRAIN,
             matching=("cls.seq_relationship.bias", _contrast),
-            words=masked_text("cls.predictions.transform.dense.bias"),
+            words=forms.masked_text("cls.predictions.transform.dense.bias"),
         ),
-        *heads("cls.seq_relationship", matching(MATCHES["oscar"])),
+        *forms.heads("cls.seq_relationship", forms.matching(MATCHES["oscar"])),
     ),
     drops=PRETRAINING,
     # Vilio, who shows 4 numbers of a box, leaves the names of the objects out
