@@ -2,13 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from diptych import models
-from diptych.adopt import convert_checkpoint
+from diptych.adopt import convert_checkpoint, restore_checkpoint
 from diptych.bundle import build, load_bundle
 from diptych.convert import FAMILIES, recognize
 from diptych.nn import Layer
@@ -16,6 +18,8 @@ from diptych.text import write_vocabulary
 from diptych.text.tokenizer import SPECIAL_TOKENS
 from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
 
+EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
+FOLDER = Path(os.environ.get("DIPTYCH_GOLDENS", Path(__file__).parents[1] / "golden"))
 # names that the originals give to the same thing
 NAMES = {
     "ids": ("input_ids", "src_ids"),
@@ -68,7 +72,7 @@ def folder(golden, tmp_path):
         place = tmp_path / name
         place.mkdir()
         save_file(weights, place / "weights.safetensors")
-        (place / "config.json").write_text(json.dumps(found.config))
+        (place / "config.json").write_text(json.dumps(found.config | found.config.get("VLBERT", {})))
         words = next(one for key, one in weights.items() if "word_embedding" in key)
         spare = [f"w{number}" for number in range(len(words) - len(SPECIAL_TOKENS))]
         write_vocabulary(place / "vocab.txt", [*SPECIAL_TOKENS, *spare])
@@ -100,7 +104,34 @@ def test_scores_equal_the_original(folder, tmp_path, name, first, pairs, output)
     golden.check(output, logits[:, 1:] if output == "logit" else logits)
 
 
-EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
+def files(folder):
+    """The goldens that hold a whole model as somebody would save it."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as tensors:
+            names = list(tensors.keys())
+        if any(name.endswith((".word_embeddings.weight", "/word_embedding")) for name in names):
+            yield path.stem
+
+
+@pytest.mark.parametrize("name", [*files(FOLDER)])
+def test_every_name_is_accounted_for_there_and_back(folder, tmp_path, name):
+    golden, place = folder(name)
+    overrides = {}
+    if "coord_dim_per_sin_or_cos" in golden.config:  # VL-BERT: two widths in one matrix
+        width = golden.weights["image_feature_extractor.obj_downsample.1.weight"].shape[1]
+        feature_dim = golden.config["feature_dim"]
+        overrides = {"model": {"feature_dim": feature_dim, "box_dim": width - feature_dim}}
+    report = convert_checkpoint(place, tmp_path / "bundle", overrides=overrides)
+    restore_checkpoint(tmp_path / "bundle", tmp_path / "back.safetensors")
+    back = load_file(tmp_path / "back.safetensors")
+    left_out = {key for names in report.dropped.values() for key in names}
+    given = {key: one for key, one in golden.weights.items() if key not in left_out}
+    assert back.keys() == given.keys()
+    for key, one in given.items():
+        rows = slice(1, 2) if key.endswith("mask_embedding.weight") else ...  # UNITER sets row 0 to zeros
+        assert torch.equal(back[key][rows], one[rows]), key
+
+
 FULL_SIZES = [
     ("manifest-ernie-vil-base", models.ernievil_base, {}),
     ("manifest-vilbert-multitask", models.vilbert_base, {"tasks": 20}),

@@ -54,7 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with progress(f"downloading {arguments.source}") as advance:
         if arguments.inspect:
-            _show(inspect_checkpoint(arguments.source, progress=advance), arguments.json)
+            words = [*filter(None, (arguments.out and str(arguments.out),)), *arguments.settings]
+            found = inspect_checkpoint(arguments.source, overrides=_overrides(words), progress=advance)
+            _show(found, arguments.json)
             return 0
         report = convert_checkpoint(
             arguments.source,
@@ -68,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _show(report, arguments.json)
     if not arguments.json:
-        print(f"next: diptych train model={report.family}_base weights.model={arguments.out} root=FOLDER")
+        print(f"all of it: {arguments.out / 'README.md'}")
     return 0
 
 

@@ -9,13 +9,14 @@ from diptych.convert.bert import load_bert
 from diptych.convert.detector import load_detector
 from diptych.convert.end_to_end import load_region_encoder
 from diptych.convert.ernievil import load_ernievil
-from diptych.convert.family import Family, Found, Head, choose_head, dropped, recognize
+from diptych.convert.family import Family, Found, Head
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.heads import HEADS, MATCHES, load_head
 from diptych.convert.load import Source, read_source, read_weights
 from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
 from diptych.convert.paddle import read_paddle
+from diptych.convert.recognize import choose_head, dropped, recognize
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import kept, load_into, restore
 from diptych.convert.uniter import load_uniter

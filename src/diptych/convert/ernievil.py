@@ -6,19 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    Become,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
-    choices,
-    classes,
-    count,
-    heads_of,
-    retrieval,
-)
+from diptych.convert import forms
+from diptych.convert.family import Family, Found, Head, Node, Parted, count, heads_of
 from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
 from diptych.errors import CheckpointMismatch
@@ -128,7 +117,7 @@ def _sizes(file: Parted) -> Node:
     }
 
 
-def _head(name: str, become: Become, **node: Any) -> Head:
+def _head(name: str, become: forms.Become, **node: Any) -> Head:
     def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
         matrix = weights[f"{name}.w_0"]
         made = become(matrix.shape[1], 1) if len(matrix) == dim else None
@@ -156,10 +145,10 @@ FAMILY = Family(
     builders={(768, 12): "ernievil_base", (1024, 24): "ernievil_large"},
     heads=(
         _head("hm_fc", _one_score),
-        _head("meme_fc", classes),
-        _head("vcr_qa_fc", choices),
-        _head("vcr_qar_fc", choices),
-        _head("match_fc", retrieval),
+        _head("meme_fc", forms.classes),
+        _head("vcr_qa_fc", forms.choices),
+        _head("vcr_qar_fc", forms.choices),
+        _head("match_fc", forms.retrieval),
     ),
     drops=(
         *(

@@ -6,24 +6,15 @@ from pathlib import Path
 import torch
 from torch import Size, Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    answers,
-    bert_sizes,
-    classes,
-    count,
-    heads,
-    matching,
-)
+from diptych.convert import forms
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, count
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
     Drop,
     Rule,
     Table,
+    Weights,
     bert_heads,
     bert_layer,
     bert_text,
@@ -99,9 +90,9 @@ def load_lxmert(model: Lxmert, path: Path | str) -> dict[str, Tensor]:
 
 def fill_lxmert(model: Lxmert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_lxmert`, from weights that have been read."""
-    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     load_into(model, backbone, LXMERT, where=where)
-    return others
+    return heads
 
 
 def normalize_answer(answer: str) -> str:
@@ -167,6 +158,26 @@ def _sizes(file: Parted) -> Node:
     }
 
 
+def _regions(weights: Weights) -> Node:
+    """Original files ask for objects, attributes and features; others may lack some of them."""
+    count = {name: len(weights.get(f"obj_predict_head.decoder_dict.{name}.bias", ())) for name in KINDS}
+    predict = {
+        "labels": forms.objective("RegionLabels", classes=count["obj"]),
+        "attributes": forms.objective("RegionLabels", classes=count["attr"], field="attributes"),
+        "features": forms.objective(
+            "RegionFeatures", feature_dim=count["feat"], loss="smooth_l1", share=0.15
+        ),
+    }
+    found = {name: node for (name, node), kind in zip(predict.items(), KINDS, strict=True) if count[kind]}
+    return forms.objective("MaskedRegions", predict=found)
+
+
+def _answers(weights: Weights) -> Node:
+    count = len(weights["answer_head.logit_fc.3.bias"])
+    return forms.objective("Answers", labels=[str(number) for number in range(count)])
+
+
+KINDS = ("obj", "attr", "feat")
 FAMILY = Family(
     name="lxmert",
     title="LXMERT (airsplay/lxmert, Hugging Face, Vilio's X)",
@@ -177,10 +188,17 @@ FAMILY = Family(
     marks=frozenset({"encoder.layer.0.attention.self.query.weight", "encoder.visn_fc.visn_fc.weight"}),
     builders={(768, 9): "lxmert_base"},
     heads=(
-        *heads("classifier", classes),
-        *heads("logit_fc", classes),
-        *heads("answer_head.logit_fc", answers),
-        *heads("cls.seq_relationship", matching(MATCHES["lxmert"])),
+        *forms.heads("classifier", forms.classes),
+        *forms.heads("logit_fc", forms.classes),
+        forms.pretraining(
+            LXMERT_PRETRAIN,
+            matching=("cls.seq_relationship.bias", lambda _: forms.objective("Matching")),
+            words=forms.masked_text("cls.predictions.transform.dense.bias"),
+            regions=("obj_predict_head.transform.dense.bias", _regions),
+            answers=("answer_head.logit_fc.3.bias", _answers),
+        ),
+        *forms.heads("answer_head.logit_fc", forms.answers),
+        *forms.heads("cls.seq_relationship", forms.matching(MATCHES["lxmert"])),
     ),
     drops=(
         *PRETRAINING,

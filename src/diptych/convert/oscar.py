@@ -4,10 +4,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, classes, heads, matching
+from diptych.convert import forms
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, bert_heads, bert_layer, bert_text, load_into, rename
+from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, load_into, rename
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -35,12 +36,12 @@ def load_oscar(model: Oscar, path: Path | str) -> dict[str, Tensor]:
 
 def fill_oscar(model: Oscar, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_oscar`, from weights that have been read."""
-    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     name, width = "img_embedding.weight", model.regions.project.in_features
     if model.regions.box_numbers == 4 and name in backbone and backbone[name].shape[-1] == width + 2:
         backbone[name] = backbone[name][:, :width]
     load_into(model, backbone, OSCAR, where=where)
-    return others
+    return heads
 
 
 def _sizes(file: Parted) -> Node:
@@ -54,6 +55,10 @@ def _sizes(file: Parted) -> Node:
     }
 
 
+def _contrast(weights: Weights) -> Node:
+    return forms.objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
+
+
 FAMILY = Family(
     name="oscar",
     title="Oscar or Oscar+ (microsoft/Oscar, Vilio's O)",
@@ -65,8 +70,13 @@ FAMILY = Family(
     builders={(768, 12): "oscar_base", (1024, 24): "oscar_large"},
     # Vilio's prefix is model., and its head has a GELU
     heads=(
-        *heads("classifier", classes, relu=lambda found: found.parted.prefix == "bert."),
-        *heads("cls.seq_relationship", matching(MATCHES["oscar"])),
+        *forms.heads("classifier", forms.classes, relu=lambda found: found.parted.prefix == "bert."),
+        forms.pretraining(
+            OSCAR_PRETRAIN,
+            matching=("cls.seq_relationship.bias", _contrast),
+            words=forms.masked_text("cls.predictions.transform.dense.bias"),
+        ),
+        *forms.heads("cls.seq_relationship", forms.matching(MATCHES["oscar"])),
     ),
     drops=PRETRAINING,
     # Vilio, who shows 4 numbers of a box, leaves the names of the objects out

@@ -4,22 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
-    answers,
-    bert_sizes,
-    choices,
-    classes,
-    grounding,
-    heads,
-    matching,
-    retrieval,
-)
+from diptych.convert import forms
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES, PAIR_ATTENTION
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -72,9 +58,9 @@ def load_uniter(model: Uniter, path: Path | str) -> dict[str, Tensor]:
 
 def fill_uniter(model: Uniter, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_uniter`, from weights that have been read."""
-    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     load_into(model, backbone, UNITER, where=where)
-    return others
+    return heads
 
 
 def _sizes(file: Parted) -> Node:
@@ -92,6 +78,7 @@ def _paired(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None
     return {"_target_": "diptych.tasks.Classify", "pairs": 2, "readout": sight, "head": head}, 2
 
 
+FEATURES = {"features": forms.objective("RegionFeatures", tied="regions.feature")}
 FAMILY = Family(
     name="uniter",
     title="UNITER (ChenRocks/UNITER, nav13n, Vilio's U)",
@@ -103,14 +90,26 @@ FAMILY = Family(
     builders={(768, 12): "uniter_base", (1024, 24): "uniter_large"},
     heads=(
         Head(name="attn1", table=PAIR_ATTENTION, task=_paired),
-        *heads("classifier", classes),
-        *heads("linear", classes),
-        *heads("nlvr2_output", classes),
-        *heads("vqa_output", answers),
-        *heads("vcr_output", choices, relu=lambda _: True),
-        *heads("re_output", grounding),
-        *heads("rank_output", retrieval),
-        *heads("itm_output", matching(MATCHES["uniter"])),
+        *forms.heads("classifier", forms.classes),
+        *forms.heads("linear", forms.classes),
+        *forms.heads("nlvr2_output", forms.classes),
+        *forms.heads("vqa_output", forms.answers),
+        *forms.heads("vcr_output", forms.choices, relu=lambda _: True),
+        *forms.heads("re_output", forms.grounding),
+        *forms.heads("rank_output", forms.retrieval),
+        forms.pretraining(
+            UNITER_PRETRAIN,
+            matching=("itm_output.bias", lambda _: forms.objective("Matching", exchange="regions")),
+            alignment=("itm_output.bias", lambda _: forms.objective("Alignment")),
+            words=forms.masked_text("cls.predictions.transform.dense.bias"),
+            features=("feat_regress.bias", lambda _: forms.objective("MaskedRegions", predict=FEATURES)),
+            classes=forms.region_classes("region_classifier.net.3.bias", loss="kl_mean"),
+            draw={
+                "weights": {"alignment": 0.1},
+                "draw": {"matching+alignment": 6, "words": 8, "features": 4, "classes": 4},
+            },
+        ),
+        *forms.heads("itm_output", forms.matching(MATCHES["uniter"])),
     ),
     drops=(
         *PRETRAINING,

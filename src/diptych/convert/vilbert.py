@@ -4,22 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
-    answers,
-    classes,
-    count,
-    grounding,
-    heads,
-    heads_of,
-    matching,
-    retrieval,
-)
+from diptych.convert import forms
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, count, heads_of
 from diptych.convert.heads import MATCHES, weight_normed
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -126,11 +112,11 @@ def fill_vilbert(model: Vilbert, weights: dict[str, Tensor], *, where: object) -
 
     A model without the area of boxes takes the other four columns of the published weights, as Vilio does.
     """
-    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     if not model.regions.box_area and BOX in backbone:
         backbone[BOX] = backbone[BOX][:, :4]
     load_into(model, backbone, TASKLESS if model.tasks is None else VILBERT, where=where)
-    return others
+    return heads
 
 
 def _sizes(file: Parted) -> Node:
@@ -176,7 +162,7 @@ def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int]
         return None
     width = len(weights[names[0]]) // dim
     head = {"_target_": "diptych.nn.WeightNormHead", "_partial_": True, "width": width}
-    made = classes(len(weights[names[1]]), 1)
+    made = forms.classes(len(weights[names[1]]), 1)
     return None if made is None else ({**made[0], "head": head}, made[1])
 
 
@@ -195,19 +181,28 @@ FAMILY = Family(
             table=weight_normed("vil_prediction.main"),
             task=_weight_normed,
         ),
-        *heads("vil_prediction.logit_fc", answers),
-        *heads("vil_prediction_gqa.logit_fc", answers),
-        *heads("vil_binary_prediction.logit_fc", classes),
-        *heads("vil_tri_prediction", classes),
-        *heads("vil_logit", retrieval),
-        *heads("vision_logit", grounding),
-        *heads("cls.bi_seq_relationship", matching(MATCHES["vilbert"])),
+        *forms.heads("vil_prediction.logit_fc", forms.answers),
+        *forms.heads("vil_prediction_gqa.logit_fc", forms.answers),
+        *forms.heads("vil_binary_prediction.logit_fc", forms.classes),
+        *forms.heads("vil_tri_prediction", forms.classes),
+        *forms.heads("vil_logit", forms.retrieval),
+        *forms.heads("vision_logit", forms.grounding),
+        forms.pretraining(
+            VILBERT_PRETRAIN,
+            matching=("cls.bi_seq_relationship.bias", lambda _: forms.objective("Matching", matches=0)),
+            words=forms.masked_text("cls.predictions.transform.dense.bias", matched_only=True),
+            regions=forms.region_classes("cls.imagePredictions.decoder.bias", matched_only=True),
+        ),
+        *forms.heads("cls.bi_seq_relationship", forms.matching(MATCHES["vilbert"])),
     ),
     drops=(
         *PRETRAINING,
         Drop("cls.imagePredictions", "the head of hidden regions: pre-training"),
         *(Drop(f"cls.causal_predictor_{kind}", "a head of DeVLBERT's pre-training") for kind in CAUSES),
-        *(Drop(f"causal_{kind}", "the interventions of DeVLBERT's pre-training") for kind in CAUSES),
+        *(
+            Drop(f"causal_{kind}", "DeVLBERT's interventions, whose dictionaries no file holds")
+            for kind in CAUSES
+        ),
         Drop("linguisic_logit", "a score per word, which no task of the original reads"),
         Drop("classifier", "declared by Vilio and never used"),
     ),

@@ -4,29 +4,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import (
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    bert_sizes,
-    choices,
-    classes,
-    heads,
-    matching,
-)
+from diptych.convert import forms
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import (
-    Drop,
-    Keep,
-    Table,
-    bert_heads,
-    bert_layer,
-    bert_text,
-    load_into,
-    rename,
-)
+from diptych.convert.rules import Drop, Keep, Table, bert_heads, bert_layer, bert_text, load_into, rename
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -62,11 +44,11 @@ def load_visualbert(model: VisualBert, path: Path | str) -> dict[str, Tensor]:
 
 def fill_visualbert(model: VisualBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """As `load_visualbert`, from weights that have been read."""
-    backbone, others = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
     if model.pool is None:
-        others |= {name: backbone.pop(name) for name in list(backbone) if name.startswith("pooler.")}
+        heads |= {name: backbone.pop(name) for name in list(backbone) if name.startswith("pooler.")}
     load_into(model, backbone, VISUALBERT, where=where)
-    return others
+    return heads
 
 
 def _sizes(file: Parted) -> Node:
@@ -89,11 +71,16 @@ FAMILY = Family(
     marks=frozenset({"encoder.layer.0.attention.self.query.weight", "|".join(FEATURE)}),
     builders={(768, 12): "visualbert_base"},
     heads=(
-        *heads("classifier", classes),
-        *heads("classifier", choices),
-        *heads("cls", classes),
-        *heads("cls", choices),
-        *heads("cls.seq_relationship", matching(MATCHES["visualbert"])),
+        *forms.heads("classifier", forms.classes),
+        *forms.heads("classifier", forms.choices),
+        forms.pretraining(
+            VISUALBERT_PRETRAIN,
+            matching=("cls.seq_relationship.bias", lambda _: forms.objective("Matching")),
+            words=forms.masked_text("cls.predictions.transform.dense.bias"),
+        ),
+        *forms.heads("cls", forms.classes),
+        *forms.heads("cls", forms.choices),
+        *forms.heads("cls.seq_relationship", forms.matching(MATCHES["visualbert"])),
     ),
     drops=PRETRAINING,
 )

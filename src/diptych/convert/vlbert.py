@@ -5,9 +5,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diptych.convert.family import Family, Node, Parted, answers, choices, count, grounding, heads_of, linears
+from diptych.convert import forms
+from diptych.convert.family import Family, Node, Parted, count, heads_of
 from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Rule, Table, bert_layer, load_into, masked_words, rename
+from diptych.convert.rules import (
+    Drop,
+    Keep,
+    Rule,
+    Table,
+    Weights,
+    bert_layer,
+    load_into,
+    masked_words,
+    rename,
+)
 from diptych.models.vlbert import VlBert
 
 
@@ -173,6 +184,17 @@ def _asks(file: Parted) -> bool:
     return head and "vlbert.pooler.dense.weight" not in file.backbone
 
 
+def _matching(weights: Weights) -> Node:
+    count = len(weights["vlbert.relationsip_head.caption_image_relationship.bias"])
+    return forms.objective("Matching", classes=count)
+
+
+def _related(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    """MM-BERT has one score."""
+    one = ({"_target_": "diptych.tasks.Match"}, 0)
+    return one if outputs == 1 else forms.matching(1)(outputs, pairs)
+
+
 # The heads of questions with BERT's transform, of regions, of questions with two Linears, and of choices.
 ANSWERS: Table = (
     rename("final_mlp.0.dense", "head.layers.0"),
@@ -203,19 +225,34 @@ FAMILY = Family(
         }
     ),
     heads=(
-        linears("final_mlp", ANSWERS, ["final_mlp.0.dense.weight", "final_mlp.2.weight"], answers),
-        linears(
-            "final_mlp", REGIONS, ["final_mlp.0.dense.weight", "final_mlp.2.weight"], grounding, norm=False
+        forms.linears(
+            "final_mlp", ANSWERS, ["final_mlp.0.dense.weight", "final_mlp.2.weight"], forms.answers
         ),
-        linears(
+        forms.linears(
+            "final_mlp",
+            REGIONS,
+            ["final_mlp.0.dense.weight", "final_mlp.2.weight"],
+            forms.grounding,
+            norm=False,
+        ),
+        forms.linears(
             "final_mlp",
             PLAIN,
             ["final_mlp.1.weight", "final_mlp.4.weight"],
-            answers,
+            forms.answers,
             norm=False,
             relu=lambda _: True,
         ),
-        linears("final_mlp", CHOICES, ["final_mlp.1.weight"], choices),
+        forms.linears("final_mlp", CHOICES, ["final_mlp.1.weight"], forms.choices),
+        forms.pretraining(
+            VLBERT_PRETRAIN,
+            matching=("vlbert.relationsip_head.caption_image_relationship.bias", _matching),
+            words=forms.masked_text("vlbert.mlm_head.predictions.transform.dense.bias"),
+            regions=forms.region_classes(
+                "vlbert.mvrc_head.region_cls_pred.bias", loss="cross_entropy", norm=False
+            ),
+        ),
+        *forms.heads("vlbert.relationsip_head.caption_image_relationship", _related),
     ),
     builders={(768, 12): "vlbert_base", (1024, 24): "vlbert_large"},
     drops=(

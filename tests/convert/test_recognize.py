@@ -130,6 +130,27 @@ def test_heads_become_tasks(family, weights, task, expected):
     assert expected.items() <= (node | node["head"] | {"classes": classes}).items()
 
 
+def test_heads_of_pre_training_become_objectives():
+    names = (
+        "cls.predictions.transform.dense.bias",
+        "itm_output.bias",
+        "feat_regress.bias",
+        "region_classifier.net.3.bias",
+    )
+    weights = original("uniter") | {name: torch.zeros(7) for name in names}
+    found = recognize(weights, FAMILIES, where="x", asked=None)
+    head, node, _ = choose_head(found, 48, asked=None, where="x")
+    assert head.name == "pre-training"
+    assert list(node["objectives"]) == ["matching", "alignment", "words", "features", "classes"]
+    assert node["objectives"]["classes"]["predict"]["classes"]["classes"] == 7
+    assert node["draw"]["words"] == 8
+    del weights["feat_regress.bias"]
+    found = recognize(weights, FAMILIES, where="x", asked=None)
+    _, node, _ = choose_head(found, 48, asked=None, where="x")
+    assert "features" not in node["objectives"]
+    assert "draw" not in node
+
+
 def test_of_several_heads_one_is_chosen_and_the_others_are_left_out():
     weights = original("uniter") | linear("nlvr2_output", 96, 2) | stacked("vqa_output", 48, 17)
     found = recognize(weights, FAMILIES, where="x", asked=None)

@@ -278,14 +278,17 @@ def test_a_model_that_nobody_publishes_has_no_way_back(tmp_path):
 
 
 def test_inspection_says_what_a_file_holds(tmp_path, uniter):
-    path, weights, _ = uniter
+    path, weights, overrides = uniter
     torch.save(weights | {"linear.weight": torch.zeros(2, 48), "linear.bias": torch.zeros(2)}, path)
     report = inspect_checkpoint(path)
-    assert report.family is None  # its number of heads is open
+    assert report.family == "uniter"
+    assert report.head is None
+    assert "not convertible as it is" in report.reason
     assert "model.heads" in report.reason
     assert report.tensors == len(weights) + 2
     assert report.dtypes == {"float32": report.tensors}
     assert report.groups["linear"] == (2, 98)
+    assert inspect_checkpoint(path, overrides=overrides).head == ("linear", "diptych.tasks.Classify")
     torch.save({"conv.weight": torch.ones(3)}, tmp_path / "other.pt")
     assert "no family fits" in inspect_checkpoint(tmp_path / "other.pt").reason
 

@@ -1,0 +1,155 @@
+"""Bundles from files of others, and the way back to their names."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from diptych.adopt.plan import merged, plan_for, processor_for
+from diptych.adopt.report import Inspection, card_of, reason_for, report_on
+from diptych.bundle import build, load_bundle, write_bundle
+from diptych.convert import FAMILIES, Family, find, load_into, read_source, recognize, restore
+from diptych.convert.fetch import Progress
+from diptych.convert.rules import taken
+from diptych.errors import CheckpointMismatch, ConfigError
+from diptych.files import atomic_file, atomic_folder, require_new
+from diptych.types import FeatureMeta
+
+
+def inspect_checkpoint(
+    source: Path | str, *, overrides: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> Inspection:
+    """What a weight file is and holds; nothing is written but the cache of downloads.
+
+    Args:
+        overrides: see `convert_checkpoint`.
+
+    Raises:
+        ConfigError: there is no such source.
+        FormatError: it holds no weights.
+    """
+    given = read_source(find(source, progress=progress))
+    try:
+        found = recognize(given.weights, FAMILIES, where=source, asked=None)
+    except CheckpointMismatch as error:
+        return report_on(given, source, None, reason=str(error))
+    reason = reason_for(found.family)
+    try:
+        plan = plan_for(given, source, overrides=overrides or {}, device="meta")
+    except (CheckpointMismatch, ConfigError) as error:
+        report = report_on(given, source, None, reason=f"{reason}; not convertible as it is: {error}")
+        return replace(report, family=found.family.name, prefix=found.parted.prefix)
+    return report_on(given, source, plan, reason=reason)
+
+
+def convert_checkpoint(
+    source: Path | str,
+    out: Path | str,
+    *,
+    vocabulary: Path | str | None = None,
+    family: str | None = None,
+    head: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Write a bundle with the weights of somebody else's file.
+
+    Args:
+        source: see `diptych.convert.find`.
+        vocabulary: `vocab.txt` of the weights, from any such source; None takes the one beside the weights.
+        family: refuse files of another one.
+        head: that becomes the task, of several; None takes the first that diptych has a task for.
+        overrides: settings of the nodes `model`, `processor` and `task`, such as numbers that shapes do not
+            say (`{"model": {"heads": 4}}`).
+
+    Raises:
+        ConfigError: no such source, vocabulary or head; a vocabulary or setting that does not fit.
+        FormatError: the file holds no weights, or is damaged.
+        CheckpointMismatch: no family or several fit, or names are missing or unaccounted for.
+    """
+    require_new(out, overwrite=overwrite)
+    given = read_source(find(source, progress=progress))
+    wanted = dict(overrides or {})
+    if unknown := wanted.keys() - {"model", "processor", "task"}:
+        raise ConfigError(f"there is no node {min(unknown)!r}; say model., processor. or task.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # parts that stay new come out the same every time
+        plan = plan_for(given, source, overrides=wanted, device="cpu", family=family, head=head)
+        task = build(plan.task, model=plan.model)
+    found = plan.found
+    processor = merged(processor_for(plan, given, vocabulary), wanted.get("processor", {}))
+    found.family.fill(plan.model, dict(given.weights), where=source)
+    own = {} if plan.head is None else taken(found.parted.rest, plan.head.table)
+    if plan.head is not None:
+        load_into(task, own, plan.head.table, where=source)
+    report = report_on(given, source, plan, reason=reason_for(found.family))
+    about = {
+        "name": found.family.name,
+        "converted": {
+            "source": str(source),
+            "family": found.family.name,
+            "prefix": found.parted.prefix,
+            "outer": found.parted.outer,
+            "head": sorted(own),
+            "dropped": {reason: len(names) for reason, names in report.dropped.items()},
+            "new": report.new,
+        },
+    }
+    width = found.sizes.get("feature_dim")
+    with atomic_folder(out, overwrite=overwrite) as beside:
+        write_bundle(
+            beside,
+            model=plan.model,
+            task=task,
+            nodes={"model": plan.node, "processor": processor, "task": plan.task},
+            features=None if width is None else FeatureMeta(feature_dim=width),
+            provenance=about,
+        )
+        (beside / "README.md").write_text(card_of(report, found.family), encoding="utf-8")
+    return report
+
+
+def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool = False) -> int:
+    """Write the weights of a bundle under the names of the original, as safetensors.
+
+    The head goes back as long as it is the one that was converted: after a training here, it stays behind.
+
+    Returns:
+        the number of tensors.
+
+    Raises:
+        ConfigError: the model is of no family that others publish.
+    """
+    require_new(out, overwrite=overwrite)
+    loaded = load_bundle(Path(bundle))
+    about = loaded.provenance.get("converted", {})
+    family = next((one for one in FAMILIES if one.model is type(loaded.model)), None)
+    if family is None:
+        raise ConfigError(f"{bundle}: nobody publishes weights of a {type(loaded.model).__name__}.")
+    place = {"prefix": about.get("prefix", ""), "outer": about.get("outer", "")}
+    new = {name for names in about.get("new", {}).values() for name in names}
+    state = {name: one for name, one in loaded.model.state_dict().items() if name not in new}
+    weights = {
+        family.original(name, head=False, **place): one for name, one in restore(state, family.table).items()
+    }
+    own = _restore_head(family, loaded.task, set(about.get("head", ())))
+    weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
+    with atomic_file(out) as file:
+        file.write(save({name: one.contiguous() for name, one in weights.items()}))
+    return len(weights)
+
+
+def _restore_head(family: Family, task: nn.Module, names: set[str]) -> dict[str, Tensor]:
+    """The weights of a task under these names, by the table that leads to them."""
+    for head in family.heads if names else ():
+        with suppress(CheckpointMismatch):
+            own = restore(task.state_dict(), head.table)
+            if own.keys() == names:
+                return own
+    return {}

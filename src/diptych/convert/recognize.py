@@ -1,0 +1,129 @@
+"""Whose weights a file holds, which of its heads becomes the task, and what is left out."""
+
+from collections.abc import Collection, Sequence
+
+from diptych.convert.family import Family, Found, Head, Node, Parted
+from diptych.convert.rules import Drop, Rule, Table, Weights, left_out, taken
+from diptych.errors import CheckpointMismatch, ConfigError, nearest
+
+
+def recognize(weights: Weights, families: Sequence[Family], *, where: object, asked: str | None) -> Found:
+    """The one family whose marks a file bears, whatever the file is called.
+
+    Args:
+        asked: the family that somebody expects; None takes any.
+
+    Raises:
+        ConfigError: there is no such family.
+        CheckpointMismatch: no family fits, more than one does, or it is another one than asked.
+    """
+    names = [family.name for family in families]
+    if asked is not None and asked not in names:
+        raise ConfigError(
+            f"there is no family {asked!r}.{nearest(asked, names)} There are {', '.join(names)}."
+        )
+    parts = [(family, family.part(weights)) for family in families]
+    fitting = [(one, part) for one, part in parts if part is not None and not part.lacks(one.marks)]
+    # BERT's marks are also part of most others
+    finest = [
+        (one, part) for one, part in fitting if not any(one.marks < other.marks for other, _ in fitting)
+    ]
+    if len(finest) > 1 and asked is not None:
+        finest = [(one, part) for one, part in finest if one.name == asked] or finest
+    if len(finest) != 1:
+        raise CheckpointMismatch(f"{where}: {_seen(weights, parts, [one.name for one, _ in finest])}")
+    [(family, part)] = finest
+    if asked not in (None, family.name):
+        raise CheckpointMismatch(
+            f"{where}: holds {family.title}, known by {', '.join(sorted(family.marks))}; expected "
+            f"{asked}. Leave the family out, or say {family.name}."
+        )
+    try:
+        sizes = family.sizes(part)
+    except KeyError as error:
+        raise CheckpointMismatch(
+            f"{where}: {family.title}, but {error.args[0]} is missing, and with it a size. Was a part lost?"
+        ) from error
+    return Found(family=family, parted=part, sizes=sizes)
+
+
+def _seen(weights: Weights, parts: Sequence[tuple[Family, Parted | None]], fitting: list[str]) -> str:
+    first = f"{len(weights)} tensors, first {', '.join(list(weights)[:4])}"
+    if fitting:
+        return f"fits {' and '.join(fitting)} ({first}); say which with family=."
+    lacking = {
+        family.name: part.lacks(family.marks)
+        for family, part in parts
+        if part is not None and len(part.lacks(family.marks)) < len(family.marks)
+    }
+    if not lacking:
+        return f"no family fits: none has such names ({first}). `diptych convert --list` names public files."
+    close = min(lacking, key=lambda name: len(lacking[name]))
+    return f"no family fits ({first}); closest is {close}, which also has {', '.join(lacking[close][:3])}."
+
+
+def choose_head(found: Found, dim: int, *, asked: str | None, where: object) -> tuple[Head, Node, int] | None:
+    """The head that becomes the task, its node and its number of classes; None where no head fits.
+
+    Args:
+        found: with settled sizes.
+        dim: width of the pooled vector.
+        asked: name of the head; None takes the first that fits.
+
+    Raises:
+        ConfigError: the file does not hold the head that was asked for.
+    """
+    fitting: dict[str, tuple[Head, Node, int]] = {}
+    for head in found.family.heads:
+        own = taken(found.parted.rest, head.table)
+        if own and head.name not in fitting and (made := head.task(own, dim, found)):
+            fitting[head.name] = (head, *made)
+    if asked is not None and asked not in fitting:
+        raise ConfigError(
+            f"{where}: holds no head {asked!r} that becomes a task; it has {', '.join(fitting) or 'none'}."
+        )
+    return fitting[asked] if asked is not None else next(iter(fitting.values()), None)
+
+
+def dropped(
+    found: Found, head: Head | None, *, targets: Collection[str], where: object
+) -> dict[str, list[str]]:
+    """Reasons, and the names of the file that are left out for each.
+
+    Args:
+        head: that becomes the task.
+        targets: names of the model's weights.
+
+    Raises:
+        CheckpointMismatch: names that nothing accounts for.
+    """
+    part, family = found.parted, found.family
+    reasons, lost = left_out(part.backbone, family.table, targets=targets)
+    rest = {**part.rest, **lost}
+    for table in (() if head is None else head.table, family.drops, _others(family, head)):
+        more, rest = left_out(rest, table)
+        for reason, names in more.items():
+            reasons.setdefault(reason, []).extend(names)
+    if rest:
+        raise CheckpointMismatch(
+            f"{where}: {len(rest)} name(s) beside {family.title} mean nothing here: "
+            f"{', '.join(list(rest)[:8])}. Remove them, if they are no part of the model."
+        )
+    result: dict[str, list[str]] = {"state of the optimizer": part.training} if part.training else {}
+    for reason, names in reasons.items():
+        result[reason] = [
+            family.original(name, prefix=part.prefix, outer=part.outer, head=name in part.rest)
+            for name in names
+        ]
+    return result
+
+
+def _others(family: Family, head: Head | None) -> Table:
+    """Heads that diptych has a task for, but that are not taken."""
+    return tuple(
+        Drop(rule.sources[0], f"{rule.sources[0]}: a head beside the one converted")
+        for other in family.heads
+        if head is None or other.name != head.name
+        for rule in other.table
+        if isinstance(rule, Rule)
+    )
