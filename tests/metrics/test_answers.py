@@ -1,7 +1,7 @@
 import pytest
 
 from diptych.errors import FormatError
-from diptych.metrics import measure_answers
+from diptych.metrics import consistency, measure_answers
 from diptych.predictions import Predictions
 
 GIVEN = Predictions(ids=("1", "2", "3", "1"), answers=("cat", "two", "red", "dog"))
@@ -17,3 +17,9 @@ def test_unknown_targets_are_left_out_and_missing_ones_named():
     assert measure_answers(GIVEN, dict.fromkeys("123")) == {}
     with pytest.raises(FormatError, match=r"1 predicted id\(s\) have no target, the first is '3'"):
         measure_answers(GIVEN, {"1": None, "2": "two"})
+
+
+def test_a_sentence_counts_when_it_is_judged_right_with_every_pair_of_images():
+    ids = ("dev-1-0-0", "dev-1-1-0", "dev-1-0-1", "dev-2-0-0")
+    given = Predictions(ids=ids, answers=("True", "False", "True", "False"))
+    assert consistency(given, dict.fromkeys(ids, "True")) == pytest.approx(1 / 3)

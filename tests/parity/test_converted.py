@@ -109,7 +109,8 @@ def files(folder):
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as tensors:
             names = list(tensors.keys())
-        if any(name.endswith((".word_embeddings.weight", "/word_embedding")) for name in names):
+        weights = [name for name in names if name.startswith("weights/")]
+        if any(name.endswith((".word_embeddings.weight", "/word_embedding")) for name in weights):
             yield path.stem
 
 

@@ -1,6 +1,6 @@
 """Pure functions over scores and gold; no state, no framework."""
 
-from diptych.metrics.answers import measure_answers
+from diptych.metrics.answers import consistency, measure_answers
 from diptych.metrics.classification import (
     ReliabilityBin,
     accuracy,
@@ -41,6 +41,7 @@ __all__ = [
     "box_overlap",
     "brier",
     "calibration_error",
+    "consistency",
     "delong_test",
     "f1",
     "labeled",

@@ -1,5 +1,6 @@
 """How good given answers are."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,3 +29,17 @@ def measure_answers(predictions: Predictions, targets: Mapping[str, Any]) -> dic
         for target, answer in zip(known, predictions.answers or (), strict=True)
     ]
     return {"accuracy": float(np.mean(scores))}
+
+
+def consistency(predictions: Predictions, targets: Mapping[str, str]) -> float:
+    """Share of NLVR2's sentences that are judged right with every pair of images they are shown with.
+
+    Args:
+        targets: the right answer by id. An id is `split-set-pair-sentence`; those that differ in the pair
+            alone share a sentence.
+    """
+    groups: dict[str, list[bool]] = defaultdict(list)
+    for key, answer in zip(predictions.ids, predictions.answers or (), strict=True):
+        split, images, _, sentence = key.split("-")
+        groups[f"{split}-{images}-{sentence}"].append(targets[key] == answer)
+    return float(np.mean([all(right) for right in groups.values()]))
