@@ -48,6 +48,9 @@ class Extra:
 
 
 EXTRAS = (
+    Extra(
+        module="huggingface_hub", distribution="huggingface_hub", group="hub", purpose="weights from the hub"
+    ),
     Extra(module="floret", distribution="floret", group="fasttext", purpose="fastText sentence vectors"),
     Extra(
         module="matplotlib", distribution="matplotlib", group="report", purpose="figures and picture pages"

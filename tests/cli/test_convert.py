@@ -65,6 +65,7 @@ def test_mistakes_are_one_line(file, tmp_path, refused, memes):
     assert "no such file or folder" in refused(["convert", "nowhere.pt", out])
     assert "no vocab.txt lies beside" in refused(["convert", file, out, "model.heads=4"])
     assert "expected model.KEY=VALUE" in refused(["convert", file, out, "heads=4"])
+    assert "the value is not YAML" in refused(["convert", file, out, "task.labels=[a"])
     assert "answers.txt: no such file" in refused(["convert", file, out, "task.answers=@answers.txt"])
     given = [file, out, "model.heads=4", "--vocabulary", tmp_path / "v.txt"]
     assert "expected lxmert" in refused(["convert", *given, "--family", "lxmert"])

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from diptych.adopt.plan import merged, plan_for, processor_for
 from diptych.adopt.report import Inspection, card_of, reason_for, report_on
 from diptych.bundle import build, load_bundle, write_bundle
-from diptych.convert import FAMILIES, Family, find, load_into, read_source, recognize, restore
+from diptych.convert import FAMILIES, Family, Found, find, load_into, read_source, recognize, restore
 from diptych.convert.fetch import Progress
-from diptych.convert.rules import taken
+from diptych.convert.rules import Rule, taken
 from diptych.errors import CheckpointMismatch, ConfigError
 from diptych.files import atomic_file, atomic_folder, require_new
 from diptych.types import FeatureMeta
@@ -97,6 +97,7 @@ def convert_checkpoint(
             "prefix": found.parted.prefix,
             "outer": found.parted.outer,
             "head": sorted(own),
+            "absent": [rule.sources[0] for rule in _absent(found)],
             "dropped": {reason: len(names) for reason, names in report.dropped.items()},
             "new": report.new,
         },
@@ -133,16 +134,23 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     if family is None:
         raise ConfigError(f"{bundle}: nobody publishes weights of a {type(loaded.model).__name__}.")
     place = {"prefix": about.get("prefix", ""), "outer": about.get("outer", "")}
-    new = {name for names in about.get("new", {}).values() for name in names}
-    state = {name: one for name, one in loaded.model.state_dict().items() if name not in new}
+    absent = about.get("absent", ())
+    table = [line for line in family.table if not isinstance(line, Rule) or line.sources[0] not in absent]
     weights = {
-        family.original(name, head=False, **place): one for name, one in restore(state, family.table).items()
+        family.original(name, head=False, **place): one
+        for name, one in restore(loaded.model.state_dict(), table).items()
     }
     own = _restore_head(family, loaded.task, set(about.get("head", ())))
     weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
     with atomic_file(out) as file:
         file.write(save({name: one.contiguous() for name, one in weights.items()}))
     return len(weights)
+
+
+def _absent(found: Found) -> list[Rule]:
+    """Rules without a name in the file: another spelling of what it has, or what stays new."""
+    rules = [line for line in found.family.table if isinstance(line, Rule)]
+    return [rule for rule in rules if not taken(found.parted.backbone, [rule])]
 
 
 def _restore_head(family: Family, task: nn.Module, names: set[str]) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.inspect:
             words = [*filter(None, (arguments.out and str(arguments.out),)), *arguments.settings]
             found = inspect_checkpoint(arguments.source, overrides=_overrides(words), progress=advance)
-            _show(found, arguments.json)
+            _show(found, arguments.json, groups=True)
             return 0
         report = convert_checkpoint(
             arguments.source,
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(report: "Inspection", for_programs: bool) -> None:
+def _show(report: "Inspection", for_programs: bool, *, groups: bool = False) -> None:
     if for_programs:
         as_json(report.as_dict())
         return
@@ -91,7 +91,7 @@ def _show(report: "Inspection", for_programs: bool) -> None:
         (f"left out: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.dropped.items()
     ]
     rows += [(f"stays new: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.new.items()]
-    if report.family is None:
+    if groups:
         rows += [(name, f"{tensors} tensors, {count:,}") for name, (tensors, count) in report.groups.items()]
     table("", ["", ""], rows)
 
@@ -122,8 +122,15 @@ def _overrides(words: list[str]) -> dict[str, Any]:
         node = tree
         for name in above:
             node = node.setdefault(name, {})
-        node[last] = _lines(Path(value[1:])) if value.startswith("@") else yaml.safe_load(value)
+        node[last] = _lines(Path(value[1:])) if value.startswith("@") else _value(word, value)
     return tree
+
+
+def _value(word: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{word!r}: the value is not YAML.") from error
 
 
 def _lines(path: Path) -> list[str]:

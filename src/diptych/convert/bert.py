@@ -36,9 +36,15 @@ def fill_bert(tower: BertTower, weights: dict[str, Tensor], *, where: object) ->
     load_into(tower, backbone | heads, BERT, where=where)
 
 
+WHOLE: Table = (
+    *below(BERT, "text"),
+    Keep("text.pool", "files with the head of masked words alone have no pooler"),
+)
+
+
 def _fill_model(model: Concat, weights: dict[str, Tensor], *, where: object) -> None:
-    assert isinstance(model.text, BertTower)
-    fill_bert(model.text, weights, where=where)
+    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+    load_into(model, backbone | heads, WHOLE, where=where)
 
 
 def _sizes(file: Parted) -> Node:
@@ -53,7 +59,7 @@ FAMILY = Family(
     title="BERT (Hugging Face), which reads texts alone",
     model=Concat,
     fill=_fill_model,
-    table=below(BERT, "text"),
+    table=WHOLE,
     sizes=_sizes,
     marks=frozenset({"encoder.layer.0.attention.self.query.weight"}),
     builders={},
