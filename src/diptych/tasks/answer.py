@@ -1,55 +1,19 @@
 """One answer out of many, each of which may be right to a degree (VQA, GQA)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
-from diptych.tasks.base import Task
-from diptych.types import Batch, Encoding, Example, VisionLanguageModel
+from diptych.tasks.base import AnswerScores, Task
+from diptych.types import Batch, Encoding, VisionLanguageModel
 
 LOSSES = ("bce", "ce", "kl")
-
-
-@dataclass(frozen=True)
-class AnswerScores:
-    """`{answer: score in [0, 1]}`, or a single right answer, to scores of the known answers.
-
-    An answer that is not known has no column; an example whose answers are all unknown has zeros.
-    """
-
-    answers: tuple[str, ...]
-    columns: dict[str, int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", {answer: number for number, answer in enumerate(self.answers)})
-
-    def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"] | None:
-        if any(example.target is None for example in examples):
-            return None
-        scores = torch.zeros(len(examples), len(self.answers))
-        for row, example in enumerate(examples):
-            for answer, score in _graded(example).items():
-                if answer in self.columns:
-                    scores[row, self.columns[answer]] = score
-        return scores
-
-
-def _graded(example: Example) -> Mapping[str, int | float]:
-    target = {example.target: 1.0} if isinstance(example.target, str) else example.target
-    if not isinstance(target, Mapping) or not all(0 <= score <= 1 for score in target.values()):
-        raise FormatError(
-            f"example {example.id} has the target {example.target!r}; expected an answer, or scores "
-            "in [0, 1] by answer."
-        )
-    return target
 
 
 class Answer(Task):

@@ -3,7 +3,7 @@
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,46 @@ class Task(nn.Module, ABC):
         """
         logits = self.score(model(batch.inputs, reads=self.reads), batch)
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """`{answer: score in [0, 1]}`, or a single right answer, to scores of the known answers.
+
+    An answer that is not known has no column; an example whose answers are all unknown has zeros.
+
+    Args:
+        partial: whether an example without a target has zeros too; otherwise nothing of the batch is known.
+    """
+
+    answers: tuple[str, ...]
+    partial: bool = False
+    columns: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", {answer: number for number, answer in enumerate(self.answers)})
+
+    def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"] | None:
+        if not self.partial and any(example.target is None for example in examples):
+            return None
+        scores = torch.zeros(len(examples), len(self.answers))
+        for row, example in enumerate(examples):
+            for answer, score in _graded(example).items():
+                if answer in self.columns:
+                    scores[row, self.columns[answer]] = score
+        return scores
+
+
+def _graded(example: Example) -> Mapping[str, int | float]:
+    if example.target is None:
+        return {}
+    target = {example.target: 1.0} if isinstance(example.target, str) else example.target
+    if not isinstance(target, Mapping) or not all(0 <= score <= 1 for score in target.values()):
+        raise FormatError(
+            f"example {example.id} has the target {example.target!r}; expected an answer, or scores "
+            "in [0, 1] by answer."
+        )
+    return target
 
 
 @dataclass(frozen=True)

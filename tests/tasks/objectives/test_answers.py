@@ -1,7 +1,8 @@
 import torch
 
 from diptych.models import uniter_tiny
-from diptych.tasks.objectives import Answers, AnswerScores, Sample
+from diptych.tasks import AnswerScores
+from diptych.tasks.objectives import Answers, Sample
 from diptych.types import Example, Inputs, Pair
 
 
@@ -10,7 +11,7 @@ def example(target):
 
 
 def test_targets_are_scores_of_known_answers():
-    encode = AnswerScores(("red", "two"))
+    encode = AnswerScores(("red", "two"), partial=True)
     examples = [example({"two": 0.3, "blue": 1.0}), example("red"), example(None), example({})]
     expected = torch.tensor([[0, 0.3], [1, 0], [0, 0], [0, 0]])
     torch.testing.assert_close(encode(examples), expected)

@@ -1,7 +1,7 @@
 """Pre-training objectives: each corrupts a batch, owns a head and says its loss."""
 
 from diptych.tasks.objectives.alignment import Alignment
-from diptych.tasks.objectives.answers import Answers, AnswerScores
+from diptych.tasks.objectives.answers import Answers
 from diptych.tasks.objectives.base import Objective, Sample
 from diptych.tasks.objectives.interventions import Confounders, Interventions
 from diptych.tasks.objectives.masked_regions import (
@@ -17,7 +17,6 @@ from diptych.tasks.objectives.tag_contrast import TagContrast
 
 __all__ = [
     "Alignment",
-    "AnswerScores",
     "Answers",
     "Confounders",
     "Interventions",

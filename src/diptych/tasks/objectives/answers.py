@@ -1,7 +1,6 @@
 """Answers to questions, asked in pre-training (LXMERT)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -9,25 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from diptych.nn import ClassifierHead
+from diptych.tasks.base import AnswerScores
 from diptych.tasks.objectives.base import Objective, Sample, average, nothing
-from diptych.types import Encoding, Example, VisionLanguageModel
-
-
-@dataclass(frozen=True)
-class AnswerScores:
-    """Targets `{answer: score}` to a row of scores; zeros without a known answer. Travels to workers."""
-
-    labels: tuple[str, ...]
-
-    def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"]:
-        column = {label: number for number, label in enumerate(self.labels)}
-        scores = torch.zeros(len(examples), len(self.labels))
-        for row, example in enumerate(examples):
-            known = example.target if isinstance(example.target, dict) else {example.target: 1.0}
-            for answer, score in known.items():
-                if answer in column:
-                    scores[row, column[answer]] = score
-        return scores
+from diptych.types import Encoding, VisionLanguageModel
 
 
 class Answers(Objective):
@@ -44,7 +27,7 @@ class Answers(Objective):
 
     def __init__(self, model: VisionLanguageModel, *, labels: Sequence[str]) -> None:
         super().__init__()
-        self.targets = AnswerScores(tuple(labels))
+        self.targets = AnswerScores(tuple(labels), partial=True)
         self.head = ClassifierHead(model.dim, len(labels), layers=2)
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
