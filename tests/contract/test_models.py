@@ -236,7 +236,7 @@ def test_bfloat16_stays_close(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("reads", READS, ids="+".join)
+@pytest.mark.parametrize("reads", READS, ids=lambda some: "+".join(sorted(some)))
 def test_reading_less_changes_no_number(name, reads):
     model = build(name)
     given = inputs(model)
