@@ -116,9 +116,11 @@ def test_a_text_without_image_has_no_regions(text: WordPiece) -> None:
 def test_images_without_regions_are_an_error_or_empty(text: WordPiece) -> None:
     sources, example = Sources(regions=Shelf({})), Example(id="1", pairs=(Pair(image="k", text="a"),))
     with pytest.raises(MissingFeatures, match=r"1 image\(s\).*: k"):
-        require_sources(frozenset({"text"}), Processor(text=text, regions=True), sources, [example])
+        require_sources(
+            frozenset({"text", "regions"}), Processor(text=text, regions=True), sources, [example]
+        )
     tolerant = Processor(text=text, regions=True, missing="none")
-    require_sources(frozenset({"text"}), tolerant, sources, [example])
+    require_sources(frozenset({"text", "regions"}), tolerant, sources, [example])
     assert len(tolerant(example.pairs[0], sources).regions) == 0
 
 
