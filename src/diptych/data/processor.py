@@ -228,6 +228,11 @@ def require_sources(
             f"the model needs {sorted(needs)} but the processor provides {sorted(processor.provides)}; "
             f"give the processor what makes {lacking}."
         )
+    if surplus := sorted(processor.provides - needs):
+        raise ConfigError(
+            f"the processor provides {surplus}, which the model does not take; it reads {sorted(needs)}. "
+            "Leave that setting of the processor out, or take another model."
+        )
     if processor.regions and sources.regions is None:
         raise ConfigError(
             "the model reads regions but no feature store is given; say features=FOLDER. "
@@ -237,11 +242,6 @@ def require_sources(
         raise ConfigError("processor.tags needs a feature store that names its object classes.")
     if processor.image_size is not None and sources.images is None:
         raise ConfigError("the model reads pixels but no picture files are given; say root=FOLDER.")
-    if surplus := sorted(processor.provides - needs):
-        raise ConfigError(
-            f"the processor provides {surplus}, which the model does not take; it reads {sorted(needs)}. "
-            "Leave that setting of the processor out, or take another model."
-        )
     keys = {key for example in examples for pair in example.pairs for key in image_keys(pair)}
     if processor.regions and processor.missing == "error" and sources.regions is not None:
         _require_regions(keys, sources.regions)
