@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from diptych.convert import HEADS, load_head
 from diptych.convert.rules import Keep, load_into, rename, restore
 from diptych.convert.vlbert import VLBERT, VLBERT_PRETRAIN, fill_vlbert
 from diptych.models import VlBert
 from diptych.models.vlbert import box_waves
 from diptych.nn import ClassifierHead, capture_attention
-from diptych.tasks import Classify, Pretrain
+from diptych.tasks import Answer, Choose, Classify, Ground, Pretrain
 from diptych.tasks.objectives import MaskedRegions, MaskedText, Matching, RegionProbabilities, Sample
 from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
 
@@ -75,26 +76,20 @@ def regions_of(inputs, repeat=1):
     return regions.map(lambda one: one.repeat_interleave(repeat, 0))
 
 
-def head_of(golden, heads, places, classes, **options):
-    """A head filled by `places` (name of the original to ours), and the table of its names."""
-    table = [rename(name, place) for name, place in places.items()]
-    own = {key: one for key, one in heads.items() if key.startswith(tuple(places))}
-    head = ClassifierHead(golden.config["VLBERT"]["hidden_size"], classes, **options)
-    load_into(head, own, table, where=golden.name)
-    return head, table
-
-
-def gradients(golden, model, *parts):
-    """Gradients under the names of the original; `parts` are heads and their tables."""
+def gradients(golden, model, task=None):
+    """Gradients of the model, and of the heads of pre-training, under the names of the original."""
     anchor = "word_embeddings.weight"
     prefix = next(name for name in golden.weights if name.endswith(anchor)).removesuffix(anchor)
-    result = {}
-    for part, table in ((model, VLBERT), *parts):
-        found = {name: one.grad for name, one in part.named_parameters() if one.grad is not None}
-        for name, one in restore(found, table).items():
-            inside = name.startswith("vlbert.")
-            result[prefix + name.removeprefix("vlbert.") if inside else name] = one
-    return result
+    found = restore(_gradients(model), VLBERT)
+    ours = {
+        prefix + name.removeprefix("vlbert.") if name.startswith("vlbert.") else name: one
+        for name, one in found.items()
+    }
+    return ours if task is None else ours | restore(_gradients(task), VLBERT_PRETRAIN)
+
+
+def _gradients(part):
+    return {name: one.grad for name, one in part.named_parameters() if one.grad is not None}
 
 
 def asking(golden, model, heads, *names, by="all"):
@@ -106,15 +101,15 @@ def asking(golden, model, heads, *names, by="all"):
     known = {
         "words": partial(MaskedText, by=by),
         "regions": partial(MaskedRegions, predict={"classes": classes}, norm=False),
-        "matching": partial(Matching, classes=len(heads.get(f"{HEADS['matching']}bias", "ab"))),
+        "matching": partial(Matching, classes=len(heads.get(f"{ANCHORS['matching']}bias", "ab"))),
     }
     task = Pretrain(model, objectives={name: known[name] for name in names})
-    own = {key: one for key, one in heads.items() if key.startswith(tuple(HEADS[name] for name in names))}
+    own = {key: one for key, one in heads.items() if key.startswith(tuple(ANCHORS[name] for name in names))}
     load_into(task, own, VLBERT_PRETRAIN, where=golden.name)
     return task
 
 
-HEADS = {
+ANCHORS = {
     "words": "vlbert.mlm_head.",
     "regions": "vlbert.mvrc_head.",
     "matching": "vlbert.relationsip_head.caption_image_relationship.",
@@ -146,20 +141,8 @@ def greedy(golden, model, words, regions):
     return written[:, text.shape[1] :], torch.stack(logits[:steps], 1)
 
 
-QUESTIONS = {
-    "mlm": (
-        {"final_mlp.0.dense": "layers.0", "final_mlp.0.LayerNorm": "layers.2", "final_mlp.2": "layers.3"},
-        lambda config: {"width": 1},
-    ),
-    "2fc": (
-        {"final_mlp.1": "layers.0", "final_mlp.4": "layers.2"},
-        lambda config: {
-            "width": config["CLASSIFIER_HIDDEN_SIZE"] / config["VLBERT"]["hidden_size"],
-            "norm": False,
-            "activation": "relu",
-        },
-    ),
-}
+TRANSFORM = partial(ClassifierHead, layers=2, width=1)
+PLAIN = partial(TRANSFORM, norm=False)
 
 
 def test_pretraining_equals_the_original(golden):
@@ -192,7 +175,7 @@ def test_pretraining_equals_the_original(golden):
         loss = task.total(losses) + task.total(alone)
         golden.check(f"loss{ending}", loss)
     loss.backward()
-    golden.check_gradients(gradients(golden, model, (task, VLBERT_PRETRAIN)))
+    golden.check_gradients(gradients(golden, model, task))
 
     seen, _ = model.regions(regions)
     golden.check("obj_reps", seen[truth.mask], truth.mask[:, : golden.outputs["obj_reps"].shape[1]])
@@ -247,50 +230,51 @@ if EVERY:
                 )
 
     @pytest.mark.parametrize("name", ["vlbert-vqa", "vlbert-vqa-2fc"])
-    def test_answers_at_the_mask_equal_the_original(golden, name):
+    def test_answers_at_the_mask_equal_the_original(golden, perform, name):
         golden = golden(name)
         model, heads = build(golden, readout="before_end")
-        places, options = QUESTIONS[golden.config["CLASSIFIER_TYPE"]]
-        targets = golden.inputs["label"]
-        head, table = head_of(golden, heads, places, targets.shape[1], layers=2, **options(golden.config))
-        asked = golden.outputs
+        asked, targets = golden.outputs, golden.inputs["label"]
+        head, table = TRANSFORM, HEADS["vlbert"]["vqa"]
+        if golden.config["CLASSIFIER_TYPE"] == "2fc":
+            width = golden.config["CLASSIFIER_HIDDEN_SIZE"] / model.dim
+            head, table = partial(PLAIN, width=width, activation="relu"), HEADS["vlbert"]["vqa_2fc"]
+        task = Answer(model, answers=list(map(str, range(targets.shape[1]))), head=head)
         text = text_of(asked["text_input_ids"], asked["text_mask"], asked["text_token_type_ids"])
-        encoding = model(Inputs(text=text, regions=regions_of(golden.inputs)))
-        assert torch.equal(
-            encoding.pooled, encoding.text[torch.arange(len(targets)), asked["answer_position"]]
-        )
-        logits = head(encoding.pooled)
-        golden.check("label_logits", logits)
-        loss = F.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
-        golden.check("ans_loss", loss)
-        golden.check("loss", loss)
-        loss.backward()
-        golden.check_gradients(gradients(golden, model, (head, table)))
+        inputs = Inputs(text=text, regions=regions_of(golden.inputs))
+        done = perform(model, task, inputs, targets, weights=heads, table=table)
+        at = done.encoding.text[torch.arange(len(targets)), asked["answer_position"]]
+        assert torch.equal(done.encoding.pooled, at)
+        golden.check("label_logits", done.logits)
+        golden.check("ans_loss", done.loss)
+        golden.check("loss", done.loss)
+        golden.check_gradients(gradients(golden, model) | done.gradients)
 
     def test_grounding_equals_the_original(golden):
+        """The golden says which regions are right, not by which box: the loss is computed here."""
         golden = golden("vlbert-refcoco")
         model, heads = build(golden)
-        places = {"final_mlp.0.dense": "layers.0", "final_mlp.2": "layers.2"}
-        head, table = head_of(golden, heads, places, 1, layers=2, width=1, norm=False)
+        task, table = Ground(model, head=PLAIN), HEADS["vlbert"]["refcoco_plus"]
+        load_head(task, heads, table, where=golden.name)
         special, words = golden.config["special_ids"], golden.inputs["expression"]
         ids = F.pad(F.pad(words, (1, 0), value=special["CLS"]), (0, 1))
         ids[torch.arange(len(ids)), (words > 0).sum(1) + 1] = special["SEP"]
         regions = regions_of(golden.inputs)
-        scores = head(model(Inputs(text=text_of(ids), regions=regions)).regions).squeeze(-1)
+        batch = Batch(ids=tuple(map(str, range(len(ids)))), inputs=Inputs(text=text_of(ids), regions=regions))
+        scores = task.score(model(batch.inputs), batch)
         golden.check("label_logits", scores[regions.mask], regions.mask)
-        best = scores.masked_fill(~regions.mask, -torch.inf).argmax(1)
-        assert torch.equal(best, golden.outputs["argmax_masked"])
-        loss = F.binary_cross_entropy_with_logits(scores[regions.mask], golden.inputs["label"][regions.mask])
+        assert torch.equal(scores.argmax(1), golden.outputs["argmax_masked"])
+        right = golden.inputs["label"][regions.mask]
+        loss = F.binary_cross_entropy_with_logits(scores[regions.mask], right)
         golden.check("cls_loss", loss)
         golden.check("loss", loss)
         loss.backward()
-        golden.check_gradients(gradients(golden, model, (head, table)))
+        golden.check_gradients(gradients(golden, model) | restore(_gradients(task), table))
 
-    def test_choices_between_texts_that_name_regions_equal_the_original(golden):
+    def test_choices_between_texts_that_name_regions_equal_the_original(golden, perform):
         """From the regions on: the image network below them is not ours to run yet."""
         golden = golden("vlbert-vcr")
         model, heads = build(golden)
-        given, asked = golden.inputs, golden.outputs
+        given, asked, config = golden.inputs, golden.outputs, golden.config
         choices = asked["text_input_ids"].shape[1]
         mask = (given["boxes"][..., 3] > -0.5).repeat_interleave(choices, 0)
         seen = asked["obj_reps"].repeat_interleave(choices, 0)
@@ -298,29 +282,31 @@ if EVERY:
         text = text_of(
             *(asked[f"text_{part}"].flatten(0, 1) for part in ("input_ids", "mask", "token_type_ids", "tags"))
         )
-        boxes = F.pad(given["boxes"][..., :4], (0, golden.config["feature_dim"]))
-        empty = {"im_info": given["im_info"], "boxes": boxes}
-        encoding = model(Inputs(text=text, regions=regions_of(empty, repeat=choices)))
-        head, table = head_of(golden, heads, {"final_mlp.1": "layers.0"}, 1)
-        logits = head(encoding.pooled).reshape(-1, choices)
-        golden.check("label_logits", logits)
-        weight = golden.config["CLASSIFIER_SIGMOID_LOSS_POSITIVE_WEIGHT"]
-        right = F.one_hot(given["label"], choices).float()
-        loss = F.binary_cross_entropy_with_logits(logits, right, pos_weight=torch.tensor(weight))
-        loss = loss * (weight + 1) / (2 * weight)
-        golden.check("ans_loss", loss)
-        places = {"cnn_loss_reg.0.dense": "layers.0", "cnn_loss_reg.2": "layers.2"}
-        classes = len(heads["cnn_loss_reg.2.bias"])
-        kinds, kind_names = head_of(golden, heads, places, classes, layers=2, width=1, norm=False)
+        boxes = F.pad(given["boxes"][..., :4], (0, config["feature_dim"]))
+        unseen = regions_of({"im_info": given["im_info"], "boxes": boxes}, repeat=choices)
+        inputs = Inputs(text=text, regions=unseen)
+        task = Choose(model, loss="bce")
+        assert config["CLASSIFIER_SIGMOID"]
+        assert config["CLASSIFIER_SIGMOID_LOSS_POSITIVE_WEIGHT"] == 1
+        done = perform(
+            model, task, inputs, given["label"], weights=heads, table=HEADS["vlbert"]["vcr"], pairs=choices
+        )
+        golden.check("label_logits", done.logits)
+        golden.check("ans_loss", done.loss)
+        # Beside it the original lets the regions say what they are.
+        kinds = PLAIN(model.dim, len(heads["cnn_loss_reg.2.bias"]))
+        table = [rename("cnn_loss_reg.0.dense", "layers.0"), rename("cnn_loss_reg.2", "layers.2")]
+        load_into(kinds, {key: one for key, one in heads.items() if "loss_reg" in key}, table, where="kinds")
         objects = given["boxes"][..., 5].long().repeat_interleave(choices, 0)
-        of_objects = F.cross_entropy(kinds(encoding.regions)[mask], objects[mask])
-        golden.check("cnn_regularization_loss", of_objects)
-        loss = loss * golden.config["ANS_LOSS_WEIGHT"] + of_objects * golden.config["CNN_LOSS_WEIGHT"]
-        golden.check("loss", loss)
-        loss.backward()
-        for key in [key for key in golden.outputs if key.startswith("grad.image_feature_extractor.")]:
-            del golden.outputs[key]
-        golden.check_gradients(gradients(golden, model, (head, table), (kinds, kind_names)))
+        loss = F.cross_entropy(kinds(model(inputs).regions)[mask], objects[mask])
+        golden.check("cnn_regularization_loss", loss)
+        golden.check("loss", done.loss * config["ANS_LOSS_WEIGHT"] + loss * config["CNN_LOSS_WEIGHT"])
+        assert config["ANS_LOSS_WEIGHT"] == 1
+        (loss * config["CNN_LOSS_WEIGHT"]).backward()
+        for key in [key for key in asked if key.startswith("grad.image_feature_extractor.")]:
+            del asked[key]
+        ours = gradients(golden, model) | done.gradients
+        golden.check_gradients(ours | restore(_gradients(kinds), table))
 
     def test_retrieval_equals_the_original(golden):
         golden = golden("mmbert-retrieval")
@@ -338,7 +324,7 @@ if EVERY:
                 golden.check("score", logits.sigmoid())
                 golden.check("relationship_loss", loss)
                 loss.backward()
-                golden.check_gradients(gradients(golden, model, (task, VLBERT_PRETRAIN)))
+                golden.check_gradients(gradients(golden, model, task))
 
     def test_the_first_state_equals_the_original(golden):
         golden = golden("mmbert-distance")
@@ -350,26 +336,22 @@ if EVERY:
         golden.check("cls_output_no_vision", blind)
         golden.check("cosine", F.normalize(seeing, dim=-1) @ F.normalize(blind, dim=-1).T)
 
-    def test_word_translation_equals_the_original(golden):
+    def test_word_translation_equals_the_original(golden, perform):
         golden = golden("mmbert-mlt")
         model, heads = build(golden)
         words = golden.outputs["MLT_logits"].shape[1]
         task = Classify(model, labels=tuple(map(str, range(words))))
-        table = [rename("vlbert.MLT_head.MLT_cls_pred", "layers.0")]
-        load_into(task.head, heads, table, where=golden.name)
-        targets = golden.inputs["word_de_id"]
         inputs = Inputs(text=text_of(golden.inputs["text"]), regions=regions_of(golden.inputs))
-        batch = Batch(ids=tuple(map(str, range(len(targets)))), inputs=inputs, targets=targets)
-        outcome = task(model, batch)
-        outcome.loss.backward()
-        golden.check("MLT_logits", outcome.logits)
-        golden.check("MLT_loss", outcome.loss)
-        golden.check("loss", outcome.loss)
-        golden.check_gradients(gradients(golden, model, (task.head, table)))
+        head = {"weights": heads, "table": HEADS["mmbert"]["word_translation"]}
+        done = perform(model, task, inputs, golden.inputs["word_de_id"], **head)
+        golden.check("MLT_logits", done.logits)
+        golden.check("MLT_loss", done.loss)
+        golden.check("loss", done.loss)
+        golden.check_gradients(gradients(golden, model) | done.gradients)
         model.blind = True
-        outcome = task(model, batch)
-        golden.check("MLT_logits_no_vision", outcome.logits)
-        golden.check("loss_no_vision", outcome.loss)
+        done = perform(model, task, inputs, golden.inputs["word_de_id"], **head)
+        golden.check("MLT_logits_no_vision", done.logits)
+        golden.check("loss_no_vision", done.loss)
 
     def test_masked_words_of_text_pairs_equal_the_original(golden):
         golden = golden("mmbert-taskc")
@@ -383,7 +365,7 @@ if EVERY:
         loss = task.losses(model, sample, ["words"])["words"]
         golden.check("loss", loss)
         loss.backward()
-        golden.check_gradients(gradients(golden, model, (task, VLBERT_PRETRAIN)))
+        golden.check_gradients(gradients(golden, model, task))
 
     def test_translation_equals_the_original(golden):
         golden = golden("mmbert-mt")
@@ -397,7 +379,7 @@ if EVERY:
             golden.check(f"loss{ending}", loss)
             if not ending:
                 loss.backward()
-                golden.check_gradients(gradients(golden, model, (task, VLBERT_PRETRAIN)))
+                golden.check_gradients(gradients(golden, model, task))
             with torch.no_grad():
                 ids, logits = greedy(golden, model, partial(word_scores, task, model), regions)
             golden.check(f"gen_logits_first3{ending}", logits)

@@ -19,12 +19,12 @@ def stacked(name: str) -> Table:
     return (rename(name, LAYERS),)
 
 
-def transformed(name: str) -> Table:
-    """Two Linears of which the first is a transform of BERT's: mmf, VL-BERT."""
+def transformed(name: str, *, last: int = 1) -> Table:
+    """Two Linears of which the first is a transform of BERT's (mmf, VL-BERT); `last` is the other."""
     return (
         rename(f"{name}.0.dense", f"{LAYERS}.0"),
         rename(f"{name}.0.LayerNorm", f"{LAYERS}.2"),
-        rename(f"{name}.1", f"{LAYERS}.3"),
+        rename(f"{name}.{last}", f"{LAYERS}.3"),
     )
 
 
@@ -101,6 +101,17 @@ HEADS: Mapping[str, Mapping[str, Table]] = {
             rename("hm_fc.b_0", f"{LAYERS}.0.bias"),
         ),
     },
+    "vlbert": {
+        "vqa": transformed("final_mlp", last=2),
+        "vqa_2fc": (rename("final_mlp.1", f"{LAYERS}.0"), rename("final_mlp.4", f"{LAYERS}.2")),
+        "vcr": linear("final_mlp.1"),
+        "refcoco_plus": (rename("final_mlp.0.dense", f"{LAYERS}.0"), rename("final_mlp.2", f"{LAYERS}.2")),
+        "match": linear("vlbert.relationsip_head.caption_image_relationship"),
+    },
+    "mmbert": {
+        "retrieval": linear("vlbert.relationsip_head.caption_image_relationship"),
+        "word_translation": linear("vlbert.MLT_head.MLT_cls_pred"),
+    },
     "nav13n": {"hateful_memes": linear("linear")},
     "vilio": {
         "hateful_memes": stacked("classifier"),
@@ -116,6 +127,7 @@ MATCHES: Mapping[str, int] = {
     "vilbert": 0,
     "devlbert": 0,
     "visualbert": 1,
+    "vlbert": 1,
 }
 
 

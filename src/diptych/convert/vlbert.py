@@ -73,12 +73,7 @@ VLBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
     rename("vlbert.relationsip_head.caption_image_relationship", "objectives.matching.head.layers.0"),
 )
 SEGMENTS, POOLER = "embeddings.token_type_embeddings.weight", "vlbert.pooler."
-HEADS = (
-    "vlbert.mlm_head.",
-    "vlbert.mvrc_head.",
-    "vlbert.relationsip_head.",
-    "vlbert.MLT_head.",
-)  # their spelling
+HEADS = tuple(f"vlbert.{name}_head." for name in ("mlm", "mvrc", "relationsip", "MLT"))  # their spelling
 OUTSIDE = (
     "image_feature_extractor.obj_downsample.",
     "object_linguistic_embeddings.",

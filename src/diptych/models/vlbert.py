@@ -2,9 +2,8 @@
 
 Su et al., 2020, https://arxiv.org/abs/1908.08530. Original: jackroos/VL-BERT. MM-BERT (phaedonmit/VL-BERT) is
 the same network over a multilingual vocabulary. Takes regions whose features exist; the originals can also
-learn the image network below them. Differs in layout: rows stay padded as `[text | whole image | regions |
-END]` instead of packed, which leaves every valid state unchanged; the model, not the loader, adds the whole
-image.
+learn the image network below them. Differs in layout: rows stay padded, which leaves every valid state
+unchanged; the model, not the loader, adds the whole image.
 """
 
 from functools import partial
@@ -263,8 +262,7 @@ class VlBert(nn.Module):
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         text, regions = require(self, "text", inputs.text), inputs.regions
         if regions is None:
-            embedded = self.region_word.new_zeros(len(text.ids), 0, self.visual_dim)
-            mask = text.mask[:, :0]
+            embedded, mask = self.region_word.new_zeros(len(text.ids), 0, self.visual_dim), text.mask[:, :0]
         else:
             require_width(self, regions, feature_dim=self.feature_dim)
             embedded, mask = self.regions(regions)
@@ -277,9 +275,9 @@ class VlBert(nn.Module):
             reads |= {"text"}
         pool = self.pool or partial(before_end, mask=text.mask)
         encoding = encode_jointly(self.encoder, parts, masks=masks, pool=pool, reads=reads)
-        states = encoding.regions
+        states = None if regions is None else encoding.regions
         if states is not None:  # what the model added, the whole image and END, stays inside
-            states = None if regions is None else states[:, int(self.regions.whole_image) : -1]
+            states = states[:, int(self.regions.whole_image) : -1]
         return Encoding(pooled=encoding.pooled, text=encoding.text, regions=states)
 
     def _region_words(self, regions: PaddedRegions | None) -> Float[Tensor, "*#BS D"]:
@@ -324,9 +322,8 @@ def mmbert_base(**overrides: Any) -> VlBert:
 def vlbert_tiny(**overrides: Any) -> VlBert:
     """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
 
-    The wide initial weights are UNITER-tiny's, for the same reason: small ones leave it on a saddle. Without
-    a BERT to start from, what is seen counts from the first step on; where it counts as much as the words,
-    the mean of the features, by which one can tell every picture, is learned by heart.
+    The wide initial weights are UNITER-tiny's, for the same reason: small ones leave it on a saddle. What is
+    seen counts from the first step on; where it counts as much as the words, pictures are learned by heart.
     """
     sizes = {"vocab_size": 1000, "feature_dim": 64, "box_dim": 256, "dim": 48, "heads": 4, "hidden": 192}
     learning = {"dropout": 0.0, "attention_dropout": 0.0, "visual_scale": 0.2, "std": 0.2}
