@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,25 @@ def test_collate_travels_to_workers(collate: Collate) -> None:
 
 def test_length_counts_tokens_and_regions(collate: Collate) -> None:
     assert collate.length(example(3, "a b")) == 4 + 3
+
+
+def test_labels_of_regions_travel_on_demand(collate: Collate) -> None:
+    shelf = collate.sources.regions
+    for count in (1, 3):
+        shelf[str(count)] = replace(
+            shelf[str(count)],
+            labels=np.arange(count),
+            scores=np.full(count, 0.5, np.float32),
+            probabilities=np.full((count, 2), 0.5, np.float16),
+            attributes=np.arange(count) if count == 3 else None,
+        )
+    examples = [example(1, "a"), example(3, "b"), example(0, "a")]
+    assert collate(examples).inputs.regions.labels is None
+    collate.processor.labels = True
+    regions = collate(examples).inputs.regions
+    assert regions.labels.tolist() == [[0, -1, -1], [0, 1, 2], [-1, -1, -1]]
+    assert regions.scores.tolist() == [[0.5, 0, 0], [0.5] * 3, [0] * 3]
+    assert regions.probabilities.shape == (3, 3, 2)
+    assert regions.probabilities.dtype == torch.float32
+    assert regions.attributes is None, "not all images have them"
+    assert regions.attribute_scores is None

@@ -115,7 +115,10 @@ def _run(job: Job) -> int:
         "", ["on the validation split", ""], [(n, f"{v:.4f}") for n, v in outcome.metrics.items()], numbers=1
     )
     print(f"bundle: {outcome.folder / 'bundle'}")
-    print(f"next:   diptych predict {outcome.folder} --splits dev_seen,test_seen")
+    if str(config["task"].get("_target_")).endswith(".Pretrain"):
+        print(f"next:   diptych train experiment=... root=... weights.model={outcome.folder}")
+    else:
+        print(f"next:   diptych predict {outcome.folder} --splits dev_seen,test_seen")
     return 0
 
 
