@@ -267,16 +267,12 @@ def learn(golden, model, task, prefix, loss):
     task.zero_grad()
 
 
-def head(task, name):
-    return task.objectives[name]
-
-
 def test_masked_words_equal_the_original(golden):
     golden = golden("uniter-pretrain")
     model, task, prefix = pretraining(golden)
     golden = golden.part("mlm")
     inputs, words = unpack(golden.inputs), golden.inputs["txt_labels"]
-    scores = head(task, "words").head(model(inputs).text[words >= 0], model.word_embedding().weight)
+    scores = task.objectives["words"].head(model(inputs).text[words >= 0], model.word_embedding().weight)
     golden.check("scores", scores)
     losses = task.losses(model, Sample(inputs=inputs, words=words), ["words"])
     learn(golden, model, task, prefix, task.total(losses))
@@ -307,8 +303,8 @@ def test_hidden_region_classes_equal_the_original(golden, part, loss):
     golden = golden("uniter-pretrain")
     model, task, prefix = pretraining(golden, classes=loss)
     sample = hidden_regions(golden)
-    states = head(task, "classes").transform(model(sample.inputs).regions[sample.wanted])
-    golden.part("mrc").check("scores", head(task, "classes").predict["classes"].decoder(states))
+    states = task.objectives["classes"].transform(model(sample.inputs).regions[sample.wanted])
+    golden.part("mrc").check("scores", task.objectives["classes"].predict["classes"].decoder(states))
     losses = task.losses(model, sample, ["classes"])
     learn(golden.part(part), model, task, prefix, task.total(losses))
 
@@ -320,9 +316,9 @@ def test_matching_and_alignment_equal_the_original(golden):
     inputs, targets = unpack(golden.inputs), golden.inputs["targets"]
     sample = Sample(inputs=inputs, broken=1 - targets)
     encoding = model(inputs)
-    golden.check("scores", head(task, "matching").head(encoding.pooled))
+    golden.check("scores", task.objectives["matching"].head(encoding.pooled))
     text, regions = encoding.text, encoding.regions
-    distance = head(task, "alignment").distance(text, inputs.text.mask, regions, inputs.regions.mask)
+    distance = task.objectives["alignment"].distance(text, inputs.text.mask, regions, inputs.regions.mask)
     both.check("distance", distance)
     learn(golden, model, task, prefix, task.total(task.losses(model, sample, ["matching"])))
     losses = task.losses(model, sample, ["matching", "alignment"])

@@ -36,7 +36,7 @@ class Shelf(dict):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Captions of scenes, what a detector saw there, the color of the subject as an answer: two batches."""
+    """Captions of scenes, what a detector saw there, the color of the subject as an answer."""
     generator, shelf, examples = np.random.default_rng(0), Shelf(), []
     for number in range(128):
         scene = new_scene(generator, ("warm", "cool")[number % 2])
@@ -152,9 +152,9 @@ def test_outside_of_training_everything_is_asked_and_measured(small):
     ("options", "message"),
     [
         ({"weights": {"word": 1}}, r"names the objective 'word'.*Did you mean 'words'\?"),
-        ({"draw": {"words+alignmnt": 1}}, r"names the objective 'alignmnt'.*Did you mean 'alignment'\?"),
-        ({"draw": {"words": 0}}, r"drawn by \{'words': 0\}; expected some"),
-        ({"draw": {"words": -1, "regions": 2}}, r"expected some"),
+        ({"draw": {"words+align": 1}}, r"names the objective 'align'.*Did you mean 'alignment'\?"),
+        ({"draw": {"words": 0}}, r"task\.draw is \{'words': 0\}; expected shares"),
+        ({"draw": {"words": -1, "regions": 2}}, r"expected shares"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(world, options, message):
@@ -166,7 +166,7 @@ def test_settings_that_cannot_work_are_refused(world, options, message):
 
 
 def test_no_objective_is_refused():
-    with pytest.raises(ConfigError, match=r"task\.objectives are \[\]"):
+    with pytest.raises(ConfigError, match=r"the objectives \[\] of one batch ask for nothing"):
         Pretrain(uniter_tiny(), objectives={})
 
 

@@ -27,10 +27,6 @@ class Task(nn.Module, ABC):
     targets: TargetEncoder
     reads: frozenset[str] = EVERYTHING
 
-    def prepare(self, batch: Batch, generator: torch.Generator | None) -> Batch:
-        """The batch that the model sees; pre-training corrupts here, on the device."""
-        return batch
-
     @abstractmethod
     def score(self, encoding: Encoding, batch: Batch) -> Shaped[Tensor, "N ..."]:
         """Logits of every example."""
@@ -50,8 +46,11 @@ class Task(nn.Module, ABC):
     def forward(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Outcome:
-        """Prepare, encode, score, and the loss where the batch has targets."""
-        batch = self.prepare(batch, generator)
+        """Encode, score, and the loss where the batch has targets.
+
+        Args:
+            generator: of what a task draws, as pre-training does when it corrupts a batch.
+        """
         logits = self.score(model(batch.inputs, reads=self.reads), batch)
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
 

@@ -53,8 +53,11 @@ class Pretrain(Task):
         self.groups = [group.split("+") for group in draw] if draw else [list(self.objectives)]
         self.odds = [float(often) for often in draw.values()] if draw else [1.0]
         self._require_known([*self.weights, *(name for group in self.groups for name in group)])
-        if not objectives or min(self.odds) < 0 or not sum(self.odds):
-            raise ConfigError(f"task.objectives are {list(objectives)}, drawn by {draw}; expected some.")
+        if min(self.odds) < 0 or not sum(self.odds):
+            raise ConfigError(f"task.draw is {draw}; expected shares from 0, and one above.")
+        if mute := [group for group in self.groups if not any(self._objective(name).parts for name in group)]:
+            raise ConfigError(f"the objectives {mute[0]} of one batch ask for nothing; add one that does.")
+        self.reads = frozenset().union(*(self._objective(name).reads for name in self.objectives))
         answers = [one for one in self.objectives.values() if isinstance(one, Answers)]
         self.targets: TargetEncoder = answers[0].targets if answers else Unlabeled()
 
@@ -70,14 +73,14 @@ class Pretrain(Task):
     ) -> Outcome:
         """Corrupt, encode, and the weighted sum of the losses; `logs` holds each, unweighted."""
         logs: Losses = {}
-        for names in self._drawn(generator, batch) if self.training else self.groups:
+        for names in self._drawn(generator) if self.training else self.groups:
             logs |= self._ask(model, batch, names, generator)
         loss = self.total(logs)
         logs = {name: value.detach() for name, value in logs.items()}
         row = torch.stack(list(logs.values()))
         return Outcome(loss=loss, logits=row.expand(len(batch), -1), logs=logs)
 
-    def _drawn(self, generator: torch.Generator | None, batch: Batch) -> list[list[str]]:
+    def _drawn(self, generator: torch.Generator | None) -> list[list[str]]:
         if len(self.groups) == 1:
             return self.groups
         device = "cpu" if generator is None else generator.device

@@ -26,7 +26,7 @@ class RegionMasking:
         exchanged: of these, the share that shows a random region of the batch: LXMERT and Vilio 0.1, which
             draw from all data. The others stay as they are.
         at_least_one: ask for one region where chance chose none (UNITER).
-        overlap: hide, without asking, what overlaps an asked region by more than this IoU: ViLBERT 0.4.
+        overlap: hide also what overlaps an asked region by more than this IoU: ViLBERT 0.4.
     """
 
     rate: int | float = 0.15
@@ -66,8 +66,9 @@ class RegionMasking:
         hidden = wanted & (draw < self.rate * self.hidden)
         exchanged = wanted & ~hidden & (draw < self.rate * (self.hidden + self.exchanged))
         if self.overlap is not None:
-            near = (overlaps(regions.boxes) > self.overlap) & wanted[:, None]
-            hidden |= near.any(2) & regions.mask & ~wanted
+            itself = torch.eye(eligible.shape[1], dtype=torch.bool, device=eligible.device)
+            near = (overlaps(regions.boxes) > self.overlap) & wanted[:, None] & ~itself
+            hidden |= near.any(2) & regions.mask
         features = regions.features
         if self.exchanged:
             real = features[regions.mask]

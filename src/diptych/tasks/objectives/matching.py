@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -80,8 +80,12 @@ def strangers(
     text, regions = inputs.text, inputs.regions
     assert text is not None and regions is not None, "matching takes text and regions"
     ids, boxes = text.ids.masked_fill(~text.mask, -1), regions.boxes.masked_fill(~regions.mask[..., None], -1)
-    # one row at a time: the comparison of all with all would be as large as several batches
-    same = torch.stack([(ids == row).all(1) for row in ids])
-    same |= torch.stack([(boxes == row).flatten(1).all(1) for row in boxes])
+    same = _same(ids) | _same(boxes.flatten(1))
     chance = torch.rand(same.shape, generator=generator, device=same.device).masked_fill(same, -1.0)
     return chance.argmax(1), ~same.all(1)
+
+
+def _same(rows: Shaped[Tensor, "B L"]) -> Bool[Tensor, "B B"]:
+    """Which rows equal each other."""
+    number: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
+    return number[:, None] == number

@@ -15,8 +15,8 @@ from diptych.types import PaddedText, VisionLanguageModel
 class TagContrast(Matching):
     """Which part of `[CLS] caption [SEP] names [SEP]` is another image's: none, the names or the caption.
 
-    VisualBERT's second caption is the same with `matches=1`. Strangers are as in `Matching`. A row that
-    would grow longer than the batch loses the end of its longer part.
+    VisualBERT's second caption is the same with `matches=1`. Strangers are as in `Matching`; a row
+    without a second text stays. One that would grow longer than the batch loses the end of its longer part.
 
     Args:
         matches: class of an intact row, 0 in the original.
