@@ -28,6 +28,7 @@ def main(wanted: Sequence[str]) -> int:
         print(f"bench: there is no {', '.join(unknown)}; there are {', '.join(found)}.", file=sys.stderr)
         return 1
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler announces itself
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=WIDTH)
     began = time.perf_counter()

@@ -1,102 +1,201 @@
-"""Forward passes against the padding, the library and the memory layout that others use."""
+"""Models against the padding, the library and the memory layout that others use, and against their own floor.
 
+Times are of the processor: other work on the machine disturbs them least.
+"""
+
+import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from bench._timing import in_turns
-from torch import Tensor
+from bench._peers import POOLED, Peers, bert, peers
+from bench._timing import in_turns, promise
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
-from diptych.convert.bert import fill_bert
-from diptych.models import uniter_base
-from diptych.models.concat import BertTower
+from diptych.models import oscar_base, uniter_base, visualbert_base
 from diptych.nn import ClassifierHead, ResNet, resnet50, resnet_tiny
-from diptych.types import Inputs, PaddedRegions, PaddedText
+from diptych.types import EVERYTHING, Inputs, PaddedRegions, PaddedText
 
-Row = tuple[str, str, str, str]
+Row = tuple[str, ...]
 # Word pieces of eight memes: DrivenData's statistics of words per text (quartiles 7, 10 and 15), plus a third
 # for word pieces, plus two special tokens.
 LENGTHS = (7, 11, 13, 15, 17, 20, 25, 36)
 REGIONS = 36
+BATCH = 4  # memes of similar length that go together
 
 
 def rows() -> Iterator[Row]:
     """What was measured, ours, the other way, and how many times faster ours is."""
     torch.manual_seed(0)
-    yield padding()
-    yield from bert()
+    for build in (uniter_base, oscar_base, visualbert_base):
+        yield padding(build)
+    yield from reading()
+    yield floor()
+    yield from against_transformers()
     yield from layouts()
 
 
-def padding() -> Row:
-    """The same numbers from rows padded to the longest text, or to 128 tokens as Vilio's Oscar does."""
-    model = uniter_base().eval()
-    dynamic, fixed = (Inputs(text=text(length), regions=regions()) for length in (max(LENGTHS), 128))
+def padding(build: Callable[..., nn.Module]) -> Row:
+    """The same numbers from batches padded to their longest text, or to 128 tokens as Vilio's Oscar does."""
+    model = build(layers=4, vocab_size=1000).eval()
+    buckets, fixed = batches(None), batches(128)
     with torch.inference_mode():
-        torch.testing.assert_close(model(dynamic).pooled, model(fixed).pooled, atol=2e-5, rtol=1e-3)
+        one, other = (
+            torch.cat([model(each, reads=POOLED).pooled for each in some]) for some in (buckets, fixed)
+        )
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-3)
         return compared(
-            f"UNITER-base forward, {len(LENGTHS)} memes with {REGIONS} regions",
-            lambda: model(dynamic),
+            f"{type(model).__name__}, 4 layers of width 768, forward, memes with {REGIONS} regions",
+            lambda: [model(each, reads=POOLED) for each in buckets],
             "padded to 128 tokens",
-            lambda: model(fixed),
+            lambda: [model(each, reads=POOLED) for each in fixed],
+            least=2.0,
         )
 
 
-def text(length: int) -> PaddedText:
+def batches(length: int | None) -> list[Inputs]:
+    """All memes in order of length; None pads each batch to its longest text."""
+    parts = [LENGTHS[start : start + BATCH] for start in range(0, len(LENGTHS), BATCH)]
+    return [Inputs(text=text(part, length or max(part)), regions=regions(len(part))) for part in parts]
+
+
+def text(lengths: tuple[int, ...], length: int) -> PaddedText:
     """The same tokens, padded to `length`."""
-    mask = torch.arange(length) < torch.tensor(LENGTHS)[:, None]
-    ids = torch.randint(1, 1000, (len(LENGTHS), 128), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(length) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(1, 1000, (len(lengths), 128), generator=torch.Generator().manual_seed(0))
     ids = ids[:, :length] * mask
     return PaddedText(ids=ids, mask=mask, segments=torch.zeros_like(ids))
 
 
-def regions() -> PaddedRegions:
-    shape, generator = (len(LENGTHS), REGIONS), torch.Generator().manual_seed(0)
+def regions(count: int) -> PaddedRegions:
+    shape, generator = (count, REGIONS), torch.Generator().manual_seed(0)
     return PaddedRegions(
         features=torch.randn(*shape, 2048, generator=generator),
         boxes=torch.rand(*shape, 4, generator=generator),
         mask=torch.ones(shape, dtype=torch.bool),
         image_index=torch.zeros(shape, dtype=torch.int64),
-        sizes=torch.ones(len(LENGTHS), 2),
+        sizes=torch.ones(count, 2),
     )
 
 
-def bert() -> Iterator[Row]:
-    """Our BERT and transformers' with the same weights."""
-    what = "BERT-base forward, 8 memes"
+def eight() -> Inputs:
+    """All memes in one batch."""
+    return Inputs(text=text(LENGTHS, max(LENGTHS)), regions=regions(len(LENGTHS)))
+
+
+def reading() -> Iterator[Row]:
+    """Computing what a classifier reads, or everything."""
+    given, model = eight(), uniter_base(vocab_size=1000).eval()
+    with torch.inference_mode():
+        yield compared(
+            "UNITER-base forward, 8 memes, what a classifier reads",
+            lambda: model(given, reads=POOLED),
+            "everything",
+            lambda: model(given, reads=EVERYTHING),
+        )
+
+
+def floor() -> Row:
+    """A forward pass, and its matrix products with weights alone, which nothing can do without."""
+    given, model = eight(), uniter_base(vocab_size=1000).eval()
+    calls: list[tuple[nn.Module, Tensor]] = []
+    linears = [part for part in model.modules() if isinstance(part, nn.Linear)]
+    hooks = [
+        part.register_forward_hook(lambda module, given, result: calls.append((module, given[0])))
+        for part in linears
+    ]
+    with torch.inference_mode():
+        model(given, reads=POOLED)
+        for hook in hooks:
+            hook.remove()
+        work = sum(2 * x.numel() * module.out_features for module, x in calls)
+        fast, least = in_turns(
+            lambda: model(given, reads=POOLED),
+            lambda: [module(x) for module, x in calls],
+            clock=time.process_time,
+        )
+    return (
+        "UNITER-base forward, 8 memes, what a classifier reads",
+        f"{1e3 * fast:.0f} ms, {work / fast / 1e9:.0f} GFLOP/s",
+        f"its products alone {1e3 * least:.0f} ms, {work / least / 1e9:.0f} GFLOP/s",
+        f"{least / fast:.2f}x",
+    )
+
+
+def against_transformers() -> Iterator[Row]:
+    """Our models and transformers' with the same weights: forward, training step, memory; fp32 and bf16."""
     try:
-        from transformers import BertConfig, BertModel
+        import transformers  # noqa: F401
     except ImportError:
-        yield what, "", "transformers is not installed", ""
+        yield "BERT, VisualBERT, LXMERT", "", "transformers is not installed", ""
         return
-    given = text(max(LENGTHS))
-    sizes = {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-    }
-    tiny = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192}
-    for name, numbers in ((what, sizes), ("BERT-tiny forward, 8 memes", tiny)):
-        peer = BertModel(BertConfig(vocab_size=1000, attn_implementation="sdpa", **numbers)).eval()
-        tower = BertTower(
-            128,
-            vocab_size=1000,
-            width=numbers["hidden_size"],
-            heads=numbers["num_attention_heads"],
-            hidden=numbers["intermediate_size"],
-            layers=numbers["num_hidden_layers"],
-        ).eval()
-        fill_bert(tower, peer.state_dict(), where="transformers")
-        mask = given.mask.long()
-        with torch.inference_mode():
-            yield compared(
-                name,
-                lambda tower=tower: tower.pool(tower.encoder(tower.text(given), given.mask)),
-                "transformers",
-                lambda peer=peer, mask=mask: peer(given.ids, mask, given.segments).pooler_output,
-            )
+    given = eight()
+    tiny = bert(given, 2, width=48, heads=4)
+    yield forward(tiny, torch.float32)
+    for pair in peers(given):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield forward(pair, dtype)
+            yield from training(pair, dtype)
+
+
+def forward(pair: Peers, dtype: torch.dtype) -> Row:
+    pair.model.eval(), pair.peer.eval()
+    with torch.inference_mode(), autocast(dtype):
+        near = {"atol": 2e-5, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.1}
+        torch.testing.assert_close(pair.ours(), pair.theirs(), **near, check_dtype=False)
+        return compared(
+            f"{pair.shape}, forward, {name(dtype)}", pair.ours, "transformers", pair.theirs, least=1.0
+        )
+
+
+def training(pair: Peers, dtype: torch.dtype) -> Iterator[Row]:
+    """Forward, backward and AdamW: time, then the memory beyond weights and the optimizer's state."""
+
+    def stepper(model: nn.Module, pooled: Callable[[], Tensor]) -> Callable[[], None]:
+        optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-6, fused=True)
+
+        def step() -> None:
+            with autocast(dtype):
+                loss = pooled().float().square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    ours, theirs = stepper(pair.model, pair.ours), stepper(pair.peer, pair.theirs)
+    what = f"{pair.shape}, training step, {name(dtype)}"
+    yield compared(what, ours, "transformers", theirs, least=1.0)
+    few, many = peak(ours), peak(theirs)
+    yield (
+        f"{what}, peak memory",
+        f"{few / 2**20:.0f} MiB",
+        f"transformers {many / 2**20:.0f} MiB",
+        f"{many / few:.2f}x",
+    )
+
+
+def peak(call: Callable[[], None]) -> int:
+    """Most bytes of tensors at once during a call, over what there was before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        call()
+    now = most = 0
+    for event in sorted(record.profiler.kineto_results.events(), key=lambda one: one.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
+def autocast(dtype: torch.dtype) -> Any:
+    return nullcontext() if dtype == torch.float32 else torch.autocast("cpu", dtype)
+
+
+def name(dtype: torch.dtype) -> str:
+    return "fp32" if dtype == torch.float32 else "bf16"
 
 
 def layouts() -> Iterator[Row]:
@@ -109,6 +208,7 @@ def layouts() -> Iterator[Row]:
             lambda: large(pictures),
             "channels first",
             lambda: channels_first(large, pictures),
+            count=4,
         )
     head, little, labels = ClassifierHead(small.dim, 2), torch.randn(32, 3, 112, 112), torch.zeros(32).long()
 
@@ -120,6 +220,7 @@ def layouts() -> Iterator[Row]:
         lambda: step(small),
         "channels first",
         lambda: step(lambda x: channels_first(small, x)),
+        count=32,
     )
 
 
@@ -129,6 +230,22 @@ def channels_first(model: ResNet, pixels: Tensor) -> Tensor:
     return x.mean((2, 3))
 
 
-def compared(what: str, ours: Callable[[], Any], name: str, other: Callable[[], Any]) -> Row:
-    fast, slow = in_turns(ours, other)
-    return what, f"{1e3 * fast:.1f} ms", f"{name} {1e3 * slow:.1f} ms", f"{slow / fast:.1f}x"
+def compared(
+    what: str,
+    ours: Callable[[], Any],
+    name: str,
+    other: Callable[[], Any],
+    *,
+    count: int = len(LENGTHS),
+    least: float | None = None,
+) -> Row:
+    """Time and throughput of both.
+
+    Args:
+        count: memes or pictures of one call.
+        least: the ratio that is promised.
+    """
+    fast, slow = in_turns(ours, other, clock=time.process_time)
+    cells = (f"{1e3 * spent:.1f} ms, {count / spent:.0f}/s" for spent in (fast, slow))
+    row = what, next(cells), f"{name} {next(cells)}", f"{slow / fast:.2f}x"
+    return row if least is None else (*row, promise(f">= {least:g}x", slow / fast >= 0.98 * least))

@@ -49,6 +49,14 @@ def test_nothing_to_attend_gives_zeros_and_not_nan():
     assert not maps[""].any()
 
 
+def test_bfloat16_attends_alike():
+    layer, x = Attention(12, 3).eval(), rows(5, 12)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]).bool()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = layer(x, mask)
+    torch.testing.assert_close(rough.float(), layer(x, mask), atol=0.03, rtol=0.03)
+
+
 def test_width_must_be_divisible_by_heads():
     with pytest.raises(ConfigError, match=r"width \(=10\) must be divisible by heads \(=3\)"):
         Attention(10, 3)

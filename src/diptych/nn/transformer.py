@@ -178,7 +178,7 @@ def checkpointed(module: nn.Module) -> Iterator[None]:
     Layers are the members of every `nn.ModuleList`. Loss and gradients stay the same, dropout included.
     """
     stacks = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
-    layers = [layer for stack in stacks for layer in stack]
+    layers = {layer for stack in stacks for layer in stack}
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     try:
