@@ -11,6 +11,8 @@ from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "boat", "sun")
 
+BOTH = frozenset({"text", "regions"})
+
 
 class Shelf(dict):  # a region source
     def __init__(self, regions: dict[str, Regions], classes: tuple[str, ...] = ()) -> None:
@@ -116,9 +118,11 @@ def test_a_text_without_image_has_no_regions(text: WordPiece) -> None:
 def test_images_without_regions_are_an_error_or_empty(text: WordPiece) -> None:
     sources, example = Sources(regions=Shelf({})), Example(id="1", pairs=(Pair(image="k", text="a"),))
     with pytest.raises(MissingFeatures, match=r"1 image\(s\).*: k"):
-        require_sources(frozenset({"text"}), Processor(text=text, regions=True), sources, [example])
+        require_sources(
+            frozenset({"text", "regions"}), Processor(text=text, regions=True), sources, [example]
+        )
     tolerant = Processor(text=text, regions=True, missing="none")
-    require_sources(frozenset({"text"}), tolerant, sources, [example])
+    require_sources(BOTH, tolerant, sources, [example])
     assert len(tolerant(example.pairs[0], sources).regions) == 0
 
 
@@ -137,9 +141,9 @@ def test_what_a_model_needs_must_be_provided(text: WordPiece) -> None:
     with pytest.raises(ConfigError, match=r"needs \['pixels', 'text'\].*provides \['text'\].*\['pixels'\]"):
         require_sources(frozenset({"text", "pixels"}), Processor(text=text), Sources())
     with pytest.raises(ConfigError, match="no feature store"):
-        require_sources(frozenset({"text"}), Processor(text=text, regions=True), Sources())
+        require_sources(BOTH, Processor(text=text, regions=True), Sources())
     shelf = Sources(regions=Shelf({}))
     with pytest.raises(ConfigError, match="object classes"):
-        require_sources(frozenset({"text"}), Processor(text=text, regions=True, tags=True), shelf)
+        require_sources(BOTH, Processor(text=text, regions=True, tags=True), shelf)
     with pytest.raises(ConfigError, match="'maybe'"):
         Processor(missing="maybe")

@@ -89,19 +89,6 @@ def convert_checkpoint(
     if plan.head is not None:
         load_into(task, own, plan.head.table, where=source)
     report = report_on(given, source, plan, reason=reason_for(found.family))
-    about = {
-        "name": found.family.name,
-        "converted": {
-            "source": str(source),
-            "family": found.family.name,
-            "prefix": found.parted.prefix,
-            "outer": found.parted.outer,
-            "head": sorted(own),
-            "absent": [rule.sources[0] for rule in _absent(found)],
-            "dropped": {reason: len(names) for reason, names in report.dropped.items()},
-            "new": report.new,
-        },
-    }
     width = found.sizes.get("feature_dim")
     with atomic_folder(out, overwrite=overwrite) as beside:
         write_bundle(
@@ -110,7 +97,10 @@ def convert_checkpoint(
             task=task,
             nodes={"model": plan.node, "processor": processor, "task": plan.task},
             features=None if width is None else FeatureMeta(feature_dim=width),
-            provenance=about,
+            provenance={
+                "name": found.family.name,
+                "converted": _way_back(found, own) | {"source": str(source), "new": report.new},
+            },
         )
         (beside / "README.md").write_text(card_of(report, found.family), encoding="utf-8")
     return report
@@ -147,10 +137,19 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     return len(weights)
 
 
-def _absent(found: Found) -> list[Rule]:
-    """Rules without a name in the file: another spelling of what it has, or what stays new."""
+def _way_back(found: Found, head: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `restore_checkpoint` cannot see in the weights.
+
+    `absent` are rules without a name in the file: another spelling of what it has, or what stays new.
+    """
     rules = [line for line in found.family.table if isinstance(line, Rule)]
-    return [rule for rule in rules if not taken(found.parted.backbone, [rule])]
+    return {
+        "family": found.family.name,
+        "prefix": found.parted.prefix,
+        "outer": found.parted.outer,
+        "head": sorted(head),
+        "absent": [rule.sources[0] for rule in rules if not taken(found.parted.backbone, [rule])],
+    }
 
 
 def _restore_head(family: Family, task: nn.Module, names: set[str]) -> dict[str, Tensor]:

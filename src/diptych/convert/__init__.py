@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from torch import nn
-
-from diptych.convert import bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert
 from diptych.convert.bert import load_bert
 from diptych.convert.detector import load_detector
 from diptych.convert.end_to_end import load_region_encoder
 from diptych.convert.ernievil import load_ernievil
+from diptych.convert.families import FAMILIES, load_model
 from diptych.convert.family import Family, Found, Head
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.heads import HEADS, MATCHES, load_head
@@ -63,27 +61,6 @@ __all__ = [
     "restore",
     "transfer_answers",
 ]
-
-FAMILIES: tuple[Family, ...] = tuple(
-    one.FAMILY for one in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
-)
-
-
-def load_model(model: nn.Module, path: Path | str) -> None:
-    """Fill a whole model from a file of its family, without the heads beside it.
-
-    Raises:
-        ConfigError: others publish towers of such a model, but not the whole.
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is another family's, or of other sizes.
-    """
-    family = next((one for one in FAMILIES if one.model is type(model) and one.builders), None)
-    if family is None:
-        raise ConfigError(
-            f"weights.model={path}: {type(model).__name__} has no published checkpoint as a whole; "
-            "say weights.text or weights.image."
-        )
-    family.fill(model, read_weights(path), where=path)
 
 
 def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:

@@ -40,7 +40,7 @@ def recognize(weights: Weights, families: Sequence[Family], *, where: object, as
         )
     try:
         sizes = family.sizes(part)
-    except KeyError as error:
+    except (KeyError, IndexError) as error:
         raise CheckpointMismatch(
             f"{where}: {family.title}, but {error.args[0]} is missing, and with it a size. Was a part lost?"
         ) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diptych.convert import forms
+from diptych.convert import forms, heads
 from diptych.convert.family import Family, Node, Parted, count, heads_of
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -192,21 +192,10 @@ def _matching(weights: Weights) -> Node:
 def _related(outputs: int, pairs: int) -> tuple[Node, int] | None:
     """MM-BERT has one score."""
     one = ({"_target_": "diptych.tasks.Match"}, 0)
-    return one if outputs == 1 else forms.matching(1)(outputs, pairs)
+    return one if outputs == 1 else forms.matching(heads.MATCHES["vlbert"])(outputs, pairs)
 
 
-# The heads of questions with BERT's transform, of regions, of questions with two Linears, and of choices.
-ANSWERS: Table = (
-    rename("final_mlp.0.dense", "head.layers.0"),
-    rename("final_mlp.0.LayerNorm", "head.layers.2"),
-    rename("final_mlp.2", "head.layers.3"),
-)
-REGIONS: Table = (
-    rename("final_mlp.0.dense", "head.layers.0"),
-    rename("final_mlp.2", "head.layers.2"),
-)
-PLAIN: Table = (rename("final_mlp.1", "head.layers.0"), rename("final_mlp.4", "head.layers.2"))
-CHOICES: Table = (rename("final_mlp.1", "head.layers.0"),)
+TABLES = heads.HEADS["vlbert"]
 FAMILY = Family(
     name="vlbert",
     title="VL-BERT or MM-BERT (jackroos/VL-BERT, phaedonmit/VL-BERT)",
@@ -226,24 +215,24 @@ FAMILY = Family(
     ),
     heads=(
         forms.linears(
-            "final_mlp", ANSWERS, ["final_mlp.0.dense.weight", "final_mlp.2.weight"], forms.answers
+            "final_mlp", TABLES["vqa"], ["final_mlp.0.dense.weight", "final_mlp.2.weight"], forms.answers
         ),
         forms.linears(
             "final_mlp",
-            REGIONS,
+            TABLES["refcoco_plus"],
             ["final_mlp.0.dense.weight", "final_mlp.2.weight"],
             forms.grounding,
             norm=False,
         ),
         forms.linears(
             "final_mlp",
-            PLAIN,
+            TABLES["vqa_2fc"],
             ["final_mlp.1.weight", "final_mlp.4.weight"],
             forms.answers,
             norm=False,
             relu=lambda _: True,
         ),
-        forms.linears("final_mlp", CHOICES, ["final_mlp.1.weight"], forms.choices),
+        forms.linears("final_mlp", TABLES["vcr"], ["final_mlp.1.weight"], forms.choices),
         forms.pretraining(
             VLBERT_PRETRAIN,
             matching=("vlbert.relationsip_head.caption_image_relationship.bias", _matching),
@@ -252,6 +241,7 @@ FAMILY = Family(
                 "vlbert.mvrc_head.region_cls_pred.bias", loss="cross_entropy", norm=False
             ),
         ),
+        *forms.heads("vlbert.MLT_head.MLT_cls_pred", forms.answers),
         *forms.heads("vlbert.relationsip_head.caption_image_relationship", _related),
     ),
     builders={(768, 12): "vlbert_base", (1024, 24): "vlbert_large"},
@@ -259,7 +249,6 @@ FAMILY = Family(
         Drop("vlbert.mlm_head", "the head of masked words: pre-training"),
         Drop("vlbert.mvrc_head", "the head of hidden regions: pre-training"),
         Drop("vlbert.relationsip_head", "the head of matching pairs: pre-training"),
-        Drop("vlbert.MLT_head", "the head of word translation has no task yet"),
         Drop("cnn_loss_reg", "the second loss of end-to-end training"),
         Drop("image_feature_extractor", "the image network of end-to-end files"),
     ),

@@ -1,0 +1,31 @@
+"""The families whose files are known."""
+
+from pathlib import Path
+
+from torch import nn
+
+from diptych.convert import bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert
+from diptych.convert.family import Family
+from diptych.convert.load import read_weights
+from diptych.errors import ConfigError
+
+FAMILIES: tuple[Family, ...] = tuple(
+    one.FAMILY for one in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
+)
+
+
+def load_model(model: nn.Module, path: Path | str) -> None:
+    """Fill a whole model from a file of its family, without the heads beside it.
+
+    Raises:
+        ConfigError: others publish towers of such a model, but not the whole.
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is another family's, or of other sizes.
+    """
+    family = next((one for one in FAMILIES if one.model is type(model) and one.builders), None)
+    if family is None:
+        raise ConfigError(
+            f"weights.model={path}: {type(model).__name__} has no published checkpoint as a whole; "
+            "say weights.text or weights.image."
+        )
+    family.fill(model, read_weights(path), where=path)
