@@ -108,9 +108,8 @@ def files(folder):
     """The goldens that hold a whole model as somebody would save it."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as tensors:
-            names = list(tensors.keys())
-        weights = [name for name in names if name.startswith("weights/")]
-        if any(name.endswith((".word_embeddings.weight", "/word_embedding")) for name in weights):
+            names = [name for name in tensors.keys() if name.startswith("weights/")]  # noqa: SIM118
+        if any(name.endswith((".word_embeddings.weight", "/word_embedding")) for name in names):
             yield path.stem
 
 
