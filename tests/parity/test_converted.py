@@ -85,7 +85,7 @@ def folder(golden, tmp_path):
     ("name", "first", "pairs", "output"),
     [
         ("mmf-visualbert-hm", 0, 1, "logits"),
-        ("vilio-visualbert-hm", 0, 1, "logits"),
+        ("vilio-visualbert-hm-reg", 0, 1, "logits"),
         ("vilio-oscar-hm", 0, 1, "logits"),
         ("lxmert-vqa", 0, 1, "logits"),
         ("vilio-d", 0, 1, "logits"),
