@@ -73,7 +73,7 @@ def folder(golden, tmp_path):
         place.mkdir()
         save_file(weights, place / "weights.safetensors")
         (place / "config.json").write_text(json.dumps(found.config | found.config.get("VLBERT", {})))
-        words = next(one for key, one in weights.items() if "word_embedding" in key)
+        words = max((one for key, one in weights.items() if "word_embedding" in key), key=len)
         spare = [f"w{number}" for number in range(len(words) - len(SPECIAL_TOKENS))]
         write_vocabulary(place / "vocab.txt", [*SPECIAL_TOKENS, *spare])
         return found, place
