@@ -17,7 +17,9 @@ from diptych.tasks import Classify
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
 
 
-def test_states_scores_loss_and_gradients_equal_the_original(golden, perform, build_ernievil, unpack_ernievil):
+def test_states_scores_loss_and_gradients_equal_the_original(
+    golden, perform, build_ernievil, unpack_ernievil
+):
     golden = golden("ernie-vil")
     model = build_ernievil(golden.config)
     weights = fill_ernievil(model, golden.weights, where=golden.name)

@@ -64,9 +64,7 @@ def test_rates_go_as_in_vl_bert(goldens):
     rise, stairs = (told[kind]["args"] for kind in ("triangle", "step"))
     schedules = {
         "triangle": triangle(warmup=rise["warmup_steps"]),
-        "step": steps(
-            milestones=stairs["milestones"], factor=stairs["gamma"], warmup=stairs["warmup_iters"]
-        ),
+        "step": steps(milestones=stairs["milestones"], factor=stairs["gamma"], warmup=stairs["warmup_iters"]),
     }
     for kind, schedule in schedules.items():
         used = told[kind]["lr_used_by_update"]  # counted from 1: its trainer moves the rate before it steps
@@ -171,7 +169,7 @@ def compare_regions(golden, place, got):
     assert torch.equal(got["mask"], real), place
     for field in ("embeddings", "loc"):
         torch.testing.assert_close(
-            got[field][real], golden[f"{place}/image_{field}"][real], atol=2e-5, rtol=1e-4
+            got[field][real], golden[f"{place}/image_{field}"][real], atol=1e-6, rtol=1e-6
         )
 
 

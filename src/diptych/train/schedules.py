@@ -70,7 +70,7 @@ def _stairs(
 
 def _steps(warmup: int | float, total: int, whole: bool = False) -> float:
     rise = warmup * total if warmup < 1 else float(warmup)
-    return math.floor(rise) if whole else rise
+    return float(math.floor(rise)) if whole else rise
 
 
 def _checked(warmup: int | float) -> int | float:
