@@ -16,13 +16,15 @@ from diptych.data import Collate, Processor, Sources
 from diptych.datasets import HatefulMemes
 from diptych.datasets.hateful_memes import LABELS
 from diptych.features import FeatureStore, MergedStore, import_features
+from diptych.metrics import grade_answers, without_punctuation
 from diptych.nn.boxes import corners_area, iou
 from diptych.nn.coattention import BoxedRegions
 from diptych.tasks import Classify
+from diptych.tasks.base import AnswerScores
 from diptych.tasks.classify import ClassIndex
 from diptych.text import WordPiece
 from diptych.train import HFAdamW, bert_adam, linear, paddle_adam, steps, triangle
-from diptych.types import Batch
+from diptych.types import Batch, Example, Pair
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
 
@@ -88,6 +90,18 @@ def test_boxes_overlap_as_in_vl_bert(goldens):
     edges = torch.tensor([0, 0, 1, 1])  # the last pixel belongs to a box there
     found = iou(torch.tensor([told["gt"]]) + edges, torch.tensor(told["boxes"]) + edges)
     torch.testing.assert_close(found[0], torch.tensor(told["iou"]))
+
+
+def test_answers_are_spelled_and_graded_as_in_vl_bert(goldens):
+    told = json.loads((goldens / "vlbert-misc.json").read_text())
+    for answer, plain in told["vqa_answer_vocab_normalisation"]["cases"]:
+        if answer != "<unk>":  # no answer, but the name of all others there
+            assert without_punctuation(answer) == plain
+    soft = told["vqa_soft_targets"]
+    encode, pairs = AnswerScores(tuple(soft["vocab"])), (Pair(image=None, text=""),)
+    for case in soft["cases"]:
+        example = Example(id="1", pairs=pairs, target=grade_answers(case["answers"]))
+        torch.testing.assert_close(encode([example])[0], torch.tensor(case["target"]))
 
 
 @pytest.mark.parametrize("name", ["ernie-vil-train", "ernie-vil-train-layer-decay"])

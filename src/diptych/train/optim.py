@@ -135,9 +135,7 @@ def paddle_adam(
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
-    """Adam as ERNIE-ViL has it on Paddle: torch's AdamW, whose decay is taken from the weight before the
-    step, but a decay that `layer_decay` does not shrink.
-    """
+    """Adam as ERNIE-ViL has it on Paddle: torch's AdamW, but layers that learn slower decay as fast."""
     factory = _factory(AdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
     return replace(factory, scale_decay=False)
 
