@@ -102,10 +102,12 @@ def _regions(predictor: "Predictor", arguments: argparse.Namespace) -> "FeatureS
 
     about = predictor.bundle.provenance
     place = arguments.features or about.get("features")
-    more = arguments.more_features or about.get("more_features")
+    more, merge = about.get("more_features"), about.get("region_merge", "vilio")
     if place is None:
         raise ConfigError("the model reads regions; say --features FOLDER.")
-    return open_stores(place, more, about.get("region_merge", "vilio"))
+    if arguments.more_features is not None and (more is None or merge == "detector_only"):
+        raise ConfigError("the model was trained on one feature store; leave --more-features out.")
+    return open_stores(place, arguments.more_features or more, merge)
 
 
 def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
