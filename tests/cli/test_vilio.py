@@ -46,12 +46,16 @@ def test_ernie_vil_reads_two_stores(memes: Path, tmp_path: Path, refused: Any) -
     assert told["model"]["whole_image"] is False
     assert told["provenance"]["more_features"] == str(features)
     assert told["provenance"]["region_merge"] == "fair"
-    assert main(["predict", str(run), "--splits", "dev_seen", "--out", str(tmp_path / "merged")]) == 0
-    merged = (tmp_path / "merged/dev_seen.csv").read_text()
-    assert len(merged.splitlines()) == 1 + len((memes / "dev_seen.jsonl").read_text().splitlines())
+    predict = ["predict", run, "--splits", "dev_seen", "--out", tmp_path / "scores"]
+    assert "nowhere" in refused([*predict, "--more-features", "nowhere"])
+    assert main([*map(str, predict)]) == 0
+    lines = (tmp_path / "scores/dev_seen.csv").read_text().splitlines()
+    assert len(lines) == 1 + len((memes / "dev_seen.jsonl").read_text().splitlines())
 
 
-def test_ernie_vil_adds_the_whole_image_to_one_store(memes: Path, tmp_path: Path) -> None:
+def test_ernie_vil_adds_the_whole_image_to_one_store(memes: Path, tmp_path: Path, refused: Any) -> None:
     words = ["experiment=vilio/EL_tiny", f"root={memes}", f"out={tmp_path}", "trainer.max_steps=1"]
     assert train(*words, f"more_features={memes}/features", "region_merge=detector_only") == 0
     assert "whole_image" not in bundle(tmp_path)["model"]
+    line = refused(["predict", tmp_path, "--splits", "dev_seen", "--more-features", memes / "features"])
+    assert "trained on one feature store" in line

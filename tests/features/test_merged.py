@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, FormatError
 from diptych.features import FeatureStore, MergedStore, open_stores, write_store
 
 
@@ -58,6 +58,20 @@ def test_only_images_of_both_are_there(stores, tmp_path, items, meta):
     merged = MergedStore(FeatureStore(main), write_store(tmp_path / "other", items(2), meta))
     assert "a" not in merged
     assert merged.path == f"{main} or {tmp_path / 'other'}"
+
+
+def test_pictures_of_two_sizes_are_refused(tmp_path, regions, meta):
+    paths = [tmp_path / "one", tmp_path / "other"]
+    for seed, path in enumerate(paths):
+        write_store(path, [("a", regions(2, seed=seed))], meta)
+    with pytest.raises(FormatError, match=r"image a is \(320, 260\) in one store and \(320, 261\)"):
+        open_stores(*paths)["a"]
+
+
+def test_names_go_with_the_labels(stores):
+    merged = open_stores(*stores(2, 2))
+    assert merged["a"].labels is None
+    assert merged.meta.classes == ()
 
 
 def test_a_merge_travels_and_is_told_apart(stores):

@@ -15,6 +15,7 @@ from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
+    from diptych.features import FeatureStore, MergedStore
     from diptych.predict import Predictor
 
 
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", default="dev_seen,test_seen", help="default: dev_seen,test_seen")
     parser.add_argument("--root", type=Path, help="folder of the data set (default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store (default: the one trained on)")
+    parser.add_argument("--more-features", type=Path, help="the second store of a model that merges two")
     parser.add_argument("--out", type=Path, help="folder for the files (default: RUN/predictions)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
@@ -69,16 +71,10 @@ def _split(
     from dataclasses import replace
 
     from diptych.datasets.hateful_memes import LABELS, HatefulMemes
-    from diptych.features import open_stores
 
     about = predictor.bundle.provenance
     dataset = HatefulMemes(root, split)
-    store = None
-    if predictor.processor.regions:
-        place = arguments.features or about.get("features")
-        if place is None:
-            raise ConfigError("the model reads regions; say --features FOLDER.")
-        store = open_stores(place, about.get("more_features"), about.get("region_merge", "vilio"))
+    store = _regions(predictor, arguments) if predictor.processor.regions else None
     with progress(f"scoring {split}") as advance:
         predictions = predictor.predict_dataset(
             dataset,
@@ -101,19 +97,25 @@ def _split(
     return split, out / f"{split}.csv", len(predictions), positive
 
 
+def _regions(predictor: "Predictor", arguments: argparse.Namespace) -> "FeatureStore | MergedStore":
+    from diptych.features import open_stores
+
+    about = predictor.bundle.provenance
+    place = arguments.features or about.get("features")
+    more, merge = about.get("more_features"), about.get("region_merge", "vilio")
+    if place is None:
+        raise ConfigError("the model reads regions; say --features FOLDER.")
+    if arguments.more_features is not None and (more is None or merge == "detector_only"):
+        raise ConfigError("the model was trained on one feature store; leave --more-features out.")
+    return open_stores(place, arguments.more_features or more, merge)
+
+
 def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     regions = None
     if predictor.processor.regions:
-        from diptych.features import open_stores
-
-        place = arguments.features or predictor.bundle.provenance.get("features")
-        if place is None or arguments.image is None:
-            raise ConfigError(
-                "the model reads regions; say --features FOLDER and --image, whose name is its key."
-            )
-        about = predictor.bundle.provenance
-        more, merge = about.get("more_features"), about.get("region_merge", "vilio")
-        regions = open_stores(place, more, merge)[arguments.image.stem]
+        if arguments.image is None:
+            raise ConfigError("the model reads regions; say --image FILE, whose name is their key.")
+        regions = _regions(predictor, arguments)[arguments.image.stem]
     image = arguments.image if predictor.processor.image_size is not None else None
     verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())

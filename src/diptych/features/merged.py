@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, FormatError
 from diptych.features.store import FeatureStore
 from diptych.types import Regions, RegionSource
 
@@ -21,7 +21,7 @@ class MergedStore:
 
     The features of the whole image are the mean over both stores, in which each store's own mean counts as
     one region more (what the original does when it joins two whole images). A model that adds a region of
-    the whole image is built with `whole_image=False`.
+    the whole image is built with `whole_image=False`. Labels are left out: the whole image has none.
 
     Args:
         merge: who gives way when there are too many. `vilio`: regions of `main`, down to none where `more`
@@ -38,6 +38,8 @@ class MergedStore:
         self.meta = replace(
             main.meta,
             box_rule=f"{main.meta.box_rule} and {more.meta.box_rule}, {merge}",
+            classes=(),
+            attributes=(),
             dtype="float32",
             checksum=hashlib.sha256(both.encode()).hexdigest(),
         )
@@ -52,6 +54,11 @@ class MergedStore:
 
     def __getitem__(self, key: str) -> Regions:
         main, more = self.main[key], self.more[key]
+        if main.size != more.size:
+            raise FormatError(
+                f"{self.path}: image {key} is {main.size} in one store and {more.size} in the other; one "
+                "size in pixels was expected. Import both from detections on the same pictures."
+            )
         first, second = self._kept(len(main), len(more))
         whole = np.array([[0, 0, *main.size]], np.float32)
         return Regions(
