@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch.utils.data import DataLoader
 
 from diptych.bundle import Bundle, load_bundle
-from diptych.data import Collate, Sources, require_sources
+from diptych.data import BoxSource, Collate, Sources, require_sources
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
 from diptych.tasks import Pretrain
@@ -71,7 +71,7 @@ class Predictor:
         Args:
             image: a picture file or a Pillow image, for models that read pixels.
             regions: for models that read regions: those of the picture, or a store that holds them under the
-                name of `image`.
+                name of `image`. End-to-end models take `data.bare_regions`, or their grid of boxes for None.
         """
         if regions is not None and not isinstance(regions, Regions):
             if self.bundle.features is not None:
@@ -104,12 +104,17 @@ class Predictor:
         given_regions = {
             key: value for key, value in zip(keys, regions or (), strict=False) if value is not None
         }
-        self._require_given(keys, given_images, given_regions)
+        grid = None if given_regions else self.processor.grid
+        self._require_given(keys, given_images, keys if grid is not None else given_regions)
         examples = [
             Example(id=key, pairs=(Pair(image=key, text=text),))
             for key, text in zip(keys, texts, strict=True)
         ]
-        source = GivenRegions(given_regions, detector=self.bundle.features) if given_regions else None
+        source: RegionSource | None = None
+        if given_regions:
+            source = GivenRegions(given_regions, detector=self.bundle.features)
+        elif grid is not None:
+            source = BoxSource(given_images, grid=grid)
         predictions = self.predict_dataset(
             _Listed(examples), features=source, images=given_images or None, batch_size=batch_size
         )
@@ -176,7 +181,7 @@ class Predictor:
             yield self.task.decode(logits, batch)
 
     def _require_given(
-        self, keys: Collection[str], images: Mapping[str, Any], regions: Mapping[str, Regions]
+        self, keys: Collection[str], images: Mapping[str, Any], regions: Collection[str]
     ) -> None:
         for need, given, argument in (("pixels", images, "image"), ("regions", regions, "regions")):
             if need in self.needs and len(given) < len(keys):

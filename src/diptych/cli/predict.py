@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run folder or a bundle")
     parser.add_argument("--splits", default="dev_seen,test_seen", help="default: dev_seen,test_seen")
     parser.add_argument("--root", type=Path, help="folder of the data set (default: the one trained on)")
-    parser.add_argument("--features", type=Path, help="feature store (default: the one trained on)")
+    parser.add_argument("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
     parser.add_argument("--out", type=Path, help="folder for the files (default: RUN/predictions)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
@@ -68,17 +68,13 @@ def _split(
 ) -> tuple[object, ...]:
     from dataclasses import replace
 
+    from diptych.data import open_regions
     from diptych.datasets.hateful_memes import LABELS, HatefulMemes
-    from diptych.features import FeatureStore
 
     about = predictor.bundle.provenance
     dataset = HatefulMemes(root, split)
-    store = None
-    if predictor.processor.regions:
-        place = arguments.features or about.get("features")
-        if place is None:
-            raise ConfigError("the model reads regions; say --features FOLDER.")
-        store = FeatureStore(place)
+    place = arguments.features or about.get("features")
+    store = open_regions(predictor.processor, place, dataset.images)
     with progress(f"scoring {split}") as advance:
         predictions = predictor.predict_dataset(
             dataset,
@@ -104,15 +100,14 @@ def _split(
 def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     regions = None
     if predictor.processor.regions:
-        from diptych.features import FeatureStore
+        from diptych.data import open_regions
 
         place = arguments.features or predictor.bundle.provenance.get("features")
-        if place is None or arguments.image is None:
-            raise ConfigError(
-                "the model reads regions; say --features FOLDER and --image, whose name is its key."
-            )
-        regions = FeatureStore(place)[arguments.image.stem]
-    image = arguments.image if predictor.processor.image_size is not None else None
+        if arguments.image is None:
+            raise ConfigError("the model reads regions; say --image, whose name is the key of its regions.")
+        source = open_regions(predictor.processor, place, {arguments.image.stem: arguments.image})
+        regions = None if source is None else source[arguments.image.stem]
+    image = arguments.image if "pixels" in predictor.needs else None
     verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())
     print(f"{verdict.answer}   ({scores})")

@@ -36,6 +36,11 @@ def load_region_encoder(encoder: RegionEncoder, path: Path | str) -> None:
     fill_region_encoder(encoder, read_weights(path), where=path)
 
 
+def has_image_network(weights: dict[str, Tensor]) -> bool:
+    """Whether a checkpoint of VL-BERT is an end-to-end one."""
+    return any(name.startswith(f"{PREFIX}backbone.") for name in weights)
+
+
 def fill_region_encoder(encoder: RegionEncoder, weights: dict[str, Tensor], *, where: object) -> None:
     """As `load_region_encoder`, from weights that have been read."""
     if any(name.startswith(PREFIX) for name in weights):

@@ -126,6 +126,8 @@ def _objectives(node: Any) -> Iterator[dict[str, Any]]:
 
 def fill_sizes(model: dict[str, Any], processor: Processor, regions: RegionSource | None) -> None:
     """The sizes that data decide, where the configuration does not say them."""
+    if processor.prepare is not None:  # end to end: the network below decides how wide features are
+        model, regions = model.get("model", model), None
     if processor.text is not None:
         model.setdefault("vocab_size", processor.text.vocab_size)
     if processor.vectors is not None:
