@@ -26,8 +26,9 @@ class RegionEncoder(nn.Module):
     """Pixels and boxes to one vector per region; `dim` is its width.
 
     Pixels of a batch are padded with zeros on the right and below; `regions.resized`, or where it is None
-    `regions.sizes`, says how much of them is picture. As in the original, the padding reaches the cells at
-    the border of the picture. Features that the regions come with are not looked at, and may have width 0.
+    `regions.sizes`, says how much of them is picture. In training, as in the original, the padding reaches the
+    cells at the border of the picture; evaluation leaves it out, so that neighbors change nothing. Features of
+    the regions are not looked at, and may have width 0.
 
     Args:
         resnet: VL-BERT takes `resnet101(classes=None, stride_first=True, dilate_last=True, frozen=2,
@@ -64,7 +65,7 @@ class RegionEncoder(nn.Module):
         boxes = regions.boxes * sizes.repeat(1, 2)[:, None]
         if self.hide_pixels and regions.hidden is not None:
             pixels = pixels.masked_fill(_holes(pixels, boxes, regions.hidden & regions.mask), 0)
-        maps = self.resnet.body(pixels)
+        maps = self._maps(pixels, sizes)
         # Padding would cost as much as what is real.
         pooled = torch.cat([self._pool(*row) for row in zip(maps, boxes, regions.mask, strict=True)])
         states = self.resnet.layer4(pooled.contiguous(memory_format=torch.channels_last)).float()
@@ -78,6 +79,20 @@ class RegionEncoder(nn.Module):
         features: Tensor = states.new_zeros(*regions.mask.shape, self.dim)
         features[regions.mask] = states.mean((2, 3))
         return features
+
+    def _maps(
+        self, pixels: Float[Tensor, "B 3 h w"], sizes: Float[Tensor, "B 2"]
+    ) -> list[Float[Tensor, "D _ _"]]:
+        """The third stage of every picture."""
+        if self.training:
+            return list(self.resnet.body(pixels))
+        alike: dict[tuple[int, int], list[int]] = {}
+        for row, (width, height) in enumerate(sizes.int().tolist()):
+            alike.setdefault((width, height), []).append(row)
+        maps = {}
+        for (width, height), rows in alike.items():
+            maps |= dict(zip(rows, self.resnet.body(pixels[rows, :, :height, :width]), strict=True))
+        return [maps[row] for row in range(len(pixels))]
 
     def _pool(
         self, features: Float[Tensor, "D h w"], boxes: Float[Tensor, "R 4"], mask: Tensor
