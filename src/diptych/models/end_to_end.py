@@ -26,9 +26,9 @@ class RegionEncoder(nn.Module):
     """Pixels and boxes to one vector per region; `dim` is its width.
 
     Pixels of a batch are padded with zeros on the right and below; `regions.resized`, or where it is None
-    `regions.sizes`, says how much of them is picture. In training, as in the original, the padding reaches the
-    cells at the border of the picture; evaluation leaves it out, so that neighbors change nothing. Features of
-    the regions are not looked at, and may have width 0.
+    `regions.sizes`, says how much of them is picture. In training, as in the original, padding reaches the
+    cells at the border of the picture; evaluation leaves it out, so that neighbors change nothing. Features
+    of the regions are not looked at, and may have width 0.
 
     Args:
         resnet: VL-BERT takes `resnet101(classes=None, stride_first=True, dilate_last=True, frozen=2,
@@ -89,7 +89,7 @@ class RegionEncoder(nn.Module):
         alike: dict[tuple[int, int], list[int]] = {}
         for row, (width, height) in enumerate(sizes.int().tolist()):
             alike.setdefault((width, height), []).append(row)
-        maps = {}
+        maps: dict[int, Tensor] = {}
         for (width, height), rows in alike.items():
             maps |= dict(zip(rows, self.resnet.body(pixels[rows, :, :height, :width]), strict=True))
         return [maps[row] for row in range(len(pixels))]
