@@ -1,12 +1,11 @@
 import pytest
 import torch
 
-from diptych.convert import load_model, load_towers
-from diptych.convert.end_to_end import REGION_ENCODER, load_region_encoder
-from diptych.convert.resnet import load_resnet
+from diptych.convert import load_model, load_region_encoder
+from diptych.convert.end_to_end import REGION_ENCODER
 from diptych.convert.rules import restore
 from diptych.convert.vlbert import VLBERT
-from diptych.errors import CheckpointMismatch, ConfigError
+from diptych.errors import CheckpointMismatch
 from diptych.models import EndToEnd, RegionEncoder, lxmert_tiny, vlbert_tiny
 from diptych.nn.resnet import Bottleneck, ResNet
 
@@ -36,13 +35,6 @@ def test_the_image_network_of_a_checkpoint_arrives(tmp_path, checkpoint):
     torch.save({"state_dict": checkpoint[1], "epoch": 3}, tmp_path / "vl-bert.model")
     other = small()
     load_region_encoder(other, tmp_path / "vl-bert.model")
-    assert same(checkpoint[0], other)
-
-
-def test_a_resnet_alone_arrives(tmp_path, checkpoint):
-    torch.save(checkpoint[0].resnet.state_dict(), tmp_path / "resnet.pth")
-    other = small()
-    load_resnet(other.resnet, tmp_path / "resnet.pth")
     assert same(checkpoint[0], other)
 
 
@@ -82,9 +74,7 @@ def test_the_image_network_comes_from_either_file(tmp_path, checkpoint):
     torch.save(checkpoint[0].resnet.state_dict(), tmp_path / "resnet.pth")
     for file in ("vl-bert.model", "resnet.pth"):
         model = whole()
-        load_towers(model, image=tmp_path / file)
+        load_region_encoder(model.regions, tmp_path / file)
         assert same(checkpoint[0], model.regions)
-    with pytest.raises(ConfigError, match="has no BERT to load it into"):
-        load_towers(whole(), text=tmp_path / "resnet.pth")
     with pytest.raises(CheckpointMismatch, match="end with"):
         load_model(EndToEnd(small(), lxmert_tiny(feature_dim=small().dim)), tmp_path / "resnet.pth")

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from diptych.convert.bert import load_bert
 from diptych.convert.detector import load_detector
-from diptych.convert.end_to_end import fill_region_encoder, has_image_network, load_region_encoder
 from diptych.convert.ernievil import load_ernievil
-from diptych.convert.families import FAMILIES, load_model
+from diptych.convert.families import FAMILIES, load_model, load_region_encoder
 from diptych.convert.family import Family, Found, Head
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.heads import HEADS, MATCHES, load_head
@@ -15,7 +14,7 @@ from diptych.convert.lxmert import load_lxmert, transfer_answers
 from diptych.convert.oscar import load_oscar
 from diptych.convert.paddle import read_paddle
 from diptych.convert.recognize import choose_head, dropped, recognize
-from diptych.convert.resnet import fill_resnet, load_resnet
+from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import kept, load_into, restore
 from diptych.convert.uniter import load_uniter
 from diptych.convert.vilbert import load_vilbert
@@ -23,7 +22,6 @@ from diptych.convert.visualbert import load_visualbert
 from diptych.convert.vlbert import load_mmbert, load_vlbert
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
-from diptych.models.end_to_end import EndToEnd
 
 __all__ = [
     "FAMILIES",
@@ -64,14 +62,12 @@ __all__ = [
 ]
 
 
-def load_towers(
-    model: Concat | EndToEnd, *, text: Path | str | None = None, image: Path | str | None = None
-) -> None:
-    """Fill the towers of a `Concat`, or the image network of an `EndToEnd`; None leaves a tower as it is.
+def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:
+    """Fill the towers of a `Concat` from published files; None leaves a tower as it is.
 
     Args:
         text: BERT's weights.
-        image: ResNet's weights; end to end, also a checkpoint of VL-BERT that has learned end to end.
+        image: ResNet's weights.
 
     Raises:
         ConfigError: the model has no such tower.
@@ -79,16 +75,10 @@ def load_towers(
         CheckpointMismatch: a file does not fit its tower.
     """
     if text is not None:
-        if not isinstance(model, Concat) or not isinstance(model.text, BertTower):
+        if not isinstance(model.text, BertTower):
             raise ConfigError(f"{text}: the model has no BERT to load it into; leave out the text weights.")
         load_bert(model.text, text)
-    if image is not None and isinstance(model, EndToEnd):
-        weights = read_weights(image)
-        if has_image_network(weights):
-            fill_region_encoder(model.regions, weights, where=image)
-        else:
-            fill_resnet(model.regions.resnet, weights, where=image)
-    elif image is not None:
+    if image is not None:
         if not isinstance(model.image, ImageTower):
             raise ConfigError(
                 f"{image}: the model has no ResNet to load it into; leave out the image weights."

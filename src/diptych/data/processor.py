@@ -96,17 +96,9 @@ class Processor:
                 f"processor.missing is {missing!r} (expected 'error' or 'none'), "
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
-        if prepare is None and (grid is not None or whole_image):
-            raise ConfigError("processor.grid and processor.whole_image belong to processor.prepare.")
-        if prepare is not None and (not regions or image_size is not None or box_scale != "size"):
-            raise ConfigError(
-                "processor.prepare is for models that see pixels and boxes; it asks for regions=true "
-                "and goes with neither image_size nor box_scale."
-            )
-        if grid is not None and (len(grid) != 2 or min(grid) < 1):
-            raise ConfigError(
-                f"processor.grid is {list(grid)}; expected numbers of rows and columns, as [4, 4]."
-            )
+        _require_end_to_end(
+            prepare, grid, whole_image, regions and image_size is None and box_scale == "size"
+        )
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
         self.prepare, self.grid, self.whole_image = prepare, grid, whole_image
         self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
@@ -229,6 +221,21 @@ class Processor:
             boxes = np.concatenate([np.concatenate([last[:2] * 0, last[2:]])[None], boxes])
             return Regions(features=np.zeros((len(boxes), 0), np.float32), boxes=boxes, size=regions.size)
         return replace(regions, features=np.zeros((len(boxes), 0), np.float32), boxes=boxes)
+
+
+def _require_end_to_end(
+    prepare: Prepare | None, grid: Sequence[int] | None, *, whole_image: bool, alone: bool
+) -> None:
+    """`alone`: with regions, and without other settings of pixels and boxes."""
+    if prepare is None and (grid is not None or whole_image):
+        raise ConfigError("processor.grid and processor.whole_image belong to processor.prepare.")
+    if prepare is not None and not alone:
+        raise ConfigError(
+            "processor.prepare is for models that see pixels and boxes; it asks for regions=true "
+            "and goes with neither image_size nor box_scale."
+        )
+    if grid is not None and (len(grid) != 2 or min(grid) < 1):
+        raise ConfigError(f"processor.grid is {list(grid)}; expected numbers of rows and columns, as [4, 4].")
 
 
 def image_keys(pair: Pair) -> tuple[str, ...]:

@@ -255,15 +255,8 @@ class VlBert(nn.Module):
         self.region_word = nn.Parameter(torch.zeros(dim))  # the original's [IMG] token
         self.hidden_word = nn.Parameter(torch.zeros(dim))  # instead of it at regions that pre-training hides
         self.blank = nn.Parameter(torch.zeros(self.visual_dim)) if learned_blank else None
-        self.encoder = Encoder(
-            layers,
-            dim,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            eps=eps,
-        )
+        rates = {"dropout": dropout, "attention_dropout": attention_dropout}
+        self.encoder = Encoder(layers, dim, heads=heads, hidden=hidden, eps=eps, **rates)
         self.pool = FirstToken(dim) if readout == "first" else None
         self._init(std, visual_scale)
 

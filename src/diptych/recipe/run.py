@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from diptych.bundle import call, fill, load_bundle, parameters, save_bundle
-from diptych.convert import find, load_model, load_towers
+from diptych.convert import find, load_model, load_region_encoder, load_towers
 from diptych.data import (
     Collate,
     DataModule,
@@ -243,8 +243,10 @@ def _load_weights(model: Any, weights: Mapping[str, str | None], regions: Region
         fill(model, source.model.state_dict(), where=whole)
     elif whole is not None:
         load_model(model, whole)
+    if isinstance(model, EndToEnd) and "image" in paths:
+        load_region_encoder(model.regions, paths.pop("image"))
     if "text" in paths or "image" in paths:
-        if not isinstance(model, Concat | EndToEnd):
+        if not isinstance(model, Concat):
             raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")
         load_towers(model, text=paths.get("text"), image=paths.get("image"))
 
