@@ -96,9 +96,8 @@ class Processor:
                 f"processor.missing is {missing!r} (expected 'error' or 'none'), "
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
-        _require_end_to_end(
-            prepare, grid, whole_image, regions and image_size is None and box_scale == "size"
-        )
+        alone = regions and image_size is None and box_scale == "size"
+        _require_end_to_end(prepare, grid, whole_image=whole_image, alone=alone)
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
         self.prepare, self.grid, self.whole_image = prepare, grid, whole_image
         self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
