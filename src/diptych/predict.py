@@ -104,17 +104,13 @@ class Predictor:
         given_regions = {
             key: value for key, value in zip(keys, regions or (), strict=False) if value is not None
         }
-        grid = None if given_regions else self.processor.grid
-        self._require_given(keys, given_images, keys if grid is not None else given_regions)
+        gridded = self.processor.grid is not None and not given_regions
+        self._require_given(keys, given_images, keys if gridded else given_regions)
         examples = [
             Example(id=key, pairs=(Pair(image=key, text=text),))
             for key, text in zip(keys, texts, strict=True)
         ]
-        source: RegionSource | None = None
-        if given_regions:
-            source = GivenRegions(given_regions, detector=self.bundle.features)
-        elif grid is not None:
-            source = BoxSource(given_images, grid=grid)
+        source = GivenRegions(given_regions, detector=self.bundle.features) if given_regions else None
         predictions = self.predict_dataset(
             _Listed(examples), features=source, images=given_images or None, batch_size=batch_size
         )
@@ -140,7 +136,8 @@ class Predictor:
         """Score every example of a split, in its order.
 
         Args:
-            features: where regions come from; checked against what the model was trained on.
+            features: where regions come from; checked against what the model was trained on. None is for
+                models without regions, or takes the grid of an end-to-end model.
             images: picture files by key; the data set's own by default.
             progress: called with (examples done, examples in all).
 
@@ -150,7 +147,10 @@ class Predictor:
         """
         if features is not None and self.bundle.features is not None:
             features.meta.require_like(self.bundle.features, where=getattr(features, "path", "the regions"))
-        sources = Sources(regions=features, images=images or getattr(dataset, "images", None))
+        images = images or getattr(dataset, "images", None)
+        if features is None and self.processor.grid is not None and images is not None:
+            features = BoxSource(images, grid=self.processor.grid)
+        sources = Sources(regions=features, images=images)
         examples = [dataset[index] for index in range(len(dataset))]
         require_sources(self.needs, self.processor, sources, examples)
         if not examples:

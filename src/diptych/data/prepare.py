@@ -35,7 +35,7 @@ class Prepare:
     """From an RGB picture to what a detector takes; small enough to travel to loader workers.
 
     Equal to the original's chain of `cv2.imread` and Pillow's antialiased resize of 8-bit values, given the
-    same RGB values. The original drops transparency, whereas `data.open_image` lays pictures on white.
+    same RGB values, which `open_image(path, as_opencv=True)` gives.
 
     Args:
         least: pixels of the shorter side, unless the longer one would exceed `most`.

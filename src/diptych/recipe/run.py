@@ -186,7 +186,7 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
 def _save(parts: Parts, result: FitResult) -> None:
     config, task, place = parts.config, parts.task, parts.config["features"]
     regions = parts.sources.regions
-    learned = parts.processor.prepare is not None  # end to end: no features to agree with
+    learned = isinstance(parts.model, EndToEnd)  # no features to agree with
     if parts.criterion is not None:
         threshold = choose_threshold(
             parts.model, task, parts.processor, parts.validate, parts.sources, parts.criterion
