@@ -16,7 +16,8 @@ import torch
 from bench._timing import in_turns
 from torch import Tensor, nn
 
-from diptych.detect import BoxRule, FasterRcnn, Picture, build_detector, select
+from diptych.data import Picture
+from diptych.detect import BoxRule, FasterRcnn, build_detector, select
 from diptych.nn import roi
 from diptych.nn.boxes import iou
 from diptych.nn.resnet import ResNet

@@ -7,9 +7,12 @@ import torch
 from PIL import Image
 
 from diptych.bundle import Bundle, call
+from diptych.data import Prepare, Processor, bare_regions, image_size
 from diptych.datasets import HatefulMemes
 from diptych.errors import ConfigError, MissingFeatures
 from diptych.features import FeatureStore
+from diptych.models import EndToEnd, RegionEncoder
+from diptych.nn import resnet_tiny
 from diptych.predict import GivenRegions, Predictor
 from diptych.types import FeatureMeta
 
@@ -111,3 +114,21 @@ def test_memes_without_regions_stop_before_the_first_batch(memes: Path, store: F
     some = GivenRegions({key: store[key] for key in list(store)[:2]})
     with pytest.raises(MissingFeatures, match="have no regions"):
         uniter.predict_dataset(dataset, features=some)
+
+
+def test_end_to_end_one_picture_comes_with_boxes_or_gets_a_grid(memes: Path) -> None:
+    base = predictor(memes, "uniter_tiny", FeatureMeta(feature_dim=128), regions=True)
+    torch.manual_seed(0)
+    model = EndToEnd(RegionEncoder(resnet_tiny(dilate_last=True)), base.bundle.model).eval()
+    text, picture = base.processor.text, next((memes / "img").glob("*.png"))
+    processor = Processor(text=text, regions=True, prepare=Prepare(least=32, most=64), grid=[1, 2])
+    bundle = Bundle(model=model, task=base.bundle.task, processor=processor)
+    by_grid = Predictor(bundle, device="cpu").predict(text="so red", image=picture)
+    width, height = image_size(picture)
+    halves = np.array([[0, 0, width / 2, height], [width / 2, 0, width, height]], np.float32)
+    boxes = bare_regions(halves, (width, height))
+    by_boxes = Predictor(bundle, device="cpu").predict(text="so red", image=picture, regions=boxes)
+    assert by_grid.scores == pytest.approx(by_boxes.scores)
+    gridless = replace(bundle, processor=Processor(text=text, regions=True, prepare=processor.prepare))
+    with pytest.raises(ConfigError, match=r"EndToEnd reads regions"):
+        Predictor(gridless, device="cpu").predict(text="so red", image=picture)

@@ -135,6 +135,12 @@ def check(
     )
 
 
+def picture_files(root: Path, splits: Sequence[str] | None = None) -> dict[str, Path]:
+    """The pictures that the annotations of a folder name, by key."""
+    memes = (meme for split in splits or _all_splits(root) for meme in read_memes(split_path(root, split))[0])
+    return {meme.key: root / meme.image for meme in memes}
+
+
 def _all_splits(root: Path) -> list[str]:
     if not root.is_dir():
         raise ConfigError(

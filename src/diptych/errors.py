@@ -30,7 +30,8 @@ class MissingFeatures(DiptychError):
         more = ", ..." if len(missing) > 5 else ""
         super().__init__(
             f"{len(missing)} image(s) have no regions in {store}: {first}{more}. "
-            "Import features that hold them with `diptych import`, or list the gaps with `diptych check`."
+            "Import features that hold them with `diptych import` (end to end: add their boxes), or list the "
+            "gaps with `diptych check`."
         )
 
 

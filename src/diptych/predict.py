@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch.utils.data import DataLoader
 
 from diptych.bundle import Bundle, load_bundle
-from diptych.data import Collate, Sources, require_sources
+from diptych.data import BoxSource, Collate, Sources, require_sources
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
 from diptych.tasks import Pretrain
@@ -71,7 +71,7 @@ class Predictor:
         Args:
             image: a picture file or a Pillow image, for models that read pixels.
             regions: for models that read regions: those of the picture, or a store that holds them under the
-                name of `image`.
+                name of `image`. End-to-end models take `data.bare_regions`, or their grid of boxes for None.
         """
         if regions is not None and not isinstance(regions, Regions):
             if self.bundle.features is not None:
@@ -104,7 +104,8 @@ class Predictor:
         given_regions = {
             key: value for key, value in zip(keys, regions or (), strict=False) if value is not None
         }
-        self._require_given(keys, given_images, given_regions)
+        gridded = self.processor.grid is not None and not given_regions
+        self._require_given(keys, given_images, keys if gridded else given_regions)
         examples = [
             Example(id=key, pairs=(Pair(image=key, text=text),))
             for key, text in zip(keys, texts, strict=True)
@@ -135,7 +136,8 @@ class Predictor:
         """Score every example of a split, in its order.
 
         Args:
-            features: where regions come from; checked against what the model was trained on.
+            features: where regions come from; checked against what the model was trained on. None is for
+                models without regions, or takes the grid of an end-to-end model.
             images: picture files by key; the data set's own by default.
             progress: called with (examples done, examples in all).
 
@@ -145,7 +147,10 @@ class Predictor:
         """
         if features is not None and self.bundle.features is not None:
             features.meta.require_like(self.bundle.features, where=getattr(features, "path", "the regions"))
-        sources = Sources(regions=features, images=images or getattr(dataset, "images", None))
+        images = images or getattr(dataset, "images", None)
+        if features is None and self.processor.grid is not None and images is not None:
+            features = BoxSource(images, grid=self.processor.grid)
+        sources = Sources(regions=features, images=images)
         examples = [dataset[index] for index in range(len(dataset))]
         require_sources(self.needs, self.processor, sources, examples)
         if not examples:
@@ -176,7 +181,7 @@ class Predictor:
             yield self.task.decode(logits, batch)
 
     def _require_given(
-        self, keys: Collection[str], images: Mapping[str, Any], regions: Mapping[str, Regions]
+        self, keys: Collection[str], images: Mapping[str, Any], regions: Collection[str]
     ) -> None:
         for need, given, argument in (("pixels", images, "image"), ("regions", regions, "regions")):
             if need in self.needs and len(given) < len(keys):

@@ -184,7 +184,8 @@ class PaddedRegions(Tree):
         boxes: normalized to [0, 1] by the width and height of the image.
         image_index: which image of the row a region belongs to; 0 unless a row holds several.
         silhouettes: the part of its box that an object covers, in [0, 1].
-        sizes: width and height in pixels of the first image; in `Inputs.pixels`, where these come along.
+        sizes: width and height in pixels of the first image.
+        resized: the same of what `Inputs.pixels` shows of it; None where it is not resized.
         hidden: regions that pre-training hides.
         labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
     """
@@ -195,6 +196,7 @@ class PaddedRegions(Tree):
     image_index: Int[Tensor, "B R"]
     silhouettes: Float[Tensor, "B R s s"] | None = None
     sizes: Float[Tensor, "B 2"]
+    resized: Float[Tensor, "B 2"] | None = None
     hidden: Bool[Tensor, "B R"] | None = None
     labels: Int[Tensor, "B R"] | None = None
     scores: Float[Tensor, "B R"] | None = None

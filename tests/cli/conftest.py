@@ -65,7 +65,24 @@ def region_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained("uniter_tiny", memes, tmp_path_factory.mktemp("runs") / "regions")
 
 
-def trained(experiment: str, root: Path, out: Path) -> Path:
-    words = [f"experiment=hateful_memes/{experiment}", f"root={root}", f"out={out}", "progress=false"]
+@pytest.fixture(scope="session")
+def box_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that reads text, pixels and a grid of boxes."""
+    words = ["processor.prepare.least=32", "processor.grid=[2,2]"]
+    return trained("end_to_end_tiny", memes, tmp_path_factory.mktemp("runs") / "boxes", *words)
+
+
+@pytest.fixture
+def boxes(memes: Path, tmp_path: Path) -> Path:
+    """A file of boxes for every picture, the same corner."""
+    names = sorted(path.stem for path in (memes / "img").glob("*.png"))
+    path = tmp_path / "boxes.jsonl"
+    lines = [json.dumps({"id": name, "boxes": [[0, 0, 30, 20]]}) + "\n" for name in names]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def trained(experiment: str, root: Path, out: Path, *more: str) -> Path:
+    words = [*more, f"experiment=hateful_memes/{experiment}", f"root={root}", f"out={out}", "progress=false"]
     assert main(["train", *words, "loggers=[]", "trainer.max_steps=1"]) == 0
     return out

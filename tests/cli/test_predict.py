@@ -1,3 +1,4 @@
+import csv
 import shutil
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 from PIL import Image
 
 from diptych.cli import main
+from diptych.datasets import HatefulMemes
 
 
 def test_a_wrong_split_shows_before_the_first_is_scored(memes, pixel_run, tmp_path, refused) -> None:
@@ -81,6 +83,39 @@ def test_features_of_another_detector_are_refused(memes, region_run, tmp_path, r
     assert main(["import", str(memes / "features.tsv"), str(tmp_path / "s"), "--detector", "vgattr"]) == 0
     line = refused(["predict", region_run, "--features", tmp_path / "s", "--out", tmp_path / "p"])
     assert "'vgattr'; the model was trained on 'world'" in line
+
+
+def test_end_to_end_a_split_and_one_meme_agree(memes, box_run, boxes, tmp_path, capsys) -> None:
+    """With the grid of the run and with other boxes; the bundle needs neither features nor their names."""
+    meme, found = HatefulMemes(memes, "dev_seen")[0], []
+    for words in ([], ["--features", boxes]):
+        out = tmp_path / str(len(words))
+        command = ["predict", box_run, *words]
+        assert main([str(word) for word in [*command, "--splits", "dev_seen", "--out", out]]) == 0
+        with (out / "dev_seen.csv").open(encoding="utf-8") as file:
+            found.append(float(next(csv.DictReader(file))["proba"]))
+        capsys.readouterr()
+        one = ["--image", meme.meta["image_path"], "--text", meme.pairs[0].text]
+        assert main([str(word) for word in [*command, *one]]) == 0
+        assert f"hateful {found[-1]:.4f}" in capsys.readouterr().out
+    assert found[0] != found[1]
+
+
+def test_end_to_end_missing_boxes_are_one_line(memes, box_run, boxes, tmp_path, refused) -> None:
+    lines = boxes.read_text(encoding="utf-8").splitlines(keepends=True)
+    boxes.write_text(lines[0], encoding="utf-8")
+    words = ["predict", box_run, "--features", boxes, "--splits", "dev_seen", "--out", tmp_path / "p"]
+    line = refused(words)
+    assert "image(s) have no regions in " in line
+    assert "add their boxes" in line
+    other = sorted((memes / "img").glob("*.png"))[1]
+    assert "has no record with the id" in refused([*words, "--image", other, "--text", "a"])
+    assert "say --image" in refused([*words, "--text", "a"])
+
+
+def test_boxes_are_no_features(region_run, boxes, tmp_path, refused) -> None:
+    line = refused(["predict", region_run, "--features", boxes, "--out", tmp_path / "p"])
+    assert "holds boxes, but the model reads features" in line
 
 
 def test_a_vocabulary_with_more_words_than_the_model_is_refused(pixel_run, tmp_path, refused) -> None:

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from diptych.convert.end_to_end import REGION_ENCODER, load_region_encoder
-from diptych.convert.resnet import load_resnet
+from diptych.convert import load_model, load_region_encoder
+from diptych.convert.end_to_end import REGION_ENCODER
 from diptych.convert.rules import restore
+from diptych.convert.vlbert import VLBERT
 from diptych.errors import CheckpointMismatch
-from diptych.models import RegionEncoder
+from diptych.models import EndToEnd, RegionEncoder, lxmert_tiny, vlbert_tiny
 from diptych.nn.resnet import Bottleneck, ResNet
 
 
@@ -37,13 +38,6 @@ def test_the_image_network_of_a_checkpoint_arrives(tmp_path, checkpoint):
     assert same(checkpoint[0], other)
 
 
-def test_a_resnet_alone_arrives(tmp_path, checkpoint):
-    torch.save(checkpoint[0].resnet.state_dict(), tmp_path / "resnet.pth")
-    other = small()
-    load_resnet(other.resnet, tmp_path / "resnet.pth")
-    assert same(checkpoint[0], other)
-
-
 def test_other_files_are_mismatches(tmp_path, checkpoint):
     torch.save({"vlbert.word_embeddings.weight": torch.ones(5, 2)}, tmp_path / "precomputed.pt")
     with pytest.raises(CheckpointMismatch, match="1 unused: vlbert"):
@@ -51,3 +45,36 @@ def test_other_files_are_mismatches(tmp_path, checkpoint):
     torch.save(checkpoint[1], tmp_path / "vl-bert.pt")
     with pytest.raises(CheckpointMismatch, match="of the wrong shape"):
         load_region_encoder(small(width=8), tmp_path / "vl-bert.pt")
+
+
+def whole():
+    encoder = small()
+    return EndToEnd(encoder, vlbert_tiny(feature_dim=encoder.dim, vocab_size=50))
+
+
+def test_an_end_to_end_checkpoint_fills_both_halves(tmp_path, checkpoint):
+    model, other = whole(), whole()
+    model.regions.load_state_dict(checkpoint[0].state_dict())
+    network = {name: one for name, one in checkpoint[1].items() if "obj_downsample" not in name}
+    del network["module.vlbert.word_embeddings.weight"]
+    upper = restore(model.model.state_dict(), VLBERT)
+    torch.save({**network, **{f"module.{name}": one for name, one in upper.items()}}, tmp_path / "e2e.model")
+    load_model(other, tmp_path / "e2e.model")
+    assert same(model, other)
+    torch.save(upper, tmp_path / "precomputed.model")
+    third = whole()
+    before = {name: one.clone() for name, one in third.regions.state_dict().items()}
+    load_model(third, tmp_path / "precomputed.model")
+    assert same(third.model, model.model)
+    assert all(torch.equal(one, before[name]) for name, one in third.regions.state_dict().items())
+
+
+def test_the_image_network_comes_from_either_file(tmp_path, checkpoint):
+    torch.save(checkpoint[1], tmp_path / "vl-bert.model")
+    torch.save(checkpoint[0].resnet.state_dict(), tmp_path / "resnet.pth")
+    for file in ("vl-bert.model", "resnet.pth"):
+        model = whole()
+        load_region_encoder(model.regions, tmp_path / file)
+        assert same(checkpoint[0], model.regions)
+    with pytest.raises(CheckpointMismatch, match="end with"):
+        load_model(EndToEnd(small(), lxmert_tiny(feature_dim=small().dim)), tmp_path / "resnet.pth")

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from diptych.data import Collate, Processor, Sources
+from diptych.data import Collate, Prepare, Processor, Sources
 from diptych.tasks import ClassIndex
 from diptych.text import WordPiece, write_vocabulary
 from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
@@ -109,3 +110,26 @@ def test_labels_of_regions_travel_on_demand(collate: Collate) -> None:
     assert regions.probabilities.dtype == torch.float32
     assert regions.attributes is None, "not all images have them"
     assert regions.attribute_scores is None
+
+
+def test_pictures_of_several_shapes_are_padded_right_and_below(tmp_path: Path) -> None:
+    images, shelf = {}, Shelf()
+    for key, size in (("wide", (40, 20)), ("high", (20, 30))):
+        Image.new("RGB", size, "white").save(tmp_path / f"{key}.png")
+        images[key] = tmp_path / f"{key}.png"
+        boxes = np.array([[0, 0, 10, 10]], np.float32)
+        shelf[key] = Regions(features=np.ones((1, 3), np.float32), boxes=boxes, size=size)
+    prepare = Prepare(least=10, most=100, mean=[0, 0, 0])
+    collate = Collate(Processor(regions=True, prepare=prepare), sources=Sources(shelf, images))
+    inputs = collate([Example(id=key, pairs=(Pair(image=key, text=""),)) for key in images]).inputs
+    assert inputs.pixels.shape == (2, 3, 15, 20)
+    assert inputs.regions.sizes.tolist() == [[40, 20], [20, 30]]
+    assert inputs.regions.resized.tolist() == [[20, 10], [10, 15]]
+    assert inputs.regions.features.shape == (2, 1, 0)
+    real = torch.zeros(2, 3, 15, 20)
+    real[0, :, :10], real[1, ..., :10] = 255, 255
+    assert torch.equal(inputs.pixels, real)
+
+
+def test_regions_without_pictures_are_not_resized(collate: Collate) -> None:
+    assert collate([example(1, "a")]).inputs.regions.resized is None

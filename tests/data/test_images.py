@@ -241,3 +241,14 @@ def test_an_opened_picture_is_taken_as_well():
     buffer = io.BytesIO()
     noise().save(buffer, "PNG")
     assert np.array_equal(open_image(Image.open(buffer)), noise())
+
+
+def test_opencv_drops_transparency_and_divides_by_256(tmp_path):
+    clear = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
+    path = saved(tmp_path, clear, "clear.png")
+    assert open_image(path).getpixel((0, 0)) == (255, 255, 255)
+    assert open_image(path, as_opencv=True).getpixel((0, 0)) == (10, 20, 30)
+    assert open_image(clear, as_opencv=True).getpixel((0, 0)) == (10, 20, 30)
+    deep = saved(tmp_path, Image.fromarray(np.array([[0, 256, 65535]], np.uint16)), "deep.png")
+    shades = [open_image(deep, as_opencv=True).getpixel((x, 0))[0] for x in range(3)]
+    assert shades == [0, 1, 255]

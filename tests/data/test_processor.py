@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from diptych.data import Processor, Sources, require_sources
-from diptych.errors import ConfigError, MissingFeatures
+from diptych.data import Prepare, Processor, Sources, require_sources
+from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import WordPiece, write_vocabulary
 from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
 
@@ -147,3 +148,67 @@ def test_what_a_model_needs_must_be_provided(text: WordPiece) -> None:
         require_sources(BOTH, Processor(text=text, regions=True, tags=True), shelf)
     with pytest.raises(ConfigError, match="'maybe'"):
         Processor(missing="maybe")
+
+
+def end_to_end(text: WordPiece, tmp_path: Path, **settings: object) -> tuple[Processor, Sources]:
+    """A picture of 200 x 100, which becomes 40 x 20, and two regions with features."""
+    Image.new("RGB", (200, 100), "red").save(tmp_path / "k.png")
+    prepare = Prepare(least=20, most=40)
+    sources = Sources(regions=Shelf({"k": regions(2)}), images={"k": tmp_path / "k.png"})
+    return Processor(text=text, regions=True, prepare=prepare, **settings), sources
+
+
+def test_end_to_end_rows_have_pixels_and_boxes_alone(text: WordPiece, tmp_path: Path) -> None:
+    processor, sources = end_to_end(text, tmp_path)
+    assert processor.provides == {"text", "regions", "pixels"}
+    row = processor(Pair(image="k", text="a"), sources)
+    assert row.pixels.shape == (3, 20, 40)
+    assert row.regions.features.shape == (2, 0)
+    assert row.regions.size == (200, 100)
+    assert row.regions.labels.tolist() == [0, 1]
+    # a box ends at the last pixel of the resized picture, 19 of 20
+    assert row.boxes == pytest.approx(np.array([[0.1, 0.1, 0.5, 0.95]] * 2))
+
+
+def test_the_whole_picture_comes_first_and_mentions_move(text: WordPiece, tmp_path: Path) -> None:
+    processor, sources = end_to_end(text, tmp_path, whole_image=True)
+    pair = Pair(
+        image="k",
+        text="a boat",
+        mentions=(Mention(start=2, stop=6, region=1), Mention(start=0, stop=1, region=2)),
+    )
+    row = processor(pair, sources)
+    assert row.boxes[0] == pytest.approx([0, 0, 1 - 1 / 40, 1 - 1 / 20])
+    assert len(row.boxes) == len(row.regions) == 3
+    assert row.mentions.tolist() == [-1, -1, 2, -1]
+
+
+def test_tags_survive_the_features(text: WordPiece, tmp_path: Path) -> None:
+    processor, sources = end_to_end(text, tmp_path, tags=True)
+    shelf = Shelf({"k": regions(2)}, classes=("sun", "boat"))
+    row = processor(Pair(image="k", text="a"), sources._replace(regions=shelf))
+    assert [WORDS[index] for index in row.tokens.ids][-3:] == ["sun", "boat", "[SEP]"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grid": [4, 4]}, "belong to processor.prepare"),
+        ({"whole_image": True}, "belong to processor.prepare"),
+        ({"prepare": Prepare()}, "asks for regions=true"),
+        ({"prepare": Prepare(), "regions": True, "image_size": 8}, "neither image_size nor box_scale"),
+        ({"prepare": Prepare(), "regions": True, "box_scale": "swapped"}, "neither image_size nor box_scale"),
+        ({"prepare": Prepare(), "regions": True, "grid": [4]}, r"processor.grid is \[4\]"),
+        ({"prepare": Prepare(), "regions": True, "grid": [0, 4]}, r"processor.grid is \[0, 4\]"),
+    ],
+)
+def test_settings_of_end_to_end_models_go_together(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Processor(**settings)
+
+
+def test_a_picture_too_thin_to_resize_is_named(text: WordPiece, tmp_path: Path) -> None:
+    processor, sources = end_to_end(text, tmp_path)
+    Image.new("RGB", (900, 2)).save(tmp_path / "k.png")
+    with pytest.raises(FormatError, match=r"k\.png: a picture of 900 x 2"):
+        processor(Pair(image="k", text="a"), sources)

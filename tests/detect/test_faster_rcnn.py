@@ -2,7 +2,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.detect import BoxRule, FasterRcnn, Prepare, build_detector, describe, select
+from diptych.data import Prepare
+from diptych.detect import BoxRule, FasterRcnn, build_detector, describe, select
 from diptych.errors import ConfigError
 
 

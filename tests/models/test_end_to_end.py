@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from diptych import models
 from diptych.errors import ConfigError
-from diptych.models import EndToEnd, RegionEncoder, lxmert_tiny, uniter_tiny, visualbert_tiny
+from diptych.models import EndToEnd, RegionEncoder, uniter_tiny, vlbert_tiny
 from diptych.nn import resnet_tiny
 from diptych.nn.resnet import Bottleneck, ResNet
 from diptych.types import Inputs, PaddedRegions, PaddedText
 
-BUILDERS = [uniter_tiny, visualbert_tiny, lxmert_tiny]
+TINY = (getattr(models, name) for name in models.__all__ if name.endswith("_tiny"))
+BUILDERS = [builder for builder in TINY if "regions" in builder().needs]
 
 
 def build(builder=uniter_tiny, **options):
@@ -61,8 +63,48 @@ def test_padding_of_regions_never_changes_a_result(builder):
     torch.testing.assert_close(model(inputs(extra=2)).pooled, expected.pooled, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_every_region_model_teaches_the_pixels(builder):
+    model, given = build(builder).train(), inputs()
+    encoding = model(given, reads=frozenset({"pooled"}))
+    (encoding.pooled * torch.randn_like(encoding.pooled)).sum().backward()
+    assert model.regions.resnet.layer1[0].conv1.weight.grad.abs().sum() > 0
+
+
+def test_boxes_are_of_the_resized_picture_and_sizes_of_the_original():
+    """Boxes come divided by the size, so only what the pixels show decides where they are."""
+    encoder, given = build().regions, inputs()
+    regions = replace(given.regions, sizes=10 * given.regions.sizes, resized=given.regions.sizes)
+    torch.testing.assert_close(encoder(given.pixels, regions), encoder(given.pixels, given.regions))
+
+
+def test_rows_may_all_be_without_regions():
+    model, given = build().train(), inputs()
+    none = replace(given.regions, mask=torch.zeros_like(given.regions.mask))
+    assert not model.regions(given.pixels, none).any()
+
+
+def test_vlbert_keeps_the_feature_of_a_hole_and_hides_the_word():
+    model, given = build(vlbert_tiny), inputs((3, 3, 3))
+    kept = EndToEnd(model.regions, vlbert_tiny(feature_dim=128, hide_features=False)).eval()
+    kept.model.load_state_dict(model.model.state_dict())
+    hidden = torch.zeros(3, 3, dtype=torch.bool)
+    hidden[:, 1] = True
+    holes = replace(given, regions=replace(given.regions, hidden=hidden))
+    before = kept(holes).regions
+    with torch.no_grad():
+        kept.model.regions.hidden += 1
+    assert torch.equal(kept(holes).regions, before)
+    with torch.no_grad():
+        kept.model.hidden_word += 1
+    assert not torch.allclose(kept(holes).regions, before)
+    assert not torch.allclose(model(holes).regions, before)
+
+
 def test_batch_of_one_equals_row_of_a_batch():
+    """Also where padding does not stay zero on its way."""
     model, given = build(), inputs()
+    torch.nn.init.uniform_(model.regions.resnet.bn1.bias)
     together = model(given).pooled
     for row in range(3):
         alone = given.map(lambda tensor, row=row: tensor[row : row + 1])
@@ -189,5 +231,7 @@ def test_what_does_not_fit_is_named():
     second = replace(given.regions, image_index=torch.ones(3, 3, dtype=torch.int64))
     with pytest.raises(ConfigError, match="regions of two pictures"):
         model(replace(given, regions=second))
-    with pytest.raises(ConfigError, match="needs pixels and boxes"):
+    with pytest.raises(ConfigError, match="EndToEnd reads pixels, and this batch has none"):
         model(replace(given, pixels=None))
+    with pytest.raises(ConfigError, match=r"come 128 wide; Uniter takes 64. Set feature_dim=128"):
+        EndToEnd(model.regions, uniter_tiny())

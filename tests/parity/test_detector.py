@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from diptych.convert.detector import DETECTOR, WITHOUT_ATTRIBUTES, fill_detector
 from diptych.convert.rules import convert
-from diptych.detect import BoxRule, FasterRcnn, Prepare, build_detector, describe, select
+from diptych.data import Prepare
+from diptych.detect import BoxRule, FasterRcnn, build_detector, describe, select
 from diptych.nn.roi import anchors, clip_boxes, decode_boxes, has_area, nms, roi_align, roi_pool
 
 OPERATORS, SIZES = "detector-ops", "detector-resize"

@@ -1,5 +1,7 @@
 """The region encoder equals VL-BERT's image network: maps, regions, their features, gradients."""
 
+import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,11 +10,14 @@ from torch.nn import functional as F
 
 from diptych.convert.end_to_end import REGION_ENCODER, fill_region_encoder
 from diptych.convert.rules import restore
+from diptych.data import Prepare
 from diptych.models import RegionEncoder
 from diptych.nn.resnet import Bottleneck, ResNet
 from diptych.nn.roi import roi_align
 from diptych.types import PaddedRegions
 
+EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
+MISC = "vlbert-misc"
 NAMES = ["vlbert-fastrcnn", "vlbert-fastrcnn-undilated"]
 
 
@@ -104,3 +109,11 @@ def test_the_frozen_parameters_are_those_of_the_original(golden, name):
     encoder = build(golden)
     frozen = {key: one for key, one in encoder.named_parameters() if not one.requires_grad}
     assert set(restore(frozen, REGION_ENCODER)) == set(golden.config["frozen_parameters"])
+
+
+if EVERY:
+
+    def test_pictures_get_the_sizes_of_the_original(goldens):
+        about = json.loads((goldens / f"{MISC}.json").read_text())["resize"]
+        for given, expected in about["cases"]:
+            assert Prepare(truncate=True).resized(*given) == tuple(expected)

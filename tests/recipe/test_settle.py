@@ -2,9 +2,10 @@ import warnings
 
 import pytest
 
+from diptych.data import Prepare, Processor
 from diptych.errors import ConfigError
-from diptych.recipe.settle import require_labels
-from diptych.types import Example, Pair
+from diptych.recipe.settle import fill_objectives, fill_sizes, require_labels
+from diptych.types import Example, FeatureMeta, Pair
 
 
 def examples(*targets):
@@ -24,3 +25,31 @@ def test_one_class_is_warned_about_and_missing_labels_are_named():
         require_labels("training", examples("a", "a"))
     with pytest.raises(ConfigError, match="1 of 2 training examples have no label: e1"):
         require_labels("training", examples("a", None))
+
+
+def end_to_end(**settings):
+    return Processor(regions=True, prepare=Prepare(), **settings)
+
+
+def test_end_to_end_the_network_below_decides_how_wide_features_are():
+    meta = FeatureMeta(feature_dim=0)
+    store = type("Store", (), {"meta": meta})()
+    node = {"_target_": "a", "model": {"_target_": "b"}}
+    fill_sizes(node, end_to_end(), store)
+    assert node == {"_target_": "a", "model": {"_target_": "b"}}
+    node = {"_target_": "b"}
+    fill_sizes(node, Processor(regions=True), store)
+    assert node["feature_dim"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("RegionFeatures", {}, "end to end there are none"),
+        ("MaskedRegions", {"whole_image": True}, "would hide the whole picture"),
+    ],
+)
+def test_objectives_that_make_no_sense_end_to_end_are_refused(kind, settings, message):
+    task = {"objectives": {"one": {"_target_": f"diptych.tasks.objectives.{kind}"}}}
+    with pytest.raises(ConfigError, match=message):
+        fill_objectives(task, end_to_end(**settings), None)

@@ -21,23 +21,33 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="folder of a data set")
-    parser.add_argument("--features", type=Path, help="a feature store (default: ROOT/features if it exists)")
+    parser.add_argument(
+        "--features", type=Path, help="a feature store, or boxes.jsonl (default: ROOT/features)"
+    )
     parser.add_argument("--splits", help="comma-separated (default: all that are there)")
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.check import check
+    from diptych.check import check, picture_files
+    from diptych.data import BoxSource, read_boxes
     from diptych.features import FeatureStore
+    from diptych.types import RegionSource
 
     folder = arguments.features
     if folder is None and (arguments.root / "features").is_dir():
         folder = arguments.root / "features"
+    splits = arguments.splits.split(",") if arguments.splits else None
+    source: RegionSource | None = None
+    if folder is not None and folder.suffix == ".jsonl":
+        source = BoxSource(picture_files(arguments.root, splits), given=read_boxes(folder))
+    elif folder is not None:
+        source = FeatureStore(folder)
     with progress("looking") as advance:
         report = check(
             arguments.root,
-            features=None if folder is None else FeatureStore(folder),
-            splits=arguments.splits.split(",") if arguments.splits else None,
+            features=source,
+            splits=splits,
             progress=advance,
         )
     if arguments.json:

@@ -8,6 +8,7 @@ try:
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,15 @@ from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
-    from diptych.features import FeatureStore, MergedStore
     from diptych.predict import Predictor
+    from diptych.types import RegionSource
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run folder or a bundle")
     parser.add_argument("--splits", default="dev_seen,test_seen", help="default: dev_seen,test_seen")
     parser.add_argument("--root", type=Path, help="folder of the data set (default: the one trained on)")
-    parser.add_argument("--features", type=Path, help="feature store (default: the one trained on)")
+    parser.add_argument("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
     parser.add_argument("--more-features", type=Path, help="the second store of a model that merges two")
     parser.add_argument("--out", type=Path, help="folder for the files (default: RUN/predictions)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
@@ -74,7 +75,7 @@ def _split(
 
     about = predictor.bundle.provenance
     dataset = HatefulMemes(root, split)
-    store = _regions(predictor, arguments) if predictor.processor.regions else None
+    store = _regions(predictor, arguments, dataset.images)
     with progress(f"scoring {split}") as advance:
         predictions = predictor.predict_dataset(
             dataset,
@@ -97,26 +98,32 @@ def _split(
     return split, out / f"{split}.csv", len(predictions), positive
 
 
-def _regions(predictor: "Predictor", arguments: argparse.Namespace) -> "FeatureStore | MergedStore":
-    from diptych.features import open_stores
+def _regions(
+    predictor: "Predictor", arguments: argparse.Namespace, images: Mapping[str, str | Path]
+) -> "RegionSource | None":
+    from diptych.data import open_regions
 
     about = predictor.bundle.provenance
-    place = arguments.features or about.get("features")
     more, merge = about.get("more_features"), about.get("region_merge", "vilio")
-    if place is None:
-        raise ConfigError("the model reads regions; say --features FOLDER.")
     if arguments.more_features is not None and (more is None or merge == "detector_only"):
         raise ConfigError("the model was trained on one feature store; leave --more-features out.")
-    return open_stores(place, arguments.more_features or more, merge)
+    return open_regions(
+        predictor.processor,
+        arguments.features or about.get("features"),
+        images,
+        more=arguments.more_features or more,
+        merge=merge,
+    )
 
 
 def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     regions = None
     if predictor.processor.regions:
         if arguments.image is None:
-            raise ConfigError("the model reads regions; say --image FILE, whose name is their key.")
-        regions = _regions(predictor, arguments)[arguments.image.stem]
-    image = arguments.image if predictor.processor.image_size is not None else None
+            raise ConfigError("the model reads regions; say --image, whose name is the key of its regions.")
+        source = _regions(predictor, arguments, {arguments.image.stem: arguments.image})
+        regions = None if source is None else source[arguments.image.stem]
+    image = arguments.image if "pixels" in predictor.needs else None
     verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())
     print(f"{verdict.answer}   ({scores})")

@@ -26,7 +26,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
 
 def as_json(values: Any) -> None:
     """Print values for programs."""
-    json.dump(values, sys.stdout, indent=2, ensure_ascii=False)
+    json.dump(values, sys.stdout, indent=2, ensure_ascii=False, default=str)  # paths
     print()
 
 

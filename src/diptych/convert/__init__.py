@@ -4,9 +4,8 @@ from pathlib import Path
 
 from diptych.convert.bert import load_bert
 from diptych.convert.detector import load_detector
-from diptych.convert.end_to_end import load_region_encoder
 from diptych.convert.ernievil import load_ernievil
-from diptych.convert.families import FAMILIES, load_model
+from diptych.convert.families import FAMILIES, load_model, load_region_encoder
 from diptych.convert.family import Family, Found, Head
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.heads import HEADS, MATCHES, load_head

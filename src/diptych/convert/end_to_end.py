@@ -1,10 +1,7 @@
 """VL-BERT's image network, as its end-to-end checkpoints hold it beside the transformer."""
 
-from pathlib import Path
-
 from torch import Tensor
 
-from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Keep, Table, load_into, rename
 from diptych.models.end_to_end import RegionEncoder
 
@@ -24,20 +21,17 @@ REGION_ENCODER: Table = (
 )
 
 
-def load_region_encoder(encoder: RegionEncoder, path: Path | str) -> None:
-    """Fill the image network from an end-to-end checkpoint of VL-BERT.
-
-    A file of a ResNet alone, such as the one it starts from, goes to `load_resnet(encoder.resnet, path)`.
-
-    Raises:
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: it holds no image network, or another one.
-    """
-    fill_region_encoder(encoder, read_weights(path), where=path)
+def has_image_network(weights: dict[str, Tensor]) -> bool:
+    """Whether a checkpoint of VL-BERT is an end-to-end one."""
+    return any(name.startswith(f"{PREFIX}backbone.") for name in weights)
 
 
 def fill_region_encoder(encoder: RegionEncoder, weights: dict[str, Tensor], *, where: object) -> None:
-    """As `load_region_encoder`, from weights that have been read."""
+    """Fill the image network from an end-to-end checkpoint that has been read.
+
+    Raises:
+        CheckpointMismatch: it holds no image network, or another one.
+    """
     if any(name.startswith(PREFIX) for name in weights):
         weights = {name.removeprefix(PREFIX): one for name, one in weights.items() if name.startswith(PREFIX)}
     load_into(encoder, weights, REGION_ENCODER, where=where)

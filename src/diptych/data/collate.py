@@ -108,6 +108,7 @@ def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
         mask=torch.from_numpy(mask),
         image_index=torch.from_numpy(index),
         sizes=torch.tensor([regions.size for regions in found], dtype=torch.float32),
+        resized=_resized(rows),
         **(_pad_labels(found, count) if labels else {}),
     )
 
@@ -130,8 +131,21 @@ def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:
     return padded
 
 
+def _resized(rows: Sequence[Row]) -> Float[Tensor, "B 2"] | None:
+    sizes = [row.pixels.shape[:0:-1] for row in rows if row.pixels is not None]
+    return torch.tensor(sizes, dtype=torch.float32) if sizes else None
+
+
 def _stack_pixels(rows: Sequence[Row]) -> Float[Tensor, "B 3 h w"]:
-    return torch.stack([_given(row.pixels) for row in rows])
+    """Smaller pictures get zeros on the right and below."""
+    pixels = [_given(row.pixels) for row in rows]
+    height, width = (max(one.shape[axis] for one in pixels) for axis in (1, 2))
+    if all(one.shape[1:] == (height, width) for one in pixels):
+        return torch.stack(pixels)
+    padded = pixels[0].new_zeros(len(pixels), 3, height, width)
+    for row, one in zip(padded, pixels, strict=True):
+        row[:, : one.shape[1], : one.shape[2]] = one
+    return padded
 
 
 def _given(value: T | None) -> T:

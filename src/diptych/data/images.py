@@ -26,7 +26,11 @@ UPRIGHT = {
 
 
 def open_image(
-    image: Path | str | Image.Image, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
+    image: Path | str | Image.Image,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    at_least: int | None = None,
+    as_opencv: bool = False,
 ) -> Image.Image:
     """The picture as upright RGB.
 
@@ -38,12 +42,14 @@ def open_image(
         max_pixels: larger pictures are refused before they are decoded.
         at_least: let JPEG decode to a half, quarter or eighth of the size as long as both sides keep this
             many pixels. Several times faster for photographs; pixels differ slightly from a full decode.
+        as_opencv: as `cv2.imread`, through which the published features went: transparency is dropped and
+            shows its hidden colors, 16-bit gray is divided by 256.
 
     Raises:
         FormatError: names the file that is missing, unreadable, cut off or too large.
     """
     if isinstance(image, Image.Image):
-        return _to_rgb(image)
+        return _to_rgb(image, as_opencv)
     try:
         with Image.open(image) as file:
             require_small(file, image, max_pixels)
@@ -51,7 +57,7 @@ def open_image(
             if at_least is not None:
                 file.draft("RGB", (at_least, at_least))
             file.load()
-            rgb = _to_rgb(file)
+            rgb = _to_rgb(file, as_opencv)
             return rgb if turn is None else rgb.transpose(turn)
     except Exception as error:  # decoders raise whatever they stumble over
         raise explained(error, image, max_pixels) from error
@@ -82,12 +88,13 @@ def to_pixels(image: Image.Image, size: int) -> Float[Tensor, "3 size size"]:
     return values.mul_(1 / (255 * std)).sub_(mean / std).contiguous()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, as_opencv: bool) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if image.has_transparency_data:
+        step = 256 if as_opencv else 257
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // step).astype(np.uint8))
+    if not as_opencv and image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image.getchannel("A"))

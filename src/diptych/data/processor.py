@@ -1,7 +1,7 @@
 """From one pair to the numbers of one row: tokenize, look up regions, open the picture."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from diptych.data.images import open_image, to_pixels
+from diptych.data.prepare import Prepare
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import FastText, Tokens, WordPiece
 from diptych.types import (
@@ -38,7 +39,7 @@ class Row:
         mentions: number of the region that each token names, or -1; None where the pair mentions nothing.
         boxes: normalized to [0, 1].
         image_index: which image of the pair each region belongs to.
-        size: width and height in pixels of the first image.
+        regions: of end-to-end models, boxes alone.
     """
 
     tokens: Tokens | None = None
@@ -57,6 +58,9 @@ class Processor:
         text: tokenizer, for models that read tokens.
         vectors: sentence vectors, for models that read those.
         image_size: pictures are resized to this many pixels squared, for models that read pixels.
+        prepare: resizes pictures and keeps their shape, for end-to-end models; of regions, their boxes count.
+        grid: rows and columns of boxes where none are given, for end-to-end models.
+        whole_image: a box around the picture comes before the others, for end-to-end models.
         regions: whether the model reads regions.
         max_tokens: longer texts are cut, special tokens included.
         max_regions: further regions of an image are dropped; a store holds the best ones first.
@@ -75,6 +79,9 @@ class Processor:
         text: WordPiece | None = None,
         vectors: FastText | None = None,
         image_size: int | None = None,
+        prepare: Prepare | None = None,
+        grid: Sequence[int] | None = None,
+        whole_image: bool = False,
         regions: bool = False,
         max_tokens: int = 128,
         max_regions: int = 100,
@@ -89,7 +96,10 @@ class Processor:
                 f"processor.missing is {missing!r} (expected 'error' or 'none'), "
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
+        alone = regions and image_size is None and box_scale == "size"
+        _require_end_to_end(prepare, grid, whole_image=whole_image, alone=alone)
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
+        self.prepare, self.grid, self.whole_image = prepare, grid, whole_image
         self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
         self.tags, self.text_b = tags, text_b
         self.missing, self.box_scale = missing, box_scale
@@ -100,7 +110,7 @@ class Processor:
         present = {
             "text": self.text is not None,
             "vectors": self.vectors is not None,
-            "pixels": self.image_size is not None,
+            "pixels": self.image_size is not None or self.prepare is not None,
             "regions": self.regions,
         }
         return frozenset(name for name, given in present.items() if given)
@@ -115,6 +125,9 @@ class Processor:
         keys = image_keys(pair)
         found = [self._regions(key, sources.regions) for key in keys or (None,)] if self.regions else []
         tokens = self._tokens(pair, found, sources.regions) if self.text is not None else None
+        pixels = self._pixels(keys, sources.images) if "pixels" in self.provides else None
+        if self.prepare is not None and pixels is not None:
+            found = [self._boxes_alone(found[0], pixels)]
         return Row(
             tokens=tokens,
             mentions=self._mentions(pair, tokens, sum(map(len, found))) if tokens and pair.mentions else None,
@@ -123,7 +136,7 @@ class Processor:
             image_index=np.repeat(np.arange(len(found)), [len(regions) for regions in found])
             if found
             else None,
-            pixels=self._pixels(keys, sources.images) if self.image_size is not None else None,
+            pixels=pixels,
             vector=self.vectors.vector(pair.text) if self.vectors is not None else None,
         )
 
@@ -151,14 +164,14 @@ class Processor:
 
     def _mentions(self, pair: Pair, tokens: Tokens, regions: int) -> Int[ndarray, " T"]:
         """The region that each token names, of those that are there; -1 where none."""
-        named = np.full(len(tokens), -1)
+        named, first = np.full(len(tokens), -1), int(self.whole_image)
         for mention in pair.mentions:
-            if not 0 <= mention.region < regions or (self.tags and mention.segment):
+            if not 0 <= mention.region < regions - first or (self.tags and mention.segment):
                 continue
             for token, (start, stop) in enumerate(tokens.offsets):
                 inside = start < mention.stop and stop > mention.start
                 if inside and tokens.segments[token] == mention.segment:
-                    named[token] = mention.region
+                    named[token] = mention.region + first
         return named
 
     def _regions(self, key: str | None, source: RegionSource | None) -> Regions:
@@ -186,10 +199,42 @@ class Processor:
         )
 
     def _pixels(self, keys: tuple[str, ...], images: Mapping[str, Path] | None) -> Float[Tensor, "3 h w"]:
-        assert images is not None and self.image_size is not None, "require_sources has looked"
+        assert images is not None, "require_sources has looked"
         if len(keys) != 1:
             raise ConfigError(f"a pair names {len(keys)} images; models that read pixels take exactly one.")
-        return to_pixels(open_image(images[keys[0]]), self.image_size)
+        image = open_image(images[keys[0]])
+        if self.prepare is None:
+            assert self.image_size is not None, "whoever asks has looked"
+            return to_pixels(image, self.image_size)
+        try:
+            return self.prepare(image).pixels
+        except FormatError as error:
+            raise FormatError(f"{images[keys[0]]}: {error}") from error
+
+    def _boxes_alone(self, regions: Regions, pixels: Float[Tensor, "3 h w"]) -> Regions:
+        """Without features; boxes end at the last pixel of the resized picture, as in VL-BERT."""
+        size = np.array(regions.size * 2, np.float32)
+        last = size * (1 - 1 / np.array(pixels.shape[:0:-1] * 2, np.float32))
+        boxes = regions.boxes.clip(0, last)
+        if self.whole_image:
+            boxes = np.concatenate([np.concatenate([last[:2] * 0, last[2:]])[None], boxes])
+            return Regions(features=np.zeros((len(boxes), 0), np.float32), boxes=boxes, size=regions.size)
+        return replace(regions, features=np.zeros((len(boxes), 0), np.float32), boxes=boxes)
+
+
+def _require_end_to_end(
+    prepare: Prepare | None, grid: Sequence[int] | None, *, whole_image: bool, alone: bool
+) -> None:
+    """`alone`: with regions, and without other settings of pixels and boxes."""
+    if prepare is None and (grid is not None or whole_image):
+        raise ConfigError("processor.grid and processor.whole_image belong to processor.prepare.")
+    if prepare is not None and not alone:
+        raise ConfigError(
+            "processor.prepare is for models that see pixels and boxes; it asks for regions=true "
+            "and goes with neither image_size nor box_scale."
+        )
+    if grid is not None and (len(grid) != 2 or min(grid) < 1):
+        raise ConfigError(f"processor.grid is {list(grid)}; expected numbers of rows and columns, as [4, 4].")
 
 
 def image_keys(pair: Pair) -> tuple[str, ...]:
@@ -240,12 +285,13 @@ def require_sources(
         )
     if processor.tags and not (sources.regions and sources.regions.meta.classes):
         raise ConfigError("processor.tags needs a feature store that names its object classes.")
-    if processor.image_size is not None and sources.images is None:
+    pixels = "pixels" in processor.provides
+    if pixels and sources.images is None:
         raise ConfigError("the model reads pixels but no picture files are given; say root=FOLDER.")
     keys = {key for example in examples for pair in example.pairs for key in image_keys(pair)}
     if processor.regions and processor.missing == "error" and sources.regions is not None:
         _require_regions(keys, sources.regions)
-    if processor.image_size is not None and sources.images is not None:
+    if pixels and sources.images is not None:
         _require_pictures(sorted(keys), sources.images)
 
 

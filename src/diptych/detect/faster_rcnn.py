@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diptych.detect.prepare import CAFFE_MEAN, COCO_MEAN, Picture, Prepare
+from diptych.data.prepare import CAFFE_MEAN, COCO_MEAN, Picture, Prepare
 from diptych.detect.selection import Detection
 from diptych.errors import ConfigError, nearest
 from diptych.nn.resnet import Bottleneck, ResNet

@@ -2,8 +2,8 @@
 
 As VL-BERT does it (Su et al., 2020, https://arxiv.org/abs/1908.08530; original: jackroos/VL-BERT), for any
 region model: the first three stages over the picture, RoIAlign of every box, the fourth stage on each region,
-its average. Differs: a region that pre-training hides also loses its feature to the vector that the model has
-for hidden regions; VL-BERT feeds the feature of the hole.
+its average. A model that pre-training hides regions from may put its own vector in place of their features;
+VL-BERT feeds the feature of the hole (`vlbert_base(hide_features=False)`).
 """
 
 from dataclasses import replace
@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
+from diptych.nn.modalities import require
 from diptych.nn.resnet import ResNet
 from diptych.nn.roi import roi_align
-from diptych.types import Encoding, Inputs, PaddedRegions
+from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
 STRIDE = 16
 
@@ -24,9 +25,10 @@ STRIDE = 16
 class RegionEncoder(nn.Module):
     """Pixels and boxes to one vector per region; `dim` is its width.
 
-    Pixels of a batch are padded with zeros on the right and below; `regions.sizes` says how much of them is
-    picture. As in the original, the padding reaches the cells at the border of the picture. Features that the
-    regions come with are not looked at, and may have width 0.
+    Pixels of a batch are padded with zeros on the right and below; `regions.resized`, or where it is None
+    `regions.sizes`, says how much of them is picture. In training, as in the original, padding reaches the
+    cells at the border of the picture; evaluation leaves it out, so that neighbors change nothing. Features
+    of the regions are not looked at, and may have width 0.
 
     Args:
         resnet: VL-BERT takes `resnet101(classes=None, stride_first=True, dilate_last=True, frozen=2,
@@ -58,11 +60,12 @@ class RegionEncoder(nn.Module):
             ConfigError: the sizes do not fit the pixels, a region is of a second picture, or silhouettes have
                 another resolution than the regions.
         """
-        _check(pixels, regions)
-        boxes = regions.boxes * regions.sizes.repeat(1, 2)[:, None]
+        sizes = regions.sizes if regions.resized is None else regions.resized
+        _check(pixels, regions, sizes)
+        boxes = regions.boxes * sizes.repeat(1, 2)[:, None]
         if self.hide_pixels and regions.hidden is not None:
             pixels = pixels.masked_fill(_holes(pixels, boxes, regions.hidden & regions.mask), 0)
-        maps = self.resnet.body(pixels)
+        maps = self._maps(pixels, sizes)
         # Padding would cost as much as what is real.
         pooled = torch.cat([self._pool(*row) for row in zip(maps, boxes, regions.mask, strict=True)])
         states = self.resnet.layer4(pooled.contiguous(memory_format=torch.channels_last)).float()
@@ -77,6 +80,20 @@ class RegionEncoder(nn.Module):
         features[regions.mask] = states.mean((2, 3))
         return features
 
+    def _maps(
+        self, pixels: Float[Tensor, "B 3 h w"], sizes: Float[Tensor, "B 2"]
+    ) -> list[Float[Tensor, "D _ _"]]:
+        """The third stage of every picture."""
+        if self.training:
+            return list(self.resnet.body(pixels))
+        alike: dict[tuple[int, int], list[int]] = {}
+        for row, (width, height) in enumerate(sizes.int().tolist()):
+            alike.setdefault((width, height), []).append(row)
+        maps: dict[int, Tensor] = {}
+        for (width, height), rows in alike.items():
+            maps |= dict(zip(rows, self.resnet.body(pixels[rows, :, :height, :width]), strict=True))
+        return [maps[row] for row in range(len(pixels))]
+
     def _pool(
         self, features: Float[Tensor, "D h w"], boxes: Float[Tensor, "R 4"], mask: Tensor
     ) -> Float[Tensor, "K D s s"]:
@@ -90,12 +107,12 @@ class RegionEncoder(nn.Module):
         )
 
 
-def _check(pixels: Tensor, regions: PaddedRegions) -> None:
+def _check(pixels: Tensor, regions: PaddedRegions, sizes: Float[Tensor, "B 2"]) -> None:
     height, width = pixels.shape[2:]
-    widest, highest = regions.sizes.amax(0).tolist()
+    widest, highest = sizes.amax(0).tolist()
     if widest > width or highest > height:
         raise ConfigError(
-            f"regions.sizes has a picture of {widest:g} x {highest:g} in pixels of {width} x {height}; "
+            f"the regions are of a picture of {widest:g} x {highest:g} in pixels of {width} x {height}; "
             "expected the size of the picture as it stands in the pixels."
         )
     if (regions.image_index * regions.mask).any():
@@ -118,20 +135,27 @@ class EndToEnd(nn.Module):
     Args:
         regions: its width must be the feature width of the model.
         model: any model that needs regions.
+
+    Raises:
+        ConfigError: the widths differ.
     """
 
     def __init__(self, regions: RegionEncoder, model: Any) -> None:
         super().__init__()
+        if regions.dim != model.feature_dim:
+            raise ConfigError(
+                f"the regions come {regions.dim} wide; {type(model).__name__} takes {model.feature_dim}. Set "
+                f"feature_dim={regions.dim} of that model."
+            )
         self.regions, self.model = regions, model
         self.needs = frozenset({"pixels", *model.needs})
         self.dim, self.text_dim, self.region_dim = model.dim, model.text_dim, model.region_dim
 
-    def forward(self, inputs: Inputs, reads: frozenset[str] | None = None) -> Encoding:
-        pixels, regions = inputs.pixels, inputs.regions
-        if pixels is None or regions is None:
-            raise ConfigError("an end-to-end model needs pixels and boxes; the batch lacks one of them.")
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        pixels = require(self, "pixels", inputs.pixels)
+        regions = require(self, "regions", inputs.regions)
         seen = replace(inputs, regions=replace(regions, features=self.regions(pixels, regions)))
-        encoding: Encoding = self.model(seen) if reads is None else self.model(seen, reads=reads)
+        encoding: Encoding = self.model(seen, reads=reads)
         return encoding
 
     def word_embedding(self) -> nn.Embedding | None:

@@ -1,8 +1,8 @@
 """VL-BERT: one transformer over text and regions, where every word also carries what it is seen with.
 
 Su et al., 2020, https://arxiv.org/abs/1908.08530. Original: jackroos/VL-BERT. MM-BERT (phaedonmit/VL-BERT) is
-the same network over a multilingual vocabulary. Takes regions whose features exist; the originals can also
-learn the image network below them. Differs in layout: rows stay padded, which leaves every valid state
+the same network over a multilingual vocabulary. `EndToEnd` learns the image network below it, as the
+originals do. Differs in layout: rows stay padded, which leaves every valid state
 unchanged; the model, not the loader, adds the whole image.
 """
 
@@ -43,15 +43,23 @@ class RegionEmbedding(nn.Module):
         box_dim: width of the waves.
         whole_image: put a region before the others: the mean of the features that show, and the box of the
             whole image. False takes the first region of every row for it.
+        hide_features: see `VlBert`.
     """
 
     def __init__(
-        self, feature_dim: int, dim: int, *, box_dim: int, whole_image: bool = True, dropout: float = 0.1
+        self,
+        feature_dim: int,
+        dim: int,
+        *,
+        box_dim: int,
+        whole_image: bool = True,
+        hide_features: bool = True,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__()
         if box_dim % 8:
             raise ConfigError(f"model.box_dim is {box_dim}; expected a multiple of 8.")
-        self.box_dim, self.whole_image = box_dim, whole_image
+        self.box_dim, self.whole_image, self.hide_features = box_dim, whole_image, hide_features
         self.project, self.dropout = nn.Linear(box_dim + feature_dim, dim), nn.Dropout(dropout)
         self.hidden = nn.Parameter(torch.zeros(feature_dim))  # stands in for regions that pre-training hides
 
@@ -61,7 +69,8 @@ class RegionEmbedding(nn.Module):
         shown = mask
         if regions.hidden is not None:
             shown = mask & ~regions.hidden
-            features = torch.where(regions.hidden[..., None], self.hidden, features)
+            if self.hide_features:
+                features = torch.where(regions.hidden[..., None], self.hidden, features)
         if self.whole_image:
             mean = features.masked_fill(~shown[..., None], 0).sum(1) / shown.sum(1, keepdim=True).clamp(min=1)
             # The original's box ends at the last pixel, not behind it.
@@ -180,6 +189,8 @@ class VlBert(nn.Module):
             the original does for questions, which end in `[MASK] [SEP]`.
         whole_image: put a region of the whole image before the others. False takes the first region of every
             row for it.
+        hide_features: the features of regions that pre-training hides give way to a learned vector. False
+            keeps them, as the original does end to end, where they show a hole in the pixels.
         learned_blank: what text carries in a row without regions is learned; False is zeros, as in MM-BERT's
             training on text pairs and translation.
         blind: regions keep their places but show nothing and text carries what it carries without regions;
@@ -209,6 +220,7 @@ class VlBert(nn.Module):
         visual_scale: int | float = 0.0,
         readout: str = "first",
         whole_image: bool = True,
+        hide_features: bool = True,
         learned_blank: bool = True,
         blind: bool = False,
         dropout: float = 0.1,
@@ -222,7 +234,12 @@ class VlBert(nn.Module):
         self.dim = self.text_dim = self.region_dim = dim
         self.feature_dim, self.visual_dim, self.blind = feature_dim, visual_dim or dim, blind
         self.regions = RegionEmbedding(
-            feature_dim, self.visual_dim, box_dim=box_dim, whole_image=whole_image, dropout=dropout
+            feature_dim,
+            self.visual_dim,
+            box_dim=box_dim,
+            whole_image=whole_image,
+            hide_features=hide_features,
+            dropout=dropout,
         )
         self.embedding = JointEmbedding(
             vocab_size,
@@ -238,15 +255,8 @@ class VlBert(nn.Module):
         self.region_word = nn.Parameter(torch.zeros(dim))  # the original's [IMG] token
         self.hidden_word = nn.Parameter(torch.zeros(dim))  # instead of it at regions that pre-training hides
         self.blank = nn.Parameter(torch.zeros(self.visual_dim)) if learned_blank else None
-        self.encoder = Encoder(
-            layers,
-            dim,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            eps=eps,
-        )
+        rates = {"dropout": dropout, "attention_dropout": attention_dropout}
+        self.encoder = Encoder(layers, dim, heads=heads, hidden=hidden, eps=eps, **rates)
         self.pool = FirstToken(dim) if readout == "first" else None
         self._init(std, visual_scale)
 

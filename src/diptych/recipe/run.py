@@ -18,18 +18,18 @@ from typing import Any
 import torch
 
 from diptych.bundle import call, fill, load_bundle, parameters, save_bundle
-from diptych.convert import find, load_model, load_towers
+from diptych.convert import find, load_model, load_region_encoder, load_towers
 from diptych.data import (
     Collate,
     DataModule,
     Processor,
     Sources,
+    open_regions,
     require_sources,
     require_vocabulary,
 )
 from diptych.errors import ConfigError, nearest
-from diptych.features import open_stores
-from diptych.models import Concat
+from diptych.models import Concat, EndToEnd
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -146,16 +146,21 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     balance_classes(config, train)
     learn_text_files(config, examples[: len(train)], folder / "files")
     processor = call(config["processor"])
-    regions = None
-    if processor.regions:
-        regions = open_stores(config["features"], config["more_features"], config["region_merge"])
+    images = _images(train, validate)
+    regions = open_regions(
+        processor,
+        config["features"],
+        images,
+        more=config["more_features"],
+        merge=config["region_merge"],
+    )
     fill_sizes(config["model"], processor, regions)
     fill_objectives(config["task"], processor, regions)
     torch.manual_seed(config["seed"])  # before anything random is built
     model = call(config["model"])
     _load_weights(model, config["weights"], regions)
     task = call(config["task"], model=model)
-    sources = Sources(regions=regions, images=_images(train, validate))
+    sources = Sources(regions=regions, images=images)
     require_sources(model.needs, processor, sources, examples)
     for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
         task.targets(part)  # a wrong label shows now, not in the middle of an epoch
@@ -185,7 +190,9 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
 
 
 def _save(parts: Parts, result: FitResult) -> None:
-    config, regions, task = parts.config, parts.sources.regions, parts.task
+    config, task, place = parts.config, parts.task, parts.config["features"]
+    regions = parts.sources.regions
+    learned = isinstance(parts.model, EndToEnd)  # no features to agree with
     if parts.criterion is not None:
         threshold = choose_threshold(
             parts.model, task, parts.processor, parts.validate, parts.sources, parts.criterion
@@ -197,13 +204,13 @@ def _save(parts: Parts, result: FitResult) -> None:
         model=parts.model,
         task=task,
         nodes={name: config[name] for name in ("model", "processor", "task")},
-        features=None if regions is None else regions.meta,
+        features=None if regions is None or learned else regions.meta,
         metrics=result.metrics,
         provenance={
             "name": config["name"],
             "seed": config["seed"],
             "root": str(Path(config["root"]).resolve()),
-            "features": None if regions is None else str(Path(config["features"]).resolve()),
+            "features": None if regions is None or place is None else str(Path(place).resolve()),
             **_second_store(config),
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
@@ -252,6 +259,8 @@ def _load_weights(model: Any, weights: Mapping[str, str | None], regions: Region
         fill(model, source.model.state_dict(), where=whole)
     elif whole is not None:
         load_model(model, whole)
+    if isinstance(model, EndToEnd) and "image" in paths:
+        load_region_encoder(model.regions, paths.pop("image"))
     if "text" in paths or "image" in paths:
         if not isinstance(model, Concat):
             raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")

@@ -109,6 +109,15 @@ def fill_objectives(task: dict[str, Any], processor: Processor, regions: RegionS
             masking = node.setdefault("masking", {"_target_": f"{OBJECTIVES}.WordMasking"})
             masking.setdefault("mask_id", text.mask_id)
             masking.setdefault("special", [text.pad_id, text.cls_id, text.sep_id, text.mask_id])
+        elif processor.prepare is not None and kind == "RegionFeatures":
+            raise ConfigError(
+                "RegionFeatures predicts features, and end to end there are none; leave it out."
+            )
+        elif processor.whole_image and kind == "MaskedRegions":
+            raise ConfigError(
+                "MaskedRegions would hide the whole picture, which processor.whole_image makes a region; "
+                "leave that setting out."
+            )
         elif kind == "RegionFeatures" and meta is not None and not node.get("tied"):
             node.setdefault("feature_dim", meta.feature_dim)
         elif kind == "RegionLabels" and meta is not None:
@@ -127,6 +136,8 @@ def _objectives(node: Any) -> Iterator[dict[str, Any]]:
 
 def fill_sizes(model: dict[str, Any], processor: Processor, regions: RegionSource | None) -> None:
     """The sizes that data decide, where the configuration does not say them."""
+    if "model" in model:  # end to end: the network below decides how wide features are
+        model, regions = model["model"], None
     if processor.text is not None:
         model.setdefault("vocab_size", processor.text.vocab_size)
     if processor.vectors is not None:

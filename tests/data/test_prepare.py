@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.detect import Prepare
+from diptych.data import Prepare
 from diptych.errors import FormatError
 
 
@@ -43,3 +43,14 @@ def test_resizing_is_antialiased_and_rounds_to_bytes():
 def test_a_picture_of_which_nothing_would_remain_is_refused():
     with pytest.raises(FormatError, match="a picture of 2000 x 2 pixels would become 1000 x 1"):
         Prepare()(Image.new("RGB", (2000, 2)))
+
+
+def test_vlbert_cuts_the_fractions_of_sizes():
+    assert Prepare(truncate=True).resized(333, 500) == (600, 900)
+    assert Prepare().resized(333, 500) == (600, 901)
+
+
+def test_settings_may_come_from_yaml():
+    white = Image.new("RGB", (4, 4), "white")
+    pixels = Prepare(least=4, most=4, mean=[255, 0, 51.0], std=[1, 255, 2], blue_first=False)(white).pixels
+    assert pixels[:, 0, 0].tolist() == [0, 1, 102]

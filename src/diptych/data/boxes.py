@@ -1,0 +1,171 @@
+"""Boxes without a detector: given picture by picture, or the cells of a grid."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from numpy import ndarray
+from PIL import Image
+
+from diptych.data.images import image_size
+from diptych.data.processor import Processor
+from diptych.errors import ConfigError, FormatError
+from diptych.features import open_stores
+from diptych.features.store import integer
+from diptych.types import FeatureMeta, Regions, RegionSource
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBoxes:
+    """Boxes by picture key, in pixels of the upright picture."""
+
+    path: Path
+    boxes: Mapping[str, Float32[ndarray, "_ 4"]]
+
+    def of(self, key: str, size: tuple[int, int]) -> Float32[ndarray, "R 4"]:
+        """The boxes of a picture of (width, height).
+
+        Raises:
+            FormatError: it has none, or one is inverted or outside.
+        """
+        boxes = self.find(key)
+        if boxes is None:
+            raise FormatError(f"{self.path} has no record with the id {key!r}.")
+        try:
+            bare_regions(boxes, size).verify()
+        except FormatError as error:
+            raise FormatError(f"{self.path}: picture {key}: {error}") from error
+        return boxes
+
+    def find(self, key: str) -> Float32[ndarray, "R 4"] | None:
+        """As they stand in the file; ids there may lack the zeros in front."""
+        return self.boxes.get(key, self.boxes.get(integer(key) or key))
+
+
+def read_boxes(path: Path | str) -> GivenBoxes:
+    """JSON lines with `id` and `boxes`, each x1 y1 x2 y2; further fields are passed over.
+
+    Raises:
+        FormatError: names file and line.
+    """
+    path = Path(path)
+    boxes: dict[str, ndarray] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read ({error}); expected JSON lines of boxes.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            key, rows = _record(line)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise FormatError(
+                f'{path}:{number}: {error}; expected {{"id": ..., "boxes": [[x1, y1, x2, y2], ...]}}.'
+            ) from error
+        if key in boxes:
+            raise FormatError(f"{path}:{number}: id {key!r} occurs a second time; expected unique ids.")
+        boxes[key] = rows
+    return GivenBoxes(path, boxes)
+
+
+def _record(line: str) -> tuple[str, ndarray]:
+    record: Any = json.loads(line)
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
+        raise ValueError("the record has no `id`")
+    rows = np.array(record.get("boxes"), np.float32)
+    if rows.shape != (0,) and (rows.ndim != 2 or rows.shape[1] != 4):
+        raise ValueError(f"`boxes` has the shape {rows.shape}")
+    return str(record["id"]), rows.reshape(-1, 4)
+
+
+def bare_regions(boxes: Float32[ndarray, "R 4"], size: tuple[int, int]) -> Regions:
+    """Boxes of a picture of (width, height) as regions without features."""
+    return Regions(features=np.empty((len(boxes), 0), np.float32), boxes=boxes, size=size)
+
+
+def grid_boxes(grid: Sequence[int], size: tuple[int, int]) -> Float32[ndarray, "R 4"]:
+    """So many rows and columns of equal cells that cover a picture of (width, height), row by row."""
+    rows, columns = grid
+    y, x = np.mgrid[:rows, :columns].reshape(2, -1)
+    cell = np.array([size[0] / columns, size[1] / rows] * 2)
+    boxes: ndarray = np.stack([x, y, x + 1, y + 1], 1) * cell
+    return boxes.astype(np.float32)
+
+
+class BoxSource:
+    """Boxes as a region source, for models that make the features themselves.
+
+    Args:
+        images: picture files, or pictures, by key.
+        given: None makes a grid.
+        grid: rows and columns of it.
+    """
+
+    def __init__(
+        self,
+        images: Mapping[str, str | Path | Image.Image],
+        *,
+        given: GivenBoxes | None = None,
+        grid: Sequence[int] = (4, 4),
+    ) -> None:
+        self.images, self.given, self.grid = images, given, grid
+        self.path = "the pictures" if given is None else given.path
+        rule = "x".join(map(str, grid)) if given is None else "given"
+        self.meta = FeatureMeta(feature_dim=0, detector="none", box_rule=rule)
+
+    def __getitem__(self, key: str) -> Regions:
+        image = self.images[key]
+        size = image.size if isinstance(image, Image.Image) else image_size(image)
+        boxes = grid_boxes(self.grid, size) if self.given is None else self.given.of(key, size)
+        return bare_regions(boxes, size)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.images and (self.given is None or self.given.find(key) is not None)
+
+    def count(self, key: str) -> int:
+        boxes = None if self.given is None else self.given.find(key)
+        return self.grid[0] * self.grid[1] if boxes is None else len(boxes)
+
+
+def open_regions(
+    processor: Processor,
+    place: Path | str | None,
+    images: Mapping[str, str | Path | Image.Image],
+    *,
+    more: Path | str | None = None,
+    merge: str = "vilio",
+) -> RegionSource | None:
+    """What a recipe calls `features`, if the model reads regions.
+
+    Args:
+        place: a feature store; for end-to-end models also JSON lines of boxes, or None for the processor's
+            grid.
+        more: a second store, merged into the first one.
+        merge: how; see `diptych.features.MergedStore`.
+
+    Raises:
+        ConfigError: the model needs another source.
+        FormatError: the store or the file cannot be read.
+    """
+    if not processor.regions:
+        return None
+    if place is not None and Path(place).suffix == ".jsonl":
+        if processor.prepare is None:
+            raise ConfigError(
+                f"features={place} holds boxes, but the model reads features; give a feature store, or take "
+                "an end-to-end model."
+            )
+        return BoxSource(images, given=read_boxes(place))
+    if place is not None:
+        return open_stores(place, more, merge)
+    if processor.grid is not None:
+        return BoxSource(images, grid=processor.grid)
+    raise ConfigError(
+        "the model reads regions; say features=FOLDER (a feature store)"
+        + (", features=boxes.jsonl or processor.grid=[4,4]." if processor.prepare is not None else ".")
+    )
