@@ -33,7 +33,7 @@ def end_to_end(**settings):
 
 def test_end_to_end_the_network_below_decides_how_wide_features_are():
     meta = FeatureMeta(feature_dim=0)
-    store = type("Store", (), {"meta": meta})()
+    store = type("Store", (dict,), {"meta": meta, "count": lambda self, key: 0})()
     node = {"_target_": "a", "model": {"_target_": "b"}}
     fill_sizes(node, end_to_end(), store)
     assert node == {"_target_": "a", "model": {"_target_": "b"}}
