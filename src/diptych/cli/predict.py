@@ -69,7 +69,7 @@ def _split(
     from dataclasses import replace
 
     from diptych.datasets.hateful_memes import LABELS, HatefulMemes
-    from diptych.features import FeatureStore
+    from diptych.features import open_stores
 
     about = predictor.bundle.provenance
     dataset = HatefulMemes(root, split)
@@ -78,7 +78,7 @@ def _split(
         place = arguments.features or about.get("features")
         if place is None:
             raise ConfigError("the model reads regions; say --features FOLDER.")
-        store = FeatureStore(place)
+        store = open_stores(place, about.get("more_features"), about.get("region_merge", "vilio"))
     with progress(f"scoring {split}") as advance:
         predictions = predictor.predict_dataset(
             dataset,
@@ -104,14 +104,16 @@ def _split(
 def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     regions = None
     if predictor.processor.regions:
-        from diptych.features import FeatureStore
+        from diptych.features import open_stores
 
         place = arguments.features or predictor.bundle.provenance.get("features")
         if place is None or arguments.image is None:
             raise ConfigError(
                 "the model reads regions; say --features FOLDER and --image, whose name is its key."
             )
-        regions = FeatureStore(place)[arguments.image.stem]
+        about = predictor.bundle.provenance
+        more, merge = about.get("more_features"), about.get("region_merge", "vilio")
+        regions = open_stores(place, more, merge)[arguments.image.stem]
     image = arguments.image if predictor.processor.image_size is not None else None
     verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())

@@ -93,6 +93,22 @@ class ErnieVil(nn.Module):
             regions=regions[:, int(self.regions.whole_image) :] if "regions" in reads else None,
         )
 
+    def layer_exponents(self) -> dict[str, int]:
+        """How often layer decay counts, as upstream trains: both streams' layers above each other.
+
+        Once for the topmost layers, and never for the poolers.
+        """
+        text, vision = (len(one) for one in (self.encoder.text_layers, self.encoder.vision_layers))
+        first, top = text - vision, text + vision  # text layers before the first meeting; all layers
+        powers = {"text.norm": 0, "text.": top + 1, "regions.norm": 0, "regions.": top - first + 1}
+        for layer in range(text):
+            depth = layer if layer < first else first + 2 * (layer - first) + 1
+            powers[f"encoder.text_layers.{layer}."] = top - depth
+        for layer in range(vision):
+            powers[f"encoder.vision_layers.{layer}."] = top - (first + 2 * layer + 1)
+            powers[f"encoder.meetings.{layer}."] = top - (first + 2 * layer)
+        return powers
+
     def word_embedding(self) -> nn.Embedding:
         return self.text.words
 

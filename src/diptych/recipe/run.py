@@ -28,7 +28,7 @@ from diptych.data import (
     require_vocabulary,
 )
 from diptych.errors import ConfigError, nearest
-from diptych.features import FeatureStore
+from diptych.features import open_stores
 from diptych.models import Concat
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
@@ -146,7 +146,9 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     balance_classes(config, train)
     learn_text_files(config, examples[: len(train)], folder / "files")
     processor = call(config["processor"])
-    regions = FeatureStore(Path(config["features"])) if processor.regions else None
+    regions = None
+    if processor.regions:
+        regions = open_stores(config["features"], config["more_features"], config["region_merge"])
     fill_sizes(config["model"], processor, regions)
     fill_objectives(config["task"], processor, regions)
     torch.manual_seed(config["seed"])  # before anything random is built
@@ -202,6 +204,7 @@ def _save(parts: Parts, result: FitResult) -> None:
             "seed": config["seed"],
             "root": str(Path(config["root"]).resolve()),
             "features": None if regions is None else str(Path(config["features"]).resolve()),
+            **_second_store(config),
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
             "steps": result.steps,
@@ -210,6 +213,15 @@ def _save(parts: Parts, result: FitResult) -> None:
             "trainer": config["trainer"],
         },
     )
+
+
+def _second_store(config: Mapping[str, Any]) -> dict[str, str]:
+    if config["more_features"] is None:
+        return {}
+    return {
+        "more_features": str(Path(config["more_features"]).resolve()),
+        "region_merge": config["region_merge"],
+    }
 
 
 def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:

@@ -5,7 +5,7 @@ not rounded (0.1 of 45 steps are 4.5 steps); 1 or more is a number of steps.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from diptych.errors import ConfigError
@@ -33,6 +33,15 @@ def constant(*, warmup: int | float = 0.0) -> Schedule:
     return partial(_constant, warmup=_checked(warmup))
 
 
+def steps(*, milestones: Sequence[int], factor: float = 0.1, warmup: int | float = 0.0) -> Schedule:
+    """Up over `warmup`, then flat, times `factor` from each milestone on (ERNIE-ViL and VL-BERT).
+
+    Args:
+        milestones: numbers of steps, counted from 0.
+    """
+    return partial(_stairs, milestones=tuple(milestones), factor=factor, warmup=_checked(warmup))
+
+
 def _linear(step: int, total: int, *, warmup: int | float) -> float:
     rise = _steps(warmup, total)
     return step / rise if step < rise else max(0.0, (total - step) / max(1e-9, total - rise))
@@ -49,6 +58,13 @@ def _cosine(step: int, total: int, *, warmup: int | float, floor: float) -> floa
 def _constant(step: int, total: int, *, warmup: int | float) -> float:
     rise = _steps(warmup, total)
     return step / rise if step < rise else 1.0
+
+
+def _stairs(
+    step: int, total: int, *, milestones: tuple[int, ...], factor: float, warmup: int | float
+) -> float:
+    passed = sum(step >= milestone for milestone in milestones)
+    return _constant(step, total, warmup=warmup) * float(factor**passed)
 
 
 def _steps(warmup: int | float, total: int) -> float:
