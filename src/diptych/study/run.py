@@ -1,5 +1,7 @@
 """Do the steps of a study that are not done: in this process, or with a process for each member."""
 
+import fcntl
+import json
 import os
 import shutil
 import threading
@@ -7,13 +9,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import yaml
 
 from diptych.datasets import HatefulMemes
 from diptych.ensemble import (
@@ -228,19 +232,14 @@ def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
 
 
 def _train(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
+    for rest in step.folder.glob(".*.part"):  # of a process that was killed while it wrote
+        shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
     run = run_recipe(dict(step.settings))
     if run.interrupted:
         raise KeyboardInterrupt
     shutil.rmtree(step.folder / "checkpoints", ignore_errors=True)  # the bundle is there; these are large
-    about = _provenance(step.folder)
+    about = yaml.safe_load((step.folder / "bundle" / "bundle.yaml").read_text(encoding="utf-8"))["provenance"]
     return {"metrics": dict(run.metrics), "examples": about["training"]["examples"], "steps": about["steps"]}
-
-
-def _provenance(folder: Path) -> Mapping[str, Any]:
-    import yaml
-
-    text = yaml.safe_load((folder / "bundle" / "bundle.yaml").read_text(encoding="utf-8"))
-    return dict(text["provenance"])
 
 
 def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
@@ -281,10 +280,6 @@ def _average_as_vilio(files: Mapping[str, Path], split: str, scores: str) -> Pre
 
 
 def _raw(predictions: Predictions, scores: str) -> Predictions:
-    from dataclasses import replace
-
-    import numpy as np
-
     assert predictions.scores is not None and predictions.classes is not None
     no, yes = np.log(predictions.scores.clip(1e-300)).T
     value = (
@@ -300,8 +295,6 @@ def _raw(predictions: Predictions, scores: str) -> Predictions:
 
 
 def _ensemble(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
-    import json
-
     families = {name.partition("/")[0]: graph.steps[name] for name in step.needs}
     splits = [split for splits in graph.study.runs.values() for split in splits]
     found = {
@@ -347,8 +340,6 @@ def _files(graph: Graph, needs: Sequence[str]) -> dict[str, dict[str, Path]]:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Two processes on one study would write into the same folders."""
-    import fcntl
-
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

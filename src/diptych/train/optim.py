@@ -26,8 +26,8 @@ class OptimizerFactory:
         head_lr_factor: rate of the task's parameters, and of a `LayerAverage`, relative to the model's.
         layer_decay: rate of a layer relative to the layer above it; None keeps one rate. Layers are the
             numbered members of a `ModuleList`; what a model registers before them counts as one layer below,
-            what it registers after them has the full rate. A model may say it: `layer_exponents`, by the start
-            of a parameter's name.
+            what it registers after them has the full rate. A model may say it: `layer_exponents`, by how
+            names start.
         scale_decay: the decay of a parameter follows its own rate, and not `lr`.
         fusable: `build` takes `fused`, which makes a step of a small model on a CPU five times as fast.
     """

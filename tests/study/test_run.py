@@ -1,0 +1,130 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from diptych.ensemble import read_predictions
+
+FILES = ("FIN_dev_seen.csv", "FIN_test_seen.csv", "FIN_test_unseen.csv")
+
+
+def results(out):
+    return {name: (out / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def test_a_study_makes_its_files_once_and_says_what_it_did(call, write, tree, out, capsys):
+    path = write(tree)
+    assert call("status", path) == 0
+    shown = capsys.readouterr().out
+    assert "0 of 16 steps done" in shown
+    assert "E1/traindev/predict" in shown
+
+    assert call("run", path) == 0
+    first, shown = results(out), capsys.readouterr().out
+    for name, text in first.items():
+        memes_of = (out / "data" / f"{name[4:-4]}.jsonl").read_bytes().splitlines()
+        assert text.startswith(b"id,proba,label\n")
+        assert len(text.splitlines()) == 1 + min(20, len(memes_of))
+    assert "[13/13]" in shown
+    card = (out / "README.md").read_text()
+    assert "| U2/traindev | `" in card
+    assert "Transductive" in card
+    assert "features + features" in card
+    assert "Out of fold, it" in card
+    assert not list(out.glob("**/checkpoints")), "what only a stopped run needs is removed"
+
+    assert call("run", path) == 0
+    assert "train:" not in capsys.readouterr().out, "nothing is done twice"
+    assert call("status", path) == 0
+    assert "16 of 16 steps done, 0 failed, 0 left" in capsys.readouterr().out
+
+    shutil.rmtree(out)  # in processes of their own, the same bytes
+    assert call("run", path, "jobs=2") == 0
+    assert results(out) == first
+
+
+def test_pretrained_weights_reach_the_members(call, write, tree, out):
+    tree["families"].pop("E")
+    tree["overrides"] = ["trainer.max_steps=1", "optim.lr=1e-12", "data.batch_size=8"]
+    assert call("run", write(tree), "members=U1") == 0
+    from safetensors.numpy import load_file
+
+    [before] = (load_file(one) for one in out.glob("U-pretrain/*/bundle/weights.safetensors"))
+    [after] = (load_file(one) for one in out.glob("U1/train-*/bundle/weights.safetensors"))
+    name = "model.text.words.weight"
+    np.testing.assert_allclose(before[name], after[name], atol=1e-6)
+
+
+def test_a_member_that_fails_is_missing_and_the_rest_goes_on(call, write, tree, out, capsys):
+    tree["families"]["U"]["members"]["U2"]["overrides"] = ["optim.lr=-1"]
+    path = write(tree)
+    assert call("run", path) == 1
+    said = capsys.readouterr()
+    assert "failed: U2/train: optim.lr is -1" in said.err
+    card = (out / "README.md").read_text()
+    assert "- failed, U2/traindev: optim.lr is -1" in card
+    before = results(out)
+    call("status", path)
+    assert "2 failed" in capsys.readouterr().out
+
+    tree["families"]["U"]["members"]["U2"].pop("overrides")
+    assert call("run", write(tree)) == 0
+    shown = capsys.readouterr().out
+    assert "U2/train:" in shown
+    assert "U1/train:" not in shown, "members that were done stay done"
+    assert results(out) != before
+
+
+def test_trained_members_predict_without_training(call, write, tree, out, tmp_path, capsys):
+    path = write(tree)
+    assert call("run", path) == 0
+    first = results(out)
+    shutil.rmtree(tmp_path / "out" / "steps")
+    capsys.readouterr()
+    there = tmp_path / "other"
+    assert call("predict", path, f"bundles={out}", f"out={there}") == 0
+    assert results(there) == first
+    shown = capsys.readouterr().out
+    assert "train:" not in shown
+    assert call("predict", path, f"bundles={out}", f"out={there}") == 0
+    assert "predict:" not in capsys.readouterr().out, "what is predicted stays"
+    half = tmp_path / "half"
+    assert call("predict", path, f"bundles={out}", f"out={half}", "precision=bf16") == 0
+    for name in FILES:
+        one, other = (read_predictions(place / name) for place in (there, half))
+        assert one.ids == other.ids
+
+
+@pytest.mark.parametrize("words", [["bundles=x"], ["jobs=0"], ["limit=0"], ["members=W"]])
+def test_impossible_requests_are_refused(call, write, tree, words, capsys):
+    assert call("run", write(tree), *words) == 2
+    assert "diptych: error:" in capsys.readouterr().err
+
+
+def test_a_bundle_that_is_not_there_is_named(call, write, tree, tmp_path, capsys):
+    assert call("predict", write(tree), f"bundles={tmp_path / 'none'}") == 2
+    assert "holds 0 bundles of the run 'train'" in capsys.readouterr().err
+
+
+def test_compat_averages_what_the_original_writes(call, write, tree, out):
+    tree["ensemble"] = {"method": "loop", "compat": True}
+    assert call("run", write(tree)) == 0
+    [folder] = out.glob("U-average-*")
+    average = read_predictions(folder / "dev_seen.npz")
+    members = [read_predictions(one) for one in sorted(out.glob("U?/predictions-*/dev_seen.npz"))]
+    logs = np.mean([np.log(one.column("hateful")) for one in members], axis=0)
+    np.testing.assert_allclose(average.scores[:, 1], logs, rtol=1e-9)
+    [folder] = out.glob("E-average-*")
+    average = read_predictions(folder / "dev_seen.npz")
+    [single] = (read_predictions(one) for one in out.glob("E1/predictions-*/dev_seen.npz"))
+    p = single.column("hateful")
+    np.testing.assert_allclose(average.scores[:, 1], np.log(p) - np.log1p(-p), rtol=1e-6)
+    assert set(average.answers) == {"benign"}
+    [report] = out.glob("ensemble-*/report.json")
+    assert json.loads(report.read_text())["rows"] == len(single)
