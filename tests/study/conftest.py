@@ -1,5 +1,6 @@
 """A small study that a test may change."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,34 @@ def write(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
     return put
 
 
+def study(action: str, path: Path, root: Path, out: Path, *words: object) -> int:
+    """`diptych study ACTION FILE` on 20 memes of every split."""
+    given = [f"root={root}", f"out={out}", "limit=20"]
+    kept = [word for word in given if not any(str(one).startswith(word[:4]) for one in words)]
+    return main(["study", action, str(path), *kept, *map(str, words)])
+
+
 @pytest.fixture
-def call(memes: Path, tmp_path: Path) -> Callable[..., int]:
-    """`diptych study ACTION FILE` on 20 memes of every split, into `out`."""
+def call(memes: Path, out: Path) -> Callable[..., int]:
+    """`study` into `out`."""
+    return lambda action, path, *words: study(action, path, memes, out, *words)
 
-    def run(action: str, path: Path, *words: object) -> int:
-        given = [f"root={memes}", f"out={tmp_path / 'out'}", "limit=20"]
-        given = [word for word in given if not any(str(one).startswith(word[:4]) for one in words)]
-        return main(["study", action, str(path), *given, *map(str, words)])
 
-    return run
+@pytest.fixture(scope="session")
+def finished(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small study, run; to be read only."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    assert study("run", folder / "small.yaml", memes, folder / "out") == 0
+    return folder / "out"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def done(finished: Path, out: Path) -> Path:
+    """A copy of it, where `call` works."""
+    return Path(shutil.copytree(finished, out, symlinks=True))

@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from diptych.errors import ConfigError
 from diptych.features.store import FeatureStore
 from diptych.types import Regions, RegionSource
 
-Merge = Literal["vilio", "main_first"]
+MERGES = ("vilio", "main_first")
 
 
 class MergedStore:
@@ -27,10 +26,10 @@ class MergedStore:
     """
 
     def __init__(
-        self, main: RegionSource, more: RegionSource, *, merge: Merge = "vilio", most: int = 100
+        self, main: RegionSource, more: RegionSource, *, merge: str = "vilio", most: int = 100
     ) -> None:
-        if merge not in get_args(Merge):
-            raise ConfigError(f"region_merge is {merge!r}; expected one of {get_args(Merge)}.")
+        if merge not in MERGES:
+            raise ConfigError(f"region_merge is {merge!r}; expected one of {MERGES}.")
         more.meta.require_like(main.meta, where=getattr(more, "path", "the second store"))
         self.main, self.more, self.merge, self.most = main, more, merge, most
         self.path = getattr(main, "path", None)
@@ -77,7 +76,7 @@ class MergedStore:
 
 
 def open_stores(
-    main: Path | str, more: Path | str | None = None, merge: Merge = "vilio"
+    main: Path | str, more: Path | str | None = None, merge: str = "vilio"
 ) -> FeatureStore | MergedStore:
     """One store, or two as one."""
     store = FeatureStore(Path(main))

@@ -1,13 +1,12 @@
 """The run card: what was trained on what, and how good it is, as README.md of the study's folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from diptych.datasets import HatefulMemes
 from diptych.ensemble import read_predictions
-from diptych.errors import DiptychError
 from diptych.files import atomic_file
 from diptych.metrics import auroc, bootstrap_interval
 from diptych.study.graph import Step
@@ -38,8 +37,9 @@ def _lines(report: Report) -> Iterator[str]:
     for step in graph.steps.values():
         if step.kind in ("pretrain", "train"):
             yield _training_row(report, step)
-    yield from _members(report)
-    yield from _blend(report)
+    areas = _areas(report)
+    yield from _members(report, areas)
+    yield from _blend(report, areas)
     missing = [f"{name}: {report.records[name].error}" for name in report.failed]
     if missing or study.left_out:
         yield "\n## Missing\n"
@@ -66,37 +66,42 @@ def _training_row(report: Report, step: Step) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _members(report: Report) -> Iterator[str]:
-    """AUROC of every member and family on dev, which their training has not seen."""
-    graph, dev = report.graph, report.graph.study.dev
+def _members(report: Report, areas: Mapping[str, tuple[float, float, float]]) -> Iterator[str]:
+    yield f"\n## AUROC on {report.graph.study.dev}\n\n| | AUROC | 95 % interval |\n|---|---|---|"
+    for name, (area, low, high) in areas.items():
+        yield f"| {name} | {area:.4f} | {low:.4f} to {high:.4f} |"
+
+
+def _areas(report: Report) -> dict[str, tuple[float, float, float]]:
+    """AUROC of every member and family on dev, which they were not trained on, and its interval."""
+    graph, dev, areas = report.graph, report.graph.study.dev, {}
     truth = {meme.id: meme.label for meme in HatefulMemes(graph.root, dev, limit=graph.limit).memes}
-    yield f"\n## AUROC on {dev}\n\n| | AUROC | 95 % interval |\n|---|---|---|"
+    if len(set(truth.values())) < 2:
+        return {}
     for name, step in graph.steps.items():
         if step.kind in ("predict", "average") and (step.folder / f"{dev}.npz").exists():
             predictions = read_predictions(step.folder / f"{dev}.npz")
             labels = np.array([truth[key] == 1 for key in predictions.ids])
             scores = predictions.column((predictions.classes or ())[-1])
-            try:
-                low, high = bootstrap_interval(labels, scores, auroc)
-                yield f"| {name} | {auroc(labels, scores):.4f} | {low:.4f} to {high:.4f} |"
-            except DiptychError as error:
-                yield f"| {name} | {error} | |"
+            short = name.removesuffix("/predict")
+            areas[short] = (auroc(labels, scores), *bootstrap_interval(labels, scores, auroc))
+    return areas
 
 
-def _blend(report: Report) -> Iterator[str]:
+def _blend(report: Report, areas: Mapping[str, tuple[float, float, float]]) -> Iterator[str]:
     record = report.records.get("ensemble")
     yield "\n## Blend\n"
     if record is None or record.state == "failed":
         yield f"None: {'no family is complete' if record is None else record.error}"
         return
     facts = record.facts
-    name, area = facts["best_member"]
     yield f"Method `{facts['method']}`, fitted on the {facts['rows']} memes of {facts['dev']}."
     yield "In-sample AUROC {:.4f} ({:.4f} to {:.4f}), which flatters.".format(*facts["in_sample"])
     if (fold := facts["out_of_fold"]) is None:
         yield "No out-of-fold estimate: a class has fewer than two memes."
-        return
-    yield "Out-of-fold AUROC {:.4f} ({:.4f} to {:.4f}).".format(*fold)
-    verdict = "beats" if fold[0] > area else "does not beat"
-    yield f"Out of fold, it {verdict} its best family average {name} ({area:.4f})."
+    else:
+        name = max(areas, key=lambda one: areas[one][0])
+        verdict = "beats" if fold[0] > areas[name][0] else "does not beat"
+        yield "Out-of-fold AUROC {:.4f} ({:.4f} to {:.4f}).".format(*fold)
+        yield f"Out of fold, it {verdict} {name} ({areas[name][0]:.4f}), the best of the table above."
     yield "\nFiles: `FIN_SPLIT.csv` beside this card; `report.json` with weights in the ensemble's folder."

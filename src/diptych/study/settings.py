@@ -27,12 +27,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import yaml
 
 from diptych.errors import ConfigError, FormatError, nearest
 
+Fitted = Literal["simplex", "greedy", "loop"]
 Scores = Literal["probability", "log_probability", "logit"]
 TOP = {
     "name", "extends", "runs", "dev", "features", "vocabularies", "ensemble", "clean", "default", "fast",
@@ -85,7 +86,7 @@ class Study:
     dev: str
     features: Mapping[str, str]
     families: tuple[Family, ...]
-    method: Literal["simplex", "greedy", "loop"] = "loop"
+    method: Fitted = "loop"
     compat: bool = False
     clean: Mapping[str, Any] | None = None
     default: tuple[str, ...] = ()
@@ -153,6 +154,9 @@ def read_study(name: str, find: Callable[[str], Path]) -> Study:
         raise ConfigError(f"{path}: dev is {tree['dev']!r}, which no run predicts; expected one of {runs}.")
     ensemble = dict(tree.get("ensemble") or {})
     _require(ensemble, {"method", "compat"}, set(), f"{path}: ensemble")
+    if (method := ensemble.get("method", "loop")) not in get_args(Fitted):
+        raise ConfigError(f"{path}: ensemble.method is {method!r}; expected one of {get_args(Fitted)}.")
+    _require(tree.get("clean") or {}, {"known", "near"}, set(), f"{path}: clean")
     study = Study(
         name=tree.get("name") or path.stem,
         runs=runs,
