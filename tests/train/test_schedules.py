@@ -3,7 +3,7 @@ import math
 import pytest
 
 from diptych.errors import ConfigError
-from diptych.train.schedules import constant, cosine, linear, triangle
+from diptych.train.schedules import constant, cosine, linear, steps, triangle
 
 
 def test_linear_follows_the_published_sequence_of_forty_steps():
@@ -32,6 +32,11 @@ def test_cosine_ends_at_its_floor():
 
 def test_triangle_peaks_in_the_middle():
     assert [triangle()(step, 10) for step in (0, 5, 10)] == [0, 1, 0]
+
+
+def test_steps_go_down_at_their_milestones():
+    schedule = steps(milestones=[4, 6], factor=0.1, warmup=2)
+    assert [schedule(step, 0) for step in range(8)] == pytest.approx([0, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_negative_warmup_is_refused():
