@@ -1,7 +1,9 @@
 import shutil
 
 import pytest
+import torch
 
+from diptych.bundle import call
 from diptych.cli.study import find_study
 from diptych.cli.train import composer
 from diptych.errors import ConfigError
@@ -85,6 +87,30 @@ def test_members_that_failed_leave_the_average_and_its_key(keys, tree, tmp_path,
     assert part.needs == ("U1/train/predict", "U1/traindev/predict")
     assert part.key != wrap_up(graph, list(graph.steps)).steps["U/average"].key
     assert "ensemble" not in wrap_up(graph, []).steps
+
+
+def test_every_member_of_vilio_is_a_model_that_can_be_built(keys, tmp_path, memes, write):
+    stores = dict.fromkeys(read_study("vilio", find_study).features, "features")
+    vocabularies = {"uncased": "auto", "cased": "auto"}
+    path = write({"extends": "vilio", "features": stores, "vocabularies": vocabularies, "default": []})
+    study = read_study(str(path), find_study).select(["O", "U", "V", "X", "D", "ES", "EL"], seeds=1)
+    with composer() as compose:
+        planner = Planner(compose=compose, checksums=Checksums(tmp_path / "sums.json"), home=memes)
+        graph = plan(study, root=keys.root, out=tmp_path / "out", limit=None, planner=planner)
+    trained = {name: step for name, step in graph.steps.items() if step.kind in ("train", "pretrain")}
+    assert len(trained) == 7 * 2 + 3
+    for name, step in trained.items():
+        with torch.device("meta"):
+            model = call({**step.settings["model"], "vocab_size": 99})
+        trainer = step.settings["trainer"]
+        ernie = name.startswith("E")
+        assert trainer["max_steps"] == (2500 if ernie else None), name
+        assert trainer["keep"] == ("average" if step.kind == "train" and not ernie else "last"), name
+        if (start := graph.steps.get(f"{step.lane[0]}-pretrain/pretrain")) and step.kind == "train":
+            with torch.device("meta"):
+                before = call({**start.settings["model"], "vocab_size": 99})
+            shapes = [{k: v.shape for k, v in one.state_dict().items()} for one in (model, before)]
+            assert shapes[0] == shapes[1], f"{name} cannot start from what it was pre-trained to"
 
 
 def test_missing_features_and_splits_are_named(keys, tree):

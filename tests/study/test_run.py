@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from diptych.cli import main
 from diptych.ensemble import read_predictions
 
 FILES = ("FIN_dev_seen.csv", "FIN_test_seen.csv", "FIN_test_unseen.csv")
@@ -34,6 +35,14 @@ def test_a_study_makes_its_files_once_and_says_what_it_did(call, write, tree, do
     assert "train:" not in capsys.readouterr().out, "nothing is done twice, also in another place"
     assert call("status", path) == 0
     assert "16 of 16 steps done, 0 failed, 0 left" in capsys.readouterr().out
+
+
+def test_status_remembers_the_last_call(write, tree, done, memes, capsys):
+    path = write(tree)
+    assert main(["study", "status", str(path), f"out={done}"]) == 0
+    assert "16 of 16 steps done" in capsys.readouterr().out
+    assert main(["study", "run", str(path), f"out={done}"]) == 2
+    assert "say root=FOLDER" in capsys.readouterr().err
 
 
 def test_the_state_of_a_study_that_was_not_run(call, write, tree, out, capsys):

@@ -9,12 +9,13 @@ depends on it. A study is a YAML file; `vilio` and `vilio_tiny` come with diptyc
 
 try:
   diptych study run vilio_tiny root=memes members=U,ES seeds=1
-  diptych study status vilio_tiny root=memes members=U,ES seeds=1
+  diptych study status vilio_tiny
   diptych study run vilio root=memes limit=20
   diptych study predict vilio root=memes bundles=runs/study/vilio --fast
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -30,11 +31,15 @@ from diptych.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from diptych.study import Graph, Record, Report, Step, Study
 
+REMEMBERED = (
+    "root", "members", "seeds", "limit", "set", "bundles", "fast", "device", "precision", "batch_size"
+)  # fmt: skip
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("run", "status", "predict"))
     parser.add_argument("study", help="a name of `diptych ls study`, or a YAML file")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--root", type=Path, help="folder of the data set (status: as in the last call)")
     parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study/NAME)")
     parser.add_argument("--members", help="comma-separated families and members (default: the study's own)")
     parser.add_argument("--seeds", type=int, help="at most so many members of each family")
@@ -56,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.bundles is None) == (arguments.action == "predict"):
         verb = "needs" if arguments.action == "predict" else "takes no"
         raise ConfigError(f"diptych study {arguments.action} {verb} --bundles, the folder of trained models.")
-    study = _chosen(arguments)
+    study = _recalled(arguments)
     graph = _graph(arguments, study)
     if arguments.action == "status":
         return _status(graph)
@@ -81,10 +86,29 @@ def find_study(name: str) -> Path:
     return path
 
 
-def _chosen(arguments: argparse.Namespace) -> "Study":
+def _recalled(arguments: argparse.Namespace) -> "Study":
+    """The study; a call remembers its settings for a later `status` that gives no root."""
+    from diptych.files import atomic_file
     from diptych.study import read_study
 
     study = read_study(arguments.study, find_study)
+    arguments.out = arguments.out or Path("runs/study") / study.name
+    path = arguments.out / "steps" / "call.json"
+    if arguments.root is not None:
+        study = _chosen(arguments, study)
+        if arguments.action != "status":
+            given = {name: getattr(arguments, name) for name in REMEMBERED}
+            with atomic_file(path, "w", encoding="utf-8") as file:
+                json.dump(given, file, indent=1, default=lambda place: str(place.absolute()))
+        return study
+    if arguments.action != "status" or not path.is_file():
+        raise ConfigError(f"say root=FOLDER, the folder of the data set; {path} remembers none.")
+    for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+        setattr(arguments, name, Path(value) if value and name in ("root", "bundles") else value)
+    return _chosen(arguments, study)
+
+
+def _chosen(arguments: argparse.Namespace, study: "Study") -> "Study":
     names = arguments.members.split(",") if arguments.members else ()
     if arguments.fast and not names:
         names = study.fast
@@ -94,7 +118,7 @@ def _chosen(arguments: argparse.Namespace) -> "Study":
 def _graph(arguments: argparse.Namespace, study: "Study") -> "Graph":
     from diptych.study import Checksums, Planner, plan
 
-    out = arguments.out or Path("runs/study") / study.name
+    out = arguments.out
     if arguments.limit is not None and arguments.limit < 1:
         raise ConfigError(f"--limit is {arguments.limit}; expected at least 1 meme.")
     root = _views(study, arguments.root, out)
