@@ -9,7 +9,8 @@ PACKAGE = "src/diptych"
 BUDGET = {
     "(top)": 1950, "cli": 500, "convert": 1190, "data": 690, "datasets": 2060, "detect": 580,
     "ensemble": 330, "features": 580, "metrics": 410, "models": 2190, "nn": 1450, "recipe": 480,
-    "report": 420, "scale": 310, "serve": 480, "tasks": 1950, "text": 310, "train": 870, "world": 590,
+    "report": 420, "scale": 310, "serve": 480, "study": 1100, "tasks": 1950, "text": 310,
+    "train": 870, "world": 590,
 }  # fmt: skip
 TOTAL_ALARM = 18_000
 FILE_LIMIT = 400

@@ -5,6 +5,7 @@ import pytest
 
 from diptych.cli import main
 from diptych.ensemble import read_predictions
+from diptych.study.run import Workshop
 
 FILES = ("FIN_dev_seen.csv", "FIN_test_seen.csv", "FIN_test_unseen.csv")
 
@@ -113,6 +114,18 @@ def test_impossible_requests_are_refused(call, write, tree, words, capsys):
 def test_a_bundle_that_is_not_there_is_named(call, write, tree, tmp_path, capsys):
     assert call("predict", write(tree), f"bundles={tmp_path / 'none'}") == 2
     assert "holds 0 bundles of the run 'train'" in capsys.readouterr().err
+
+
+def test_members_read_regions_merged_as_in_training(done, memes):
+    [bundle] = done.glob("E1/train-*/bundle")
+    settings = {"bundle": bundle, "features": memes / "features", "more_features": memes / "features"}
+    workshop = Workshop()
+    first = workshop.store(settings, workshop.predictor(settings))
+    assert first.merge == "vilio"
+    assert workshop.store(settings, workshop.predictor(settings)) is first, "opened once"
+    text = (bundle / "bundle.yaml").read_text()
+    (bundle / "bundle.yaml").write_text(text.replace("region_merge: vilio", "region_merge: main_first"))
+    assert workshop.store(settings, workshop.predictor(settings)).merge == "main_first"
 
 
 def test_compat_averages_what_the_original_writes(call, write, tree, done):

@@ -41,7 +41,7 @@ def test_members_are_chosen_by_family_and_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tree: tree.update(famlies={}), "unknown key 'famlies'.*families"),
+        (lambda tree: tree.update(familiesx={}), "unknown key .familiesx.*families"),
         (lambda tree: tree.pop("dev"), "dev is missing"),
         (lambda tree: tree.update(dev="train"), "dev is 'train', which no run predicts"),
         (lambda tree: tree["families"]["U"]["members"]["U1"].update(features="some"), "features 'some'"),
@@ -50,7 +50,7 @@ def test_members_are_chosen_by_family_and_name():
         (lambda tree: tree["families"]["E"].update(members={"U1": {}}), "two members are called 'U1'"),
         (lambda tree: tree["families"]["U"]["members"]["U1"].update(lr=1), "unknown key 'lr'"),
         (lambda tree: tree["ensemble"].update(method="mean"), "method is 'mean'"),
-        (lambda tree: tree["clean"].update(knwon=True), "unknown key 'knwon'"),
+        (lambda tree: tree["clean"].update(knownx=True), "unknown key 'knownx'"),
         (lambda tree: tree["families"].update(U=[1]), "is .1.; expected keys"),
     ],
 )

@@ -38,6 +38,7 @@ from diptych.recipe import run_recipe
 from diptych.study.graph import Graph, Step, wrap_up
 from diptych.study.progress import Record, read_record, write_record
 from diptych.text import Remembering
+from diptych.types import RegionSource
 
 Say = Callable[[Step, Record | None], None]
 
@@ -77,11 +78,15 @@ class Report:
 class Workshop:
     """What steps of one process share: every store is opened once, every text is tokenized once."""
 
-    stores: dict[tuple[str | None, str | None], Any] = field(default_factory=dict)
+    stores: dict[tuple[Any, ...], RegionSource] = field(default_factory=dict)
     texts: dict[str, dict[Any, Any]] = field(default_factory=dict)
 
-    def store(self, settings: Mapping[str, Any]) -> Any:
-        names = (settings["features"], settings["more_features"])
+    def store(self, settings: Mapping[str, Any], predictor: Predictor) -> RegionSource | None:
+        """The regions that a model reads, merged as they were when it was trained."""
+        if not predictor.processor.regions:
+            return None
+        merge = predictor.bundle.provenance.get("region_merge", "vilio")
+        names = (settings["features"], settings["more_features"], merge)
         if names not in self.stores:
             self.stores[names] = open_stores(*names)
         return self.stores[names]
@@ -249,7 +254,7 @@ def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
     for split in names:
         assert predictor is not None
         dataset = HatefulMemes(root, split, limit=settings["limit"])
-        store = workshop.store(settings) if predictor.processor.regions else None
+        store = workshop.store(settings, predictor)
         predictions = predictor.predict_dataset(
             dataset, features=store, batch_size=settings.get("batch_size", 32)
         )
