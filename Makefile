@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test parity certificate journey bench docs size clean
+.PHONY: help install demo vilio check test parity certificate journey bench docs size clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install ## the whole journey on a miniature data set, offline, in a few minutes
 	$(BIN)/diptych demo
+
+vilio: install ## all 19 members of Vilio, tiny, on 2,000 miniature memes (under runs/)
+	@test -e runs/memes/world.json || $(BIN)/diptych world runs/memes --size 2000 --seed 1
+	$(BIN)/diptych study run vilio_tiny --root runs/memes --jobs 2
 
 check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/ruff check

@@ -124,6 +124,13 @@ def test_unknown_split_lists_what_there_is(tmp_path):
         HatefulMemes(tmp_path / "nowhere", "train")
 
 
+def test_a_limit_keeps_the_first_memes(tmp_path):
+    split(tmp_path, GOOD, LAST)
+    assert HatefulMemes(tmp_path, "train", limit=1).ids == HatefulMemes(tmp_path, "train").ids[:1]
+    with pytest.raises(ConfigError, match="limit is 0"):
+        HatefulMemes(tmp_path, "train", limit=0)
+
+
 def test_answers_fill_in_withheld_labels(tmp_path):
     split(tmp_path, LAST, GOOD, name="test_seen")
     answers = tmp_path / "answers.jsonl"

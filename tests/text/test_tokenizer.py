@@ -8,7 +8,7 @@ import pytest
 from transformers import BertTokenizer
 
 from diptych.errors import ConfigError, FormatError
-from diptych.text import WordPiece, learn_vocabulary, write_vocabulary
+from diptych.text import Remembering, WordPiece, learn_vocabulary, write_vocabulary
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = list("abcdehilmnorstuyABDEM")
@@ -93,6 +93,21 @@ def test_batch_equals_one_by_one(tokenizer: WordPiece) -> None:
 
 
 @pytest.mark.timeout(5)
+def test_a_remembering_tokenizer_gives_the_same_tokens_once(tokenizer: WordPiece) -> None:
+    memory: dict = {}
+    one, other = Remembering(tokenizer, memory), Remembering(tokenizer, memory)
+    tokens = one.encode("what a day", max_tokens=9)
+    assert tokens == tokenizer.encode("what a day", max_tokens=9)
+    assert other.encode("what a day", max_tokens=9) is tokens
+    assert other.encode("what a day", max_tokens=3) != tokens
+    assert one.vocab_size == tokenizer.vocab_size
+
+
+def test_fingerprints_tell_tokenizers_apart(vocabulary: Path) -> None:
+    same, again, cased = (WordPiece(vocabulary, lowercase=lower) for lower in (True, True, False))
+    assert same.fingerprint == again.fingerprint != cased.fingerprint
+
+
 def test_ten_thousand_words_are_cut_to_size(tokenizer: WordPiece) -> None:
     essay = "mother house " * 5_000
     tokens = tokenizer.encode(essay, essay, max_tokens=128)

@@ -6,6 +6,7 @@ from torch import nn
 from training_toy import Bag, Compare
 
 from diptych.errors import ConfigError
+from diptych.models import ernievil_base
 from diptych.nn import LayerAverage
 from diptych.train.optim import HFAdamW, adam, adamw, bert_adam, hf_adamw, paddle_adam
 
@@ -56,6 +57,34 @@ def test_layer_decay_finds_nested_layers_and_what_comes_after_them():
     found = groups_of(adamw(lr=1.0, layer_decay=0.5), Tower(), Compare())
     names = ("embedding", "encoder.layers.0", "encoder.layers.2", "pool")
     assert [found[f"{name}.weight"]["lr"] for name in names] == [0.125, 0.25, 1.0, 1.0]
+
+
+def test_ernievil_counts_the_layers_of_both_streams():
+    with torch.device("meta"):
+        model = ernievil_base()
+    found = groups_of(paddle_adam(lr=1.0, weight_decay=0.01, layer_decay=0.5), model, Compare())
+    powers = {name: round(-math.log2(group["lr"])) for name, group in found.items()}
+    assert powers["text.words.weight"] == 19
+    assert powers["regions.feature.weight"] == 13
+    assert powers["encoder.text_layers.0.attention.query.weight"] == 18
+    assert powers["encoder.text_layers.6.attention.query.weight"] == 11
+    assert powers["encoder.meetings.0.text_attention.query.weight"] == 12
+    assert powers["encoder.text_layers.11.attention.query.weight"] == 1
+    assert powers["encoder.vision_layers.5.attention.query.weight"] == 1
+    assert powers["pool.text.weight"] == powers["text.norm.weight"] == powers["head.weight"] == 0
+    group = found["text.words.weight"]
+    assert group["lr"] * group["weight_decay"] == pytest.approx(0.01), "the decay keeps the full rate"
+
+
+def test_bert_adam_decays_everything_by_its_value_before_the_step():
+    parameter = nn.Parameter(torch.tensor([2.0]))
+    module = nn.Module()
+    module.register_parameter("bias", parameter)
+    optimizer = bert_adam(lr=0.1, weight_decay=0.5, eps=0.0)(module, nn.Module())
+    parameter.grad = torch.tensor([3.0])
+    optimizer.step()
+    step = 0.1 * 3 / math.sqrt(0.001 * 9)  # no bias correction
+    assert parameter.item() == pytest.approx(2 - 0.1 * (step + 0.5 * 2), rel=1e-5)
 
 
 def test_layer_decay_needs_layers():

@@ -38,6 +38,7 @@ VERBS = {
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
     "vocabulary": Verb("learn a WordPiece vocabulary from the texts of a data set", "diptych.cli.vocabulary"),
     "train": Verb("train a model; continues where it was stopped", "diptych.cli.train"),
+    "study": Verb("many runs as one: train, predict, blend; resumes anywhere", "diptych.cli.study"),
     "predict": Verb("score splits of a data set, or one meme", "diptych.cli.predict"),
     "ensemble": Verb("average prediction files, or fit a blend", "diptych.cli.ensemble"),
     "evaluate": Verb("metrics with confidence intervals, comparisons, curves", "diptych.cli.evaluate"),

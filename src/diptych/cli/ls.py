@@ -21,6 +21,7 @@ GROUPS = {
     "averaging": "averaging=NAME",
     "trainer": "trainer=NAME",
     "debug": "debug=NAME",
+    "study": "diptych study run NAME root=FOLDER",
 }
 
 

@@ -40,6 +40,25 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+@contextmanager
+def composer() -> Iterator[Callable[[Sequence[str]], dict[str, Any]]]:
+    """Within the block, a function from overrides to the configuration that `main` would train."""
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    def one(words: Sequence[str]) -> dict[str, Any]:
+        try:
+            return _resolve(compose("train", overrides=_forgiving(words)))
+        except MissingConfigException as error:
+            raise ConfigError(_missing(str(error.missing_cfg_file), str(error))) from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(f"{_explain(error)} (in {' '.join(words)})") from error
+
+    with initialize_config_module("diptych.conf", version_base="1.3"):
+        yield one
+
+
 class Job(NamedTuple):
     """One configuration, and the overrides that make it; `number` is None outside of sweeps."""
 

@@ -60,6 +60,7 @@ class HatefulMemes:
         split: name of an annotation file without `.jsonl`.
         answers: a file of JSON lines with `id` and `label` that fills in withheld labels; it may hold more
             ids than the split.
+        limit: at most so many memes, the first ones.
         twice: a split whose memes follow once more, for training; Vilio's E counts dev_seen twice.
 
     Raises:
@@ -68,8 +69,16 @@ class HatefulMemes:
     """
 
     def __init__(
-        self, root: Path | str, split: str, *, answers: Path | str | None = None, twice: str | None = None
+        self,
+        root: Path | str,
+        split: str,
+        *,
+        answers: Path | str | None = None,
+        limit: int | None = None,
+        twice: str | None = None,
     ) -> None:
+        if limit is not None and limit < 1:
+            raise ConfigError(f"limit is {limit}; expected at least 1 meme.")
         self.root, self.split = Path(root), split
         self.path = split_path(self.root, split)
         memes, problems = read_memes(self.path)
@@ -78,6 +87,7 @@ class HatefulMemes:
                 f" {len(problems) - 1} more: `diptych check {self.root}` lists all." if problems[1:] else ""
             )
             raise FormatError(f"{problems[0]}{more}")
+        memes = memes[:limit]
         self.memes = memes if answers is None else _with_answers(memes, Path(answers), self.path)
         if twice is not None:
             self.memes = [*self.memes, *HatefulMemes(root, twice).memes]

@@ -1,6 +1,14 @@
 """Text: subword tokens and sentence vectors."""
 
 from diptych.text.fasttext import FastText, train_fasttext
-from diptych.text.tokenizer import Tokens, WordPiece, learn_vocabulary, write_vocabulary
+from diptych.text.tokenizer import Remembering, Tokens, WordPiece, learn_vocabulary, write_vocabulary
 
-__all__ = ["FastText", "Tokens", "WordPiece", "learn_vocabulary", "train_fasttext", "write_vocabulary"]
+__all__ = [
+    "FastText",
+    "Remembering",
+    "Tokens",
+    "WordPiece",
+    "learn_vocabulary",
+    "train_fasttext",
+    "write_vocabulary",
+]

@@ -1,8 +1,10 @@
 """WordPiece: text to token ids as BERT makes them, and small vocabularies learned from one's own texts."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordPiece as WordPieceModel
@@ -69,6 +71,11 @@ class WordPiece:
         index = self._tokenizer.get_vocab()
         return tuple(sorted(index, key=index.__getitem__))
 
+    @property
+    def fingerprint(self) -> str:
+        """Equal for tokenizers that make equal tokens of every text."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+
     def encode(self, text: str, text_b: str | None = None, *, max_tokens: int) -> Tokens:
         """Tokens of one text or of a pair.
 
@@ -109,6 +116,24 @@ class WordPiece:
 
 
 _NOWHERE = (0, 0)
+
+
+class Remembering(WordPiece):
+    """A tokenizer that tokenizes every text once.
+
+    Args:
+        memory: where the tokens are kept; tokenizers of one fingerprint may share it.
+    """
+
+    def __init__(self, tokenizer: WordPiece, memory: MutableMapping[Any, Tokens]) -> None:
+        self.__dict__.update(tokenizer.__dict__)
+        self.memory = memory
+
+    def encode(self, text: str, text_b: str | None = None, *, max_tokens: int) -> Tokens:
+        key = (text, text_b, max_tokens)
+        if key not in self.memory:
+            self.memory[key] = super().encode(text, text_b, max_tokens=max_tokens)
+        return self.memory[key]
 
 
 def _shares(length: int, length_b: int, room: int) -> tuple[int, int]:

@@ -1,0 +1,25 @@
+"""Many runs as one: members by splits to predictions, family averages and a blend."""
+
+from diptych.study.card import write_card
+from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
+from diptych.study.progress import Checksums, Record
+from diptych.study.run import Options, Report, publish, records_of, run_study
+from diptych.study.settings import Study, read_study
+
+__all__ = [
+    "Checksums",
+    "Graph",
+    "Options",
+    "Planner",
+    "Record",
+    "Report",
+    "Step",
+    "Study",
+    "plan",
+    "publish",
+    "read_study",
+    "records_of",
+    "run_study",
+    "wrap_up",
+    "write_card",
+]

@@ -1,0 +1,82 @@
+"""What a study remembers on disk: which steps are done, and the checksums of its input files."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from diptych.errors import FormatError
+from diptych.files import atomic_file
+
+State = Literal["done", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """How a step went.
+
+    Args:
+        seconds: of the call that finished it; what a killed one had done before is not counted.
+        facts: what the run card tells.
+    """
+
+    step: str
+    state: State
+    seconds: float
+    error: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_record(folder: Path, key: str) -> Record | None:
+    """None when the step with this key was never finished."""
+    path = folder / f"{key}.json"
+    if not path.exists():
+        return None
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise FormatError(
+            f"{path}: not the record of a step ({error}). Remove it; the step runs again."
+        ) from error
+
+
+def write_record(folder: Path, key: str, record: Record) -> None:
+    """Written last of a step: its presence means that everything else is there."""
+    with atomic_file(folder / f"{key}.json", "w", encoding="utf-8") as file:
+        json.dump(asdict(record), file, indent=1)
+
+
+class Checksums:
+    """SHA-256 of files; a file of the same path, size and time is not read again.
+
+    Args:
+        path: file that remembers them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # nothing is lost but time
+            self.known = {}
+
+    def __call__(self, path: Path) -> str:
+        """Of a file, or of all files of a folder with their names."""
+        if path.is_dir():
+            files = sorted(one for one in path.rglob("*") if one.is_file())
+            return digest([[str(one.relative_to(path)), self(one)] for one in files])
+        state = path.stat()
+        stamp = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+        if stamp not in self.known:
+            with path.open("rb") as file:
+                self.known[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
+            with atomic_file(self.path, "w", encoding="utf-8") as out:
+                json.dump(self.known, out, indent=0)
+        return self.known[stamp]
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,362 @@
+"""Do the steps of a study that are not done: in this process, or with a process for each member."""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from diptych.datasets import HatefulMemes
+from diptych.ensemble import (
+    Members,
+    average_raw,
+    blend,
+    fit_blend,
+    heard_by_vilio,
+    read_predictions,
+    write_predictions,
+)
+from diptych.errors import ConfigError, DiptychError
+from diptych.features import open_stores
+from diptych.files import atomic_file, atomic_folder
+from diptych.predict import Predictor, load
+from diptych.predictions import Predictions
+from diptych.recipe import run_recipe
+from diptych.study.graph import Graph, Step, wrap_up
+from diptych.study.progress import Record, read_record, write_record
+from diptych.text import Remembering
+from diptych.types import RegionSource
+
+Say = Callable[[Step, Record | None], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How steps are run; none of this changes what they compute.
+
+    Args:
+        jobs: members at the same time, each in a process; 1 runs all in this one.
+        say: called before (with None) and after each step that is run here.
+    """
+
+    jobs: int = 1
+    say: Say | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of a study.
+
+    Args:
+        records: of every step of `graph` that was tried, now or before.
+        interrupted: stopped by Ctrl-C; the same call continues.
+    """
+
+    graph: Graph
+    records: Mapping[str, Record]
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        return tuple(name for name, one in self.records.items() if one.state == "failed")
+
+
+@dataclass
+class Workshop:
+    """What steps of one process share: every store is opened once, every text is tokenized once."""
+
+    stores: dict[tuple[Any, ...], RegionSource] = field(default_factory=dict)
+    texts: dict[str, dict[Any, Any]] = field(default_factory=dict)
+
+    def store(self, settings: Mapping[str, Any], predictor: Predictor) -> RegionSource | None:
+        """The regions that a model reads, merged as they were when it was trained."""
+        if not predictor.processor.regions:
+            return None
+        merge = predictor.bundle.provenance.get("region_merge", "vilio")
+        names = (settings["features"], settings["more_features"], merge)
+        if names not in self.stores:
+            self.stores[names] = open_stores(*names)
+        return self.stores[names]
+
+    def predictor(self, settings: Mapping[str, Any]) -> Predictor:
+        choices = {name: settings[name] for name in ("device", "precision") if name in settings}
+        predictor = load(settings["bundle"], **choices)
+        tokenizer = predictor.processor.text
+        if tokenizer is not None:
+            memory = self.texts.setdefault(tokenizer.fingerprint, {})
+            predictor.processor.text = Remembering(tokenizer, memory)
+        return predictor
+
+
+def run_study(graph: Graph, options: Options) -> Report:
+    """Everything that is not done. A member that fails is left out of the averages; the rest goes on.
+
+    Raises:
+        ConfigError: another process works on this study.
+    """
+    if options.jobs < 1:
+        raise ConfigError(f"jobs is {options.jobs}; expected at least 1.")
+    graph.out.mkdir(parents=True, exist_ok=True)
+    with _alone(graph.out / "lock"):
+        try:
+            for lanes in _phases(graph):
+                (_run_here if options.jobs == 1 else _run_beside)(graph, lanes, options)
+            whole = wrap_up(graph, [name for name, one in records_of(graph).items() if one.state == "done"])
+            tail = [step for step in whole.steps.values() if step.kind in ("average", "ensemble")]
+            _run_lane(whole, tail, options.say, Workshop())
+        except KeyboardInterrupt:
+            return Report(graph=graph, records=records_of(graph), interrupted=True)
+    return Report(graph=whole, records=records_of(whole))
+
+
+def records_of(graph: Graph) -> dict[str, Record]:
+    """What is known of the steps of a graph, by name."""
+    found = {name: read_record(graph.out / "steps", step.key) for name, step in graph.steps.items()}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def _phases(graph: Graph) -> Iterator[list[list[Step]]]:
+    """Pre-training first, then the members, who do not wait for each other."""
+    for early in (True, False):
+        lanes: dict[str, list[Step]] = {}
+        for step in graph.steps.values():
+            if (step.kind == "pretrain") == early:
+                lanes.setdefault(step.lane, []).append(step)
+        if lanes:
+            yield list(lanes.values())
+
+
+def _run_here(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -> None:
+    workshop = Workshop()
+    for lane in lanes:
+        _run_lane(graph, lane, options.say, workshop)
+
+
+def _run_beside(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -> None:
+    """A process for each lane that has something to do; one that dies fails its steps only."""
+    context = get_context("spawn")
+    records = records_of(graph)
+    waiting = [lane for lane in lanes if any(_open(step, records) for step in lane)]
+    running: list[tuple[Any, Sequence[Step]]] = []
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    try:
+        while waiting or running:
+            while waiting and len(running) < options.jobs:
+                lane = waiting.pop(0)
+                process = context.Process(target=_run_apart, args=(graph, lane, threads, os.getpid()))
+                process.start()
+                running.append((process, lane))
+            wait([process.sentinel for process, _ in running])
+            for process, lane in [one for one in running if not one[0].is_alive()]:
+                running.remove((process, lane))
+                if process.exitcode == 130:
+                    raise KeyboardInterrupt
+                _after(graph, lane, process.exitcode, options.say)
+    finally:
+        for process, _ in running:  # they save a checkpoint on Ctrl-C and on this
+            process.terminate()
+        for process, _ in running:
+            process.join()
+
+
+def _after(graph: Graph, lane: Sequence[Step], code: int | None, say: Say | None) -> None:
+    """Tell what a process did; one that was killed could not say why."""
+    records = records_of(graph)
+    for step in lane:
+        if step.name not in records:
+            if code == 0:
+                continue
+            error = f"its process died with exit code {code}; was the memory full?"
+            write_record(
+                graph.out / "steps", step.key, Record(step=step.name, state="failed", seconds=0, error=error)
+            )
+        if say is not None:
+            say(step, records_of(graph).get(step.name))
+
+
+def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int) -> None:
+    """The body of a process for one member; it does not outlive the process that started it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        _run_lane(graph, lane, None, Workshop())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _run_lane(graph: Graph, lane: Sequence[Step], say: Say | None, workshop: Workshop) -> None:
+    for step in lane:
+        records = records_of(graph)
+        if not _open(step, records):
+            continue
+        if any(name not in records or records[name].state == "failed" for name in step.needs):
+            continue
+        if say is not None:
+            say(step, None)
+        record = _run_step(graph, step, workshop)
+        write_record(graph.out / "steps", step.key, record)
+        if say is not None:
+            say(step, record)
+
+
+def _open(step: Step, records: Mapping[str, Record]) -> bool:
+    """Not done; what failed is tried again."""
+    return step.name not in records or records[step.name].state == "failed"
+
+
+def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
+    began, work = time.perf_counter(), WORK[step.kind]
+    state: dict[str, Any] = {"state": "done"}
+    try:
+        state["facts"] = work(graph, step, workshop)
+    except DiptychError as error:
+        state = {"state": "failed", "error": str(error)}
+    except Exception as error:  # one member's trouble, whatever it is, is not the others'
+        lines = "".join(traceback.format_exception(error)[-3:])
+        state = {"state": "failed", "error": f"{type(error).__name__}: {error}\n{lines}"}
+    return Record(step=step.name, seconds=round(time.perf_counter() - began, 1), **state)
+
+
+def _train(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
+    for rest in step.folder.glob(".*.part"):  # of a process that was killed while it wrote
+        shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+    run = run_recipe(dict(step.settings))
+    if run.interrupted:
+        raise KeyboardInterrupt
+    shutil.rmtree(step.folder / "checkpoints", ignore_errors=True)  # the bundle is there; these are large
+    about = yaml.safe_load((step.folder / "bundle" / "bundle.yaml").read_text(encoding="utf-8"))["provenance"]
+    return {"metrics": dict(run.metrics), "examples": about["training"]["examples"], "steps": about["steps"]}
+
+
+def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
+    settings, root = step.settings, Path(step.settings["root"])
+    names = [split for split in settings["splits"] if not (step.folder / f"{split}.npz").exists()]
+    predictor = workshop.predictor(settings) if names else None
+    for split in names:
+        assert predictor is not None
+        dataset = HatefulMemes(root, split, limit=settings["limit"])
+        store = workshop.store(settings, predictor)
+        predictions = predictor.predict_dataset(
+            dataset, features=store, batch_size=settings.get("batch_size", 32)
+        )
+        dataset.write(predictions, step.folder / f"{split}.csv")
+        predictions.save(step.folder / f"{split}.npz")
+    return {}
+
+
+def _average(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
+    with atomic_folder(step.folder, overwrite=True) as folder:
+        for split, files in _files(graph, step.needs).items():
+            if step.settings["compat"]:
+                average = _average_as_vilio(files, split, step.settings["scores"])
+            else:
+                average = blend([read_predictions(path) for path in files.values()])
+            write_predictions(average, folder / f"{split}.npz")
+            write_predictions(average, folder / f"{split}.csv")
+    return {"members": step.settings["members"]}
+
+
+def _average_as_vilio(files: Mapping[str, Path], split: str, scores: str) -> Predictions:
+    """The mean of what Vilio writes: log-probabilities, or logits of those members that it does not lose."""
+    form = "{split}{name}.csv" if scores == "logit" else "{name}_{split}.csv"
+    names = {Path(form.format(split=split, name=name)): name for name in files}
+    return average_raw(
+        [_raw(read_predictions(files[names[path]]), scores) for path in heard_by_vilio([*names])]
+    )
+
+
+def _raw(predictions: Predictions, scores: str) -> Predictions:
+    assert predictions.scores is not None and predictions.classes is not None
+    no, yes = np.log(predictions.scores.clip(1e-300)).T
+    value = (
+        yes - no if scores == "logit" else yes if scores == "log_probability" else predictions.scores[:, 1]
+    )
+    label = predictions.answers if scores != "logit" else (predictions.classes[0],) * len(predictions)
+    return replace(
+        predictions,
+        scores=np.stack((-value, value), 1),
+        answers=label,
+        meta={**predictions.meta, "kind": "raw"},
+    )
+
+
+def _ensemble(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
+    families = {name.partition("/")[0]: graph.steps[name] for name in step.needs}
+    splits = [split for splits in graph.study.runs.values() for split in splits]
+    found = {
+        split: tuple(read_predictions(families[name].folder / f"{split}.npz") for name in sorted(families))
+        for split in splits
+    }
+    members = Members(names=tuple(sorted(families)), predictions=found, dropped={})
+    dev = HatefulMemes(graph.root, graph.study.dev, limit=graph.limit)
+    blends, report = fit_blend(
+        members,
+        {meme.id: meme.label for meme in dev.memes},
+        dev=graph.study.dev,
+        method=graph.study.method,
+        compat=graph.study.compat,
+    )
+    with atomic_folder(step.folder, overwrite=True) as folder:
+        for split, predictions in blends.items():
+            write_predictions(predictions, folder / f"FIN_{split}.csv")
+        (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return report.as_dict()
+
+
+def publish(graph: Graph) -> list[Path]:
+    """Copy the files of the ensemble to where people look for them."""
+    step = graph.steps["ensemble"]
+    names = sorted(path.name for path in step.folder.glob("FIN_*.csv"))
+    for name in names:
+        with atomic_file(graph.out / name) as file:
+            file.write((step.folder / name).read_bytes())
+    return [graph.out / name for name in names]
+
+
+def _files(graph: Graph, needs: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """Prediction files by split and member."""
+    files: dict[str, dict[str, Path]] = {}
+    for name in needs:
+        step = graph.steps[name]
+        for split in step.settings["splits"]:
+            files.setdefault(split, {})[step.lane] = step.folder / f"{split}.npz"
+    return files
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two processes on one study would write into the same folders."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{path.parent}: another process works on this study; wait for it.") from None
+        yield
+
+
+WORK: dict[str, Callable[[Graph, Step, Workshop], dict[str, Any]]] = {
+    "pretrain": _train,
+    "train": _train,
+    "predict": _predict,
+    "average": _average,
+    "ensemble": _ensemble,
+}

@@ -1,0 +1,76 @@
+import pytest
+
+from diptych.cli.study import find_study
+from diptych.errors import ConfigError, FormatError
+from diptych.study import read_study
+
+
+def test_vilio_has_its_nineteen_members_with_the_published_seeds():
+    study = read_study("vilio", find_study)
+    chosen = study.select()
+    assert len(chosen.members) == 19
+    assert set(chosen.left_out) == {"X60", "X90", "X30", "D50", "D72", "D36"}
+    seeds = {member.name: member.seed for member in study.members}
+    published = {"O50": 126, "OV50": 84, "O36": 42, "U50": 43, "U72": 86, "U36": 129, "V45": 45, "V135": 135}
+    published |= {"X60": 60, "X90": 90, "X30": 30, "D50": 49, "D72": 98, "D36": 147}
+    assert published.items() <= seeds.items()
+    ernie = {member.name: (member.features, member.more_features) for member in study.members}
+    assert ernie["ELV50"] == ("vg50", "vg100")
+    assert ernie["ESVCR72"] == ("vgattr72", "vgattr100")
+
+
+def test_the_tiny_study_is_the_same_study_from_scratch():
+    whole, tiny = (read_study(name, find_study) for name in ("vilio", "vilio_tiny"))
+    facts = [
+        [(one.name, one.seed, one.features, one.more_features) for one in s.members] for s in (whole, tiny)
+    ]
+    assert facts[0] == facts[1]
+    assert not [word for one in tiny.members for word in one.overrides if "weights.model" in word]
+
+
+def test_members_are_chosen_by_family_and_name():
+    study = read_study("vilio", find_study)
+    assert [one.name for one in study.select(["U", "ES72"]).members] == ["U50", "U72", "U36", "ES72"]
+    assert [one.name for one in study.select(["U", "ES"], seeds=1).members] == ["U50", "ES36"]
+    with pytest.raises(ConfigError, match=r"no member 'U51'.*U50"):
+        study.select(["U51"])
+    with pytest.raises(ConfigError, match="seeds is 0"):
+        study.select(seeds=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tree: tree.update(familiesx={}), "unknown key .familiesx.*families"),
+        (lambda tree: tree.pop("dev"), "dev is missing"),
+        (lambda tree: tree.update(dev="train"), "dev is 'train', which no run predicts"),
+        (lambda tree: tree["families"]["U"]["members"]["U1"].update(features="some"), "features 'some'"),
+        (lambda tree: tree["families"]["U"].update(vocabulary="other"), "vocabulary is 'other'"),
+        (lambda tree: tree["families"]["U"].update(scores="odds"), "scores is 'odds'"),
+        (lambda tree: tree["families"]["E"].update(members={"U1": {}}), "two members are called 'U1'"),
+        (lambda tree: tree["families"]["U"]["members"]["U1"].update(lr=1), "unknown key 'lr'"),
+        (lambda tree: tree["ensemble"].update(method="mean"), "method is 'mean'"),
+        (lambda tree: tree["clean"].update(knownx=True), "unknown key 'knownx'"),
+        (lambda tree: tree["families"].update(U=[1]), "is .1.; expected keys"),
+    ],
+)
+def test_a_wrong_key_is_named(tree, write, change, message):
+    change(tree)
+    path = write(tree)
+    with pytest.raises(ConfigError, match=message):
+        read_study(str(path), find_study)
+
+
+def test_a_study_that_is_no_study_is_named(tmp_path, tree, write):
+    path = tmp_path / "odd.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(FormatError, match="holds list"):
+        read_study(str(path), find_study)
+    path.write_text("a: [\n")
+    with pytest.raises(FormatError, match="not YAML"):
+        read_study(str(path), find_study)
+    path = write(tree | {"extends": str(tmp_path / "small.yaml")})
+    with pytest.raises(ConfigError, match="extends itself"):
+        read_study(str(path), find_study)
+    with pytest.raises(ConfigError, match=r"no study 'villio'.*vilio"):
+        read_study("villio", find_study)
