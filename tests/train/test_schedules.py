@@ -34,11 +34,6 @@ def test_triangle_peaks_in_the_middle():
     assert [triangle()(step, 10) for step in (0, 5, 10)] == [0, 1, 0]
 
 
-def test_steps_go_down_at_their_milestones():
-    schedule = steps(milestones=[4, 6], factor=0.1, warmup=2)
-    assert [schedule(step, 0) for step in range(8)] == pytest.approx([0, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01])
-
-
 def test_negative_warmup_is_refused():
     with pytest.raises(ConfigError, match=r"schedule.warmup is -1"):
         linear(warmup=-1)
