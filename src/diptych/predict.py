@@ -52,9 +52,7 @@ class Predictor:
                 "this bundle holds a pre-trained model, which predicts nothing; fine-tune it with "
                 "`diptych train` and weights.model=RUN first."
             )
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.bundle, self.device, self.precision = bundle, _device(device), precision
+        self.bundle, self.device, self.precision = bundle, find_device(device), precision
         self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
         self.processor = bundle.processor
         self.needs = cast(VisionLanguageModel, bundle.model).needs
@@ -186,8 +184,14 @@ class Predictor:
                 )
 
 
-def _device(name: str) -> torch.device:
-    """The device, after a number has lain on it."""
+def find_device(name: str) -> torch.device:
+    """The device, after a number has lain on it; `auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: it cannot be used here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -1,5 +1,7 @@
-"""Detectors: from pictures to regions."""
+"""Detectors: from pictures to regions, one by one or whole folders into stores."""
 
+from diptych.detect.extract import ExtractReport, extract
+from diptych.detect.extractor import ExtractSettings
 from diptych.detect.faster_rcnn import FasterRcnn, build_detector
 from diptych.detect.prepare import Picture, Prepare
 from diptych.detect.selection import BoxRule, Detection, describe, select
@@ -7,10 +9,13 @@ from diptych.detect.selection import BoxRule, Detection, describe, select
 __all__ = [
     "BoxRule",
     "Detection",
+    "ExtractReport",
+    "ExtractSettings",
     "FasterRcnn",
     "Picture",
     "Prepare",
     "build_detector",
     "describe",
+    "extract",
     "select",
 ]

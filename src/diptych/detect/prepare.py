@@ -38,12 +38,17 @@ class Prepare:
 
     Args:
         least: pixels of the shorter side, unless the longer one would exceed `most`.
-        mean: subtracted from blue, green, red.
+        mean: subtracted from blue, green, red; then all is divided by `std`.
+        blue_first: order of `mean`, `std` and the pixels; off, it is red, green, blue.
+        square: every picture gets `least` x `least` pixels, which distorts it.
     """
 
     least: int = 600
     most: int = 1000
     mean: tuple[int | float, int | float, int | float] = CAFFE_MEAN
+    std: tuple[int | float, int | float, int | float] = (1, 1, 1)
+    blue_first: bool = True
+    square: bool = False
 
     def __call__(self, image: Image.Image) -> Picture:
         """Resize and normalize.
@@ -58,12 +63,15 @@ class Prepare:
                 f"expected at least {LEAST} pixels on the shorter side. Cut it into parts."
             )
         small = image.resize((width, height), Image.Resampling.BILINEAR)
-        blue_first = np.asarray(small, np.float32)[:, :, ::-1] - np.array(self.mean, np.float32)
-        pixels = torch.from_numpy(np.ascontiguousarray(blue_first.transpose(2, 0, 1)))
+        values = np.asarray(small, np.float32)[:, :, :: -1 if self.blue_first else 1]
+        scaled = np.divide(values - np.array(self.mean, np.float32), np.array(self.std, np.float32))
+        pixels = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
         return Picture(pixels=pixels, size=image.size)
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height that a picture of this size gets."""
+        if self.square:
+            return self.least, self.least
         scale = self.least / min(width, height)
         wide, high = (scale * width, self.least) if height < width else (self.least, scale * height)
         if max(wide, high) > self.most:
