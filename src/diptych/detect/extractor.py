@@ -64,7 +64,7 @@ class ExtractSettings:
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
     dtype: Literal["float16", "float32"] = "float32"
-    precision: Literal["32", "bf16"] = "32"
+    precision: str = "32"
     batch: int = 4
 
     def __post_init__(self) -> None:
@@ -74,6 +74,8 @@ class ExtractSettings:
                 raise ConfigError(f"{name} {got!r}: expected one of {known}.{nearest(got, allowed)}")
         if self.batch < 1:
             raise ConfigError(f"a batch of {self.batch} pictures: expected at least 1.")
+        if len(set(self.rules)) < len(self.rules):
+            raise ConfigError(f"rules {', '.join(self.rules)}: expected each once.")
 
     @property
     def name(self) -> str:

@@ -116,7 +116,7 @@ def box_regions(features: Float[Tensor, "D h w"], picture: Picture, boxes: Float
     """
     (width, height), (rows, columns) = picture.size, features.shape[1:]
     on_map = boxes.float() * torch.tensor([columns / width, rows / height] * 2)
-    pooled = roi_align(features, on_map.to(features.device), size=BINS, scale=1)
+    pooled = roi_align(features, on_map.to(features.device), size=BINS, scale=1.0)
     return Regions(features=pooled.mean((2, 3)).cpu().numpy(), boxes=boxes.numpy(), size=picture.size)
 
 
