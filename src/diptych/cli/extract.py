@@ -17,6 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.importing import names
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
@@ -57,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--show", type=int, default=0, metavar="N", help="draw N pictures with what was found")
     add("--resume", action="store_true", help="go on with a stopped run")
     add("--overwrite", action="store_true", help="replace stores that exist")
+    configure_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,19 +67,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.workers < 0 or arguments.show < 0:
         raise ConfigError("--workers and --show are numbers from 0 on.")
-    device = find_device(arguments.device)
+    device = str(find_device(arguments.device))
     for settings in _settings(arguments):
-        with progress(settings.name) as advance:
+        with chosen_engine(arguments, device=device) as engine, progress(settings.name) as advance:
             report = extract(
                 arguments.images,
                 arguments.out,
                 settings,
-                device=str(device),
+                device=device,
                 bad=arguments.bad,
                 shard=arguments.shard,
                 workers=arguments.workers,
                 resume=arguments.resume,
                 overwrite=arguments.overwrite,
+                engine=engine,
                 progress=advance,
             )
         _print(settings, report)

@@ -1,0 +1,37 @@
+"""Where the work of a verb is done: here, or by Ray."""
+
+import argparse
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from diptych.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diptych.scale.ray import RayEngine
+
+
+def configure_engine(parser: argparse.ArgumentParser) -> None:
+    """Arguments of all verbs that can go to a cluster."""
+    add = parser.add_argument
+    add(
+        "--engine", choices=("local", "ray"), default="local", help="ray: the cluster of RAY_ADDRESS, or here"
+    )
+    add("--parallel", type=int, help="workers of ray (default: one per GPU, or as many as the CPUs allow)")
+    add("--threads", type=int, default=1, help="of every worker of ray on CPU (default: 1)")
+
+
+def chosen_engine(
+    arguments: argparse.Namespace, *, device: str
+) -> "AbstractContextManager[RayEngine | None]":
+    """The engine, None for this process.
+
+    Raises:
+        ConfigError: numbers below 1, or Ray is missing or too small.
+    """
+    if arguments.engine == "local":
+        return nullcontext()
+    if arguments.threads < 1 or (arguments.parallel is not None and arguments.parallel < 1):
+        raise ConfigError("--threads and --parallel are numbers from 1 on.")
+    from diptych.scale import ray_engine
+
+    return ray_engine(parallel=arguments.parallel, threads=arguments.threads, gpu=device.startswith("cuda"))
