@@ -17,7 +17,7 @@ def configure_engine(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=("local", "ray"), default="local", help="ray: the cluster of RAY_ADDRESS, or here"
     )
     add("--parallel", type=int, help="workers of ray (default: one per GPU, or as many as the CPUs allow)")
-    add("--threads", type=int, default=1, help="of every worker of ray on CPU (default: 1)")
+    add("--threads", type=int, help="on CPU, here or of each worker of ray (default: those of PyTorch here)")
 
 
 def chosen_engine(
@@ -28,10 +28,14 @@ def chosen_engine(
     Raises:
         ConfigError: numbers below 1, or Ray is missing or too small.
     """
-    if arguments.engine == "local":
-        return nullcontext()
-    if arguments.threads < 1 or (arguments.parallel is not None and arguments.parallel < 1):
+    if min(arguments.threads or 1, arguments.parallel or 1) < 1:
         raise ConfigError("--threads and --parallel are numbers from 1 on.")
+    if arguments.engine == "local":
+        if arguments.threads is not None:
+            import torch
+
+            torch.set_num_threads(arguments.threads)
+        return nullcontext()
     from diptych.scale import ray_engine
 
     return ray_engine(parallel=arguments.parallel, threads=arguments.threads, gpu=device.startswith("cuda"))

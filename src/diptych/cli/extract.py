@@ -84,7 +84,24 @@ def run(arguments: argparse.Namespace) -> int:
                 progress=advance,
             )
         _print(settings, report)
+        if arguments.show:
+            _show(arguments.images, report, arguments.show)
     return 0
+
+
+def _show(images: Path, report: "ExtractReport", count: int) -> None:
+    """Draw the first store's regions of some pictures, spread over all, beside it."""
+    from diptych.detect.pictures import list_pictures
+    from diptych.features import FeatureStore
+    from diptych.report import region_page
+
+    store = FeatureStore(report.stores[0].path)
+    pictures = [picture for picture in list_pictures(images) if picture.key in store]
+    pictures = pictures[:: max(1, len(pictures) // count)][:count]
+    path = store.path.with_name(f"{store.path.name}.png")
+    found = [(picture.path, store[picture.key]) for picture in pictures]
+    region_page(found, path, meta=store.meta, title=f"{store.meta.detector}, {store.meta.box_rule} boxes")
+    print(f"wrote {path}: {len(found)} pictures")
 
 
 def _settings(arguments: argparse.Namespace) -> "list[ExtractSettings]":

@@ -32,18 +32,21 @@ class RayEngine(Protocol):
 
 
 @contextmanager
-def ray_engine(*, parallel: int | None = None, threads: int = 1, gpu: bool = False) -> Iterator[RayEngine]:
+def ray_engine(
+    *, parallel: int | None = None, threads: int | None = None, gpu: bool = False
+) -> Iterator[RayEngine]:
     """An engine on the cluster of `RAY_ADDRESS`, or on this machine where that is not set.
 
     Args:
         parallel: workers, each with the model in its memory; None means one per GPU, or as many as the
             threads of all CPUs allow.
-        threads: of every worker on CPU. Some sums depend on it in their last bits.
+        threads: of every worker on CPU; None means as many as here. The last bits of some sums depend on it.
         gpu: give every worker a GPU.
 
     Raises:
         ConfigError: the cluster has too little for one worker.
     """
+    threads = threads or torch.get_num_threads()
     ours = not ray.is_initialized()
     if ours:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
