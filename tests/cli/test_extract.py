@@ -90,6 +90,22 @@ def test_a_grid_of_given_weights(few, tmp_path):
     assert store.meta.detector == "resnet_tiny-stage4"
 
 
+def test_a_page_shows_what_was_found(few, tmp_path, capsys):
+    words = ["extract", few, tmp_path / "f", "detector=tiny", "boxes=4,9", "threads=1"]
+    assert main([*map(str, words), "show=3"]) == 0
+    assert f"wrote {tmp_path / 'f/tiny-random4.png'}: 3 pictures" in capsys.readouterr().out
+    before = (tmp_path / "f/tiny-random4.png").read_bytes()
+    assert main([*map(str, words), "show=2", "resume=true"]) == 0, "also later, without computing anything"
+    assert "0 pictures looked at" in capsys.readouterr().out
+    assert (tmp_path / "f/tiny-random4.png").read_bytes() != before
+
+
+def test_numbers_below_one_are_refused(few, tmp_path, refused):
+    words = ["extract", few, tmp_path / "f", "detector=tiny"]
+    assert "--threads and --parallel are numbers from 1 on" in refused([*words, "threads=0"])
+    assert "--workers and --show are numbers from 0 on" in refused([*words, "--workers", "-1"])
+
+
 def test_bad_pictures_are_counted_on_the_screen(few, tmp_path, capsys, refused):
     (few / "bad.png").write_text("no picture")
     words = ["extract", few, tmp_path / "f", "--detector", "tiny", "--boxes", "4"]

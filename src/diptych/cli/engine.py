@@ -28,7 +28,7 @@ def chosen_engine(
     Raises:
         ConfigError: numbers below 1, or Ray is missing or too small.
     """
-    if min(arguments.threads or 1, arguments.parallel or 1) < 1:
+    if any(number is not None and number < 1 for number in (arguments.threads, arguments.parallel)):
         raise ConfigError("--threads and --parallel are numbers from 1 on.")
     if arguments.engine == "local":
         if arguments.threads is not None:

@@ -209,7 +209,8 @@ class FasterRcnn(nn.Module):
         return torch.cat([self.resnet.layer4(part).float().mean((2, 3)) for part in parts])
 
     def _init(self) -> None:
-        """As detectron2: without training, boxes are about the anchors."""
+        """As detectron2: untrained, boxes are about the anchors. Pixels are many times larger than 1."""
+        nn.init.constant_(self.resnet.bn1.weight, 0.02)
         parts = (self.proposer.conv, self.proposer.objectness, self.proposer.deltas, self.predictor.classes)
         for part, std in (*((one, 0.01) for one in parts), (self.predictor.deltas, 0.001)):
             nn.init.normal_(part.weight, std=std)

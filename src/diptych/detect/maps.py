@@ -88,7 +88,7 @@ def build_map_encoder(backbone: str, *, stage: int = 4, size: int = 448) -> MapE
             f"backbone {backbone!r}, stage {stage}, size {size}: expected one of {', '.join(RESNETS)} or "
             f"{FOREIGN}FOLDER, a stage from 1 to 4 and 32 pixels.{nearest(backbone, RESNETS)}"
         )
-    network: ResNet = getattr(resnet, backbone)(classes=None)
+    network: ResNet = getattr(resnet, backbone)(classes=None, freeze_batch_norm=True)
     return StageEncoder(network, stage, size=size)
 
 

@@ -26,7 +26,7 @@ def region_page(
     title: str,
     columns: int = 2,
 ) -> None:
-    """Draw pictures, their boxes, and beside them the names of objects and attributes, best first, as one PNG.
+    """Draw pictures, their boxes, and beside them what they are said to show, best first, as one PNG.
 
     Args:
         found: picture file and regions; of each at most `MOST` are drawn.
