@@ -83,13 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
                 engine=engine,
                 progress=advance,
             )
-        _print(settings, report)
+        _print(settings, report, arguments.out)
         if arguments.show:
-            _show(arguments.images, report, arguments.show)
+            _show(arguments.images, arguments.out, report, arguments.show)
     return 0
 
 
-def _show(images: Path, report: "ExtractReport", count: int) -> None:
+def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:
     """Draw the first store's regions of some pictures, spread over all, beside it."""
     from diptych.detect.pictures import list_pictures
     from diptych.features import FeatureStore
@@ -98,7 +98,7 @@ def _show(images: Path, report: "ExtractReport", count: int) -> None:
     store = FeatureStore(report.stores[0].path)
     pictures = [picture for picture in list_pictures(images) if picture.key in store]
     pictures = pictures[:: max(1, len(pictures) // count)][:count]
-    path = store.path.with_name(f"{store.path.name}.png")
+    path = out / f"{store.path.name}.png"
     found = [(picture.path, store[picture.key]) for picture in pictures]
     region_page(found, path, meta=store.meta, title=f"{store.meta.detector}, {store.meta.box_rule} boxes")
     print(f"wrote {path}: {len(found)} pictures")
@@ -158,14 +158,14 @@ def _cells(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _print(settings: "ExtractSettings", report: "ExtractReport") -> None:
-    rows = [(one.path, one.images, one.regions, one.fewer) for one in report.stores]
+def _print(settings: "ExtractSettings", report: "ExtractReport", out: Path) -> None:
+    rows = [(out / one.path.name, one.images, one.regions, one.fewer) for one in report.stores]
     table("", ("store", "images", "regions", "images with fewer"), rows, numbers=3)
     speed = f", {report.computed / report.seconds:.3g}/s" if report.computed else ""
     print(f"{report.computed:,} pictures looked at in {report.seconds:.1f} s{speed}")
     bad = report.stores[0].bad
     if bad:
-        print(f"{len(bad):,} picture(s) left out; {report.stores[0].path}.json lists all:")
+        print(f"{len(bad):,} picture(s) left out; {rows[0][0]}.json lists all:")
         print("\n".join(f"  {fault}" for fault in bad[:5]) + "\n  ..." * (len(bad) > 5))
     if settings.name.endswith("-random"):
         print(f"{settings.name}: weights are random, so boxes and classes mean nothing.")
