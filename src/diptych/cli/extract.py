@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.images,
                 arguments.out,
                 settings,
-                device=device,
+                device=device if engine is None else device.partition(":")[0],  # Ray says which
                 bad=arguments.bad,
                 shard=arguments.shard,
                 workers=arguments.workers,

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from diptych.detect.pictures import PictureFile
 from diptych.errors import ConfigError, FormatError
 from diptych.features import Fault, FeatureStore, join_parts
 from diptych.features.store import INDEX, partial_folder
-from diptych.features.writer import locked
+from diptych.features.writer import locked, require_replaceable
 from diptych.files import atomic_file, make_parents, require_new
 
 PLAN = "plan.json"
@@ -56,7 +56,9 @@ class Ledger:
     """
 
     def __init__(self, out: Path, settings: ExtractSettings) -> None:
-        self.out, self.settings = out.absolute(), settings
+        # Other processes and machines may have other working folders.
+        files = {name: path.absolute() for name in FILES if (path := getattr(settings, name)) is not None}
+        self.out, self.settings = out.absolute(), replace(settings, **files)
         self.folder = self.out / f"{settings.name}.extract"
         self.stores = {self.out / name: least for name, (_, least) in settings.stores().items()}
 
@@ -82,7 +84,8 @@ class Ledger:
         partials = {store: partial_folder(store) for store in self.stores}
         for store, part in partials.items():
             if part.is_dir() or not going_on:
-                require_new(store, overwrite=overwrite)
+                require_replaceable(store, overwrite=overwrite)
+                require_new(_report(store), overwrite=overwrite)
         left = [
             *self.folder.glob("*.json"),
             *(file for one in partials.values() for file in one.glob("*part-*")),

@@ -32,6 +32,7 @@ def list_pictures(images: Path | str) -> list[PictureFile]:
 
     Raises:
         ConfigError: there is no picture, or two have one key.
+        FormatError: the text file is not UTF-8.
     """
     images = Path(images).absolute()
     if images.is_dir():
@@ -39,7 +40,7 @@ def list_pictures(images: Path | str) -> list[PictureFile]:
         names = sorted(file.as_posix() for file in below if not file.name.startswith("."))
         folder = images
     elif images.is_file() and images.suffix == ".txt":
-        names = sorted(line for line in images.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        names = sorted(line for line in _lines(images) if line.strip())
         folder = images.parent
     else:
         raise ConfigError(f"{images} is neither a folder nor a .txt file with one picture per line.")
@@ -89,7 +90,7 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     """
     path = Path(path)
     boxes: dict[str, ndarray] = {}
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -105,7 +106,14 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     return GivenBoxes(path, boxes)
 
 
-def _record(line: str) -> tuple[str, ndarray]:
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not UTF-8 (byte {error.start}); expected one path per line.") from error
+
+
+def _record(line: bytes) -> tuple[str, ndarray]:
     record: Any = json.loads(line)
     if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
         raise ValueError("the record has no `id`")

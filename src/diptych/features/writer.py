@@ -88,7 +88,7 @@ class StoreWriter:
 
     def __enter__(self) -> "StoreWriter":
         _require_possible(self.meta, self._shard_bytes)
-        _require_replaceable(self.path, overwrite=self._overwrite)
+        require_replaceable(self.path, overwrite=self._overwrite)
         if any(self.partial.glob("part-*.arrow")) and not (self._resume or self._overwrite):
             raise ConfigError(
                 f"{self.partial} holds what an interrupted run has finished; say resume=true to go on from "
@@ -367,8 +367,12 @@ def _require_possible(meta: FeatureMeta, shard_bytes: int) -> None:
         raise ConfigError(f"shard_bytes is {shard_bytes}; expected at least 1.")
 
 
-def _require_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Allow a new path, an empty folder and, with `overwrite`, a store (whole or not), but nothing else."""
+def require_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Allow a new path, an empty folder and, with `overwrite`, a store (whole or not), but nothing else.
+
+    Raises:
+        ConfigError: something else stands there, or a store without `overwrite`.
+    """
     require_new(path, overwrite=overwrite)
     if not path.exists():
         return
