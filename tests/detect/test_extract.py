@@ -147,6 +147,19 @@ def test_what_is_there_is_neither_replaced_nor_mixed(photos, tmp_path):
     assert names == {*NAMES, "resnet_tiny-stage4-random-grid2x3"}, "other detectors have their own stores"
 
 
+def test_what_is_no_store_stands_in_the_way_before_anything_is_computed(photos, tmp_path):
+    seen = []
+    (tmp_path / "out" / NAMES[1]).mkdir(parents=True)
+    (tmp_path / "out" / NAMES[1] / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="is no feature store and is kept"):
+        extract(photos, tmp_path / "out", TINY, overwrite=True, progress=lambda *at: seen.append(at))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / f"{NAMES[0]}.json").write_text("mine")
+    with pytest.raises(ConfigError, match=r"tiny-random3\.json exists and is kept"):
+        extract(photos, tmp_path / "other", TINY, progress=lambda *at: seen.append(at))
+    assert not seen
+
+
 def test_two_runs_do_not_meet(photos, tmp_path):
     def again(done, total):
         if done == 5:

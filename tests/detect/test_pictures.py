@@ -29,6 +29,12 @@ def test_two_files_with_one_key_are_refused(tmp_path):
         list_pictures(tmp_path)
 
 
+def test_a_list_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_bytes("caf\u00e9.png".encode("latin1"))
+    with pytest.raises(FormatError, match=r"list\.txt: not UTF-8 \(byte 3\)"):
+        list_pictures(tmp_path / "list.txt")
+
+
 def test_nothing_to_look_at_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="names no picture"):
         list_pictures(tmp_path)
@@ -70,10 +76,11 @@ def test_given_boxes_must_lie_in_their_picture(tmp_path, box, message):
         ('{"id": 2, "boxes": [[1, 2, 3]]}', r"`boxes` has the shape \(1, 3\)"),
         ('{"id": 2, "boxes": [[1, 2, 3, "x"]]}', "boxes.jsonl:2: could not convert"),
         ('{"id": 1, "boxes": []}', "id '1' occurs a second time"),
+        ("\udcff", r"boxes\.jsonl:2: .*codec can't decode"),
     ],
 )
 def test_records_that_are_no_boxes_are_named(tmp_path, line, message):
     path = tmp_path / "boxes.jsonl"
-    path.write_text('{"id": 1, "boxes": []}\n' + line + "\n")
+    path.write_text('{"id": 1, "boxes": []}\n' + line + "\n", errors="surrogateescape")
     with pytest.raises(FormatError, match=message):
         read_boxes(path)
