@@ -55,6 +55,7 @@ EXTRAS = (
     Extra(
         module="matplotlib", distribution="matplotlib", group="report", purpose="figures and picture pages"
     ),
+    Extra(module="ray", distribution="ray", group="ray", purpose="extraction and prediction on a cluster"),
     Extra(module="tensorboard", distribution="tensorboard", group="tensorboard", purpose="TensorBoard logs"),
     Extra(module="wandb", distribution="wandb", group="", purpose="Weights & Biases logs"),
     Extra(module="mlflow", distribution="mlflow", group="", purpose="MLflow logs"),

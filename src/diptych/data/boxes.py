@@ -55,8 +55,8 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     path = Path(path)
     boxes: dict[str, ndarray] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error}); expected JSON lines of boxes.") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -73,7 +73,7 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     return GivenBoxes(path, boxes)
 
 
-def _record(line: str) -> tuple[str, ndarray]:
+def _record(line: bytes) -> tuple[str, ndarray]:
     record: Any = json.loads(line)
     if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
         raise ValueError("the record has no `id`")
