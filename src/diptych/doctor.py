@@ -47,18 +47,19 @@ class Extra:
         return f"pip install {what}"
 
 
-EXTRAS = (
-    Extra(
-        module="huggingface_hub", distribution="huggingface_hub", group="hub", purpose="weights from the hub"
-    ),
-    Extra(module="floret", distribution="floret", group="fasttext", purpose="fastText sentence vectors"),
-    Extra(
-        module="matplotlib", distribution="matplotlib", group="report", purpose="figures and picture pages"
-    ),
-    Extra(module="ray", distribution="ray", group="ray", purpose="extraction and prediction on a cluster"),
-    Extra(module="tensorboard", distribution="tensorboard", group="tensorboard", purpose="TensorBoard logs"),
-    Extra(module="wandb", distribution="wandb", group="", purpose="Weights & Biases logs"),
-    Extra(module="mlflow", distribution="mlflow", group="", purpose="MLflow logs"),
+EXTRAS = tuple(
+    Extra(module=module, distribution=distribution, group=group, purpose=purpose)
+    for module, distribution, group, purpose in (
+        ("huggingface_hub", "huggingface_hub", "hub", "weights from the hub"),
+        ("floret", "floret", "fasttext", "fastText sentence vectors"),
+        ("lmdb", "lmdb", "lmdb", "features in LMDB"),
+        ("h5py", "h5py", "hdf5", "features in HDF5"),
+        ("matplotlib", "matplotlib", "report", "figures and picture pages"),
+        ("ray", "ray", "ray", "extraction and prediction on a cluster"),
+        ("tensorboard", "tensorboard", "tensorboard", "TensorBoard logs"),
+        ("wandb", "wandb", "", "Weights & Biases logs"),
+        ("mlflow", "mlflow", "", "MLflow logs"),
+    )
 )
 
 

@@ -250,6 +250,15 @@ def test_a_repository_of_the_hub(hub):
     assert find("hub:some/one@main/config.json").read_text() == "{}"
 
 
+def test_a_hub_that_does_not_answer_is_one_error_and_what_is_there_serves(hub, monkeypatch):
+    folder = find("hub:some/one")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client tries again and again
+    assert find("hub:some/one") == folder
+    with pytest.raises(ConfigError, match=r"hub:some/other cannot be had: .*give their path"):
+        find("hub:some/other")
+
+
 def test_what_the_hub_does_not_have_says_so(hub):
     with pytest.raises(ConfigError, match=r"hub:some/one/nowhere\.bin cannot be had: .*404"):
         find("hub:some/one/nowhere.bin")

@@ -226,3 +226,11 @@ def test_paths_need_not_be_below_a_folder_named_img(tmp_path):
     example = HatefulMemes(tmp_path, "train")[0]
     assert example.pairs[0].image == "a.b"
     assert example.meta["image_path"] == Path(tmp_path, "pictures/of/cats/a.b.jpg")
+
+
+def test_memes_of_a_split_may_count_twice(tmp_path):
+    split(tmp_path, GOOD, record(id=1), name="traindev")
+    split(tmp_path, record(id=1), name="dev_seen")
+    assert HatefulMemes(tmp_path, "traindev", twice="dev_seen").ids == ("42953", "1", "1")
+    with pytest.raises(ConfigError, match=r"dev\.jsonl"):
+        HatefulMemes(tmp_path, "traindev", twice="dev")

@@ -86,7 +86,7 @@ def test_greedy_selection_by_hand() -> None:
     assert greedy_search(COLUMNS, TRUTH, rounds=2).auroc == max(second, area(COLUMNS[1]))
 
 
-def test_fifteen_files_take_no_longer_than_they_should() -> None:
+def test_fifteen_columns_blend_better_than_the_best() -> None:
     generator = np.random.default_rng(0)
     truth = generator.random(500) < 0.5
     columns = truth + generator.normal(size=(15, 500)) * 2

@@ -50,3 +50,18 @@ def test_attention_is_captured_by_name(rows):
         model(rows())
     assert maps["encoder.meetings.0.vision_attention"].shape == (3, 4, 5, 5)
     assert len(maps) == 2 + 2 + 2 * 2
+
+
+def test_layers_of_the_base_model_are_counted_as_in_the_original():
+    """18 layers above each other: 6 of the text alone, then meetings and vision layers by turns with it."""
+    with torch.device("meta"):
+        powers = ernievil_base().layer_powers()
+    layers = {"text_layers.0": 18, "text_layers.5": 13, "text_layers.6": 11, "text_layers.11": 1}
+    layers |= {"meetings.0": 12, "vision_layers.0": 11, "meetings.5": 2, "vision_layers.5": 1}
+    assert {name: powers[f"encoder.{name}."] for name in layers} == layers
+    assert (powers["text."], powers["regions."], powers["text.norm"], powers["regions.norm"]) == (
+        19,
+        13,
+        0,
+        0,
+    )

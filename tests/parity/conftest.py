@@ -15,7 +15,9 @@ from torch import Tensor
 
 from diptych import convert
 from diptych.convert import load_head, restore
-from diptych.types import EVERYTHING, Batch
+from diptych.models import ErnieVil
+from diptych.nn import Sizes
+from diptych.types import EVERYTHING, Batch, Inputs, PaddedRegions, PaddedText
 
 FOLDER = Path(os.environ.get("DIPTYCH_GOLDENS", Path(__file__).parents[1] / "golden"))
 CERTIFICATE = Path(convert.__file__).parent / "parity.json"  # what model cards of converted files quote
@@ -112,6 +114,59 @@ def perform() -> Callable[..., Done]:
         return Done(encoding, logits, loss, restore(found, table))
 
     return run
+
+
+@pytest.fixture
+def build_ernievil() -> Callable[[dict[str, Any]], ErnieVil]:
+    """From a configuration: layer counts follow from the numbers of the layers that come after meetings."""
+
+    def build(config: dict[str, Any]) -> ErnieVil:
+        text, vision = config["t_biattention_id"], config["v_biattention_id"]
+        return ErnieVil(
+            vocab_size=config["vocab_size"],
+            feature_dim=config["feature_size"],
+            text=Sizes(
+                dim=config["hidden_size"],
+                heads=config["num_attention_heads"],
+                hidden=4 * config["hidden_size"],
+                layers=text[-1] + 1,
+            ),
+            vision=Sizes(
+                dim=config["v_hidden_size"],
+                heads=config["v_num_attention_heads"],
+                hidden=config["v_intermediate_size"],
+                layers=vision[-1] + 1,
+            ),
+            bridge=Sizes(dim=config["co_hidden_size"], heads=config["co_num_attention_heads"]),
+            meetings=list(zip(text, vision, strict=True)),
+            max_positions=config["max_position_embeddings"],
+            segments=config["sent_type_vocab_size"],
+            eps=config["layer_norm_eps"],
+        ).eval()
+
+    return build
+
+
+@pytest.fixture
+def unpack_ernievil() -> Callable[[dict[str, Tensor]], Inputs]:
+    """From a batch: its rows without the whole image, which our model adds itself."""
+
+    def unpack(inputs: dict[str, Tensor]) -> Inputs:
+        mask, boxes = inputs["image_mask"].bool(), inputs["image_loc"]
+        return Inputs(
+            text=PaddedText(
+                ids=inputs["src_ids"], mask=inputs["input_mask"].bool(), segments=inputs["sentence_ids"]
+            ),
+            regions=PaddedRegions(
+                features=inputs["image_embeddings"][:, 1:],
+                boxes=boxes[:, 1:, :4],
+                mask=mask[:, 1:],
+                image_index=torch.zeros(mask[:, 1:].shape, dtype=torch.int64),
+                sizes=torch.ones(len(boxes), 2),
+            ),
+        )
+
+    return unpack
 
 
 def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

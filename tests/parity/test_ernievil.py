@@ -11,65 +11,22 @@ from diptych.convert import HEADS
 from diptych.convert.ernievil import ERNIEVIL, fill_ernievil, load_ernievil
 from diptych.convert.paddle import read_paddle
 from diptych.convert.rules import restore
-from diptych.models import ErnieVil, ernievil_base, ernievil_large
-from diptych.nn import Sizes
+from diptych.models import ernievil_base, ernievil_large
 from diptych.tasks import Classify
-from diptych.types import Inputs, PaddedRegions, PaddedText
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
 
 
-def build(config):
-    """The original's layer counts follow from the numbers of the layers that come after meetings."""
-    text, vision = config["t_biattention_id"], config["v_biattention_id"]
-    return ErnieVil(
-        vocab_size=config["vocab_size"],
-        feature_dim=config["feature_size"],
-        text=Sizes(
-            dim=config["hidden_size"],
-            heads=config["num_attention_heads"],
-            hidden=4 * config["hidden_size"],
-            layers=text[-1] + 1,
-        ),
-        vision=Sizes(
-            dim=config["v_hidden_size"],
-            heads=config["v_num_attention_heads"],
-            hidden=config["v_intermediate_size"],
-            layers=vision[-1] + 1,
-        ),
-        bridge=Sizes(dim=config["co_hidden_size"], heads=config["co_num_attention_heads"]),
-        meetings=list(zip(text, vision, strict=True)),
-        max_positions=config["max_position_embeddings"],
-        segments=config["sent_type_vocab_size"],
-        eps=config["layer_norm_eps"],
-    ).eval()
-
-
-def unpack(inputs):
-    """What a model of ours is given: the original's rows without the whole image, which ours adds itself."""
-    mask, boxes = inputs["image_mask"].bool(), inputs["image_loc"]
-    return Inputs(
-        text=PaddedText(
-            ids=inputs["src_ids"], mask=inputs["input_mask"].bool(), segments=inputs["sentence_ids"]
-        ),
-        regions=PaddedRegions(
-            features=inputs["image_embeddings"][:, 1:],
-            boxes=boxes[:, 1:, :4],
-            mask=mask[:, 1:],
-            image_index=torch.zeros(mask[:, 1:].shape, dtype=torch.int64),
-            sizes=torch.ones(len(boxes), 2),
-        ),
-    )
-
-
-def test_states_scores_loss_and_gradients_equal_the_original(golden, perform):
+def test_states_scores_loss_and_gradients_equal_the_original(
+    golden, perform, build_ernievil, unpack_ernievil
+):
     golden = golden("ernie-vil")
-    model = build(golden.config)
+    model = build_ernievil(golden.config)
     weights = fill_ernievil(model, golden.weights, where=golden.name)
     seen = {}
     for part, name in ((model.encoder, "streams"), (model.pool.text, "text"), (model.pool.vision, "vision")):
         part.register_forward_hook(lambda module, given, result, name=name: seen.__setitem__(name, result))
-    inputs, targets = unpack(golden.inputs), golden.inputs["labels"].squeeze(-1).long()
+    inputs, targets = unpack_ernievil(golden.inputs), golden.inputs["labels"].squeeze(-1).long()
     task = Classify(model, labels=("no", "yes"), loss="bce")
     table = HEADS["ernievil"]["hateful_memes"]
     done = perform(model, task, inputs, targets, weights=weights, table=table)
@@ -103,9 +60,9 @@ PUBLISHED = [("manifest-ernie-vil-base", ernievil_base)]
 if EVERY:
     PUBLISHED += [("manifest-ernie-vil-large", ernievil_large)]
 
-    def test_a_genuine_folder_is_the_golden(golden, goldens):
+    def test_a_genuine_folder_is_the_golden(golden, goldens, build_ernievil):
         golden = golden("ernie-vil")
-        one, other = build(golden.config), build(golden.config)
+        one, other = build_ernievil(golden.config), build_ernievil(golden.config)
         fill_ernievil(one, golden.weights, where=golden.name)
         head = load_ernievil(other, goldens / "ernie-vil-params")
         assert head.keys() == {"hm_fc.w_0", "hm_fc.b_0"}

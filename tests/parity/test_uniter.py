@@ -88,18 +88,11 @@ def gradients(model, prefix):
 
 HEADED = partial(ClassifierHead, layers=2)
 NLVR2 = HEADS["uniter"]
-EXTRA = (
-    [
-        ("uniter-nlvr2-triplet", NLVR2["nlvr2_triplet"], {}),
-        (
-            "uniter-nlvr2-paired-attn",
-            NLVR2["nlvr2_paired_attention"],
-            {"pairs": 2, "readout": PairAttention},
-        ),
-    ]
-    if EVERY
-    else []
-)
+PAIR_ATTENTION = {"pairs": 2, "readout": PairAttention}
+EXTRA = [
+    ("uniter-nlvr2-pair", NLVR2["nlvr2_pair"], {"pairs": 2}),
+    ("uniter-nlvr2-triplet", NLVR2["nlvr2_triplet"], {}),
+]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +121,8 @@ def check(golden, model, prefix, done, *, scores="scores"):
 @pytest.mark.parametrize(
     ("name", "table", "options"),
     [
-        ("uniter-nlvr2-pair", HEADS["uniter"]["nlvr2_pair"], {"pairs": 2}),
-        *EXTRA,
+        ("uniter-nlvr2-paired-attn", NLVR2["nlvr2_paired_attention"], PAIR_ATTENTION),
+        *(EXTRA if EVERY else []),
         ("vilio-uniter-hm", HEADS["vilio"]["hateful_memes"], {"head": HEADED}),
         ("uniter-nav13n-hm", HEADS["nav13n"]["hateful_memes"], {"loss": "softmax_ce"}),
     ],

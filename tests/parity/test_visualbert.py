@@ -95,20 +95,16 @@ NARROW = partial(ClassifierHead, layers=2, width=1)
 REG = {"head": partial(ClassifierHead, samples=5, dropout=0.5)}
 SIBLINGS = [
     ("mmf-visualbert-nlvr2", HEADS["mmf"]["nlvr2"], {"head": NARROW, "pairs": 2}),
-    ("vilio-visualbert-hm-reg", HEADS["vilio"]["hateful_memes_reg"], REG),
+    ("visualbert-nlvr2", HEADS["visualbert"]["nlvr2"], {}),
+    ("vilio-visualbert-hm", HEADS["vilio"]["hateful_memes"], {"head": partial(ClassifierHead, layers=2)}),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "table", "options"),
     [
-        ("visualbert-nlvr2", HEADS["visualbert"]["nlvr2"], {}),
         ("mmf-visualbert-hm", HEADS["mmf"]["hateful_memes"], {"head": NARROW}),
-        (
-            "vilio-visualbert-hm",
-            HEADS["vilio"]["hateful_memes"],
-            {"head": partial(ClassifierHead, layers=2)},
-        ),
+        ("vilio-visualbert-hm-reg", HEADS["vilio"]["hateful_memes_reg"], REG),
         *(SIBLINGS if EVERY else []),
     ],
 )

@@ -7,7 +7,7 @@ from training_toy import Bag, Compare
 
 from diptych.errors import ConfigError
 from diptych.nn import LayerAverage
-from diptych.train.optim import HFAdamW, adam, adamw, hf_adamw
+from diptych.train.optim import HFAdamW, adam, adamw, bert_adam, hf_adamw, paddle_adam
 
 
 def groups_of(factory, model: nn.Module, task: nn.Module) -> dict[str, dict]:
@@ -136,3 +136,38 @@ def test_hf_adamw_is_the_factory_of_the_hf_form():
     optimizer = hf_adamw(lr=0.1)(Bag(), Compare())
     assert isinstance(optimizer, HFAdamW)
     assert optimizer.defaults["eps"] == 1e-6
+
+
+def test_paddle_adam_decays_by_the_weight_before_the_step_and_the_full_rate():
+    model, task = Bag(), nn.Identity()
+    factory = paddle_adam(lr=0.1, weight_decay=0.3, layer_decay=0.5)
+    found = groups_of(factory, model, task)
+    for group in found.values():
+        shrunk = group["lr"] * group["weight_decay"]
+        assert shrunk == (pytest.approx(0.1 * 0.3) if group["weight_decay"] else 0)
+    before = model.words.weight.detach().clone()
+    optimizer = factory(model, task)
+    gradient = torch.linspace(1, 2, before.numel()).view_as(before)
+    model.words.weight.grad = gradient
+    optimizer.step()
+    step = 0.1 * 0.25 * gradient / (gradient + 1e-8)  # Adam's first
+    torch.testing.assert_close(model.words.weight.detach(), before - step - 0.1 * 0.3 * before)
+
+
+def test_bert_adam_decays_everything_and_corrects_no_bias():
+    model, task = Bag(), Compare()
+    assert all(group["weight_decay"] for group in groups_of(bert_adam(lr=0.1), model, task).values())
+    before = model.norm.weight.detach().clone()
+    optimizer = bert_adam(lr=0.1, weight_decay=0.5)(model, task)
+    model.norm.weight.grad = torch.full_like(before, 2.0)
+    optimizer.step()
+    step = 0.1 * (0.2 / (math.sqrt(0.001 * 4) + 1e-6) + 0.5 * before)
+    torch.testing.assert_close(model.norm.weight.detach(), before - step)
+
+
+def test_models_may_count_their_layers_themselves():
+    model = Bag()
+    model.layer_powers = lambda: {"layers.0": 3, "layers": 1}
+    found = groups_of(adamw(lr=1.0, layer_decay=0.5), model, Compare())
+    names = ("words.weight", "layers.0.weight", "layers.1.weight", "head.weight")
+    assert [found[name]["lr"] for name in names] == [1.0, 0.125, 0.5, 1.0]

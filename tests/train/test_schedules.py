@@ -3,7 +3,7 @@ import math
 import pytest
 
 from diptych.errors import ConfigError
-from diptych.train.schedules import constant, cosine, linear, triangle
+from diptych.train.schedules import constant, cosine, linear, steps, triangle
 
 
 def test_linear_follows_the_published_sequence_of_forty_steps():
@@ -37,3 +37,15 @@ def test_triangle_peaks_in_the_middle():
 def test_negative_warmup_is_refused():
     with pytest.raises(ConfigError, match=r"schedule.warmup is -1"):
         linear(warmup=-1)
+
+
+def test_whole_warmup_is_cut_to_whole_steps():
+    rises = {whole: cosine(warmup=0.05, whole=whole)(114, 4568) for whole in (False, True)}
+    assert rises == pytest.approx({False: 114 / 228.4, True: 0.5})
+    assert linear(warmup=0.05, whole=True)(0, 19) == 1  # no step is left of it
+
+
+def test_steps_go_down_at_their_milestones():
+    schedule = steps(milestones=[5, 7], factor=0.1, warmup=2)
+    expected = [0, 0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert [schedule(step, 9) for step in range(9)] == pytest.approx(expected)

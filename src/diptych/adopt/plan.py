@@ -1,6 +1,7 @@
 """What a file of others becomes, settled before any weight is moved."""
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,6 +131,12 @@ def processor_for(plan: Plan, given: Source, vocabulary: Path | str | None) -> N
     tokens = WordPiece(path).tokens
     if not 0 <= rows - len(tokens) <= SPARE:
         raise ConfigError(f"{path}: {len(tokens)} tokens for a table of {rows} words; expected {published}.")
+    if len(tokens) < rows:
+        warnings.warn(
+            f"{path}: {len(tokens)} tokens for a table of {rows} words; the last {rows - len(tokens)} rows "
+            "mean nothing here. If the vocabulary was cut, take the whole one.",
+            stacklevel=2,
+        )
     cased = any(token[:1].isupper() for token in tokens)
     return {
         "_target_": "diptych.data.Processor",

@@ -8,6 +8,7 @@ try:
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from diptych.errors import ConfigError
 if TYPE_CHECKING:
     from diptych.predict import Predictor
     from diptych.scale.ray import RayEngine
+    from diptych.types import RegionSource
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", default="dev_seen,test_seen", help="default: dev_seen,test_seen")
     parser.add_argument("--root", type=Path, help="folder of the data set (default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
+    parser.add_argument("--more-features", type=Path, help="the second store of a model that merges two")
     parser.add_argument("--out", type=Path, help="folder for the files (default: RUN/predictions)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
@@ -78,7 +81,6 @@ def _split(
     from dataclasses import replace
     from functools import partial
 
-    from diptych.data import open_regions
     from diptych.datasets.hateful_memes import LABELS, HatefulMemes
 
     about = predictor.bundle.provenance
@@ -88,8 +90,7 @@ def _split(
         from diptych.scale import predict_split
 
         score = partial(predict_split, predictor, arguments.run, engine=engine)
-    place = arguments.features or about.get("features")
-    store = open_regions(predictor.processor, place, dataset.images)
+    store = _regions(predictor, arguments, dataset.images)
     with progress(f"scoring {split}") as advance:
         predictions = score(
             dataset,
@@ -112,15 +113,30 @@ def _split(
     return split, out / f"{split}.csv", len(predictions), positive
 
 
+def _regions(
+    predictor: "Predictor", arguments: argparse.Namespace, images: Mapping[str, str | Path]
+) -> "RegionSource | None":
+    from diptych.data import open_regions
+
+    about = predictor.bundle.provenance
+    more, merge = about.get("more_features"), about.get("region_merge", "vilio")
+    if arguments.more_features is not None and (more is None or merge == "detector_only"):
+        raise ConfigError("the model was trained on one feature store; leave --more-features out.")
+    return open_regions(
+        predictor.processor,
+        arguments.features or about.get("features"),
+        images,
+        more=arguments.more_features or more,
+        merge=merge,
+    )
+
+
 def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     regions = None
     if predictor.processor.regions:
-        from diptych.data import open_regions
-
-        place = arguments.features or predictor.bundle.provenance.get("features")
         if arguments.image is None:
             raise ConfigError("the model reads regions; say --image, whose name is the key of its regions.")
-        source = open_regions(predictor.processor, place, {arguments.image.stem: arguments.image})
+        source = _regions(predictor, arguments, {arguments.image.stem: arguments.image})
         regions = None if source is None else source[arguments.image.stem]
     image = arguments.image if "pixels" in predictor.needs else None
     verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)

@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,6 @@ def _from_hub(text: str) -> Path:
         raise ConfigError(f"{text}: expected hub:owner/name, with @revision and /file where wanted.")
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise ConfigError(f'{text} needs huggingface_hub: pip install "diptych[hub]".') from error
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
@@ -219,5 +219,12 @@ def _from_hub(text: str) -> Path:
         names = api.list_repo_files(found["repo"], revision=found["revision"])
         patterns = WHOLE if any(name.endswith(".safetensors") for name in names) else OLDER
         return Path(api.snapshot_download(allow_patterns=list(patterns), **place))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ConfigError(f"{text} cannot be had: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the client's own, and those of whatever it speaks HTTP with
+        for patterns in () if found["file"] else (WHOLE, OLDER):
+            with suppress(Exception):  # what was downloaded before serves without a network
+                kept = api.snapshot_download(allow_patterns=list(patterns), local_files_only=True, **place)
+                if any(Path(kept).glob(patterns[2])):
+                    return Path(kept)
+        raise ConfigError(
+            f"{text} cannot be had: {str(error).splitlines()[0]}. If you have the files, give their path."
+        ) from error

@@ -182,6 +182,12 @@ def _read_content(path: Path) -> tuple[str, object]:
     """Kind and content, told by the first bytes; an archive of arrays is a zip file as torch's is."""
     with open(path, "rb") as file:
         start = file.read(9)
+    # zip archives begin with P; pickles, which torch wrote before version 1.6, with 0x80
+    if start[8:] != b"{" and path.suffix != ".safetensors" and start[:1] not in (b"P", b"\x80", b""):
+        raise FormatError(
+            f"{path}: not a weight file; it begins with {start!r}. Expected safetensors, a torch file or "
+            "an archive of arrays."
+        )
     if start[8:] == b"{" or path.suffix == ".safetensors":
         return "a safetensors file", _read_safetensors(path)
     if start[:4] == b"PK\x03\x04" and zipfile.is_zipfile(path):
@@ -229,7 +235,7 @@ def _read_torch(path: Path) -> object:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0]
 
 
 def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:

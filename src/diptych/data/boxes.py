@@ -14,7 +14,7 @@ from PIL import Image
 from diptych.data.images import image_size
 from diptych.data.processor import Processor
 from diptych.errors import ConfigError, FormatError
-from diptych.features import FeatureStore
+from diptych.features import open_stores
 from diptych.features.store import integer
 from diptych.types import FeatureMeta, Regions, RegionSource
 
@@ -133,13 +133,20 @@ class BoxSource:
 
 
 def open_regions(
-    processor: Processor, place: Path | str | None, images: Mapping[str, str | Path | Image.Image]
+    processor: Processor,
+    place: Path | str | None,
+    images: Mapping[str, str | Path | Image.Image],
+    *,
+    more: Path | str | None = None,
+    merge: str = "vilio",
 ) -> RegionSource | None:
     """What a recipe calls `features`, if the model reads regions.
 
     Args:
         place: a feature store; for end-to-end models also JSON lines of boxes, or None for the processor's
             grid.
+        more: a second store, merged into the first one.
+        merge: how; see `diptych.features.MergedStore`.
 
     Raises:
         ConfigError: the model needs another source.
@@ -155,7 +162,7 @@ def open_regions(
             )
         return BoxSource(images, given=read_boxes(place))
     if place is not None:
-        return FeatureStore(Path(place))
+        return open_stores(place, more, merge)
     if processor.grid is not None:
         return BoxSource(images, grid=processor.grid)
     raise ConfigError(

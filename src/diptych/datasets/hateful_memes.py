@@ -60,13 +60,16 @@ class HatefulMemes:
         split: name of an annotation file without `.jsonl`.
         answers: a file of JSON lines with `id` and `label` that fills in withheld labels; it may hold more
             ids than the split.
+        twice: a split whose memes follow once more, for training; Vilio's E counts dev_seen twice.
 
     Raises:
         FormatError: names file and line of the first record that is wrong, and how many more there are.
         ConfigError: there is no such split.
     """
 
-    def __init__(self, root: Path | str, split: str, *, answers: Path | str | None = None) -> None:
+    def __init__(
+        self, root: Path | str, split: str, *, answers: Path | str | None = None, twice: str | None = None
+    ) -> None:
         self.root, self.split = Path(root), split
         self.path = split_path(self.root, split)
         memes, problems = read_memes(self.path)
@@ -76,6 +79,8 @@ class HatefulMemes:
             )
             raise FormatError(f"{problems[0]}{more}")
         self.memes = memes if answers is None else _with_answers(memes, Path(answers), self.path)
+        if twice is not None:
+            self.memes = [*self.memes, *HatefulMemes(root, twice).memes]
 
     def __len__(self) -> int:
         return len(self.memes)

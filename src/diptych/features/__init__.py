@@ -1,5 +1,6 @@
 """Region features: the store on disk, and the files in which others keep theirs."""
 
+from diptych.features.merged import MergedStore, open_stores
 from diptych.features.reading import Fault, ReadLog
 from diptych.features.store import FeatureStore
 from diptych.features.transfer import ImportReport, export_features, import_features, read_features
@@ -10,12 +11,14 @@ __all__ = [
     "Fault",
     "FeatureStore",
     "ImportReport",
+    "MergedStore",
     "PartWriter",
     "ReadLog",
     "StoreWriter",
     "export_features",
     "import_features",
     "join_parts",
+    "open_stores",
     "read_features",
     "write_store",
     "write_tsv",

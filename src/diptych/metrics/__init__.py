@@ -1,6 +1,6 @@
 """Pure functions over scores and gold; no state, no framework."""
 
-from diptych.metrics.answers import consistency, measure_answers
+from diptych.metrics.answers import consistency, grade_answers, measure_answers, without_punctuation
 from diptych.metrics.classification import (
     ReliabilityBin,
     accuracy,
@@ -44,6 +44,7 @@ __all__ = [
     "consistency",
     "delong_test",
     "f1",
+    "grade_answers",
     "labeled",
     "macro_f1",
     "measure_answers",
@@ -56,4 +57,5 @@ __all__ = [
     "precision_recall_points",
     "reliability",
     "roc_points",
+    "without_punctuation",
 ]

@@ -1,13 +1,35 @@
 """How good given answers are."""
 
-from collections import defaultdict
-from collections.abc import Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from diptych.metrics.classification import labeled
 from diptych.predictions import Predictions
+
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+
+
+def grade_answers(given: Iterable[str]) -> dict[str, float]:
+    """Scores of what several people answered, as VQA's models learn them: 0.3 for each, at most 1."""
+    return {answer: min(1.0, 0.3 * count) for answer, count in Counter(given).items()}
+
+
+def without_punctuation(answer: str) -> str:
+    """An answer as VQA's evaluation and VL-BERT's list of answers spell it.
+
+    A mark between two characters becomes a space, unless it stands beside a space somewhere in the answer, or
+    the answer holds a number like `10,000`; then it vanishes, as do periods that no digit follows.
+    """
+    number = re.search(r"\d,\d", answer) is not None
+    plain = answer
+    for mark in PUNCTUATION:
+        loose = number or f"{mark} " in answer or f" {mark}" in answer
+        plain = plain.replace(mark, "" if loose else " ")
+    return re.sub(r"\.(?!\d)", "", plain)
 
 
 def measure_answers(predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:

@@ -93,6 +93,23 @@ class ErnieVil(nn.Module):
             regions=regions[:, int(self.regions.whole_image) :] if "regions" in reads else None,
         )
 
+    def layer_powers(self) -> dict[str, int]:
+        """How often layer decay shrinks a rate, by the start of names, as the original counts layers.
+
+        From the first meeting on, text layers, vision layers and meetings lie above each other in turn; the
+        poolers and the norms of the embeddings have the full rate.
+        """
+        text, vision = len(self.encoder.text_layers), len(self.encoder.vision_layers)
+        alone, top = text - vision, text + vision
+        powers = {"text.norm": 0, "text.": top + 1, "regions.norm": 0, "regions.": top - alone + 1}
+        for layer in range(text):
+            depth = layer if layer < alone else 2 * layer - alone + 1
+            powers[f"encoder.text_layers.{layer}."] = top - depth
+        for layer in range(vision):
+            powers[f"encoder.meetings.{layer}."] = top - alone - 2 * layer
+            powers[f"encoder.vision_layers.{layer}."] = top - alone - 2 * layer - 1
+        return powers
+
     def word_embedding(self) -> nn.Embedding:
         return self.text.words
 

@@ -147,7 +147,13 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     learn_text_files(config, examples[: len(train)], folder / "files")
     processor = call(config["processor"])
     images = _images(train, validate)
-    regions = open_regions(processor, config["features"], images)
+    regions = open_regions(
+        processor,
+        config["features"],
+        images,
+        more=config["more_features"],
+        merge=config["region_merge"],
+    )
     fill_sizes(config["model"], processor, regions)
     fill_objectives(config["task"], processor, regions)
     torch.manual_seed(config["seed"])  # before anything random is built
@@ -205,6 +211,7 @@ def _save(parts: Parts, result: FitResult) -> None:
             "seed": config["seed"],
             "root": str(Path(config["root"]).resolve()),
             "features": None if regions is None or place is None else str(Path(place).resolve()),
+            **_second_store(config),
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
             "steps": result.steps,
@@ -213,6 +220,15 @@ def _save(parts: Parts, result: FitResult) -> None:
             "trainer": config["trainer"],
         },
     )
+
+
+def _second_store(config: Mapping[str, Any]) -> dict[str, str]:
+    if config["more_features"] is None:
+        return {}
+    return {
+        "more_features": str(Path(config["more_features"]).resolve()),
+        "region_merge": config["region_merge"],
+    }
 
 
 def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:

@@ -11,6 +11,7 @@ import numpy as np
 from diptych.bundle import Bundle
 from diptych.data import Processor, Sources
 from diptych.errors import ConfigError, nearest
+from diptych.features import MergedStore
 from diptych.metrics import best_threshold
 from diptych.predict import Predictor
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
@@ -138,3 +139,5 @@ def fill_sizes(model: dict[str, Any], processor: Processor, regions: RegionSourc
         model.setdefault("vector_dim", processor.vectors.dim)
     if regions is not None:
         model.setdefault("feature_dim", regions.meta.feature_dim)
+    if isinstance(regions, MergedStore) and model.setdefault("whole_image", False):
+        raise ConfigError("more_features brings a region of the whole image; leave model.whole_image out.")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,15 +20,15 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 class OptimizerFactory:
     """An optimizer that still lacks its parameters.
 
-    Norms, biases and all other vectors are not decayed.
-
     Args:
         lr: peak learning rate.
-        weight_decay: of matrices and larger.
+        weight_decay: of matrices and larger; with `decay_all` of norms, biases and all other vectors too.
         head_lr_factor: rate of the task's parameters, and of a `LayerAverage`, relative to the model's.
         layer_decay: rate of a layer relative to the layer above it; None keeps one rate. Layers are the
             numbered members of a `ModuleList`; what a model registers before them counts as one layer below,
-            what it registers after them has the full rate.
+            what it registers after them has the full rate. A model may say itself how often a rate is
+            shrunk: `layer_powers`, by the first matching start of a parameter's name.
+        scale_decay: weight decay follows the rate of a parameter; off, it follows `lr` alone.
         fusable: `build` takes `fused`, which makes a step of a small model on a CPU five times as fast.
     """
 
@@ -37,6 +37,8 @@ class OptimizerFactory:
     weight_decay: float
     head_lr_factor: int | float = 1.0
     layer_decay: float | None = None
+    scale_decay: bool = True
+    decay_all: bool = False
     fusable: bool = False
 
     def __post_init__(self) -> None:
@@ -61,7 +63,7 @@ class OptimizerFactory:
         heads = {id(one) for part in averages for one in part.parameters()}
         taken: set[int] = set()
         for module, own in ((model, True), (task, False)):
-            plain = _undecayed(module)
+            plain = set() if self.decay_all else _undecayed(module)
             for name, parameter in module.named_parameters():
                 if not parameter.requires_grad or id(parameter) in taken:
                     continue
@@ -69,6 +71,7 @@ class OptimizerFactory:
                 backbone = own and id(parameter) not in heads
                 scale = scales[name] if backbone else self.head_lr_factor
                 decay = 0.0 if id(parameter) in plain else self.weight_decay
+                decay = decay if self.scale_decay else decay / scale
                 groups.setdefault((self.lr * scale, decay), []).append(parameter)
         if not groups:
             raise ConfigError(
@@ -123,6 +126,35 @@ def adam(
     return _factory(Adam, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
 
 
+def paddle_adam(
+    *,
+    lr: float,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    head_lr_factor: int | float = 1.0,
+    layer_decay: float | None = None,
+) -> OptimizerFactory:
+    """Adam as ERNIE-ViL has it on Paddle: torch's AdamW, but layers that learn slower decay as fast."""
+    factory = _factory(AdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
+    return replace(factory, scale_decay=False)
+
+
+def bert_adam(
+    *,
+    lr: float,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    head_lr_factor: int | float = 1.0,
+    layer_decay: float | None = None,
+) -> OptimizerFactory:
+    """BertAdam as LXMERT has it: no bias correction, and everything decays by its value before the step."""
+    kind = partial(HFAdamW, correct_bias=False, decay_first=True)
+    factory = _factory(kind, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
+    return replace(factory, decay_all=True, fusable=False)
+
+
 def _factory(
     kind: Callable[..., Optimizer],
     lr: float,
@@ -147,6 +179,10 @@ class HFAdamW(Optimizer):
 
     Differs from torch's in two places: `eps` is not divided by the bias correction, and the decay is taken
     from the weight after the step.
+
+    Args:
+        correct_bias: off, the means of the first steps are left as they are, as in BERT's own Adam.
+        decay_first: take the decay from the weight before the step, as there.
     """
 
     def __init__(
@@ -156,8 +192,11 @@ class HFAdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
+        correct_bias: bool = True,
+        decay_first: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.correct_bias, self.decay_first = correct_bias, decay_first
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -188,10 +227,15 @@ class HFAdamW(Optimizer):
         widths = torch._foreach_sqrt(squares)
         torch._foreach_add_(widths, group["eps"])
         counts = [self.state[parameter]["step"] for parameter in params]
-        sizes = [-lr * (1 - beta2**count) ** 0.5 / (1 - beta1**count) for count in counts]
-        torch._foreach_addcdiv_(params, means, widths, sizes)
-        if group["weight_decay"]:
+        if group["weight_decay"] and self.decay_first:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        sizes = [-lr * self._correction(count, beta1, beta2) for count in counts]
+        torch._foreach_addcdiv_(params, means, widths, sizes)
+        if group["weight_decay"] and not self.decay_first:
+            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+
+    def _correction(self, count: int, beta1: float, beta2: float) -> float:
+        return float((1 - beta2**count) ** 0.5 / (1 - beta1**count)) if self.correct_bias else 1.0
 
 
 def _undecayed(module: nn.Module) -> set[int]:
@@ -207,6 +251,12 @@ def _layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
     names = [name for name, _ in model.named_parameters()]
     if decay is None:
         return dict.fromkeys(names, 1.0)
+    if callable(powers := getattr(model, "layer_powers", None)):
+        starts = powers()
+        return {
+            name: decay ** next((power for start, power in starts.items() if name.startswith(start)), 0)
+            for name in names
+        }
     stacks = {name: len(part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)}
     if not stacks:
         raise ConfigError("optim.layer_decay is set, but the model has no numbered layers; leave it null.")

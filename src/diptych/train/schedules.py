@@ -1,11 +1,12 @@
 """Learning-rate schedules: pure functions from step and total steps to a factor of the peak rate.
 
 `step` counts from 0, so with warm-up the first step has rate 0. `warmup` below 1 is a part of the run and is
-not rounded (0.1 of 45 steps are 4.5 steps); 1 or more is a number of steps.
+not rounded (0.1 of 45 steps are 4.5 steps) unless `whole` cuts it to whole steps; 1 or more is a number of
+steps.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from diptych.errors import ConfigError
@@ -13,9 +14,9 @@ from diptych.errors import ConfigError
 Schedule = Callable[[int, int], float]
 
 
-def linear(*, warmup: int | float = 0.1) -> Schedule:
+def linear(*, warmup: int | float = 0.1, whole: bool = False) -> Schedule:
     """Up over `warmup`, then straight down to 0 at the end."""
-    return partial(_linear, warmup=_checked(warmup))
+    return partial(_linear, warmup=_checked(warmup), whole=whole)
 
 
 def triangle(*, warmup: int | float = 0.5) -> Schedule:
@@ -23,9 +24,9 @@ def triangle(*, warmup: int | float = 0.5) -> Schedule:
     return linear(warmup=warmup)
 
 
-def cosine(*, warmup: int | float = 0.1, floor: float = 0.0) -> Schedule:
+def cosine(*, warmup: int | float = 0.1, whole: bool = False, floor: float = 0.0) -> Schedule:
     """Up over `warmup`, then half a cosine down to `floor` times the peak."""
-    return partial(_cosine, warmup=_checked(warmup), floor=floor)
+    return partial(_cosine, warmup=_checked(warmup), whole=whole, floor=floor)
 
 
 def constant(*, warmup: int | float = 0.0) -> Schedule:
@@ -33,13 +34,22 @@ def constant(*, warmup: int | float = 0.0) -> Schedule:
     return partial(_constant, warmup=_checked(warmup))
 
 
-def _linear(step: int, total: int, *, warmup: int | float) -> float:
-    rise = _steps(warmup, total)
+def steps(*, milestones: Sequence[int], factor: float = 0.1, warmup: int | float = 0.0) -> Schedule:
+    """Up over `warmup`, then flat, times `factor` from each milestone on (ERNIE-ViL, VL-BERT).
+
+    Args:
+        milestones: numbers of steps.
+    """
+    return partial(_stairs, milestones=tuple(milestones), factor=factor, warmup=_checked(warmup))
+
+
+def _linear(step: int, total: int, *, warmup: int | float, whole: bool) -> float:
+    rise = _steps(warmup, total, whole)
     return step / rise if step < rise else max(0.0, (total - step) / max(1e-9, total - rise))
 
 
-def _cosine(step: int, total: int, *, warmup: int | float, floor: float) -> float:
-    rise = _steps(warmup, total)
+def _cosine(step: int, total: int, *, warmup: int | float, whole: bool, floor: float) -> float:
+    rise = _steps(warmup, total, whole)
     if step < rise:
         return step / rise
     part = min(1.0, (step - rise) / max(1e-9, total - rise))
@@ -51,8 +61,16 @@ def _constant(step: int, total: int, *, warmup: int | float) -> float:
     return step / rise if step < rise else 1.0
 
 
-def _steps(warmup: int | float, total: int) -> float:
-    return warmup * total if warmup < 1 else float(warmup)
+def _stairs(
+    step: int, total: int, *, milestones: tuple[int, ...], factor: float, warmup: int | float
+) -> float:
+    passed = sum(step >= milestone for milestone in milestones)
+    return _constant(step, total, warmup=warmup) * float(factor**passed)
+
+
+def _steps(warmup: int | float, total: int, whole: bool = False) -> float:
+    rise = warmup * total if warmup < 1 else float(warmup)
+    return float(math.floor(rise)) if whole else rise
 
 
 def _checked(warmup: int | float) -> int | float:
