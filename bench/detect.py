@@ -150,16 +150,9 @@ def fresh(way: str) -> tuple[float, float]:
 
 
 def full_size(proposals: int) -> FasterRcnn:
-    """`vgattr` with random weights whose maps neither vanish nor explode, so that there are proposals."""
+    """`vgattr` with random weights."""
     torch.manual_seed(0)
-    detector = build_detector("vgattr", proposals=proposals)
-    for name, part in detector.named_modules():
-        if name.endswith("bn3"):
-            nn.init.constant_(part.weight, 0.3)
-        if name.startswith(("proposer.", "predictor.")) and isinstance(part, nn.Conv2d | nn.Linear):
-            nn.init.normal_(part.weight, std=0.01)
-    nn.init.constant_(detector.resnet.bn1.weight, 0.02)
-    return detector
+    return build_detector("vgattr", proposals=proposals)
 
 
 def picture() -> Picture:

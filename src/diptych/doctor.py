@@ -55,6 +55,7 @@ EXTRAS = tuple(
         ("lmdb", "lmdb", "lmdb", "features in LMDB"),
         ("h5py", "h5py", "hdf5", "features in HDF5"),
         ("matplotlib", "matplotlib", "report", "figures and picture pages"),
+        ("ray", "ray", "ray", "extraction and prediction on a cluster"),
         ("tensorboard", "tensorboard", "tensorboard", "TensorBoard logs"),
         ("wandb", "wandb", "", "Weights & Biases logs"),
         ("mlflow", "mlflow", "", "MLflow logs"),

@@ -52,9 +52,7 @@ class Predictor:
                 "this bundle holds a pre-trained model, which predicts nothing; fine-tune it with "
                 "`diptych train` and weights.model=RUN first."
             )
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.bundle, self.device, self.precision = bundle, _device(device), precision
+        self.bundle, self.device, self.precision = bundle, find_device(device), precision
         self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
         self.processor = bundle.processor
         self.needs = cast(VisionLanguageModel, bundle.model).needs
@@ -145,31 +143,57 @@ class Predictor:
             MissingFeatures: images without regions, before anything is computed.
             ConfigError: a source is missing, or features come from another detector.
         """
+        sources = self.sources(dataset, features=features, images=images)
+        examples = [dataset[index] for index in range(len(dataset))]
+        parts = []
+        batches = self.batches(examples, sources, batch_size)
+        for part in self.predict_batches(examples, sources, batches, workers=workers):
+            parts.append(part)
+            if progress is not None:
+                progress(sum(map(len, parts)), len(examples))
+        return Predictions.concat(parts).align([example.id for example in examples])
+
+    def sources(
+        self,
+        dataset: Dataset,
+        *,
+        features: RegionSource | None = None,
+        images: Mapping[str, Any] | None = None,
+    ) -> Sources:
+        """Where regions and pixels come from, checked as `predict_dataset` says."""
         if features is not None and self.bundle.features is not None:
             features.meta.require_like(self.bundle.features, where=getattr(features, "path", "the regions"))
         images = images or getattr(dataset, "images", None)
         if features is None and self.processor.grid is not None and images is not None:
             features = BoxSource(images, grid=self.processor.grid)
-        sources = Sources(regions=features, images=images)
-        examples = [dataset[index] for index in range(len(dataset))]
+        return Sources(regions=features, images=images)
+
+    def batches(self, examples: Sequence[Example], sources: Sources, batch_size: int) -> list[list[int]]:
+        """Indices of examples that go through the model together: of like length, the longest first."""
         require_sources(self.needs, self.processor, sources, examples)
         if not examples:
             raise ConfigError("there is nothing to predict: the split has no examples.")
         collate = Collate(self.processor, sources=sources)
         lengths = [collate.length(example) for example in examples]
         order = sorted(range(len(examples)), key=lambda index: -lengths[index])  # stable, so reproducible
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+    def predict_batches(
+        self,
+        examples: Sequence[Example],
+        sources: Sources,
+        batches: Sequence[list[int]],
+        *,
+        workers: int = 0,
+    ) -> Iterator[Predictions]:
+        """Score batch by batch."""
         loader: DataLoader[Example] = DataLoader(
             _Listed(examples),  # type: ignore[arg-type]
-            batch_sampler=[order[start : start + batch_size] for start in range(0, len(order), batch_size)],
-            collate_fn=collate,
+            batch_sampler=batches,
+            collate_fn=Collate(self.processor, sources=sources),
             num_workers=workers,
         )
-        parts = []
-        for part in self._run(loader):
-            parts.append(part)
-            if progress is not None:
-                progress(sum(map(len, parts)), len(examples))
-        return Predictions.concat(parts).align([example.id for example in examples])
+        yield from self._run(loader)
 
     @torch.inference_mode()
     def _run(self, batches: "DataLoader[Example]") -> Iterator[Predictions]:
@@ -191,8 +215,14 @@ class Predictor:
                 )
 
 
-def _device(name: str) -> torch.device:
-    """The device, after a number has lain on it."""
+def find_device(name: str) -> torch.device:
+    """The device, after a number has lain on it; `auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: it cannot be used here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -69,12 +69,13 @@ def test_a_grid_covers_the_picture_row_by_row(picture: Path) -> None:
         ('{"id": 1, "boxes": [[1, 2, 3]]}', r":2: `boxes` has the shape \(1, 3\)"),
         ('{"id": 1, "boxes": [1, 2, 3, 4]}', r":2: `boxes` has the shape \(4,\)"),
         ('{"id": 1, "boxes": [["a", 2, 3, 4]]}', r":2: .*expected"),
+        ("\udcff", r":2: .*codec can't decode"),
         ('{"id": "0", "boxes": []}', r":2: id '0' occurs a second time"),
     ],
 )
 def test_a_broken_record_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "boxes.jsonl"
-    path.write_text('{"id": 0, "boxes": []}\n' + line, encoding="utf-8")
+    path.write_text('{"id": 0, "boxes": []}\n' + line, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(FormatError, match=message):
         read_boxes(path)
 
@@ -85,10 +86,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("box", "message"), [([5, 0, 1, 4], "box 0 is inverted"), ([0, 0, 60, 4], "box 0 leaves the image")]
+    ("box", "message"),
+    [
+        ([5, 0, 1, 4], "box 0 is inverted"),
+        ([0, 0, 60, 4], "box 0 leaves the image"),
+        ([0, 0, 1e400, 1], "region 0 has NaN or infinite boxes"),
+    ],
 )
 def test_boxes_that_do_not_fit_the_picture_are_named(
-    tmp_path: Path, picture: Path, box: list[int], message: str
+    tmp_path: Path, picture: Path, box: list[float], message: str
 ) -> None:
     path = tmp_path / "boxes.jsonl"
     path.write_text(json.dumps({"id": "k", "boxes": [box]}), encoding="utf-8")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diptych.errors import ConfigError, DiptychError, FormatError
-from diptych.features import FeatureStore, StoreWriter, write_store, writer
+from diptych.features import FeatureStore, PartWriter, StoreWriter, join_parts, write_store, writer
 from diptych.types import FeatureMeta
 
 SHARD = 800  # bytes; a few images each
@@ -320,3 +320,34 @@ def test_a_writer_that_failed_does_not_finish(tmp_path, items, meta, monkeypatch
     with pytest.raises(DiptychError, match="No space left"):
         failing.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_written_apart_make_the_same_store_in_any_order(tmp_path, items, meta, contents):
+    written = items(10)
+    for folder, order in (("a", (0, 1, 2)), ("b", (2, 0, 1))):
+        for number in order:
+            with PartWriter(tmp_path / folder / "store", number, meta) as part:
+                for key, regions in [written[:4], [], written[4:]][number]:
+                    part.append(key, regions.size, part.arrays(regions))
+        store = join_parts(tmp_path / folder / "store", images=10)
+        assert list(store) == [key for key, _ in written]
+        store.verify()
+    assert store.meta.checksum == write_store(tmp_path / "store", written, meta).meta.checksum
+    assert contents(tmp_path / "a/store") == contents(tmp_path / "b/store")
+
+
+def test_shards_of_too_few_images_make_no_store(tmp_path, items, meta):
+    with PartWriter(tmp_path / "store", 0, meta) as part:
+        for key, regions in items(3):
+            part.append(key, regions.size, part.arrays(regions))
+    with pytest.raises(FormatError, match="holds 3 images; expected 4"):
+        join_parts(tmp_path / "store", images=4)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_shard_that_fails_leaves_nothing(tmp_path, items, meta):
+    part = PartWriter(tmp_path / "store", 0, meta)
+    for key, regions in items(3):
+        part.append(key, regions.size, part.arrays(regions))
+    part.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))

@@ -2,10 +2,10 @@ import warnings
 
 import pytest
 
-from diptych.data import Prepare, Processor
+from diptych.data import BoxSource, Prepare, Processor
 from diptych.errors import ConfigError
 from diptych.recipe.settle import fill_objectives, fill_sizes, require_labels
-from diptych.types import Example, FeatureMeta, Pair
+from diptych.types import Example, Pair
 
 
 def examples(*targets):
@@ -32,8 +32,7 @@ def end_to_end(**settings):
 
 
 def test_end_to_end_the_network_below_decides_how_wide_features_are():
-    meta = FeatureMeta(feature_dim=0)
-    store = type("Store", (dict,), {"meta": meta, "count": lambda self, key: 0})()
+    store = BoxSource({})
     node = {"_target_": "a", "model": {"_target_": "b"}}
     fill_sizes(node, end_to_end(), store)
     assert node == {"_target_": "a", "model": {"_target_": "b"}}

@@ -34,6 +34,7 @@ VERBS = {
     "clean": Verb("training views without copies, with a report", "diptych.cli.clean"),
     "import": Verb("turn region features of any format into a feature store", "diptych.cli.importing"),
     "export": Verb("write a feature store as TSV, LMDB, HDF5, ...", "diptych.cli.exporting"),
+    "extract": Verb("make region features from pictures", "diptych.cli.extract"),
     "convert": Verb("make a bundle of a public checkpoint, or say what a file is", "diptych.cli.convert"),
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
     "vocabulary": Verb("learn a WordPiece vocabulary from the texts of a data set", "diptych.cli.vocabulary"),

@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.source,
             arguments.out,
             detector=arguments.detector,
-            classes=_names(arguments.classes),
-            attributes=_names(arguments.attributes),
+            classes=names(arguments.classes),
+            attributes=names(arguments.attributes),
             dtype=arguments.dtype,
             on_error=arguments.on_error,
             boxes=arguments.boxes,
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _names(path: Path | None) -> tuple[str, ...]:
+def names(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
     from diptych.predict import Predictor
+    from diptych.scale.ray import RayEngine
     from diptych.types import RegionSource
 
 
@@ -34,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="default: 32")
     parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
+    configure_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,24 +63,36 @@ def run(arguments: argparse.Namespace) -> int:
         split_path(root, split)  # a wrong name shows before the first split is scored
         for suffix in (".csv", ".npz"):
             require_new(out / f"{split}{suffix}", overwrite=arguments.overwrite)
-    rows = [_split(predictor, arguments, root, split, out) for split in splits]
+    with chosen_engine(arguments, device=predictor.device.type) as engine:
+        rows = [_split(predictor, arguments, root, split, out, engine) for split in splits]
     table("", ["split", "file", "memes", "hateful"], rows, numbers=2)
     print(f"next: diptych evaluate {out / splits[0]}.csv --root {root} --split {splits[0]}")
     return 0
 
 
 def _split(
-    predictor: "Predictor", arguments: argparse.Namespace, root: Path, split: str, out: Path
+    predictor: "Predictor",
+    arguments: argparse.Namespace,
+    root: Path,
+    split: str,
+    out: Path,
+    engine: "RayEngine | None",
 ) -> tuple[object, ...]:
     from dataclasses import replace
+    from functools import partial
 
     from diptych.datasets.hateful_memes import LABELS, HatefulMemes
 
     about = predictor.bundle.provenance
-    dataset = HatefulMemes(root, split)
+    dataset = HatefulMemes(root.absolute(), split)
+    score = predictor.predict_dataset
+    if engine is not None:
+        from diptych.scale import predict_split
+
+        score = partial(predict_split, predictor, arguments.run, engine=engine)
     store = _regions(predictor, arguments, dataset.images)
     with progress(f"scoring {split}") as advance:
-        predictions = predictor.predict_dataset(
+        predictions = score(
             dataset,
             features=store,
             batch_size=arguments.batch_size,

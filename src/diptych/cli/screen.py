@@ -49,6 +49,11 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
         def advance(done: int, total: int) -> None:
             speed = bars.tasks[0].speed
-            bars.update(task, completed=done, total=total, rate=f"{speed:,.0f}/s" if speed else "")
+            bars.update(
+                task,
+                completed=done,
+                total=total,
+                rate=f"{speed:,.{0 if speed >= 10 else 2}f}/s" if speed else "",
+            )
 
         yield advance

@@ -14,8 +14,6 @@ from PIL import Image
 from diptych.data.images import image_size
 from diptych.data.processor import Processor
 from diptych.errors import ConfigError, FormatError
-from diptych.features import open_stores
-from diptych.features.store import integer
 from diptych.types import FeatureMeta, Regions, RegionSource
 
 
@@ -43,7 +41,8 @@ class GivenBoxes:
 
     def find(self, key: str) -> Float32[ndarray, "R 4"] | None:
         """As they stand in the file; ids there may lack the zeros in front."""
-        return self.boxes.get(key, self.boxes.get(integer(key) or key))
+        number = str(int(key)) if key.isascii() and key.isdigit() else key
+        return self.boxes.get(key, self.boxes.get(number))
 
 
 def read_boxes(path: Path | str) -> GivenBoxes:
@@ -55,8 +54,8 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     path = Path(path)
     boxes: dict[str, ndarray] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error}); expected JSON lines of boxes.") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -73,7 +72,7 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     return GivenBoxes(path, boxes)
 
 
-def _record(line: str) -> tuple[str, ndarray]:
+def _record(line: bytes) -> tuple[str, ndarray]:
     record: Any = json.loads(line)
     if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
         raise ValueError("the record has no `id`")
@@ -152,6 +151,8 @@ def open_regions(
         ConfigError: the model needs another source.
         FormatError: the store or the file cannot be read.
     """
+    from diptych.features import open_stores  # which loads pyarrow
+
     if not processor.regions:
         return None
     if place is not None and Path(place).suffix == ".jsonl":

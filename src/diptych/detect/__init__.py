@@ -1,13 +1,18 @@
-"""Detectors: from pictures to regions."""
+"""Detectors: from pictures to regions, one by one or whole folders into stores."""
 
+from diptych.detect.extract import ExtractReport, extract
+from diptych.detect.extractor import ExtractSettings
 from diptych.detect.faster_rcnn import FasterRcnn, build_detector
 from diptych.detect.selection import BoxRule, Detection, describe, select
 
 __all__ = [
     "BoxRule",
     "Detection",
+    "ExtractReport",
+    "ExtractSettings",
     "FasterRcnn",
     "build_detector",
     "describe",
+    "extract",
     "select",
 ]

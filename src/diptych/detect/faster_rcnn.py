@@ -148,6 +148,7 @@ class FasterRcnn(nn.Module):
         )
         self.dim = self.resnet.dim
         self.predictor = Predictor(self.dim, classes, attributes)
+        self._init()
         self.eval().requires_grad_(False)
 
     def forward(
@@ -207,6 +208,14 @@ class FasterRcnn(nn.Module):
         parts = pooled.contiguous(memory_format=torch.channels_last).split(HEAD_CHUNK)
         return torch.cat([self.resnet.layer4(part).float().mean((2, 3)) for part in parts])
 
+    def _init(self) -> None:
+        """As detectron2: untrained, boxes are about the anchors. Pixels are many times larger than 1."""
+        nn.init.constant_(self.resnet.bn1.weight, 0.02)
+        parts = (self.proposer.conv, self.proposer.objectness, self.proposer.deltas, self.predictor.classes)
+        for part, std in (*((one, 0.01) for one in parts), (self.predictor.deltas, 0.001)):
+            nn.init.normal_(part.weight, std=std)
+            nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+
     def _maps(self, pictures: Sequence[Picture], padded: bool) -> list[Float[Tensor, "D _ _"]]:
         device = self.predictor.classes.weight.device
         if not padded:
@@ -234,6 +243,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pool": "align",
         "caffe": False,
     },
+    "tiny": {
+        "classes": 20,
+        "attributes": 5,
+        "blocks": (1, 1, 1, 1),
+        "stem": 16,
+        "width": 8,
+        "rpn_hidden": 32,
+        "proposals": 60,
+        "prepare": Prepare(least=120, most=200),
+    },
 }
 
 
@@ -241,7 +260,8 @@ def build_detector(preset: str, **overrides: Any) -> FasterRcnn:
     """A detector of published weights, to be filled with `convert.load_detector`.
 
     `vg` has Visual Genome's 1600 classes, `vgattr` also its 400 attributes; `vgattr-original` is the same
-    network with other weights, made for 10 to 100 boxes. `coco` is detectron2's R-101-C4.
+    network with other weights, made for 10 to 100 boxes. `coco` is detectron2's R-101-C4. `tiny` has no
+    published weights; it is for trying things out.
 
     Raises:
         ConfigError: another name.

@@ -5,17 +5,19 @@ from diptych.features.reading import Fault, ReadLog
 from diptych.features.store import FeatureStore
 from diptych.features.transfer import ImportReport, export_features, import_features, read_features
 from diptych.features.tsv import write_tsv
-from diptych.features.writer import StoreWriter, write_store
+from diptych.features.writer import PartWriter, StoreWriter, join_parts, write_store
 
 __all__ = [
     "Fault",
     "FeatureStore",
     "ImportReport",
     "MergedStore",
+    "PartWriter",
     "ReadLog",
     "StoreWriter",
     "export_features",
     "import_features",
+    "join_parts",
     "open_stores",
     "read_features",
     "write_store",

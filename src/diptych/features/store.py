@@ -175,7 +175,7 @@ def _why_not(path: Path) -> str:
     if partial.is_dir():
         return f"its writing was not finished, see {partial}. Run the same command again with resume=true."
     if not path.is_dir():
-        return "there is no such folder. Make one with `diptych import`."
+        return "there is no such folder. Make one with `diptych extract` or `diptych import`."
     return f"{INDEX} is missing. Make the store again with `diptych import`."
 
 

@@ -88,7 +88,7 @@ class StoreWriter:
 
     def __enter__(self) -> "StoreWriter":
         _require_possible(self.meta, self._shard_bytes)
-        _require_replaceable(self.path, overwrite=self._overwrite)
+        require_replaceable(self.path, overwrite=self._overwrite)
         if any(self.partial.glob("part-*.arrow")) and not (self._resume or self._overwrite):
             raise ConfigError(
                 f"{self.partial} holds what an interrupted run has finished; say resume=true to go on from "
@@ -96,7 +96,7 @@ class StoreWriter:
             )
         with self._guarded(), ExitStack() as stack:
             self.partial.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(self.partial))
+            stack.enter_context(locked(self.partial))
             self._clear()
             self._restore()
             self._lock = stack.pop_all()
@@ -126,7 +126,6 @@ class StoreWriter:
         if key in self._places:
             raise FormatError(f"{self.path}: image {key!r} is there already; expected every key once.")
         try:
-            regions.verify()
             arrays = _stored(regions, self.meta)
             self._require_alike(arrays)
         except FormatError as error:
@@ -147,7 +146,7 @@ class StoreWriter:
         batch = self._pending.record_batch(schema_metadata(self.meta))
         self._pending = Pending()
         if self._shard is None:
-            self._shard = ShardFile(self.partial / f"part-{len(self._shards):05d}.arrow", batch.schema)
+            self._shard = ShardFile(self.partial / part_name(len(self._shards)), batch.schema)
         self._shard.write(batch)
         if self._shard.nbytes >= self._shard_bytes:
             self._finish_shard(self._shard)
@@ -234,12 +233,13 @@ class StoreWriter:
         for number, path in enumerate(sorted(self.partial.glob("part-*.arrow"))):
             schema, blocks = read_shard(path)
             meta, _ = read_metadata(schema, path)
-            if meta != self.meta or path.name != f"part-{number:05d}.arrow":
+            if meta != self.meta or path.name != part_name(number):
                 raise ConfigError(
                     f"{path} was left by a run with other settings: {meta.as_dict()}; now "
                     f"{self.meta.as_dict()}. Use the same ones, or say overwrite=true to begin again."
                 )
-            self._widths = _widths(blocks[0].flat)
+            if blocks:  # else no image of this shard could be used
+                self._widths = _widths(blocks[0].flat)
             self._shards[path.name] = path.stat().st_size
             for batch, block in enumerate(blocks):
                 self._digests += block.digests
@@ -249,8 +249,81 @@ class StoreWriter:
         self.done = frozenset(self._places)
 
 
+class PartWriter:
+    """Writes one shard of a store apart from the others; it appears when the `with` block ends well.
+
+    When all shards lie in `PATH.partial`, `join_parts` makes the store of them. The same images give the
+    same bytes, whoever writes them.
+
+    Args:
+        path: of the store.
+        meta: as `StoreWriter` takes it.
+    """
+
+    def __init__(self, path: Path, number: int, meta: FeatureMeta) -> None:
+        self.path = partial_folder(path) / part_name(number)
+        self.meta = replace(meta, count=0, checksum="")
+        self._pending = Pending()
+        self._shard: ShardFile | None = None
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self._flush().close()
+                self._shard = None
+        finally:
+            if self._shard is not None:
+                self._shard.discard()
+
+    def arrays(self, regions: Regions) -> dict[str, ndarray]:
+        """What would be stored.
+
+        Raises:
+            FormatError: the regions break their rules.
+        """
+        return _stored(regions, self.meta)
+
+    def append(self, key: str, size: tuple[int, int], arrays: dict[str, ndarray]) -> None:
+        self._pending.append(key, size, image_digest(key, size, arrays), arrays)
+        if self._pending.nbytes >= BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> ShardFile:
+        metadata = schema_metadata(self.meta)
+        batch = self._pending.record_batch(metadata) if self._pending.keys else None
+        if self._shard is None:
+            schema = pa.schema([], metadata) if batch is None else batch.schema
+            self._shard = ShardFile(self.path, schema)
+        if batch is not None:
+            self._shard.write(batch)
+        self._pending = Pending()
+        return self._shard
+
+
+def join_parts(path: Path, *, images: int, overwrite: bool = False) -> FeatureStore:
+    """Make a store of the shards that `PartWriter`s left.
+
+    Raises:
+        FormatError: they do not hold so many images.
+    """
+    first = partial_folder(path) / part_name(0)
+    meta, _ = read_metadata(read_shard(first)[0], first)
+    with StoreWriter(path, meta, resume=True, overwrite=overwrite) as writer:
+        if len(writer) != images:
+            raise FormatError(f"{first.parent} holds {len(writer)} images; expected {images}.")
+    return FeatureStore(path)
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:05d}.arrow"
+
+
 def _stored(regions: Regions, meta: FeatureMeta) -> dict[str, ndarray]:
-    """Copies of the arrays as they are stored; the caller may reuse its own."""
+    """Copies of the arrays as they are stored, each number looked at; the caller may reuse its own."""
+    regions.verify()
     if max(regions.size) > np.iinfo(np.int32).max:
         raise FormatError(f"the image size is {regions.size}; expected at most 2**31 - 1 pixels.")
     if regions.features.shape[1] != meta.feature_dim:
@@ -294,8 +367,12 @@ def _require_possible(meta: FeatureMeta, shard_bytes: int) -> None:
         raise ConfigError(f"shard_bytes is {shard_bytes}; expected at least 1.")
 
 
-def _require_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Allow a new path, an empty folder and, with `overwrite`, a store (whole or not), but nothing else."""
+def require_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Allow a new path, an empty folder and, with `overwrite`, a store (whole or not), but nothing else.
+
+    Raises:
+        ConfigError: something else stands there, or a store without `overwrite`.
+    """
     require_new(path, overwrite=overwrite)
     if not path.exists():
         return
@@ -305,8 +382,12 @@ def _require_replaceable(path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second writer out of `folder`; the system lets go of it when this process ends."""
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second writer out of `folder`; the system lets go of it when this process ends.
+
+    Raises:
+        ConfigError: another process has it.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -119,7 +119,7 @@ class ResNet(nn.Module):
         self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)
         self.dim = channels if classes is None else classes
         self.body_dim = channels // 2
-        self._init()
+        self._init(freeze_batch_norm)
         for part in [self.conv1, self.bn1, *stages][: frozen + 1 if frozen else 0]:
             part.requires_grad_(False)
         self.freeze_batch_norm = freeze_batch_norm
@@ -149,10 +149,13 @@ class ResNet(nn.Module):
     def _norms(self) -> list[nn.BatchNorm2d]:
         return [part for part in self.modules() if isinstance(part, nn.BatchNorm2d)]
 
-    def _init(self) -> None:
+    def _init(self, frozen_norms: bool) -> None:
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            elif frozen_norms and isinstance(part, Basic | Bottleneck):
+                # Norms that normalize nothing let the sums of random blocks grow beyond all bounds.
+                nn.init.constant_((part.bn2 if isinstance(part, Basic) else part.bn3).weight, 0.3)
 
 
 def resnet50(**overrides: Any) -> ResNet:

@@ -110,14 +110,9 @@ def fill_objectives(task: dict[str, Any], processor: Processor, regions: RegionS
             masking.setdefault("mask_id", text.mask_id)
             masking.setdefault("special", [text.pad_id, text.cls_id, text.sep_id, text.mask_id])
         elif processor.prepare is not None and kind == "RegionFeatures":
-            raise ConfigError(
-                "RegionFeatures predicts features, and end to end there are none; leave it out."
-            )
+            raise ConfigError("RegionFeatures predicts features; end to end there are none. Leave it out.")
         elif processor.whole_image and kind == "MaskedRegions":
-            raise ConfigError(
-                "MaskedRegions would hide the whole picture, which processor.whole_image makes a region; "
-                "leave that setting out."
-            )
+            raise ConfigError("MaskedRegions would hide the whole picture; set processor.whole_image=false.")
         elif kind == "RegionFeatures" and meta is not None and not node.get("tied"):
             node.setdefault("feature_dim", meta.feature_dim)
         elif kind == "RegionLabels" and meta is not None:

@@ -9,5 +9,6 @@ except Exception as error:
 
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
+from diptych.report.regions import region_page
 
-__all__ = ["MemeItem", "curves", "history", "meme_page"]
+__all__ = ["MemeItem", "curves", "history", "meme_page", "region_page"]

@@ -1,0 +1,235 @@
+"""From picture files to the regions of every store at once: the settings, and the network they name."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diptych.convert.detector import load_detector
+from diptych.convert.resnet import load_resnet
+from diptych.data.boxes import GivenBoxes, read_boxes
+from diptych.data.images import open_image
+from diptych.data.prepare import Picture, Prepare
+from diptych.detect.faster_rcnn import PRESETS, FasterRcnn, build_detector
+from diptych.detect.maps import (
+    FOREIGN,
+    MapEncoder,
+    StageEncoder,
+    box_regions,
+    build_map_encoder,
+    grid_regions,
+)
+from diptych.detect.pictures import PictureFile
+from diptych.detect.selection import BoxRule, describe, select
+from diptych.errors import ConfigError, nearest
+from diptych.types import FeatureMeta, Regions
+
+GRID = "grid"
+SEED = 0  # of random weights, so that all processes have the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractSettings:
+    """What is computed for every picture.
+
+    Args:
+        detector: a preset of `build_detector`, or `grid` for a network without detector.
+        weights: None leaves them random, for which the stores are named so.
+        rules: one store each; see `BoxRule.parse`.
+        mode: how rules choose; see `BoxRule`.
+        given: file of boxes to take instead of rules or grid; see `read_boxes`.
+        padded: pictures of one batch share their padding, as Vilio's `vg`.
+        backbone, stage, size: of `grid`; see `build_map_encoder`.
+        cells: rows and columns of the grid; None keeps those of the map.
+        classes, attributes: names of what the detector tells apart, or nothing.
+        dtype: of the stored features, `float16` or `float32`.
+        precision: of the convolutions, `32` or `bf16`.
+        batch: pictures whose regions go through the head together.
+    """
+
+    detector: str = "vgattr"
+    weights: Path | None = None
+    rules: tuple[str, ...] = ("36",)
+    mode: str = "max-class"
+    given: Path | None = None
+    padded: bool = False
+    backbone: str = "resnet50"
+    stage: int = 4
+    size: int = 448
+    cells: tuple[int, int] | None = None
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    dtype: Literal["float16", "float32"] = "float32"
+    precision: str = "32"
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("detector", (*PRESETS, GRID)), ("precision", ("32", "bf16"))):
+            if (got := getattr(self, name)) not in allowed:
+                known = ", ".join(allowed)
+                raise ConfigError(f"{name} {got!r}: expected one of {known}.{nearest(got, allowed)}")
+        if self.batch < 1:
+            raise ConfigError(f"a batch of {self.batch} pictures: expected at least 1.")
+        if len(set(self.rules)) < len(self.rules):
+            raise ConfigError(f"rules {', '.join(self.rules)}: expected each once.")
+
+    @property
+    def name(self) -> str:
+        """Of detector and weights, as `FeatureMeta.detector` has it."""
+        place = f"{Path(self.backbone.removeprefix(FOREIGN)).name}-stage{self.stage}"
+        foreign = self.backbone.startswith(FOREIGN)
+        name = self.detector if self.detector != GRID else place.partition("-stage")[0] if foreign else place
+        return name if self.weights is not None or (foreign and self.detector == GRID) else f"{name}-random"
+
+    def stores(self) -> dict[str, tuple[str, int]]:
+        """By name of the store: `FeatureMeta.box_rule`, and how many boxes an image should have at least."""
+        if self.given is not None:
+            return {f"{self.name}-given": ("given", 0)}
+        if self.detector == GRID:
+            cells = "" if self.cells is None else f"{self.cells[0]}x{self.cells[1]}"
+            return {f"{self.name}-grid{cells}": (f"grid {cells}".strip(), 0)}
+        way = "" if self.mode == "max-class" else self.mode
+        return {
+            f"{self.name}{rule}{'-' * bool(way)}{way}".replace(":", "-"): (
+                f"{rule} {way}".strip(),
+                rule.least,
+            )
+            for rule in (BoxRule.parse(text, self.mode) for text in self.rules)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture on its way; `boxes` are those given for it."""
+
+    key: str
+    picture: Picture
+    boxes: Float[Tensor, "R 4"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extractor:
+    """A network ready to look at pictures.
+
+    Args:
+        stores: provenance of each store by its name.
+        prepare: from an upright RGB picture to what the network takes.
+        find: for every item, the regions for every store.
+    """
+
+    stores: dict[str, FeatureMeta]
+    prepare: Prepare
+    find: Callable[[Sequence[Item]], list[list[Regions]]]
+    given: GivenBoxes | None
+    batch: int
+    device: torch.device
+    precision: str
+
+    def read(self, source: PictureFile) -> Item:
+        """Decode and prepare one picture.
+
+        Raises:
+            FormatError: it is unreadable, cut off, too large or too long, or has no proper given boxes.
+        """
+        picture = self.prepare(open_image(source.path))
+        boxes = None
+        if self.given is not None:
+            boxes = torch.from_numpy(self.given.of(source.key, picture.size))
+        return Item(source.key, picture, boxes)
+
+    @torch.inference_mode()
+    def __call__(self, items: Sequence[Item]) -> list[list[Regions]]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.find(items)
+
+
+def build_extractor(settings: ExtractSettings, *, device: str = "cpu") -> Extractor:
+    """Make the network and fill it.
+
+    Raises:
+        ConfigError: settings contradict each other.
+        FormatError, CheckpointMismatch: the weights are not the network's.
+    """
+    given = None if settings.given is None else read_boxes(settings.given)
+    network: FasterRcnn | MapEncoder
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        if settings.detector == GRID:
+            network = _map_encoder(settings).to(device)
+            find = partial(_on_map, network, settings.cells)
+        else:
+            network = _detector(settings).to(device)
+            rules = [BoxRule.parse(text, settings.mode) for text in settings.rules]
+            find = partial(_detected, network, rules, settings.padded)
+    metas = {
+        name: FeatureMeta(
+            feature_dim=network.dim,
+            detector=settings.name,
+            box_rule=rule,
+            classes=settings.classes,
+            attributes=settings.attributes,
+            dtype=settings.dtype,
+        )
+        for name, (rule, _) in settings.stores().items()
+    }
+    return Extractor(
+        stores=metas,
+        prepare=network.prepare,
+        find=find,
+        given=given,
+        batch=settings.batch,
+        device=torch.device(device),
+        precision=settings.precision,
+    )
+
+
+def _detector(settings: ExtractSettings) -> FasterRcnn:
+    detector = build_detector(settings.detector)
+    head = detector.predictor
+    counts = {
+        "classes": head.classes.out_features - 1,
+        "attributes": 0 if head.attributes is None else head.attributes.out_features - 1,
+    }
+    for name, count in counts.items():
+        if (got := len(getattr(settings, name))) not in (0, count):
+            raise ConfigError(f"there are {got} names of {name}; detector {settings.detector!r} has {count}.")
+    if settings.weights is not None:
+        load_detector(detector, settings.weights)
+    return detector
+
+
+def _map_encoder(settings: ExtractSettings) -> MapEncoder:
+    encoder = build_map_encoder(settings.backbone, stage=settings.stage, size=settings.size)
+    if settings.weights is not None:
+        if not isinstance(encoder, StageEncoder):
+            raise ConfigError(f"{settings.backbone} brings its own weights; leave those given out.")
+        load_resnet(encoder.network, settings.weights)
+    return encoder
+
+
+def _detected(
+    detector: FasterRcnn, rules: Sequence[BoxRule], padded: bool, items: Sequence[Item]
+) -> list[list[Regions]]:
+    pictures = [item.picture for item in items]
+    boxes = [item.boxes for item in items if item.boxes is not None]
+    if not boxes:
+        return [select(one, rules) for one in detector(pictures, padded=padded)]
+    found = detector(pictures, boxes=boxes, padded=padded)
+    return [[describe(one, given)] for one, given in zip(found, boxes, strict=True)]
+
+
+def _on_map(encoder: MapEncoder, cells: tuple[int, int] | None, items: Sequence[Item]) -> list[list[Regions]]:
+    return [[_of_map(encoder, cells, item)] for item in items]
+
+
+def _of_map(encoder: MapEncoder, cells: tuple[int, int] | None, item: Item) -> Regions:
+    pixels = item.picture.pixels[None].to(next(encoder.parameters()).device)
+    features = encoder(pixels)[0].float()
+    if item.boxes is None:
+        return grid_regions(features, item.picture, cells)
+    return box_regions(features, item.picture, item.boxes)

@@ -1,0 +1,184 @@
+"""What an extraction has finished, kept on disk: stopped at any moment, it goes on from there."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diptych.detect.extractor import ExtractSettings
+from diptych.detect.pictures import PictureFile
+from diptych.errors import ConfigError, FormatError
+from diptych.features import Fault, FeatureStore, join_parts
+from diptych.features.store import INDEX, partial_folder
+from diptych.features.writer import locked, require_replaceable
+from diptych.files import atomic_file, make_parents, require_new
+
+PLAN = "plan.json"
+FILES = ("weights", "given")  # settings that are compared by content
+FREE = ("batch",)  # those that change speed only
+
+Plan = dict[str, Any]
+
+
+class Shard(NamedTuple):
+    """Pictures whose regions become one file of every store."""
+
+    number: int
+    pictures: tuple[PictureFile, ...]
+
+
+class Done(NamedTuple):
+    """What a shard came to: how many pictures it has, and those among them that could not be used."""
+
+    number: int
+    pictures: int
+    bad: tuple[Fault, ...]
+
+
+class StoreReport(NamedTuple):
+    """A finished store; `fewer` of its images have not the boxes that the rule asks for."""
+
+    path: Path
+    images: int
+    regions: int
+    fewer: int
+    bad: tuple[Fault, ...]
+
+
+class Ledger:
+    """The folder `OUT/NAME.extract`: a plan, and a record of every finished shard.
+
+    A record is written when all files of its shard are in place.
+    """
+
+    def __init__(self, out: Path, settings: ExtractSettings) -> None:
+        # Other processes and machines may have other working folders.
+        files = {name: path.absolute() for name in FILES if (path := getattr(settings, name)) is not None}
+        self.out, self.settings = out.absolute(), replace(settings, **files)
+        self.folder = self.out / f"{settings.name}.extract"
+        self.stores = {self.out / name: least for name, (_, least) in settings.stores().items()}
+
+    def plan(self, pictures: Sequence[PictureFile], shard: int) -> Plan:
+        """All that decides the bytes of the stores."""
+        values = {name: value for name, value in asdict(self.settings).items() if name not in FREE}
+        for name in FILES:
+            values[name] = None if values[name] is None else _digest(values[name])
+        keys = sha256("\n".join(picture.key for picture in pictures).encode()).hexdigest()
+        values |= {"pictures": len(pictures), "keys": keys, "shard": shard}
+        plan: Plan = json.loads(json.dumps(values))  # as it will be read again
+        return plan
+
+    @contextmanager
+    def opened(self, plan: Plan, *, resume: bool, overwrite: bool) -> Iterator[None]:
+        """Hold the folder while the block runs, with the records of an earlier run or empty.
+
+        Raises:
+            ConfigError: something stands there that is not to be replaced, the earlier run had another plan,
+                or another process holds the folder.
+        """
+        going_on = resume and (self.folder / PLAN).is_file()
+        partials = {store: partial_folder(store) for store in self.stores}
+        for store, part in partials.items():
+            if part.is_dir() or not going_on:
+                require_replaceable(store, overwrite=overwrite)
+                require_new(_report(store), overwrite=overwrite)
+        left = [
+            *self.folder.glob("*.json"),
+            *(file for one in partials.values() for file in one.glob("*part-*")),
+        ]
+        if left and not going_on and not overwrite:
+            raise ConfigError(
+                f"{left[0].parent} holds what a stopped run has finished; say resume=true to go on from it, "
+                "or overwrite=true to begin again."
+            )
+        make_parents(self.folder / PLAN)
+        with locked(self.folder):
+            if going_on:
+                _require_same(json.loads((self.folder / PLAN).read_text(encoding="utf-8")), plan, self.folder)
+            else:
+                for file in left:
+                    file.unlink()
+                for part in partials.values():
+                    part.mkdir(exist_ok=True)
+                _write(self.folder / PLAN, plan)
+            yield
+
+    def record(self, done: Done) -> None:
+        """Say that all files of a shard are in place."""
+        _write(self._record(done.number), {"pictures": done.pictures, "bad": _plain(done.bad)})
+
+    def recorded(self, number: int) -> Done | None:
+        """What a shard came to, None where it is not finished."""
+        path = self._record(number)
+        if not path.is_file():
+            return None
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Done(number, values["pictures"], _faults(values["bad"]))
+
+    def finish(self, plan: Plan, bad: Sequence[Fault], *, overwrite: bool) -> None:
+        """Make the stores of their shards, with a report beside each.
+
+        Raises:
+            FormatError: no picture could be used.
+        """
+        images = plan["pictures"] - len(bad)
+        if not images:
+            raise FormatError(f"none of {len(bad)} picture(s) could be used; the first: {bad[0]}")
+        for store, least in self.stores.items():
+            if partial_folder(store).is_dir():
+                join_parts(store, images=images, overwrite=overwrite)
+            counts = FeatureStore(store).counts()
+            values = {"images": images, "regions": int(counts.sum()), "fewer": int((counts < least).sum())}
+            _write(_report(store), {"plan": plan, **values, "bad": _plain(bad)})
+        shutil.rmtree(self.folder)
+
+    def finished(self, plan: Plan) -> list[StoreReport] | None:
+        """What a run of this plan came to; None if there was none, or not to its end."""
+        reports = []
+        for store in self.stores:
+            if not ((store / INDEX).is_file() and _report(store).is_file()):
+                return None
+            values = json.loads(_report(store).read_text(encoding="utf-8"))
+            if values.pop("plan") != plan:
+                return None
+            reports.append(StoreReport(store, **{**values, "bad": _faults(values["bad"])}))
+        return reports
+
+    def _record(self, number: int) -> Path:
+        return self.folder / f"part-{number:05d}.json"
+
+
+def _require_same(before: Plan, now: Plan, folder: Path) -> None:
+    if other := [name for name in now if before.get(name) != now[name]]:
+        shown = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in other)
+        raise ConfigError(
+            f"{folder} was begun with other settings: {shown}. Use the same ones, or say overwrite=true to "
+            "begin again."
+        )
+
+
+def _report(store: Path) -> Path:
+    return store.with_name(f"{store.name}.json")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _plain(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    return [{"id": fault.id, "reason": fault.reason} for fault in faults]
+
+
+def _faults(values: Sequence[dict[str, str]]) -> tuple[Fault, ...]:
+    return tuple(Fault(0, **value) for value in values)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with atomic_file(path, "w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        file.write("\n")

@@ -1,0 +1,141 @@
+"""Regions without a detector: cells of a network's map of the picture, or given boxes on it.
+
+Grid features: Jiang et al., 2020, https://arxiv.org/abs/2001.03615. Differs: any stage, any weights.
+"""
+
+import warnings
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diptych.data.images import MEAN, STD
+from diptych.data.prepare import Picture, Prepare
+from diptych.errors import ConfigError, nearest
+from diptych.nn import resnet
+from diptych.nn.resnet import ResNet
+from diptych.nn.roi import roi_align
+from diptych.types import Regions
+
+RESNETS = ("resnet50", "resnet101", "resnet152", "resnet_tiny")
+FOREIGN = "transformers:"
+BINS = 7  # per side of a given box, whose average is its feature
+
+
+class StageEncoder(nn.Module):
+    """The map of one of the four stages of a ResNet: 4, 8, 16 or 32 pixels per cell."""
+
+    def __init__(self, network: ResNet, stage: int, *, size: int) -> None:
+        super().__init__()
+        self.prepare = _prepare(size, size * 5 // 3)
+        self.network, self.stage = network, stage
+        self.dim = network.body_dim >> (3 - stage) if stage < 4 else 2 * network.body_dim
+        self.eval().requires_grad_(False)
+
+    def forward(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D H W"]:
+        network = self.network
+        x: Tensor = pixels.contiguous(memory_format=torch.channels_last)
+        x = network.pool(F.relu(network.bn1(network.conv1(x)), inplace=True))
+        for layer in (network.layer1, network.layer2, network.layer3, network.layer4)[: self.stage]:
+            x = layer(x)
+        return x
+
+
+class ForeignEncoder(nn.Module):
+    """A vision model of `transformers`: its last map, or the map that its patches make.
+
+    Pictures become squares of `size` pixels, as such models are trained.
+    """
+
+    def __init__(self, network: Any, *, size: int) -> None:
+        super().__init__()
+        self.prepare = _prepare(size, size, square=True)
+        self.network = network
+        self.eval().requires_grad_(False)
+        self.dim = self(torch.zeros(1, 3, size, size)).shape[1]
+
+    def forward(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D H W"]:
+        states: Tensor = self.network(pixel_values=pixels).last_hidden_state
+        if states.ndim == 4:
+            return states
+        side = int(states.shape[1] ** 0.5)
+        # What is no patch (a class token, registers) stands in front.
+        maps: Tensor = states[:, states.shape[1] - side * side :].mT.unflatten(2, (side, side))
+        return maps
+
+
+MapEncoder = StageEncoder | ForeignEncoder
+
+
+def build_map_encoder(backbone: str, *, stage: int = 4, size: int = 448) -> MapEncoder:
+    """A frozen encoder with random weights, or `transformers:FOLDER` with those of the folder.
+
+    Args:
+        backbone: one of `RESNETS`, or `transformers:` and a folder or a name of the hub.
+        size: pixels of the shorter side.
+
+    Raises:
+        ConfigError: another name or stage, or `transformers` cannot make a map of it.
+    """
+    if backbone.startswith(FOREIGN):
+        return _foreign(backbone.removeprefix(FOREIGN), size)
+    if backbone not in RESNETS or not 1 <= stage <= 4 or size < 32:
+        raise ConfigError(
+            f"backbone {backbone!r}, stage {stage}, size {size}: expected one of {', '.join(RESNETS)} or "
+            f"{FOREIGN}FOLDER, a stage from 1 to 4 and 32 pixels.{nearest(backbone, RESNETS)}"
+        )
+    network: ResNet = getattr(resnet, backbone)(classes=None, freeze_batch_norm=True)
+    return StageEncoder(network, stage, size=size)
+
+
+def grid_regions(features: Float[Tensor, "D h w"], picture: Picture, grid: tuple[int, int] | None) -> Regions:
+    """Cells of the map as regions, row by row, each of which covers its part of the picture.
+
+    Args:
+        grid: average to so many rows and columns; None keeps the map's own.
+    """
+    if grid is not None:
+        features = F.adaptive_avg_pool2d(features[None], grid)[0]
+    rows, columns = features.shape[1:]
+    width, height = picture.size
+    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    corners = np.stack([x, y, x + 1, y + 1], -1).reshape(-1, 4)
+    boxes = (corners * np.array([width / columns, height / rows] * 2)).astype(np.float32)
+    return Regions(features=features.flatten(1).T.cpu().numpy(), boxes=boxes, size=picture.size)
+
+
+def box_regions(features: Float[Tensor, "D h w"], picture: Picture, boxes: Float[Tensor, "R 4"]) -> Regions:
+    """RoIAlign of given boxes, averaged.
+
+    Args:
+        boxes: in pixels of the picture as it came.
+    """
+    (width, height), (rows, columns) = picture.size, features.shape[1:]
+    on_map = boxes.float() * torch.tensor([columns / width, rows / height] * 2)
+    pooled = roi_align(features, on_map.to(features.device), size=BINS, scale=1.0)
+    return Regions(features=pooled.mean((2, 3)).cpu().numpy(), boxes=boxes.numpy(), size=picture.size)
+
+
+def _prepare(least: int, most: int, *, square: bool = False) -> Prepare:
+    (r, g, b), (dr, dg, db) = MEAN, STD
+    mean, std = (255 * r, 255 * g, 255 * b), (255 * dr, 255 * dg, 255 * db)
+    return Prepare(least=least, most=most, mean=mean, std=std, blue_first=False, square=square)
+
+
+def _foreign(name: str, size: int) -> ForeignEncoder:
+    try:
+        library: Any = import_module("transformers")
+    except Exception as error:
+        raise ConfigError("this backbone needs transformers: pip install transformers") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = library.AutoModel.from_pretrained(name, use_safetensors=True)
+        return ForeignEncoder(getattr(network, "vision_model", network), size=size)
+    except Exception as error:  # any library may fail in any way on what it is given
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"transformers makes no map with {name!r} of {size} pixels: {reason}") from error

@@ -1,0 +1,72 @@
+"""Prediction in shards: batches as the local run makes them, so that padding and results are the same."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from diptych.predict import Predictor, load
+from diptych.predictions import Predictions
+from diptych.types import Dataset, RegionSource
+
+Batches = list[list[int]]
+BatchFunction = Callable[[Batches], Predictions]
+Engine = Callable[[Callable[[], BatchFunction], Sequence[Batches]], Iterable[Predictions]]
+
+
+def predict_split(
+    predictor: Predictor,
+    run: Path,
+    dataset: Dataset,
+    *,
+    engine: Engine,
+    features: RegionSource | None = None,
+    batch_size: int = 32,
+    shard: int = 32,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """As `Predictor.predict_dataset`, computed by the workers of an engine, to the bit.
+
+    Args:
+        run: where the workers load the bundle of `predictor` from. They must see it, the features and the
+            pictures of `dataset` under the same paths.
+        shard: batches that a worker computes in one go.
+    """
+    examples = [dataset[index] for index in range(len(dataset))]
+    batches = predictor.batches(examples, predictor.sources(dataset, features=features), batch_size)
+    shards = [batches[start : start + shard] for start in range(0, len(batches), shard)]
+    build = partial(
+        batch_function,
+        run.absolute(),
+        dataset,
+        features,
+        device=predictor.device.type,
+        precision=predictor.precision,
+        workers=workers,
+    )
+    parts = []
+    for part in engine(build, shards):
+        parts.append(part)
+        if progress is not None:
+            progress(sum(map(len, parts)), len(examples))
+    return Predictions.concat(parts).align([example.id for example in examples])
+
+
+def batch_function(
+    run: Path,
+    dataset: Dataset,
+    features: RegionSource | None,
+    *,
+    device: str,
+    precision: str,
+    workers: int,
+) -> BatchFunction:
+    """Load the model; returns the function that scores some batches of the data set."""
+    predictor = load(run, device=device, precision=precision)
+    sources = predictor.sources(dataset, features=features)
+    examples = [dataset[index] for index in range(len(dataset))]
+
+    def score(batches: Batches) -> Predictions:
+        return Predictions.concat([*predictor.predict_batches(examples, sources, batches, workers=workers)])
+
+    return score
