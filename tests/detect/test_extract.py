@@ -324,6 +324,27 @@ def test_settings_that_cannot_work_are_refused(photos, tmp_path, settings, messa
         extract(photos, tmp_path / "out", ExtractSettings(**{"detector": "tiny", **settings}))
 
 
+def test_stores_are_named_after_detector_weights_and_rule(tmp_path):
+    file = tmp_path / "weights.pth"
+    names = [
+        [*ExtractSettings(**values).stores()]
+        for values in (
+            {"weights": file, "rules": ("36", "10:100")},
+            {"rules": ("36",), "mode": "per-class"},
+            {"given": file},
+            {"detector": "grid", "weights": file, "stage": 3, "cells": (7, 9)},
+            {"detector": "grid", "backbone": "transformers:models/vit"},
+        )
+    ]
+    assert names == [
+        ["vgattr36", "vgattr10-100"],
+        ["vgattr-random36-per-class"],
+        ["vgattr-random-given"],
+        ["resnet50-stage3-grid7x9"],
+        ["vit-grid"],
+    ]
+
+
 def test_shards_have_a_size(photos, tmp_path):
     with pytest.raises(ConfigError, match="10 pictures in shards of 0"):
         extract(photos, tmp_path / "out", TINY, shard=0)

@@ -12,7 +12,16 @@ from safetensors.torch import load_file
 from diptych.convert.detector import DETECTOR, WITHOUT_ATTRIBUTES, fill_detector
 from diptych.convert.rules import convert
 from diptych.data import Prepare
-from diptych.detect import BoxRule, FasterRcnn, build_detector, describe, select
+from diptych.detect import (
+    BoxRule,
+    ExtractSettings,
+    FasterRcnn,
+    build_detector,
+    describe,
+    extract,
+    select,
+)
+from diptych.features import FeatureStore
 from diptych.nn.roi import anchors, clip_boxes, decode_boxes, has_area, nms, roi_align, roi_pool
 
 OPERATORS, SIZES = "detector-ops", "detector-resize"
@@ -272,6 +281,25 @@ def test_a_pass_and_every_selection_equal_the_original(golden, name, goldens):
             count = int(tag.rpartition("_n")[2])
             (regions,) = select(detection, [BoxRule(count, count, "per-class")])
             check_regions(golden, tag, regions, detection.features)
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")  # stores are read in place
+@pytest.mark.parametrize("name", DETECTORS)
+def test_stores_made_of_picture_files_equal_the_original(golden, name, goldens, tmp_path, monkeypatch):
+    golden = golden(name)
+    about = json.loads((goldens / f"{name}.json").read_text())
+    monkeypatch.setattr("diptych.detect.extractor.build_detector", lambda preset: build(golden))
+    (tmp_path / "pictures").mkdir()
+    images = {key: one for key, one in golden.inputs.items() if re.fullmatch(r"image\d+", key)}
+    for key, pixels in images.items():
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"pictures/{key}.png")
+    pairs = about["selection"]["pairs_min_max"]
+    settings = ExtractSettings(detector="tiny", rules=tuple(str(BoxRule(*pair)) for pair in pairs))
+    report = extract(tmp_path / "pictures", tmp_path / "stores", settings, shard=2)
+    for (least, most), one in zip(pairs, report.stores, strict=True):
+        store = FeatureStore(one.path)
+        for key in images:
+            check_regions(golden, f"{key}/min{least}max{most}", store[key], store[key].features)
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -1,5 +1,6 @@
 """From picture files to the regions of every store at once: the settings, and the network they name."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -81,10 +82,10 @@ class ExtractSettings:
     @property
     def name(self) -> str:
         """Of detector and weights, as `FeatureMeta.detector` has it."""
-        place = f"{Path(self.backbone.removeprefix(FOREIGN)).name}-stage{self.stage}"
-        foreign = self.backbone.startswith(FOREIGN)
-        name = self.detector if self.detector != GRID else place.partition("-stage")[0] if foreign else place
-        return name if self.weights is not None or (foreign and self.detector == GRID) else f"{name}-random"
+        if self.detector == GRID and self.backbone.startswith(FOREIGN):
+            return Path(self.backbone.removeprefix(FOREIGN)).name
+        name = f"{self.backbone}-stage{self.stage}" if self.detector == GRID else self.detector
+        return f"{name}-random" if self.weights is None else name
 
     def stores(self) -> dict[str, tuple[str, int]]:
         """By name of the store: `FeatureMeta.box_rule`, and how many boxes an image should have at least."""
@@ -93,13 +94,10 @@ class ExtractSettings:
         if self.detector == GRID:
             cells = "" if self.cells is None else f"{self.cells[0]}x{self.cells[1]}"
             return {f"{self.name}-grid{cells}": (f"grid {cells}".strip(), 0)}
-        way = "" if self.mode == "max-class" else self.mode
+        rules = [BoxRule.parse(text, self.mode) for text in self.rules]
+        way = "" if self.mode == "max-class" else f" {self.mode}"
         return {
-            f"{self.name}{rule}{'-' * bool(way)}{way}".replace(":", "-"): (
-                f"{rule} {way}".strip(),
-                rule.least,
-            )
-            for rule in (BoxRule.parse(text, self.mode) for text in self.rules)
+            re.sub("[: ]", "-", f"{self.name}{rule}{way}"): (f"{rule}{way}", rule.least) for rule in rules
         }
 
 
