@@ -28,7 +28,7 @@ def test_two_files_with_one_key_are_refused(tmp_path):
 
 def test_a_list_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes("\u00e9.png".encode("latin1"))
-    with pytest.raises(FormatError, match=r"list\.txt: not UTF-8 \(byte 3\)"):
+    with pytest.raises(FormatError, match=r"list\.txt: not UTF-8 \(byte 0\)"):
         list_pictures(tmp_path / "list.txt")
 
 
