@@ -25,7 +25,7 @@ SMALL = {
             "vocabulary": "own",
             "scores": "log_probability",
             "pretrain": {
-                "experiment": "vilio/pretrain",
+                "experiment": "pretrain/vilio_O_tiny",
                 "features": "all",
                 "overrides": ["model=uniter_tiny", "trainer.max_steps=1"],
             },

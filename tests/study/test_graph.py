@@ -60,6 +60,11 @@ def test_a_changed_setting_repeats_only_what_depends_on_it(keys, tree):
     assert changed(before, keys(tree)) == {"ensemble"}
     tree["ensemble"]["method"] = "simplex"
     assert changed(before, keys(tree, extra=("optim.lr=2e-3",))) == set(before)
+    tree["families"]["U"]["compat"] = {"traindev": ["data.train.twice=dev_seen"]}
+    assert keys(tree) == before, "a quirk counts under compat only"
+    tree["ensemble"]["compat"] = True
+    trained = {f"{one}/traindev{more}" for one in ("U1", "U2") for more in ("", "/predict")}
+    assert changed(before, keys(tree)) == trained | {"U/average", "E/average", "ensemble"}
 
 
 def test_a_changed_file_repeats_only_what_reads_it(keys, tree):

@@ -49,6 +49,7 @@ def test_members_are_chosen_by_family_and_name():
         (lambda tree: tree["families"]["U"].update(scores="odds"), "scores is 'odds'"),
         (lambda tree: tree["families"]["E"].update(members={"U1": {}}), "two members are called 'U1'"),
         (lambda tree: tree["families"]["U"]["members"]["U1"].update(lr=1), "unknown key 'lr'"),
+        (lambda tree: tree["families"]["U"].update(compat={"trane": []}), "unknown key 'trane'"),
         (lambda tree: tree["ensemble"].update(method="mean"), "method is 'mean'"),
         (lambda tree: tree["clean"].update(knownx=True), "unknown key 'knownx'"),
         (lambda tree: tree["families"].update(U=[1]), "is .1.; expected keys"),

@@ -41,6 +41,7 @@ VERBS = {
     "train": Verb("train a model; continues where it was stopped", "diptych.cli.train"),
     "study": Verb("many runs as one: train, predict, blend; resumes anywhere", "diptych.cli.study"),
     "predict": Verb("score splits of a data set, or one meme", "diptych.cli.predict"),
+    "score": Verb("one meme, by a model or a whole study", "diptych.cli.score"),
     "ensemble": Verb("average prediction files, or fit a blend", "diptych.cli.ensemble"),
     "evaluate": Verb("metrics with confidence intervals, comparisons, curves", "diptych.cli.evaluate"),
     "ls": Verb("what there is: experiments, models, settings", "diptych.cli.ls"),

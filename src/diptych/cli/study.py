@@ -196,7 +196,7 @@ def _rows(graph: "Graph", records: "dict[str, Record]") -> Iterator[tuple[object
 
 
 def _finish(report: "Report", seconds: float) -> int:
-    from diptych.study import publish, write_card
+    from diptych.study import publish, write_card, write_members
 
     for name in report.failed:
         print(f"failed: {name}: {report.records[name].error}", file=sys.stderr)
@@ -217,7 +217,7 @@ def _finish(report: "Report", seconds: float) -> int:
         ],
         numbers=1,
     )
-    for path in publish(report.graph):
+    for path in (*publish(report.graph), write_members(report.graph)):
         print(f"wrote {path}")
     print(f"run card: {card}   ({seconds:,.0f} s)")
     return 1 if report.failed else 0

@@ -4,11 +4,14 @@ from diptych.study.card import write_card
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
 from diptych.study.progress import Checksums, Record
 from diptych.study.run import Options, Report, publish, records_of, run_study
+from diptych.study.score import Look, Opinion, score_meme, stored, write_members
 from diptych.study.settings import Study, read_study
 
 __all__ = [
     "Checksums",
     "Graph",
+    "Look",
+    "Opinion",
     "Options",
     "Planner",
     "Record",
@@ -20,6 +23,9 @@ __all__ = [
     "read_study",
     "records_of",
     "run_study",
+    "score_meme",
+    "stored",
     "wrap_up",
     "write_card",
+    "write_members",
 ]

@@ -6,7 +6,7 @@ and no others. Paths are no part of a key, so a study may move.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +92,9 @@ def plan(study: Study, *, root: Path, out: Path, limit: int | None, planner: Pla
         for member in family.members:
             for view, splits in study.runs.items():
                 if planner.bundles is None:
-                    _add_training(graph, planner, member, view, start=start)
+                    quirks = family.quirks.get(view, ()) if study.compat else ()
+                    changed = replace(member, overrides=(*member.overrides, *quirks))
+                    _add_training(graph, planner, changed, view, start=start)
                 _add_predictions(graph, planner, member, view, splits)
     return graph
 

@@ -17,7 +17,8 @@
         overrides: [optim.lr=1e-5]          # of every member of the family
         vocabulary: uncased
         scores: log_probability             # compat: what the original writes
-        pretrain: {experiment: vilio/pretrain, features: small, seed: 1, overrides: []}
+        compat: {traindev: [data.train.twice=dev_seen]}     # compat: more overrides, by run
+        pretrain: {experiment: pretrain/vilio_O, features: small, seed: 1, overrides: []}
         members:
           U50: {seed: 43, features: small, more_features: null, overrides: []}
 
@@ -39,7 +40,7 @@ TOP = {
     "name", "extends", "runs", "dev", "features", "vocabularies", "ensemble", "clean", "default", "fast",
     "families", "overrides",
 }  # fmt: skip
-FAMILY = {"experiment", "overrides", "vocabulary", "scores", "pretrain", "members"}
+FAMILY = {"experiment", "overrides", "vocabulary", "scores", "compat", "pretrain", "members"}
 MEMBER = {"seed", "features", "more_features", "overrides"}
 PRETRAIN = {*MEMBER, "experiment"}
 
@@ -64,12 +65,17 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Members that are averaged, and the pre-training that they all start from, if there is one."""
+    """Members that are averaged, and the pre-training that they all start from, if there is one.
+
+    Args:
+        quirks: further overrides of a run, by its name, where the study keeps to the original's arithmetic.
+    """
 
     name: str
     scores: Scores
     members: tuple[Member, ...]
     pretrain: Member | None
+    quirks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +158,8 @@ def read_study(name: str, find: Callable[[str], Path]) -> Study:
     runs = {view: tuple(splits) for view, splits in tree["runs"].items()}
     if tree["dev"] not in [split for splits in runs.values() for split in splits]:
         raise ConfigError(f"{path}: dev is {tree['dev']!r}, which no run predicts; expected one of {runs}.")
+    for family in families:
+        _require(family.quirks, set(runs), set(), f"{path}: families.{family.name}.compat")
     ensemble = dict(tree.get("ensemble") or {})
     _require(ensemble, {"method", "compat"}, set(), f"{path}: ensemble")
     if (method := ensemble.get("method", "loop")) not in get_args(Fitted):
@@ -234,7 +242,8 @@ def _family(
         before = [word for word in shared if word.startswith("vocabulary=")]
         rest = {key: value for key, value in first.items() if key != "experiment"}
         first = _member(f"{name}-pretrain", name, rest, first["experiment"], before, f"{where}.pretrain")
-    return Family(name=name, scores=scores, members=members, pretrain=first)
+    quirks = {run: tuple(words) for run, words in (node.get("compat") or {}).items()}
+    return Family(name=name, scores=scores, members=members, pretrain=first, quirks=quirks)
 
 
 def _member(name: str, family: str, node: Any, experiment: str, shared: Sequence[str], where: str) -> Member:

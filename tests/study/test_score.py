@@ -1,0 +1,77 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from diptych.cli import main
+from diptych.datasets import HatefulMemes
+from diptych.errors import ConfigError, MissingFeatures
+from diptych.features import FeatureStore
+from diptych.predict import load
+from diptych.study import score_meme
+
+
+def final(out, split="test_unseen"):
+    with (out / f"FIN_{split}.csv").open() as file:
+        return {row["id"]: (float(row["proba"]), row["label"]) for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def meme(memes):
+    """Picture, text and id of a meme that the blend was not fitted on."""
+    example = HatefulMemes(memes, "test_unseen")[3]
+    return example.meta["image_path"], example.pairs[0].text, example.id
+
+
+@pytest.mark.parametrize("method", ["simplex", "loop"])
+def test_a_meme_scores_as_in_the_final_file(method, call, write, tree, done, meme):
+    if method != "simplex":
+        tree["ensemble"] = {"method": method}
+        assert call("run", write(tree)) == 0
+    image, text, key = meme
+    opinion = score_meme(done, image=image, text=text)
+    probability, label = final(done)[key]
+    assert opinion.probability == pytest.approx(probability, abs=1e-5)
+    assert opinion.answer == ("benign", "hateful")[int(label)]
+    assert opinion.members.keys() == {"U1", "U2", "E1"}
+    assert opinion.families["E"] == opinion.members["E1"]
+    assert opinion.families["U"] == pytest.approx((opinion.members["U1"] + opinion.members["U2"]) / 2)
+
+
+def test_one_model_scores_as_it_predicts(done, memes, meme, capsys):
+    image, text, _ = meme
+    [run] = done.glob("U1/traindev-*")
+    verdict = load(run).predict(image=image, text=text, regions=FeatureStore(memes / "features"))
+    opinion = score_meme(run, image=image, text=text)
+    assert opinion.probability == pytest.approx(verdict.scores["hateful"])
+    assert (opinion.answer, opinion.members, opinion.families) == (verdict.answer, {}, {})
+    words = ["score", str(image), "--text", text, "--model", str(run), "--json"]
+    assert main([*words, "--features", str(memes / "features")]) == 0
+    assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(opinion.probability)
+
+
+def test_regions_may_come_from_elsewhere(done, memes, meme):
+    image, text, _ = meme
+    asked = []
+
+    def look(predictor, picture, main, more):
+        asked.append((picture, main, more))
+        return FeatureStore(memes / "features")
+
+    [run] = done.glob("U1/traindev-*")
+    score_meme(run, image=image, text=text, features={"features": Path("elsewhere")}, look=look)
+    assert asked == [(image, Path("elsewhere"), None)]
+
+
+def test_what_cannot_be_scored_is_refused(done, memes, meme, tmp_path):
+    image, text, _ = meme
+    with pytest.raises(ConfigError, match=r"no features called 'al'.*'all'"):
+        score_meme(done, image=image, text=text, features={"al": memes / "features"})
+    with pytest.raises(MissingFeatures, match="unseen"):
+        score_meme(done, image=tmp_path / "unseen.png", text=text)
+    path = done / "members.json"
+    path.write_text(path.read_text().replace('"compat": false', '"compat": true'))
+    with pytest.raises(ConfigError, match="one meme has no score"):
+        score_meme(done, image=image, text=text)
+    assert main(["score", str(tmp_path / "none.png"), "--text", text, "--model", str(done)]) == 2
