@@ -31,29 +31,29 @@ def rows() -> Iterator[Row]:
     """What was measured, ours, the other way, and how many times faster ours is."""
     torch.manual_seed(0)
     for build in (uniter_base, oscar_base, visualbert_base):
-        yield padding(build)
+        for dtype in (torch.float32, torch.bfloat16):
+            yield from padding(build, dtype)
     yield from reading()
     yield floor()
     yield from against_transformers()
     yield from layouts()
 
 
-def padding(build: Callable[..., nn.Module]) -> Row:
+def padding(build: Callable[..., nn.Module], dtype: torch.dtype) -> Iterator[Row]:
     """The same numbers from batches padded to their longest text, or to 128 tokens as Vilio's Oscar does."""
     model = build(layers=4, vocab_size=1000).eval()
     buckets, fixed = batches(None), batches(128)
-    with torch.inference_mode():
-        one, other = (
-            torch.cat([model(each, reads=POOLED).pooled for each in some]) for some in (buckets, fixed)
-        )
-        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-3)
-        return compared(
-            f"{type(model).__name__}, 4 layers of width 768, forward, memes with {REGIONS} regions",
-            lambda: [model(each, reads=POOLED) for each in buckets],
-            "padded to 128 tokens",
-            lambda: [model(each, reads=POOLED) for each in fixed],
-            least=2.0,
-        )
+    near = {"atol": 2e-5, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.1}
+
+    def score(some: list[Inputs]) -> list[Tensor]:
+        return [model(each, reads=POOLED).pooled for each in some]
+
+    with torch.inference_mode(), autocast(dtype):
+        torch.testing.assert_close(torch.cat(score(buckets)), torch.cat(score(fixed)), **near)
+        kind = f"{type(model).__name__}, 4 layers of width 768"
+        what = f"{kind}, forward, memes with {REGIONS} regions, {name(dtype)}"
+        yield compared(what, lambda: score(buckets), "padded to 128 tokens", lambda: score(fixed), least=2.0)
+        yield lighter(what, lambda: score(buckets), "padded to 128 tokens", lambda: score(fixed))
 
 
 def batches(length: int | None) -> list[Inputs]:
@@ -169,16 +169,21 @@ def training(pair: Peers, dtype: torch.dtype) -> Iterator[Row]:
     ours, theirs = stepper(pair.model, pair.ours), stepper(pair.peer, pair.theirs)
     what = f"{pair.shape}, training step, {name(dtype)}"
     yield compared(what, ours, "transformers", theirs, least=1.0)
+    yield lighter(what, ours, "transformers", theirs)
+
+
+def lighter(what: str, ours: Callable[[], object], whose: str, theirs: Callable[[], object]) -> Row:
+    """How much memory either way takes at most."""
     few, many = peak(ours), peak(theirs)
-    yield (
+    return (
         f"{what}, peak memory",
         f"{few / 2**20:.0f} MiB",
-        f"transformers {many / 2**20:.0f} MiB",
+        f"{whose} {many / 2**20:.0f} MiB",
         f"{many / few:.2f}x",
     )
 
 
-def peak(call: Callable[[], None]) -> int:
+def peak(call: Callable[[], object]) -> int:
     """Most bytes of tensors at once during a call, over what there was before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         call()
