@@ -1,6 +1,6 @@
 """Many runs as one: members by splits to predictions, family averages and a blend."""
 
-from diptych.study.card import write_card
+from diptych.study.card import measure, write_card
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
 from diptych.study.progress import Checksums, Record
 from diptych.study.run import Options, Report, publish, records_of, run_study
@@ -18,6 +18,7 @@ __all__ = [
     "Report",
     "Step",
     "Study",
+    "measure",
     "plan",
     "publish",
     "read_study",

@@ -58,9 +58,9 @@ def score_meme(
 ) -> Opinion:
     """Score one picture and its text.
 
-    Of a study, those models of its members answer that predict its test splits, one after the other. The blend
-    is fitted again on the study's predictions of dev with the meme beside them. As scales and ranks are those
-    of dev, the probability is the one that the meme would have in a FIN file.
+    Of a study, those models of its members answer that predict its test splits, one after the other. The
+    blend is fitted again on the study's predictions of dev with the meme beside them. As scales and ranks are
+    those of dev, the probability is the one that the meme would have in a FIN file.
 
     Args:
         source: a run, a bundle, or the folder of a study that was run.
@@ -102,7 +102,10 @@ def score_meme(
 
 
 def write_members(graph: Graph) -> Path:
-    """Write what `score_meme` has to know of a study whose blend is done; its folder may move, the stores may not."""
+    """Write what `score_meme` has to know of a study whose blend is done.
+
+    The study's folder may move as a whole; the feature stores may not.
+    """
     study, out = graph.study, graph.out
     tests = [run for run, splits in study.runs.items() if study.dev not in splits]
     run = tests[-1] if tests else next(iter(study.runs))
@@ -147,9 +150,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path}: not JSON ({error}). Run the study again; it is written anew.") from error
     if tree["compat"]:
         raise ConfigError(
-            f"{path.parent}: the study blends with Vilio's arithmetic (`ensemble.compat`), in which scales and "
-            "ranks are those of a whole split, so that one meme has no score. Run it again without; what is "
-            "trained stays."
+            f"{path.parent}: the study blends with Vilio's arithmetic (`ensemble.compat`), in which scales "
+            "and ranks are those of a whole split, so that one meme has no score. Run it again with "
+            "ensemble.compat: false."
         )
     return tree
 
