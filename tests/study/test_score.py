@@ -1,6 +1,5 @@
 import csv
 import json
-from pathlib import Path
 
 import pytest
 
@@ -65,17 +64,24 @@ def test_one_model_scores_as_it_predicts(done, memes, meme, capsys):
     assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(opinion.probability)
 
 
-def test_regions_may_come_from_elsewhere(done, memes, meme):
+def test_regions_are_found_in_the_picture_as_for_the_store(memes, meme, tmp_path, capsys):
     image, text, _ = meme
-    asked = []
-
-    def look(predictor, picture, main, more):
-        asked.append((picture, main, more))
-        return FeatureStore(memes / "features")
-
-    [run] = done.glob("U1/traindev-*")
-    score_meme(run, image=image, text=text, features={"features": Path("elsewhere")}, look=look)
-    assert asked == [(image, Path("elsewhere"), None)]
+    store, run = tmp_path / "features", tmp_path / "run"
+    words = ["detector=tiny", "boxes=3,2:5", "threads=1"]
+    assert main(["extract", str(memes / "img"), str(store), *words]) == 0
+    words = ["experiment=hateful_memes/ernievil_tiny", f"root={memes}", f"out={run}", "progress=false"]
+    stores = [f"features={store}/tiny-random3", f"more_features={store}/tiny-random2-5"]
+    assert main(["train", *words, *stores, "loggers=[]", "trainer.max_steps=1"]) == 0
+    written = score_meme(run, image=image, text=text)
+    elsewhere = tmp_path / "new.png"
+    elsewhere.write_bytes(image.read_bytes())
+    capsys.readouterr()
+    words = ["score", str(elsewhere), "--text", text, "--model", str(run), "--json"]
+    assert main([*words, "--weights", "tiny=random"]) == 0
+    assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(written.probability, abs=1e-6)
+    assert main([*words, "--weights", "vgattr=random"]) == 2
+    assert "was made by the detector 'tiny-random'" in capsys.readouterr().err
+    assert main([*words, "--weights", "tiny=random", "--features", "x"]) == 2
 
 
 def test_what_cannot_be_scored_is_refused(done, memes, meme, tmp_path):
