@@ -68,20 +68,11 @@ def score_meme(
             `features` and `more_features`.
 
     Raises:
-        ConfigError: the study has a blend in which a score depends on the other memes of its split; or an
-            unknown name of features.
+        ConfigError: the study has a blend in which a score depends on the other memes of its split; an
+            unknown name of features; a task without probabilities.
         MissingFeatures: a store lacks the picture.
     """
     source, image, given = Path(source), Path(image), dict(features or {})
-
-    def ask(predictor: Predictor, main: Place, more: Place) -> Predictions:
-        merge = predictor.bundle.provenance.get("region_merge", "vilio")
-        regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge)
-        verdict = predictor.predict(text=text, image=image, regions=regions)
-        scores = np.array([[*verdict.scores.values()]])
-        return Predictions(
-            ids=(image.stem,), scores=scores, answers=(verdict.answer,), classes=(*verdict.scores,)
-        )
 
     places = places_of(source)
     if unknown := sorted(given.keys() - places):
@@ -92,18 +83,33 @@ def score_meme(
     places |= given
     if not (source / NAME).is_file():
         predictor = load(source, device=device, precision=precision)
-        return _opinion(ask(predictor, *(places[key] for key in STORES)))
+        return _opinion(_ask(predictor, image, text, *(places[key] for key in STORES)))
     tree = _read(source / NAME)
     members: dict[str, Predictions] = {}
     for name, about in tree["members"].items():
         predictor = load(source / about["bundle"], device=device, precision=precision)
-        members[name] = ask(predictor, *(places.get(about[key]) for key in STORES))
+        members[name] = _ask(predictor, image, text, *(places.get(about[key]) for key in STORES))
     families = {
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
     }
     final = _blended(source, tree, families)
     return _opinion(final, families={**families}, members=members)
+
+
+def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place) -> Predictions:
+    merge = predictor.bundle.provenance.get("region_merge", "vilio")
+    regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge)
+    verdict = predictor.predict(text=text, image=image, regions=regions)
+    if not verdict.scores:
+        raise ConfigError(
+            f"{type(predictor.task).__name__} answers without probabilities, so there is no score; "
+            "see `diptych predict`."
+        )
+    scores = np.array([[*verdict.scores.values()]])
+    return Predictions(
+        ids=(image.stem,), scores=scores, answers=(verdict.answer,), classes=(*verdict.scores,)
+    )
 
 
 def places_of(source: Path) -> dict[str, Place]:
