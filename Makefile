@@ -33,9 +33,12 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install ## the whole journey on a miniature data set, offline, in a few minutes
 	$(BIN)/diptych demo
 
-vilio: install ## all 19 members of Vilio, tiny, on 2,000 miniature memes (under runs/)
+vilio: install ## all seven families of Vilio, tiny, from TSV, LMDB and pictures to FIN files (under runs/)
 	@test -e runs/memes/world.json || $(BIN)/diptych world runs/memes --size 2000 --seed 1
-	$(BIN)/diptych study run vilio_tiny --root runs/memes --jobs 2
+	@test -e runs/memes.lmdb || $(BIN)/diptych export runs/memes/features runs/memes.lmdb --format mmf-lmdb
+	@test -e runs/memes/stores/tsv || $(BIN)/diptych import runs/memes/features.tsv runs/memes/stores/tsv
+	@test -e runs/memes/stores/lmdb || $(BIN)/diptych import runs/memes.lmdb runs/memes/stores/lmdb
+	$(BIN)/diptych study run vilio_imported --root runs/memes --jobs 2
 
 check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/ruff check

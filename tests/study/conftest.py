@@ -17,7 +17,7 @@ SMALL = {
     "clean": {},
     "features": {"all": "features"},
     "vocabularies": {"own": "auto"},
-    "ensemble": {"method": "simplex"},
+    "ensemble": {"method": "greedy"},
     "overrides": ["trainer.max_steps=2", "data.batch_size=8"],
     "families": {
         "U": {

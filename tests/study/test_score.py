@@ -1,11 +1,11 @@
 import csv
 import json
-from pathlib import Path
 
 import pytest
 
 from diptych.cli import main
 from diptych.datasets import HatefulMemes
+from diptych.ensemble import Members, fit_blend, read_predictions
 from diptych.errors import ConfigError, MissingFeatures
 from diptych.features import FeatureStore
 from diptych.predict import load
@@ -24,11 +24,7 @@ def meme(memes):
     return example.meta["image_path"], example.pairs[0].text, example.id
 
 
-@pytest.mark.parametrize("method", ["simplex", "loop"])
-def test_a_meme_scores_as_in_the_final_file(method, call, write, tree, done, meme):
-    if method != "simplex":
-        tree["ensemble"] = {"method": method}
-        assert call("run", write(tree)) == 0
+def test_a_meme_scores_as_in_the_final_file(done, meme):
     image, text, key = meme
     opinion = score_meme(done, image=image, text=text)
     probability, label = final(done)[key]
@@ -37,6 +33,23 @@ def test_a_meme_scores_as_in_the_final_file(method, call, write, tree, done, mem
     assert opinion.members.keys() == {"U1", "U2", "E1"}
     assert opinion.families["E"] == opinion.members["E1"]
     assert opinion.families["U"] == pytest.approx((opinion.members["U1"] + opinion.members["U2"]) / 2)
+
+
+def test_a_meme_alone_scores_as_among_others_in_the_loop(done, memes, meme):
+    tree = json.loads((done / "members.json").read_text())
+    (done / "members.json").write_text(json.dumps(tree | {"method": "loop"}))
+    found = {
+        split: tuple(
+            read_predictions(next(done.glob(f"{family}-average-*")) / f"{split}.npz") for family in ("E", "U")
+        )
+        for split in ("dev_seen", "test_unseen")
+    }
+    members = Members(names=("E", "U"), predictions=found, dropped={})
+    blends, _ = fit_blend(members, tree["labels"], dev="dev_seen", method="loop", folds=0)
+    image, text, key = meme
+    row = blends["test_unseen"].ids.index(key)
+    expected = blends["test_unseen"].column("hateful")[row]
+    assert score_meme(done, image=image, text=text).probability == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_model_scores_as_it_predicts(done, memes, meme, capsys):
@@ -51,17 +64,24 @@ def test_one_model_scores_as_it_predicts(done, memes, meme, capsys):
     assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(opinion.probability)
 
 
-def test_regions_may_come_from_elsewhere(done, memes, meme):
+def test_regions_are_found_in_the_picture_as_for_the_store(memes, meme, tmp_path, capsys):
     image, text, _ = meme
-    asked = []
-
-    def look(predictor, picture, main, more):
-        asked.append((picture, main, more))
-        return FeatureStore(memes / "features")
-
-    [run] = done.glob("U1/traindev-*")
-    score_meme(run, image=image, text=text, features={"features": Path("elsewhere")}, look=look)
-    assert asked == [(image, Path("elsewhere"), None)]
+    store, run = tmp_path / "features", tmp_path / "run"
+    words = ["detector=tiny", "boxes=3,2:5", "threads=1"]
+    assert main(["extract", str(memes / "img"), str(store), *words]) == 0
+    words = ["experiment=hateful_memes/ernievil_tiny", f"root={memes}", f"out={run}", "progress=false"]
+    stores = [f"features={store}/tiny-random3", f"more_features={store}/tiny-random2-5"]
+    assert main(["train", *words, *stores, "loggers=[]", "trainer.max_steps=1"]) == 0
+    written = score_meme(run, image=image, text=text)
+    elsewhere = tmp_path / "new.png"
+    elsewhere.write_bytes(image.read_bytes())
+    capsys.readouterr()
+    words = ["score", str(elsewhere), "--text", text, "--model", str(run), "--json"]
+    assert main([*words, "--weights", "tiny=random"]) == 0
+    assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(written.probability, abs=1e-6)
+    assert main([*words, "--weights", "vgattr=random"]) == 2
+    assert "was made by the detector 'tiny-random'" in capsys.readouterr().err
+    assert main([*words, "--weights", "tiny=random", "--features", "x"]) == 2
 
 
 def test_what_cannot_be_scored_is_refused(done, memes, meme, tmp_path):

@@ -28,6 +28,14 @@ def test_the_tiny_study_is_the_same_study_from_scratch():
     assert not [word for one in tiny.members for word in one.overrides if "weights.model" in word]
 
 
+def test_a_run_or_a_family_of_the_study_below_can_be_dropped(write):
+    tree = {"extends": "vilio", "runs": {"train": ["dev_seen", "test_seen"], "traindev": None}}
+    dropped = {"ES": {"compat": None}, "EL": None}
+    study = read_study(str(write(tree | {"families": dropped})), find_study)
+    assert study.runs == {"train": ("dev_seen", "test_seen")}
+    assert [one.name for one in study.families] == ["O", "U", "V", "X", "D", "ES"]
+
+
 def test_members_are_chosen_by_family_and_name():
     study = read_study("vilio", find_study)
     assert [one.name for one in study.select(["U", "ES72"]).members] == ["U50", "U72", "U36", "ES72"]

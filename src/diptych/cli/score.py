@@ -1,15 +1,18 @@
 """Score one meme: by a trained model, or by all members of a study and their blend.
 
 Regions come from the stores that the models were trained with, or from those named here; the name of the
-picture's file is the key.
+picture's file is the key. With the weights of their detectors they are found in the picture itself, by the
+rules of those stores.
 
 try:
   diptych score memes/img/00001.png --text "what a day" --model runs/uniter_tiny/seed1
   diptych score memes/img/00001.png --text "what a day" --model runs/study/vilio_tiny --json
+  diptych score new.png --text "what a day" --model runs/uniter --weights vgattr=ATTR.pkl
 """
 
 import argparse
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,25 +30,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="another store (or boxes.jsonl) than that of training; NAME=FOLDER of those of a study",
     )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        help="find regions in the picture: DETECTOR=FILE (or random) of each detector behind the stores",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="default: 32")
     parser.add_argument("--json", action="store_true", help="all numbers, for programs")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.study import score_meme
+    from diptych.predict import find_device
+    from diptych.study import found_in, score_meme
 
     if not arguments.image.is_file():
         raise ConfigError(f"{arguments.image} does not exist; expected a picture.")
-    given = [word.rpartition("=") for word in arguments.features]
-    opinion = score_meme(
-        arguments.model,
-        image=arguments.image,
-        text=arguments.text,
-        features={name or "features": Path(place) for name, _, place in given},
-        device=arguments.device,
-        precision=arguments.precision,
-    )
+    if arguments.weights and arguments.features:
+        raise ConfigError("regions come from --features or, by --weights, from the picture; say one of them.")
+    given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
+    with ExitStack() as stack:
+        if arguments.weights:
+            files = {
+                name: None if file == "random" else Path(file) for name, _, file in _pairs(arguments.weights)
+            }
+            device = str(find_device(arguments.device))
+            given = stack.enter_context(found_in(arguments.image, arguments.model, files, device=device))
+        opinion = score_meme(
+            arguments.model,
+            image=arguments.image,
+            text=arguments.text,
+            features=given,
+            device=arguments.device,
+            precision=arguments.precision,
+        )
     if arguments.json:
         print(json.dumps(asdict(opinion)))
         return 0
@@ -54,3 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         table("", ("", "probability"), [(name, f"{value:.4f}") for name, value in parts], numbers=1)
     print(f"{opinion.answer}   (probability {opinion.probability:.4f})")
     return 0
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str, str]]:
+    return [word.rpartition("=") for word in words]

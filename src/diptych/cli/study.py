@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diptych.cli import catalog
+from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.screen import progress, table
 from diptych.cli.train import composer
 from diptych.errors import ConfigError, nearest
@@ -53,9 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="for predictions (default: a GPU if there is one)")
     parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="for predictions")
     parser.add_argument("--batch-size", type=int, default=32, help="for predictions (default: 32)")
+    configure_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from diptych.predict import find_device
     from diptych.study import Options, run_study
 
     if (arguments.bundles is None) == (arguments.action == "predict"):
@@ -66,7 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "status":
         return _status(graph)
     began = time.perf_counter()
-    report = run_study(graph, Options(jobs=arguments.jobs, say=_say(graph)))
+    with chosen_engine(arguments, device=str(find_device(arguments.device))) as engine:
+        report = run_study(graph, Options(jobs=arguments.jobs, engine=engine, say=_say(graph)))
     if report.interrupted:
         print(f"stopped; {graph.out} keeps what is done. The same command continues.", file=sys.stderr)
         return 130
@@ -196,27 +200,33 @@ def _rows(graph: "Graph", records: "dict[str, Record]") -> Iterator[tuple[object
 
 
 def _finish(report: "Report", seconds: float) -> int:
-    from diptych.study import publish, write_card, write_members
+    from diptych.study import measure, publish, write_card, write_members
 
     for name in report.failed:
         print(f"failed: {name}: {report.records[name].error}", file=sys.stderr)
-    card = write_card(report)
+    areas = measure(report)
+    card = write_card(report, areas)
     if report.records.get("ensemble") is None or report.records["ensemble"].state == "failed":
         print(f"no ensemble; the run card says why: {card}")
         return 1
     facts = report.records["ensemble"].facts
     name, area = facts["best_member"]
+    single = max((one for one in areas if not one.endswith("/average")), key=lambda one: areas[one][0])
     fold = facts["out_of_fold"]
+    verdict = "" if fold is None else "beats" if fold[0] > areas[single][0] else "does not beat"
     table(
         "",
         (f"AUROC on {facts['dev']}", ""),
         [
+            (f"best single member, {single}", f"{areas[single][0]:.4f}"),
             (f"best family average, {name}", f"{area:.4f}"),
             ("blend, on the rows it was fitted on", f"{facts['in_sample'][0]:.4f}"),
             ("blend, out of fold", "-" if fold is None else f"{fold[0]:.4f}"),
         ],
         numbers=1,
     )
+    if verdict:
+        print(f"out of fold, the blend {verdict} its best single member")
     for path in (*publish(report.graph), write_members(report.graph)):
         print(f"wrote {path}")
     print(f"run card: {card}   ({seconds:,.0f} s)")

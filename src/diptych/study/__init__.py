@@ -1,16 +1,15 @@
 """Many runs as one: members by splits to predictions, family averages and a blend."""
 
-from diptych.study.card import write_card
+from diptych.study.card import measure, write_card
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
 from diptych.study.progress import Checksums, Record
 from diptych.study.run import Options, Report, publish, records_of, run_study
-from diptych.study.score import Look, Opinion, score_meme, stored, write_members
+from diptych.study.score import Opinion, found_in, places_of, score_meme, write_members
 from diptych.study.settings import Study, read_study
 
 __all__ = [
     "Checksums",
     "Graph",
-    "Look",
     "Opinion",
     "Options",
     "Planner",
@@ -18,13 +17,15 @@ __all__ = [
     "Report",
     "Step",
     "Study",
+    "found_in",
+    "measure",
+    "places_of",
     "plan",
     "publish",
     "read_study",
     "records_of",
     "run_study",
     "score_meme",
-    "stored",
     "wrap_up",
     "write_card",
     "write_members",

@@ -12,16 +12,22 @@ from diptych.metrics import auroc, bootstrap_interval
 from diptych.study.graph import Step
 from diptych.study.run import Report
 
+Areas = Mapping[str, tuple[float, float, float]]
 
-def write_card(report: Report) -> Path:
-    """Write `README.md` of a study that was run."""
+
+def write_card(report: Report, areas: Areas) -> Path:
+    """Write `README.md` of a study that was run.
+
+    Args:
+        areas: see `measure`.
+    """
     path = report.graph.out / "README.md"
     with atomic_file(path, "w", encoding="utf-8") as file:
-        file.write("\n".join(_lines(report)) + "\n")
+        file.write("\n".join(_lines(report, areas)) + "\n")
     return path
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: Report, areas: Areas) -> Iterator[str]:
     study, graph = report.graph.study, report.graph
     yield f"# Study {study.name}\n"
     yield f"Data: `{graph.root}`{f', the first {graph.limit} memes of every split' if graph.limit else ''}."
@@ -37,7 +43,6 @@ def _lines(report: Report) -> Iterator[str]:
     for step in graph.steps.values():
         if step.kind in ("pretrain", "train"):
             yield _training_row(report, step)
-    areas = _areas(report)
     yield from _members(report, areas)
     yield from _blend(report, areas)
     missing = [f"{name}: {report.records[name].error}" for name in report.failed]
@@ -66,15 +71,19 @@ def _training_row(report: Report, step: Step) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _members(report: Report, areas: Mapping[str, tuple[float, float, float]]) -> Iterator[str]:
+def _members(report: Report, areas: Areas) -> Iterator[str]:
     yield f"\n## AUROC on {report.graph.study.dev}\n\n| | AUROC | 95 % interval |\n|---|---|---|"
     for name, (area, low, high) in areas.items():
         yield f"| {name} | {area:.4f} | {low:.4f} to {high:.4f} |"
 
 
-def _areas(report: Report) -> dict[str, tuple[float, float, float]]:
-    """AUROC of every member and family on dev, which they were not trained on, and its interval."""
-    graph, dev, areas = report.graph, report.graph.study.dev, {}
+def measure(report: Report) -> Areas:
+    """AUROC of every member and family on dev, which they were not trained on, and its interval.
+
+    Members are called MEMBER/RUN, families FAMILY/average; nothing is measured where dev has one class only.
+    """
+    graph, dev = report.graph, report.graph.study.dev
+    areas: dict[str, tuple[float, float, float]] = {}
     truth = {meme.id: meme.label for meme in HatefulMemes(graph.root, dev, limit=graph.limit).memes}
     if len(set(truth.values())) < 2:
         return {}
@@ -88,7 +97,7 @@ def _areas(report: Report) -> dict[str, tuple[float, float, float]]:
     return areas
 
 
-def _blend(report: Report, areas: Mapping[str, tuple[float, float, float]]) -> Iterator[str]:
+def _blend(report: Report, areas: Areas) -> Iterator[str]:
     record = report.records.get("ensemble")
     yield "\n## Blend\n"
     if record is None or record.state == "failed":

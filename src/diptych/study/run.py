@@ -7,9 +7,10 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -41,6 +42,8 @@ from diptych.text import Remembering
 from diptych.types import RegionSource
 
 Say = Callable[[Step, Record | None], None]
+LaneFunction = Callable[[tuple[int, Sequence[Step]]], int]
+Engine = Callable[[Callable[[], LaneFunction], Sequence[tuple[int, Sequence[Step]]]], Iterable[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +52,13 @@ class Options:
 
     Args:
         jobs: members at the same time, each in a process; 1 runs all in this one.
+        engine: runs members somewhere, as `diptych.scale.ray_engine` does; `jobs` is passed over then. All
+            machines must see the study's files under the same paths.
         say: called before (with None) and after each step that is run here.
     """
 
     jobs: int = 1
+    engine: Engine | None = None
     say: Say | None = None
 
 
@@ -112,8 +118,9 @@ def run_study(graph: Graph, options: Options) -> Report:
     graph.out.mkdir(parents=True, exist_ok=True)
     with _alone(graph.out / "lock"):
         try:
+            local = _run_here if options.jobs == 1 else _run_beside
             for lanes in _phases(graph):
-                (_run_here if options.jobs == 1 else _run_beside)(graph, lanes, options)
+                (local if options.engine is None else _run_by_engine)(graph, lanes, options)
             whole = wrap_up(graph, [name for name, one in records_of(graph).items() if one.state == "done"])
             tail = [step for step in whole.steps.values() if step.kind in ("average", "ensemble")]
             _run_lane(whole, tail, options.say, Workshop())
@@ -143,6 +150,24 @@ def _run_here(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -
     workshop = Workshop()
     for lane in lanes:
         _run_lane(graph, lane, options.say, workshop)
+
+
+def _run_by_engine(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -> None:
+    assert options.engine is not None, "else it is run here"
+    records = records_of(graph)
+    waiting = [lane for lane in lanes if any(_open(step, records) for step in lane)]
+    for number in options.engine(partial(_lane_function, graph), list(enumerate(waiting))):
+        _after(graph, waiting[number], 0, options.say)
+
+
+def _lane_function(graph: Graph) -> LaneFunction:
+    workshop = Workshop()
+
+    def run(shard: tuple[int, Sequence[Step]]) -> int:
+        _run_lane(graph, shard[1], None, workshop)
+        return shard[0]
+
+    return run
 
 
 def _run_beside(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -> None:

@@ -1,27 +1,33 @@
 """One meme in, a probability out: by one trained model, or by all members of a study and their blend."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import yaml
 
+from diptych.bundle import find_bundle
 from diptych.data import open_regions
 from diptych.datasets import HatefulMemes
+from diptych.detect import ExtractSettings, extract
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.features import FeatureStore
 from diptych.files import atomic_file
 from diptych.predict import Predictor, load
 from diptych.predictions import Predictions
 from diptych.study.graph import Graph
-from diptych.types import RegionSource
+from diptych.types import FeatureMeta
 
 NAME = "members.json"
 STORES = ("features", "more_features")
 Place = str | Path | None
-Look = Callable[[Predictor, Path, Place, Place], RegionSource | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,59 +46,49 @@ class Opinion:
     members: Mapping[str, float] = field(default_factory=dict)
 
 
-def stored(predictor: Predictor, image: Path, main: Place, more: Place) -> RegionSource | None:
-    """The regions of a picture as they are written down: in a feature store, as boxes, or none but a grid."""
-    merge = predictor.bundle.provenance.get("region_merge", "vilio")
-    return open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge)
-
-
 def score_meme(
     source: Path | str,
     *,
     image: Path | str,
     text: str,
     features: Mapping[str, Path] | None = None,
-    look: Look = stored,
     device: str = "auto",
     precision: str = "32",
 ) -> Opinion:
     """Score one picture and its text.
 
-    Of a study, those models of its members answer that predict its test splits, one after the other. The blend
-    is fitted again on the study's predictions of dev with the meme beside them. As scales and ranks are those
-    of dev, the probability is the one that the meme would have in a FIN file.
+    Of a study, those models of its members answer that predict its test splits, one after the other. The
+    blend is fitted again on the study's predictions of dev with the meme beside them. As scales and ranks are
+    those of dev, the probability is the one that the meme would have in a FIN file.
 
     Args:
         source: a run, a bundle, or the folder of a study that was run.
         image: a picture; the name of its file is the key of its regions.
         features: places instead of those used in training, by the study's names of features; of one model, by
             `features` and `more_features`.
-        look: where the regions of a picture come from, by the model and its one or two places.
 
     Raises:
-        ConfigError: the study has a blend in which a score depends on the other memes of its split; or an
-            unknown name of features.
+        ConfigError: the study has a blend in which a score depends on the other memes of its split; an
+            unknown name of features; a task without probabilities.
         MissingFeatures: a store lacks the picture.
     """
     source, image, given = Path(source), Path(image), dict(features or {})
 
-    def ask(predictor: Predictor, main: Place, more: Place) -> Predictions:
-        verdict = predictor.predict(text=text, image=image, regions=look(predictor, image, main, more))
-        scores = np.array([[*verdict.scores.values()]])
-        return Predictions(
-            ids=(image.stem,), scores=scores, answers=(verdict.answer,), classes=(*verdict.scores,)
+    places = places_of(source)
+    if unknown := sorted(given.keys() - places):
+        raise ConfigError(
+            f"{source} reads no features called {unknown[0]!r}.{nearest(unknown[0], places)} "
+            f"It reads: {', '.join(places) or 'none'}."
         )
-
+    places |= given
     if not (source / NAME).is_file():
         predictor = load(source, device=device, precision=precision)
-        places = _places({key: predictor.bundle.provenance.get(key) for key in STORES}, given, source)
-        return _opinion(ask(predictor, *places.values()))
+        return _opinion(_ask(predictor, image, text, *(places[key] for key in STORES)))
     tree = _read(source / NAME)
-    places = _places({name: source / place for name, place in tree["features"].items()}, given, source)
     members: dict[str, Predictions] = {}
     for name, about in tree["members"].items():
         predictor = load(source / about["bundle"], device=device, precision=precision)
-        members[name] = ask(predictor, *(places.get(about[key]) for key in STORES))
+        members[name] = _ask(predictor, image, text, *(places.get(about[key]) for key in STORES))
     families = {
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
@@ -101,8 +97,90 @@ def score_meme(
     return _opinion(final, families={**families}, members=members)
 
 
+def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place) -> Predictions:
+    merge = predictor.bundle.provenance.get("region_merge", "vilio")
+    regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge)
+    verdict = predictor.predict(text=text, image=image, regions=regions)
+    if not verdict.scores:
+        raise ConfigError(
+            f"{type(predictor.task).__name__} answers without probabilities, so there is no score; "
+            "see `diptych predict`."
+        )
+    scores = np.array([[*verdict.scores.values()]])
+    return Predictions(
+        ids=(image.stem,), scores=scores, answers=(verdict.answer,), classes=(*verdict.scores,)
+    )
+
+
+def places_of(source: Path) -> dict[str, Place]:
+    """Where the regions lie that the models of a run, a bundle or a study were trained on, by their names."""
+    if (source / NAME).is_file():
+        return {name: source / place for name, place in _read(source / NAME)["features"].items()}
+    about = yaml.safe_load((find_bundle(source) / "bundle.yaml").read_text(encoding="utf-8"))["provenance"]
+    return {key: about.get(key) for key in STORES}
+
+
+@contextmanager
+def found_in(
+    image: Path, source: Path, weights: Mapping[str, Path | None], *, device: str = "cpu"
+) -> Iterator[dict[str, Path]]:
+    """Stores of one picture, made by the detectors and rules of those that `source` was trained on.
+
+    They are there within the block, for the `features` of `score_meme`.
+
+    Args:
+        weights: files by detector; None means random ones.
+
+    Raises:
+        ConfigError: a store does not say how it was made, or by a detector without weights here.
+    """
+    names = {(name if file is not None else f"{name}-random"): (name, file) for name, file in weights.items()}
+    places = {name: FeatureStore(Path(place)) for name, place in places_of(source).items() if place}
+    metas = {name: store.meta for name, store in places.items()}
+    for name, meta in metas.items():
+        if meta.detector not in names or meta.box_rule == "unknown":
+            raise ConfigError(
+                f"{places[name].path} was made by the detector {meta.detector!r} with the box rule "
+                f"{meta.box_rule!r}, which {sorted(names)} cannot repeat; give weights of that detector, or "
+                f"make a store with `diptych extract` and say --features {name}=FOLDER."
+            )
+    with TemporaryDirectory() as folder:
+        listing = Path(folder) / "picture.txt"
+        listing.write_text(f"{image.absolute()}\n", encoding="utf-8")
+        made: dict[str, Path] = {}
+        for detector, mode in sorted({(meta.detector, _rule(meta)[1]) for meta in metas.values()}):
+            same = (meta.detector == detector and _rule(meta)[1] == mode for meta in metas.values())
+            mine = dict(compress(metas.items(), same))
+            settings = _settings(*names[detector], mode, list(mine.values()))
+            report = extract(listing, Path(folder) / f"{detector} {mode}", settings, device=device)
+            stores = dict(zip(settings.rules, report.stores, strict=True))
+            made |= {name: stores[_rule(meta)[0]].path for name, meta in mine.items()}
+        yield made
+
+
+def _rule(meta: FeatureMeta) -> tuple[str, str]:
+    """Numbers of boxes, and the way to choose them, which stores name only if it is not the usual one."""
+    boxes, _, mode = meta.box_rule.partition(" ")
+    return boxes, mode or "max-class"
+
+
+def _settings(preset: str, weights: Path | None, mode: str, metas: Sequence[FeatureMeta]) -> ExtractSettings:
+    return ExtractSettings(
+        detector=preset,
+        weights=weights,
+        rules=tuple(sorted({_rule(meta)[0] for meta in metas})),
+        mode=mode,
+        classes=metas[0].classes,
+        attributes=metas[0].attributes,
+        dtype="float16" if metas[0].dtype == "float16" else "float32",
+    )
+
+
 def write_members(graph: Graph) -> Path:
-    """Write what `score_meme` has to know of a study whose blend is done; its folder may move, the stores may not."""
+    """Write what `score_meme` has to know of a study whose blend is done.
+
+    The study's folder may move as a whole; the feature stores may not.
+    """
     study, out = graph.study, graph.out
     tests = [run for run, splits in study.runs.items() if study.dev not in splits]
     run = tests[-1] if tests else next(iter(study.runs))
@@ -147,20 +225,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path}: not JSON ({error}). Run the study again; it is written anew.") from error
     if tree["compat"]:
         raise ConfigError(
-            f"{path.parent}: the study blends with Vilio's arithmetic (`ensemble.compat`), in which scales and "
-            "ranks are those of a whole split, so that one meme has no score. Run it again without; what is "
-            "trained stays."
+            f"{path.parent}: the study blends with Vilio's arithmetic (`ensemble.compat`), in which scales "
+            "and ranks are those of a whole split, so that one meme has no score. Run it again with "
+            "ensemble.compat: false."
         )
     return tree
-
-
-def _places(known: Mapping[str, Place], given: Mapping[str, Path], source: Path) -> dict[str, Place]:
-    if unknown := sorted(given.keys() - known):
-        raise ConfigError(
-            f"{source} reads no features called {unknown[0]!r}.{nearest(unknown[0], known)} "
-            f"It reads: {', '.join(sorted(known))}."
-        )
-    return {**known, **given}
 
 
 def _blended(source: Path, tree: Mapping[str, Any], families: Mapping[str, Predictions]) -> Predictions:

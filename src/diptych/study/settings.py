@@ -155,7 +155,7 @@ def read_study(name: str, find: Callable[[str], Path]) -> Study:
     names = [member.name for family in families for member in family.members]
     if twice := [one for one in names if names.count(one) > 1]:
         raise ConfigError(f"{path}: two members are called {twice[0]!r}; expected every name once.")
-    runs = {view: tuple(splits) for view, splits in tree["runs"].items()}
+    runs = {view: tuple(splits) for view, splits in tree["runs"].items() if splits is not None}
     if tree["dev"] not in [split for splits in runs.values() for split in splits]:
         raise ConfigError(f"{path}: dev is {tree['dev']!r}, which no run predicts; expected one of {runs}.")
     for family in families:
