@@ -237,6 +237,26 @@ def test_odd_texts_and_pictures_are_trained_on_and_predicted(
         assert ids == [f"a b/{number}\u00e9" for number in range(48)]
 
 
+def test_memes_without_regions_stop_training_or_are_left_out(
+    spoiled: Path, edit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rename(records):
+        shutil.copy(spoiled / records[1]["img"], spoiled / "img/new.png")
+        records[1]["img"] = "img/new.png"
+
+    edit(rename)
+    words = words_for(spoiled, tmp_path / "run", "uniter_tiny")
+    assert "new" in failing(words, capsys)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["train", *words, "processor.missing=skip"]) == 0
+    assert "1 of 48 examples have no regions and are left out: " in capsys.readouterr().err
+    about = yaml.safe_load((tmp_path / "run/bundle/bundle.yaml").read_text(encoding="utf-8"))
+    assert about["provenance"]["training"]["examples"] == 47
+    assert main(["predict", str(tmp_path / "run"), "--splits", "train"]) == 0
+    assert len((tmp_path / "run/predictions/train.csv").read_text().splitlines()) == 1 + 48
+
+
 def test_a_failed_start_is_not_in_the_way_once_mended(
     spoiled: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

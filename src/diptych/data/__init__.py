@@ -13,6 +13,7 @@ from diptych.data.processor import (
     require_sources,
     require_vocabulary,
 )
+from diptych.data.selection import Selection, with_regions
 
 __all__ = [
     "BoxSource",
@@ -23,6 +24,7 @@ __all__ = [
     "Prepare",
     "Processor",
     "Row",
+    "Selection",
     "Sources",
     "bare_regions",
     "image_keys",
@@ -34,4 +36,5 @@ __all__ = [
     "require_sources",
     "require_vocabulary",
     "to_pixels",
+    "with_regions",
 ]

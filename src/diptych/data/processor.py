@@ -23,6 +23,8 @@ from diptych.types import (
     VisionLanguageModel,
 )
 
+MISSING = ("error", "none", "skip")
+
 
 class Sources(NamedTuple):
     """Where the processor looks up what a pair names: regions and picture files by image key."""
@@ -68,7 +70,8 @@ class Processor:
         tags: append the detected object names to the text as its second segment.
         text_b: second segment of pairs that have none: `[MASK]` is where VL-BERT answers questions, with
             `model.readout=before_end`.
-        missing: what an image without regions is: an `error`, or an image with `none`.
+        missing: what an image without regions is: an `error`, an image with `none`, or one to `skip` in
+            training and validation; predictions are complete, so there it has none.
         box_scale: `size` divides x by the width and y by the height. `swapped` reproduces nav13n's UNITER,
             which divides x by the height and y by the width.
     """
@@ -91,9 +94,9 @@ class Processor:
         missing: str = "error",
         box_scale: str = "size",
     ) -> None:
-        if missing not in ("error", "none") or box_scale not in ("size", "swapped"):
+        if missing not in MISSING or box_scale not in ("size", "swapped"):
             raise ConfigError(
-                f"processor.missing is {missing!r} (expected 'error' or 'none'), "
+                f"processor.missing is {missing!r} (expected one of {MISSING}), "
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
         alone = regions and image_size is None and box_scale == "size"
@@ -177,7 +180,7 @@ class Processor:
     def _regions(self, key: str | None, source: RegionSource | None) -> Regions:
         """Those of an image; none of a pair without image."""
         assert source is not None, "require_sources has looked"
-        if key is None or (key not in source and self.missing == "none"):
+        if key is None or (key not in source and self.missing != "error"):
             meta = source.meta
             return Regions(
                 features=np.zeros((0, meta.feature_dim), np.float32),

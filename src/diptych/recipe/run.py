@@ -27,6 +27,7 @@ from diptych.data import (
     open_regions,
     require_sources,
     require_vocabulary,
+    with_regions,
 )
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
@@ -143,7 +144,6 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
             raise ConfigError(f"the {name} split has no examples; expected at least one.")
     examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
     criterion = take_threshold(config, validate)
-    balance_classes(config, train)
     learn_text_files(config, examples[: len(train)], folder / "files")
     processor = call(config["processor"])
     images = _images(train, validate)
@@ -154,6 +154,9 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
         more=config["more_features"],
         merge=config["region_merge"],
     )
+    train, validate = (with_regions(split, processor, regions) for split in (train, validate))
+    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
+    balance_classes(config, train)
     fill_sizes(config["model"], processor, regions)
     fill_objectives(config["task"], processor, regions)
     torch.manual_seed(config["seed"])  # before anything random is built

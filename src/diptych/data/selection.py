@@ -1,0 +1,55 @@
+"""Part of a data set."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diptych.data.processor import Processor, image_keys
+from diptych.errors import MissingFeatures
+from diptych.predictions import Predictions
+from diptych.types import Dataset, Example, RegionSource
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some examples of a data set, in order."""
+
+    dataset: Dataset
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.dataset[self.indices[index]]
+
+    def write(self, predictions: Predictions, path: Path) -> None:
+        self.dataset.write(predictions, path)
+
+
+def with_regions(dataset: Dataset, processor: Processor, regions: RegionSource | None) -> Dataset:
+    """Without the examples that `missing: skip` of the processor leaves out, which are warned about.
+
+    Raises:
+        MissingFeatures: none would remain.
+    """
+    if processor.missing != "skip" or regions is None:
+        return dataset
+    examples = [dataset[index] for index in range(len(dataset))]
+    lacking = {
+        example.id: key
+        for example in examples
+        for pair in example.pairs
+        for key in image_keys(pair)
+        if key not in regions
+    }
+    if not lacking:
+        return dataset
+    if len(lacking) == len(examples):
+        raise MissingFeatures(list(lacking.values()), getattr(regions, "path", "the feature store"))
+    first = f"{', '.join(list(lacking)[:5])}{', ...' if len(lacking) > 5 else ''}"
+    warnings.warn(
+        f"{len(lacking)} of {len(examples)} examples have no regions and are left out: {first}.", stacklevel=2
+    )
+    return Selection(dataset, [index for index, one in enumerate(examples) if one.id not in lacking])
