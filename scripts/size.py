@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/diptych"
 BUDGET = {
-    "(top)": 3400, "adopt": 460, "cli": 2200, "convert": 3100, "data": 1250, "datasets": 2060, "detect": 1600,
+    "(top)": 3400, "adopt": 460, "cli": 2200, "convert": 3100, "data": 1400, "datasets": 2060, "detect": 1600,
     "ensemble": 1150, "features": 2500, "metrics": 800, "models": 2190, "nn": 1450, "recipe": 560,
     "report": 760, "scale": 310, "serve": 480, "study": 1450, "tasks": 1950, "text": 430, "train": 1850,
     "world": 830,
