@@ -94,10 +94,15 @@ def folder(golden, tmp_path):
 )
 def test_scores_equal_the_original(folder, tmp_path, name, first, pairs, output):
     golden, place = folder(name)
-    report = convert_checkpoint(place, tmp_path / "bundle")
+    inputs, overrides = unpack(golden, first=first), {}
+    for key, weight in golden.weights.items():
+        if key.endswith("img_embedding.weight"):
+            # published widths of features tell how many numbers a box has; goldens need not have such widths
+            width = inputs.regions.features.shape[-1]
+            overrides = {"model": {"feature_dim": width, "box_numbers": weight.shape[1] - width}}
+    report = convert_checkpoint(place, tmp_path / "bundle", overrides=overrides)
     assert report.family in name.replace("-", "") or name == "vilio-d"
     bundle = load_bundle(tmp_path / "bundle")
-    inputs = unpack(golden, first=first)
     ids = tuple(map(str, range(len(inputs.text.ids) // pairs)))
     with torch.no_grad():
         logits = bundle.task.score(bundle.model(inputs), Batch(ids=ids, inputs=inputs, pairs=pairs))
