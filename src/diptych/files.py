@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, FormatError
 
 
 @contextmanager
@@ -69,6 +70,35 @@ def atomic_folder(path: Path | str, *, overwrite: bool = False) -> Iterator[Path
         _name(error, path)
         raise
     sync_folder(path.parent)
+
+
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def require_file(path: Path | str, what: str = "a file") -> Path:
+    """`path`, if it is a regular file (or a link to one). Opening a named pipe would wait forever.
+
+    Args:
+        what: named in the error message as what was expected.
+
+    Raises:
+        FormatError: nothing is there, or a folder, a named pipe, a socket or a device; or no name of a file.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise FormatError(f"{path!s}: {reason}; expected {what}.") from error
+    if stat.S_ISREG(mode):
+        return Path(path)
+    found = next((name for kind, name in KINDS if kind(mode)), "something else")
+    raise FormatError(f"{path!s}: this is {found}; expected {what}.")
 
 
 def require_new(path: Path | str, *, overwrite: bool = False) -> None:
