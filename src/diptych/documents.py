@@ -120,7 +120,8 @@ class _PlainLoader(yaml.SafeLoader):
         self.depth += 1
         if alias or self.depth > MAX_DEPTH:
             problem = "aliases are not allowed" if alias else "nested too deeply"
-            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, problem, mark)
         try:
             return super().compose_node(parent, index)
         finally:
