@@ -2,8 +2,8 @@
 
 Every module here without an underscore has `rows()`, which yields (what, ours, the other way, ratio) as it
 goes, and a fifth cell, made by `promise`, where a limit is promised. The other way is plain code or another
-library doing the same work, or the floor that the hardware sets (FLOPs, bytes); ratio is how many times faster
-(or smaller) ours is. Promises that are missed are listed at the end; the exit code is 1 then.
+library doing the same work, or the floor that the hardware sets (FLOPs, bytes); ratio is how many times
+faster (or smaller) ours is. Promises that are missed are listed at the end; the exit code is 1 then.
 """
 
 import os
