@@ -123,21 +123,31 @@ class Pair:
     Args:
         image: key of the image; two keys put the regions of both images into one row; None means text only.
         text_b: second segment (an answer, object names, the other language).
+        files: picture of each key, below the root of the data set; empty where keys alone tell.
     """
 
     image: str | tuple[str, ...] | None
     text: str
     text_b: str | None = None
     mentions: tuple[Mention, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One decision of a dataset. `meta` is for writers and reports; models never see it."""
+    """One decision of a dataset.
+
+    Args:
+        weight: factor of its loss in training.
+        group: a slice that measures are also reported for, such as a country.
+        meta: JSON values for writers and reports; models never see them.
+    """
 
     id: str
     pairs: tuple[Pair, ...]
     target: Any = None
+    weight: float = 1.0
+    group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

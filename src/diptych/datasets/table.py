@@ -1,0 +1,370 @@
+"""Your own table: CSV, TSV, JSON, JSON lines or Parquet, with a mapping of its columns.
+
+    root/labels.csv                     one file with a column that names the split, or
+    root/train.csv, root/dev.csv, ...   one file per split
+
+A label is the name of a class, a probability (`soft`), a list of labels, or one column for each of several
+labels.
+"""
+
+import csv
+import json
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from os.path import normpath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from diptych.datasets.base import Split, at_most
+from diptych.datasets.columns import SUFFIXES, Cells, column_names, read_cells
+from diptych.datasets.examples import one_pair_batch
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.files import atomic_file
+from diptych.predictions import Predictions
+from diptych.types import Example
+
+ROLES = ("id", "image", "text", "text_b", "label", "split", "group", "weight")
+ORDER = ("train", "dev", "val", "test")  # of splits, by how their names begin
+
+
+class Table(Split):
+    """One split of a table.
+
+    `Example.target` is the name of a class, or `{label: score}` where labels are several or soft.
+
+    Args:
+        columns: the column of each of `id`, `image`, `text`, `text_b`, `label`, `split`, `group`, `weight`;
+            of `label` also a list of columns with 0 and 1. Without `id`, rows are numbered within the split.
+        file: name of the one file below the root; None looks for `SPLIT.csv` and so on, with a split column
+            for the only table there is.
+        images: where a picture lies below the root, `{}` standing for the cell: `img/{}.png`.
+        labels: names of the classes in order; by default those of the data, sorted.
+        values: what cells of the label and split columns mean: `{"Non-offensiv": "not offensive"}`.
+        header: names of the columns, for files whose first line is a row.
+        separator: splits a label cell into several labels.
+        first_label: of several labels in a cell, the first alone counts.
+        soft: the label cell is the probability of the last of two `labels`.
+        positive: the class that binary measures look for; by default the second of two.
+
+    Raises:
+        ConfigError: a column or a file that is not there.
+    """
+
+    name = "table"
+    noun = "row"
+    suffix = ".csv"
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        *,
+        columns: Mapping[str, Any] | None = None,
+        file: str | None = None,
+        images: str = "{}",
+        labels: Sequence[str] | None = None,
+        values: Mapping[str, str] | None = None,
+        header: Sequence[str] | None = None,
+        separator: str | None = None,
+        first_label: bool = False,
+        soft: bool = False,
+        positive: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.columns = {role: name for role, name in (columns or {}).items() if name is not None}
+        if unknown := [role for role in self.columns if role not in ROLES]:
+            raise ConfigError(
+                f"data.columns has no {unknown[0]!r}; it maps {', '.join(ROLES)}.{nearest(unknown[0], ROLES)}"
+            )
+        if soft and (labels is None or len(labels) != 2):
+            raise ConfigError("soft labels need data.labels=[NEGATIVE,POSITIVE], the names of two classes.")
+        self.settings = {
+            "columns": self.columns,
+            "file": file,
+            "images": images,
+            "labels": None if labels is None else list(labels),
+            "values": dict(values or {}),
+            "header": None if header is None else list(header),
+            "separator": separator,
+            "first_label": first_label,
+            "soft": soft,
+            "positive": positive,
+        }
+        super().__init__(root, split, limit=limit)
+        self.labels = tuple(labels) if labels is not None else self._found_labels()
+        self.positive = positive or (self.labels[1] if len(self.labels) == 2 else None)
+
+    @classmethod
+    def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
+        column = (settings.get("columns") or {}).get("split")
+        if column is None:
+            names = {path.stem for path in root.iterdir() if path.suffix in SUFFIXES}
+        else:
+            values, path = settings.get("values") or {}, _only_file(root, settings.get("file"))
+            names = set()
+            for cells in read_cells(path, [column], settings.get("header")):
+                names |= {
+                    str(values.get(str(cell), cell)) for cell in set(cells[column]) if cell not in (None, "")
+                }
+        return tuple(sorted(names, key=_split_order))
+
+    @classmethod
+    def recognizes(cls, root: Path) -> bool:
+        return False  # any folder of tables would be one; it is asked for by name
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return (self._path(),)
+
+    def _path(self) -> Path:
+        file = self.settings["file"]
+        if file is None and "split" not in self.columns:
+            return next(
+                path for suffix in SUFFIXES if (path := self.root / f"{self.split}{suffix}").is_file()
+            )
+        return _only_file(self.root, file)
+
+    def read(self) -> Iterable[Example]:
+        path, header = self._path(), self.settings["header"]
+        self._require_columns(path)
+        names = list(dict.fromkeys(name for value in self.columns.values() for name in _listed(value)))
+        hashes, row = array("q"), 0
+        for cells in read_cells(path, names, header):
+            kept = self._of_split(cells)
+            batch = self._window(cells, kept, where=path, first=len(hashes))
+            hashes.extend(map(hash, batch.column("id").to_pylist()))
+            row += len(cells[names[0]])
+            yield batch
+        self._require_unique(path, np.asarray(hashes))
+
+    def _require_columns(self, path: Path) -> None:
+        found = column_names(path, self.settings["header"])
+        for role, value in self.columns.items():
+            for name in _listed(value):
+                if name not in found:
+                    raise ConfigError(
+                        f"{path} has no column {name!r} (data.columns.{role}); it has {at_most(found, 20)}."
+                        f"{nearest(name, found)}"
+                    )
+
+    def _require_unique(self, path: Path, hashes: np.ndarray) -> None:
+        """Ids of millions of rows do not fit into memory, their hashes do; a clash of hashes is looked up."""
+        if len(np.unique(hashes)) == len(hashes) or "id" not in self.columns:
+            return
+        seen: set[str] = set()
+        for cells in read_cells(
+            path, list(dict.fromkeys(map(str, self.columns.values()))), self.settings["header"]
+        ):
+            for row in self._of_split(cells):
+                key = _text(cells[self.columns["id"]][row])
+                if key in seen:
+                    raise FormatError(f"{path}: the id {key!r} occurs a second time; expected unique ids.")
+                seen.add(key)
+
+    def _of_split(self, cells: Cells) -> Sequence[int]:
+        """Rows of this split."""
+        column = self.columns.get("split")
+        if column is None:
+            return range(len(next(iter(cells.values()))))
+        values = self.settings["values"]
+        return [
+            row for row, cell in enumerate(cells[column]) if values.get(str(cell), str(cell)) == self.split
+        ]
+
+    def _window(self, cells: Cells, rows: Sequence[int], *, where: Path, first: int) -> pa.RecordBatch:
+        def column(role: str) -> list[Any] | None:
+            name = self.columns.get(role)
+            return None if name is None else [cells[name][row] for row in rows]
+
+        def texts(role: str) -> list[str] | None:
+            found = column(role)
+            return None if found is None else list(map(_text, found))
+
+        keys = texts("id") or [f"{self.split}/{number + 1}" for number in range(first, first + len(rows))]
+        if "" in keys:
+            raise FormatError(
+                f"{where}: the id of row {first + keys.index('') + 1} of {self.split} is empty."
+            )
+        files = self._files(texts("image"), keys, where)
+        try:
+            return one_pair_batch(
+                ids=pa.array(keys, pa.string()),
+                texts=pa.array(texts("text") or [""] * len(rows), pa.string()),
+                texts_b=_strings(texts("text_b")),
+                images=_strings(None if files is None else list(map(image_key, files))),
+                files=_strings(files),
+                targets=_strings(self._targets(cells, rows, keys, where)),
+                weights=self._weights(column("weight"), keys, where),
+                groups=_strings(texts("group")),
+            )
+        except UnicodeEncodeError as error:
+            raise FormatError(f"{where}: {error.object!r:.80} is no text (half a surrogate pair).") from error
+
+    def _files(self, names: list[str] | None, keys: list[str], where: Path) -> list[str] | None:
+        if names is None:
+            return None
+        files = [self.settings["images"].replace("{}", name) for name in names]
+        for key, file, name in zip(keys, files, names, strict=True):
+            if not name or "\0" in file or normpath(file).startswith(("/", "../")) or normpath(file) == "..":
+                raise FormatError(
+                    f"{where}: the picture of {key!r} is {file!r}; expected a file below the root."
+                )
+        return files
+
+    def _targets(
+        self, cells: Cells, rows: Sequence[int], keys: list[str], where: Path
+    ) -> list[str | None] | None:
+        name = self.columns.get("label")
+        if name is None:
+            return None
+        if not isinstance(name, str):
+            labels = [[cells[one][row] for one in name] for row in rows]
+            return [
+                self._several(dict(zip(name, row, strict=True)), key, where)
+                for row, key in zip(labels, keys, strict=True)
+            ]
+        known: dict[Any, str | None] = {}
+        targets = []
+        for row, key in zip(rows, keys, strict=True):
+            cell = cells[name][row]
+            memo = tuple(cell) if isinstance(cell, list) else cell
+            if memo not in known:
+                known[memo] = self._target(cell, key, where)
+            targets.append(known[memo])
+        return targets
+
+    def _target(self, cell: Any, key: str, where: Path) -> str | None:
+        """The JSON of one label cell; None where it is empty."""
+        if cell is None or cell == "":
+            return None
+        values, separator = self.settings["values"], self.settings["separator"]
+        if self.settings["soft"]:
+            negative, positive = self.settings["labels"]
+            score = _score(cell, key, where)
+            return json.dumps({negative: 1 - score, positive: score})
+        if separator is not None and isinstance(cell, str):
+            cell = [part.strip() for part in cell.split(separator) if part.strip()]
+        if isinstance(cell, list) and self.settings["first_label"]:
+            cell = cell[0] if cell else None
+            return None if cell is None else self._target(cell, key, where)
+        if isinstance(cell, list):
+            return json.dumps({str(values.get(str(one), one)): 1.0 for one in cell}, ensure_ascii=False)
+        text = _text(cell)
+        return json.dumps(values.get(text, text), ensure_ascii=False)
+
+    def _several(self, cells: Mapping[str, Any], key: str, where: Path) -> str | None:
+        if all(cell is None or cell == "" for cell in cells.values()):
+            return None
+        values = self.settings["values"]
+        return json.dumps({values.get(name, name): _score(cell, key, where) for name, cell in cells.items()})
+
+    def _weights(self, cells: list[Any] | None, keys: list[str], where: Path) -> pa.Array | None:
+        if cells is None:
+            return None
+        weights = [_number(cell, key, where, "weight") for cell, key in zip(cells, keys, strict=True)]
+        if bad := [key for key, value in zip(keys, weights, strict=True) if value < 0]:
+            raise FormatError(f"{where}: the weight of {bad[0]!r} is negative.")
+        return pa.array(weights, pa.float32())
+
+    def _found_labels(self) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for target, _, _ in self.table.targets():
+            found.update(
+                dict.fromkeys(target if isinstance(target, dict) else [] if target is None else [target])
+            )
+        several = isinstance(self.columns.get("label"), list)  # the order of columns is meant
+        return tuple(found) if several else tuple(sorted(found))
+
+    def write(self, predictions: Predictions, path: Path) -> None:
+        """Write `id`, the score of each class, and `answer`, in the order of the split."""
+        predictions = predictions.unique().align(self.ids)
+        count = len(predictions)
+        scores = np.zeros((count, 0)) if predictions.scores is None else predictions.scores
+        with atomic_file(path, "w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(("id", *(predictions.classes or ()), "answer"))
+            for key, row, answer in zip(
+                predictions.ids, scores, predictions.answers or ("",) * count, strict=True
+            ):
+                rows.writerow((key, *(f"{value:.9g}" for value in row), answer))
+
+    def read_predictions(self, path: Path) -> Predictions:
+        names = [name for name in column_names(path) if name not in ("id", "answer")]
+        keys: list[str] = []
+        answers: list[str] = []
+        scores: list[list[float]] = []
+        for cells in read_cells(path, ["id", *names, "answer"]):
+            keys += map(_text, cells["id"])
+            answers += map(_text, cells["answer"])
+            scores += [
+                [_number(cell, key, path, "score") for cell in row]
+                for key, *row in zip(cells["id"], *(cells[name] for name in names), strict=True)
+            ]
+        return Predictions(
+            ids=tuple(keys),
+            scores=np.array(scores).reshape(len(keys), len(names)) if names else None,
+            answers=tuple(answers),
+            classes=tuple(names) or None,
+        ).align(self.ids)
+
+
+def image_key(file: str) -> str:
+    """The key of a picture in a feature store: its file name without the ending."""
+    return Path(file).stem
+
+
+def _only_file(root: Path, file: str | None) -> Path:
+    if file is not None:
+        if not (root / file).is_file():
+            raise ConfigError(f"{root / file} does not exist (data.file).")
+        return root / file
+    found = sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
+    if len(found) != 1:
+        raise ConfigError(
+            f"{root} holds {len(found)} tables ({at_most([path.name for path in found])}); say which with "
+            "data.file=NAME."
+        )
+    return found[0]
+
+
+def _split_order(name: str) -> tuple[int, str]:
+    return next((place for place, start in enumerate(ORDER) if name.startswith(start)), len(ORDER)), name
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _strings(values: Sequence[str | None] | None) -> pa.Array | None:
+    return None if values is None else pa.array(values, pa.string())
+
+
+def _text(cell: Any) -> str:
+    """A cell as text: 5 and 5.0 are "5", true is "1" as in tables of 0 and 1, nothing is empty."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return str(int(cell))
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return cell.strip() if isinstance(cell, str) else str(cell)
+
+
+def _number(cell: Any, key: str, where: Path, what: str) -> float:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise FormatError(f"{where}: the {what} of {key!r} is {cell!r:.80}; expected a number.")
+    return value
+
+
+def _score(cell: Any, key: str, where: Path) -> float:
+    value = _number(cell, key, where, "label")
+    if not 0 <= value <= 1:
+        raise FormatError(f"{where}: a label of {key!r} is {cell!r:.80}; expected a number in [0, 1].")
+    return value
