@@ -16,6 +16,8 @@ from diptych.errors import FormatError
 from diptych.files import require_file
 
 T = TypeVar("T")
+OPEN: Any = {"extra": "allow"}  # `__pydantic_config__` of a TypedDict that may hold further keys
+CLOSED: Any = {"extra": "forbid"}
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64  # of nested lists and mappings; our own files need fewer than ten
 
@@ -78,6 +80,11 @@ def parse_json(text: str | bytes, *, where: object, advice: str = "") -> Any:
     return _plain(values, where, advice)
 
 
+def dump_yaml(values: Any) -> str:
+    """Plain values as YAML that `read_yaml` takes: in the order given, without anchors and aliases."""
+    return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+
+
 def check_shape(values: Any, shape: type[T], *, where: object, advice: str = "") -> T:
     """`values`, if they have the type `shape`.
 
@@ -108,6 +115,13 @@ def shorten(value: object, limit: int = 80) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """PyYAML's SafeDumper, which writes what is shared as often as it occurs."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class _PlainLoader(yaml.SafeLoader):

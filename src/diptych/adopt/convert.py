@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from diptych.adopt.plan import merged, plan_for, processor_for
 from diptych.adopt.report import Inspection, card_of, reason_for, report_on
-from diptych.bundle import build, load_bundle, write_bundle
+from diptych.bundle import load_bundle, write_bundle
 from diptych.convert import FAMILIES, Family, Found, find, load_into, read_source, recognize, restore
 from diptych.convert.fetch import Progress
 from diptych.convert.rules import Rule, taken
 from diptych.errors import CheckpointMismatch, ConfigError
 from diptych.files import atomic_file, atomic_folder, require_new
+from diptych.nodes import build
 from diptych.types import FeatureMeta
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from diptych.bundle import build
 from diptych.convert import FAMILIES, Found, Head, Source, choose_head, dropped, find, recognize
 from diptych.datasets.hateful_memes import LABELS
 from diptych.errors import ConfigError
+from diptych.nodes import build
 from diptych.text import WordPiece
 
 Node = dict[str, Any]

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from diptych.bundle import call, fill, load_bundle, parameters, save_bundle
+from diptych.bundle import call, load_bundle, save_bundle
 from diptych.convert import find, load_model, load_region_encoder, load_towers
 from diptych.data import (
     Collate,
@@ -31,6 +31,7 @@ from diptych.data import (
 )
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
+from diptych.nodes import parameters
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -44,6 +45,7 @@ from diptych.recipe.settle import (
 from diptych.tasks import Classify, Pretrain, Task
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, RegionSource
+from diptych.weights import fill
 
 
 @dataclass(frozen=True, kw_only=True)
