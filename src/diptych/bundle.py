@@ -9,6 +9,7 @@ Loading executes nothing foreign: weights are safetensors, and `diptych.nodes` s
 are compared with the weights before memory is asked for.
 """
 
+import json
 import platform
 import shutil
 from collections.abc import Collection, Mapping
@@ -28,13 +29,14 @@ from diptych import __version__
 from diptych.data import Processor, require_vocabulary
 from diptych.documents import CLOSED, OPEN, check_shape, dump_yaml, read_yaml, shorten
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
-from diptych.files import atomic_folder, require_file
+from diptych.files import atomic_file, atomic_folder, require_file
 from diptych.nodes import HERE, allowed, build, check_arguments, is_file, parameters_of
 from diptych.tasks import Task
 from diptych.types import FeatureMeta
 from diptych.weights import COPY, at_most, fill, read_shapes, read_weights, require_finite, require_types
 
 FORMAT = 1
+PLACES = "places.json"
 NODES = ("model", "processor", "task")
 
 
@@ -49,6 +51,13 @@ class Converted(TypedDict):
     absent: NotRequired[list[str]]
 
 
+class Training(TypedDict):
+    """What a run was trained on."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    examples: int
+
+
 class Provenance(TypedDict):
     """What is asked of `Bundle.provenance`; it holds more, for people."""
 
@@ -57,6 +66,8 @@ class Provenance(TypedDict):
     seed: NotRequired[int | None]
     region_merge: NotRequired[Literal["vilio", "fair", "detector_only"]]
     converted: NotRequired[Converted]
+    training: NotRequired[Training]
+    steps: NotRequired[int]
 
 
 class Features(TypedDict):
@@ -217,6 +228,39 @@ def find_bundle(folder: Path) -> Path:
             return place
     state = "exists but holds no bundle.yaml" if folder.exists() else "does not exist"
     raise FormatError(f"{folder} {state}; expected a folder that `diptych train` or `diptych convert` wrote.")
+
+
+class Places(TypedDict):
+    """Where the data of a run lie, in the file `places.json` beside its bundle."""
+
+    __pydantic_config__ = CLOSED  # type: ignore[misc]
+    root: str | None
+    features: str | None
+    more_features: str | None
+
+
+def write_places(run: Path, places: Mapping[str, Path | str | None]) -> None:
+    """Remember where the data of a run lie; a bundle says nothing of this machine."""
+    plain = {key: None if place is None else str(Path(place).absolute()) for key, place in places.items()}
+    with atomic_file(run / PLACES, "w", encoding="utf-8") as file:
+        json.dump(plain, file, indent=1)
+
+
+def trained_on(folder: Path) -> Places:
+    """Where the data lie that a run was trained on; None for what a bundle alone does not say."""
+    bundle = find_bundle(folder)
+    path = bundle.parent / PLACES
+    if bundle.name == "bundle" and path.is_file():
+        return read_json(path, Places, advice="Remove it, and say where the data lie.")
+    about = read_content(bundle).get("provenance", {})  # of diptych 0.1, with whole paths
+    old = {
+        key: place for key in Places.__annotations__ if Path(place := str(about.get(key, ""))).is_absolute()
+    }
+    return {
+        "root": old.get("root"),
+        "features": old.get("features"),
+        "more_features": old.get("more_features"),
+    }
 
 
 def call(node: Mapping[str, Any], **arguments: Any) -> Any:

@@ -7,6 +7,7 @@ few nested lines of them expand to gigabytes), no repeated keys.
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -91,21 +92,29 @@ def check_shape(values: Any, shape: type[T], *, where: object, advice: str = "")
     Raises:
         FormatError: names the first key that does not fit, what it is and what was expected.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # 0.1 s, paid by those who read such files
-    from pydantic.errors import PydanticUserError
+    from pydantic import ValidationError
 
-    try:  # classes with a configuration of their own do not take one from here
-        adapter = TypeAdapter(shape, config=ConfigDict(strict=True, arbitrary_types_allowed=False))
-    except PydanticUserError:
-        adapter = TypeAdapter(shape)
+    adapter = _adapter(shape)  # type: ignore[arg-type]
     try:
-        return adapter.validate_python(values, strict=True)
+        checked: T = adapter.validate_python(values, strict=True)
+        return checked
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         got = "" if first["type"] == "missing" else f"; got {shorten(first['input'])}"
         _refuse(where, f"{key}: {first['msg']}{got}{more}" if key else f"{first['msg']}{got}", advice, error)
+
+
+@cache
+def _adapter(shape: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter  # 0.1 s, paid by those who read such files
+    from pydantic.errors import PydanticUserError
+
+    try:  # classes with a configuration of their own do not take one from here
+        return TypeAdapter(shape, config=ConfigDict(strict=True, arbitrary_types_allowed=False))
+    except PydanticUserError:
+        return TypeAdapter(shape)
 
 
 def shorten(value: object, limit: int = 80) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
+from diptych.bundle import read_content
 from diptych.datasets import HatefulMemes
 from diptych.ensemble import (
     Members,
@@ -268,8 +268,9 @@ def _train(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
     if run.interrupted:
         raise KeyboardInterrupt
     shutil.rmtree(step.folder / "checkpoints", ignore_errors=True)  # the bundle is there; these are large
-    about = yaml.safe_load((step.folder / "bundle" / "bundle.yaml").read_text(encoding="utf-8"))["provenance"]
-    return {"metrics": dict(run.metrics), "examples": about["training"]["examples"], "steps": about["steps"]}
+    about = read_content(step.folder / "bundle").get("provenance", {})
+    training = about.get("training", {})
+    return {"metrics": dict(run.metrics), "examples": training.get("examples"), "steps": about.get("steps")}
 
 
 def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
