@@ -27,7 +27,15 @@ from typing_extensions import TypedDict
 
 from diptych import __version__
 from diptych.data import Processor, require_vocabulary
-from diptych.documents import CLOSED, OPEN, check_shape, dump_yaml, read_yaml, shorten
+from diptych.documents import (
+    check_shape,
+    closed,
+    dump_yaml,
+    extensible,
+    read_json,
+    read_yaml,
+    shorten,
+)
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
 from diptych.files import atomic_file, atomic_folder, require_file
 from diptych.nodes import HERE, allowed, build, check_arguments, is_file, parameters_of
@@ -40,10 +48,10 @@ PLACES = "places.json"
 NODES = ("model", "processor", "task")
 
 
+@extensible
 class Converted(TypedDict):
     """Where converted weights came from, and the names that they go back to."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
     family: NotRequired[str]
     prefix: NotRequired[str]
     outer: NotRequired[str]
@@ -51,17 +59,17 @@ class Converted(TypedDict):
     absent: NotRequired[list[str]]
 
 
+@extensible
 class Training(TypedDict):
     """What a run was trained on."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
     examples: int
 
 
+@extensible
 class Provenance(TypedDict):
     """What is asked of `Bundle.provenance`; it holds more, for people."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
     name: NotRequired[str | None]
     seed: NotRequired[int | None]
     region_merge: NotRequired[Literal["vilio", "fair", "detector_only"]]
@@ -70,10 +78,10 @@ class Provenance(TypedDict):
     steps: NotRequired[int]
 
 
+@closed
 class Features(TypedDict):
     """The fields of `FeatureMeta`."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     feature_dim: int
     detector: NotRequired[str]
     box_rule: NotRequired[str]
@@ -84,10 +92,10 @@ class Features(TypedDict):
     checksum: NotRequired[str]
 
 
+@extensible
 class Content(TypedDict):
     """`bundle.yaml`."""
 
-    __pydantic_config__ = OPEN  # type: ignore[misc]
     format: int
     model: dict[str, Any]
     processor: dict[str, Any]
@@ -230,10 +238,10 @@ def find_bundle(folder: Path) -> Path:
     raise FormatError(f"{folder} {state}; expected a folder that `diptych train` or `diptych convert` wrote.")
 
 
+@closed
 class Places(TypedDict):
     """Where the data of a run lie, in the file `places.json` beside its bundle."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     root: str | None
     features: str | None
     more_features: str | None
@@ -253,14 +261,9 @@ def trained_on(folder: Path) -> Places:
     if bundle.name == "bundle" and path.is_file():
         return read_json(path, Places, advice="Remove it, and say where the data lie.")
     about = read_content(bundle).get("provenance", {})  # of diptych 0.1, with whole paths
-    old = {
-        key: place for key in Places.__annotations__ if Path(place := str(about.get(key, ""))).is_absolute()
-    }
-    return {
-        "root": old.get("root"),
-        "features": old.get("features"),
-        "more_features": old.get("more_features"),
-    }
+    root, main, more = (str(about.get(key, "")) for key in ("root", "features", "more_features"))
+    whole = [place if Path(place).is_absolute() else None for place in (root, main, more)]
+    return {"root": whole[0], "features": whole[1], "more_features": whole[2]}
 
 
 def call(node: Mapping[str, Any], **arguments: Any) -> Any:

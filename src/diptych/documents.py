@@ -17,10 +17,20 @@ from diptych.errors import FormatError
 from diptych.files import require_file
 
 T = TypeVar("T")
-OPEN: Any = {"extra": "allow"}  # `__pydantic_config__` of a TypedDict that may hold further keys
-CLOSED: Any = {"extra": "forbid"}
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64  # of nested lists and mappings; our own files need fewer than ten
+
+
+def closed(shape: type[T]) -> type[T]:
+    """A TypedDict that holds no further keys: the decorator refuses them when a file is read."""
+    shape.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    return shape
+
+
+def extensible(shape: type[T]) -> type[T]:
+    """A TypedDict that may hold further keys, which are kept; without a decorator they are dropped."""
+    shape.__pydantic_config__ = {"extra": "allow"}  # type: ignore[attr-defined]
+    return shape
 
 
 def read_yaml(path: Path | str, shape: type[T], *, advice: str = "") -> T:

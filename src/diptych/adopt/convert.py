@@ -103,9 +103,8 @@ def convert_checkpoint(
                 "converted": _way_back(found, own) | {"source": told, "new": report.new},
             },
         )
-        (beside / "README.md").write_text(
-            card_of(replace(report, source=told), found.family), encoding="utf-8"
-        )
+        card = card_of(replace(report, source=told), found.family)
+        (beside / "README.md").write_text(card, encoding="utf-8")
     return report
 
 

@@ -29,17 +29,17 @@ from diptych.cli import catalog
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.screen import progress, table
 from diptych.cli.train import composer
-from diptych.documents import CLOSED, read_json
+from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from diptych.study import Graph, Record, Report, Step, Study
 
 
+@closed
 class Call(TypedDict, total=False):
     """The settings that are remembered for a later `status`, in `call.json`."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     root: Required[str]
     members: str | None
     seeds: int | None

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from diptych.detect.extractor import ExtractSettings
 from diptych.detect.pictures import PictureFile
-from diptych.documents import CLOSED, read_json
+from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, FormatError
 from diptych.features import Fault, FeatureStore, join_parts
 from diptych.features.store import INDEX, partial_folder
@@ -29,26 +29,26 @@ AGAIN = "Say overwrite=true to begin again."
 Plan = dict[str, Any]
 
 
+@closed
 class FaultNode(TypedDict):
     """A picture that could not be used."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     id: str
     reason: str
 
 
+@closed
 class DoneNode(TypedDict):
     """The record of a shard."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     pictures: int
     bad: list[FaultNode]
 
 
+@closed
 class ReportNode(TypedDict):
     """The report beside a finished store."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     plan: Plan
     images: int
     regions: int

@@ -16,7 +16,7 @@ from diptych.bundle import trained_on
 from diptych.data import open_regions
 from diptych.datasets import HatefulMemes
 from diptych.detect import ExtractSettings, extract
-from diptych.documents import CLOSED, read_json
+from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features import FeatureStore
@@ -32,20 +32,20 @@ STORES = ("features", "more_features")
 Place = str | Path | None
 
 
+@closed
 class MemberEntry(TypedDict):
     """A member in `Tree`; the names of its stores are keys of `features`."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     family: str
     bundle: str
     features: str | None
     more_features: str | None
 
 
+@closed
 class Tree(TypedDict):
     """The file `members.json`: what `score_meme` has to know of a study."""
 
-    __pydantic_config__ = CLOSED  # type: ignore[misc]
     study: str
     method: Fitted
     compat: bool
@@ -113,7 +113,8 @@ def score_meme(
     members: dict[str, Predictions] = {}
     for name, about in tree["members"].items():
         predictor = load(source / about["bundle"], device=device, precision=precision)
-        members[name] = _ask(predictor, image, text, *(places.get(about[key]) for key in STORES))
+        stores = [None if key is None else places[key] for key in (about["features"], about["more_features"])]
+        members[name] = _ask(predictor, image, text, *stores)
     families = {
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
@@ -144,7 +145,7 @@ def places_of(source: Path) -> dict[str, Place]:
     if (source / NAME).is_file():
         return {name: source / place for name, place in _read(source / NAME)["features"].items()}
     places = trained_on(source)
-    return {key: places[key] for key in STORES}
+    return {"features": places["features"], "more_features": places["more_features"]}
 
 
 @contextmanager
@@ -249,8 +250,9 @@ def _read(path: Path) -> Tree:
     advice = "Run the study again; it is written anew."
     tree = read_json(path, Tree, advice=advice)
     named = {one["family"] for one in tree["members"].values()}
-    stores = {one[key] for one in tree["members"].values() for key in STORES} - {None}
-    if not tree["members"] or named != tree["dev"].keys() or not stores <= tree["features"].keys():
+    stores = {one["features"] for one in tree["members"].values()}
+    stores |= {one["more_features"] for one in tree["members"].values()}
+    if not tree["members"] or named != tree["dev"].keys() or not stores - {None} <= tree["features"].keys():
         raise FormatError(f"{path}: members, dev and features do not belong together. {advice}")
     if tree["compat"]:
         raise ConfigError(
