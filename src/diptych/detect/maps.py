@@ -134,8 +134,14 @@ def _require_harmless(folder: Path) -> None:
     Raises:
         FormatError: it holds no settings, asks for code of its own, or has no safetensors.
     """
-    settings = read_json(folder / "config.json", dict[str, Any])
-    if "auto_map" in settings:
+    if (folder / "adapter_config.json").exists():
+        raise FormatError(
+            f"{folder}: holds an adapter, which names another model; merge the two and save that."
+        )
+    level: list[Any] = [read_json(folder / "config.json", dict[str, Any])]
+    while level and not any(isinstance(one, dict) and "auto_map" in one for one in level):
+        level = [inner for one in level if isinstance(one, dict) for inner in one.values()]
+    if level:
         raise FormatError(
             f"{folder / 'config.json'}: auto_map asks for code of the folder's own, which is not run. Take a "
             "model that transformers itself knows."

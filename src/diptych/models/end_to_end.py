@@ -51,9 +51,9 @@ class RegionEncoder(nn.Module):
         hide_pixels: bool = True,
     ) -> None:
         super().__init__()
-        require_sizes(size=size, samples=samples)
-        if size * samples > MOST:
-            raise ConfigError(f"{size} bins of {samples} samples per box; expected at most {MOST}.")
+        require_sizes(size=size)
+        if samples < 0 or size * max(samples, 1) > MOST:
+            raise ConfigError(f"{size} bins of {samples} samples per box; expected at most {MOST} in all.")
         self.resnet, self.dim = resnet, resnet.dim
         self.size, self.samples, self.aligned = size, samples, aligned
         self.hide_pixels = hide_pixels

@@ -10,13 +10,14 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from diptych.documents import read_json
+from diptych.documents import closed, read_json
 from diptych.errors import FormatError
 from diptych.files import atomic_file
 
 State = Literal["done", "failed"]
 
 
+@closed
 class RecordNode(TypedDict):
     """The file of a `Record`."""
 
