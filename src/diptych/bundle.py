@@ -39,7 +39,7 @@ from diptych.documents import (
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
 from diptych.files import atomic_file, atomic_folder, require_file
 from diptych.nodes import HERE, allowed, build, check_arguments, is_file, parameters_of
-from diptych.tasks import Task
+from diptych.tasks import Trainable
 from diptych.types import FeatureMeta
 from diptych.weights import COPY, at_most, fill, read_shapes, read_weights, require_finite, require_types
 
@@ -116,7 +116,7 @@ class Bundle:
     """
 
     model: nn.Module
-    task: Task
+    task: Trainable
     processor: Processor
     features: FeatureMeta | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -191,7 +191,7 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
         model = build(text["model"], trust=trust, where=source, key="model")
         _require_kind(model, nn.Module, source, "model")
         task = build(text["task"], trust=trust, where=source, key="task", model=model)
-        _require_kind(task, Task if not trust else nn.Module, source, "task")
+        _require_kind(task, Trainable if not trust else nn.Module, source, "task")
         return {"model": model, "task": task}
 
     if not trust:  # trusted code need not work without memory

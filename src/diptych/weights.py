@@ -98,6 +98,22 @@ def fill(module: nn.Module, state: Mapping[str, Any], *, where: object) -> None:
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
+        reason = _difference(module.state_dict(), state) or str(error)
         raise CheckpointMismatch(
-            f"{where}: the weights do not fit {type(module).__name__}: {error}"
+            f"{where}: the weights do not fit {type(module).__name__}: {reason}"
         ) from error
+
+
+def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """The first names that do not fit, where torch lists them all."""
+    both = [name for name in own if name in state and own[name].shape != state[name].shape]
+    found = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "size mismatch for": [f"{n} ({[*state[n].shape]}, expected {[*own[n].shape]})" for n in both],
+    }
+    return "; ".join(
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}"
+        for what, names in found.items()
+        if names
+    )
