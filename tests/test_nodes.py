@@ -113,7 +113,7 @@ def test_nothing_is_called_or_filled_in_anywhere(
 @pytest.mark.parametrize(
     "place", [("model",), ("task", "head"), ("task", "labels", 0), ("processor", "text")]
 )
-def test_only_listed_callabbels_are_called(bundle: Path, target: object, place: tuple[Any, ...]) -> None:
+def test_only_listed_callables_are_called(bundle: Path, target: object, place: tuple[Any, ...]) -> None:
     edit(bundle, place, {"_target_": target})
     loaded = set(sys.modules)
     with pytest.raises(ConfigError, match=r"bundle\.yaml: .*outside of what a bundle may call"):
@@ -259,8 +259,8 @@ def test_trusted_modules_may_be_called_with_what_they_define() -> None:
 
 
 def test_unknown_names_and_wrong_types_of_arguments() -> None:
-    with pytest.raises(ConfigError, match=r"here has no parameter 'labbels'\. Did you mean 'labels'"):
-        check_arguments(Classify, {"labbels": []}, where="here")
+    with pytest.raises(ConfigError, match=r"here has no parameter 'labelz'\. Did you mean 'labels'"):
+        check_arguments(Classify, {"labelz": []}, where="here")
     with pytest.raises(ConfigError, match=r"here: pairs is '2'; expected int\."):
         check_arguments(Classify, {"pairs": "2"}, where="here")
     assert {"layers", "heads"} <= set(parameters(diptych.models.uniter_tiny))
