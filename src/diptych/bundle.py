@@ -13,6 +13,7 @@ import json
 import platform
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -41,7 +42,16 @@ from diptych.files import atomic_file, atomic_folder, require_file
 from diptych.nodes import HERE, allowed, build, check_arguments, is_file, parameters_of
 from diptych.tasks import Trainable
 from diptych.types import FeatureMeta
-from diptych.weights import COPY, at_most, fill, read_shapes, read_weights, require_finite, require_types
+from diptych.weights import (
+    COPY,
+    Unfilled,
+    at_most,
+    fill,
+    read_shapes,
+    read_weights,
+    require_finite,
+    require_types,
+)
 
 FORMAT = 1
 PLACES = "places.json"
@@ -202,7 +212,8 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
         require_types(nn.ModuleDict(parts), shapes, path)
     processor = build(text["processor"], trust=trust, where=source, key="processor", folder=folder)
     _require_kind(processor, Processor if not trust else object, source, "processor")
-    parts = made()
+    with nullcontext() if trust else Unfilled():
+        parts = made()
     _fill(parts, read_weights(path), folder)
     require_vocabulary(parts["model"], processor)
     features = text.get("features")
