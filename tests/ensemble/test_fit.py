@@ -117,6 +117,37 @@ def test_compat_gives_the_numbers_of_vilio(files: Path) -> None:
         assert answers.count("hateful") == (0 if split == "dev_seen" else above)
 
 
+@pytest.mark.parametrize("method", ["loop", "simplex"])
+def test_compat_keeps_the_labels_of_the_first_file_that_survives(files: Path, method: str) -> None:
+    for number, family in enumerate(sorted(FAMILIES)):  # labels of its own in each file
+        path = files / f"{family}_dev_seen_SA.csv"
+        header, *rows = path.read_text().splitlines()
+        rows = [f"{row[:-1]}{int(row.partition(',')[0]) % 7 == number:d}" for row in rows]
+        path.write_text("\n".join((header, *rows)) + "\n")
+    members = read_members([files], kind="raw")
+    truth = {str(key): int(positive(key)) for key in SPLITS["dev_seen"]}
+    blends, report = fit_blend(members, truth, dev="dev_seen", method=method, compat=True, folds=1, steps=40)  # type: ignore[arg-type]
+    dropped = [name for name in members.names if name in report.rounds[-1].dropped]
+    number = (
+        0 if method == "simplex" else next(n for n, one in enumerate(members.names) if one not in dropped)
+    )
+    assert (number > 0) == (method == "loop")
+    expected = ["hateful" if int(key) % 7 == number else "benign" for key in blends["dev_seen"].ids]
+    assert list(blends["dev_seen"].answers or ()) == expected
+
+
+def test_the_average_of_vilio_has_the_labels_of_a_file_that_it_may_not_hear(tmp_path: Path) -> None:
+    for number, name in enumerate(("dev_seenEL36.csv", "dev_seenEL72.csv", "dev_seenELV50.csv")):
+        rows = "".join(f"{key},{key - number},{int(number == 0)}\n" for key in range(4))
+        (tmp_path / name).write_text(f"id,proba,label\n{rows}")
+    files = map(str, sorted(tmp_path.glob("*.csv"), reverse=True))
+    out = tmp_path / "out" / "EL_dev_seen.csv"
+    assert main(["ensemble", *files, "--compat", "--out", str(out)]) == 0
+    average = read_predictions(out, kind="raw")
+    assert average.answers == ("hateful",) * 4
+    assert average.column("hateful").tolist() == [-1.5, -0.5, 0.5, 1.5]
+
+
 def test_compat_averages_the_numbers_in_the_files(files: Path, tmp_path: Path) -> None:
     paths = sorted(files.glob("*_test_seen_SA.csv"))
     average = average_raw([read_predictions(path, kind="raw") for path in paths])

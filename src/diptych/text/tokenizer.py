@@ -38,9 +38,11 @@ class Tokens:
 class WordPiece:
     """BERT's tokenizer over a plain `vocab.txt` (one token per line, line number = id).
 
-    Equal to `transformers.BertTokenizer`: white space is collapsed, control characters vanish, special tokens
-    spelled out in a text count as special tokens, words of more than 100 characters become `[UNK]`. Unpaired
-    surrogates, which JSON can carry, read as `?`. Travels to loader workers without the file.
+    Equal to `transformers.BertTokenizer` of version 5; its ancestors in Python, which the originals use,
+    differ in rare characters, as docs/howto/compat.md says. White space is collapsed, control characters
+    vanish, special tokens spelled out in a text count as special tokens, words of more than 100 characters
+    become `[UNK]`. Unpaired surrogates, which JSON can carry, read as `?`. Travels to loader workers without
+    the file.
 
     Args:
         lowercase: True for uncased vocabularies; also strips accents unless `strip_accents` says otherwise.
