@@ -238,9 +238,7 @@ def compare(
         metrics[name] = Difference(
             first=values[0], second=values[1], difference=values[0] - values[1], low=low, high=high, p=p
         )
-    names = _name(first, "first"), _name(second, "second")
-    if names[0] == names[1]:
-        names = str(first.meta["path"]), str(second.meta["path"])
+    names = _names(first, second)
     return Comparison(
         first=names[0],
         second=names[1],
@@ -262,8 +260,8 @@ def join(
     Raises:
         FormatError: says how many examples lack a prediction or a target, and the first of them.
     """
-    predictions = predictions.unique()
     gold = {key: target for key, target in _targets(targets).items() if target is not None}
+    predictions = predictions.spelled_as(gold).unique()
     predicted = set(predictions.ids)
     both = [key for key in gold if key in predicted]
     name = _name(predictions, "predictions")
@@ -328,6 +326,16 @@ def _confusion(truth: Bool[ndarray, " N"], decided: Bool[ndarray, " N"]) -> dict
         "true_negative": int(np.count_nonzero(~truth & ~decided)),
         "false_negative": int(np.count_nonzero(truth & ~decided)),
     }
+
+
+def _names(first: Predictions, second: Predictions) -> tuple[str, str]:
+    """File names; where they are equal, as much of the folders as tells them apart."""
+    names = _name(first, "first"), _name(second, "second")
+    paths = [Path(str(one.meta.get("path", ""))).parts for one in (first, second)]
+    if names[0] == names[1] and all(paths):
+        count = next((n for n in range(1, max(map(len, paths)) + 1) if paths[0][-n:] != paths[1][-n:]), 1)
+        return str(Path(*paths[0][-count:])), str(Path(*paths[1][-count:]))
+    return names
 
 
 def _name(predictions: Predictions, otherwise: str) -> str:

@@ -1,17 +1,34 @@
 """Predictions: scores of examples, joined on ids, in a file that nobody has to trust."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NotRequired
+from zipfile import ZipFile
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from typing_extensions import TypedDict
 
+from diptych.documents import check_shape, parse_json
 from diptych.errors import FormatError
-from diptych.files import atomic_file
+from diptych.files import atomic_file, require_file
+
+WHOLE = re.compile(r"\+?0*(\d+)(\.0*)?", re.ASCII)
+BOMB, BOMB_RATIO = 256 << 20, 200  # bytes of a file unpacked, and times its size: scores shrink to a third
+
+
+class _Header(TypedDict):
+    """What the `header` of a prediction file says."""
+
+    ids: list[str]
+    answers: NotRequired[list[str] | None]
+    classes: NotRequired[list[str] | None]
+    meta: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +83,18 @@ class Predictions:
             answers=None if self.answers is None else tuple(self.answers[row] for row in rows),
         )
 
+    def spelled_as(self, ids: Collection[str]) -> "Predictions":
+        """The same predictions with ids as they are spelled elsewhere; `respelled` says which are the same."""
+        names = respelled(self.ids, ids)
+        return replace(self, ids=tuple(names.get(key, key) for key in self.ids)) if names else self
+
     def align(self, ids: Sequence[str]) -> "Predictions":
-        """The same predictions in the order of `ids`.
+        """The same predictions in the order and the spelling of `ids`.
 
         Raises:
             FormatError: an id is missing here, or one here is not asked for.
         """
+        self = self.spelled_as(ids)
         position = {key: row for row, key in enumerate(self.ids)}
         if len(position) < len(self.ids):
             repeated = [key for row, key in enumerate(self.ids) if position[key] != row]
@@ -117,31 +140,66 @@ class Predictions:
         Raises:
             FormatError: the file is not a prediction file.
         """
+        advice = "Expected what `diptych predict` writes."
+        require_file(path, "a prediction file")
         try:
             # opened here, because np.load leaves a broken file open
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                header = json.loads(str(arrays["header"]))
-                scores = arrays.get("scores")
-            ids = tuple(header["ids"])
-        except FileNotFoundError:
+            with open(path, "rb") as file:
+                _require_no_bomb(file, path)
+                with np.load(file, allow_pickle=False) as arrays:
+                    text = str(arrays["header"])
+                    scores = arrays.get("scores")
+        except FormatError:
             raise
-        except Exception as error:
-            raise FormatError(
-                f"{path}: not a prediction file ({error}); expected what `diptych predict` writes."
-            ) from error
+        except Exception as error:  # zipfile and NumPy raise whatever they stumble over
+            raise FormatError(f"{path}: not a prediction file ({error}). {advice}") from error
+        header = check_shape(parse_json(text, where=path, advice=advice), _Header, where=path, advice=advice)
         if scores is not None and (scores.ndim != 2 or scores.dtype.kind != "f"):
             raise FormatError(
                 f"{path}: the scores have shape {scores.shape} and type {scores.dtype}; expected one row of "
                 "floating-point numbers per id."
             )
         answers, classes = header.get("answers"), header.get("classes")
-        return cls(
-            ids=ids,
-            scores=scores,
-            answers=None if answers is None else tuple(answers),
-            classes=None if classes is None else tuple(classes),
-            meta=header.get("meta", {}),
-        )
+        try:
+            return cls(
+                ids=tuple(header["ids"]),
+                scores=scores,
+                answers=None if answers is None else tuple(answers),
+                classes=None if classes is None else tuple(classes),
+                meta=header.get("meta", {}),
+            )
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
+
+
+def join_key(key: str) -> str:
+    """What two spellings of one id share: no outer spaces; of whole numbers the value (`05`, `5.0`)."""
+    key = key.strip()
+    found = WHOLE.fullmatch(key)
+    return found[1] if found else key
+
+
+def respelled(ours: Iterable[str], theirs: Collection[str]) -> dict[str, str]:
+    """Spellings of ids of `ours` that stand in `theirs` in another spelling only.
+
+    An id that stands there as it is keeps its name, and so do ids whose other spelling is not unique.
+    """
+    known = set(theirs)
+    others = [key for key in ours if key not in known]
+    if not others:
+        return {}
+    keys = Counter(map(join_key, known))
+    names = {key: name for name in known if keys[key := join_key(name)] == 1}
+    here = Counter(map(join_key, ours))
+    return {key: names[same] for key in others if here[same := join_key(key)] == 1 and same in names}
+
+
+def _require_no_bomb(file: IO[bytes], path: Path) -> None:
+    with ZipFile(file) as members:
+        size = sum(member.file_size for member in members.infolist())
+    if size > BOMB and size > BOMB_RATIO * path.stat().st_size:
+        raise FormatError(f"{path}: {size:,} bytes in a file of {path.stat().st_size:,}; expected scores.")
+    file.seek(0)
 
 
 def _some(keys: Collection[str]) -> str:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_any_text_is_kept(tmp_path, text, escape):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": 1, "img": "img/1.png", "text": "cut o', r"not JSON .*Is the file cut off\?"),
+        ('{"id": 1, "img": "img/1.png", "text": "cut o', r"not JSON: .*Is the file cut off\?"),
         ("id,img,text", "not JSON"),
         ("[1, 2]", "got a list; expected a JSON object with id, img, text"),
         ("[" * 100_000, "not JSON"),
@@ -80,7 +81,20 @@ def test_any_text_is_kept(tmp_path, text, escape):
         (record(id=1.5), "`id` is 1.5"),
         (record(id=""), "`id` is ''"),
         (record(text=None), "`text` is None; expected a string"),
-        (record(text="\ud83d"), "half of a surrogate pair"),
+        (record(id=float("nan")), "`id` is nan"),
+        (b'{"id": 1e999, "img": "1.png", "text": ""}', "`id` is inf"),
+        (record(id=" "), "`id` is ' '"),
+        (record(id=["x" * 9_999]), "`id` is "),
+        (record(text="\ud83d"), "half a surrogate pair"),
+        (record(id="\ud83d"), "half a surrogate pair"),
+        (record(img="\udc80.png"), "half a surrogate pair"),
+        (record(extra={"deep": "\ud83d"}), "half a surrogate pair"),
+        (record(img="img/a\0.png"), "expected a path such as"),
+        (b'{"id": 1, "id": 2, "img": "1.png", "text": ""}', "the key 'id' occurs twice"),
+        (f"{GOOD}\r{LAST}", "not in a carriage return"),
+        (GOOD.encode("utf-16"), "not UTF-8"),
+        (b'{"id":' * 50_000, "not JSON"),
+        pytest.param(b"x" * (17 << 20), "more than 16,777,216 bytes in a line", id="long"),
         (record(img=7), "`img` is 7; expected a string"),
         (record(img=""), "`img` is ''; expected a path"),
         (record(label=2), r"`label` is 2; expected 0 \(benign\), 1 \(hateful\), or none"),
@@ -114,6 +128,35 @@ def test_all_problems_of_a_file_are_found(tmp_path):
     assert [str(problem).split(": ")[0] for problem in problems] == [f"{path}:1", f"{path}:3"]
     with pytest.raises(FormatError, match="1 more: `diptych check"):
         HatefulMemes(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("there", "asked"), [("dev", "dev_seen"), ("test", "test_seen"), ("dev_seen", "dev")]
+)
+def test_splits_of_the_first_phase_are_found_under_both_names(tmp_path, there, asked):
+    path = split(tmp_path, GOOD, name=there)
+    assert HatefulMemes(tmp_path, asked).path == path
+    own = split(tmp_path, LAST, name=asked)
+    assert HatefulMemes(tmp_path, asked).path == own
+
+
+def test_an_annotation_file_that_is_none_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "train.jsonl")
+    (tmp_path / "dev_seen.jsonl").mkdir()
+    for name, what in (("train", "named pipe"), ("dev_seen", "folder")):
+        with pytest.raises(FormatError, match=f"this is a {what}; expected an annotation file"):
+            HatefulMemes(tmp_path, name)
+    split(tmp_path, GOOD, name="test_seen")
+    os.mkfifo(tmp_path / "answers")
+    with pytest.raises(FormatError, match="this is a named pipe"):
+        HatefulMemes(tmp_path, "test_seen", answers=tmp_path / "answers")
+
+
+def test_answers_are_joined_in_any_spelling_of_the_ids(tmp_path):
+    split(tmp_path, LAST, GOOD, name="test_seen")
+    (tmp_path / "answers.jsonl").write_text('{"id": "042953", "label": 0}\n{"id": 7.0, "label": 1}\n')
+    dataset = HatefulMemes(tmp_path, "test_seen", answers=tmp_path / "answers.jsonl")
+    assert [example.target for example in dataset] == ["hateful", "benign"]
 
 
 def test_unknown_split_lists_what_there_is(tmp_path):
@@ -239,5 +282,5 @@ def test_memes_of_a_split_may_count_twice(tmp_path):
     split(tmp_path, GOOD, record(id=1), name="traindev")
     split(tmp_path, record(id=1), name="dev_seen")
     assert HatefulMemes(tmp_path, "traindev", twice="dev_seen").ids == ("42953", "1", "1")
-    with pytest.raises(ConfigError, match=r"dev\.jsonl"):
-        HatefulMemes(tmp_path, "traindev", twice="dev")
+    with pytest.raises(ConfigError, match=r"other\.jsonl"):
+        HatefulMemes(tmp_path, "traindev", twice="other")

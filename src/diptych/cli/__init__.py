@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from diptych import __version__
+from diptych.cli.screen import visible
 from diptych.errors import ConfigError, DiptychError, nearest, report_internal
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -77,6 +78,12 @@ def _call(name: str, argv: list[str]) -> int:
     module = import_module(VERBS[name].module)
     if hasattr(module, "main"):  # reads its arguments itself
         return int(module.main(argv))
+    return int(module.run(parsed(parser_of(name), argv)))
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of a verb that does not read its arguments itself."""
+    module = import_module(VERBS[name].module)
     parser = argparse.ArgumentParser(
         prog=f"diptych {name}",
         description=module.__doc__,
@@ -84,7 +91,12 @@ def _call(name: str, argv: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    return int(module.run(parser.parse_args(list(_flags(argv, parser)))))
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Options and positional arguments in any order, and options in the way of `train`."""
+    return parser.parse_intermixed_args(list(_flags(argv, parser)))
 
 
 def _flags(argv: Sequence[str], parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -168,7 +180,7 @@ def _without_trace(error: DiptychError) -> str:
 
 def complain(message: str) -> int:
     """Print one error the way all verbs do; returns the exit code 2."""
-    print(f"diptych: error: {message}", file=sys.stderr)
+    print(f"diptych: error: {visible(message)}", file=sys.stderr)
     return 2
 
 

@@ -101,7 +101,7 @@ def fit_blend(
         known = get_args(Fitted)
         raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
     names, columns = members.names, _columns(members, dev, compat=compat)
-    labels = _labels(members.predictions[dev][0].ids, truth, dev)
+    labels = _labels(members.predictions[dev][0].spelled_as(truth).ids, truth, dev)
     fit = _fitter(method, names, steps=steps, compat=compat)
     scores, rounds = fit(columns, labels, dev=dev)
     held_out = _out_of_fold(fit, columns[dev], labels, folds)
