@@ -84,7 +84,7 @@ class Predictions:
         )
 
     def spelled_as(self, ids: Collection[str]) -> "Predictions":
-        """The same predictions with ids as they are spelled elsewhere; `respelled` says which are the same."""
+        """The same predictions with ids as they are spelled elsewhere; `respelled` says which are one."""
         names = respelled(self.ids, ids)
         return replace(self, ids=tuple(names.get(key, key) for key in self.ids)) if names else self
 
