@@ -238,7 +238,9 @@ def compare(
         metrics[name] = Difference(
             first=values[0], second=values[1], difference=values[0] - values[1], low=low, high=high, p=p
         )
-    names = _names(first, second)
+    names = _name(first, "first"), _name(second, "second")
+    if Path(names[0]).name != Path(names[1]).name:
+        names = Path(names[0]).name, Path(names[1]).name
     return Comparison(
         first=names[0],
         second=names[1],
@@ -260,8 +262,9 @@ def join(
     Raises:
         FormatError: says how many examples lack a prediction or a target, and the first of them.
     """
+    predictions = predictions.unique()
     gold = {key: target for key, target in _targets(targets).items() if target is not None}
-    predictions = predictions.spelled_as(gold).unique()
+    predictions = predictions.spelled_like(gold)
     predicted = set(predictions.ids)
     both = [key for key in gold if key in predicted]
     name = _name(predictions, "predictions")
@@ -328,19 +331,8 @@ def _confusion(truth: Bool[ndarray, " N"], decided: Bool[ndarray, " N"]) -> dict
     }
 
 
-def _names(first: Predictions, second: Predictions) -> tuple[str, str]:
-    """File names; where they are equal, as much of the folders as tells them apart."""
-    names = _name(first, "first"), _name(second, "second")
-    paths = [Path(str(one.meta.get("path", ""))).parts for one in (first, second)]
-    if names[0] == names[1] and all(paths):
-        count = next((n for n in range(1, max(map(len, paths)) + 1) if paths[0][-n:] != paths[1][-n:]), 1)
-        return str(Path(*paths[0][-count:])), str(Path(*paths[1][-count:]))
-    return names
-
-
 def _name(predictions: Predictions, otherwise: str) -> str:
-    path = predictions.meta.get("path")
-    return Path(path).name if path else otherwise
+    return str(predictions.meta.get("path") or otherwise)
 
 
 def _number(value: float, *, sign: str = "") -> str:

@@ -17,12 +17,12 @@ import numpy as np
 from diptych.documents import parse_json, shorten
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file, require_file
-from diptych.predictions import Predictions, respelled
+from diptych.predictions import Predictions, respell
 from diptych.types import Example, Pair
 
 LABELS = ("benign", "hateful")
 SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
-FIRST_PHASE = {"dev_seen": "dev", "test_seen": "test", "dev": "dev_seen", "test": "test_seen"}
+PHASES = {"dev_seen": "dev", "dev": "dev_seen", "test_seen": "test", "test": "test_seen"}
 MAX_LINE = 16 << 20  # bytes
 KNOWN_OVERLAP = frozenset({"dev_seen", "dev_unseen"})
 
@@ -145,14 +145,17 @@ class HatefulMemes:
 
 
 def split_path(root: Path, split: str) -> Path:
-    """The annotation file of a split; `dev_seen` and `test_seen` may have the names of the first phase.
+    """The annotation file of a split.
+
+    The challenge's first phase had one dev and one test split: where `dev_seen.jsonl` does not exist and
+    `dev.jsonl` does, it is taken, and the other way round; likewise for test.
 
     Raises:
         ConfigError: it does not exist; lists what does.
         FormatError: something else has its name, such as a named pipe.
     """
     path = root / f"{split}.jsonl"
-    other = root / f"{FIRST_PHASE.get(split)}.jsonl"
+    other = root / f"{PHASES.get(split)}.jsonl"
     if not path.exists() and other.is_file():
         return other
     if not path.exists():
@@ -281,8 +284,8 @@ def _with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
             answers[str(record["id"])] = _label(record["label"])
         except FormatError as error:
             raise FormatError(f"{path}:{number}: {error}") from error
-    for other, spelled in respelled(answers, {meme.id for meme in memes}).items():
-        answers[spelled] = answers[other]
+    spelled = respell(tuple(answers), {meme.id for meme in memes})
+    answers = dict(zip(spelled, answers.values(), strict=True))
     if missing := [meme.id for meme in memes if answers.get(meme.id) is None]:
         raise FormatError(
             f"{path}: no answer for {len(missing)} meme(s) of {split}: {', '.join(missing[:5])}. "

@@ -25,7 +25,7 @@ from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.metrics import auroc, best_threshold, bootstrap_interval
-from diptych.predictions import Predictions
+from diptych.predictions import Predictions, respell
 
 Fitted = Literal["simplex", "greedy", "loop"]
 Fit = Callable[..., tuple[Scores, tuple[Round, ...]]]
@@ -101,7 +101,7 @@ def fit_blend(
         known = get_args(Fitted)
         raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
     names, columns = members.names, _columns(members, dev, compat=compat)
-    labels = _labels(members.predictions[dev][0].spelled_as(truth).ids, truth, dev)
+    labels = _labels(members.predictions[dev][0].ids, truth, dev)
     fit = _fitter(method, names, steps=steps, compat=compat)
     scores, rounds = fit(columns, labels, dev=dev)
     held_out = _out_of_fold(fit, columns[dev], labels, folds)
@@ -166,6 +166,7 @@ def _fitter(method: Fitted, names: Sequence[str], *, steps: int, compat: bool) -
 
 
 def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bool[ndarray, " N"]:
+    truth = dict(zip(respell(tuple(truth), ids), truth.values(), strict=True))
     missing = [key for key in ids if truth.get(key) is None]
     extra = truth.keys() - set(ids)
     if missing or extra:
@@ -237,9 +238,6 @@ def _predictions(
     negative, positive = first.classes or ("0", "1")
     raw = first.meta.get("kind") == "raw"
     answers = tuple(positive if value >= threshold else negative for value in scores)
-    if compat and split == report.dev:
-        kept = next(name for name in members.names if name in report.rounds[-1].weights)
-        answers = members.predictions[split][members.names.index(kept)].align(first.ids).answers or answers
     meta = {
         "method": report.method,
         "members": list(members.names),
@@ -250,7 +248,14 @@ def _predictions(
     return Predictions(
         ids=first.ids,
         scores=np.stack(((0 if raw else 1) - scores, scores), axis=1),
-        answers=answers,
+        answers=_first_kept(members, split, report) if compat and split == report.dev else answers,
         classes=(negative, positive),
         meta=meta,
     )
+
+
+def _first_kept(members: Members, split: str, report: FitReport) -> tuple[str, ...] | None:
+    """Vilio's labels of dev: those of the first file that survives the pruning of the last round."""
+    found, kept = members.predictions[split], report.rounds[-1].weights
+    number = next(number for number, name in enumerate(members.names) if name in kept)
+    return found[number].align(found[0].ids).answers
