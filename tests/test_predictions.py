@@ -3,7 +3,6 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest

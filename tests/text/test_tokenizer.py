@@ -106,6 +106,11 @@ def test_pair_has_two_segments(tokenizer: WordPiece) -> None:
     assert tokens.offsets == ((0, 0), (0, 3), (4, 9), (0, 0), (0, 3), (0, 0))
 
 
+@pytest.mark.timeout(20)
+def test_a_word_without_end_teaches_in_time() -> None:
+    assert "a" in learn_vocabulary(["a day", "x" * 10_000_000], 50)
+
+
 def test_batch_equals_one_by_one(tokenizer: WordPiece) -> None:
     others = TEXTS[::-1]
     assert tokenizer.encode_batch(TEXTS, max_tokens=9) == [

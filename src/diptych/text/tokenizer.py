@@ -1,6 +1,7 @@
 """WordPiece: text to token ids as BERT makes them, and small vocabularies learned from one's own texts."""
 
 import hashlib
+import re
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,8 @@ def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True)
     Raises:
         ConfigError: there are no texts, or more special tokens and characters than `size`.
     """
-    lines = [_encodable(text) for text in texts]
+    # the trainer takes minutes over a word of millions of characters, which is nobody's word
+    lines = [re.sub(r"(\S{1000})", r"\1 ", _encodable(text)) for text in texts]
     tokenizer = Tokenizer(WordPieceModel(unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = BertPreTokenizer()
