@@ -149,13 +149,14 @@ class Processor:
         return max(self._pair_length(pair, regions) for pair in example.pairs)
 
     def _pair_length(self, pair: Pair, regions: RegionSource | None) -> int:
+        keys = [key for key in image_keys(pair) if regions is not None and key in regions]
         total = 0
         if self.text is not None:
-            total += len(self.text.encode(pair.text, self._second(pair), max_tokens=self.max_tokens))
+            # labels lie apart from features, which are not touched
+            found = [self._regions(key, regions) for key in keys] if self.regions and self.tags else []
+            total += len(self._tokens(pair, found, regions))
         if self.regions and regions is not None:
-            total += sum(
-                min(regions.count(key), self.max_regions) for key in image_keys(pair) if key in regions
-            )
+            total += sum(min(regions.count(key), self.max_regions) for key in keys) + self.whole_image
         return total
 
     def _second(self, pair: Pair) -> str | None:
