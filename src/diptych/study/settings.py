@@ -33,6 +33,7 @@ from typing import Any, Literal, cast, get_args
 import yaml
 
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.files import require_name
 
 Fitted = Literal["simplex", "greedy", "loop"]
 Scores = Literal["probability", "log_probability", "logit"]
@@ -41,6 +42,7 @@ TOP = {
     "families", "overrides",
 }  # fmt: skip
 FAMILY = {"experiment", "overrides", "vocabulary", "scores", "compat", "pretrain", "members"}
+OWN = {"steps", "data", "lock", "README.md", "members.json"}  # in the folder of a study
 MEMBER = {"seed", "features", "more_features", "overrides"}
 PRETRAIN = {*MEMBER, "experiment"}
 
@@ -176,6 +178,7 @@ def read_study(name: str, find: Callable[[str], Path]) -> Study:
         fast=tuple(tree.get("fast") or ()),
         **ensemble,
     )
+    _require_names(study, path)
     for member in (*study.members, *(one.pretrain for one in families if one.pretrain)):
         for store in (member.features, member.more_features):
             if store is not None and store not in features:
@@ -184,6 +187,17 @@ def read_study(name: str, find: Callable[[str], Path]) -> Study:
                     f"The study knows: {', '.join(features)}."
                 )
     return study
+
+
+def _require_names(study: Study, path: Path) -> None:
+    """What becomes names of files and folders in the study's folder must not lead out of it."""
+    named = [(study.name, "name"), *((run, "a run") for run in study.runs)]
+    named += [(split, f"a split of runs.{run}") for run, splits in study.runs.items() for split in splits]
+    named += [(family.name, "a family") for family in study.families]
+    named += [(member.name, "a member") for member in study.members]
+    for name, what in named:
+        if require_name(str(name), f"{path}: {what}") in OWN and what == "a member":
+            raise ConfigError(f"{path}: {what} is called {name!r}, as the study's own files; choose another.")
 
 
 def _tree(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
