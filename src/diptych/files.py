@@ -104,6 +104,8 @@ def atomic_folder(
         except BaseException as error:
             shutil.rmtree(beside, ignore_errors=True)
             _name(error, given)
+            if number := re.search(r"\(os error (\d+)\)", str(error)):  # of safetensors, which is no OSError
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(given)) from error
             raise
 
 

@@ -18,6 +18,7 @@ from diptych.features.writer import holds_only, require_replaceable
 from diptych.files import atomic_file, claimed, require_new
 
 PLAN = "plan.json"
+RECORDS = (PLAN, "part-*.json", ".*.part")
 FILES = ("weights", "given")  # settings that are compared by content
 FREE = ("batch",)  # those that change speed only
 
@@ -86,7 +87,7 @@ class Ledger:
             if part.is_dir() or not going_on:
                 require_replaceable(store, overwrite=overwrite)
                 require_new(_report(store), overwrite=overwrite, kind="a report of extraction")
-        if self.folder.exists() and not holds_only(self.folder, (PLAN, "part-*.json", ".*.part")):
+        if self.folder.exists() and not holds_only(self.folder, RECORDS):
             raise ConfigError(f"{self.folder} holds other things than a stopped run and is kept; remove it.")
         left = [
             *self.folder.glob("*.json"),
@@ -140,8 +141,8 @@ class Ledger:
 
     def sweep(self) -> None:
         """Remove what a run left that was killed after its stores were finished."""
-        if (self.folder / PLAN).is_file():
-            with claimed(self.folder):
+        with claimed(self.folder):
+            if holds_only(self.folder, RECORDS):
                 shutil.rmtree(self.folder)
 
     def finished(self, plan: Plan) -> list[StoreReport] | None:
