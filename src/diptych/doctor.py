@@ -22,7 +22,7 @@ CORE = {
     "pillow": "PIL",
     "jaxtyping": "jaxtyping",
     "hydra-core": "hydra",
-    "lightning": "lightning",
+    "lightning-fabric": "lightning_fabric",
     "rich": "rich",
 }  # distribution and what it is imported as
 LOW_DISK, LOW_MEMORY = 5, 4  # GB

@@ -8,7 +8,17 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 from diptych.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "lightning", "hydra", "omegaconf", "numpy", "sklearn", "pyarrow", "tokenizers", "PIL"}
+HEAVY = {
+    "torch",
+    "lightning_fabric",
+    "hydra",
+    "omegaconf",
+    "numpy",
+    "sklearn",
+    "pyarrow",
+    "tokenizers",
+    "PIL",
+}
 
 
 def test_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +39,7 @@ def test_importing_diptych_loads_nothing_heavy() -> None:
 
 
 def test_prediction_loads_neither_trainer_nor_metrics() -> None:
-    assert not loaded("import sys, diptych.predict") & {"lightning", "sklearn", "scipy", "pyarrow"}
+    assert not loaded("import sys, diptych.predict") & {"lightning_fabric", "sklearn", "scipy", "pyarrow"}
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, "passive"), ("active", "active")])

@@ -9,7 +9,7 @@ from diptych import cli
 from diptych.cli import VERBS, main
 from diptych.errors import FormatError
 
-HEAVY = ("torch", "lightning", "hydra", "numpy", "pyarrow", "sklearn")
+HEAVY = ("torch", "lightning_fabric", "hydra", "numpy", "pyarrow", "sklearn")
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

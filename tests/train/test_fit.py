@@ -290,8 +290,9 @@ def test_impossible_settings_are_named(settings):
         Trainer(**settings)
 
 
-def test_quiet_by_default(tmp_path, capfd):
-    run(tmp_path)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_quiet_by_default(tmp_path, capfd, precision):
+    run(tmp_path, precision=precision)
     assert capfd.readouterr() == ("", "")
 
 

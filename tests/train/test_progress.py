@@ -5,10 +5,11 @@ from rich.console import Console
 
 from diptych.train.callbacks import Reporter
 from diptych.train.checkpoint import Record
-from diptych.train.learner import Learner
+from diptych.train.loop import Loop
 from diptych.train.optim import adamw
 from diptych.train.progress import ProgressBar
 from diptych.train.schedules import constant
+from diptych.train.trainer import Trainer
 
 
 def bar_of(record: Record, *, terminal: bool) -> tuple[ProgressBar, io.StringIO]:
@@ -21,10 +22,11 @@ def bar_of(record: Record, *, terminal: bool) -> tuple[ProgressBar, io.StringIO]
     return bar, screen
 
 
-def learner(step: int) -> Learner:
+def loop(step: int) -> Loop:
     data = toy.data(80, 0)
-    learner = Learner(
+    loop = Loop(
         *toy.parts(),
+        fabric=Trainer(accelerator="cpu").launch(),
         data=data,
         plan=data.plan(seed=0),
         optim=adamw(lr=0.1),
@@ -33,18 +35,18 @@ def learner(step: int) -> Learner:
         total_steps=20,
         reduction="mean",
     )
-    learner.step = step
-    return learner
+    loop.step = step
+    return loop
 
 
 def test_a_terminal_shows_what_a_person_wants_to_know():
     record = Record(monitor="auroc")
     bar, screen = bar_of(record, terminal=True)
-    bar.start(learner(0))
+    bar.start(loop(0))
     record.add({"step": 10, "epoch": 1.0, "auroc": 0.75})
     record.add({"step": 20, "epoch": 2.0, "auroc": 0.5})
-    bar.after_step(learner(20))
-    bar.finish(learner(20))
+    bar.after_step(loop(20))
+    bar.finish(loop(20))
     shown = screen.getvalue()
     for part in (
         "epoch 2/2",
@@ -61,11 +63,11 @@ def test_a_terminal_shows_what_a_person_wants_to_know():
 def test_elsewhere_one_line_per_validation():
     record = Record(monitor="auroc")
     bar, screen = bar_of(record, terminal=False)
-    bar.start(learner(0))
+    bar.start(loop(0))
     for step in range(1, 11):
         if step == 10:
             record.add({"step": 10, "epoch": 1.0, "auroc": 0.75, "loss": 0.25})
-        bar.after_step(learner(step))
+        bar.after_step(loop(step))
     bar.close()
     line = "step 10/20: train loss 0.5000; auroc 0.7500, loss 0.2500 (best so far)\n"
     assert screen.getvalue() == line

@@ -68,7 +68,7 @@ class Job(NamedTuple):
 
 
 def _compose(argv: Sequence[str]) -> list[Job]:
-    """Let Hydra compose and nothing more: it prints errors its own way and confuses Lightning's launcher."""
+    """Let Hydra compose and nothing more: it prints errors its own way and confuses Fabric's launcher."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -120,7 +120,7 @@ def _run(job: Job) -> int:
     if job.number is not None:
         config["out"] = f"{config['out']}-{job.number}"
         print(f"run {job.number}: {' '.join(job.overrides)}")
-    # what Lightning starts on further devices is this command
+    # what Fabric starts on further devices is this command
     with _arguments([sys.argv[0], "train", *job.overrides, f"out={config['out']}"]):
         outcome = run_recipe(config)
     if outcome.interrupted:

@@ -5,6 +5,7 @@ halves the resolution does so in its 3x3 convolution. Caffe's original (v1) does
 Detectors take it apart: `body` is the map of stride 16, `layer4` what they apply to each region.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,19 +15,27 @@ from torch.nn import functional as F
 
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions around a shortcut; arguments as of `Bottleneck`."""
 
     expansion = 1
 
     def __init__(
-        self, inputs: int, width: int, stride: int, *, stride_first: bool = False, dilation: int = 1
+        self,
+        inputs: int,
+        width: int,
+        outputs: int,
+        stride: int,
+        *,
+        stride_first: bool = False,
+        dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, bias=False)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, groups, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(inputs, width, stride)
+        self.conv2 = nn.Conv2d(width, outputs, 3, 1, dilation, dilation, groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Float[Tensor, "B d h w"]) -> Float[Tensor, "B D H W"]:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -35,27 +44,36 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; four times as many channels come out.
+    """1x1, 3x3 and 1x1 convolutions around a shortcut.
 
     Args:
+        width: channels of the 3x3 convolution, `outputs` those that come out.
         stride_first: reduce the resolution in the first convolution (v1) instead of the second (v1.5).
-        dilation: of the 3x3 convolution.
+        dilation: of the 3x3 convolution, and `groups`.
     """
 
     expansion = 4
 
     def __init__(
-        self, inputs: int, width: int, stride: int, *, stride_first: bool = False, dilation: int = 1
+        self,
+        inputs: int,
+        width: int,
+        outputs: int,
+        stride: int,
+        *,
+        stride_first: bool = False,
+        dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_first else (1, stride)
         self.conv1 = nn.Conv2d(inputs, width, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, groups, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = _shortcut(inputs, 4 * width, stride)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Float[Tensor, "B d h w"]) -> Float[Tensor, "B D H W"]:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -75,7 +93,10 @@ class ResNet(nn.Module):
 
     Args:
         blocks: how many blocks each of the four stages has.
-        width: channels of the first stage; every stage doubles them.
+        width: channels inside the blocks of the first stage; every stage doubles them.
+        outputs: channels that come out of the first stage, doubled likewise; None means `block.expansion`
+            times `width`. detectron2 names them RES2_OUT_CHANNELS, and `width` NUM_GROUPS x WIDTH_PER_GROUP.
+        groups: of the 3x3 convolutions.
         classes: outputs of `fc`; None leaves `fc` out.
         stride_first: v1 instead of v1.5, see `Bottleneck`.
         freeze_batch_norm: keep the statistics and the scales of batch norms as loaded, for small batches.
@@ -91,6 +112,8 @@ class ResNet(nn.Module):
         blocks: tuple[int, int, int, int],
         *,
         width: int = 64,
+        outputs: int | None = None,
+        groups: int = 1,
         classes: int | None = 1000,
         stride_first: bool = False,
         freeze_batch_norm: bool = False,
@@ -100,20 +123,19 @@ class ResNet(nn.Module):
         frozen: int = 0,
     ) -> None:
         super().__init__()
-        channels = stem or width
+        channels, first = stem or width, outputs or block.expansion * width
         self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.pool = nn.MaxPool2d(3, 2, 0 if caffe_pool else 1, ceil_mode=caffe_pool)
+        make = partial(block, stride_first=stride_first, groups=groups)
         stages = []
         for stage, count in enumerate(blocks):
             dilation = 2 if dilate_last and stage == 3 else 1
             rows = []
             for row in range(count):
                 stride = 2 if stage and not row and dilation == 1 else 1
-                rows.append(
-                    block(channels, width << stage, stride, stride_first=stride_first, dilation=dilation)
-                )
-                channels = (width << stage) * block.expansion
+                rows.append(make(channels, width << stage, first << stage, stride, dilation=dilation))
+                channels = first << stage
             stages.append(nn.Sequential(*rows))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)

@@ -15,11 +15,11 @@ import torch
 from diptych.errors import ConfigError
 from diptych.train import checkpoint
 from diptych.train.checkpoint import Record, Row
-from diptych.train.learner import Learner
 from diptych.train.loggers import MetricLogger
+from diptych.train.loop import Loop, Observer
 
 
-class Reporter:
+class Reporter(Observer):
     """Every few steps: loss since the last report, learning rate, examples per second.
 
     Losses stay on the device until they are reported, so that steps need not wait for them; a loss that is
@@ -31,57 +31,54 @@ class Reporter:
         self.latest: dict[str, float] = {}
         self._since = 0.0
 
-    def start(self, learner: Learner) -> None:
+    def start(self, loop: Loop) -> None:
         self._since = time.perf_counter()
 
-    def after_step(self, learner: Learner) -> None:
-        if learner.step % self.every == 0 or learner.done or learner.stopping:
-            self.report(learner)
+    def after_step(self, loop: Loop) -> None:
+        if loop.step % self.every == 0 or loop.done or loop.stopping:
+            self.report(loop)
 
-    def finish(self, learner: Learner) -> None:
-        pass
-
-    def report(self, learner: Learner) -> None:
+    def report(self, loop: Loop) -> None:
         """Take stock of the steps since the last report, if there were any."""
-        if not learner.losses:
+        if not loop.losses:
             return
-        counts = torch.tensor([float(count) for _, count in learner.losses], device=learner.device)
-        losses = torch.stack([loss for loss, _ in learner.losses]).float()
+        counts = torch.tensor([float(count) for _, count in loop.losses], device=loop.fabric.device)
+        losses = torch.stack([loss for loss, _ in loop.losses]).float()
         losses = torch.where(counts > 0, losses * counts, 0.0)  # a stand-in does not count, whatever its loss
         both = torch.stack([losses, counts])
-        if learner.plan.ranks > 1:
+        if loop.plan.ranks > 1:
             torch.distributed.all_reduce(both)
-        (sums, totals), parts = both.tolist(), learner.plan.accumulate
-        learner.losses.clear()
+        (sums, totals), parts = both.tolist(), loop.plan.accumulate
+        loop.losses.clear()
         bad = next((place for place, value in enumerate(sums) if not math.isfinite(value)), None)
         if bad is not None:
-            raise ConfigError(_not_finite(learner, learner.step - (len(sums) - 1 - bad) // parts, sums[bad]))
+            raise ConfigError(_not_finite(loop, loop.step - (len(sums) - 1 - bad) // parts, sums[bad]))
         now = time.perf_counter()
         self.latest = {
-            "epoch": learner.epochs,
+            "epoch": loop.epochs,
             "train/loss": sum(sums) / sum(totals),
-            "train/lr": max(learner.rates),
+            "train/lr": max(loop.rates),
             "train/examples_per_second": sum(totals) / max(1e-9, now - self._since),
         }
         self._since = now
         for logger in self.loggers:
-            logger.log_metrics(self.latest, learner.step)
+            logger.log_metrics(self.latest, loop.step)
 
     def restart_clock(self) -> None:
         """Do not count the time since the last report as training."""
         self._since = time.perf_counter()
 
 
-def _not_finite(learner: Learner, step: int, value: float) -> str:
+def _not_finite(loop: Loop, step: int, value: float) -> str:
     return (
-        f"the training loss became {value} at step {step} of {learner.total_steps} (learning rate "
-        f"{max(learner.rates):.3g}). Try a smaller optim.lr, more schedule.warmup, a smaller "
+        f"the training loss became {value} at step {step} of {loop.total_steps} (learning rate "
+        f"{max(loop.rates):.3g}). Try a smaller optim.lr, more schedule.warmup, a smaller "
         "trainer.gradient_clip_val, or trainer.precision=32-true; `diptych check` finds NaN features. "
         "Checkpoints hold the state before this step."
     )
 
 
-class Validator:
+class Validator(Observer):
     """Validates, remembers the best, keeps its weights, and stops a run that no longer improves.
 
     Args:
@@ -106,29 +103,23 @@ class Validator:
         self.monitor, self.patience, self.min_delta, self.best = monitor, patience, min_delta, best
         self._warned = False
 
-    def start(self, learner: Learner) -> None:
-        pass
-
-    def after_step(self, learner: Learner) -> None:
-        if learner.step % self.every and not learner.done:
+    def after_step(self, loop: Loop) -> None:
+        if loop.step % self.every and not loop.done:
             return
-        self.reporter.report(learner)
-        averaged = learner.averaging is not None and learner.averaging.validate
-        with learner.average.inside(learner) if averaged else nullcontext():
-            metrics = learner.evaluate()
-            row = self._row(learner, metrics)
+        self.reporter.report(loop)
+        averaged = loop.averaging is not None and loop.averaging.validate
+        with loop.average.inside(loop.learner) if averaged else nullcontext():
+            metrics = loop.evaluate()
+            row = self._row(loop, metrics)
             improved = self.record.add(row, min_delta=self.min_delta)
-            weights = learner.trainer.strategy.lightning_module_state_dict() if improved else {}
+            weights = loop.learner.state_dict() if improved else {}
             if improved and self.best is not None:
                 checkpoint.save(self.best, {"weights": weights, "metrics": row})
-        if self.patience is not None and self.record.stale >= self.patience and not learner.done:
-            self.record.stopped = learner.stopping = True
+        if self.patience is not None and self.record.stale >= self.patience and not loop.done:
+            self.record.stopped = loop.stopping = True
         self.reporter.restart_clock()
 
-    def finish(self, learner: Learner) -> None:
-        pass
-
-    def _row(self, learner: Learner, metrics: dict[str, float]) -> Row:
+    def _row(self, loop: Loop, metrics: dict[str, float]) -> Row:
         monitor = self.monitor or next(iter(metrics))
         if monitor not in metrics:
             raise ConfigError(
@@ -143,8 +134,8 @@ class Validator:
                 "the best checkpoint cannot be told by it. Monitor the loss: trainer.monitor=loss.",
                 stacklevel=2,
             )
-        log_metrics(self.reporter.loggers, metrics, learner.step, prefix="val/")
-        return {"step": learner.step, "epoch": learner.epochs, **metrics}
+        log_metrics(self.reporter.loggers, metrics, loop.step, prefix="val/")
+        return {"step": loop.step, "epoch": loop.epochs, **metrics}
 
 
 def log_metrics(
@@ -155,7 +146,7 @@ def log_metrics(
         logger.log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
 
-class Keeper:
+class Keeper(Observer):
     """Writes `last.ckpt`: every few steps, and whenever the run ends.
 
     Args:
@@ -169,60 +160,41 @@ class Keeper:
         self.record, self.reporter = record, reporter
         self.every, self.settings, self.path = every, settings, path
 
-    def start(self, learner: Learner) -> None:
-        pass
+    def after_step(self, loop: Loop) -> None:
+        if loop.stopping or loop.step % self.every == 0:
+            self.save(loop)
 
-    def after_step(self, learner: Learner) -> None:
-        if learner.stopping or learner.step % self.every == 0:
-            self.save(learner)
+    def finish(self, loop: Loop) -> None:
+        if loop.done or self.record.stopped:
+            self._measure_average(loop)
+            self.save(loop)
 
-    def finish(self, learner: Learner) -> None:
-        if learner.done or self.record.stopped:
-            self._measure_average(learner)
-            self.save(learner)
-
-    def save(self, learner: Learner) -> None:
+    def save(self, loop: Loop) -> None:
         """Every rank takes part, the first writes."""
-        self.reporter.report(learner)
-        strategy = learner.trainer.strategy
-        state = {
-            "weights": strategy.lightning_module_state_dict(),
-            "optimizer": strategy.optimizer_state(learner.trainer.optimizers[0]),
-            "average": learner.average.state_dict(),
-            "precision": learner.trainer.precision_plugin.state_dict(),
-            "step": learner.step,
-            "record": self.record.as_dict(),
-            "settings": self.settings,
-        }
+        self.reporter.report(loop)
+        state = {**loop.state_dict(), "record": self.record.as_dict(), "settings": self.settings}
         if self.path is not None:
             checkpoint.save(self.path, state)
 
-    def _measure_average(self, learner: Learner) -> None:
-        if not learner.average.count or learner.data.validate is None:
+    def _measure_average(self, loop: Loop) -> None:
+        if not loop.average.count or loop.data.validate is None:
             return
-        with learner.average.inside(learner):
-            self.record.final = learner.evaluate()
-        log_metrics(self.reporter.loggers, self.record.final, learner.step, prefix="average/")
+        with loop.average.inside(loop.learner):
+            self.record.final = loop.evaluate()
+        log_metrics(self.reporter.loggers, self.record.final, loop.step, prefix="average/")
 
 
-class Stopper:
+class Stopper(Observer):
     """Ends a run after the step at hand on Ctrl-C or SIGTERM; a second Ctrl-C ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def start(self, learner: Learner) -> None:
-        for number in self._before:  # again: Lightning has put its own handler for SIGTERM in front
-            signal.signal(number, self._ask)
-
-    def after_step(self, learner: Learner) -> None:
-        if learner.plan.ranks > 1:
-            self.asked = learner.trainer.strategy.reduce_boolean_decision(self.asked, all=False)
-        learner.stopping = learner.stopping or self.asked
-
-    def finish(self, learner: Learner) -> None:
-        pass
+    def after_step(self, loop: Loop) -> None:
+        if loop.plan.ranks > 1:
+            self.asked = loop.fabric.strategy.reduce_boolean_decision(self.asked, all=False)
+        loop.stopping = loop.stopping or self.asked
 
     @contextmanager
     def listening(self) -> Iterator[None]:

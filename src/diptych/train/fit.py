@@ -12,17 +12,17 @@ from torch import nn
 from diptych.data.module import DataModule
 from diptych.files import require_new
 from diptych.nn import checkpointed
-from diptych.tasks.base import Task
+from diptych.tasks.base import Trainable
 from diptych.train import checkpoint
 from diptych.train.averaging import Averaging
 from diptych.train.callbacks import Keeper, Reporter, Stopper, Validator
 from diptych.train.checkpoint import Record, Row
-from diptych.train.learner import Companion, Learner
 from diptych.train.loggers import MetricLogger, open_loggers
+from diptych.train.loop import Loop, Observer
 from diptych.train.optim import OptimizerFactory
 from diptych.train.progress import ProgressBar
 from diptych.train.schedules import Schedule, constant
-from diptych.train.trainer import Trainer, Weights, quiet
+from diptych.train.trainer import Trainer, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class FitResult:
 
 def fit(
     model: nn.Module,
-    task: Task,
+    task: Trainable,
     data: DataModule,
     *,
     folder: Path | str,
@@ -90,7 +90,7 @@ def fit(
     if not resume:
         require_new(folder / "checkpoints")
     run.prepare(optim, schedule or constant(), restart=run.last.exists())
-    if not (run.learner.done or run.record.stopped):
+    if not (run.loop.done or run.record.stopped):
         run.train(loggers, progress=progress)
     return run.result(seconds=time.perf_counter() - began)
 
@@ -101,7 +101,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        task: Task,
+        task: Trainable,
         data: DataModule,
         *,
         folder: Path,
@@ -112,10 +112,10 @@ class _Run:
         self.model, self.task, self.data = model, task, data
         self.folder, self.trainer, self.averaging = folder, trainer, averaging
         self.last, self.best = (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
-        self.engine = trainer.engine()
+        self.fabric = trainer.launch()
         self.plan = data.plan(
             seed=seed,
-            ranks=self.engine.world_size,
+            ranks=self.fabric.world_size,
             accumulate=trainer.accumulate_grad_batches,
             limit=trainer.overfit_batches or trainer.limit_train_batches,
             repeat=trainer.overfit_batches is not None,
@@ -123,53 +123,51 @@ class _Run:
         self.record, self.stopper = Record(), Stopper()
 
     def prepare(self, optim: OptimizerFactory, schedule: Schedule, *, restart: bool) -> None:
-        """Make the learner, and bring it to where the folder stands."""
-        self.learner = Learner(
+        """Make the loop, and bring it to where the folder stands."""
+        trainer = self.trainer
+        self.loop = Loop(
             self.model,
             self.task,
+            fabric=self.fabric,
             data=self.data,
             plan=self.plan,
             optim=optim,
             schedule=schedule,
             averaging=self.averaging,
-            total_steps=self.trainer.total_steps(self.plan.steps_per_epoch),
-            reduction=self.trainer.reduction,
+            total_steps=trainer.total_steps(self.plan.steps_per_epoch),
+            reduction=trainer.reduction,
+            clip=trainer.gradient_clip_val,
         )
         self.settings = self._settings(optim, schedule)
         if restart:
             state = checkpoint.load(self.last)
             checkpoint.require_same(state["settings"], self.settings, self.last)
-            checkpoint.fill(self.learner, state, self.last)
+            checkpoint.fill(self.loop.learner, state, self.last)
             self.record = Record(**state["record"])
-            self.learner.resume(state)
+            self.loop.load_state_dict(state)
 
     def train(self, loggers: Sequence[str] | None, *, progress: bool) -> None:
         """Run to the end, to the last validation that patience allows, or until someone asks to stop."""
-        learner, main, status = self.learner, self.engine.is_global_zero, "failed"
-        with quiet():
-            sinks = open_loggers(loggers, self.folder, step=learner.step) if main else []
-            bar = self._companions(sinks, bar=progress and main)
-            learner.train()
-            try:
-                layers = checkpointed(self.model) if self.trainer.activation_checkpointing else nullcontext()
-                with self.stopper.listening(), layers:
-                    self.engine.fit(learner)
-                status = "success"
-            except SystemExit as error:
-                raise KeyboardInterrupt from error  # a second Ctrl-C, which Lightning turned into an exit
-            finally:
-                learner.close()
-                if bar is not None:
-                    bar.close()
-                for sink in sinks:
-                    sink.finalize(status)
+        main, status = self.fabric.is_global_zero, "failed"
+        sinks = open_loggers(loggers, self.folder, step=self.loop.step) if main else []
+        bar = self._observe(sinks, bar=progress and main)
+        try:
+            layers = checkpointed(self.model) if self.trainer.activation_checkpointing else nullcontext()
+            with self.stopper.listening(), layers:
+                self.loop.run()
+            status = "success"
+        finally:
+            if bar is not None:
+                bar.close()
+            for sink in sinks:
+                sink.finalize(status)
 
     def result(self, *, seconds: float) -> FitResult:
         """Load the weights to keep, and say how it went."""
-        learner, record = self.learner, self.record
-        self.engine.strategy.barrier()  # the first rank may still be writing
+        loop, record = self.loop, self.record
+        self.fabric.barrier()  # the first rank may still be writing
         kept, metrics = self._keep()
-        learner.eval()
+        self.loop.learner.eval().cpu()
         return FitResult(
             kept=kept,
             metrics={name: value for name, value in metrics.items() if name not in ("step", "epoch")},
@@ -177,26 +175,26 @@ class _Run:
             best=record.best,
             best_step=record.best_step,
             history=tuple(record.history),
-            steps=learner.step,
-            total_steps=learner.total_steps,
-            interrupted=self.stopper.asked and not learner.done,
+            steps=loop.step,
+            total_steps=loop.total_steps,
+            interrupted=self.stopper.asked and not loop.done,
             stopped_early=record.stopped,
             seconds=seconds,
             folder=self.folder,
-            main=self.engine.is_global_zero,
+            main=self.fabric.is_global_zero,
         )
 
     def _keep(self) -> tuple[Weights, Mapping[str, int | float]]:
-        learner, record = self.learner, self.record
+        loop, record = self.loop, self.record
         wanted = self.trainer.keep or self._usual()
         if wanted == "best" and self.best.exists():
             state = checkpoint.load(self.best)
-            checkpoint.fill(learner, state, self.best)
+            checkpoint.fill(loop.learner, state, self.best)
             return "best", state["metrics"]
-        if wanted == "average" and learner.average.count:
-            learner.average.write(learner)
+        if wanted == "average" and loop.average.count:
+            loop.average.write(loop.learner)
             return "average", record.final
-        return "last", record.row(learner.step)
+        return "last", record.row(loop.step)
 
     def _usual(self) -> Weights:
         measured = self.data.validate is not None
@@ -204,11 +202,11 @@ class _Run:
             return "average"
         return "best" if measured else "last"
 
-    def _companions(self, sinks: list[MetricLogger], *, bar: bool) -> ProgressBar | None:
-        """Give the learner its companions, in the order in which they look at a step."""
-        trainer, record, main = self.trainer, self.record, self.engine.is_global_zero
+    def _observe(self, sinks: list[MetricLogger], *, bar: bool) -> ProgressBar | None:
+        """Give the loop its observers, in the order in which they look at a step."""
+        trainer, record, main = self.trainer, self.record, self.fabric.is_global_zero
         reporter = Reporter(trainer.log_every_n_steps, sinks)
-        companions: list[Companion] = [reporter]
+        observers: list[Observer] = [reporter]
         per_epoch = self.plan.steps_per_epoch
         interval = trainer.validate_every(per_epoch)
         if self.data.validate is not None:
@@ -221,7 +219,7 @@ class _Run:
                 min_delta=trainer.min_delta,
                 best=self.best if main else None,
             )
-            companions.append(validator)
+            observers.append(validator)
         keeper = Keeper(
             record,
             reporter,
@@ -230,8 +228,8 @@ class _Run:
             path=self.last if main else None,
         )
         shown = ProgressBar(record, reporter) if bar else None
-        companions += [self.stopper, keeper, *([shown] if shown else [])]
-        self.learner.companions = companions
+        observers += [self.stopper, keeper, *([shown] if shown else [])]
+        self.loop.observers = observers
         return shown
 
     def _settings(self, optim: OptimizerFactory, schedule: Schedule) -> dict[str, Any]:
@@ -245,7 +243,7 @@ class _Run:
             "training examples": self.plan.examples,
             "examples per step": self.plan.step_size,
             "steps per epoch": self.plan.steps_per_epoch,
-            "total steps": self.learner.total_steps,
+            "total steps": self.loop.total_steps,
             "optim": repr(optim),
             "schedule": _text(schedule),
             "averaging": repr(self.averaging),

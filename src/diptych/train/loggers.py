@@ -1,12 +1,10 @@
 """Where numbers go while a run goes on: `metrics.csv` always, other places when asked for."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+from typing import Protocol, runtime_checkable
 
 from diptych.errors import ConfigError, nearest
 from diptych.files import atomic_file
@@ -14,7 +12,7 @@ from diptych.files import atomic_file
 
 @runtime_checkable
 class MetricLogger(Protocol):
-    """What Lightning's loggers share."""
+    """A place that metrics go to."""
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None: ...
 
@@ -69,23 +67,65 @@ def open_loggers(names: Sequence[str] | None, folder: Path, *, step: int) -> lis
     return [MetricsFile(folder / "metrics.csv", step=step), *(_open(name, folder, step) for name in names)]
 
 
+class TensorBoard:
+    """Scalars in `tensorboard/`; those of a run that was cut off are hidden from `step` on."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self.writer.add_scalar(name, value, step)
+
+    def finalize(self, status: str) -> None:
+        self.writer.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases named like the folder."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        import wandb
+
+        self.run = wandb.init(dir=str(folder), name=folder.name)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.run.log(dict(metrics), step=step)
+
+    def finalize(self, status: str) -> None:
+        self.run.finish(exit_code=0 if status == "success" else 1)
+
+
+class MLflow:
+    """A run of MLflow named like the folder, in `mlflow/`."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(tracking_uri=(folder.absolute() / "mlflow").as_uri())
+        self.run = self.client.create_run("0", run_name=folder.name).info.run_id
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            self.client.log_metric(self.run, name, value, step=step)
+
+    def finalize(self, status: str) -> None:
+        self.client.set_terminated(self.run, "FINISHED" if status == "success" else "FAILED")
+
+
+PLACES: dict[str, Callable[[Path, int], MetricLogger]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
+}
+
+
 def _open(name: str, folder: Path, step: int) -> MetricLogger:
-    settings: dict[str, tuple[Any, dict[str, Any]]] = {
-        "tensorboard": (
-            TensorBoardLogger,
-            {"save_dir": folder, "name": None, "version": "tensorboard", "purge_step": step + 1},
-        ),
-        "wandb": (WandbLogger, {"save_dir": folder, "name": folder.name}),
-        "mlflow": (
-            MLFlowLogger,
-            {"tracking_uri": (folder.absolute() / "mlflow").as_uri(), "run_name": folder.name},
-        ),
-    }
-    if name not in settings:
-        allowed = ", ".join(settings)
-        raise ConfigError(f"loggers names {name!r}; expected some of {allowed}.{nearest(name, settings)}")
+    if name not in PLACES:
+        allowed = ", ".join(PLACES)
+        raise ConfigError(f"loggers names {name!r}; expected some of {allowed}.{nearest(name, PLACES)}")
     if find_spec(name) is None:
         raise ConfigError(f'loggers names {name!r}, which is not installed: pip install "{name}"')
-    kind, arguments = settings[name]
-    logger: MetricLogger = kind(**arguments)
-    return logger
+    return PLACES[name](folder, step)

@@ -51,8 +51,8 @@ class OptimizerFactory:
         """The optimizer of all parameters that want a gradient.
 
         Args:
-            fused: off in mixed precision, where Lightning refuses to clip for an optimizer that might
-                unscale gradients itself.
+            fused: off in mixed precision, where Fabric refuses to clip for an optimizer that might unscale
+                gradients itself.
 
         Raises:
             ConfigError: there are none.

@@ -9,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from diptych.train.callbacks import Reporter
 from diptych.train.checkpoint import Record
-from diptych.train.learner import Learner
+from diptych.train.loop import Loop, Observer
 
 REFRESH = 0.2  # seconds between updates of the bar
 
 
-class ProgressBar:
+class ProgressBar(Observer):
     """A bar with epoch, steps, loss, rate, speed, time left and the validation metric, last and best.
 
     Where standard error is no terminal it prints one line per validation instead.
@@ -28,7 +28,7 @@ class ProgressBar:
         self._drawn = 0.0
         self._validations = 0
 
-    def start(self, learner: Learner) -> None:
+    def start(self, loop: Loop) -> None:
         self._validations = len(self.record.history)
         if not self.console.is_terminal:
             return
@@ -41,23 +41,19 @@ class ProgressBar:
             console=self.console,
             transient=True,
         )
-        self._task = self._bar.add_task(
-            "", total=learner.total_steps, completed=learner.step, epoch="", state=""
-        )
+        self._task = self._bar.add_task("", total=loop.total_steps, completed=loop.step, epoch="", state="")
         self._bar.start()
 
-    def after_step(self, learner: Learner) -> None:
+    def after_step(self, loop: Loop) -> None:
         if len(self.record.history) > self._validations:
             self._validations = len(self.record.history)
-            self.console.print(self._validation_line(learner), highlight=False, soft_wrap=True)
+            self.console.print(self._validation_line(loop), highlight=False, soft_wrap=True)
         now = time.perf_counter()
-        if self._bar is not None and (now - self._drawn > REFRESH or learner.done):
+        if self._bar is not None and (now - self._drawn > REFRESH or loop.done):
             self._drawn = now
-            self._bar.update(
-                self._task, completed=learner.step, epoch=_epoch(learner), state=self._state_line()
-            )
+            self._bar.update(self._task, completed=loop.step, epoch=_epoch(loop), state=self._state_line())
 
-    def finish(self, learner: Learner) -> None:
+    def finish(self, loop: Loop) -> None:
         self.close()
 
     def close(self) -> None:
@@ -80,7 +76,7 @@ class ProgressBar:
             parts.append(f"{record.monitor} {last:.4f} (best {record.best:.4f})")
         return " | ".join(parts)
 
-    def _validation_line(self, learner: Learner) -> str:
+    def _validation_line(self, loop: Loop) -> str:
         row, record = self.record.history[-1], self.record
         metrics = ", ".join(
             f"{name} {value:.4f}" for name, value in row.items() if name not in ("step", "epoch")
@@ -91,9 +87,9 @@ class ProgressBar:
             if record.best_step == row["step"]
             else f"best {record.best:.4f} at {record.best_step}"
         )
-        return f"step {learner.step}/{learner.total_steps}: train loss {train:.4f}; {metrics} ({best})"
+        return f"step {loop.step}/{loop.total_steps}: train loss {train:.4f}; {metrics} ({best})"
 
 
-def _epoch(learner: Learner) -> str:
-    per_epoch = learner.plan.steps_per_epoch
-    return f"{-(-learner.step // per_epoch)}/{-(-learner.total_steps // per_epoch)}"
+def _epoch(loop: Loop) -> str:
+    per_epoch = loop.plan.steps_per_epoch
+    return f"{-(-loop.step // per_epoch)}/{-(-loop.total_steps // per_epoch)}"

@@ -1,16 +1,14 @@
-"""How a run goes: its settings, and the engine that they make."""
+"""How a run goes: its settings, and the devices that they ask for."""
 
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import lightning.pytorch as lightning
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from diptych.errors import ConfigError, nearest
 
@@ -24,20 +22,13 @@ COUNTS = (
     "overfit_batches",
     "log_every_n_steps",
 )
-NOISE = (
-    r"The '\w+' does not have many workers",
-    r"Consider setting `persistent_workers=True`",
-    r"GPU available but not used",
-    r".*find_unused_parameters=True was specified in DDP constructor",
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    r"Found \d+ module\(s\) in eval mode",  # a model may freeze parts on purpose
-)
+NOISE = (r"GPU available but not used", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """How a run goes; names and meanings are Lightning's wherever it has one.
+    """How a run goes; names and meanings are those of Lightning's Trainer wherever it has one.
 
     Args:
         max_epochs: passes over the training data; None means 1 unless `max_steps` is given.
@@ -97,43 +88,35 @@ class Trainer:
             if value is not None and value <= 0:
                 raise ConfigError(f"trainer.{name} is {value}; expected more than 0.")
 
-    def engine(self) -> lightning.Trainer:
-        """Lightning's trainer for one long epoch; what it would do beside the steps is done by companions.
+    def launch(self) -> Fabric:
+        """Devices, precision and communication of a run; starts the processes of further devices.
 
         Raises:
             ConfigError: this machine cannot do what is asked for.
         """
-        try:
-            with quiet():
-                warnings.filterwarnings("error", message=".*AMP with fp16 is not supported on CPU")
-                return self._engine()
-        except (MisconfigurationException, ValueError, UserWarning) as error:
-            raise ConfigError(f"the trainer's settings cannot work on this machine: {error}") from error
-
-    def _engine(self) -> lightning.Trainer:
         cores = os.cpu_count() or 1
         on_cpu = self.accelerator == "cpu" or (self.accelerator == "auto" and not torch.cuda.is_available())
-        if (
-            on_cpu and isinstance(self.devices, int) and self.devices > cores
-        ):  # Lightning would start them all
-            raise ValueError(f"devices is {self.devices}, and there are {cores} processor cores")
-        several = self.devices not in (1, "1") and self.strategy in ("auto", "ddp")
-        return lightning.Trainer(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy="ddp_find_unused_parameters_true" if several else self.strategy,
-            precision=self.precision,  # type: ignore[arg-type]
-            accumulate_grad_batches=self.accumulate_grad_batches,
-            gradient_clip_val=self.gradient_clip_val,
-            max_epochs=1,
-            min_epochs=0,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        logging.getLogger("lightning_fabric").setLevel(
+            logging.WARNING
+        )  # else it says which precision it uses
+        try:
+            if on_cpu and isinstance(self.devices, int) and self.devices > cores:
+                raise ValueError(f"devices is {self.devices}, and there are {cores} processor cores")
+            several = self.devices not in (1, "1") and self.strategy in ("auto", "ddp")
+            with warnings.catch_warnings():
+                for message in NOISE:
+                    warnings.filterwarnings("ignore", message=message)
+                warnings.filterwarnings("error", message=".*AMP with fp16 is not supported on CPU")
+                fabric = Fabric(
+                    accelerator=self.accelerator,
+                    devices=self.devices,
+                    strategy="ddp_find_unused_parameters_true" if several else self.strategy,
+                    precision=self.precision,  # type: ignore[arg-type]
+                )
+        except (MisconfigurationException, ValueError, UserWarning) as error:
+            raise ConfigError(f"the trainer's settings cannot work on this machine: {error}") from error
+        fabric.launch()
+        return fabric
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole run."""
@@ -146,18 +129,3 @@ class Trainer:
         if isinstance(self.val_check_interval, int):
             return self.val_check_interval
         return max(1, int(self.val_check_interval * steps_per_epoch))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's advice: its info lines, and the warnings that do not apply here."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in NOISE:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        logger.setLevel(level)
