@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from diptych import files
 from diptych.errors import ConfigError
@@ -304,6 +306,14 @@ def test_one_process_cannot_hold_a_path_twice(tmp_path: Path) -> None:
     ):
         pass
     assert names(tmp_path) == [], "folders without content go too"
+
+
+def test_a_full_disk_that_another_library_met_is_named(tmp_path: Path, full_disk: Any) -> None:
+    full = pytest.raises(OSError, match=r"(?i)space|large")
+    with full_disk(5000), full as caught, atomic_folder(tmp_path / "bundle", kind="a thing") as folder:
+        save_file({"a": torch.zeros(9000)}, folder / "weights.safetensors")
+    assert caught.value.filename == str(tmp_path / "bundle")
+    assert names(tmp_path) == []
 
 
 def test_new_means_absent_or_empty(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from diptych.errors import ConfigError, FormatError
 from diptych.features import FeatureStore
 from diptych.files import MARK, atomic_file, claimed
 
-CONFIG, INPUTS, LOCK, ASIDE = "config.yaml", "inputs.json", ".run.lock", ".replaced"
+CONFIG, INPUTS, LOCK = "config.yaml", "inputs.json", ".run.lock"
+ASIDE, MOVING = ".replaced", ".moving"  # a run that another one replaces
 WRITTEN = (CONFIG, INPUTS, "metrics.csv", "bundle", "checkpoints", "files", "tensorboard")  # by a run
 OWN = (  # what may be in the folders among these
     f"bundle/{MARK}", "bundle/bundle.yaml", "bundle/weights.safetensors", "bundle/README.md",
@@ -42,6 +43,13 @@ def await_file(path: Path, *, seconds: float = 600) -> None:
         if time.monotonic() > until:
             raise ConfigError(f"{path} did not appear; the first process of this run must write it.")
         time.sleep(0.05)
+
+
+class _Plain(yaml.SafeDumper):
+    """Values that occur twice are written twice; `read_yaml` takes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 @contextmanager
@@ -77,7 +85,7 @@ def write_settings(folder: Path, config: Mapping[str, Any], inputs: Mapping[str,
     with atomic_file(folder / INPUTS, "w", encoding="utf-8") as file:
         json.dump(inputs, file, indent=1)
     with atomic_file(folder / CONFIG, "w", encoding="utf-8") as file:
-        yaml.safe_dump(dict(config), file, sort_keys=False, allow_unicode=True)
+        yaml.dump(dict(config), file, Dumper=_Plain, sort_keys=False, allow_unicode=True)
     _recover(folder)
 
 
@@ -120,10 +128,7 @@ def _require_own(folder: Path, config: Mapping[str, Any], *, killed: bool) -> No
         )
     if overwrite and (different or changed or (folder / "bundle").exists()):
         _require_only_own(folder)
-        (folder / ASIDE).mkdir()
-        for name in WRITTEN:  # the settings first: they tell where the whole run is
-            if (folder / name).exists():
-                os.replace(folder / name, folder / ASIDE / name)
+        _set_aside(folder)
 
 
 def _changed(folder: Path) -> list[str]:
@@ -136,17 +141,28 @@ def _changed(folder: Path) -> list[str]:
     return [name for name, one in now.items() if before[name] != one]
 
 
+def _set_aside(folder: Path) -> None:
+    moving = folder / MOVING
+    moving.mkdir()
+    for name in WRITTEN:
+        if (folder / name).exists():
+            os.replace(folder / name, moving / name)
+    os.replace(moving, folder / ASIDE)  # from here on, what lies in `folder` is of the new run
+
+
 def _recover(folder: Path) -> None:
     """End what a killed process began: put the run aside back, unless another has begun in its place."""
-    aside = folder / ASIDE
-    if not aside.is_dir():
-        return
-    if not (folder / CONFIG).exists() and (aside / CONFIG).exists():
+    aside, moving = folder / ASIDE, folder / MOVING
+    if aside.is_dir() and (folder / CONFIG).exists():
+        shutil.rmtree(aside)
+    elif aside.is_dir():
         _clear(folder)
-        for name in reversed(WRITTEN):
-            if (aside / name).exists():
-                os.replace(aside / name, folder / name)
-    shutil.rmtree(aside)
+        os.replace(aside, moving)
+    if moving.is_dir():
+        for name in reversed(WRITTEN):  # the settings last: they say that a run is there
+            if (moving / name).exists():
+                os.replace(moving / name, folder / name)
+        moving.rmdir()
 
 
 def _clear(folder: Path) -> None:
