@@ -10,8 +10,8 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,12 +65,7 @@ def train_fasttext(
     if wrong := {name: value for name, value in positive.items() if value < 1}:
         raise ConfigError(f"fastText cannot be trained with {wrong}; expected at least 1.")
     floret = _floret()
-    folder = out.with_name(f".{out.name}.training")
-    with ExitStack() as stack:
-        stack.enter_context(reserved(out, overwrite=overwrite, kind="a fastText model"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-        folder.mkdir()
+    with _workplace(out, overwrite=overwrite) as folder:
         lines, trained = Path(folder, "lines.txt"), Path(folder, "vectors.bin")
         with lines.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             file.writelines(f"{_one_line(text)}{line_suffix}\n" for text in texts)
@@ -90,6 +85,19 @@ def train_fasttext(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
         with trained.open("rb") as source, atomic_file(out) as target:
             shutil.copyfileobj(source, target)
+
+
+@contextmanager
+def _workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder beside `out`, which no other process writes meanwhile."""
+    folder = out.with_name(f".{out.name}.training")
+    with reserved(out, overwrite=overwrite, kind="a fastText model"):
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class FastText:
