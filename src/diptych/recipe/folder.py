@@ -20,7 +20,16 @@ from diptych.files import MARK, atomic_file, claimed
 
 CONFIG, INPUTS, LOCK = "config.yaml", "inputs.json", ".run.lock"
 ASIDE, MOVING = ".replaced", ".moving"  # a run that another one replaces
-WRITTEN = (CONFIG, INPUTS, "metrics.csv", "bundle", "checkpoints", "files", "tensorboard")  # by a run
+WRITTEN = (
+    CONFIG,
+    INPUTS,
+    "places.json",
+    "metrics.csv",
+    "bundle",
+    "checkpoints",
+    "files",
+    "tensorboard",
+)  # by a run
 OWN = (  # what may be in the folders among these
     f"bundle/{MARK}", "bundle/bundle.yaml", "bundle/weights.safetensors", "bundle/README.md",
     "bundle/files/*",
