@@ -3,7 +3,10 @@
 import pickle
 import struct
 from pathlib import Path
+from random import Random
 from typing import Any
+
+from tests.fuzz.damage import Damage, damage_yaml
 
 
 def _text(value: bytes) -> bytes:
@@ -110,3 +113,13 @@ def yaml_lines(marker: Path) -> tuple[bytes, ...]:
         b"x: !!python/name:os.system\n",
         b"x: !!python/module:antigravity\n",
     )
+
+
+def damage_settings(marker: Path) -> Damage:
+    """Of a YAML file: values of another type, calls in their place, tags, what breaks readers."""
+    values, tags = settings(marker), yaml_lines(marker)
+
+    def settings_of_strangers(data: bytes, rng: Random) -> bytes:
+        return data + rng.choice(tags) if rng.random() < 0.1 else damage_yaml(data, rng, values)
+
+    return settings_of_strangers

@@ -3,38 +3,31 @@
 import json
 import shutil
 from pathlib import Path
-from random import Random
 
-from tests.fuzz import hostile
 from tests.fuzz.case import Case, target
 from tests.fuzz.damage import (
-    Damage,
     damage_any_json,
     damage_bytes,
     damage_cells,
     damage_text,
-    damage_yaml,
 )
+from tests.fuzz.hostile import damage_settings
 from tests.fuzz.seeds import GRID, SHORT
 
 
-def _yaml(case: Case) -> Damage:
-    values, tags = hostile.settings(case.marker), hostile.yaml_lines(case.marker)
-
-    def settings(data: bytes, rng: Random) -> bytes:
-        return data + rng.choice(tags) if rng.random() < 0.1 else damage_yaml(data, rng, values)
-
-    return settings
-
-
 def _spoil(case: Case, path: Path) -> None:
-    ways = {".yaml": _yaml(case), ".json": damage_any_json, ".csv": damage_cells(b","), ".md": damage_text}
+    ways = {
+        ".yaml": damage_settings(case.marker),
+        ".json": damage_any_json,
+        ".csv": damage_cells(b","),
+        ".md": damage_text,
+    }
     case.spoil(path, ways.get(path.suffix, damage_bytes))
 
 
 @target("study settings", "study.settings", goes_on=True, weight=3)
 def study_settings(case: Case) -> list[str]:
-    case.spoil(case.take("study.yaml"), _yaml(case))
+    case.spoil(case.take("study.yaml"), damage_settings(case.marker))
     data = "study.yaml --root @/w --out out"
     damaged = () if case.whole else (f"study predict {data} --bundles @/st",)
     return case.pick(f"study status {data}", f"study run {data} --limit 4", *damaged)

@@ -127,22 +127,12 @@ def _judge(target: Target, command: list[str], case: Case, patience: float) -> t
         ".part" in one.rpartition("/")[2] and not _resumable(one) for one in after if one not in before
     ):
         faults.append("litter")
-    new = [one for one in after if one not in before and one.partition("/")[0] in target.writes]
-    if (
-        outcome.code == 2
-        and not target.goes_on
-        and (new or any(before[one] != after.get(one) for one in before if one in own))
-    ):
-        faults.append("half-written")
-    elif outcome.code == 2 and not target.goes_on and set(after) - set(before) - set(new):
-        faults.append(f"left something ({_place(set(after) - set(before) - set(new))})")
+    changed = sorted(one for one in {**before, **after} if before.get(one) != after.get(one))
+    if outcome.code == 2 and not target.goes_on and changed:
+        faults.append(f"half-written: {re.sub(r'[0-9a-z_]{8}', '*', changed[0])} by {command[0]}")
     return outcome, faults
 
 
 def _resumable(name: str) -> bool:
     """What an import or an extraction goes on with."""
     return ".partial" in name
-
-
-def _place(found: set[str]) -> str:
-    return re.sub(r"[0-9a-z_]{8}\b", "*", min(found))

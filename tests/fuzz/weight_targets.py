@@ -7,10 +7,10 @@ import pickle
 import zipfile
 from typing import Any
 
-from tests.fuzz import hostile
 from tests.fuzz.arrays import members, npz, odd_header, odd_record
 from tests.fuzz.case import Case, target
-from tests.fuzz.damage import damage_bytes, damage_json, damage_text, damage_yaml
+from tests.fuzz.damage import damage_bytes, damage_json, damage_text
+from tests.fuzz.hostile import damage_settings
 from tests.fuzz.seeds import GRID, variable, varint
 
 
@@ -240,11 +240,7 @@ def _use(case: Case, run: str) -> list[str]:
 def bundle_settings(case: Case) -> list[str]:
     run = case.rng.choice("uec")
     path = case.take(f"runs/{run}/bundle", "in") / "bundle.yaml"
-    values = hostile.settings(case.marker)
-    if case.chance(0.15):
-        case.put(path, "a tag", path.read_bytes() + case.rng.choice(hostile.yaml_lines(case.marker)))
-    else:
-        case.spoil(path, lambda data, rng: damage_yaml(data, rng, values))
+    case.spoil(path, damage_settings(case.marker))
     return _use(case, run)
 
 
