@@ -25,16 +25,12 @@ from pathlib import Path
 from tests.fuzz import seeds, trial
 
 WARM = (
-    "torch",
-    "pyarrow.ipc",
-    "lmdb",
-    "h5py",
-    "msgpack",
-    "lightning.fabric",
-    "hydra",
-    "scipy.stats",
-    "sklearn.metrics",
-    "tokenizers",
+    "diptych.recipe.run",
+    "diptych.adopt",
+    "diptych.detect",
+    "diptych.study",
+    "diptych.ensemble",
+    "diptych.evaluate",
 )
 
 

@@ -87,7 +87,6 @@ class Target:
     Args:
         reads: modules of diptych (without `diptych.`) whose reading is tried, and formats by their names.
         writes: where the command writes, relative to its folder; everything else must stay as it is.
-        goes_on: the same command continues after an error, so that it may leave what it has.
         weight: share of the cases, relative to the others.
     """
 
@@ -95,7 +94,6 @@ class Target:
     make: Make
     reads: tuple[str, ...]
     writes: tuple[str, ...] = ("out",)
-    goes_on: bool = False
     weight: float = 1.0
 
 
@@ -106,15 +104,12 @@ def target(
     name: str,
     *reads: str,
     writes: tuple[str, ...] = ("out",),
-    goes_on: bool = False,
     weight: float = 1.0,
 ) -> Callable[[Make], Make]:
     """Put a function that makes inputs of one kind on the list."""
 
     def keep(make: Make) -> Make:
-        TARGETS[name] = Target(
-            name=name, make=make, reads=reads, writes=writes, goes_on=goes_on, weight=weight
-        )
+        TARGETS[name] = Target(name=name, make=make, reads=reads, writes=writes, weight=weight)
         return make
 
     return keep

@@ -40,7 +40,7 @@ def annotations(case: Case) -> list[str]:
     )
 
 
-@target("training data", "train.loggers", goes_on=True, weight=0.5)
+@target("training data", "train.loggers", weight=0.5)
 def training_data(case: Case) -> list[str]:
     world = case.take("w")
     case.spoil(world / f"{case.rng.choice(('train', 'dev_seen'))}.jsonl", damage_lines, damage_text)
@@ -128,7 +128,7 @@ def _replace(case: Case, path: Path) -> None:
         case.notes.append(f"{name} as {path.name}")
 
 
-@target("pictures", "data.images", "data.hashes", "detect.pictures", goes_on=True, weight=5)
+@target("pictures", "data.images", "data.hashes", "detect.pictures", weight=5)
 def pictures(case: Case) -> list[str]:
     world = case.take("w")
     path = case.rng.choice(sorted((world / "img").iterdir()))
@@ -153,7 +153,7 @@ def pictures(case: Case) -> list[str]:
     )
 
 
-@target("places", "files", "cli.importing", "detect.pictures", "text.tokenizer", goes_on=True, weight=2)
+@target("places", "files", "cli.importing", "detect.pictures", "text.tokenizer", weight=2)
 def places(case: Case) -> list[str]:
     """A named pipe, a device, a folder, a dangling link, or nothing, wherever a file is expected."""
     case.take("w")
@@ -181,7 +181,7 @@ def places(case: Case) -> list[str]:
     return case.pick(*commands[path])
 
 
-@target("boxes", "data.boxes", goes_on=True, weight=1.5)
+@target("boxes", "data.boxes", weight=1.5)
 def boxes(case: Case) -> list[str]:
     case.spoil(case.take("boxes.jsonl"), damage_lines, damage_text)
     return case.pick(

@@ -25,7 +25,7 @@ def _spoil(case: Case, path: Path) -> None:
     case.spoil(path, ways.get(path.suffix, damage_bytes))
 
 
-@target("study settings", "study.settings", goes_on=True, weight=3)
+@target("study settings", "study.settings", weight=3)
 def study_settings(case: Case) -> list[str]:
     case.spoil(case.take("study.yaml"), damage_settings(case.marker))
     data = "study.yaml --root @/w --out out"
@@ -36,7 +36,7 @@ def study_settings(case: Case) -> list[str]:
 STATE = ("study.progress", "study.score", "study.run", "cli.study", "ensemble.members")
 
 
-@target("study state", *STATE, writes=("st",), goes_on=True, weight=3)
+@target("study state", *STATE, writes=("st",), weight=3)
 def study_state(case: Case) -> list[str]:
     folder = case.take("st")
     case.take("study.yaml")
@@ -52,9 +52,7 @@ def study_state(case: Case) -> list[str]:
     return case.pick("study status study.yaml --out st", *(() if case.whole else damaged))
 
 
-@target(
-    "run folder", "recipe.folder", "train.checkpoint", "train.fit", writes=("runs",), goes_on=True, weight=2
-)
+@target("run folder", "recipe.folder", "train.checkpoint", "train.fit", writes=("runs",), weight=2)
 def run_folder(case: Case) -> list[str]:
     folder = case.take("runs/u", "runs/u")
     (case.folder / "w").symlink_to(case.lab / "w")
@@ -68,7 +66,7 @@ def run_folder(case: Case) -> list[str]:
     return case.pick(f"train experiment=hateful_memes/uniter_tiny out=runs/u {SHORT}")
 
 
-@target("state of extract", "detect.ledger", "features.writer", goes_on=True, weight=2)
+@target("state of extract", "detect.ledger", "features.writer", weight=2)
 def state_of_extract(case: Case) -> list[str]:
     folder = case.take("extracted", "out")
     report = next(folder.glob("*.json"))
@@ -88,7 +86,7 @@ def state_of_extract(case: Case) -> list[str]:
     return case.pick(f"extract @/w/img out {GRID} --shard 9 --resume")
 
 
-@target("lists of pictures", "detect.pictures", goes_on=True, weight=0.7)
+@target("lists of pictures", "detect.pictures", weight=0.7)
 def lists_of_pictures(case: Case) -> list[str]:
     case.spoil(case.take("list.txt"), damage_text)
     return case.pick(f"extract list.txt out {GRID}")
@@ -136,7 +134,7 @@ LINES = (
 )
 
 
-@target("words", "cli", writes=("out", "out.csv"), goes_on=True, weight=4)
+@target("words", "cli", writes=("out", "out.csv"), weight=4)
 def words(case: Case) -> list[str]:
     """Commands with a word that is odd, lost or in the way."""
     command = case.pick(*LINES)

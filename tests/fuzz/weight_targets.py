@@ -159,7 +159,7 @@ def paddle(case: Case) -> list[str]:
     return _convert(case, "in", "model.text.heads=4 model.vision.heads=4 model.bridge.heads=4")
 
 
-@target("detector", "convert.detector", "detect.extractor", goes_on=True, weight=2)
+@target("detector", "convert.detector", "detect.extractor", weight=2)
 def detector(case: Case) -> list[str]:
     import numpy as np
 
@@ -181,7 +181,7 @@ def detector(case: Case) -> list[str]:
     )
 
 
-@target("backbone", "detect.extractor", "detect.maps", goes_on=True, weight=0.3)
+@target("backbone", "detect.extractor", "detect.maps", weight=0.3)
 def backbone(case: Case) -> list[str]:
     """A folder of transformers with code of its own."""
     folder = case.take("weights/backbone", "in")
@@ -221,7 +221,7 @@ def vocabulary(case: Case) -> list[str]:
     return case.pick(converting, *(() if case.whole else (training,)))
 
 
-@target("sentence vectors", "text.fasttext", goes_on=True)
+@target("sentence vectors", "text.fasttext")
 def sentence_vectors(case: Case) -> list[str]:
     case.spoil(case.take("vectors.bin"), damage_bytes)
     return case.pick(f"train experiment=hateful_memes/text_fasttext_tiny fasttext.path=vectors.bin {TRAIN}")
