@@ -25,6 +25,9 @@ from pathlib import Path
 from tests.fuzz import seeds, trial
 
 WARM = (
+    "h5py",
+    "lmdb",
+    "pydantic",
     "diptych.recipe.run",
     "diptych.adopt",
     "diptych.detect",
