@@ -244,7 +244,7 @@ def bundle_settings(case: Case) -> list[str]:
     return _use(case, run)
 
 
-@target("bundle files", "bundle", "convert.load", weight=2)
+@target("bundle files", "bundle", "weights", weight=2)
 def bundle_files(case: Case) -> list[str]:
     folder = case.take("runs/u/bundle", "in")
     path = case.rng.choice((folder / "weights.safetensors", folder / "files/vocabulary.txt"))
