@@ -1,8 +1,9 @@
 """Everything that is measured: `make bench`, or `python -m bench NAME ...` for some of it.
 
 Every module here without an underscore has `rows()`, which yields (what, ours, the other way, ratio) as it
-goes, and a fifth cell where a limit is promised. The other way is plain code or another library doing
-the same work; ratio is how many times faster (or smaller) ours is.
+goes, and a fifth cell, a `Promise`, where a limit is promised. The other way is plain code or another library
+doing the same work; ratio is how many times faster (or smaller) ours is. In the end stands every promise that
+was missed, and then the exit code is 1.
 """
 
 import os
@@ -15,6 +16,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from bench._timing import Promise, Row
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +24,7 @@ WIDTH = 150  # of what no terminal shows
 
 
 def main(wanted: Sequence[str]) -> int:
-    """Print one table per module; 1 when a module failed or is unknown."""
+    """Print one table per module; 1 when a module failed or is unknown, or a promise was missed."""
     found = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
     if unknown := sorted(set(wanted) - set(found)):
         print(f"bench: there is no {', '.join(unknown)}; there are {', '.join(found)}.", file=sys.stderr)
@@ -36,14 +38,16 @@ def main(wanted: Sequence[str]) -> int:
         f"Python {platform.python_version()}, torch {version('torch')}, {os.cpu_count()} cores, load "
         f"{os.getloadavg()[0]:.1f}. Ratio: how many times faster (or smaller) ours is; above 1 is good."
     )
-    failed = [name for name in wanted or found if not measure(name, console)]
+    rows: list[tuple[str, Row]] = []
+    failed = [name for name in wanted or found if not measure(name, console, rows)]
     ended = f"failed: {', '.join(failed)}" if failed else "all measured"
     console.print(f"{ended}; {time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
-    return int(bool(failed))
+    missed = report(console, rows)
+    return int(bool(failed or missed))
 
 
-def measure(name: str, console: Console) -> bool:
-    """Run one module; False when it failed."""
+def measure(name: str, console: Console, rows: list[tuple[str, Row]]) -> bool:
+    """Run one module and note its rows; False when it failed."""
     table = Table(title=name, title_justify="left")
     for column in ("what", "ours", "the other way"):
         table.add_column(column, overflow="fold")
@@ -54,11 +58,22 @@ def measure(name: str, console: Console) -> bool:
         with console.status(f"{name} ..."):
             for row in import_module(f"bench.{name}").rows():
                 table.add_row(*map(str, row))
+                rows.append((name, row))
     except Exception:
         good = False
         traceback.print_exc()
     console.print(table)
     return good
+
+
+def report(console: Console, rows: Sequence[tuple[str, Row]]) -> int:
+    """Print how many promises were kept, and each that was not; the number of those."""
+    promised = [(name, row, row[-1]) for name, row in rows if isinstance(row[-1], Promise)]
+    missed = [(name, row, promise) for name, row, promise in promised if not promise.kept]
+    console.print(f"promises: {len(promised) - len(missed)} of {len(promised)} kept")
+    for name, row, promise in missed:
+        console.print(f"MISSED {name}: {row[0]}: {row[1]}, {row[3]}; promised {promise.limit}", markup=False)
+    return len(missed)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -34,6 +35,20 @@ def in_turns(
     return min(fast), min(slow)
 
 
-def promise(text: str, kept: bool) -> str:
-    """A cell of the last column."""
-    return f"{text}: {'kept' if kept else 'MISSED'}"
+@dataclass(frozen=True)
+class Promise:
+    """A cell of the last column.
+
+    Args:
+        limit: what is promised.
+    """
+
+    limit: str
+    kept: bool
+
+    def __str__(self) -> str:
+        return f"{self.limit}: {'kept' if self.kept else 'MISSED'}"
+
+
+Cell = str | Promise
+Row = tuple[Cell, ...]
