@@ -142,6 +142,7 @@ def test_outside_of_training_everything_is_asked_and_measured(small):
     predictions = task.decode(outcome.logits, batch)
     metrics = task.measure(predictions, {})
     assert next(iter(metrics)) == "loss", "what decides which weights are kept"
+    assert task.minimized == metrics.keys(), "all are losses"
     assert metrics["loss"] == pytest.approx(outcome.loss.item(), rel=1e-5)
     assert metrics["words"] == pytest.approx(float(outcome.logs["words"]), rel=1e-5)
     weighted = sum(value * (0.1 if name == "alignment" else 1) for name, value in outcome.logs.items())
@@ -172,7 +173,7 @@ def test_no_objective_is_refused():
 
 def test_pretraining_has_no_scores(small):
     model, task, batch = small
-    with pytest.raises(TypeError, match="fine-tune the model with another task"):
+    with pytest.raises(ConfigError, match="fine-tune the model with another task"):
         task.score(model(batch.inputs), batch)
-    with pytest.raises(TypeError, match="call the task"):
+    with pytest.raises(ConfigError, match="call the task"):
         task.loss(torch.zeros(1, 1), batch)

@@ -22,10 +22,15 @@ class Task(nn.Module, ABC):
     It sees encodings and never asks which model made them. The model is an argument of `forward`, not a
     member, so that checkpoints keep `model.*` and `task.*` apart and a task can be swapped on a trained
     backbone. `reads` names the fields of an encoding that `score` looks at; models need not compute others.
+    `minimized` names the metrics of which less is better; of all others more is.
+
+    A task that answers nothing, as pre-training, has a `forward` of its own and refuses `score` and `loss`
+    with a `ConfigError`.
     """
 
     targets: TargetEncoder
     reads: frozenset[str] = EVERYTHING
+    minimized: frozenset[str] = frozenset({"loss"})
 
     @abstractmethod
     def score(self, encoding: Encoding, batch: Batch) -> Shaped[Tensor, "N ..."]:
@@ -41,7 +46,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics over the examples whose target is known, the monitored one first (higher is better)."""
+        """Metrics over the examples whose target is known, the monitored one first."""
 
     def forward(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None

@@ -60,6 +60,7 @@ class Pretrain(Task):
         self.reads = frozenset().union(*(self._objective(name).reads for name in self.objectives))
         answers = [one for one in self.objectives.values() if isinstance(one, Answers)]
         self.targets: TargetEncoder = answers[0].targets if answers else Unlabeled()
+        self.minimized = frozenset({"loss", *self.parts})
 
     def _require_known(self, names: Sequence[str]) -> None:
         if unknown := [name for name in names if name not in self.objectives]:
@@ -123,10 +124,10 @@ class Pretrain(Task):
         return self.weights.get(name.split(".")[0], 1)
 
     def score(self, encoding: Encoding, batch: Batch) -> Shaped[Tensor, "N ..."]:
-        raise TypeError("pre-training scores no examples; fine-tune the model with another task.")
+        raise ConfigError("pre-training scores no examples; fine-tune the model with another task.")
 
     def loss(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Float[Tensor, ""]:
-        raise TypeError("pre-training has losses of corrupted batches only; call the task.")
+        raise ConfigError("pre-training has losses of corrupted batches only; call the task.")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -139,6 +140,6 @@ class Pretrain(Task):
         return Predictions(ids=batch.ids, scores=logits.double().cpu().numpy(), classes=self.parts)
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """The mean of each loss; `loss`, which is minimized, is their weighted sum."""
+        """The mean of each loss, first `loss`, their weighted sum; all are `minimized`."""
         means = {name: float(predictions.column(name).mean()) for name in self.parts}
         return {"loss": sum(self._weight(name) * value for name, value in means.items()), **means}
