@@ -78,7 +78,9 @@ def test_another_number_of_threads_is_said_when_a_run_goes_on(tmp_path, crash_at
         training_script.run("accumulated", tmp_path)
     threads = torch.get_num_threads()
     try:
-        with pytest.warns(UserWarning, match=r"had 1 thread\(s\) so far and goes on with 2; .*OMP_NUM_THREADS=1"):
+        with pytest.warns(
+            UserWarning, match=r"had 1 thread\(s\) so far and goes on with 2; .*OMP_NUM_THREADS=1"
+        ):
             training_script.run("accumulated", tmp_path, threads=2)
     finally:
         torch.set_num_threads(threads)

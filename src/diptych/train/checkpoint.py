@@ -140,7 +140,8 @@ def warn_of_threads(before: int | None, now: int, path: Path) -> None:
     """Say so when a run goes on with another number of threads, on which the last bits of sums depend."""
     if before not in (None, now):
         warnings.warn(
-            f"{path}: the run had {before} thread(s) so far and goes on with {now}; its weights will differ in "
-            f"their last bits from those of a run that was not stopped. OMP_NUM_THREADS={before} avoids that.",
+            f"{path}: the run had {before} thread(s) so far and goes on with {now}; its weights will differ "
+            "in their last bits from those of a run that was not stopped. "
+            f"OMP_NUM_THREADS={before} avoids that.",
             stacklevel=2,
         )

@@ -74,7 +74,8 @@ def fit(
     """Train, and leave the kept weights in `model` and `task` (on the CPU, in evaluation mode).
 
     Everything random depends on `seed` and the step alone: two runs are equal, and one that was killed and
-    called again ends in the same weights as one that was not: bit for bit on the same CPU with as many threads.
+    called again ends in the same weights as one that was not: bit for bit on the same CPU and with as many
+    threads.
 
     Args:
         folder: gets `checkpoints/last.ckpt`, `checkpoints/best.ckpt` and `metrics.csv`.
