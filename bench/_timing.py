@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 
@@ -35,20 +34,9 @@ def in_turns(
     return min(fast), min(slow)
 
 
-@dataclass(frozen=True)
-class Promise:
-    """A cell of the last column.
-
-    Args:
-        limit: what is promised.
-    """
-
-    limit: str
-    kept: bool
-
-    def __str__(self) -> str:
-        return f"{self.limit}: {'kept' if self.kept else 'MISSED'}"
+MISSED = "MISSED"
 
 
-Cell = str | Promise
-Row = tuple[Cell, ...]
+def promise(text: str, kept: bool) -> str:
+    """A cell of the last column."""
+    return f"{text}: {'kept' if kept else MISSED}"

@@ -5,9 +5,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from bench._timing import Promise, Row
+from bench._timing import promise
 
 LIMIT = 0.4  # seconds that help may take
+
+Row = tuple[str, str, str, str, str]
 
 
 def rows() -> Iterator[Row]:
@@ -24,7 +26,7 @@ def rows() -> Iterator[Row]:
 
 
 def shown(what: str, mine: float, name: str, other: float, kept: bool | None = None) -> Row:
-    promised = "" if kept is None else Promise(f"< {LIMIT} s", kept)
+    promised = "" if kept is None else promise(f"< {LIMIT} s", kept)
     return what, f"{mine:.2f} s", f"{name} {other:.2f} s", f"{other / mine:.2f}x", promised
 
 

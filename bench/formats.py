@@ -14,13 +14,14 @@ import h5py
 import lmdb
 import msgpack
 import numpy as np
-from bench._timing import Promise, Row, in_turns
+from bench._timing import in_turns, promise
 from bench.features import images, parse
 
 from diptych.features import export_features, import_features, read_features, write_store
 from diptych.types import FeatureMeta
 
 IMAGES = 300
+Row = tuple[str, str, str, str, str]
 
 
 def rows() -> Iterator[Row]:
@@ -48,7 +49,7 @@ def measured(name: str, path: Path, out: Path, plain: Callable[[Path], object]) 
         f"{ours:.2f} CPU s, all checked; import {IMAGES / whole:,.0f} images/s, {size / whole:,.0f} MB/s",
         f"unchecked {other:.2f} CPU s",
         f"{other / ours:.2f}x",
-        Promise("import >= 200 images/s", whole <= IMAGES / 200),
+        promise("import >= 200 images/s", whole <= IMAGES / 200),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from bench._peers import POOLED, Peers, bert, peers
-from bench._timing import Promise, Row, in_turns
+from bench._timing import in_turns, promise
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
@@ -19,6 +19,7 @@ from diptych.models import oscar_base, uniter_base, visualbert_base
 from diptych.nn import ClassifierHead, ResNet, resnet50, resnet_tiny
 from diptych.types import EVERYTHING, Inputs, PaddedRegions, PaddedText
 
+Row = tuple[str, ...]
 # Word pieces of eight memes: DrivenData's statistics of words per text (quartiles 7, 10 and 15), plus a third
 # for word pieces, plus two special tokens.
 LENGTHS = (7, 11, 13, 15, 17, 20, 25, 36)
@@ -252,4 +253,4 @@ def compared(
     fast, slow = in_turns(ours, other, clock=time.process_time)
     cells = (f"{1e3 * spent:.1f} ms, {count / spent:.0f}/s" for spent in (fast, slow))
     row = what, next(cells), f"{name} {next(cells)}", f"{slow / fast:.2f}x"
-    return row if least is None else (*row, Promise(f">= {least:g}x", slow / fast >= 0.98 * least))
+    return row if least is None else (*row, promise(f">= {least:g}x", slow / fast >= 0.98 * least))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench._timing import Promise, Row, in_turns
+from bench._timing import in_turns, promise
 from bench.prediction import TOKENS, WIDTH, Memes, widened
 
 from diptych.bundle import Bundle
@@ -25,6 +25,8 @@ from diptych.types import Example, Regions
 
 MEMBERS, SPLIT, BATCH = 19, 60, 8
 FAMILIES = (uniter_tiny, visualbert_tiny, ernievil_tiny)
+
+Row = tuple[str, str, str, str, str]
 
 
 class Split:
@@ -62,7 +64,7 @@ def rows() -> Iterator[Row]:
         f"{fast:.1f} s",
         f"each reads the TSV for each split, pads to {TOKENS}, file order: {slow:.1f} s",
         f"{ratio:.1f}x",
-        Promise("at least 5x", ratio >= 5),
+        promise("at least 5x", ratio >= 5),
     )
     yield (
         "one of the members, most memory of Python and NumPy at a time",
