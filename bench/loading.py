@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from diptych.data import Collate, Processor, Sources, open_image, to_pixels
+from diptych.data import Collate, Processor, Sources
 from diptych.features import FeatureStore, write_store
+from diptych.images import open_image, to_pixels
 from diptych.text import WordPiece, learn_vocabulary, write_vocabulary
 from diptych.types import Example, FeatureMeta, Pair, Regions
 

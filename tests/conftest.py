@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diptych.bundle import call, save_bundle
-from diptych.fabricate import fabricate
+from diptych.datasets import fabricate
 from diptych.text import write_vocabulary
 from diptych.types import FeatureMeta
 

@@ -94,7 +94,7 @@ def test_nothing_is_called_or_filled_in_anywhere(
         "diptych.text.tokenizer.write_vocabulary",
         "diptych.text.train_fasttext",
         "diptych.text.learn_vocabulary",
-        "diptych.data.open_image",
+        "diptych.images.open_image",
         "diptych.data.read_boxes",
         "diptych.data.open_regions",
         "diptych.data.DataModule",

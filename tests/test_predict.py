@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from diptych.bundle import Bundle, call
-from diptych.data import Prepare, Processor, bare_regions, image_size
+from diptych.data import Prepare, Processor, bare_regions
 from diptych.datasets import HatefulMemes
 from diptych.errors import ConfigError, MissingFeatures
 from diptych.features import FeatureStore
+from diptych.images import image_size
 from diptych.models import EndToEnd, RegionEncoder
 from diptych.nn import resnet_tiny
 from diptych.predict import GivenRegions, Predictor

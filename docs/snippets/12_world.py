@@ -1,5 +1,4 @@
-from diptych.datasets import HatefulMemes
-from diptych.fabricate import fabricate
+from diptych.datasets import HatefulMemes, fabricate
 
 world = fabricate("small_world", size=80, seed=1)
 print(world.splits)

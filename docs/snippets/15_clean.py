@@ -1,5 +1,5 @@
-from diptych.clean import clean
-from diptych.fabricate import fabricate
+from diptych.datasets.hateful_memes.views import clean
+from diptych.datasets import fabricate
 
 report = clean(fabricate("copied_world", size=80).root, "clean_world", near=2)
 for decision in report.decisions:

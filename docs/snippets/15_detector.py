@@ -2,7 +2,7 @@ from pathlib import Path
 
 import torch
 
-from diptych.data import open_image
+from diptych.images import open_image
 from diptych.detect import BoxRule, FasterRcnn, select
 from diptych.models import EndToEnd, RegionEncoder, uniter_tiny
 from diptych.nn import resnet_tiny

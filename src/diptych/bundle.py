@@ -84,6 +84,7 @@ class Provenance(TypedDict):
     seed: NotRequired[int | None]
     region_merge: NotRequired[Literal["vilio", "fair", "detector_only"]]
     converted: NotRequired[Converted]
+    data: NotRequired[dict[str, Any]]
     training: NotRequired[Training]
     steps: NotRequired[int]
 

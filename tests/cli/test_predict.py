@@ -95,7 +95,7 @@ def test_end_to_end_a_split_and_one_meme_agree(memes, box_run, boxes, tmp_path, 
         with (out / "dev_seen.csv").open(encoding="utf-8") as file:
             found.append(float(next(csv.DictReader(file))["proba"]))
         capsys.readouterr()
-        one = ["--image", meme.meta["image_path"], "--text", meme.pairs[0].text]
+        one = ["--image", memes / meme.pairs[0].files[0], "--text", meme.pairs[0].text]
         assert main([str(word) for word in [*command, *one]]) == 0
         assert f"hateful {found[-1]:.4f}" in capsys.readouterr().out
     assert found[0] != found[1]

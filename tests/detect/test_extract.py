@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data.images import open_image
 from diptych.detect import BoxRule, ExtractSettings, extract, select
 from diptych.detect.extractor import build_extractor
 from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.features import FeatureStore
+from diptych.images import open_image
 
 RULES = ("3", "6", "2:9")
 TINY = ExtractSettings(detector="tiny", rules=RULES, batch=2)

@@ -1,13 +1,17 @@
 """Prediction files of ours and of Vilio, and what is wrong with the others."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
 
-from diptych.ensemble import read_predictions, write_predictions
+from diptych.ensemble import read_predictions as read_any
+from diptych.ensemble import write_predictions
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
+
+read_predictions = partial(read_any, classes=("benign", "hateful"))
 
 
 @pytest.fixture

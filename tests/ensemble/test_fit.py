@@ -108,13 +108,13 @@ def test_compat_gives_the_numbers_of_vilio(files: Path) -> None:
     assert len(report.rounds[1].aurocs) == 9
     assert len(report.rounds[1].dropped) == 4
     for split, (first, total, above) in VILIO.items():
-        scores = blends[split].column("hateful")
+        scores = blends[split].column("1")
         assert blends[split].ids == tuple(map(str, SPLITS[split]))
         assert scores[:4] == pytest.approx(first, abs=1e-9)
         assert scores.sum() == pytest.approx(total, abs=1e-9)
         answers = blends[split].answers or ()
         # on dev Vilio keeps the labels of the first file, all 0 here
-        assert answers.count("hateful") == (0 if split == "dev_seen" else above)
+        assert answers.count("1") == (0 if split == "dev_seen" else above)
 
 
 def test_compat_labels_of_dev_are_those_of_the_first_file_that_survives(files: Path) -> None:
@@ -146,8 +146,8 @@ def test_the_average_of_vilio_has_the_labels_of_a_file_that_it_may_not_hear(tmp_
     out = tmp_path / "out" / "EL_dev_seen.csv"
     assert main(["ensemble", *files, "--compat", "--out", str(out)]) == 0
     average = read_predictions(out, kind="raw")
-    assert average.answers == ("hateful",) * 4
-    assert average.column("hateful").tolist() == [-1.5, -0.5, 0.5, 1.5]
+    assert average.answers == ("1",) * 4
+    assert average.column("1").tolist() == [-1.5, -0.5, 0.5, 1.5]
 
 
 def test_compat_averages_the_numbers_in_the_files(files: Path, tmp_path: Path) -> None:
@@ -155,11 +155,11 @@ def test_compat_averages_the_numbers_in_the_files(files: Path, tmp_path: Path) -
     average = average_raw([read_predictions(path, kind="raw") for path in paths])
     raw = [dict(line.split(",")[:2] for line in path.read_text().splitlines()[1:]) for path in paths]
     expected = [sum(float(one[key]) for one in raw) / 5 for key in average.ids]
-    assert average.column("hateful") == pytest.approx(expected, abs=1e-12)
+    assert average.column("1") == pytest.approx(expected, abs=1e-12)
     write_predictions(average, tmp_path / "raw.csv")
     again = read_predictions(tmp_path / "raw.csv", kind="raw")
-    assert (again.column("hateful") == average.column("hateful")).all()
-    assert again.answers == ("benign",) * 40
+    assert (again.column("1") == average.column("1")).all()
+    assert again.answers == ("0",) * 40
 
 
 def test_the_verb_writes_every_split_and_does_not_read_itself(
@@ -306,5 +306,5 @@ def test_the_verb_averages_as_vilio(tmp_path: Path, capsys: pytest.CaptureFixtur
     files = [str(path) for path in sorted(tmp_path.glob("*.csv"))]
     assert main(["ensemble", *files, "--compat", "--out", str(tmp_path / "EL_dev_seen.csv")]) == 0
     average = read_predictions(tmp_path / "EL_dev_seen.csv", kind="raw")
-    assert average.column("hateful") == pytest.approx([(10 + 100 + 10000) / 3, -1.5])
+    assert average.column("1") == pytest.approx([(10 + 100 + 10000) / 3, -1.5])
     assert "without dev_seenEL36.csv, dev_seenELVCR36.csv" in capsys.readouterr().out

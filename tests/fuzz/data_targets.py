@@ -1,5 +1,6 @@
 """Damaged data sets: annotations, answers, pictures, boxes, predictions, texts."""
 
+import csv
 import io
 import json
 import os
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 from PIL import Image
 from tests.fuzz.arrays import npz, odd_record
 from tests.fuzz.case import Case, target
@@ -24,7 +27,15 @@ from tests.fuzz.damage import (
 from tests.fuzz.seeds import GRID
 
 
-@target("annotations", "datasets.hateful_memes", "check", "clean", "cli.texts", weight=5)
+@target(
+    "annotations",
+    "datasets.hateful_memes.records",
+    "datasets.hateful_memes.split",
+    "datasets.hateful_memes.views",
+    "check",
+    "cli.texts",
+    weight=5,
+)
 def annotations(case: Case) -> list[str]:
     world = case.take("w")
     split = case.rng.choice(("train", "dev_seen", "dev_unseen", "test_seen"))
@@ -49,7 +60,7 @@ def training_data(case: Case) -> list[str]:
     return case.pick(*(f"train experiment=hateful_memes/{name} {words}" for name in names))
 
 
-@target("answers", "datasets.hateful_memes", "evaluate")
+@target("answers", "datasets.hateful_memes.records", "evaluate")
 def answers(case: Case) -> list[str]:
     world = case.take("w")
     case.spoil(world / "test_seen.answers.jsonl", damage_lines, damage_text)
@@ -128,7 +139,7 @@ def _replace(case: Case, path: Path) -> None:
         case.notes.append(f"{name} as {path.name}")
 
 
-@target("pictures", "data.images", "data.hashes", "detect.pictures", weight=5)
+@target("pictures", "images", "datasets.hateful_memes.hashes", "detect.pictures", weight=5)
 def pictures(case: Case) -> list[str]:
     world = case.take("w")
     path = case.rng.choice(sorted((world / "img").iterdir()))
@@ -205,7 +216,9 @@ def _of_predictions(case: Case, name: str) -> list[str]:
     )
 
 
-@target("csv predictions", "ensemble.files", writes=("out", "out.csv", "out.npz"), weight=4)
+@target(
+    "csv predictions", "ensemble.files", "datasets.binary_csv", writes=("out", "out.csv", "out.npz"), weight=4
+)
 def csv_predictions(case: Case) -> list[str]:
     name = case.rng.choice(("a_dev_seen.csv", "a_dev_seen.csv", "[red]_dev_seen.csv"))
     cells = damage_cells(b",")
@@ -213,7 +226,7 @@ def csv_predictions(case: Case) -> list[str]:
     return _of_predictions(case, name)
 
 
-@target("npz predictions", "predictions", writes=("out", "out.csv", "out.npz"), weight=3)
+@target("npz predictions", "predictions", "cli.data", writes=("out", "out.csv", "out.npz"), weight=3)
 def npz_predictions(case: Case) -> list[str]:
     path = case.take("runs/u/predictions/dev_seen.npz", "a_dev_seen.npz")
     with np.load(path) as arrays:
@@ -232,12 +245,38 @@ def npz_predictions(case: Case) -> list[str]:
     return _of_predictions(case, path.name)
 
 
-@target("state of clean", "clean", "data.hashes")
+@target("state of clean", "datasets.hateful_memes.views", "datasets.hateful_memes.hashes")
 def state_of_clean(case: Case) -> list[str]:
     case.take("w")
     name = case.rng.choice(("report.json", "hashes.json", "train.jsonl"))
     case.spoil(case.take("cleaned", "out") / name, damage_any_json)
     return case.pick("clean w out")
+
+
+@target("tables", "datasets.columns", "datasets.examples", "datasets.table", weight=3)
+def tables(case: Case) -> list[str]:
+    """The annotations of the miniature as tables of every kind."""
+    folder = case.folder / "t"
+    folder.mkdir()
+    rows = [json.loads(line) for line in (case.take("w") / "train.jsonl").read_text().splitlines()]
+    suffix = case.rng.choice((".csv", ".tsv", ".json", ".jsonl", ".parquet"))
+    path, frame = folder / f"train{suffix}", {name: [row[name] for row in rows] for name in rows[0]}
+    if suffix in (".csv", ".tsv"):
+        with path.open("w", newline="") as file:
+            cells = csv.DictWriter(file, [*frame], delimiter="\t" if suffix == ".tsv" else ",")
+            cells.writeheader()
+            cells.writerows(rows)
+    elif suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table(frame), path)
+    else:
+        lines = [json.dumps(row) for row in rows]
+        path.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+    case.spoil(path, damage_bytes if suffix == ".parquet" else damage_text)
+    words = "model=concat_bert_tiny data=table root=t data.columns.image=img data.columns.text=text"
+    return case.pick(
+        f"check t/train{suffix}",
+        f"train {words} data.columns.label=label out=out trainer.max_steps=1 loggers=[]",
+    )
 
 
 @target("texts", "cli.texts", "text.fasttext", weight=0.7)

@@ -41,6 +41,8 @@ READERS = {
 }
 UNTRIED = {
     "adopt.report": "writes cards; reads a table of our own",
+    "cli.ensemble": "reads by `ensemble.members`",
+    "datasets.catalog": "reads the configuration that comes with diptych",
     "cli.catalog": "reads the configuration that comes with diptych",
     "cli.cp": "copies the configuration that comes with diptych",
     "convert.fetch": "downloads, then `convert.load`; archives in tests/convert/test_fetch.py",

@@ -52,7 +52,7 @@ def test_a_model_learns_from_pixels_and_boxes(
     regions = FeatureStore(memes / "features")[example.pairs[0].image]
     verdict = load(tmp_path / "run").predict(
         text=example.pairs[0].text,
-        image=example.meta["image_path"],
+        image=memes / example.pairs[0].files[0],
         regions=bare_regions(regions.boxes, regions.size),
     )
     first = (tmp_path / "run/predictions/test_seen.csv").read_text(encoding="utf-8").splitlines()[1]

@@ -21,7 +21,7 @@ def final(out, split="test_unseen"):
 def meme(memes):
     """Picture, text and id of a meme that the blend was not fitted on."""
     example = HatefulMemes(memes, "test_unseen")[3]
-    return example.meta["image_path"], example.pairs[0].text, example.id
+    return memes / example.pairs[0].files[0], example.pairs[0].text, example.id
 
 
 def test_a_meme_scores_as_in_the_final_file(done, meme):

@@ -13,10 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diptych.cli.data import add_data, chosen_data
 from diptych.cli.screen import as_json, progress, table
 
 if TYPE_CHECKING:
-    from diptych.check import SplitSummary, Spread
+    from diptych.check import SplitSummary
+    from diptych.check.report import Spread
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--features", type=Path, help="a feature store, or boxes.jsonl (default: ROOT/features)"
     )
     parser.add_argument("--splits", help="comma-separated (default: all that are there)")
+    add_data(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
@@ -37,15 +40,17 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.features
     if folder is None and (arguments.root / "features").is_dir():
         folder = arguments.root / "features"
+    data = chosen_data(arguments, arguments.root)
     splits = arguments.splits.split(",") if arguments.splits else None
     source: RegionSource | None = None
     if folder is not None and folder.suffix == ".jsonl":
-        source = BoxSource(picture_files(arguments.root, splits), given=read_boxes(folder))
+        source = BoxSource(picture_files(arguments.root, data, splits), given=read_boxes(folder))
     elif folder is not None:
         source = FeatureStore(folder)
     with progress("looking") as advance:
         report = check(
             arguments.root,
+            data=data,
             features=source,
             splits=splits,
             progress=advance,
@@ -53,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         as_json(asdict(report))
         return 0 if report.ok else 1
-    columns = ("split", "memes", "pictures", "labels", "words", "width", "height", "regions")
+    columns = ("split", f"{data.kind.noun}s", "pictures", "labels", "words", "width", "height", "regions")
     table("", columns, [_row(split) for split in report.splits])
     for finding in report.findings:
         examples = ", ".join(finding.examples) + (", ..." if finding.count > len(finding.examples) else "")
@@ -66,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _row(split: "SplitSummary") -> tuple[object, ...]:
     labels = "  ".join(f"{name} {count:,}" for name, count in split.labels.items())
     spreads = (split.words, split.widths, split.heights, split.regions)
-    return split.split, f"{split.memes:,}", f"{split.pictures:,}", labels, *map(_spread, spreads)
+    return split.split, f"{split.examples:,}", f"{split.pictures:,}", labels, *map(_spread, spreads)
 
 
 def _spread(spread: "Spread | None") -> str:

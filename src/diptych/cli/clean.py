@@ -13,6 +13,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from diptych.cli.data import add_data, chosen_data
 from diptych.cli.screen import as_json, progress, table
 
 SHOWN = 20
@@ -28,14 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--near", type=int, default=0, help="leave out pictures that differ in at most so many of 64 bits"
     )
     parser.add_argument("--cache", type=Path, help="file that keeps the hashes (default: OUT/hashes.json)")
+    add_data(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.clean import clean
-
+    kind = chosen_data(arguments, arguments.root).kind
     with progress("hashing pictures") as advance:
-        report = clean(
+        report = kind.clean(
             arguments.root,
             arguments.out,
             known=arguments.known,

@@ -96,10 +96,11 @@ def _step(verb: str, *words: object) -> None:
 
 
 def _predictions(out: Path, split: str) -> dict[str, Any]:
+    from diptych.datasets.hateful_memes import LABELS
     from diptych.ensemble import read_predictions
 
     named = {name: read_predictions(out / name / "predictions" / f"{split}.npz") for name, *_ in MEMBERS}
-    return named | {"average": read_predictions(out / "average" / f"{split}.csv")}
+    return named | {"average": read_predictions(out / "average" / f"{split}.csv", classes=LABELS)}
 
 
 def _targets(memes: Path, split: str) -> Mapping[str, Any]:
@@ -107,7 +108,7 @@ def _targets(memes: Path, split: str) -> Mapping[str, Any]:
 
     answers = memes / f"{split}.answers.jsonl"
     dataset = HatefulMemes(memes, split, answers=answers if answers.exists() else None)
-    return {example.id: example.target for example in (dataset[row] for row in range(len(dataset)))}
+    return {example.id: example.target for example in dataset}
 
 
 def _summarize(out: Path, memes: Path) -> None:
@@ -137,12 +138,12 @@ def _draw(out: Path, memes: Path) -> Path:
     }
     items: Sequence[MemeItem] = [
         MemeItem(
-            image=example.meta["image_path"],
+            image=memes / example.pairs[0].files[0],
             text=example.pairs[0].text,
             target=targets[example.id],
             scores={name: scores[example.id] for name, scores in columns.items()},
         )
-        for example in (dataset[row] for row in range(len(dataset)))
+        for example in dataset
     ]
     path = out / "memes.png"
     require_new(path, overwrite=True, kind="a PNG picture")

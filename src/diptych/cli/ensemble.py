@@ -17,6 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diptych.cli.data import add_data, chosen_data
 from diptych.cli.screen import table
 from diptych.errors import ConfigError
 
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=int, default=3000, help="evaluations of a simplex search (default: 3000)"
     )
+    add_data(parser)
     parser.add_argument("--compat", action="store_true", help="Vilio's arithmetic (mean, simplex, loop)")
     parser.add_argument("--overwrite", action="store_true", help="replace the result if it exists")
 
@@ -66,9 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _average(arguments: argparse.Namespace) -> int:
-    from diptych.ensemble import agreement, blend, read_predictions, write_predictions
+    from diptych.ensemble import agreement, blend, read_together, write_predictions
 
-    members = [read_predictions(path, kind=arguments.kind) for path in arguments.files]
+    members = read_together(arguments.files, kind=arguments.kind)
     blended = blend(
         members, method=arguments.method, power=arguments.power, weights=_weights(arguments.weights)
     )
@@ -100,7 +102,6 @@ def _average_as_vilio(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from diptych.datasets import HatefulMemes
     from diptych.ensemble import fit_blend, read_members, write_predictions
     from diptych.files import atomic_folder, require_new
 
@@ -112,13 +113,18 @@ def _fit(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--steps is {arguments.steps}; expected at least 1.")
     if arguments.weights is not None:
         raise ConfigError(f"--weights with --method {arguments.method}, which finds weights; leave it out.")
+    data = chosen_data(arguments, arguments.root)
+    dev = data.open(arguments.root, arguments.dev)
     members = read_members(
-        arguments.files, kind="raw" if arguments.compat else arguments.kind, incomplete=arguments.incomplete
+        arguments.files,
+        kind="raw" if arguments.compat else arguments.kind,
+        classes=dev.labels,
+        splits=data.splits(arguments.root),
+        incomplete=arguments.incomplete,
     )
-    truth = {meme.id: meme.label for meme in HatefulMemes(arguments.root, arguments.dev).memes}
     blends, report = fit_blend(
         members,
-        truth,
+        dev.truth(),
         dev=arguments.dev,
         method=arguments.method,
         steps=arguments.steps,

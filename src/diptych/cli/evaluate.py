@@ -8,6 +8,7 @@ try:
 import argparse
 from pathlib import Path
 
+from diptych.cli.data import add_data, chosen_data, node_of_files
 from diptych.cli.screen import as_json, table
 from diptych.errors import ConfigError
 
@@ -25,11 +26,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
     parser.add_argument("--overwrite", action="store_true", help="replace the PNG if it exists")
+    add_data(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.datasets import HatefulMemes
     from diptych.ensemble import read_predictions
     from diptych.evaluate import compare, evaluate
     from diptych.files import require_new, reserved
@@ -39,16 +40,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.curves is not None:
         picture = {"overwrite": arguments.overwrite, "kind": "a PNG picture", "inputs": arguments.files}
         require_new(arguments.curves, **picture)
-    answers = arguments.answers or arguments.root / f"{arguments.split}.answers.jsonl"
-    given = arguments.answers is not None or answers.exists()
-    dataset = HatefulMemes(arguments.root, arguments.split, answers=answers if given else None)
-    targets = {example.id: example.target for example in (dataset[row] for row in range(len(dataset)))}
+    node, where = node_of_files(arguments.files)
+    data = chosen_data(arguments, arguments.root, node, where)
+    dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
+    targets = {example.id: example.target for example in dataset}
     if not any(target is not None for target in targets.values()):
         raise ConfigError(
-            f"{dataset.path}: none of its {len(dataset)} memes has a label, so nothing can be measured. Say "
-            f"--answers FILE, or put the labels into {answers}."
+            f"{dataset.files[0]}: none of its {len(dataset)} {dataset.noun}s has a label, so nothing can be "
+            f"measured. Say --answers FILE{_or_put(data.kind.answers_file(arguments.root, arguments.split))}."
         )
-    named = {str(path): read_predictions(path) for path in arguments.files}
+    named = {str(path): read_predictions(path, dataset=dataset) for path in arguments.files}
     options = {"threshold": arguments.threshold, "samples": arguments.samples}
     results = {name: evaluate(predictions, targets, **options) for name, predictions in named.items()}
     first, *others = named
@@ -76,3 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.curves is not None:
         print(f"wrote {arguments.curves}")
     return 0
+
+
+def _or_put(answers: Path | None) -> str:
+    return "" if answers is None else f", or put the labels into {answers}"

@@ -1,6 +1,7 @@
 """Score splits of a data set, or one meme.
 
-Each split gives OUT/SPLIT.csv (id, proba, label: the submission) and OUT/SPLIT.npz (all classes, provenance).
+Each split gives the official file of its data set (of Hateful Memes OUT/SPLIT.csv with id, proba, label) and
+OUT/SPLIT.npz (all classes, provenance).
 
 try:
   diptych predict runs/uniter_tiny/seed1 --splits dev_seen,test_seen
@@ -8,16 +9,19 @@ try:
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from diptych.cli.data import add_data, chosen_data
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
+    from diptych.datasets import Data
     from diptych.predict import Predictor
     from diptych.scale.ray import RayEngine
     from diptych.types import RegionSource
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run folder or a bundle")
-    parser.add_argument("--splits", default="dev_seen,test_seen", help="default: dev_seen,test_seen")
+    parser.add_argument("--splits", help="default: dev_seen,test_seen, or all but that of training")
+    add_data(parser)
     parser.add_argument("--root", type=Path, help="folder of the data set (default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
     parser.add_argument("--more-features", type=Path, help="the second store of a model that merges two")
@@ -42,14 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from diptych.bundle import trained_on
-    from diptych.datasets.hateful_memes import split_path
     from diptych.files import reserved
     from diptych.predict import load
 
     if arguments.batch_size < 1 or arguments.workers < 0:
         raise ConfigError(
             f"--batch-size is {arguments.batch_size} and --workers {arguments.workers}; expected at least "
-            "one meme and no fewer than zero workers."
+            "one example and no fewer than zero workers."
         )
 
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
@@ -60,24 +64,28 @@ def run(arguments: argparse.Namespace) -> int:
     if root is None:
         raise ConfigError("the bundle does not know its data set; say --root FOLDER.")
     out = arguments.out or arguments.run / "predictions"
-    splits = arguments.splits.split(",")
-    for split in splits:
-        split_path(root, split)  # a wrong name shows before the first split is scored
+    about = predictor.bundle.provenance
+    data = chosen_data(arguments, root, about.get("data"), f"the bundle in {arguments.run}")
+    splits = arguments.splits.split(",") if arguments.splits else _default_splits(data, root, about)
+    for split in splits:  # a wrong name shows before the first split is scored
+        data.kind.find_files(root, split, **data.settings)
+    suffixes = (data.kind.suffix, ".npz")
     with ExitStack() as stack:
-        for file in dict.fromkeys(
-            out / f"{split}{suffix}" for split in splits for suffix in (".csv", ".npz")
-        ):
+        for file in dict.fromkeys(out / f"{split}{suffix}" for split in splits for suffix in suffixes):
             stack.enter_context(reserved(file, overwrite=arguments.overwrite, kind="a prediction file"))
         engine = stack.enter_context(chosen_engine(arguments, device=predictor.device.type))
-        rows = [_split(predictor, arguments, root, split, out, engine) for split in splits]
-    table("", ["split", "file", "memes", "hateful"], rows, numbers=2)
-    print(f"next: diptych evaluate {out / splits[0]}.csv --root {root} --split {splits[0]}")
+        rows = [_split(predictor, arguments, data, root, split, out, engine) for split in splits]
+    positive = data.kind.positive
+    table("", ["split", "file", f"{data.kind.noun}s", positive or "answers"], rows, numbers=2)
+    first = out / f"{splits[0]}{data.kind.suffix}"
+    print(f"next: diptych evaluate {first} --root {root} --split {splits[0]}")
     return 0
 
 
 def _split(
     predictor: "Predictor",
     arguments: argparse.Namespace,
+    data: "Data",
     root: Path,
     split: str,
     out: Path,
@@ -86,10 +94,8 @@ def _split(
     from dataclasses import replace
     from functools import partial
 
-    from diptych.datasets.hateful_memes import LABELS, HatefulMemes
-
     about = predictor.bundle.provenance
-    dataset = HatefulMemes(root.absolute(), split)
+    dataset = data.open(root.absolute(), split)
     score = predictor.predict_dataset
     if engine is not None:
         from diptych.scale import predict_split
@@ -109,13 +115,22 @@ def _split(
         "split": split,
         "name": about.get("name"),
         "seed": about.get("seed"),
+        "data": dataset.node,
     }
     if store is not None:
         meta["features"] = store.meta.checksum
-    dataset.write(predictions, out / f"{split}.csv")
+    file = out / f"{split}{dataset.suffix}"
+    dataset.write(predictions, file)
     replace(predictions, meta=meta).save(out / f"{split}.npz")
-    positive = sum(answer == LABELS[1] for answer in predictions.answers or ())
-    return split, out / f"{split}.csv", len(predictions), positive
+    counts = Counter(predictions.answers or ())
+    shown: object = "  ".join(f"{name} {count:,}" for name, count in sorted(counts.items())[:5])
+    return split, file, len(predictions), counts[positive] if (positive := data.kind.positive) else shown
+
+
+def _default_splits(data: "Data", root: Path, about: Mapping[str, Any]) -> list[str]:
+    """Those that the data set says, else all but that of training."""
+    found, trained = data.splits(root), (about.get("training") or {}).get("split")
+    return [*data.kind.predicted] or [split for split in found if split != trained] or [*found]
 
 
 def _regions(

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required
 from typing_extensions import TypedDict
 
 from diptych.cli import catalog
+from diptych.cli.data import add_data, chosen_data
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.screen import progress, table
 from diptych.cli.train import composer
@@ -33,6 +34,7 @@ from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from diptych.datasets import Data
     from diptych.study import Graph, Record, Report, Step, Study
 
 
@@ -50,6 +52,7 @@ class Call(TypedDict, total=False):
     device: str
     precision: Literal["32", "bf16"]
     batch_size: int
+    data: str | None
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundles", type=Path, help="trained models as MEMBER/RUN, for predict")
     parser.add_argument("--fast", action="store_true", help="the study's best members only")
+    add_data(parser)
     parser.add_argument("--device", default="auto", help="for predictions (default: a GPU if there is one)")
     parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="for predictions")
     parser.add_argument("--batch-size", type=int, default=32, help="for predictions (default: 32)")
@@ -141,7 +145,8 @@ def _graph(arguments: argparse.Namespace, study: "Study") -> "Graph":
     out = arguments.out
     if arguments.limit is not None and arguments.limit < 1:
         raise ConfigError(f"--limit is {arguments.limit}; expected at least 1 meme.")
-    root = _views(study, arguments.root, out)
+    data = chosen_data(arguments, arguments.root)
+    root = _views(study, arguments.root, out, data)
     with ExitStack() as stack:
         planner = Planner(
             compose=stack.enter_context(composer()),
@@ -155,19 +160,24 @@ def _graph(arguments: argparse.Namespace, study: "Study") -> "Graph":
                 "device": arguments.device,
             },
         )
-        return plan(study, root=root.absolute(), out=out.absolute(), limit=arguments.limit, planner=planner)
+        return plan(
+            study,
+            root=root.absolute(),
+            out=out.absolute(),
+            limit=arguments.limit,
+            planner=planner,
+            data=data,
+        )
 
 
-def _views(study: "Study", root: Path, out: Path) -> Path:
+def _views(study: "Study", root: Path, out: Path, data: "Data") -> Path:
     """The folder that holds the views which the runs train on; they are made where they are missing."""
-    from diptych.clean import VIEWS, clean
-
     needed = {*study.runs, *(["pretrain"] if any(one.pretrain for one in study.families) else [])}
     missing = sorted(view for view in needed if not (root / f"{view}.jsonl").exists())
-    if study.clean is None or not missing or not set(missing) <= set(VIEWS):
+    if study.clean is None or not missing or not set(missing) <= set(data.kind.views):
         return root
     with progress("hashing pictures") as advance:
-        clean(root, out / "data", **study.clean, progress=advance)
+        data.kind.clean(root, out / "data", **study.clean, progress=advance)
     return out / "data"
 
 

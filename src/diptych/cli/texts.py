@@ -3,16 +3,18 @@
 import argparse
 from pathlib import Path
 
+from diptych.cli.data import add_data, chosen_data
+
 
 def add_texts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="folder of a data set, or a file with one text per line")
     parser.add_argument("out", type=Path, help="a new file")
     parser.add_argument("--split", default="train", help="split whose texts are read (default: train)")
+    add_data(parser)
 
 
 def read_texts(arguments: argparse.Namespace) -> list[str]:
     """Texts of a split, or the lines of a file."""
-    from diptych.datasets import HatefulMemes
     from diptych.files import require_file
 
     if arguments.root.exists() and not arguments.root.is_dir():
@@ -22,5 +24,5 @@ def read_texts(arguments: argparse.Namespace) -> list[str]:
             .splitlines()
         )
         return [line for line in lines if line.strip()]
-    dataset = HatefulMemes(arguments.root, arguments.split)
-    return [pair.text for index in range(len(dataset)) for pair in dataset[index].pairs]
+    data = chosen_data(arguments, arguments.root)
+    return list(data.open(arguments.root, arguments.split).table.texts())

@@ -1,10 +1,11 @@
-"""Make a miniature meme data set: pictures, texts, labels, region features, offline.
+"""Make a miniature data set: pictures, texts, labels, region features, offline.
 
-It has the layout of Hateful Memes. A meme is positive when its text contradicts its picture, so neither the
-text alone nor the picture alone tells anything. Same seed, same bytes.
+It has the layout of Hateful Memes, or of the data set of --data. A meme is positive when its text contradicts
+its picture, so neither the text alone nor the picture alone tells anything. Same seed, same bytes.
 
 try:
   diptych world memes --size 2000 --seed 0
+  diptych world table --data mami_b
 """
 
 import argparse
@@ -16,16 +17,20 @@ from diptych.cli.screen import progress
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--size", type=int, default=2000, help="number of memes (default: 2000)")
+    parser.add_argument(
+        "--data", metavar="NAME", help="write the files of this data set (default: hateful_memes)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.fabricate import fabricate
+    from diptych.datasets import fabricate
 
     with progress("making memes") as advance:
         report = fabricate(
             arguments.out,
+            arguments.data or "hateful_memes",
             size=arguments.size,
             seed=arguments.seed,
             overwrite=arguments.overwrite,
@@ -34,5 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"wrote {report.root}: {report.size} memes, seed {report.seed}")
     for split, count in report.splits.items():
         print(f"  {split:<12} {count:>7,} memes")
-    print(f"next: diptych train experiment=hateful_memes/uniter_tiny root={arguments.out}")
+    if arguments.data is None:
+        print(f"next: diptych train experiment=hateful_memes/uniter_tiny root={arguments.out}")
+    else:
+        words = f"data={arguments.data} root={arguments.out} out=runs/NAME"
+        print(f"next: diptych train model=concat_bert_tiny {words}")
     return 0

@@ -2,7 +2,6 @@
 
 from diptych.data.boxes import BoxSource, GivenBoxes, bare_regions, open_regions, read_boxes
 from diptych.data.collate import Collate, pad
-from diptych.data.images import image_size, open_image, to_pixels
 from diptych.data.module import DataModule
 from diptych.data.prepare import Picture, Prepare
 from diptych.data.processor import (
@@ -28,13 +27,10 @@ __all__ = [
     "Sources",
     "bare_regions",
     "image_keys",
-    "image_size",
-    "open_image",
     "open_regions",
     "pad",
     "read_boxes",
     "require_sources",
     "require_vocabulary",
-    "to_pixels",
     "with_regions",
 ]

@@ -11,10 +11,10 @@ from jaxtyping import Float32
 from numpy import ndarray
 from PIL import Image
 
-from diptych.data.images import image_size
 from diptych.data.processor import Processor
 from diptych.errors import ConfigError, FormatError
 from diptych.files import require_file
+from diptych.images import image_size
 from diptych.types import FeatureMeta, Regions, RegionSource
 
 

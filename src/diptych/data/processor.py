@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from diptych.data.images import open_image, to_pixels
 from diptych.data.prepare import MOST, Prepare
 from diptych.errors import ConfigError, FormatError, MissingFeatures
+from diptych.images import open_image, to_pixels
 from diptych.text import FastText, Tokens, WordPiece
 from diptych.types import (
     OPTIONAL_REGION_FIELDS,

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diptych.data.processor import Processor, image_keys
 from diptych.errors import MissingFeatures
@@ -22,6 +23,11 @@ class Selection:
     def files(self) -> tuple[Path, ...]:
         """What the data set was read from, if it says so."""
         return getattr(self.dataset, "files", ())
+
+    @property
+    def node(self) -> dict[str, Any] | None:
+        """What opens any split of the data set again, if it says so."""
+        return getattr(self.dataset, "node", None)
 
     def __len__(self) -> int:
         return len(self.indices)

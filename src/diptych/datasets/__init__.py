@@ -1,5 +1,31 @@
-"""Benchmarks: each file owns the official formats of one of them."""
+"""Data sets: each file or folder owns the official formats of one of them."""
 
+from diptych.datasets.base import Split
+from diptych.datasets.catalog import (
+    Data,
+    WorldReport,
+    data_names,
+    fabricate,
+    find_data,
+    named_data,
+    open_split,
+    split_class,
+)
+from diptych.datasets.examples import ExampleTable
 from diptych.datasets.hateful_memes import HatefulMemes
+from diptych.datasets.table import Table
 
-__all__ = ["HatefulMemes"]
+__all__ = [
+    "Data",
+    "ExampleTable",
+    "HatefulMemes",
+    "Split",
+    "Table",
+    "WorldReport",
+    "data_names",
+    "fabricate",
+    "find_data",
+    "named_data",
+    "open_split",
+    "split_class",
+]

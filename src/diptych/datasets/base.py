@@ -2,10 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from diptych.datasets.examples import cached_examples
 from diptych.errors import ConfigError, FormatError, nearest
@@ -13,22 +12,10 @@ from diptych.predictions import Predictions
 from diptych.types import Example
 
 Progress = Callable[[int, int], None]
-Severity = Literal["error", "warning", "note"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
-    """Something that `diptych check` should say about a data set.
-
-    Args:
-        where: the records that it is about, for people.
-        advice: what to do.
-    """
-
-    severity: Severity
-    what: str
-    where: tuple[str, ...]
-    advice: str
+class DuplicateId(FormatError):
+    """A record whose id an earlier one has."""
 
 
 class Split(ABC):
@@ -59,17 +46,29 @@ class Split(ABC):
     """Of the official prediction file."""
     measure: ClassVar[str] = "accuracy"
     """The official measure, by its name in `diptych evaluate`."""
+    overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
+    """Pairs of splits that share examples on purpose."""
+
+    predicted: ClassVar[tuple[str, ...]] = ()
+    """Splits that `diptych predict` takes by default; none means all but that of training."""
+    views: ClassVar[tuple[str, ...]] = ()
+    """Splits that `clean` makes."""
 
     settings: Mapping[str, Any] = {}
+    answers: Path | None = None
+    files: tuple[Path, ...]
+    """What the examples were read from."""
 
     def __init__(self, root: Path | str, split: str, *, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"limit is {limit}; expected at least 1 {self.noun}.")
         self.root, self.split, self.limit = Path(root), split, limit
-        self._require_split()
-        self.table = cached_examples(
-            self.read, sources=self.sources, settings=(type(self).__qualname__, split, dict(self.settings))
-        )
+        if not self.root.is_dir():
+            raise ConfigError(f"{self.root} is not a folder; expected the root of {self.name}.")
+        given = () if self.answers is None else (self.answers,)
+        self.files = (*self.find_files(self.root, split, **self.settings), *given)
+        key = (type(self).__qualname__, split, dict(self.settings))
+        self.table = cached_examples(self.read, sources=self.files, settings=key)
         if limit is not None:
             self.table = self.table.head(limit)
 
@@ -78,6 +77,9 @@ class Split(ABC):
 
     def __getitem__(self, index: int) -> Example:
         return self.table[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.table)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r}, {self.split!r})"
@@ -96,10 +98,19 @@ class Split(ABC):
         """Whether `root` looks like this data set, by the content of its files."""
         return bool(cls.splits(root))
 
-    @property
+    @classmethod
+    def answers_file(cls, root: Path, split: str) -> Path | None:
+        """Where withheld labels of a split lie beside it, for data sets whose constructor takes `answers`."""
+        return None
+
+    @classmethod
     @abstractmethod
-    def sources(self) -> tuple[Path, ...]:
-        """The files that decide what the examples are."""
+    def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
+        """The files that decide what the examples of a split are.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
 
     @abstractmethod
     def read(self) -> Iterable[Example]:
@@ -131,9 +142,12 @@ class Split(ABC):
 
     @classmethod
     def fabricate(
-        cls, folder: Path, *, size: int, seed: int, progress: Progress | None = None
+        cls, folder: Path, *, size: int, seed: int, progress: Progress | None = None, **settings: Any
     ) -> dict[str, int]:
         """Write the official files of a miniature world into an empty folder; the same seed, the same bytes.
+
+        Args:
+            settings: those of an instance; they decide what the files look like.
 
         Returns:
             Number of examples of each split.
@@ -144,9 +158,38 @@ class Split(ABC):
         raise ConfigError(f"{cls.name} cannot be fabricated.")
 
     @classmethod
-    def lint(cls, splits: Mapping[str, "Split"]) -> Iterable[Remark]:
-        """What only this data set knows to be wrong."""
-        return ()
+    def clean(cls, root: Path, out: Path, **options: Any) -> Any:
+        """Write `views`, splits that are better to train on, into a new folder.
+
+        Raises:
+            ConfigError: this data set has none.
+        """
+        raise ConfigError(
+            f"{cls.name} has no views for training; `diptych clean` makes those of hateful_memes."
+        )
+
+    @classmethod
+    def lint(
+        cls, root: Path, split: str, **settings: Any
+    ) -> tuple[Iterable[Example], tuple[FormatError, ...]]:
+        """The examples of a split that can be read, and what is wrong with the others."""
+        try:
+            return cls(root, split, **settings), ()
+        except FormatError as error:
+            return (), (error,)
+
+    def truth(self) -> dict[str, int | None]:
+        """1 for examples of the `positive` class, 0 for others, None where the label is withheld.
+
+        Raises:
+            ConfigError: the data set looks for no class.
+        """
+        if self.positive is None:
+            raise ConfigError(f"{self.name} looks for no single class; expected a data set of two classes.")
+        return {
+            example.id: None if example.target is None else int(example.target == self.positive)
+            for example in self
+        }
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -167,29 +210,15 @@ class Split(ABC):
         kind = type(self)
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **self.settings}
 
-    def _require_split(self) -> None:
-        if not self.root.is_dir():
-            raise ConfigError(f"{self.root} is not a folder; expected the root of {self.name}.")
-        found = self.splits(self.root, **self.settings)
-        if self.split not in found:
-            raise ConfigError(
-                f"{self.root} has no split {self.split!r} of {self.name}; it has {list(found)}."
-                f"{nearest(self.split, found)}"
-            )
 
-
-def require_unique(examples: Iterable[Example], path: Path) -> Iterator[Example]:
-    """`examples`, unless one has the id of an earlier one.
+def require_split(split: str, root: Path, found: Sequence[str]) -> None:
+    """Refuse a split that a data set does not have.
 
     Raises:
-        FormatError: names the id.
+        ConfigError: names those that it has.
     """
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise FormatError(f"{path}: the id {example.id!r} occurs a second time; expected unique ids.")
-        seen.add(example.id)
-        yield example
+    if split not in found:
+        raise ConfigError(f"{root} holds the splits {list(found)}, not {split!r}.{nearest(split, found)}")
 
 
 def at_most(names: Sequence[str], count: int = 5) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from diptych.datasets.base import Split, at_most
+from diptych.datasets.base import Split, at_most, require_split
 from diptych.datasets.columns import SUFFIXES, Cells, column_names, read_cells
 from diptych.datasets.examples import one_pair_batch
 from diptych.errors import ConfigError, FormatError, nearest
@@ -115,20 +115,16 @@ class Table(Split):
     def recognizes(cls, root: Path) -> bool:
         return False  # any folder of tables would be one; it is asked for by name
 
-    @property
-    def sources(self) -> tuple[Path, ...]:
-        return (self._path(),)
-
-    def _path(self) -> Path:
-        file = self.settings["file"]
-        if file is None and "split" not in self.columns:
-            return next(
-                path for suffix in SUFFIXES if (path := self.root / f"{self.split}{suffix}").is_file()
-            )
-        return _only_file(self.root, file)
+    @classmethod
+    def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
+        require_split(split, root, cls.splits(root, **settings))
+        file = settings.get("file")
+        if file is None and "split" not in (settings.get("columns") or {}):
+            return (next(path for end in SUFFIXES if (path := root / f"{split}{end}").is_file()),)
+        return (_only_file(root, file),)
 
     def read(self) -> Iterable[Example]:
-        path, header = self._path(), self.settings["header"]
+        path, header = self.files[0], self.settings["header"]
         self._require_columns(path)
         names = list(dict.fromkeys(name for value in self.columns.values() for name in _listed(value)))
         hashes, row = array("q"), 0

@@ -14,7 +14,6 @@ from torch import Tensor
 from diptych.convert.detector import load_detector
 from diptych.convert.resnet import load_resnet
 from diptych.data.boxes import GivenBoxes, read_boxes
-from diptych.data.images import open_image
 from diptych.data.prepare import Picture, Prepare
 from diptych.detect.faster_rcnn import PRESETS, FasterRcnn, build_detector
 from diptych.detect.maps import (
@@ -28,6 +27,7 @@ from diptych.detect.maps import (
 from diptych.detect.pictures import PictureFile
 from diptych.detect.selection import BoxRule, describe, select
 from diptych.errors import ConfigError, nearest
+from diptych.images import open_image
 from diptych.types import FeatureMeta, Regions
 
 GRID = "grid"

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diptych.data.images import MEAN, STD
 from diptych.data.prepare import Picture, Prepare
 from diptych.documents import read_json
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.images import MEAN, STD
 from diptych.nn import resnet
 from diptych.nn.resnet import ResNet
 from diptych.nn.roi import roi_align

@@ -1,62 +1,56 @@
 """Prediction files, of ours and of others."""
 
-import csv
-import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
-from scipy.special import expit
 
-from diptych.errors import ConfigError, FormatError, nearest
-from diptych.files import atomic_file, require_file
+from diptych.datasets import Split
+from diptych.datasets.binary_csv import LABELS, Kind, read_scores, write_scores
+from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
-
-Kind = Literal["probability", "log_probability", "logit", "raw"]
-RANGES = {
-    "probability": (0.0, 1.0),
-    "log_probability": (-math.inf, 0.0),
-    "logit": (-math.inf, math.inf),
-    "raw": (-math.inf, math.inf),
-}
-LABELS = ("0", "1")
 
 
 def read_predictions(
-    path: Path | str, *, kind: Kind | None = None, classes: tuple[str, str] = ("benign", "hateful")
+    path: Path | str,
+    *,
+    kind: Kind | None = None,
+    classes: Sequence[str] | None = None,
+    dataset: Split | None = None,
 ) -> Predictions:
-    """Read an `.npz` of `diptych predict`, or a CSV with the columns `id` and `proba`, perhaps `label`.
-
-    The scores of a CSV come out as probabilities of both classes. Vilio writes into `proba` the logarithm of
-    the probability (its PyTorch members) or the raw log-odds (ERNIE-ViL), so the kind of number is found out
-    from the whole column: all in [0, 1], all at most 0, or some beyond on both sides. `label` becomes the
-    answer only where `proba` is a probability; Vilio's own labels do not always follow from its scores.
+    """Read an `.npz` of `diptych predict`, or the official file of a data set.
 
     Args:
-        kind: what `proba` is, instead of finding out; of no effect on an `.npz`. `raw` numbers are kept as
-            they are, with the opposite numbers as scores of class 0.
-        classes: names of the classes 0 and 1 of a CSV.
+        kind: what `proba` of a CSV `id,proba,label` is; see `diptych.datasets.binary_csv.read_scores`.
+        classes: names of the classes 0 and 1 of such a CSV; by default those of `dataset`.
+        dataset: the split that was predicted; it reads its own files.
 
     Raises:
-        FormatError: names file and line of a missing column, a value that is no number or outside the range
-            of its kind, an empty or repeated id, or says that the kind cannot be told.
+        FormatError: names file and line of what is wrong.
     """
     path = Path(path)
-    if kind is not None and kind not in RANGES:
-        raise ConfigError(f"kind is {kind!r}; expected one of {get_args(Kind)}.{nearest(kind, RANGES)}")
-    predictions = _read_npz(path) if path.suffix == ".npz" else _read_csv(path, kind, classes)
+    if path.suffix == ".npz":
+        predictions = _read_npz(path)
+    elif dataset is None or kind is not None:
+        named = classes or (dataset.labels if dataset is not None else LABELS)
+        predictions = read_scores(path, kind=kind, classes=named)
+    else:
+        predictions = dataset.read_predictions(path)
     return replace(predictions, meta={**predictions.meta, "path": str(path)})
+
+
+def read_together(
+    paths: Sequence[Path], *, kind: Kind | None = None, classes: Sequence[str] | None = None
+) -> list[Predictions]:
+    """Read several files of the same examples; a CSV takes the names of its classes from an `.npz`."""
+    found = {path: read_predictions(path) for path in paths if path.suffix == ".npz"}
+    named = classes or next((one.classes for one in found.values() if one.classes), None)
+    return [found.get(path) or read_predictions(path, kind=kind, classes=named) for path in paths]
 
 
 def write_predictions(predictions: Predictions, path: Path | str) -> None:
     """Write an `.npz` with everything, or a CSV `id,proba,label` of two classes.
-
-    `proba` is the score of the second class, `label` 1 where the answer is that class. Scores of kind `raw`
-    are written to the last digit, others must be probabilities.
 
     Raises:
         ConfigError: the file name ends in neither.
@@ -65,28 +59,12 @@ def write_predictions(predictions: Predictions, path: Path | str) -> None:
     path = Path(path)
     if path.suffix == ".npz":
         predictions.save(path)
-        return
-    if path.suffix != ".csv":
+    elif path.suffix == ".csv":
+        write_scores(predictions, path)
+    else:
         raise ConfigError(
             f"{path}: predictions are written as .npz or .csv; got {path.suffix or 'no suffix'!r}."
         )
-    if predictions.classes is None or len(predictions.classes) != 2 or predictions.scores is None:
-        raise FormatError(
-            f"{path}: a CSV holds scores of two classes; got the classes {predictions.classes}. Write .npz."
-        )
-    proba, positive = predictions.scores[:, 1], predictions.classes[1]
-    raw = predictions.meta.get("kind") == "raw"
-    if not raw and (bad := np.flatnonzero(~((proba >= 0) & (proba <= 1)))).size:
-        key, value = predictions.ids[bad[0]], proba[bad[0]]
-        raise FormatError(f"{path}: the score of id {key!r} is {value:g}; expected probabilities in [0, 1].")
-    labels = proba >= (0 if raw else 0.5)
-    if predictions.answers is not None:
-        labels = np.array([answer == positive for answer in predictions.answers])
-    with atomic_file(path, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("id", "proba", "label"))
-        for key, value, label in zip(predictions.ids, proba, labels, strict=True):
-            rows.writerow((key, f"{value:.17g}" if raw else f"{value:.9g}", int(label)))
 
 
 def _read_npz(path: Path) -> Predictions:
@@ -97,85 +75,3 @@ def _read_npz(path: Path) -> Predictions:
         row = int(np.argwhere(~np.isfinite(predictions.scores))[0][0])
         raise FormatError(f"{path}: the scores of id {predictions.ids[row]!r} are not finite.")
     return predictions
-
-
-def _read_csv(path: Path, kind: Kind | None, classes: tuple[str, str]) -> Predictions:
-    values: dict[str, float] = {}
-    labels: dict[str, str] = {}
-    lines: list[int] = []
-    for line, row in _records(path):
-        key, where = row["id"].strip(), f"{path}:{line}"
-        if not key or key in values:
-            problem = f"id {key!r} occurs a second time" if key else "the id is empty"
-            raise FormatError(f"{where}: {problem}; expected one row for every id.")
-        values[key] = _number(row["proba"], where)
-        lines.append(line)
-        if "label" in row:
-            labels[key] = row["label"].strip()
-            if labels[key] not in LABELS:
-                raise FormatError(f"{where}: label is {labels[key]!r}; expected 0 or 1.")
-    if not values:
-        raise FormatError(f"{path}: there are no predictions below the header.")
-    raw = np.array(list(values.values()))
-    kind = kind or _kind(raw, path)
-    low, high = RANGES[kind]
-    if (outside := np.flatnonzero((raw < low) | (raw > high))).size:
-        first = int(outside[0])
-        raise FormatError(
-            f"{path}:{lines[first]}: proba is {raw[first]:g}; expected a {kind} in [{low:g}, {high:g}]."
-        )
-    whole, even = (0, 0.0) if kind == "raw" else (1, 0.5)
-    positive = {"log_probability": np.exp, "logit": expit}.get(kind, np.asarray)(raw)
-    decided = [label == "1" for label in labels.values()] if kind in ("probability", "raw") else []
-    answers = tuple(classes[int(yes)] for yes in (decided or positive >= even))
-    scores = np.stack((whole - positive, positive), axis=1)
-    return Predictions(
-        ids=tuple(values), scores=scores, answers=answers, classes=classes, meta={"kind": kind}
-    )
-
-
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of every row that is not blank."""
-    with open(require_file(path, "a CSV file of predictions"), encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            header = [name.strip() for name in next(rows, [])]
-            if missing := [name for name in ("id", "proba") if name not in header]:
-                raise FormatError(
-                    f"{path}:1: column {' and '.join(missing)} missing, found {header}; "
-                    "expected id,proba and perhaps label."
-                )
-            for row in rows:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) != len(header):
-                    raise FormatError(
-                        f"{path}:{rows.line_num}: {len(row)} cells; expected {len(header)} as in the header."
-                    )
-                yield rows.line_num, dict(zip(header, row, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise FormatError(f"{path}:{rows.line_num + 1}: not readable as UTF-8 CSV ({error}).") from error
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise FormatError(f"{where}: proba is {text!r}; expected a finite number.")
-    return value
-
-
-def _kind(raw: Float[ndarray, " N"], path: Path) -> Kind:
-    low, high = float(raw.min()), float(raw.max())
-    if low >= 0 and high <= 1:
-        return "probability"
-    if high <= 0:
-        return "log_probability"
-    if low < 0:
-        return "logit"
-    raise FormatError(
-        f"{path}: proba lies between {low:g} and {high:g}, which fits neither probabilities (0 to 1) nor "
-        "log-probabilities (at most 0), nor log-odds (both signs); say which with kind=..."
-    )

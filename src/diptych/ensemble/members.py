@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from diptych.datasets.binary_csv import Kind
 from diptych.ensemble.blend import join
-from diptych.ensemble.files import Kind, read_predictions
+from diptych.ensemble.files import read_together
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
 
@@ -33,7 +34,12 @@ class Members:
 
 
 def read_members(
-    paths: Iterable[Path], *, kind: Kind | None = None, incomplete: Incomplete = "stop"
+    paths: Iterable[Path],
+    *,
+    kind: Kind | None = None,
+    classes: Sequence[str] | None = None,
+    splits: Sequence[str] = (),
+    incomplete: Incomplete = "stop",
 ) -> Members:
     """Read files, and the `.csv` and `.npz` files of folders but those named `FIN_...`.
 
@@ -42,6 +48,8 @@ def read_members(
     `dev_seenO36.csv`, `runs/O36/predictions/dev_seen.csv`.
 
     Args:
+        classes: of CSV files; see `read_predictions`.
+        splits: names that a data set gives its splits, beside the usual ones.
         incomplete: what to do about a member that lacks a split: stop, or leave it out.
 
     Raises:
@@ -50,7 +58,7 @@ def read_members(
     """
     table: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sorted({file for given in paths for file in _files(given)}):
-        member, split = name_of(path)
+        member, split = name_of(path, splits)
         if split in table[member]:
             raise FormatError(
                 f"{path} and {table[member][split]} are both {split} of the member {member}; expected one of "
@@ -59,8 +67,8 @@ def read_members(
         table[member][split] = path
     if not table:
         raise ConfigError("there is nothing to blend; expected prediction files, or folders of them.")
-    splits = sorted({split for files in table.values() for split in files})
-    lacking = {name: tuple(split for split in splits if split not in table[name]) for name in table}
+    found = sorted({split for files in table.values() for split in files})
+    lacking = {name: tuple(split for split in found if split not in table[name]) for name in table}
     dropped = {name: missing for name, missing in lacking.items() if missing}
     if dropped and (incomplete == "stop" or len(dropped) == len(table)):
         gaps = "; ".join(f"{name} lacks {', '.join(missing)}" for name, missing in dropped.items())
@@ -70,20 +78,26 @@ def read_members(
         )
     names = tuple(name for name in sorted(table) if name not in dropped)
     predictions = {
-        split: tuple(read_predictions(table[name][split], kind=kind) for name in names) for split in splits
+        split: tuple(read_together([table[name][split] for name in names], kind=kind, classes=classes))
+        for split in found
     }
     for members in predictions.values():
         join(members)
     return Members(names=names, predictions=predictions, dropped=dropped)
 
 
-def name_of(path: Path) -> tuple[str, str]:
+def name_of(path: Path, splits: Sequence[str] = ()) -> tuple[str, str]:
     """Member and split by the name of a file.
+
+    Args:
+        splits: further names of splits.
 
     Raises:
         FormatError: it names no split.
     """
-    found = list(SPLIT.finditer(path.stem))
+    names = "|".join(re.escape(split) for split in sorted(splits, key=len, reverse=True))
+    found = list((re.compile(f"_?({names})_?") if names else SPLIT).finditer(path.stem))
+    found = found or list(SPLIT.finditer(path.stem))
     if not found:
         raise FormatError(
             f"{path}: the name of the file tells no split; expected one such as NAME_dev_seen.csv."

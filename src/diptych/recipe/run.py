@@ -209,6 +209,7 @@ def _save(parts: Parts, result: FitResult) -> None:
         )
         assert isinstance(task, Classify), "only this task has a threshold"
         task.threshold = config["task"]["threshold"] = threshold
+    node = getattr(parts.train, "node", None)
     places = {
         "root": Path(config["root"]),
         "features": None if regions is None or place is None else Path(place),
@@ -227,6 +228,7 @@ def _save(parts: Parts, result: FitResult) -> None:
             "seed": config["seed"],
             **_shown(places),
             **({"region_merge": config["region_merge"]} if places["more_features"] else {}),
+            **({} if node is None else {"data": node}),
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
             "steps": result.steps,

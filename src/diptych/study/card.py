@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from diptych.datasets import HatefulMemes
 from diptych.ensemble import read_predictions
 from diptych.files import atomic_file, require_new
 from diptych.metrics import auroc, bootstrap_interval
@@ -85,7 +84,7 @@ def measure(report: Report) -> Areas:
     """
     graph, dev = report.graph, report.graph.study.dev
     areas: dict[str, tuple[float, float, float]] = {}
-    truth = {meme.id: meme.label for meme in HatefulMemes(graph.root, dev, limit=graph.limit).memes}
+    truth = graph.data.open(graph.root, dev, limit=graph.limit).truth()
     if len(set(truth.values())) < 2:
         return {}
     for name, step in graph.steps.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.bundle import find_bundle
-from diptych.datasets.hateful_memes import split_path
+from diptych.datasets import Data, find_data
 from diptych.errors import ConfigError, FormatError
 from diptych.features import FeatureStore
 from diptych.study.progress import Checksums, digest
@@ -47,6 +47,7 @@ class Graph:
 
     Args:
         root: folder of the annotation files.
+        data: the data set that `root` holds.
         limit: memes of every split; None means all.
         steps: by name, in the order in which one process does them.
     """
@@ -54,6 +55,7 @@ class Graph:
     study: Study
     root: Path
     out: Path
+    data: Data
     limit: int | None = None
     steps: dict[str, Step] = field(default_factory=dict)
 
@@ -78,13 +80,24 @@ class Planner:
     predict: Mapping[str, Any] = field(default_factory=dict)
 
 
-def plan(study: Study, *, root: Path, out: Path, limit: int | None, planner: Planner) -> Graph:
+def plan(
+    study: Study,
+    *,
+    root: Path,
+    out: Path,
+    limit: int | None,
+    planner: Planner,
+    data: Data | None = None,
+) -> Graph:
     """All steps of all members.
+
+    Args:
+        data: what `root` holds; by default what its layout says.
 
     Raises:
         ConfigError: a split, a feature store or a bundle is missing.
     """
-    graph = Graph(study=study, root=root, out=out, limit=limit)
+    graph = Graph(study=study, root=root, out=out, data=data or find_data(root), limit=limit)
     for family in study.families:
         if family.pretrain is not None and planner.bundles is None:
             _add_training(graph, planner, family.pretrain, "pretrain")
@@ -120,7 +133,7 @@ def wrap_up(graph: Graph, finished: Sequence[str]) -> Graph:
         settings = {"method": study.method, "compat": study.compat, "dev": study.dev}
         step = _step(graph, "ensemble", "ensemble", settings, needs=tuple(averages), known=steps)
         steps[step.name] = step
-    return Graph(study=study, root=graph.root, out=graph.out, limit=graph.limit, steps=steps)
+    return replace(graph, steps=steps)
 
 
 def _add_training(
@@ -234,7 +247,8 @@ def _store(graph: Graph, planner: Planner, name: str | None) -> Path | None:
 
 
 def _split(graph: Graph, planner: Planner, split: str) -> str:
-    return planner.checksums(split_path(graph.root, split))
+    paths = graph.data.kind.find_files(graph.root, split, **graph.data.settings)
+    return " ".join(map(planner.checksums, paths))
 
 
 def _file(planner: Planner, name: str, root: Path) -> str | None:

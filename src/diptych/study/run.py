@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from diptych.bundle import read_content
-from diptych.datasets import HatefulMemes
 from diptych.ensemble import (
     Members,
     average_raw,
@@ -277,12 +276,12 @@ def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
     predictor = workshop.predictor(settings) if names else None
     for split in names:
         assert predictor is not None
-        dataset = HatefulMemes(root, split, limit=settings["limit"])
+        dataset = graph.data.open(root, split, limit=settings["limit"])
         store = workshop.store(settings, predictor)
         predictions = predictor.predict_dataset(
             dataset, features=store, batch_size=settings.get("batch_size", 32)
         )
-        dataset.write(predictions, step.folder / f"{split}.csv")
+        dataset.write(predictions, step.folder / f"{split}{dataset.suffix}")
         predictions.save(step.folder / f"{split}.npz")
     return {}
 
@@ -331,10 +330,10 @@ def _ensemble(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
         for split in splits
     }
     members = Members(names=tuple(sorted(families)), predictions=found, dropped={})
-    dev = HatefulMemes(graph.root, graph.study.dev, limit=graph.limit)
+    dev = graph.data.open(graph.root, graph.study.dev, limit=graph.limit)
     blends, report = fit_blend(
         members,
-        {meme.id: meme.label for meme in dev.memes},
+        dev.truth(),
         dev=graph.study.dev,
         method=graph.study.method,
         compat=graph.study.compat,

@@ -14,7 +14,6 @@ from typing_extensions import TypedDict
 
 from diptych.bundle import trained_on
 from diptych.data import open_regions
-from diptych.datasets import HatefulMemes
 from diptych.detect import ExtractSettings, extract
 from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
@@ -223,7 +222,7 @@ def write_members(graph: Graph) -> Path:
         names = {key: getattr(member, key) for key in STORES}
         features |= {name: settings[key] for key, name in names.items() if name is not None}
         members[member.name] = {"family": member.family, "bundle": _below(settings["bundle"], out), **names}
-    dev = HatefulMemes(graph.root, study.dev, limit=graph.limit)
+    dev = graph.data.open(graph.root, study.dev, limit=graph.limit)
     tree = {
         "study": study.name,
         "method": study.method,
@@ -234,7 +233,7 @@ def write_members(graph: Graph) -> Path:
             name.partition("/")[0]: _below(step.folder / f"{study.dev}.npz", out)
             for name, step in averages.items()
         },
-        "labels": {meme.id: meme.label for meme in dev.memes},
+        "labels": dev.truth(),
     }
     require_new(out / NAME, overwrite=True, kind="a list of members")
     with atomic_file(out / NAME, "w", encoding="utf-8") as file:

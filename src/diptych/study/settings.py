@@ -7,7 +7,7 @@
     features: {small: features/vgattr36}                            # stores, below the data set
     vocabularies: {uncased: vocabulary.txt}
     ensemble: {method: loop, compat: false}
-    clean: {known: true}          # how missing views are made, see diptych.clean
+    clean: {known: true}          # how missing views are made, see diptych clean
     default: [U]                  # families, or members, that run unless others are asked for
     fast: [U50]                   # those of the fast preset
     overrides: []                 # of all members, as `diptych train` takes them
@@ -77,7 +77,7 @@ class EnsembleNode(TypedDict, total=False):
 
 
 class CleanNode(TypedDict, total=False):
-    """See `diptych.clean`."""
+    """See `diptych.datasets.Split.clean`."""
 
     known: bool
     near: int

@@ -1,34 +1,24 @@
-"""Hateful Memes: JSON lines in, CSV out.
+"""Annotation files of Hateful Memes.
 
-Kiela et al., 2020, https://arxiv.org/abs/2005.04790. One record per line: `id`, `img` (path below the root),
-`text`, and `label` 0/1 except in the test splits. `dev_unseen` shares 400 of its 540 memes with `dev_seen`.
+One JSON record per line: `id`, `img` (path below the root), `text`, and `label` 0/1 except in test splits.
 """
 
-import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from os.path import normpath
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from diptych.datasets.base import DuplicateId
 from diptych.documents import parse_json, shorten
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file, require_file
-from diptych.predictions import Predictions, respell
-from diptych.types import Example, Pair
+from diptych.predictions import respell
 
 LABELS = ("benign", "hateful")
-SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
 PHASES = {"dev_seen": "dev", "dev": "dev_seen", "test_seen": "test", "test": "test_seen"}
 MAX_LINE = 16 << 20  # bytes
-KNOWN_OVERLAP = frozenset({"dev_seen", "dev_unseen"})
-
-
-class DuplicateId(FormatError):
-    """A record whose id an earlier one has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,102 +41,6 @@ class Meme:
     def key(self) -> str:
         """Key of the picture in a feature store: its file stem, as in all public feature files."""
         return Path(self.image).stem
-
-
-class HatefulMemes:
-    """The memes of one split, in file order.
-
-    `Example.target` is a name in `LABELS` or None; `Example.meta["image_path"]` is the path of the picture.
-
-    Args:
-        root: folder that holds the annotation files and the pictures.
-        split: name of an annotation file without `.jsonl`.
-        answers: a file of JSON lines with `id` and `label` that fills in withheld labels; it may hold more
-            ids than the split.
-        limit: at most so many memes, the first ones.
-        twice: a split whose memes follow once more, for training; Vilio's E counts dev_seen twice.
-
-    Attributes:
-        files: the annotation files that were read.
-
-    Raises:
-        FormatError: names file and line of the first record that is wrong, and how many more there are.
-        ConfigError: there is no such split.
-    """
-
-    def __init__(
-        self,
-        root: Path | str,
-        split: str,
-        *,
-        answers: Path | str | None = None,
-        limit: int | None = None,
-        twice: str | None = None,
-    ) -> None:
-        if limit is not None and limit < 1:
-            raise ConfigError(f"limit is {limit}; expected at least 1 meme.")
-        self.root, self.split = Path(root), split
-        self.path = split_path(self.root, split)
-        memes, problems = read_memes(self.path)
-        if problems:
-            more = (
-                f" {len(problems) - 1} more: `diptych check {self.root}` lists all." if problems[1:] else ""
-            )
-            raise FormatError(f"{problems[0]}{more}")
-        memes = memes[:limit]
-        self.memes = memes if answers is None else _with_answers(memes, Path(answers), self.path)
-        self.files: tuple[Path, ...] = (self.path, *(Path(one) for one in [answers] if one is not None))
-        if twice is not None:
-            again = HatefulMemes(root, twice)
-            self.memes, self.files = [*self.memes, *again.memes], (*self.files, *again.files)
-
-    def __len__(self) -> int:
-        return len(self.memes)
-
-    def __getitem__(self, index: int) -> Example:
-        meme = self.memes[index]
-        return Example(
-            id=meme.id,
-            pairs=(Pair(image=meme.key, text=meme.text),),
-            target=None if meme.label is None else LABELS[meme.label],
-            meta={"image_path": self.root / meme.image},
-        )
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(meme.id for meme in self.memes)
-
-    @property
-    def images(self) -> Mapping[str, Path]:
-        """Picture files by image key."""
-        return {meme.key: self.root / meme.image for meme in self.memes}
-
-    def shared_with(self, other: "HatefulMemes") -> tuple[str, ...]:
-        """Ids that the other split holds too; expected between `dev_seen` and `dev_unseen` only."""
-        theirs = set(other.ids)
-        return tuple(key for key in self.ids if key in theirs)
-
-    def write(self, predictions: Predictions, path: Path) -> None:
-        """Write the submission: `id,proba,label` in the order of the split, `proba` that of hateful.
-
-        Raises:
-            FormatError: the ids are not those of the split, or a score is no probability.
-        """
-        predictions = predictions.unique().align(self.ids)
-        proba = predictions.column("hateful")
-        if (bad := np.flatnonzero(~((proba >= 0) & (proba <= 1)))).size:
-            raise FormatError(
-                f"{path}: meme {predictions.ids[bad[0]]} has the score {proba[bad[0]]}; expected "
-                "probabilities in [0, 1]."
-            )
-        labels = proba >= 0.5 if predictions.answers is None else np.array(predictions.answers) == "hateful"
-        with atomic_file(path, "w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(("id", "proba", "label"))
-            rows.writerows(
-                (key, f"{value:.9g}", int(label))
-                for key, value, label in zip(predictions.ids, proba, labels, strict=True)
-            )
 
 
 def split_path(root: Path, split: str) -> Path:
@@ -191,6 +85,19 @@ def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
         except FormatError as error:
             problems.append(type(error)(f"{path}:{number}: {error}"))
     return list(memes.values()), problems
+
+
+def require_memes(path: Path) -> list[Meme]:
+    """All records of an annotation file.
+
+    Raises:
+        FormatError: names file and line of the first record that is wrong, and how many more there are.
+    """
+    memes, problems = read_memes(path)
+    if problems:
+        more = f" {len(problems) - 1} more: `diptych check {path.parent}` lists all." if problems[1:] else ""
+        raise FormatError(f"{problems[0]}{more}")
+    return memes
 
 
 def write_memes(path: Path, memes: Iterable[Meme], *, labels: bool = True) -> None:
@@ -277,11 +184,15 @@ def _label(value: Any) -> int | None:
     return int(value)
 
 
-def _with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
-    """The memes with the labels of an answers file."""
+def require_answers(path: Path) -> Path:
+    """An answers file that is there."""
     if not path.exists():
         raise ConfigError(f"the answers file {path} does not exist.")
-    require_file(path, "a file of answers")
+    return require_file(path, "a file of answers")
+
+
+def with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
+    """The memes with the labels of an answers file."""
     answers: dict[str, int | None] = {}
     for number, line in _lines(path):
         try:
@@ -301,10 +212,7 @@ def _with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
             raise FormatError(
                 f"{path}: meme {meme.id} is {answers[meme.id]}, but {split}:{meme.line} says {meme.label}."
             )
-    return [
-        Meme(id=meme.id, image=meme.image, text=meme.text, label=answers[meme.id], line=meme.line)
-        for meme in memes
-    ]
+    return [replace(meme, label=answers[meme.id]) for meme in memes]
 
 
 def _number_if_decimal(key: str) -> int | str:

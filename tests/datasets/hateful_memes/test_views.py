@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.clean import BITS, KNOWN_BROKEN, KNOWN_DUPLICATES, clean, find_copies
 from diptych.cli import main
-from diptych.data.hashes import Fingerprint
 from diptych.datasets import HatefulMemes
 from diptych.datasets.hateful_memes import Meme
+from diptych.datasets.hateful_memes.hashes import Fingerprint
+from diptych.datasets.hateful_memes.views import BITS, KNOWN_BROKEN, KNOWN_DUPLICATES, clean, find_copies
 from diptych.errors import ConfigError, FormatError
 
 FILES = ("train.jsonl", "traindev.jsonl", "pretrain.jsonl", "report.json")
@@ -128,7 +128,7 @@ def test_only_changed_pictures_are_hashed_again(root: Path, tmp_path: Path) -> N
     os.utime(root / "img" / "00003.png", ns=(1, 1))
     report = clean(root, tmp_path / "two", cache=tmp_path / "one" / "hashes.json")
     assert report.hashed == 2
-    assert "1" in [meme.id for meme in HatefulMemes(tmp_path / "two", "train").memes]
+    assert "1" in HatefulMemes(tmp_path / "two", "train").ids
 
 
 def test_other_results_are_kept(root: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data.hashes import fingerprint
-from diptych.data.images import UPRIGHT, image_size, open_image, to_pixels
+from diptych.datasets.hateful_memes.hashes import fingerprint
 from diptych.errors import FormatError
+from diptych.images import UPRIGHT, image_size, open_image, to_pixels
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

@@ -70,7 +70,7 @@ def test_sound_folder_has_no_findings(folder):
     assert report.ok
     assert report.findings == ()
     dev, train = report.splits
-    assert (train.split, train.memes, train.pictures) == ("train", 8, 8)
+    assert (train.split, train.examples, train.pictures) == ("train", 8, 8)
     assert train.labels == {"benign": 4, "hateful": 4}
     assert (train.words, train.widths, train.heights, train.regions) == (
         (2,) * 3,
@@ -78,7 +78,7 @@ def test_sound_folder_has_no_findings(folder):
         (24,) * 3,
         (1,) * 3,
     )
-    assert (dev.split, dev.memes) == ("dev_seen", 4)
+    assert (dev.split, dev.examples) == ("dev_seen", 4)
 
 
 def test_all_broken_records_are_reported(folder):
@@ -90,7 +90,7 @@ def test_all_broken_records_are_reported(folder):
     assert not report.ok
     assert (finding.severity, finding.what, finding.count) == ("error", "records that cannot be read", 4)
     assert [int(example.split(":")[1]) for example in finding.examples] == [1, 3, 4, 6]
-    assert report.splits[1].memes == 2
+    assert report.splits[1].examples == 2
 
 
 def test_repeated_ids_are_reported_apart(folder):
@@ -275,7 +275,7 @@ def test_chosen_splits_only(folder):
 
 
 def test_folder_without_annotations_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds no annotation file"):
+    with pytest.raises(ConfigError, match="the layout of no data set"):
         check(tmp_path)
     with pytest.raises(ConfigError, match="is not a folder"):
         check(tmp_path / "nowhere")

@@ -30,7 +30,7 @@ def test_reads_labeled_and_unlabeled_memes(tmp_path):
     assert labeled.id == "42953"
     assert labeled.target == "benign"
     assert (labeled.pairs[0].image, labeled.pairs[0].text) == ("42953", "its their character not their color")
-    assert labeled.meta["image_path"] == tmp_path / "img/42953.png"
+    assert labeled.pairs[0].files == ("img/42953.png",)
     assert (unlabeled.id, unlabeled.target, unlabeled.pairs[0].image) == ("7", None, "00007")
 
 
@@ -44,7 +44,8 @@ def test_is_a_map_style_dataset(tmp_path):
 
 def test_byte_order_mark_crlf_and_blank_lines_are_fine(tmp_path):
     split(tmp_path, b"\xef\xbb\xbf" + GOOD.encode() + b"\r", b"\r", b"   ", LAST, b"", b"")
-    assert [meme.line for meme in HatefulMemes(tmp_path, "train").memes] == [1, 4]
+    assert [meme.line for meme in read_memes(tmp_path / "train.jsonl")[0]] == [1, 4]
+    assert HatefulMemes(tmp_path, "train").ids == ("42953", "7")
 
 
 @pytest.mark.parametrize(
@@ -188,13 +189,6 @@ def test_missing_answers_file_is_named(tmp_path):
         HatefulMemes(tmp_path, "train", answers=tmp_path / "none.jsonl")
 
 
-def test_shared_memes_of_two_splits(tmp_path):
-    split(tmp_path, GOOD, LAST, name="dev_seen")
-    split(tmp_path, LAST, record(), name="dev_unseen")
-    seen, unseen = HatefulMemes(tmp_path, "dev_seen"), HatefulMemes(tmp_path, "dev_unseen")
-    assert seen.shared_with(unseen) == unseen.shared_with(seen) == ("7",)
-
-
 def test_written_annotations_are_read_again(tmp_path):
     memes = [
         Meme(id="12", image="img/00012.png", text='a "quoted"\nline', label=1),
@@ -203,7 +197,7 @@ def test_written_annotations_are_read_again(tmp_path):
     write_memes(tmp_path / "train.jsonl", memes)
     write_memes(tmp_path / "test.jsonl", memes, labels=False)
     write_answers(tmp_path / "test.answers.jsonl", memes[:1])
-    assert [(m.id, m.image, m.text, m.label) for m in HatefulMemes(tmp_path, "train").memes] == [
+    assert [(m.id, m.image, m.text, m.label) for m in read_memes(tmp_path / "train.jsonl")[0]] == [
         (m.id, m.image, m.text, m.label) for m in memes
     ]
     assert HatefulMemes(tmp_path, "test")[0].target is None
@@ -244,8 +238,8 @@ def test_submission_keeps_all_digits_of_a_score(tmp_path):
     [
         (("42953",), (0.5,), "1 .7. missing"),
         (("42953", "7", "8"), (0.5, 0.5, 0.5), "1 .8. unexpected"),
-        (("42953", "7"), (0.5, 1.5), r"meme 7 has the score 1.5; expected probabilities in \[0, 1\]"),
-        (("42953", "7"), (float("nan"), 0.5), "meme 42953 has the score nan"),
+        (("42953", "7"), (0.5, 1.5), r"id '7' is 1.5; expected probabilities in \[0, 1\]"),
+        (("42953", "7"), (float("nan"), 0.5), "id '42953' is nan"),
     ],
 )
 def test_submission_of_other_ids_or_no_probabilities_is_refused(tmp_path, ids, hateful, message):
@@ -258,7 +252,7 @@ def test_paths_need_not_be_below_a_folder_named_img(tmp_path):
     split(tmp_path, record(img="pictures/of/cats/a.b.jpg"))
     example = HatefulMemes(tmp_path, "train")[0]
     assert example.pairs[0].image == "a.b"
-    assert example.meta["image_path"] == Path(tmp_path, "pictures/of/cats/a.b.jpg")
+    assert HatefulMemes(tmp_path, "train").images == {"a.b": Path(tmp_path, "pictures/of/cats/a.b.jpg")}
 
 
 def test_memes_of_a_split_may_count_twice(tmp_path):

@@ -9,8 +9,8 @@ from numpy import ndarray
 from PIL import Image
 from scipy.fft import dct
 
-from diptych.data.images import MAX_PIXELS, explained, require_small
 from diptych.files import require_file
+from diptych.images import MAX_PIXELS, explained, require_small
 
 SIDE, LOW = 32, 8  # pixels per side that are transformed, and lowest frequencies kept
 

@@ -6,7 +6,7 @@ written over, that a second run changes nothing, and that every decision is repo
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -14,12 +14,12 @@ from os.path import relpath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from diptych.data.hashes import Fingerprint, fingerprint
-from diptych.datasets.hateful_memes import HatefulMemes, Meme, write_memes
+from diptych.datasets.base import Progress
+from diptych.datasets.hateful_memes.hashes import Fingerprint, fingerprint
+from diptych.datasets.hateful_memes.records import Meme, require_memes, split_path, write_memes
 from diptych.errors import ConfigError, FormatError
 from diptych.files import atomic_file, claimed, require_apart
 
-Progress = Callable[[int, int], None]
 VIEWS = ("train", "traindev", "pretrain")
 BITS = 64
 CACHE_VERSION = 1
@@ -117,8 +117,8 @@ def clean(
 
 def _read(root: Path) -> dict[str, list[Meme]]:
     """Memes of train, dev_seen and what dev_unseen adds, in this order; dev_unseen may be missing."""
-    train, seen = HatefulMemes(root, "train").memes, HatefulMemes(root, "dev_seen").memes
-    unseen = HatefulMemes(root, "dev_unseen").memes if (root / "dev_unseen.jsonl").exists() else []
+    train, seen = (require_memes(split_path(root, split)) for split in ("train", "dev_seen"))
+    unseen = require_memes(root / "dev_unseen.jsonl") if (root / "dev_unseen.jsonl").exists() else []
     known = {meme.id for meme in seen}
     splits = {
         "train": train,

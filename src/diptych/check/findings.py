@@ -1,0 +1,297 @@
+"""Lint a data set before a model reads it: every problem, and what to do about it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+
+from diptych.check.reading import Folder, open_folder, paths_of, pictures_of, read_pictures, read_regions
+from diptych.check.report import CheckReport, Finding, Severity, SplitSummary, Spread
+from diptych.datasets import Data
+from diptych.datasets.base import DuplicateId, Progress
+from diptych.errors import FormatError
+from diptych.types import Example, Regions, RegionSource
+
+SHOWN = 5
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+LONG_TEXT = 100  # words; the longest text of the challenge has 70, and 128 tokens are what models read
+TINY_SIDE = 16  # pixels
+UNBALANCED = 0.1  # share of the rarer label
+
+
+def check(
+    root: Path | str,
+    *,
+    data: Data | None = None,
+    features: RegionSource | None = None,
+    splits: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Look at annotations, pictures and regions of a folder; change nothing.
+
+    Args:
+        data: what the folder holds; by default what its layout says.
+        features: regions that the pictures should have.
+        splits: those to read; all by default.
+        progress: called with the number of pictures read, and of all.
+
+    Raises:
+        ConfigError: the folder or a split does not exist.
+    """
+    folder = open_folder(Path(root), data, splits)
+    folder.pictures = read_pictures(folder, progress)
+    if features is not None:
+        folder.regions = read_regions(folder, features)
+    findings = [
+        *_record_findings(folder),
+        *_picture_findings(folder),
+        *_overlap_findings(folder),
+        *_text_findings(folder),
+        *_label_findings(folder),
+        *_feature_findings(folder),
+    ]
+    order: list[Severity] = ["error", "warning", "note"]
+    return CheckReport(
+        root=folder.root,
+        data=folder.data.kind.name,
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
+        splits=tuple(_summary(folder, split) for split in folder.examples),
+    )
+
+
+def _finding(severity: Severity, what: str, examples: Iterable[str], advice: str) -> list[Finding]:
+    """A list of one finding, or of none when there are no examples."""
+    all_examples = list(examples)
+    if not all_examples:
+        return []
+    shown = tuple(all_examples[:SHOWN])
+    return [Finding(severity=severity, what=what, count=len(all_examples), examples=shown, advice=advice)]
+
+
+def _record_findings(folder: Folder) -> list[Finding]:
+    repeated = [problem for problem in folder.problems if isinstance(problem, DuplicateId)]
+    broken = [problem for problem in folder.problems if not isinstance(problem, DuplicateId)]
+    return [
+        *_finding("error", "records that cannot be read", map(str, broken), "Repair or remove these lines."),
+        *_finding(
+            "error", "ids that occur twice in a split", map(str, repeated), "Give each example its own id."
+        ),
+        *_finding(
+            "warning",
+            "ids that a spreadsheet takes for formulas",
+            (one.id for examples in folder.examples.values() for one in examples if one.id[:1] in FORMULA),
+            "Do not open prediction files with them in a spreadsheet; they are written as they are.",
+        ),
+        *_finding(
+            "error",
+            f"splits without a single {folder.data.kind.noun}",
+            (split for split, examples in folder.examples.items() if not examples),
+            "Is the file cut off?",
+        ),
+    ]
+
+
+def _picture_findings(folder: Folder) -> list[Finding]:
+    bad = [picture.error for picture in folder.pictures.values() if picture.error]
+    tiny = [
+        f"{path} ({picture.size[0]} x {picture.size[1]})"
+        for path, picture in folder.pictures.items()
+        if not picture.error and min(picture.size) < TINY_SIDE
+    ]
+    paths: dict[str, set[str]] = defaultdict(set)
+    for examples in folder.examples.values():
+        for example in examples:
+            for key, path in pictures_of(folder, example):
+                paths[key].add(path)
+    clashes = [f"{key}: {', '.join(sorted(files))}" for key, files in paths.items() if len(files) > 1]
+    return [
+        *_finding(
+            "error",
+            "pictures that are missing or cannot be read",
+            bad,
+            "Get these files again, or shrink them.",
+        ),
+        *_finding("warning", f"pictures under {TINY_SIDE} pixels", tiny, "Are they placeholders?"),
+        *_finding(
+            "error",
+            "different pictures with the same key",
+            clashes,
+            "Features are found by file name; give every picture its own.",
+        ),
+    ]
+
+
+def _overlap_findings(folder: Folder) -> list[Finding]:
+    findings = []
+    for one, other in combinations(folder.examples, 2):
+        by_id = {example.id for example in folder.examples[one]} & {
+            example.id for example in folder.examples[other]
+        }
+        rest = [
+            [example for example in folder.examples[split] if example.id not in by_id]
+            for split in (one, other)
+        ]
+        known = frozenset({one, other}) in folder.data.kind.overlaps
+        names = f"{one} and {other}"
+        findings += _finding(
+            "note" if known else "error",
+            f"{folder.data.kind.noun}s in both {names}",
+            sorted(by_id),
+            "Known of this benchmark; do not train on one and evaluate on the other."
+            if known
+            else "Remove them from one split, or scores on it mean nothing.",
+        )
+        findings += _finding(
+            "warning",
+            f"pictures in both {names}",
+            _same_pictures(folder, *rest),
+            "Scores on them are flattering; leave them out of one split. Equal pixels count, not names.",
+        )
+    return findings
+
+
+def _same_pictures(folder: Folder, ones: list[Example], others: list[Example]) -> list[str]:
+    """Pairs of files with equal pixels, or the same file."""
+    theirs: dict[object, str] = {_identity(folder, path): path for path in paths_of(folder, others)}
+    images = paths_of(folder, ones)
+    same = [(image, theirs[key]) for image in images if (key := _identity(folder, image)) in theirs]
+    return [one if one == other else f"{one} = {other}" for one, other in same]
+
+
+def _identity(folder: Folder, image: str) -> object:
+    picture = folder.pictures[image]
+    return image if picture.error else (picture.size, picture.digest)
+
+
+def _text_findings(folder: Folder) -> list[Finding]:
+    words = [
+        (f"{split} {example.id}", max(_words(example), default=0))
+        for split, examples in folder.examples.items()
+        for example in examples
+    ]
+    empty = [name for name, count in words if not count]
+    long = [f"{name} ({count} words)" for name, count in words if count > LONG_TEXT]
+    return [
+        *_finding(
+            "warning", f"{folder.data.kind.noun}s without text", empty, "Models will see the picture alone."
+        ),
+        *_finding(
+            "warning",
+            f"texts of more than {LONG_TEXT} words",
+            long,
+            "Models cut them; raise processor.max_tokens if the end matters.",
+        ),
+    ]
+
+
+def _words(example: Example) -> list[int]:
+    """Of each pair."""
+    return [len(f"{pair.text} {pair.text_b or ''}".split()) for pair in example.pairs]
+
+
+def _label_findings(folder: Folder) -> list[Finding]:
+    partly, lopsided, unlabeled = [], [], []
+    for split, examples in folder.examples.items():
+        counts = _labels(folder, examples)
+        missing = sum(example.target is None for example in examples)
+        if counts and missing:
+            partly.append(f"{split} ({missing} of {len(examples)} without label)")
+        shares = [counts[name] for name in folder.data.kind.labels or counts]
+        single = all(isinstance(example.target, str) for example in examples if example.target is not None)
+        if (
+            counts
+            and single
+            and min(shares) < UNBALANCED * (len(examples) - missing) * 2 / max(2, len(shares))
+        ):
+            shown = ", ".join(f"{counts[name]} {name}" for name in folder.data.kind.labels or sorted(counts))
+            lopsided.append(f"{split} ({shown})")
+        if examples and not counts:
+            unlabeled.append(split)
+    return [
+        *_finding(
+            "warning", "splits that are partly labeled", partly, "Scores need a label for every example."
+        ),
+        *_finding(
+            "warning",
+            f"splits with hardly any {folder.data.kind.noun}s of one label",
+            lopsided,
+            "Weigh the classes in training; read AUROC with its interval.",
+        ),
+        *_finding(
+            "error" if folder.data.train in unlabeled else "note",
+            "splits without labels",
+            unlabeled,
+            "They can be predicted, not scored; give an answers file to score them.",
+        ),
+    ]
+
+
+def _labels(folder: Folder, examples: Iterable[Example]) -> Counter[str]:
+    """Number of examples by label, in the order of the classes; of several labels each counts."""
+    found: Counter[str] = Counter()
+    for example in examples:
+        target = example.target
+        if isinstance(target, Mapping):
+            found.update(name for name, score in target.items() if score >= 0.5)
+        elif target is not None:
+            found[str(target)] += 1
+    order = folder.data.kind.labels or sorted(found)
+    return Counter({name: found[name] for name in (*order, *found) if found[name]})
+
+
+def _feature_findings(folder: Folder) -> list[Finding]:
+    regions = {path: found for path, found in folder.regions.items() if isinstance(found, Regions)}
+    resized = [
+        f"{path} (features {found.size}, picture {folder.pictures[path].size})"
+        for path, found in regions.items()
+        if not folder.pictures[path].error and found.size != folder.pictures[path].size
+    ]
+    return [
+        *_finding(
+            "error",
+            "pictures without features",
+            (path for path, found in folder.regions.items() if found is None),
+            f"Import features that hold them.{folder.keys}",
+        ),
+        *_finding(
+            "error",
+            "features that cannot be read",
+            (str(found) for found in folder.regions.values() if isinstance(found, FormatError)),
+            "Import the features again.",
+        ),
+        *_finding(
+            "warning",
+            "pictures in which nothing was detected",
+            (path for path, found in regions.items() if not len(found)),
+            "Models will see the text alone.",
+        ),
+        *_finding(
+            "warning",
+            "features of pictures of another size",
+            resized,
+            "Were they extracted from these files? Boxes are in pixels of the original.",
+        ),
+    ]
+
+
+def _summary(folder: Folder, split: str) -> SplitSummary:
+    examples = folder.examples[split]
+    pictures = paths_of(folder, examples)
+    sizes = [folder.pictures[image].size for image in pictures if not folder.pictures[image].error]
+    regions = [found for image in pictures if isinstance(found := folder.regions.get(image), Regions)]
+    unlabeled = sum(example.target is None for example in examples)
+    return SplitSummary(
+        split=split,
+        examples=len(examples),
+        pictures=len(pictures),
+        labels=dict(_labels(folder, examples)) | ({"unlabeled": unlabeled} if unlabeled else {}),
+        words=_spread([count for example in examples for count in _words(example)]),
+        widths=_spread([width for width, _ in sizes]),
+        heights=_spread([height for _, height in sizes]),
+        regions=_spread([len(found) for found in regions]),
+    )
+
+
+def _spread(values: list[int]) -> Spread | None:
+    return (min(values), round(median(values)), max(values)) if values else None

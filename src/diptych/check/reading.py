@@ -1,0 +1,116 @@
+"""Everything that `diptych check` reads: annotations, pictures, regions."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from diptych.datasets import Data, find_data
+from diptych.datasets.base import Progress
+from diptych.errors import ConfigError, FormatError
+from diptych.images import open_image
+from diptych.types import Example, Regions, RegionSource
+
+
+@dataclass(slots=True)
+class Picture:
+    """What reading a file gave: an error, or size and digest of the pixels."""
+
+    error: str = ""
+    size: tuple[int, int] = (0, 0)
+    digest: bytes = b""
+
+
+@dataclass(slots=True)
+class Folder:
+    """Everything that was read."""
+
+    root: Path
+    data: Data
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # pictures below the root, by key where none is named
+    problems: list[FormatError] = field(default_factory=list)
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    regions: dict[str, Regions | FormatError | None] = field(default_factory=dict)
+    keys: str = ""  # how those of the store are spelled, where none is found
+
+
+def open_folder(root: Path, data: Data | None, splits: Sequence[str] | None) -> Folder:
+    folder = Folder(root, data or find_data(root))
+    kind, settings = folder.data.kind, folder.data.settings
+    found = splits or folder.data.splits(root)
+    if not found:
+        raise ConfigError(f"{root} holds no split of {kind.name}. Is it the right folder?")
+    for split in found:
+        examples, problems = kind.lint(root, split, **settings)
+        folder.examples[split] = list(examples)
+        folder.problems += problems
+        folder.files |= {
+            key: str(path.relative_to(root)) for key, path in getattr(examples, "images", {}).items()
+        }
+    return folder
+
+
+def picture_files(root: Path, data: Data, splits: Sequence[str] | None = None) -> dict[str, Path]:
+    """The pictures that the annotations of a folder name, by key."""
+    folder = open_folder(root, data, splits)
+    every = (example for examples in folder.examples.values() for example in examples)
+    return {key: root / path for example in every for key, path in pictures_of(folder, example)}
+
+
+def pictures_of(folder: Folder, example: Example) -> list[tuple[str, str]]:
+    """Key and file below the root of every picture of an example."""
+    found: list[tuple[str, str]] = []
+    for pair in example.pairs:
+        keys = (pair.image,) if isinstance(pair.image, str) else pair.image or ()
+        found += zip(keys, pair.files or [folder.files.get(key, key) for key in keys], strict=True)
+    return found
+
+
+def paths_of(folder: Folder, examples: Iterable[Example]) -> list[str]:
+    return sorted({path for example in examples for _, path in pictures_of(folder, example)})
+
+
+def read_pictures(folder: Folder, progress: Progress | None) -> dict[str, Picture]:
+    """Read every picture once. Decoding happens outside Python's lock, so threads help."""
+    paths = paths_of(folder, (one for examples in folder.examples.values() for one in examples))
+    pictures: dict[str, Picture] = {}
+    with ThreadPoolExecutor() as pool:
+        for path, picture in zip(
+            paths, pool.map(_read_picture, (folder.root / p for p in paths)), strict=True
+        ):
+            pictures[path] = picture
+            if progress is not None:
+                progress(len(pictures), len(paths))
+    return pictures
+
+
+def _read_picture(path: Path) -> Picture:
+    try:
+        image = open_image(path)
+    except FormatError as error:
+        return Picture(error=str(error))
+    return Picture(size=image.size, digest=hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+
+
+def read_regions(folder: Folder, features: RegionSource) -> dict[str, Regions | FormatError | None]:
+    """Regions of every picture; None where there are none."""
+    found: dict[str, Regions | FormatError | None] = {}
+    every = (example for examples in folder.examples.values() for example in examples)
+    for path, key in {path: key for example in every for key, path in pictures_of(folder, example)}.items():
+        try:
+            found[path] = features[key] if key in features else None  # noqa: SIM401 (no `get`)
+        except FormatError as error:
+            found[path] = error
+        if isinstance(regions := found[path], Regions):
+            try:
+                regions.verify()
+            except FormatError as error:
+                found[path] = FormatError(f"{path}: {error}")
+    keys = [*islice(getattr(features, "keys", tuple)(), 3)]
+    if keys and all(one is None for one in found.values()):
+        spelled = ", ".join(map(repr, keys))
+        folder.keys = f" Its keys are spelled {spelled}; looked up are file names without ending."
+    return found

@@ -1,0 +1,39 @@
+"""The option --data, and what decides where it is not given."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diptych.datasets import Data
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="NAME", help="the data set (default: told from the files)")
+
+
+def chosen_data(
+    arguments: argparse.Namespace, root: Path | None, node: Mapping[str, Any] | None = None, where: str = ""
+) -> "Data":
+    """The data set of a verb; says on the error stream which was taken where --data does not say it."""
+    from diptych.datasets import find_data
+
+    data = find_data(root, name=arguments.data, node=node, where=where)
+    if arguments.data is None:
+        print(f"data set: {data.kind.name} (by {data.why})", file=sys.stderr)
+    return data
+
+
+def node_of_files(files: Iterable[Path]) -> tuple[Mapping[str, Any] | None, str]:
+    """The data set that the first prediction file remembers, and that file; a CSV has its .npz beside it."""
+    from diptych.predictions import Predictions
+
+    for path in files:
+        stored = path.with_suffix(".npz")
+        if stored.is_file():
+            node = Predictions.load(stored).meta.get("data")
+            if node is not None:
+                return node, f"the header of {stored}"
+    return None, ""

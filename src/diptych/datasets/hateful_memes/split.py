@@ -1,0 +1,146 @@
+"""Hateful Memes: JSON lines in, CSV out.
+
+Kiela et al., 2020, https://arxiv.org/abs/2005.04790. `dev_unseen` shares 400 of its memes with `dev_seen`.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diptych.datasets.base import Progress, Split
+from diptych.datasets.binary_csv import read_scores, write_scores
+from diptych.datasets.examples import ExampleTable
+from diptych.datasets.hateful_memes.records import (
+    LABELS,
+    Meme,
+    read_memes,
+    require_answers,
+    require_memes,
+    split_path,
+    with_answers,
+)
+from diptych.errors import FormatError
+from diptych.predictions import Predictions
+from diptych.types import Example, Pair
+
+if TYPE_CHECKING:
+    from diptych.datasets.hateful_memes.views import CleanReport
+
+SPLIT_PREFIXES = ("train", "dev", "val", "test")  # other JSON lines may lie beside the splits
+
+
+class HatefulMemes(Split):
+    """The memes of one split, in file order; `Example.target` is a name in `LABELS` or None.
+
+    Args:
+        root: folder that holds the annotation files and the pictures.
+        split: name of an annotation file without `.jsonl`.
+        answers: a file of JSON lines with `id` and `label` that fills in withheld labels; it may hold more
+            ids than the split.
+        limit: at most so many memes, the first ones.
+        twice: a split whose memes follow once more, for training; Vilio's E counts dev_seen twice.
+
+    Raises:
+        FormatError: names file and line of the first record that is wrong, and how many more there are.
+        ConfigError: there is no such split.
+    """
+
+    name = "hateful_memes"
+    noun = "meme"
+    labels = LABELS
+    positive = LABELS[1]
+    suffix = ".csv"
+    measure = "auroc"
+    predicted = ("dev_seen", "test_seen")
+    views = ("train", "traindev", "pretrain")
+    overlaps = frozenset({frozenset({"dev_seen", "dev_unseen"})})
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        *,
+        answers: Path | str | None = None,
+        limit: int | None = None,
+        twice: str | None = None,
+    ) -> None:
+        self.answers = None if answers is None else require_answers(Path(answers))
+        super().__init__(root, split, limit=limit)
+        if twice is not None:
+            again = HatefulMemes(root, twice)
+            self.table = ExampleTable.of([*self.table, *again.table])
+            self.files = (*self.files, *again.files)
+
+    @classmethod
+    def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
+        names = sorted(path.stem for path in root.glob("*.jsonl"))
+        return tuple(
+            name for name in names if name.startswith(SPLIT_PREFIXES) and not name.endswith(".answers")
+        )
+
+    @classmethod
+    def recognizes(cls, root: Path) -> bool:
+        return any(_begins_with_memes(root / f"{name}.jsonl") for name in cls.splits(root))
+
+    @classmethod
+    def answers_file(cls, root: Path, split: str) -> Path:
+        return root / f"{split}.answers.jsonl"
+
+    @classmethod
+    def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
+        return (split_path(root, split),)
+
+    def read(self) -> Iterator[Example]:
+        path, memes = self.files[0], require_memes(self.files[0])
+        return map(_example, memes if self.answers is None else with_answers(memes, self.answers, path))
+
+    @classmethod
+    def clean(cls, root: Path, out: Path, **options: Any) -> "CleanReport":
+        from diptych.datasets.hateful_memes.views import clean  # scipy is slow to import
+
+        return clean(root, out, **options)
+
+    @classmethod
+    def lint(
+        cls, root: Path, split: str, **settings: Any
+    ) -> tuple[Iterable[Example], tuple[FormatError, ...]]:
+        memes, problems = read_memes(split_path(root, split))
+        return [*map(_example, memes)], tuple(problems)
+
+    def write(self, predictions: Predictions, path: Path) -> None:
+        """Write the submission: `id,proba,label` in the order of the split, `proba` that of hateful.
+
+        Raises:
+            FormatError: the ids are not those of the split, or a score is no probability.
+        """
+        predictions = predictions.unique().align(self.ids)
+        predictions.column(self.positive)  # an error where it is not the class of another data set
+        write_scores(predictions, path)
+
+    def read_predictions(self, path: Path) -> Predictions:
+        """Read a submission; also of Vilio, see `read_scores`."""
+        return read_scores(path, classes=self.labels)
+
+    @classmethod
+    def fabricate(
+        cls, folder: Path, *, size: int, seed: int, progress: Progress | None = None, **settings: Any
+    ) -> dict[str, int]:
+        from diptych.datasets.hateful_memes.world import write_world
+
+        return write_world(folder, size=size, seed=seed, progress=progress)
+
+
+def _begins_with_memes(path: Path) -> bool:
+    """By the first bytes, so that a damaged file is still known for what it is."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"img"' in file.read(1 << 16)
+
+
+def _example(meme: Meme) -> Example:
+    return Example(
+        id=meme.id,
+        pairs=(Pair(image=meme.key, text=meme.text, files=(meme.image,)),),
+        target=None if meme.label is None else LABELS[meme.label],
+    )

@@ -1,0 +1,55 @@
+"""A miniature world in the layout of Hateful Memes."""
+
+import json
+from pathlib import Path
+
+from diptych.datasets.base import Progress
+from diptych.datasets.hateful_memes.records import Meme, write_answers, write_memes
+from diptych.datasets.miniature import Miniature
+
+DESCRIPTION = "world.json"
+LABEL_MEANING = (
+    "1 (hateful) when the largest thing of the picture wears the kind of color, warm or cool, that the text "
+    "grumbles about; 0 (benign) otherwise"
+)
+README = """# A miniature world of memes
+
+{size} little memes made by `diptych world` with seed {seed}, in the layout of the Hateful Memes challenge.
+
+A text grumbles about warm colors (ruby, gold, orange) or about cool ones (blue, teal, purple). A meme is
+`hateful` (1) when the largest thing of its picture wears the kind of color that the text grumbles about, else
+`benign` (0). Memes come in fours, two pictures by two texts, so neither the picture nor the text alone tells.
+
+- `train`, `dev_seen`, `dev_unseen`, `test_seen`, `test_unseen` `.jsonl`: `id`, `img`, `label`, `text`; the
+  test splits without `label`, which `test_*.answers.jsonl` hold. `dev_unseen` shares most of `dev_seen`.
+- `img/`: the pictures, with the text on them.
+- `features/`, `features.tsv`: what a detector saw in each picture, as a feature store and as a TSV.
+- `vocabulary.txt`: WordPiece vocabulary of the world's language.
+- `world.json`: the same facts for programs.
+"""
+
+
+def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None) -> dict[str, int]:
+    """Fill an empty folder with annotations, pictures, regions and a vocabulary; same seed, same bytes.
+
+    Returns:
+        Number of memes of each annotation file.
+    """
+    world = Miniature(size, seed)
+    counts = {}
+    for split, found in world.splits().items():
+        memes = [
+            Meme(id=str(one.number), image=one.image, text=one.remark.text, label=int(one.hateful))
+            for one in found
+        ]
+        hidden = split.startswith("test")
+        write_memes(folder / f"{split}.jsonl", memes, labels=not hidden)
+        if hidden:
+            write_answers(folder / f"{split}.answers.jsonl", memes)
+        counts[split] = len(memes)
+    world.write_pictures(folder, progress)
+    vocabulary = world.write_vocabulary(folder / "vocabulary.txt")
+    values = {"size": size, "seed": seed, "splits": counts, "vocabulary": vocabulary, "label": LABEL_MEANING}
+    (folder / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(README.format(**values), encoding="utf-8")
+    return counts
