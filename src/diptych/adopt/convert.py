@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from diptych.adopt.plan import merged, nested, plan_for, processor_for
 from diptych.adopt.report import Inspection, card_of, reason_for, report_on
-from diptych.bundle import load_bundle, write_bundle
+from diptych.bundle import find_bundle, load_bundle, write_bundle
 from diptych.convert import FAMILIES, Family, Found, find, load_into, read_source, recognize, restore
 from diptych.convert.fetch import Progress
 from diptych.convert.rules import Rule, taken
 from diptych.errors import CheckpointMismatch, ConfigError
-from diptych.files import atomic_file, atomic_folder, require_new
+from diptych.files import atomic_file, atomic_folder, require_new, reserved
 from diptych.nodes import build
 from diptych.types import FeatureMeta
 
@@ -75,7 +75,8 @@ def convert_checkpoint(
         FormatError: the file holds no weights, or is damaged.
         CheckpointMismatch: no family or several fit, or names are missing or unaccounted for.
     """
-    require_new(out, overwrite=overwrite)
+    inputs = [source] if vocabulary is None else [source, vocabulary]
+    require_new(out, overwrite=overwrite, kind="a bundle", inputs=inputs)
     given = read_source(find(source, progress=progress))
     wanted = nested(overrides or {})
     with torch.random.fork_rng(devices=[]):
@@ -91,7 +92,7 @@ def convert_checkpoint(
     report = report_on(given, source, plan, reason=reason_for(found.family))
     told = Path(source).name if Path(source).exists() else str(source)  # folders are this machine's affair
     width = found.sizes.get("feature_dim")
-    with atomic_folder(out, overwrite=overwrite) as beside:
+    with atomic_folder(out, kind="a bundle", overwrite=overwrite, inputs=inputs) as beside:
         write_bundle(
             beside,
             model=plan.model,
@@ -119,7 +120,8 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     Raises:
         ConfigError: the model is of no family that others publish.
     """
-    require_new(out, overwrite=overwrite)
+    inputs = find_bundle(Path(bundle)).rglob("*")
+    require_new(out, overwrite=overwrite, kind="a safetensors file", inputs=inputs)
     loaded = load_bundle(Path(bundle))
     about = loaded.provenance.get("converted", {})
     family = next((one for one in FAMILIES if one.model is type(loaded.model)), None)
@@ -134,7 +136,7 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     }
     own = _restore_head(family, loaded.task, set(about.get("head", ())))
     weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
-    with atomic_file(out) as file:
+    with reserved(out, overwrite=overwrite, kind="a safetensors file"), atomic_file(out) as file:
         file.write(save({name: one.contiguous() for name, one in weights.items()}))
     return len(weights)
 
