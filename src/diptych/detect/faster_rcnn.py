@@ -21,8 +21,6 @@ from diptych.nn.resnet import Bottleneck, ResNet
 from diptych.nn.roi import anchors, clip_boxes, decode_boxes, has_area, nms, roi_align, roi_pool
 
 STRIDE = 16
-POOL = 14
-PROPOSAL_THRESHOLD = 0.7
 HEAD_CHUNK = 64  # regions at a time: 0.4 GB in single precision at full size, and no slower than more
 
 
@@ -31,6 +29,7 @@ class Proposer(nn.Module):
 
     Args:
         before: anchors that go into suppression, `after` come out at most.
+        threshold: of the overlap above which the less likely one is suppressed.
     """
 
     def __init__(
@@ -42,8 +41,10 @@ class Proposer(nn.Module):
         ratios: Sequence[int | float],
         before: int,
         after: int,
+        threshold: float = 0.7,
     ) -> None:
         super().__init__()
+        self.threshold = threshold
         self.sizes, self.ratios = tuple(sizes), tuple(ratios)
         self.before, self.after = before, after
         count = len(self.sizes) * len(self.ratios)
@@ -64,7 +65,7 @@ class Proposer(nn.Module):
         boxes = clip_boxes(decode_boxes(grid.to(logits.device)[best], deltas[best]), size)
         real = has_area(boxes)
         boxes, logits = boxes[real], logits[best][real]
-        kept = nms(boxes, logits, PROPOSAL_THRESHOLD, limit=self.after)
+        kept = nms(boxes, logits, self.threshold, limit=self.after)
         return boxes[kept], logits[kept]
 
 
@@ -100,10 +101,12 @@ class FasterRcnn(nn.Module):
 
     Args:
         attributes: None leaves the attribute head out.
-        blocks: of the four stages of the ResNet; `stem` and `width` are its channels.
+        blocks: of the four stages of the ResNet; for `stem`, `width`, `outputs`, `groups` and `stride_first`
+            see `ResNet`. `convert.detector.sizes_of` reads all but the last off a file.
         rpn_hidden: channels of the proposal network; None means those of the map.
         before: see `Proposer`; `proposals` is how many regions a picture has.
-        pool: `max` is RoIPool, `align` is RoIAlign.
+        pool: `max` is RoIPool, `align` is RoIAlign; to `pool_size` x `pool_size` cells.
+        proposal_threshold: see `Proposer`.
         caffe: pool and dilate as Caffe's models do; without, as detectron2's own.
     """
 
@@ -115,25 +118,32 @@ class FasterRcnn(nn.Module):
         blocks: tuple[int, int, int, int] = (3, 4, 23, 3),
         stem: int = 64,
         width: int = 64,
+        outputs: int | None = None,
+        groups: int = 1,
+        stride_first: bool = True,
         rpn_hidden: int | None = 512,
         anchor_sizes: Sequence[int] = (64, 128, 256, 512),
         anchor_ratios: Sequence[int | float] = (0.5, 1, 2),
         before: int = 6000,
         proposals: int = 300,
+        proposal_threshold: float = 0.7,
         pool: Literal["max", "align"] = "max",
+        pool_size: int = 14,
         caffe: bool = True,
         prepare: Prepare | None = None,
     ) -> None:
         super().__init__()
         self.prepare = prepare or Prepare(mean=CAFFE_MEAN if caffe else COCO_MEAN)
-        self.pool = pool
+        self.pool, self.pool_size = pool, pool_size
         self.resnet = ResNet(
             Bottleneck,
             blocks,
             width=width,
+            outputs=outputs,
+            groups=groups,
             stem=stem,
             classes=None,
-            stride_first=True,
+            stride_first=stride_first,
             caffe_pool=caffe,
             dilate_last=caffe,
             freeze_batch_norm=True,
@@ -145,6 +155,7 @@ class FasterRcnn(nn.Module):
             ratios=anchor_ratios,
             before=before,
             after=proposals,
+            threshold=proposal_threshold,
         )
         self.dim = self.resnet.dim
         self.predictor = Predictor(self.dim, classes, attributes)
@@ -203,7 +214,7 @@ class FasterRcnn(nn.Module):
         """One vector per box of all pictures, in their order; boxes in resized pixels."""
         operator = roi_pool if self.pool == "max" else roi_align
         pooled = torch.cat(
-            [operator(one, at, size=POOL, scale=1 / STRIDE) for one, at in zip(maps, boxes, strict=True)]
+            [operator(one, at, size=self.pool_size, scale=1 / STRIDE) for one, at in zip(maps, boxes, strict=True)]
         )
         # Part by part, for the regions of one picture take a quarter of a gigabyte as it is.
         parts = (part.contiguous(memory_format=torch.channels_last) for part in pooled.split(HEAD_CHUNK))

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diptych.errors import ConfigError
+
 
 class Basic(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
@@ -19,9 +21,19 @@ class Basic(nn.Module):
     expansion = 1
 
     def __init__(
-        self, inputs: int, width: int, stride: int, *, stride_first: bool = False, dilation: int = 1
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        *,
+        outputs: int | None = None,
+        groups: int = 1,
+        stride_first: bool = False,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
+        if (outputs or width) != width or groups != 1:
+            raise ConfigError(f"a basic block of width {width} has {width} outputs and 1 group.")
         self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
@@ -35,9 +47,11 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; four times as many channels come out.
+    """1x1, 3x3 and 1x1 convolutions around a shortcut.
 
     Args:
+        width: channels of the 3x3 convolution, in `groups`.
+        outputs: channels that come out; None means four times `width`.
         stride_first: reduce the resolution in the first convolution (v1) instead of the second (v1.5).
         dilation: of the 3x3 convolution.
     """
@@ -45,17 +59,26 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, inputs: int, width: int, stride: int, *, stride_first: bool = False, dilation: int = 1
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        *,
+        outputs: int | None = None,
+        groups: int = 1,
+        stride_first: bool = False,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
+        outputs = outputs or self.expansion * width
         first, second = (stride, 1) if stride_first else (1, stride)
         self.conv1 = nn.Conv2d(inputs, width, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, groups, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = _shortcut(inputs, 4 * width, stride)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Float[Tensor, "B d h w"]) -> Float[Tensor, "B D H W"]:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -75,7 +98,10 @@ class ResNet(nn.Module):
 
     Args:
         blocks: how many blocks each of the four stages has.
-        width: channels of the first stage; every stage doubles them.
+        width: channels inside the blocks of the first stage; every stage doubles them.
+        outputs: channels that come out of the first stage, doubled likewise; None means `width` times the
+            block's `expansion`. detectron2's `RES2_OUT_CHANNELS`.
+        groups: of the 3x3 convolutions of bottlenecks; `width` then counts all of them.
         classes: outputs of `fc`; None leaves `fc` out.
         stride_first: v1 instead of v1.5, see `Bottleneck`.
         freeze_batch_norm: keep the statistics and the scales of batch norms as loaded, for small batches.
@@ -91,6 +117,8 @@ class ResNet(nn.Module):
         blocks: tuple[int, int, int, int],
         *,
         width: int = 64,
+        outputs: int | None = None,
+        groups: int = 1,
         classes: int | None = 1000,
         stride_first: bool = False,
         freeze_batch_norm: bool = False,
@@ -110,10 +138,10 @@ class ResNet(nn.Module):
             rows = []
             for row in range(count):
                 stride = 2 if stage and not row and dilation == 1 else 1
-                rows.append(
-                    block(channels, width << stage, stride, stride_first=stride_first, dilation=dilation)
-                )
-                channels = (width << stage) * block.expansion
+                options = {"groups": groups, "stride_first": stride_first, "dilation": dilation}
+                made = (outputs or width * block.expansion) << stage
+                rows.append(block(channels, width << stage, stride, outputs=made, **options))
+                channels = made
             stages.append(nn.Sequential(*rows))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)

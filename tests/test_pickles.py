@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diptych.errors import FormatError
-from diptych.features.pickles import read_pickle
+from diptych.pickles import read_pickle
 
 VALUE = {
     "features": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -118,7 +118,7 @@ def test_arrays_that_lie_about_their_memory_are_refused(value):
 
 def test_a_stand_in_cannot_be_changed_by_a_pickle():
     evil = b"cnumpy\nndarray\n}(U\x05valueK\x01ub."
-    with pytest.raises(FormatError, match="no whole pickle"):
+    with pytest.raises(FormatError, match="gives a state to a Name"):
         read_pickle(evil)
     np.testing.assert_array_equal(read_pickle(pickle.dumps(np.arange(3))), [0, 1, 2])
 
@@ -140,5 +140,5 @@ def test_every_cut_and_every_changed_byte_is_an_error_or_a_value():
 def test_a_list_that_holds_itself_is_an_error():
     value: list[object] = []
     value.append(value)
-    with pytest.raises(FormatError, match="RecursionError"):
+    with pytest.raises(FormatError, match="nested more than 100 deep, or holds itself"):
         read_pickle(pickle.dumps(value))
