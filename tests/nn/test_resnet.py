@@ -45,7 +45,8 @@ def by_hand(model, pixels, stride_first):
             stride = 2 if number > 1 and row == 0 else 1
             first, second = (stride, 1) if stride_first else (1, stride)
             y = norm(F.conv2d(x, block.conv1.weight, None, first), block.bn1).relu()
-            y = norm(F.conv2d(y, block.conv2.weight, None, second, 1), block.bn2).relu()
+            groups = block.conv1.weight.shape[0] // block.conv2.weight.shape[1]
+            y = norm(F.conv2d(y, block.conv2.weight, None, second, 1, groups=groups), block.bn2).relu()
             y = norm(F.conv2d(y, block.conv3.weight), block.bn3)
             if row == 0:
                 x = norm(F.conv2d(x, block.downsample[0].weight, None, stride), block.downsample[1])
@@ -53,9 +54,12 @@ def by_hand(model, pixels, stride_first):
     return x.mean((2, 3))
 
 
-@pytest.mark.parametrize("stride_first", [False, True])
-def test_forward_is_the_paper(stride_first):
-    model = small(stride_first=stride_first, classes=None).eval()
+@pytest.mark.parametrize(
+    "options", [{}, {"stride_first": True}, {"outputs": 6}, {"outputs": 40}, {"outputs": 12, "groups": 2}]
+)
+def test_forward_is_the_paper(options):
+    model = small(**options, classes=None).eval()
+    stride_first = options.get("stride_first", False)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.running_mean, 0, 0.1)

@@ -29,7 +29,7 @@ class Proposer(nn.Module):
 
     Args:
         before: anchors that go into suppression, `after` come out at most.
-        threshold: of the overlap above which the less likely one is suppressed.
+        threshold: overlap from which a box suppresses a less likely one.
     """
 
     def __init__(
@@ -41,12 +41,11 @@ class Proposer(nn.Module):
         ratios: Sequence[int | float],
         before: int,
         after: int,
-        threshold: float = 0.7,
+        threshold: float,
     ) -> None:
         super().__init__()
-        self.threshold = threshold
         self.sizes, self.ratios = tuple(sizes), tuple(ratios)
-        self.before, self.after = before, after
+        self.before, self.after, self.threshold = before, after, threshold
         count = len(self.sizes) * len(self.ratios)
         self.conv = nn.Conv2d(inputs, hidden, 3, 1, 1)
         self.objectness = nn.Conv2d(hidden, count, 1)
@@ -101,12 +100,10 @@ class FasterRcnn(nn.Module):
 
     Args:
         attributes: None leaves the attribute head out.
-        blocks: of the four stages of the ResNet; for `stem`, `width`, `outputs`, `groups` and `stride_first`
-            see `ResNet`. `convert.detector.sizes_of` reads all but the last off a file.
+        blocks: of the four stages of the ResNet; `stem`, `width`, `outputs` and `groups` are its channels.
         rpn_hidden: channels of the proposal network; None means those of the map.
-        before: see `Proposer`; `proposals` is how many regions a picture has.
-        pool: `max` is RoIPool, `align` is RoIAlign; to `pool_size` x `pool_size` cells.
-        proposal_threshold: see `Proposer`.
+        before: see `Proposer`, also for `proposal_threshold`; `proposals` is how many regions a picture has.
+        pool: `max` is RoIPool, `align` is RoIAlign; `pool_size` cells on each side come out.
         caffe: pool and dilate as Caffe's models do; without, as detectron2's own.
     """
 
@@ -120,7 +117,6 @@ class FasterRcnn(nn.Module):
         width: int = 64,
         outputs: int | None = None,
         groups: int = 1,
-        stride_first: bool = True,
         rpn_hidden: int | None = 512,
         anchor_sizes: Sequence[int] = (64, 128, 256, 512),
         anchor_ratios: Sequence[int | float] = (0.5, 1, 2),
@@ -143,7 +139,7 @@ class FasterRcnn(nn.Module):
             groups=groups,
             stem=stem,
             classes=None,
-            stride_first=stride_first,
+            stride_first=True,
             caffe_pool=caffe,
             dilate_last=caffe,
             freeze_batch_norm=True,
@@ -214,7 +210,10 @@ class FasterRcnn(nn.Module):
         """One vector per box of all pictures, in their order; boxes in resized pixels."""
         operator = roi_pool if self.pool == "max" else roi_align
         pooled = torch.cat(
-            [operator(one, at, size=self.pool_size, scale=1 / STRIDE) for one, at in zip(maps, boxes, strict=True)]
+            [
+                operator(one, at, size=self.pool_size, scale=1 / STRIDE)
+                for one, at in zip(maps, boxes, strict=True)
+            ]
         )
         # Part by part, for the regions of one picture take a quarter of a gigabyte as it is.
         parts = (part.contiguous(memory_format=torch.channels_last) for part in pooled.split(HEAD_CHUNK))

@@ -5,6 +5,7 @@ halves the resolution does so in its 3x3 convolution. Caffe's original (v1) does
 Detectors take it apart: `body` is the map of stride 16, `layer4` what they apply to each region.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diptych.errors import ConfigError
-
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions around a shortcut; arguments as of `Bottleneck`."""
 
     expansion = 1
 
@@ -24,21 +23,19 @@ class Basic(nn.Module):
         self,
         inputs: int,
         width: int,
+        outputs: int,
         stride: int,
         *,
-        outputs: int | None = None,
-        groups: int = 1,
         stride_first: bool = False,
         dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        if (outputs or width) != width or groups != 1:
-            raise ConfigError(f"a basic block of width {width} has {width} outputs and 1 group.")
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, bias=False)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, groups, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(inputs, width, stride)
+        self.conv2 = nn.Conv2d(width, outputs, 3, 1, dilation, dilation, groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Float[Tensor, "B d h w"]) -> Float[Tensor, "B D H W"]:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -50,10 +47,9 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions around a shortcut.
 
     Args:
-        width: channels of the 3x3 convolution, in `groups`.
-        outputs: channels that come out; None means four times `width`.
+        width: channels of the 3x3 convolution, `outputs` those that come out.
         stride_first: reduce the resolution in the first convolution (v1) instead of the second (v1.5).
-        dilation: of the 3x3 convolution.
+        dilation: of the 3x3 convolution, and `groups`.
     """
 
     expansion = 4
@@ -62,15 +58,14 @@ class Bottleneck(nn.Module):
         self,
         inputs: int,
         width: int,
+        outputs: int,
         stride: int,
         *,
-        outputs: int | None = None,
-        groups: int = 1,
         stride_first: bool = False,
         dilation: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        outputs = outputs or self.expansion * width
         first, second = (stride, 1) if stride_first else (1, stride)
         self.conv1 = nn.Conv2d(inputs, width, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -99,9 +94,9 @@ class ResNet(nn.Module):
     Args:
         blocks: how many blocks each of the four stages has.
         width: channels inside the blocks of the first stage; every stage doubles them.
-        outputs: channels that come out of the first stage, doubled likewise; None means `width` times the
-            block's `expansion`. detectron2's `RES2_OUT_CHANNELS`.
-        groups: of the 3x3 convolutions of bottlenecks; `width` then counts all of them.
+        outputs: channels that come out of the first stage, doubled likewise; None means `block.expansion`
+            times `width`. detectron2 names them RES2_OUT_CHANNELS, and `width` NUM_GROUPS x WIDTH_PER_GROUP.
+        groups: of the 3x3 convolutions.
         classes: outputs of `fc`; None leaves `fc` out.
         stride_first: v1 instead of v1.5, see `Bottleneck`.
         freeze_batch_norm: keep the statistics and the scales of batch norms as loaded, for small batches.
@@ -128,20 +123,19 @@ class ResNet(nn.Module):
         frozen: int = 0,
     ) -> None:
         super().__init__()
-        channels = stem or width
+        channels, first = stem or width, outputs or block.expansion * width
         self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.pool = nn.MaxPool2d(3, 2, 0 if caffe_pool else 1, ceil_mode=caffe_pool)
+        make = partial(block, stride_first=stride_first, groups=groups)
         stages = []
         for stage, count in enumerate(blocks):
             dilation = 2 if dilate_last and stage == 3 else 1
             rows = []
             for row in range(count):
                 stride = 2 if stage and not row and dilation == 1 else 1
-                options = {"groups": groups, "stride_first": stride_first, "dilation": dilation}
-                made = (outputs or width * block.expansion) << stage
-                rows.append(block(channels, width << stage, stride, outputs=made, **options))
-                channels = made
+                rows.append(make(channels, width << stage, first << stage, stride, dilation=dilation))
+                channels = first << stage
             stages.append(nn.Sequential(*rows))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)
