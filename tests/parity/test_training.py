@@ -66,7 +66,13 @@ def test_rates_go_as_in_vl_bert(goldens):
     rise, stairs = (told[kind]["args"] for kind in ("triangle", "step"))
     schedules = {
         "triangle": triangle(warmup=rise["warmup_steps"]),
-        "step": steps(milestones=stairs["milestones"], factor=stairs["gamma"], warmup=stairs["warmup_iters"]),
+        "step": steps(
+            milestones=stairs["milestones"],
+            factor=stairs["gamma"],
+            warmup=stairs["warmup_iters"],
+            warmup_factor=stairs["warmup_factor"],
+            warmup_method=stairs["warmup_method"],
+        ),
     }
     for kind, schedule in schedules.items():
         used = told[kind]["lr_used_by_update"]  # counted from 1: its trainer moves the rate before it steps

@@ -19,6 +19,21 @@ def test_losses_are_what_they_say(model, batch):
     torch.testing.assert_close(two, F.cross_entropy(wide.reshape(4, 2), torch.tensor([0, 1, 1, 0])))
 
 
+@pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
+def test_right_pairs_can_weigh_more(model, batch, weight):
+    given = batch([1, 0], pairs=2)
+    logits = torch.randn(2, 2, generator=torch.Generator().manual_seed(1))
+    right = torch.tensor([[0.0, 1], [1, 0]])
+    each = F.binary_cross_entropy_with_logits(logits, right, reduction="none") * (1 + (weight - 1) * right)
+    loss = Choose(model, loss="bce", positive_weight=weight).loss(logits, given)
+    torch.testing.assert_close(loss, each.mean() * (weight + 1) / (2 * weight))
+
+
+def test_a_positive_weight_is_above_zero(model):
+    with pytest.raises(ConfigError, match=r"positive_weight is 0"):
+        Choose(model, loss="bce", positive_weight=0)
+
+
 def test_the_best_pair_is_chosen(model, batch):
     given = batch(pairs=2)
     predictions = Choose(model).decode(torch.tensor([[0.0, 1], [2, 0]]), given)

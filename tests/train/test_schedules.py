@@ -49,3 +49,16 @@ def test_steps_go_down_at_their_milestones():
     schedule = steps(milestones=[5, 7], factor=0.1, warmup=2)
     expected = [0, 0.5, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
     assert [schedule(step, 9) for step in range(9)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [("linear", [0.2, 0.4, 0.6, 0.8, 1, 0.1]), ("constant", [0.2] * 4 + [1, 0.1])]
+)
+def test_warmup_of_steps_may_begin_above_zero(method, expected):
+    schedule = steps(milestones=[5], warmup=4, warmup_factor=0.2, warmup_method=method)
+    assert [schedule(step, 10) for step in range(6)] == pytest.approx(expected)
+
+
+def test_an_unknown_method_of_warmup_is_refused():
+    with pytest.raises(ConfigError, match=r"warmup_method is 'cubic'"):
+        steps(milestones=[5], warmup_method="cubic")

@@ -1,6 +1,7 @@
 """Which pair of an example is right (VCR: a picture and a question with four answers)."""
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
 
 from jaxtyping import Float
@@ -24,6 +25,7 @@ class Choose(Task):
         head: (width, 1) to a module; 2 instead of 1 for `two_way`.
         loss: `ce` is cross entropy over the pairs of an example, `bce` binary cross entropy of each pair.
             `two_way` is UNITER's: each pair is classified as wrong or right, and chosen by the second logit.
+        positive_weight: of the right pairs in `bce`; the loss is scaled by (w + 1) / (2 w), as in VL-BERT.
     """
 
     def __init__(
@@ -33,14 +35,17 @@ class Choose(Task):
         readout: Callable[[VisionLanguageModel, int], Readout] = Pooled,
         head: Callable[[int, int], nn.Module] = ClassifierHead,
         loss: str = "ce",
+        positive_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:
             raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
+        if not 0 < positive_weight < inf:
+            raise ConfigError(f"task.positive_weight is {positive_weight}; expected a number above 0.")
         self.targets = RightPair()
         self.readout = readout(model, 1)
         self.reads = self.readout.reads
-        self.kind = loss
+        self.kind, self.positive_weight = loss, positive_weight
         self.head = head(self.readout.dim, 2 if loss == "two_way" else 1)
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N P"] | Float[Tensor, "N P 2"]:
@@ -54,7 +59,9 @@ class Choose(Task):
             return functional.cross_entropy(logits, batch.targets)
         right = functional.one_hot(batch.targets, batch.pairs)
         if self.kind == "bce":
-            return functional.binary_cross_entropy_with_logits(logits, right.float())
+            weight = logits.new_tensor(self.positive_weight)
+            loss = functional.binary_cross_entropy_with_logits(logits, right.float(), pos_weight=weight)
+            return loss * (weight + 1) / (2 * weight)
         return functional.cross_entropy(logits.flatten(0, 1), right.flatten())
 
     def decode(self, logits: Float[Tensor, "N P"] | Float[Tensor, "N P 2"], batch: Batch) -> Predictions:

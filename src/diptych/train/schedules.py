@@ -8,10 +8,12 @@ steps.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal, get_args
 
 from diptych.errors import ConfigError
 
 Schedule = Callable[[int, int], float]
+Method = Literal["linear", "constant"]
 
 
 def linear(*, warmup: int | float = 0.1, whole: bool = False) -> Schedule:
@@ -34,13 +36,33 @@ def constant(*, warmup: int | float = 0.0) -> Schedule:
     return partial(_constant, warmup=_checked(warmup))
 
 
-def steps(*, milestones: Sequence[int], factor: float = 0.1, warmup: int | float = 0.0) -> Schedule:
+def steps(
+    *,
+    milestones: Sequence[int],
+    factor: float = 0.1,
+    warmup: int | float = 0.0,
+    warmup_factor: float = 0.0,
+    warmup_method: Method = "linear",
+) -> Schedule:
     """Up over `warmup`, then flat, times `factor` from each milestone on (ERNIE-ViL, VL-BERT).
 
     Args:
         milestones: numbers of steps.
+        warmup_factor: part of the peak rate at which warm-up begins.
+        warmup_method: `linear` goes up from there to the peak, `constant` stays there until warm-up ends.
     """
-    return partial(_stairs, milestones=tuple(milestones), factor=factor, warmup=_checked(warmup))
+    if warmup_method not in get_args(Method):
+        raise ConfigError(
+            f"schedule.warmup_method is {warmup_method!r}; expected one of {', '.join(get_args(Method))}."
+        )
+    return partial(
+        _stairs,
+        milestones=tuple(milestones),
+        factor=factor,
+        warmup=_checked(warmup),
+        start=warmup_factor,
+        method=warmup_method,
+    )
 
 
 def _linear(step: int, total: int, *, warmup: int | float, whole: bool) -> float:
@@ -62,10 +84,20 @@ def _constant(step: int, total: int, *, warmup: int | float) -> float:
 
 
 def _stairs(
-    step: int, total: int, *, milestones: tuple[int, ...], factor: float, warmup: int | float
+    step: int,
+    total: int,
+    *,
+    milestones: tuple[int, ...],
+    factor: float,
+    warmup: int | float,
+    start: float,
+    method: Method,
 ) -> float:
     passed = sum(step >= milestone for milestone in milestones)
-    return _constant(step, total, warmup=warmup) * float(factor**passed)
+    risen = _constant(step, total, warmup=warmup)
+    if risen < 1:
+        risen = start if method == "constant" else start * (1 - risen) + risen
+    return risen * float(factor**passed)
 
 
 def _steps(warmup: int | float, total: int, whole: bool = False) -> float:
