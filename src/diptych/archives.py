@@ -1,4 +1,4 @@
-"""ZIP archives and NumPy arrays out of files of strangers: checked before anything is unpacked or allocated."""
+"""ZIP archives and NumPy arrays of strangers: checked before anything is unpacked or allocated."""
 
 import io
 import os
@@ -27,8 +27,8 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """A ZIP archive whose members can be read; every error of reading it names the file.
 
     Raises:
-        FormatError: not a whole archive, encrypted, packed by an unusual method, with two members of one name,
-            or one that unpacks to far more than it stores.
+        FormatError: not a whole archive, encrypted, packed by an unusual method, with two members of one
+            name, or one that unpacks to far more than it stores.
     """
     with guarded(path, "a whole ZIP archive"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -41,14 +41,14 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
                 raise FormatError(f"{path}: it is encrypted. Unpack it and give what is in it.")
             if member.compress_type not in METHODS:
                 raise FormatError(
-                    f"{path}: {shorten(member.filename)} is packed by method {member.compress_type}; expected "
-                    "stored or deflated."
+                    f"{path}: {shorten(member.filename)} is packed by method {member.compress_type}; "
+                    "expected stored or deflated."
                 )
         size, total = path.stat().st_size, sum(member.file_size for member in members)
         if total > ROOM + MAX_RATIO * size:
             raise FormatError(
-                f"{path}: {size:,} bytes that unpack to {total:,}, more than {MAX_RATIO} times as many. If you "
-                "trust it, unpack it yourself."
+                f"{path}: {size:,} bytes that unpack to {total:,}, more than {MAX_RATIO} times as many. If "
+                "you trust it, unpack it yourself."
             )
         yield archive
 
@@ -76,7 +76,10 @@ def read_npz(path: Path) -> dict[str, ndarray]:
     with open_archive(path) as archive:
         arrays = {}
         for member in archive.infolist():
-            with guarded(f"{path}: {shorten(member.filename)}", "a whole array"), archive.open(member) as file:
+            with (
+                guarded(f"{path}: {shorten(member.filename)}", "a whole array"),
+                archive.open(member) as file,
+            ):
                 arrays[member.filename.removesuffix(".npy")] = read_array(file, member.file_size)
         return arrays
 

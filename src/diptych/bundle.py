@@ -10,6 +10,7 @@ called.
 """
 
 import inspect
+import os
 import platform
 import re
 import shutil
@@ -23,7 +24,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from diptych import __version__
 from diptych.data import Processor, require_vocabulary
@@ -79,7 +80,7 @@ def write_bundle(
     """
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     state |= {f"task.{key}": value for key, value in task.state_dict().items()}
-    save_file(
+    save_tensors(
         {key: value.detach().cpu().contiguous() for key, value in state.items()},
         folder / "weights.safetensors",
     )
@@ -97,6 +98,21 @@ def write_bundle(
         yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
     (folder / "README.md").write_text(_card(text), encoding="utf-8")
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """`safetensors.torch.save_file`, which hides in a text of its own that the disk is full.
+
+    Raises:
+        OSError: the file cannot be written, and why.
+    """
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:

@@ -2,9 +2,9 @@
 
 A pickle is a program for a small stack machine. This one keeps the machine and takes away its hands: names
 become stand-ins of ours, which take down type, shape and bytes, or are refused. NumPy's and PyTorch's own
-constructors are not used, since they trust what a pickle says about types. Work and memory are bounded by the
-size of the file: lengths are compared with what is left before anything is allocated, and values that refer to
-themselves or repeat each other without end are refused.
+constructors are not used, since they trust what a pickle says about types. Work and memory are bounded by
+the size of the file: lengths are compared with what is left before anything is allocated, and values that
+refer to themselves or repeat each other without end are refused.
 """
 
 import io
@@ -28,10 +28,11 @@ MAX_BITS = 512  # of a whole number; the widest in use are seeds of 128
 MAX_KEY = 16  # values in a tuple that is a key, for tuples are hashed anew each time
 ROOM = 1 << 20  # bytes and values that may be copied beyond the size of the file
 BLOCK = 1 << 16
+# Nothing would run them, but a file that asks for them is meant to do harm elsewhere.
 ATTACKS = frozenset(
-    "os posix nt sys subprocess commands popen2 runpy importlib pty shutil socket ctypes code codeop platform "
-    "webbrowser timeit pdb bdb trace builtins.eval builtins.exec builtins.compile builtins.open "
-    "builtins.__import__ builtins.input builtins.breakpoint io.open operator.methodcaller operator.attrgetter".split()
+    ["os", "posix", "nt", "sys", "subprocess", "runpy", "importlib", "pty", "shutil", "socket", "ctypes"]
+    + ["webbrowser", "timeit", "pdb", "io.open"]
+    + [f"builtins.{name}" for name in ("eval", "exec", "compile", "open", "__import__", "breakpoint")]
 )
 
 
@@ -76,9 +77,8 @@ class NumberType:
         """Take the byte order of a state; one that describes fields or parts is none of plain numbers."""
         if any(state[2:5]):
             raise FormatError("it holds an array of records; expected numbers.")
-        if state[1] in ("<", ">", b"<", b">"):
-            order = state[1].decode() if isinstance(state[1], bytes) else state[1]
-            self.value = self.value.newbyteorder(order)
+        if state[1] in (">", b">"):
+            self.value = self.value.newbyteorder(">")
 
 
 class Array:
@@ -87,7 +87,8 @@ class Array:
     __slots__ = ("full", "value")
 
     def __init__(self) -> None:
-        self.full, self.value = False, None
+        self.full = False
+        self.value: Any = None
 
 
 StandIn = Callable[..., Any]  # called with the unpickler and the arguments in the pickle
@@ -143,6 +144,12 @@ class Unpickler(pickle._Unpickler):
             else:
                 raise EOFError("it ends too soon")
         raise FormatError(f"it has more than {MAX_OPERATIONS:,} instructions.")
+
+    def pop_mark(self) -> list[Any]:
+        """What lies on the stack since the last mark, which is taken away."""
+        items, self.stack = self.stack, self.metastack.pop()
+        self.append = self.stack.append
+        return items
 
     def spend(self, count: int) -> None:
         """Account for a copy of `count` bytes or values that were read once."""
@@ -358,9 +365,7 @@ def _scalar(machine: Unpickler, kind: NumberType, data: bytes | str) -> Any:
     return _numbers(machine, data, kind, (), fortran=False).item()
 
 
-def _buffer(
-    machine: Unpickler, data: bytes, kind: NumberType, shape: tuple[int, ...], order: str
-) -> ndarray:
+def _buffer(machine: Unpickler, data: bytes, kind: NumberType, shape: tuple[int, ...], order: str) -> ndarray:
     return _numbers(machine, data, kind, shape, fortran=order == "F")
 
 
@@ -386,7 +391,10 @@ STAND_INS: dict[tuple[str, str], StandIn] = {
     ("__builtin__", "bytes"): _latin,
     ("builtins", "bytes"): _latin,
     **{("collections", name): _mapping for name in ("OrderedDict", "defaultdict", "Counter")},
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda machine, *_: Array() for core in ("core", "_core")},
+    **{
+        (f"numpy.{core}.multiarray", "_reconstruct"): lambda machine, *_: Array()
+        for core in ("core", "_core")
+    },
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _buffer for core in ("core", "_core")},
 }

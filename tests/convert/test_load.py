@@ -67,9 +67,7 @@ def test_a_pickle_bomb_is_refused_and_never_goes_off(tmp_path):
     torch.save({"b": Bomb(fuse)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     (tmp_path / "raw.bin").write_bytes(pickle.dumps(Bomb(fuse)))
     for name in ("zip.pt", "old.pt", "raw.bin"):
-        with pytest.raises(
-            FormatError, match=f"{name}: its pickle asks for .*mkdir, which could run code"
-        ):
+        with pytest.raises(FormatError, match=f"{name}: its pickle asks for .*mkdir, which could run code"):
             read_weights(tmp_path / name)
     assert not fuse.exists()
     pickle.loads((tmp_path / "raw.bin").read_bytes())

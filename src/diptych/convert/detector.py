@@ -70,28 +70,35 @@ def load_detector(detector: nn.Module, path: Path | str) -> None:
     fill_detector(detector, read_weights(path), where=path)
 
 
-def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
     """The arguments of a `FasterRcnn` that shapes say, `attributes` only if there are some.
 
     Raises:
         CheckpointMismatch: tensors of a detector of detectron2 are missing, or have other dimensions.
     """
-    try:
-        inner = weights["backbone.res2.0.conv2.weight"]  # outputs, inputs of a group, 3, 3
-        width = inner.shape[0]
-        sizes: dict[str, Any] = {
-            "classes": weights[f"{BOX}.cls_score.weight"].shape[0] - 1,
-            "blocks": tuple(count(weights, f"{source}.{{}}.conv1.") for source, _ in STAGES),
-            "stem": weights["backbone.stem.conv1.weight"].shape[0],
-            "width": width,
-            "outputs": weights["backbone.res2.0.conv3.weight"].shape[0],
-            "groups": width // inner.shape[1],
-            "rpn_hidden": weights[f"{RPN}.conv.weight"].shape[0],
-        }
-        if (name := f"{BOX}.attr_score.weight") in weights:
-            sizes["attributes"] = weights[name].shape[0] - 1
-    except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise CheckpointMismatch(f"no detector of detectron2: {error} is missing or empty.") from error
+
+    def side(name: str, dimension: int = 0) -> int:
+        shape = weights[f"{name}.weight"].shape if f"{name}.weight" in weights else ()
+        if len(shape) <= dimension or not shape[dimension]:
+            raise CheckpointMismatch(
+                f"{where}: no detector of detectron2, for which {name}.weight is missing."
+            )
+        return shape[dimension]
+
+    width, part = side("backbone.res2.0.conv2"), side("backbone.res2.0.conv2", 1)
+    if width % part:
+        raise CheckpointMismatch(f"{where}: {width} channels in groups of {part} in backbone.res2.0.conv2.")
+    sizes = {
+        "classes": side(f"{BOX}.cls_score") - 1,
+        "blocks": tuple(count(weights, f"{source}.{{}}.conv1.") for source, _ in STAGES),
+        "stem": side("backbone.stem.conv1"),
+        "width": width,
+        "outputs": side("backbone.res2.0.conv3"),
+        "groups": width // part,
+        "rpn_hidden": side(f"{RPN}.conv"),
+    }
+    if f"{BOX}.attr_score.weight" in weights:
+        sizes["attributes"] = side(f"{BOX}.attr_score") - 1
     return sizes
 
 

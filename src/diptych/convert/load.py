@@ -30,7 +30,7 @@ AGAIN = "Download or copy it again."
 class Config(TypedDict, total=False):
     """The numbers of Hugging Face's `config.json` that are used, among others that are not."""
 
-    __pydantic_config__ = {"strict": True, "extra": "allow"}  # type: ignore[misc]
+    __pydantic_config__ = {"strict": True, "extra": "allow"}  # type: ignore[misc] # noqa: RUF012
 
     num_attention_heads: int
     v_num_attention_heads: int
@@ -164,11 +164,14 @@ def _read_index(folder: Path) -> Source | None:
         for shard in sorted(set(places.values())):
             # a path could lead out of the folder
             if Path(shard).name != shard or not (folder / shard).is_file():
-                raise FormatError(f"{index}: names {shorten(shard)}, which is not in the folder. Download it, too.")
+                raise FormatError(
+                    f"{index}: names {shorten(shard)}, which is not in the folder. Download it, too."
+                )
             weights |= _read_file(folder / shard).weights
         if lost := [name for name in places if _modern(name) not in weights]:
             raise FormatError(
-                f"{index}: names {len(lost)} tensors that its shards do not hold, first {shorten(lost[0])}. {AGAIN}"
+                f"{index}: names {len(lost)} tensors that its shards do not hold, first {shorten(lost[0])}. "
+                f"{AGAIN}"
             )
         return Source(path=folder, kind=f"{len(set(places.values()))} shards", weights=weights)
     return None
@@ -188,7 +191,9 @@ def _read_file(path: Path) -> Source:
     if len(modern) < len(weights):
         names = [_modern(name) for name in weights]
         twice = next(name for name in names if names.count(name) > 1)
-        raise FormatError(f"{path}: it holds {shorten(twice)} twice, also as gamma or beta. Remove one of them.")
+        raise FormatError(
+            f"{path}: it holds {shorten(twice)} twice, also as gamma or beta. Remove one of them."
+        )
     return Source(path=path, kind=kind, weights=modern, junk=junk)
 
 
@@ -261,8 +266,8 @@ def _wrapper(content: dict[Any, Any], path: Path) -> Any:
     ]
     if len(inside) > 1:
         raise FormatError(
-            f"{path}: holds several sets of tensors: {', '.join(map(shorten, inside[:8]))}. Save the one that "
-            "you mean alone."
+            f"{path}: holds several sets of tensors: {', '.join(map(shorten, inside[:8]))}. Save the one "
+            "that you mean alone."
         )
     return inside[0] if inside else None
 

@@ -63,7 +63,9 @@ def read_variable(path: Path) -> Tensor:
         try:
             dtype, shape, start = _head(head)
         except (struct.error, IndexError, KeyError, ValueError, OverflowError) as error:
-            raise FormatError(f"{path}: not a Paddle variable ({error!r}). Copy or unpack it again.") from error
+            raise FormatError(
+                f"{path}: not a Paddle variable ({error!r}). Copy or unpack it again."
+            ) from error
         size, rest = math.prod(shape) * dtype.itemsize, path.stat().st_size - start
         if rest != size:
             raise FormatError(

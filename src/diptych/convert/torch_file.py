@@ -1,4 +1,4 @@
-"""Files of `torch.save`, read without `torch.load`: ZIP archives, the pickles before 1.6 and the tars of 2017.
+"""Files of `torch.save`, read without `torch.load`: ZIP archives, the pickles before 1.6, the tars of 2017.
 
 `torch.load(weights_only=True)` refuses files with a `Namespace` or an enum beside the weights, and it trusts
 sizes: a file of 100 bytes makes it allocate gigabytes. Here the pickle only says where tensors lie. What else
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
@@ -46,11 +47,11 @@ Bytes = Callable[["Storage"], Tensor]
 
 
 class Storage(NamedTuple):
-    """Numbers in a row somewhere in the file; `start` and `count` in numbers."""
+    """So many numbers in a row somewhere in the file, of which a view may show those from `start` on."""
 
     key: str
     dtype: torch.dtype
-    count: int
+    numbers: int
     start: int = 0
 
 
@@ -93,7 +94,9 @@ def _read_archive(path: Path, choose: Choose) -> dict[str, Tensor]:
     with open_archive(path) as archive:
         names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(names) != 1:
-            raise FormatError(f"{path}: a ZIP archive with {len(names)} files data.pkl; expected torch's, with one.")
+            raise FormatError(
+                f"{path}: a ZIP archive with {len(names)} files data.pkl; expected torch's, with one."
+            )
         folder = names[0].removesuffix("data.pkl")
         if (size := archive.getinfo(names[0]).file_size) > MAX_PICKLE:
             raise FormatError(f"{path}: {names[0]} has {size:,} bytes; expected at most {MAX_PICKLE:,}.")
@@ -113,17 +116,17 @@ def _read_archive(path: Path, choose: Choose) -> dict[str, Tensor]:
 
 
 def _bytes_of(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, storage: Storage) -> Tensor:
-    expected = storage.count * storage.dtype.itemsize
+    expected = storage.numbers * storage.dtype.itemsize
     if member.file_size != expected:
         raise FormatError(
             f"{path}: {shorten(member.filename)} has {member.file_size:,} bytes; expected {expected:,}."
         )
-    data = torch.empty(expected, dtype=torch.uint8)
+    data = np.empty(expected, np.uint8)
     with archive.open(member) as file:
-        if file.readinto(memoryview(data.numpy())) != expected:
+        if file.readinto(data.data) != expected:  # type: ignore[attr-defined]
             raise EOFError(f"{member.filename} ends too soon")
         file.read(1)  # compares the check sum
-    return data
+    return torch.from_numpy(data)
 
 
 def _read_pickles(path: Path, file: IO[bytes], choose: Choose) -> dict[str, Tensor]:
@@ -144,7 +147,9 @@ def _read_pickles(path: Path, file: IO[bytes], choose: Choose) -> dict[str, Tens
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise FormatError(f"{path}: not a whole torch file (no list of storages). Download or copy it again.")
     places = _places(path, file, [seen.get(key) for key in keys])
-    return _read_chosen(path, choose(value), lambda storage: _part(path, file, places.get(storage.key), storage))
+    return _read_chosen(
+        path, choose(value), lambda storage: _part(path, file, places.get(storage.key), storage)
+    )
 
 
 def _places(path: Path, file: IO[bytes], storages: list[Storage | None]) -> dict[str, tuple[int, int]]:
@@ -157,7 +162,9 @@ def _places(path: Path, file: IO[bytes], storages: list[Storage | None]) -> dict
         size = int.from_bytes(head, "little", signed=True) * storage.dtype.itemsize
         place = file.tell()
         if len(head) < 8 or not 0 <= size <= end - place:
-            raise FormatError(f"{path}: not a whole torch file (numbers are missing). Download or copy it again.")
+            raise FormatError(
+                f"{path}: not a whole torch file (numbers are missing). Download or copy it again."
+            )
         places[storage.key] = place, size
         file.seek(size, os.SEEK_CUR)
     return places
@@ -170,7 +177,9 @@ def _read_tar(path: Path, file: IO[bytes], choose: Choose) -> dict[str, Tensor]:
             parts = {one.name: tar.extractfile(one) for one in tar.getmembers() if one.isreg()}
             storages, tensors, content = (parts.get(name) for name in ("storages", "tensors", "pickle"))
             if storages is None or tensors is None or content is None:
-                raise FormatError(f"{path}: a tar of other files than torch's. Unpack it and give the file itself.")
+                raise FormatError(
+                    f"{path}: a tar of other files than torch's. Unpack it and give the file itself."
+                )
             found, places = _tar_storages(path, storages)
             lying = _tar_tensors(path, tensors, found)
 
@@ -182,7 +191,9 @@ def _read_tar(path: Path, file: IO[bytes], choose: Choose) -> dict[str, Tensor]:
                 path, choose(value), lambda storage: _part(path, storages, places.get(storage.key), storage)
             )
     except (tarfile.TarError, OSError, ValueError, TypeError, KeyError, struct.error, EOFError) as error:
-        raise FormatError(f"{path}: not a whole tar of torch ({shorten(error)}). Download it again.") from error
+        raise FormatError(
+            f"{path}: not a whole tar of torch ({shorten(error)}). Download it again."
+        ) from error
 
 
 def _tar_storages(path: Path, file: IO[bytes]) -> tuple[dict[Any, Storage], dict[str, tuple[int, int]]]:
@@ -223,13 +234,15 @@ def _load(path: Path, file: IO[bytes], persistent: Callable[[Any], Any] | None =
 
 
 def _part(path: Path, file: IO[bytes], place: tuple[int, int] | None, storage: Storage) -> Tensor:
-    if place is None or place[1] != storage.count * storage.dtype.itemsize:
-        raise FormatError(f"{path}: the numbers {shorten(storage.key)} are missing. Download or copy it again.")
-    data = torch.empty(place[1], dtype=torch.uint8)
+    if place is None or place[1] != storage.numbers * storage.dtype.itemsize:
+        raise FormatError(
+            f"{path}: the numbers {shorten(storage.key)} are missing. Download or copy it again."
+        )
+    data = np.empty(place[1], np.uint8)
     file.seek(place[0])
-    if file.readinto(memoryview(data.numpy())) != place[1]:  # type: ignore[attr-defined]
+    if file.readinto(data.data) != place[1]:  # type: ignore[attr-defined]
         raise FormatError(f"{path}: it ends too soon. Download or copy it again.")
-    return data
+    return torch.from_numpy(data)
 
 
 def _nothing(path: Path) -> Bytes:
@@ -244,7 +257,9 @@ def _read_chosen(path: Path, chosen: Mapping[str, Any], content: Bytes) -> dict[
     result = {}
     for name, value in chosen.items():
         try:
-            result[name] = from_array(value) if isinstance(value, ndarray) else _tensor(value, content, storages)
+            result[name] = (
+                from_array(value) if isinstance(value, ndarray) else _tensor(value, content, storages)
+            )
         except (ValueError, RuntimeError) as error:
             raise FormatError(f"{path}: {shorten(name)} {shorten(str(error), 200)[1:-1]}.") from error
     return result
@@ -265,19 +280,20 @@ def _tensor(lying: Lying, content: Bytes, storages: dict[str, Tensor]) -> Tensor
     """A tensor as a view of its storage, which is read once.
 
     Raises:
-        ValueError: it reaches beyond its storage, or shows so few numbers so often that it would fill the memory.
+        ValueError: it reaches beyond its storage, or shows so few numbers so often that they would fill the
+            memory.
     """
     storage, offset, shape, strides = lying
-    numbers = (storage.count, storage.start, offset, *shape, *strides)
+    numbers = (storage.numbers, storage.start, offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > 64 or any(not 0 <= one < 1 << 62 for one in numbers):
         raise ValueError(f"is a tensor of shape {shape} and strides {strides}")
     count, last = 1, offset
     for side, stride in zip(shape, strides, strict=True):
         count, last = count * side, last + (side - 1) * stride
-    if count and last >= storage.count - storage.start:
-        raise ValueError(f"is a tensor of shape {shape} that reaches beyond its {storage.count:,} numbers")
-    if count > max(storage.count, REPEATED):
-        raise ValueError(f"is a tensor of shape {shape} that repeats {storage.count:,} numbers")
+    if count and last >= storage.numbers - storage.start:
+        raise ValueError(f"is a tensor of shape {shape} that reaches beyond its {storage.numbers:,} numbers")
+    if count > max(storage.numbers, REPEATED):
+        raise ValueError(f"is a tensor of shape {shape} that repeats {storage.numbers:,} numbers")
     if not count:
         return torch.empty(shape, dtype=storage.dtype)
     if storage.key not in storages:
@@ -305,8 +321,8 @@ def _storage(saved: Any, seen: dict[str, Storage]) -> Any:
 
 
 def _view(root: Storage, start: Any, count: Any) -> Storage:
-    if type(start) is not int or type(count) is not int or not 0 <= start <= start + count <= root.count:
-        raise FormatError(f"it shows {shorten(count)} of {root.count:,} numbers from {shorten(start)} on.")
+    if type(start) is not int or type(count) is not int or not 0 <= start <= start + count <= root.numbers:
+        raise FormatError(f"it shows {shorten(count)} of {root.numbers:,} numbers from {shorten(start)} on.")
     return root._replace(start=root.start + start)
 
 
@@ -325,10 +341,14 @@ def _rebuild(machine: Unpickler, storage: Any, offset: Any, shape: Any, strides:
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or any(type(one) is not int for one in numbers):
         return Unread("tensor without numbers")
-    dtypes = [one for one in more if isinstance(one, Name) and isinstance(getattr(torch, one.name, None), torch.dtype)]
+    dtypes = [
+        one
+        for one in more
+        if isinstance(one, Name) and isinstance(getattr(torch, one.name, None), torch.dtype)
+    ]
     if dtypes:  # newer number types have no class of storages; theirs counts bytes
         dtype = _dtype(dtypes[0])
-        storage = Storage(storage.key, dtype, storage.count * storage.dtype.itemsize // dtype.itemsize)
+        storage = Storage(storage.key, dtype, storage.numbers * storage.dtype.itemsize // dtype.itemsize)
     return Lying(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -343,13 +363,17 @@ TORCH: dict[tuple[str, str], StandIn] = {
         ("torch._utils", f"_rebuild_parameter{state}"): lambda machine, data, *_: data
         for state in ("", "_with_state")
     },
-    ("torch._tensor", "_rebuild_from_type_v2"): lambda machine, make, kind, inner, *_: machine._make(make, inner),
+    ("torch._tensor", "_rebuild_from_type_v2"): lambda machine, make, kind, inner, *_: machine._make(
+        make, inner
+    ),
     ("torch", "Size"): lambda machine, sides=(), *_: sides,
     ("torch._utils", "_rebuild_qtensor"): _unread("quantized tensor"),
     ("torch._utils", "_rebuild_sparse_tensor"): _unread("sparse tensor"),
     ("torch._utils", "_rebuild_sparse_csr_tensor"): _unread("sparse tensor"),
     ("torch._utils", "_rebuild_nested_tensor"): _unread("nested tensor"),
-    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _unread("tensor of the device meta, which has no numbers"),
+    ("torch._utils", "_rebuild_meta_tensor_no_storage"): _unread(
+        "tensor of the device meta, which has no numbers"
+    ),
     ("torch._utils", "_rebuild_wrapper_subclass"): _unread("tensor of a class of its own"),
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): lambda machine, data, *_: data,
     ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): lambda machine, data, *_: data,
