@@ -1,3 +1,5 @@
+import errno
+import resource
 import subprocess
 from pathlib import Path
 
@@ -5,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from diptych.bundle import build, call, load_bundle, save_bundle
+from diptych.bundle import build, call, load_bundle, save_bundle, save_tensors
 from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 from diptych.text import write_vocabulary
 from diptych.types import FeatureMeta
@@ -105,6 +107,17 @@ def test_weights_of_another_size_are_refused(bundle: Path) -> None:
     edit(bundle, "model", {"_target_": "diptych.models.text_bert_tiny", "vocab_size": 9})
     with pytest.raises(CheckpointMismatch, match="size mismatch"):
         load_bundle(bundle)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"w\.safetensors") as caught:
+            save_tensors({"a": torch.zeros(100_000)}, tmp_path / "w.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG
 
 
 def test_damaged_bundles_are_named(bundle: Path, tmp_path: Path) -> None:

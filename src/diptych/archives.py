@@ -1,5 +1,6 @@
 """ZIP archives and NumPy arrays of strangers: checked before anything is unpacked or allocated."""
 
+import errno
 import io
 import os
 import zipfile
@@ -44,13 +45,22 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
                     f"{path}: {shorten(member.filename)} is packed by method {member.compress_type}; "
                     "expected stored or deflated."
                 )
-        size, total = path.stat().st_size, sum(member.file_size for member in members)
-        if total > ROOM + MAX_RATIO * size:
-            raise FormatError(
-                f"{path}: {size:,} bytes that unpack to {total:,}, more than {MAX_RATIO} times as many. If "
-                "you trust it, unpack it yourself."
-            )
+        require_room(path, sum(member.file_size for member in members))
         yield archive
+
+
+def require_room(path: Path, total: int) -> None:
+    """Refuse an archive that unpacks to far more than it stores.
+
+    Raises:
+        FormatError: `total` bytes are more than `MAX_RATIO` times those of the file, and more than `ROOM`.
+    """
+    size = path.stat().st_size
+    if total > ROOM + MAX_RATIO * size:
+        raise FormatError(
+            f"{path}: {size:,} bytes that unpack to {total:,}, more than {MAX_RATIO} times as many. If you "
+            "trust it, unpack it yourself."
+        )
 
 
 @contextmanager
@@ -61,6 +71,8 @@ def guarded(path: object, what: str) -> Iterator[None]:
     except FormatError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise  # of what is written meanwhile
         # a system error has the path in its text, too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         text = shorten(next(iter(str(reason).splitlines()), "") or type(error).__name__, 200)
@@ -76,11 +88,13 @@ def read_npz(path: Path) -> dict[str, ndarray]:
     with open_archive(path) as archive:
         arrays = {}
         for member in archive.infolist():
-            with (
-                guarded(f"{path}: {shorten(member.filename)}", "a whole array"),
-                archive.open(member) as file,
-            ):
-                arrays[member.filename.removesuffix(".npy")] = read_array(file, member.file_size)
+            where = f"{path}: {shorten(member.filename)}"
+            with guarded(where, "a whole array"), archive.open(member) as file:
+                try:
+                    array = read_array(file, member.file_size)
+                except FormatError as error:
+                    raise FormatError(f"{where}: {error}") from error
+            arrays[member.filename.removesuffix(".npy")] = array
         return arrays
 
 
