@@ -158,6 +158,7 @@ def shared(kind):
     return b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (n, n - 1, n - 1) for n in range(1, 40)) + b"."
 
 
+AGAIN = b"h\x00h\x01\x85R"  # the first value called with the second
 ENDLESS = {
     "memo": b"\x80\x02K\x01r\xff\xff\xff\x0f.",
     "memo in text": b"K\x01p" + b"9" * 40 + b"\n.",
@@ -175,9 +176,10 @@ ENDLESS = {
     "shared lists": shared("list"),
     "shared tuples": shared("tuple"),
     "shared key": b"\x80\x02}" + shared("tuple")[2:-1] + b"K\x01s.",
-    "copies of a text": b"\x80\x02c_codecs\nencode\nq\x00" + text("x" * 99_999) + b"q\x01" + b"h\x00h\x01\x85R" * 99 + b".",
-    "copies of a list": b"\x80\x02ccollections\nOrderedDict\nq\x00(" + b"K\x01" * 99_999 + b"lq\x01" + b"h\x00h\x01\x85R" * 99 + b".",
-    "huge shape": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)R(K\x01\x8a\x08" + b"\xff" * 7 + b"\x7f\x85"
+    "copies of a text": b"\x80\x02c_codecs\nencode\nq\x00" + text("x" * 99_999) + b"q\x01" + AGAIN * 99 + b".",
+    "copies of a list": b"\x80\x02ccollections\nOrderedDict\nq\x00(" + b"K\x01" * 99_999 + b"lq\x01" + AGAIN * 99,
+    "huge shape": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)R(K\x01\x8a\x08"
+    b"\xff\xff\xff\xff\xff\xff\xff\x7f\x85"
     b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tb.",
 }  # fmt: skip
 

@@ -226,7 +226,9 @@ def test_weights_that_are_no_numbers_leave_nothing_behind(tmp_path, uniter, voca
     _, weights, overrides = uniter
     (name,) = (one for one in weights if one.endswith("encoder.layer.0.intermediate.dense.bias"))
     torch.save(weights | {name: torch.full_like(weights[name], torch.nan)}, tmp_path / "nan.pt")
-    with pytest.raises(CheckpointMismatch, match=rf"nan\.pt: 1 tensor.* hold NaN or infinity: .*{name[-20:]}"):
+    with pytest.raises(
+        CheckpointMismatch, match=rf"nan\.pt: 1 tensor.* hold NaN or infinity: .*{name[-20:]}"
+    ):
         convert_checkpoint(tmp_path / "nan.pt", tmp_path / "out", vocabulary=vocabulary, overrides=overrides)
     assert not (tmp_path / "out").exists()
 
@@ -237,7 +239,10 @@ def test_weights_that_are_no_numbers_leave_nothing_behind(tmp_path, uniter, voca
         ({"a": "../a.safetensors"}, r"names '\.\./a\.safetensors', which is not in the folder"),
         ({"a": "/etc/passwd"}, "names '/etc/passwd', which is not in the folder"),
         ({"a": "pipe"}, "names 'pipe', which is not in the folder"),
-        ({"a": "a.safetensors", "b": "a.safetensors"}, "names 1 tensors that its shards do not hold, first 'b'"),
+        (
+            {"a": "a.safetensors", "b": "a.safetensors"},
+            "names 1 tensors that its shards do not hold, first 'b'",
+        ),
         ({"a": 5}, r"weight_map\.a: .*valid string"),
         ([], "weight_map: .*valid dictionary"),
         (None, "weight_map: "),
@@ -254,7 +259,9 @@ def test_an_index_names_shards_of_its_folder(tmp_path, weight_map, message):
         read_source(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"num_attention_heads": "x"}', '{"t_biattention_id": 3}', "{" * 999])
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"num_attention_heads": "x"}', '{"t_biattention_id": 3}', "{" * 999]
+)
 def test_a_configuration_is_named_with_its_key(tmp_path, text):
     save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(text)

@@ -108,7 +108,7 @@ SIZES = [
 
 
 def by_hand(weights, pixels):
-    """The maps of res4 and res5, from tensors with detectron2's names alone, with Caffe's stem and dilation."""
+    """The maps of res4 and res5 from tensors with detectron2's names, with Caffe's stem and dilation."""
 
     def layer(x, name, **options):
         x = F.conv2d(x, weights[f"{name}.weight"], **options)

@@ -104,7 +104,9 @@ def test_own_checkpoints_give_their_tensors_and_list_the_rest(tmp_path, zipped, 
     assert torch.equal(source.weights["a.weight"], BASE)
     (left,) = source.junk.values()
     assert len(left) == len(content) - 1
-    assert {"args (argparse.Namespace)", "optimizer", f"settings ({Settings.__module__}.Settings)"} <= set(left)
+    assert {"args (argparse.Namespace)", "optimizer", f"settings ({Settings.__module__}.Settings)"} <= set(
+        left
+    )
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,9 @@ def archive(path, program, *, stored=bytes(16), folder="archive/", **more):
 def legacy(path, program, *, stored=bytes(16), count=4, keys=("0",)):
     about = {"little_endian": True}
     parts = [pickle.dumps(one, protocol=2) for one in (0x1950A86A20F9469CFC6C, 1001, about)]
-    path.write_bytes(b"".join([*parts, program, pickle.dumps(list(keys), 2), struct.pack("<q", count), stored]))
+    path.write_bytes(
+        b"".join([*parts, program, pickle.dumps(list(keys), 2), struct.pack("<q", count), stored])
+    )
 
 
 @pytest.mark.parametrize("write", [archive, legacy])
@@ -232,7 +236,10 @@ def test_numbers_that_are_missing_or_too_many_are_named(tmp_path):
             read_weights(path)
 
 
-def tar(path, *, storage=struct.pack("<6f", *range(6)), shape=(2, 2), strides=(3, 1), offset=1, count=6):
+SIX = struct.pack("<6f", *range(6))
+
+
+def tar(path, *, storage=SIX, shape=(2, 2), strides=(3, 1), offset=1, count=6):
     """As torch wrote before 0.1.10."""
 
     def dumped(*values):
@@ -248,7 +255,10 @@ def tar(path, *, storage=struct.pack("<6f", *range(6)), shape=(2, 2), strides=(3
     parts = {
         "sys_info": dumped({}),
         "pickle": content.getvalue(),
-        "storages": dumped(1, (5, "cpu", torch.FloatStorage)) + struct.pack("<q", count) + storage + dumped([]),
+        "storages": dumped(1, (5, "cpu", torch.FloatStorage))
+        + struct.pack("<q", count)
+        + storage
+        + dumped([]),
         "tensors": dumped(1, (7, 5, torch.FloatTensor)) + numbers,
     }
     with tarfile.open(path, "w") as file:
@@ -264,7 +274,8 @@ def test_tars_of_2017_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"strides": (9, 1)}, {"offset": -1}, {"count": 2**40}, {"count": -1}, {"shape": (2**40, 2**40)}]
+    "options",
+    [{"strides": (9, 1)}, {"offset": -1}, {"count": 2**40}, {"count": -1}, {"shape": (2**40, 2**40)}],
 )
 def test_tars_that_lie_are_refused(tmp_path, options):
     tar(tmp_path / "w.pth", **options)
