@@ -176,8 +176,8 @@ ENDLESS = {
     "shared lists": shared("list"),
     "shared tuples": shared("tuple"),
     "shared key": b"\x80\x02}" + shared("tuple")[2:-1] + b"K\x01s.",
-    "copies of a text": b"\x80\x02c_codecs\nencode\nq\x00" + text("x" * 99_999) + b"q\x01" + AGAIN * 99 + b".",
-    "copies of a list": b"\x80\x02ccollections\nOrderedDict\nq\x00(" + b"K\x01" * 99_999 + b"lq\x01" + AGAIN * 99,
+    "copies of a text": b"\x80\x02c_codecs\nencode\nq\x00" + text("x" * 99_999) + b"q\x01" + AGAIN * 99,
+    "copies of a list": b"ccollections\nOrderedDict\nq\x00(" + b"K\x01" * 99_999 + b"lq\x01" + AGAIN * 99,
     "huge shape": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)R(K\x01\x8a\x08"
     b"\xff\xff\xff\xff\xff\xff\xff\x7f\x85"
     b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tb.",
