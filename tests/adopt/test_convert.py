@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from diptych import models
 from diptych.adopt import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 from diptych.bundle import load_bundle, save_bundle
-from diptych.convert import FAMILIES, restore
+from diptych.convert import FAMILIES, read_source, restore
 from diptych.data import Sources, require_sources
 from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 from diptych.tasks import Classify

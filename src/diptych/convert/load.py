@@ -16,7 +16,7 @@ from diptych.convert.torch_file import Lying, Unread, from_array, read_torch
 from diptych.documents import read_json, shorten
 from diptych.errors import CheckpointMismatch, FormatError
 from diptych.files import require_file
-from diptych.pickles import Foreign, Name
+from diptych.pickle_machine import Foreign, Name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "model_state")
 MAX_WRAPPERS = 8  # around each other

@@ -22,7 +22,8 @@ from torch import Tensor
 from diptych.archives import open_archive
 from diptych.documents import shorten
 from diptych.errors import FormatError
-from diptych.pickles import STAND_INS, Foreign, Name, StandIn, Unpickler, guarded
+from diptych.pickle_machine import Foreign, Name, StandIn, Unpickler, guarded
+from diptych.pickles import STAND_INS
 
 MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE = 256 << 20  # bytes of the pickle in an archive; that of a model of 1,000 tensors has 100,000
