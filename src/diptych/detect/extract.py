@@ -87,6 +87,7 @@ def extract(
     shards = _shards(pictures, shard)
     plan = ledger.plan(pictures, shard)
     if resume and (reports := ledger.finished(plan)) is not None:
+        ledger.sweep()
         return ExtractReport(stores=tuple(reports), computed=0, seconds=time.perf_counter() - begin)
     with ledger.opened(plan, resume=resume, overwrite=overwrite):
         records = {one.number: ledger.recorded(one.number) for one in shards}

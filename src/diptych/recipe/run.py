@@ -3,8 +3,10 @@
 What lies in the run folder afterwards:
 
     config.yaml     the resolved configuration
+    inputs.json     checksums of the data, which must not change while the run goes on
     checkpoints/    what a stopped run continues from
     files/          vocabulary and sentence vectors learned for this run
+    places.json     where the data lie, for `diptych predict` and `score`
     metrics.csv     losses and metrics by step (and TensorBoard's files)
     bundle/         the trained model; its presence means that the run is complete
 """
@@ -17,7 +19,7 @@ from typing import Any
 
 import torch
 
-from diptych.bundle import call, fill, load_bundle, parameters, save_bundle
+from diptych.bundle import call, load_bundle, save_bundle, write_places
 from diptych.convert import find, load_model, load_region_encoder, load_towers
 from diptych.data import (
     Collate,
@@ -31,7 +33,8 @@ from diptych.data import (
 )
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
-from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
+from diptych.nodes import parameters
+from diptych.recipe.folder import await_file, checksums, held, is_first_process, write_settings
 from diptych.recipe.settle import (
     balance_classes,
     choose_threshold,
@@ -44,6 +47,7 @@ from diptych.recipe.settle import (
 from diptych.tasks import Classify, Task, Trainable
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, RegionSource
+from diptych.weights import fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +96,19 @@ def run_recipe(config: dict[str, Any]) -> Run:
     """
     _require_settings(config)
     folder = Path(config["out"])
-    first = is_first_process()
-    if first:
-        require_folder(folder, config)
-    else:
-        await_file(folder / "config.yaml")
+    if is_first_process():
+        with held(folder, config):
+            return _run(config, folder, first=True)
+    await_file(folder / "config.yaml")
+    return _run(config, folder, first=False)
+
+
+def _run(config: dict[str, Any], folder: Path, *, first: bool) -> Run:
     if (folder / "bundle").exists():
         return Run(folder=folder, fit=None, metrics=load_bundle(folder).metrics)
     parts = build_parts(copy.deepcopy(config), folder)
     if first:
-        write_settings(folder, config)
+        write_settings(folder, config, checksums(_inputs(parts, folder)))
     result = fit(
         parts.model,
         parts.task,
@@ -202,6 +209,12 @@ def _save(parts: Parts, result: FitResult) -> None:
         )
         assert isinstance(task, Classify), "only this task has a threshold"
         task.threshold = config["task"]["threshold"] = threshold
+    places = {
+        "root": Path(config["root"]),
+        "features": None if regions is None or place is None else Path(place),
+        "more_features": None if config["more_features"] is None else Path(config["more_features"]),
+    }
+    write_places(Path(config["out"]), places)
     save_bundle(
         Path(config["out"]) / "bundle",
         model=parts.model,
@@ -212,9 +225,8 @@ def _save(parts: Parts, result: FitResult) -> None:
         provenance={
             "name": config["name"],
             "seed": config["seed"],
-            "root": str(Path(config["root"]).resolve()),
-            "features": None if regions is None or place is None else str(Path(place).resolve()),
-            **_second_store(config),
+            **_shown(places),
+            **({"region_merge": config["region_merge"]} if places["more_features"] else {}),
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
             "steps": result.steps,
@@ -225,13 +237,21 @@ def _save(parts: Parts, result: FitResult) -> None:
     )
 
 
-def _second_store(config: Mapping[str, Any]) -> dict[str, str]:
-    if config["more_features"] is None:
-        return {}
-    return {
-        "more_features": str(Path(config["more_features"]).resolve()),
-        "region_merge": config["region_merge"],
-    }
+def _inputs(parts: Parts, folder: Path) -> list[Path]:
+    """Files and feature stores that the run reads, but for pictures and weights."""
+    config, processor = parts.config, parts.config["processor"]
+    places = [config["features"], config["more_features"]] if parts.sources.regions is not None else []
+    places += [
+        processor.get(name, {}).get(key) for name, key in (("text", "vocabulary"), ("vectors", "path"))
+    ]
+    annotations = [file for split in (parts.train, parts.validate) for file in getattr(split, "files", ())]
+    found = dict.fromkeys([*annotations, *(Path(place) for place in places if isinstance(place, str))])
+    return [path for path in found if path.exists() and (folder / "files") not in path.parents]
+
+
+def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:
+    """Names of folders for people: where they lie is nobody's business who gets the bundle."""
+    return {key: place.resolve().name for key, place in places.items() if place is not None}
 
 
 def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:
