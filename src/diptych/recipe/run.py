@@ -230,6 +230,7 @@ def _save(parts: Parts, result: FitResult) -> None:
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
             "steps": result.steps,
+            "threads": torch.get_num_threads(),
             "optim": config["optim"],
             "schedule": config["schedule"],
             "trainer": config["trainer"],
