@@ -15,10 +15,10 @@ from numpy import ndarray
 
 from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.features.numpy_files import read_npz, uniter_record
-from diptych.features.pickles import read_pickle
 from diptych.features.reading import Entry
 from diptych.features.record import Record, encode, record_of
 from diptych.files import atomic_folder
+from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta, Regions
 
 MMF = (

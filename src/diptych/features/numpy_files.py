@@ -11,10 +11,10 @@ import numpy as np
 
 from diptych.errors import FormatError
 from diptych.features.folder import file_for, files_below
-from diptych.features.pickles import read_pickle
 from diptych.features.reading import Entry
 from diptych.features.record import MEANING, Record, record_of
 from diptych.files import atomic_folder
+from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta, Regions
 
 INFO = "_info.npy"
