@@ -5,7 +5,7 @@ Each converter describes its family as data, in these words; `recognize` reads t
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from diptych.convert.rules import Drop, Table, Weights
 
 Node = dict[str, Any]
+MEMES, NLVR2 = "Hateful Memes", "NLVR2"  # benchmarks whose two classes have names
 PRETRAINING = (
     Drop("cls.predictions.decoder", "the word embedding again, to which the decoder of words is tied"),
     Drop("cls.predictions", "the head of masked words: pre-training"),
@@ -37,6 +38,53 @@ class Head:
     task: "Callable[[Weights, int, Found], tuple[Node, int] | None]"
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a converted bundle, and where it comes from, for people.
+
+    Args:
+        value: of `max_tokens`, None is as many as the table of positions allows.
+        why: `the file: ...` for what the file shows, `the original: ...` for what its program is known to do.
+    """
+
+    value: Any
+    why: str
+
+
+Settings = dict[str, Setting]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """What a file was trained for, as far as it shows.
+
+    Args:
+        found: with settled sizes.
+        head: name of the head that becomes the task; empty where there is none.
+        task: the node of the task.
+        count: of its classes or answers.
+    """
+
+    found: "Found"
+    head: str
+    task: Node
+    count: int
+
+    @property
+    def prefix(self) -> str:
+        return self.found.parted.prefix
+
+    @property
+    def pairs(self) -> int:
+        pairs: int = self.task.get("pairs", 1)
+        return pairs
+
+    @property
+    def kind(self) -> str:
+        """The class of the task, as `Answer`."""
+        return str(self.task["_target_"]).rpartition(".")[2]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One family of models, as its files show it.
@@ -55,7 +103,11 @@ class Family:
         builders: functions of `diptych.models` by width and number of layers of the text.
         heads: the first one that fits becomes the task.
         drops: what else may lie beside the backbone, and why it is left out.
-        processor: arguments of the processor beside the tokenizer, for a model of these sizes.
+        processor: settings of the processor that are not diptych's defaults; `lowercase` is its tokenizer's.
+        regions: whether the model reads any.
+        places: rows of the position table behind a text that other parts of the sequence take.
+        benchmark: what a head of two classes was trained for, and how one knows; None where nothing tells.
+        habits: settings of the model that are habits of a file's authors, and how one knows.
     """
 
     name: str
@@ -74,7 +126,11 @@ class Family:
     builders: Mapping[tuple[int, int], str]
     heads: tuple[Head, ...] = ()
     drops: tuple[Drop, ...] = ()
-    processor: Callable[[Node], Node] = lambda _: {"regions": True}
+    processor: Callable[[Use], Settings] = lambda _: {}
+    regions: bool = True
+    places: int = 0
+    benchmark: Callable[[Use], tuple[str, str] | None] = lambda _: None
+    habits: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, weights: Weights) -> "Parted | None":
         """Backbone and heads of a file; None where it has no backbone, or several."""

@@ -5,7 +5,21 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert import forms
-from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, count, heads_of
+from diptych.convert.family import (
+    MEMES,
+    NLVR2,
+    PRETRAINING,
+    Family,
+    Found,
+    Head,
+    Node,
+    Parted,
+    Setting,
+    Settings,
+    Use,
+    count,
+    heads_of,
+)
 from diptych.convert.heads import MATCHES, weight_normed
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -166,6 +180,26 @@ def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int]
     return None if made is None else ({**made[0], "head": head}, made[1])
 
 
+def _processor(use: Use) -> Settings:
+    if use.prefix == VILIO:
+        return {
+            "max_tokens": Setting(128, "the original: Vilio's hm.py pads and cuts every text to 128"),
+            "max_regions": Setting(100, "the original: Vilio reads all regions; its files hold at most 100"),
+        }
+    if use.kind == "Pretrain":
+        why = "the original: captions of 36 tokens, and 36 regions beside the whole image"
+        return {"max_tokens": Setting(36, why), "max_regions": Setting(36, why)}
+    why = "the original: 100 regions beside the whole image in its tasks"
+    return {"max_regions": Setting(100, why)}
+
+
+def _benchmark(use: Use) -> tuple[str, str] | None:
+    if use.head == "vil_binary_prediction.logit_fc":
+        return NLVR2, f"the file: a head called {use.head}"
+    return (MEMES, "the file: Vilio's prefix model.bert.") if use.prefix == VILIO else None
+
+
+VILIO = "model.bert."  # the prefix of its names; the originals' is bert.
 FAMILY = Family(
     name="vilbert",
     title="ViLBERT or DeVLBERT (facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D)",
@@ -206,4 +240,11 @@ FAMILY = Family(
         Drop("linguisic_logit", "a score per word, which no task of the original reads"),
         Drop("classifier", "declared by Vilio and never used"),
     ),
+    processor=_processor,
+    benchmark=_benchmark,
+    habits={
+        "box_area": "the file: four columns of a box are Vilio's, five the originals'",
+        "whole_image": "the original: Vilio, of four columns, shows no region of the whole image",
+        "meetings": "the original: streams meet in their last layers",
+    },
 )
