@@ -92,6 +92,7 @@ def convert_checkpoint(
     found = plan.found
     processor, settings = processor_for(plan, given, vocabulary)
     processor = merged(processor, wanted.get("processor", {}))
+    build(processor)  # settings that it refuses show before anything is written
     found.family.fill(plan.model, dict(given.weights), where=source)
     own = {} if plan.head is None else taken(found.parted.rest, plan.head.table)
     if plan.head is not None:

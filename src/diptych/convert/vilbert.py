@@ -180,8 +180,12 @@ def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int]
     return None if made is None else ({**made[0], "head": head}, made[1])
 
 
+def _vilio(use: Use) -> bool:
+    return use.prefix == VILIO or not use.found.sizes["box_area"]
+
+
 def _processor(use: Use) -> Settings:
-    if use.prefix == VILIO:
+    if _vilio(use):
         return {
             "max_tokens": Setting(128, "the original: Vilio's hm.py pads and cuts every text to 128"),
             "max_regions": Setting(100, "the original: Vilio reads all regions; its files hold at most 100"),
@@ -196,7 +200,7 @@ def _processor(use: Use) -> Settings:
 def _benchmark(use: Use) -> tuple[str, str] | None:
     if use.head == "vil_binary_prediction.logit_fc":
         return NLVR2, f"the file: a head called {use.head}"
-    return (MEMES, "the file: Vilio's prefix model.bert.") if use.prefix == VILIO else None
+    return (MEMES, "the file: Vilio's names or its four columns of a box") if _vilio(use) else None
 
 
 VILIO = "model.bert."  # the prefix of its names; the originals' is bert.

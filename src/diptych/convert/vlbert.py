@@ -206,6 +206,7 @@ def _processor(use: Use) -> Settings:
         settings |= {
             "text_b": Setting("[MASK]", "the original: answers are read at a mask after the question"),
             "max_tokens": Setting(None, "the original: VL-BERT never cuts a question"),
+            "max_regions": Setting(100, "the original: its files hold at most 100 regions"),
         }
     if sizes["vocab_size"] == MULTILINGUAL:
         why = "the original: MM-BERT lowers texts and strips accents although its vocabulary is cased"

@@ -258,7 +258,7 @@ def _require_end_to_end(
     if prepare is not None and not alone:
         raise ConfigError(
             "processor.prepare is for models that see pixels and boxes; it asks for regions=true "
-            "and goes with neither image_size, box_scale nor clip_boxes."
+            "and goes with neither image_size nor box_scale nor clip_boxes."
         )
     if grid is not None and (len(grid) != 2 or min(grid) < 1):
         raise ConfigError(f"processor.grid is {list(grid)}; expected numbers of rows and columns, as [4, 4].")
