@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -19,6 +19,7 @@ Severity = Literal["error", "warning", "note"]
 Progress = Callable[[int, int], None]
 Spread = tuple[int, int, int]
 SHOWN = 5
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 SPLIT_PREFIXES = ("train", "dev", "val", "test")  # other JSON lines may lie beside the splits
 LONG_TEXT = 100  # words; the longest text of the challenge has 70, and 128 tokens are what models read
 TINY_SIDE = 16  # pixels
@@ -93,6 +94,7 @@ class _Folder:
     problems: list[FormatError] = field(default_factory=list)
     pictures: dict[str, _Picture] = field(default_factory=dict)
     regions: dict[str, Regions | FormatError | None] = field(default_factory=dict)
+    keys: str = ""  # how those of the store are spelled, where none is found
 
 
 def check(
@@ -191,6 +193,12 @@ def _record_findings(folder: _Folder) -> list[Finding]:
         *_finding("error", "records that cannot be read", map(str, broken), "Repair or remove these lines."),
         *_finding(
             "error", "ids that occur twice in a split", map(str, repeated), "Give each meme its own id."
+        ),
+        *_finding(
+            "warning",
+            "ids that a spreadsheet takes for formulas",
+            (meme.id for memes in folder.memes.values() for meme in memes if meme.id[:1] in FORMULA),
+            "Do not open prediction files with them in a spreadsheet; they are written as they are.",
         ),
         *_finding(
             "error",
@@ -319,6 +327,15 @@ def _read_regions(folder: _Folder, features: RegionSource) -> dict[str, Regions 
             found[path] = features[key] if key in features else None  # noqa: SIM401 (no `get`)
         except FormatError as error:
             found[path] = error
+        if isinstance(regions := found[path], Regions):
+            try:
+                regions.verify()
+            except FormatError as error:
+                found[path] = FormatError(f"{path}: {error}")
+    keys = [*islice(getattr(features, "keys", tuple)(), 3)]
+    if keys and all(one is None for one in found.values()):
+        spelled = ", ".join(map(repr, keys))
+        folder.keys = f" Its keys are spelled {spelled}; looked up are file names without ending."
     return found
 
 
@@ -334,7 +351,7 @@ def _feature_findings(folder: _Folder) -> list[Finding]:
             "error",
             "pictures without features",
             (path for path, found in folder.regions.items() if found is None),
-            "Import features that hold them.",
+            f"Import features that hold them.{folder.keys}",
         ),
         *_finding(
             "error",

@@ -62,7 +62,7 @@ def test_a_special_token_is_a_text(file, tmp_path, capsys, typed):
 def test_brackets_that_make_a_list_are_refused(file, tmp_path, capsys):
     settings = ["model.heads=4", "processor.text_b=[a, b]", "--vocabulary", tmp_path / "v.txt"]
     assert run(file, tmp_path / "out", *settings) == 2
-    assert "processor.text_b is ['a', 'b']; expected a text" in capsys.readouterr().err
+    assert "text_b is ['a', 'b']; expected str" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from diptych.adopt.plan import Plan
 from diptych.convert import Family, Source, kept
-from diptych.convert.family import Settings
+from diptych.convert.settings import Settings
 from diptych.documents import shorten
 
 Node = dict[str, Any]

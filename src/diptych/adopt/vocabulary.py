@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from diptych.convert.family import Setting, Settings
+from diptych.convert.settings import Setting, Settings
 from diptych.errors import ConfigError
 from diptych.text.tokenizer import SPECIAL_TOKENS
 

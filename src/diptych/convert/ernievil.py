@@ -7,21 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from diptych.convert import forms
-from diptych.convert.family import (
-    MEMES,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
-    Setting,
-    Settings,
-    Use,
-    count,
-    heads_of,
-)
+from diptych.convert.family import Family, Found, Head, Node, Parted, count, heads_of
 from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
+from diptych.convert.settings import MEMES, Setting, Settings, Use
 from diptych.errors import CheckpointMismatch
 from diptych.models.ernievil import ErnieVil
 

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from diptych.convert.rules import Drop, Table, Weights
+from diptych.convert.settings import Settings, Use
 
 Node = dict[str, Any]
-MEMES, NLVR2 = "Hateful Memes", "NLVR2"  # benchmarks whose two classes have names
 PRETRAINING = (
     Drop("cls.predictions.decoder", "the word embedding again, to which the decoder of words is tied"),
     Drop("cls.predictions", "the head of masked words: pre-training"),
@@ -36,53 +36,6 @@ class Head:
     name: str
     table: Table
     task: "Callable[[Weights, int, Found], tuple[Node, int] | None]"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting of a converted bundle, and where it comes from, for people.
-
-    Args:
-        value: of `max_tokens`, None is as many as the table of positions allows.
-        why: `the file: ...` for what the file shows, `the original: ...` for what its program is known to do.
-    """
-
-    value: Any
-    why: str
-
-
-Settings = dict[str, Setting]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """What a file was trained for, as far as it shows.
-
-    Args:
-        found: with settled sizes.
-        head: name of the head that becomes the task; empty where there is none.
-        task: the node of the task.
-        count: of its classes or answers.
-    """
-
-    found: "Found"
-    head: str
-    task: Node
-    count: int
-
-    @property
-    def prefix(self) -> str:
-        return self.found.parted.prefix
-
-    @property
-    def pairs(self) -> int:
-        pairs: int = self.task.get("pairs", 1)
-        return pairs
-
-    @property
-    def kind(self) -> str:
-        """The class of the task, as `Answer`."""
-        return str(self.task["_target_"]).rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

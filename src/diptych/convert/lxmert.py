@@ -7,19 +7,7 @@ import torch
 from torch import Size, Tensor
 
 from diptych.convert import forms
-from diptych.convert.family import (
-    MEMES,
-    NLVR2,
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    Setting,
-    Settings,
-    Use,
-    bert_sizes,
-    count,
-)
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, count
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -35,6 +23,7 @@ from diptych.convert.rules import (
     rename,
     transform,
 )
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
 from diptych.nn import ClassifierHead
@@ -196,10 +185,7 @@ def _vilio(use: Use) -> bool:
 
 def _processor(use: Use) -> Settings:
     if _vilio(use):
-        return {
-            "max_tokens": Setting(128, "the original: Vilio's hm.py pads and cuts every text to 128"),
-            "max_regions": Setting(100, "the original: Vilio reads all regions; its files hold at most 100"),
-        }
+        return VILIO_SETTINGS
     return {
         "max_tokens": Setting(20, "the original: LXMERT pads and cuts every text to 20"),
         "max_regions": Setting(

@@ -5,21 +5,11 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert import forms
-from diptych.convert.family import (
-    MEMES,
-    NLVR2,
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    Setting,
-    Settings,
-    Use,
-    bert_sizes,
-)
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, load_into, rename
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -89,10 +79,7 @@ def _processor(use: Use) -> Settings:
         )
     }
     if use.prefix == VILIO:
-        return settings | {
-            "max_tokens": Setting(128, "the original: Vilio's hm.py pads and cuts every text to 128"),
-            "max_regions": Setting(100, "the original: Vilio reads all regions; its files hold at most 100"),
-        }
+        return settings | VILIO_SETTINGS
     kind = {"Pretrain": "its pre-training", "Answer": "VQA"}.get(use.kind)
     if use.head == "classifier" and use.kind == "Classify" and use.count == 2:
         kind = "NLVR2" if use.pairs == 2 else "retrieval"

@@ -5,20 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert import forms
-from diptych.convert.family import (
-    MEMES,
-    NLVR2,
-    PRETRAINING,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
-    Setting,
-    Settings,
-    Use,
-    bert_sizes,
-)
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES, PAIR_ATTENTION
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -33,6 +20,7 @@ from diptych.convert.rules import (
     rename,
     row,
 )
+from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
 from diptych.models.uniter import Uniter
 
 UNITER: Table = (

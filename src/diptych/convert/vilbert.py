@@ -5,21 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert import forms
-from diptych.convert.family import (
-    MEMES,
-    NLVR2,
-    PRETRAINING,
-    Family,
-    Found,
-    Head,
-    Node,
-    Parted,
-    Setting,
-    Settings,
-    Use,
-    count,
-    heads_of,
-)
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, count, heads_of
 from diptych.convert.heads import MATCHES, weight_normed
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
@@ -36,6 +22,7 @@ from diptych.convert.rules import (
     rename,
     transform,
 )
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
 from diptych.models.vilbert import Vilbert
 
 
@@ -186,10 +173,7 @@ def _vilio(use: Use) -> bool:
 
 def _processor(use: Use) -> Settings:
     if _vilio(use):
-        return {
-            "max_tokens": Setting(128, "the original: Vilio's hm.py pads and cuts every text to 128"),
-            "max_regions": Setting(100, "the original: Vilio reads all regions; its files hold at most 100"),
-        }
+        return VILIO_SETTINGS
     if use.kind == "Pretrain":
         why = "the original: captions of 36 tokens, and 36 regions beside the whole image"
         return {"max_tokens": Setting(36, why), "max_regions": Setting(36, why)}

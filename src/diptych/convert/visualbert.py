@@ -5,21 +5,11 @@ from pathlib import Path
 from torch import Tensor
 
 from diptych.convert import forms
-from diptych.convert.family import (
-    MEMES,
-    NLVR2,
-    PRETRAINING,
-    Family,
-    Node,
-    Parted,
-    Setting,
-    Settings,
-    Use,
-    bert_sizes,
-)
+from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Keep, Table, bert_heads, bert_layer, bert_text, load_into, rename
+from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (

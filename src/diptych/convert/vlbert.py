@@ -6,16 +6,7 @@ import torch
 from torch import Tensor
 
 from diptych.convert import forms, heads
-from diptych.convert.family import (
-    Family,
-    Node,
-    Parted,
-    Setting,
-    Settings,
-    Use,
-    count,
-    heads_of,
-)
+from diptych.convert.family import Family, Node, Parted, count, heads_of
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import (
     Drop,
@@ -28,6 +19,7 @@ from diptych.convert.rules import (
     masked_words,
     rename,
 )
+from diptych.convert.settings import Setting, Settings, Use
 from diptych.models.vlbert import VlBert
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from diptych.data.images import image_size
 from diptych.data.processor import Processor
 from diptych.errors import ConfigError, FormatError
+from diptych.files import require_file
 from diptych.types import FeatureMeta, Regions, RegionSource
 
 
@@ -54,7 +55,7 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     path = Path(path)
     boxes: dict[str, ndarray] = {}
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = require_file(path, "JSON lines of boxes").read_bytes().split(b"\n")
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error}); expected JSON lines of boxes.") from error
     for number, line in enumerate(lines, 1):
