@@ -7,12 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/diptych"
 BUDGET = {
-    "(top)": 3400, "adopt": 460, "cli": 2200, "convert": 3100, "data": 1400, "datasets": 2060, "detect": 1600,
-    "ensemble": 1150, "features": 2500, "metrics": 800, "models": 2190, "nn": 1450, "recipe": 560,
-    "report": 760, "scale": 310, "serve": 480, "study": 1450, "tasks": 1950, "text": 430, "train": 1850,
-    "world": 830,
+    "(top)": 4200, "adopt": 700, "cli": 2900, "conf": 10, "convert": 3500, "data": 1700, "datasets": 4240,
+    "detect": 1800, "ensemble": 1200, "explain": 800, "features": 2900, "memory": 400, "metrics": 1500,
+    "models": 2700, "nn": 1700, "recipe": 800, "report": 1300, "scale": 350, "serve": 1200,
+    "study": 1700, "tasks": 2400, "text": 900, "train": 2000, "world": 1100,
 }  # fmt: skip
-TOTAL_ALARM = 28_000
+TOTAL_ALARM = 42_000  # the sum of the budgets; a test watches both
 FILE_LIMIT = 400
 
 

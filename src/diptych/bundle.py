@@ -135,7 +135,7 @@ class Bundle:
 
 def save_bundle(folder: Path, *, overwrite: bool = False, **content: Any) -> None:
     """Write a bundle, whole or not at all; for `content` see `write_bundle`."""
-    with atomic_folder(folder, overwrite=overwrite) as beside:
+    with atomic_folder(folder, kind="a bundle", overwrite=overwrite) as beside:
         write_bundle(beside, **content)
 
 

@@ -27,7 +27,7 @@ from diptych.tasks import objectives
 
 HERE = "${bundle}"  # stands for the bundle's folder in the values of file parameters
 PARTS: dict[Any, str] = {
-    models: " ".join(models.__all__),
+    models: " ".join(name for name in dir(models) if callable(getattr(models, name))),
     concat: "BertTower ImageTower VectorTower",
     blocks: "ClassifierHead PairAttention Pooled Sizes WeightNormHead "
     "resnet50 resnet101 resnet152 resnet_tiny",

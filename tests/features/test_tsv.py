@@ -221,6 +221,11 @@ def test_existing_files_are_kept(tmp_path, items):
     (tmp_path / "a.tsv").write_text("mine")
     with pytest.raises(ConfigError, match="exists and is kept"):
         write_tsv(tmp_path / "a.tsv", items(2))
+    with pytest.raises(ConfigError, match="is not a TSV of features and is kept"):
+        write_tsv(tmp_path / "a.tsv", items(2), overwrite=True)
+    assert (tmp_path / "a.tsv").read_text() == "mine"
+    (tmp_path / "a.tsv").unlink()
+    write_tsv(tmp_path / "a.tsv", items(1))
     write_tsv(tmp_path / "a.tsv", items(2), overwrite=True)
     assert len(list(read_features(tmp_path / "a.tsv", feature_dim=8))) == 2
 

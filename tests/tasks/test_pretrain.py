@@ -142,6 +142,7 @@ def test_outside_of_training_everything_is_asked_and_measured(small):
     predictions = task.decode(outcome.logits, batch)
     metrics = task.measure(predictions, {})
     assert next(iter(metrics)) == "loss", "what decides which weights are kept"
+    assert task.minimized == metrics.keys(), "all are losses"
     assert metrics["loss"] == pytest.approx(outcome.loss.item(), rel=1e-5)
     assert metrics["words"] == pytest.approx(float(outcome.logs["words"]), rel=1e-5)
     weighted = sum(value * (0.1 if name == "alignment" else 1) for name, value in outcome.logs.items())

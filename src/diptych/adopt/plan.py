@@ -13,7 +13,7 @@ from diptych.convert import FAMILIES, Found, Head, Source, choose_head, dropped,
 from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
 from diptych.datasets.hateful_memes import LABELS
 from diptych.errors import ConfigError
-from diptych.nodes import build
+from diptych.nodes import HERE, build
 from diptych.text import WordPiece
 
 Node = dict[str, Any]
@@ -135,11 +135,13 @@ def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:
     return found + [one for name, value in inner for one in _unsaid(value, f"{above}{name}.")]
 
 
-def processor_for(plan: Plan, given: Source, vocabulary: Path | str | None) -> tuple[Node, Settings]:
+def processor_for(
+    plan: Plan, given: Source, vocabulary: Path | str | None, *, overrides: Mapping[str, Any]
+) -> tuple[Node, Settings]:
     """The node of the processor, with the vocabulary of the weights, and where its settings come from.
 
     Raises:
-        ConfigError: there is no vocabulary, or it does not fit the table of words.
+        ConfigError: there is no vocabulary, or it does not fit the table of words; a setting does not fit.
     """
     rows = plan.model.word_embedding().num_embeddings
     path = vocabulary_of(given, vocabulary)
@@ -157,7 +159,12 @@ def processor_for(plan: Plan, given: Source, vocabulary: Path | str | None) -> t
         if name.startswith("processor."):
             inner = node["text"] if name.startswith("processor.text.") else node
             inner[name.rpartition(".")[2]] = one.value
-    return node, settings
+    node = merged(node, overrides.get("processor", {}))
+    # built as from a bundle, so that settings that do not fit show before anything is written
+    path = Path(node["text"]["vocabulary"]).resolve()
+    text = {**node["text"], "vocabulary": f"{HERE}/{path.name}"}
+    build({**node, "text": text}, where="settings", key="processor", folder=path.parent)
+    return node, settings | asked(overrides)
 
 
 def asked(overrides: Mapping[str, Any], above: str = "") -> Settings:

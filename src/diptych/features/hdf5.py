@@ -10,7 +10,7 @@ import numpy as np
 from diptych.errors import ConfigError, FormatError
 from diptych.features.reading import Entry
 from diptych.features.record import MEANING, Record, record_of
-from diptych.files import atomic_file, require_new
+from diptych.files import atomic_file, reserved
 from diptych.types import FeatureMeta, Regions
 
 VOLTA = "features obj_id obj_conf attr_id attr_conf boxes img_w img_h cls_prob"
@@ -31,8 +31,7 @@ def write_hdf5(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
     h5py = _h5py()
-    require_new(path, overwrite=overwrite)
-    with atomic_file(path, "w+b") as raw:
+    with reserved(path, overwrite=overwrite, kind="an HDF5 file"), atomic_file(path, "w+b") as raw:
         disk = _Disk(raw)
         try:
             with h5py.File(disk, "w", track_order=True) as file:

@@ -14,7 +14,7 @@ from diptych.errors import FormatError
 from diptych.features.folder import file_for, files_below, member_name
 from diptych.features.reading import Entry
 from diptych.features.record import Record, encode, record_of
-from diptych.files import atomic_file, atomic_folder, require_new
+from diptych.files import atomic_file, atomic_folder, reserved
 from diptych.types import FeatureMeta, Regions
 
 VLBERT = (
@@ -46,7 +46,7 @@ def zip_entries(path: Path) -> Iterator[Entry]:
 def write_vlbert(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             file_for(folder, key, ".json").write_bytes(_vlbert(key, regions))
 
@@ -54,8 +54,8 @@ def write_vlbert(
 def write_zip(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    require_new(path, overwrite=overwrite)
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    whole = reserved(path, overwrite=overwrite, kind="a ZIP of JSON")
+    with whole, atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for key, regions in items:
             # a member without a date, so that equal features give equal files
             archive.writestr(zipfile.ZipInfo(f"{member_name(key)}.json"), _vlbert(key, regions))
@@ -64,7 +64,7 @@ def write_zip(
 def write_nav13n(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             record = record_of(key, regions, NAV13N)
             lists = {name: record[name].tolist() for name in LISTS if name in record}

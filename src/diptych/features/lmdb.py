@@ -76,7 +76,7 @@ def write_uniter(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool
         yield b"__keys__", json.dumps([*counts]).encode()
 
     _msgpack()
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         _write(folder / UNITER_NAME, values())
         (folder / f"{UNITER_NAME.replace('feat', 'nbb')}.json").write_text(json.dumps(counts))
 
@@ -91,7 +91,7 @@ def _write_pickled(path: Path, records: Iterable[tuple[str, Record]], *, overwri
         yield b"keys", pickle.dumps(keys, protocol=4)
 
     _lmdb()
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         _write(folder, values())
 
 

@@ -40,7 +40,7 @@ def npz_entries(path: Path) -> Iterator[Entry]:
 def write_npy(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             if f"{key}.npy".endswith(INFO):
                 raise FormatError(
@@ -55,7 +55,7 @@ def write_npy(
 def write_npz(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             with file_for(folder, key, ".npz").open("wb") as file:
                 np.savez(file, **uniter_record(key, regions))  # type: ignore[arg-type]

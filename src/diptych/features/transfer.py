@@ -4,7 +4,6 @@ import time
 import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import partial
 from itertools import islice
 from mmap import ACCESS_READ, mmap
@@ -27,6 +26,7 @@ from diptych.features.reading import (
 from diptych.features.record import Widths
 from diptych.features.store import INDEX, FeatureStore
 from diptych.features.writer import StoreWriter
+from diptych.files import MARK, require_apart
 from diptych.types import FeatureMeta, Regions
 
 WRITERS: dict[str, Callable[..., None]] = {
@@ -48,12 +48,6 @@ KINDS: tuple[tuple[str, bytes, bytes, Entries], ...] = (  # ending, first bytes,
     (".json", b"{", b'"features"', json_files.json_entries),
 )
 SAMPLED = 8  # files that are looked at to tell what a folder holds
-WRITTEN: dict[Entries, tuple[str, ...]] = {  # names of the files in a folder of features
-    lmdb.lmdb_entries: ("data.mdb", "lock.mdb", "nbb_*.json"),
-    numpy_files.npy_entries: ("*.npy",),
-    numpy_files.npz_entries: ("*.npz",),
-    json_files.json_entries: ("*.json",),
-}
 LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 
 
@@ -219,15 +213,14 @@ def export_features(
     """Write a feature store in another format, in its order; returns the number of images.
 
     Raises:
-        ConfigError: there is no such format, a package is missing that it needs, or `out` exists.
+        ConfigError: there is no such format, a package is missing that it needs, or `out` is to be kept.
         FormatError: the format cannot hold an id of the store.
     """
     if format not in WRITERS:
         known = ", ".join(WRITERS)
         raise ConfigError(f"format is {format!r}; expected one of {known}.{nearest(format, WRITERS)}")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    if overwrite:
-        _require_replaceable(Path(out))
+    require_apart(Path(out), [store.path])
     WRITERS[format](Path(out), _items(store, progress), store.meta, overwrite=overwrite)
     return len(store)
 
@@ -254,19 +247,6 @@ def _recognize_folder(path: Path) -> Entries:
     )
 
 
-def _require_replaceable(path: Path) -> None:
-    """Let features in a folder be replaced, but nothing else that lies in one."""
-    if not path.is_dir() or not any(path.iterdir()):
-        return
-    try:
-        names = WRITTEN[_recognize_folder(path)]
-    except FormatError:
-        names = ()
-    files = (file for file in path.rglob("*") if not file.is_dir())
-    if not all(any(fnmatch(file.name, name) for name in names) for file in files):
-        raise ConfigError(f"{path} holds other things than features and is kept; choose another place.")
-
-
 def _holds(file: Path, head: bytes, word: bytes) -> bool:
     """Whether it starts with `head` and has `word` somewhere; it may be large."""
     with file.open("rb") as stream:
@@ -283,7 +263,8 @@ def _holds_json(path: Path) -> bool:
 
 def _bytes(path: Path) -> int:
     """Of a file, or of all files of a folder."""
-    return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+    files = (file for file in [path, *path.rglob("*")] if file.is_file() and file.name != MARK)
+    return sum(file.stat().st_size for file in files)
 
 
 def _report(

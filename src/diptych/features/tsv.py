@@ -15,7 +15,7 @@ from numpy import ndarray
 from diptych.errors import FormatError
 from diptych.features.reading import Entry
 from diptych.features.record import Record, encode, record_of
-from diptych.files import atomic_file, require_new
+from diptych.files import atomic_file, reserved
 from diptych.types import FeatureMeta, Regions
 
 LXMERT = "img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features"
@@ -63,8 +63,7 @@ def write_tsv(
     Missing classes, attributes and their confidences are written as zeros, as the originals do; soft classes
     have no column. Lines end in CRLF as those of Python's csv module.
     """
-    require_new(path, overwrite=overwrite)
-    with atomic_file(path) as file:
+    with reserved(path, overwrite=overwrite, kind="a TSV of features"), atomic_file(path) as file:
         for key, regions in items:
             names, nothing = layout.split(), np.zeros(len(regions), np.float32)
             record = record_of(key, regions, layout) | {names[0]: _quoted(key)}

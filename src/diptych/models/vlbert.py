@@ -237,6 +237,7 @@ class VlBert(nn.Module):
         if readout not in ("first", "before_end"):
             raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
         self.dim = self.text_dim = self.region_dim = dim
+        self.std = std
         self.feature_dim, self.visual_dim, self.blind = feature_dim, visual_dim or dim, blind
         self.regions = RegionEmbedding(
             feature_dim,

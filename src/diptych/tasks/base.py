@@ -2,8 +2,9 @@
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from diptych.errors import FormatError
-from diptych.nn import Readout
+from diptych.nn import Readout, initial_std
 from diptych.predictions import Predictions
 from diptych.types import EVERYTHING, Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
 
@@ -21,11 +22,12 @@ class Trainable(nn.Module, ABC):
 
     The model is an argument of `forward`, not a member, so that checkpoints keep `model.*` and `task.*` apart
     and a task can be swapped on a trained backbone. `reads` names the fields of an encoding that are looked
-    at; models need not compute others.
+    at; models need not compute others. `minimized` names the metrics of which less is better.
     """
 
     targets: TargetEncoder
     reads: frozenset[str] = EVERYTHING
+    minimized: frozenset[str] = frozenset({"loss"})
 
     @abstractmethod
     def forward(
@@ -43,10 +45,7 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics over the examples whose target is known, the one that decides what is best first.
-
-        Higher is better, except of `loss`.
-        """
+        """Metrics over the examples whose target is known, the one that decides what is best first."""
 
 
 class Task(Trainable):
@@ -135,6 +134,20 @@ class RightPair:
                 f"below {count}."
             )
         return index
+
+
+def build_head(
+    head: Callable[[int, int], nn.Module], model: VisionLanguageModel, width: int, outputs: int
+) -> nn.Module:
+    """`head(width, outputs)`; one that takes `std`, and was given none, gets that of the model.
+
+    At sizes that are published both are 0.02. The tiny models begin with larger weights, and a head with
+    small ones kept some of them at chance for epochs.
+    """
+    if "std" in getattr(head, "keywords", {}) or "std" not in signature(head).parameters:
+        return head(width, outputs)
+    build: Callable[..., nn.Module] = head
+    return build(width, outputs, std=initial_std(model))
 
 
 def score_pairs(

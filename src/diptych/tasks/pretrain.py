@@ -60,6 +60,7 @@ class Pretrain(Trainable):
         self.reads = frozenset().union(*(self._objective(name).reads for name in self.objectives))
         answers = [one for one in self.objectives.values() if isinstance(one, Answers)]
         self.targets: TargetEncoder = answers[0].targets if answers else Unlabeled()
+        self.minimized = frozenset({"loss", *self.parts})
 
     def _require_known(self, names: Sequence[str]) -> None:
         if unknown := [name for name in names if name not in self.objectives]:
@@ -133,6 +134,6 @@ class Pretrain(Trainable):
         return Predictions(ids=batch.ids, scores=logits.double().cpu().numpy(), classes=self.parts)
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """The mean of each loss; `loss`, which is minimized, is their weighted sum."""
+        """The mean of each loss, first `loss`, their weighted sum; all are `minimized`."""
         means = {name: float(predictions.column(name).mean()) for name in self.parts}
         return {"loss": sum(self._weight(name) * value for name, value in means.items()), **means}
