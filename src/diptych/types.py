@@ -185,7 +185,8 @@ class PaddedRegions(Tree):
         image_index: which image of the row a region belongs to; 0 unless a row holds several.
         silhouettes: the part of its box that an object covers, in [0, 1].
         sizes: width and height in pixels of the first image.
-        resized: the same of what `Inputs.pixels` shows of it; None where it is not resized.
+        resized: the same of what `Inputs.pixels` shows of it, or of the picture in which boxes were clipped;
+            None where it is not resized.
         hidden: regions that pre-training hides.
         labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
     """

@@ -280,13 +280,13 @@ def test_a_vocabulary_must_be_there_and_fit(tmp_path, uniter):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("word", "lowercase"), [("word", True), ("Word", False)])
-def test_a_vocabulary_shows_its_case(tmp_path, uniter, word, lowercase):
+def test_a_vocabulary_shows_its_case(tmp_path, uniter):
     path, _, overrides = uniter
-    write_vocabulary(tmp_path / "v.txt", [*SPECIAL_TOKENS, word])
-    with pytest.warns(UserWarning, match="6 tokens for a table of 40 words; the last 34 rows mean nothing"):
-        convert_checkpoint(path, tmp_path / "out", vocabulary=tmp_path / "v.txt", overrides=overrides)
-    assert load_bundle(tmp_path / "out").processor.text.lowercase is lowercase
+    words = [f"Word{number}" for number in range(WORDS - len(SPECIAL_TOKENS))]
+    write_vocabulary(tmp_path / "v.txt", [*SPECIAL_TOKENS, *words])
+    report = convert_checkpoint(path, tmp_path / "out", vocabulary=tmp_path / "v.txt", overrides=overrides)
+    assert load_bundle(tmp_path / "out").processor.text.lowercase is False
+    assert report.settings["processor.text.lowercase"] == (False, "the file: the vocabulary holds 'Word0'")
 
 
 def test_settings_are_checked(tmp_path, uniter, vocabulary):
@@ -319,7 +319,9 @@ def test_settings_may_be_dotted(tmp_path, uniter, vocabulary, form):
     wanted = {"dotted": dotted, "nested": overrides, "both": {**overrides, "processor.max_tokens": 64}}[form]
     convert_checkpoint(path, tmp_path / "out", vocabulary=vocabulary, overrides=wanted)
     assert inspect_checkpoint(path, overrides=wanted).model["heads"] == overrides["model"]["heads"]
-    assert load_bundle(tmp_path / "out").processor.max_tokens == (64 if form == "both" else 128)
+    assert load_bundle(tmp_path / "out").processor.max_tokens == (
+        64 if form == "both" else SIZES["max_positions"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -374,7 +376,11 @@ def test_inspection_says_what_a_file_holds(tmp_path, uniter):
     assert report.tensors == len(weights) + 2
     assert report.dtypes == {"float32": report.tensors}
     assert report.groups["linear"] == (2, 98)
-    assert inspect_checkpoint(path, overrides=overrides).head == ("linear", "diptych.tasks.Classify")
+    report = inspect_checkpoint(path, overrides=overrides)
+    assert report.head == ("linear", "diptych.tasks.Classify")
+    assert report.settings["model.heads"] == (4, "as asked")
+    assert report.settings["model.layers"][1] == "the file: shapes of its tensors"
+    assert report.settings["processor.max_tokens"][0] == SIZES["max_positions"]
     torch.save({"conv.weight": torch.ones(3)}, tmp_path / "other.pt")
     assert "no family fits" in inspect_checkpoint(tmp_path / "other.pt").reason
 
@@ -386,6 +392,10 @@ def test_the_card_tells_what_was_left_out_and_how_equal_it_is(tmp_path, uniter, 
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "| the head of masked words: pre-training | 1 | `cls.predictions.bias` |" in card
     assert "| `uniter-vqa` |" in card
+    assert (
+        "| `processor.text.lowercase` | `True` | the file: no token of the vocabulary has a capital |" in card
+    )
+    assert "| `model.heads` | `4` | as asked |" in card
     assert "| the file holds no head that diptych has a task for | 1 | `task.head` |" in card
 
 

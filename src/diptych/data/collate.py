@@ -132,8 +132,9 @@ def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:
 
 
 def _resized(rows: Sequence[Row]) -> Float[Tensor, "B 2"] | None:
-    sizes = [row.pixels.shape[:0:-1] for row in rows if row.pixels is not None]
-    return torch.tensor(sizes, dtype=torch.float32) if sizes else None
+    sizes = [row.resized if row.pixels is None else row.pixels.shape[:0:-1] for row in rows]
+    known = [size for size in sizes if size is not None]
+    return torch.tensor(known, dtype=torch.float32) if known else None
 
 
 def _stack_pixels(rows: Sequence[Row]) -> Float[Tensor, "B 3 h w"]:

@@ -75,8 +75,11 @@ class RegionEmbedding(nn.Module):
                 features = torch.where(regions.hidden[..., None], self.hidden, features)
         if self.whole_image:
             mean = features.masked_fill(~shown[..., None], 0).sum(1) / shown.sum(1, keepdim=True).clamp(min=1)
-            # The original's box ends at the last pixel, not behind it.
-            whole = torch.cat([torch.zeros_like(regions.sizes), 1 - 1 / regions.sizes], -1)
+            # The original's box ends at the last pixel, not behind it: of the picture as it came, and of the
+            # resized one, where that is smaller.
+            sizes = regions.sizes
+            sizes = sizes if regions.resized is None else sizes.minimum(regions.resized)
+            whole = torch.cat([torch.zeros_like(sizes), 1 - 1 / sizes], -1)
             features, boxes = torch.cat([mean[:, None], features], 1), torch.cat([whole[:, None], boxes], 1)
             mask = torch.cat([mask.any(1, keepdim=True), mask], 1)
         both = torch.cat([box_waves(boxes, self.box_dim), features], -1)
