@@ -56,7 +56,9 @@ class Source:
         if isinstance(found, tuple):
             return replace(self[""], size=found)
         return Regions(
-            features=np.zeros((found, 4), np.float32), boxes=np.zeros((found, 4), np.float32), size=(32, 24)
+            features=np.zeros((found, 4), np.float32),
+            boxes=np.tile(np.array([[0, 0, 9, 9]], np.float32), (found, 1)),
+            size=(32, 24),
         )
 
 

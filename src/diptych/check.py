@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from diptych.boxes import DOUBTS, doubts
 from diptych.data.images import open_image
 from diptych.datasets.hateful_memes import KNOWN_OVERLAP, LABELS, DuplicateId, Meme, read_memes, split_path
 from diptych.errors import ConfigError, FormatError
@@ -347,6 +348,16 @@ def _feature_findings(folder: _Folder) -> list[Finding]:
             "pictures in which nothing was detected",
             (path for path, found in regions.items() if not len(found)),
             "Models will see the text alone.",
+        ),
+        *(
+            finding
+            for doubt, what in DOUBTS.items()
+            for finding in _finding(
+                "warning",
+                what,
+                (path for path, found in regions.items() if doubt in doubts(found.boxes, found.size)),
+                "Look at the boxes, or where they came from.",
+            )
         ),
         *_finding(
             "warning",

@@ -57,5 +57,5 @@ def test_indices_may_be_whole_floats_and_half_precision_is_kept():
 def test_normalized_boxes_are_scaled_to_the_size_that_is_there():
     record = {"norm_bb": np.array([[0.25, 0.5, 0.75, 1, 0.5, 0.5]]), "features": np.ones((1, 8))}
     assert regions_of(record, WIDTHS)[0].boxes.tolist() == [[256, 512, 768, 1024]]
-    with pytest.raises(FormatError, match="it has no boxes"):
+    with pytest.raises(FormatError, match="it has no height"):
         regions_of(record | {"img_w": 400}, WIDTHS)

@@ -197,7 +197,7 @@ def test_images_without_boxes_need_a_width(tmp_path, regions, row, write_rows):
 
 
 def test_missing_and_empty_files_are_named(tmp_path):
-    with pytest.raises(FormatError, match="there is no such file"):
+    with pytest.raises(FormatError, match="No such file"):
         list(read_features(tmp_path / "a.tsv"))
     (tmp_path / "a.tsv").touch()
     with pytest.raises(FormatError, match=r"a\.tsv: the file is empty"):
@@ -207,7 +207,7 @@ def test_missing_and_empty_files_are_named(tmp_path):
 def test_a_line_without_end_is_not_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("diptych.features.tsv.LONGEST_LINE", 1 << 20)
     (tmp_path / "a.bin").write_bytes(bytes(3 << 20))
-    with pytest.raises(FormatError, match="line 1 is longer than 1 MB"):
+    with pytest.raises(FormatError, match="line 1: it is longer than 1 MB"):
         list(read_features(tmp_path / "a.bin", on_error="skip"))
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 from PIL import Image
 
+from diptych.boxes import doubts
 from diptych.data.images import image_size
 from diptych.data.processor import Processor
 from diptych.errors import ConfigError, FormatError
@@ -35,6 +36,8 @@ class GivenBoxes:
             raise FormatError(f"{self.path} has no record with the id {key!r}.")
         try:
             bare_regions(boxes, size).verify()
+            if "scaled" in doubts(boxes, size):
+                raise FormatError(f"all {len(boxes)} boxes lie within 0..1 and look scaled; expected pixels.")
         except FormatError as error:
             raise FormatError(f"{self.path}: picture {key}: {error}") from error
         return boxes

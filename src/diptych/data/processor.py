@@ -42,6 +42,7 @@ class Row:
         boxes: normalized to [0, 1].
         image_index: which image of the pair each region belongs to.
         regions: of end-to-end models, boxes alone.
+        beyond: sum of the features that `max_regions` cut off, and how many these were.
     """
 
     tokens: Tokens | None = None
@@ -49,6 +50,7 @@ class Row:
     regions: Regions | None = None
     boxes: Float[ndarray, "R 4"] | None = None
     image_index: Int[ndarray, " R"] | None = None
+    beyond: tuple[Float[ndarray, " F"], int] | None = None
     pixels: Float[Tensor, "3 h w"] | None = None
     vector: Float[ndarray, " E"] | None = None
 
@@ -65,7 +67,8 @@ class Processor:
         whole_image: a box around the picture comes before the others, for end-to-end models.
         regions: whether the model reads regions.
         max_tokens: longer texts are cut, special tokens included.
-        max_regions: further regions of an image are dropped; a store holds the best ones first.
+        max_regions: further regions of an image are dropped; a store holds the best ones first. They still
+            count in the mean that models take for the whole image.
         labels: hand on what the detector said of each region, which some objectives of pre-training ask for.
         tags: append the detected object names to the text as its second segment.
         text_b: second segment of pairs that have none: `[MASK]` is where VL-BERT answers questions, with
@@ -139,6 +142,7 @@ class Processor:
             image_index=np.repeat(np.arange(len(found)), [len(regions) for regions in found])
             if found
             else None,
+            beyond=self._beyond(keys, sources.regions),
             pixels=pixels,
             vector=self.vectors.vector(pair.text) if self.vectors is not None else None,
         )
@@ -188,6 +192,18 @@ class Processor:
                 size=(1, 1),
             )
         return source[key].first(self.max_regions)
+
+    def _beyond(
+        self, keys: tuple[str, ...], source: RegionSource | None
+    ) -> tuple[Float[ndarray, " F"], int] | None:
+        if source is None or not self.regions or self.prepare is not None:
+            return None
+        cut = [key for key in keys if key in source and source.count(key) > self.max_regions]
+        if not cut:
+            return None
+        rest = [source[key].features[self.max_regions :] for key in cut]
+        total: ndarray = sum(one.sum(0, dtype=np.float32) for one in rest)
+        return total, sum(map(len, rest))
 
     def _normalize(self, regions: Regions) -> Float[ndarray, "R 4"]:
         width, height = regions.size

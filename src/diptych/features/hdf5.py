@@ -1,7 +1,9 @@
 """HDF5 as VOLTA makes it: one group per image with the arrays of the TSV."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,18 +15,16 @@ from diptych.features.record import MEANING, Record, record_of
 from diptych.files import atomic_file, require_new
 from diptych.types import FeatureMeta, Regions
 
+LARGEST = 256 << 20  # bytes of one array of one image
 VOLTA = "features obj_id obj_conf attr_id attr_conf boxes img_w img_h cls_prob"
 
 
 def hdf5_entries(path: Path) -> Iterator[Entry]:
     h5py = _h5py()
-    try:
-        with h5py.File(path, "r") as file:
-            keys = list(file)
-            for number, key in enumerate(keys, 1):
-                yield Entry(key, partial(_record, file, key), number, len(keys))
-    except (OSError, RuntimeError, KeyError) as error:
-        raise FormatError(f"{path}: not a whole HDF5 file ({error}).") from error
+    with _guarded(f"{path}: not a whole HDF5 file"), h5py.File(path, "r") as file:
+        keys = list(file)
+        for number, key in enumerate(keys, 1):
+            yield Entry(key, partial(_record, file, key), number, len(keys))
 
 
 def write_hdf5(
@@ -87,23 +87,51 @@ def _write(file: Any, key: str, regions: Regions) -> None:
 
 
 def _record(file: Any, key: str) -> tuple[str, Record]:
-    group = file.get(key)
-    if not hasattr(group, "keys"):
+    with _guarded("its group cannot be read"):
+        group = _inside(file, key)
+        if not hasattr(group, "keys"):
+            raise FormatError(
+                f"{key} is a dataset; expected one group per image with the datasets features, boxes, img_w "
+                "and img_h."
+            )
+        return key, {name: _value(_inside(group, name)) for name in group if name in MEANING}
+
+
+def _inside(group: Any, name: str) -> Any:
+    """What lies in the group itself. Links may lead to other files, or in circles."""
+    link = group.get(name, getlink=True)
+    if type(link).__name__ != "HardLink":
         raise FormatError(
-            f"{key} is {'a dataset' if group is not None else 'a broken link'}; expected one group per image "
-            "with the datasets features, boxes, img_w and img_h."
+            f"{name} is a link to another place ({type(link).__name__}); expected the data itself."
         )
-    try:
-        return key, {name: _value(group[name]) for name in group if name in MEANING}
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"its group cannot be read ({error}).") from error
+    return group[name]
 
 
 def _value(dataset: Any) -> Any:
     if not hasattr(dataset, "dtype"):
         return None
+    kind, where = dataset.dtype, dataset.name.rpartition("/")[2]
+    if dataset.is_virtual or dataset.external:
+        raise FormatError(f"{where} lies in other files; expected the data itself.")
+    size = (dataset.size or 0) * kind.itemsize
+    chunk = prod(dataset.chunks or (0,)) * kind.itemsize  # is unpacked as a whole
+    if max(size, chunk) > LARGEST:
+        raise FormatError(
+            f"{where} claims {max(size, chunk):,} bytes; expected at most {LARGEST:,} for one image."
+        )
+    if kind.kind not in "biuf" and not (kind.kind in "OS" and dataset.shape == ()):
+        raise FormatError(f"{where} holds {kind} values; expected numbers.")
     value = dataset[()]
     return value.item() if isinstance(value, np.generic) else value
+
+
+@contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """Turn what HDF5 raises, which may be nearly anything, into one error."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
+        raise FormatError(f"{what} ({str(error).partition(chr(10))[0]:.300}).") from error
 
 
 def _h5py() -> Any:
