@@ -244,6 +244,34 @@ def test_a_key_finds_the_picture_that_is_stored_by_its_path(tmp_path, regions, m
     assert store.keys() == tuple(stored)
 
 
+@pytest.fixture
+def describe(tmp_path, items, meta):
+    """Writes a store whose description is changed."""
+
+    def make(change):
+        write_store(tmp_path / "store", items(3), meta)
+        index = tmp_path / "store" / "index.arrow"
+        with pa.memory_map(str(index)) as file, pa.ipc.open_file(file) as reader:
+            table = reader.read_all()
+        about = change(json.loads(table.schema.metadata[b"diptych"]))
+        table = table.replace_schema_metadata({"diptych": about if isinstance(about, str) else json.dumps(about)})
+        with pa.OSFile(str(index), "wb") as file, pa.ipc.new_file(file, table.schema) as arrow:
+            arrow.write_table(table)
+        return tmp_path / "store"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["[" * 100_000, "[]", "5", "{", {"shards": None}, {"shards": ["a"]}, {"shards": {"../a": 5}}, {"shards": {"a": "5"}}],
+)
+def test_a_description_that_is_none_is_named(describe, about):
+    path = describe(lambda old: old | about if isinstance(about, dict) else about)
+    with pytest.raises(FormatError, match="Make the feature store again|copy or make it again"):
+        FeatureStore(path)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -255,15 +283,7 @@ def test_a_key_finds_the_picture_that_is_stored_by_its_path(tmp_path, regions, m
         {"more": 1},
     ],
 )
-def test_a_description_of_wrong_types_is_named(tmp_path, items, meta, change):
-    write_store(tmp_path / "store", items(3), meta)
-    index = tmp_path / "store" / "index.arrow"
-    with pa.memory_map(str(index)) as file, pa.ipc.open_file(file) as reader:
-        table = reader.read_all()
-    about = json.loads(table.schema.metadata[b"diptych"])
-    about["meta"] |= change
-    table = table.replace_schema_metadata({"diptych": json.dumps(about)})
-    with pa.OSFile(str(index), "wb") as file, pa.ipc.new_file(file, table.schema) as arrow:
-        arrow.write_table(table)
+def test_a_description_of_wrong_types_is_named(describe, change):
+    path = describe(lambda old: old | {"meta": old["meta"] | change})
     with pytest.raises(FormatError, match=r"index\.arrow: not a whole Arrow file"):
-        FeatureStore(tmp_path / "store")
+        FeatureStore(path)

@@ -72,7 +72,10 @@ def regions_of(record: Record, widths: Widths, *, truncate: bool = False) -> tup
     arrays["features"] = _rows(features, names["features"], widths.features)
     for part in ("labels", "scores", "attributes", "attribute_scores"):
         if part in names:
-            arrays[part] = _array(record, names[part], count)
+            values = _array(record, names[part], count)
+            arrays[part] = values.reshape(-1) if values.shape[1:] in ((), (1,)) else values
+            if arrays[part].ndim != 1:
+                raise FormatError(f"{names[part]} has the shape {values.shape}; expected a number per box.")
     if "probabilities" in names:
         arrays["probabilities"] = _classes(record, names, len(arrays["boxes"]), widths.classes)
     shown = {names[part]: len(arrays[part]) for part in ARRAYS if part in arrays}

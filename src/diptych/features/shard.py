@@ -200,7 +200,17 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turn what Arrow makes of a damaged file, down to columns of wrong names and types, into one error."""
     try:
         yield
-    except (pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         reason = str(error).partition("\n")[0]
         raise FormatError(
             f"{path}: not a whole Arrow file ({reason}). Make the feature store again."

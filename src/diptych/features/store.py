@@ -171,16 +171,21 @@ def _open_index(path: Path) -> tuple[FeatureMeta, list[str], pa.Table]:
         raise FormatError(f"{path} is not a feature store: {_why_not(path)}")
     schema, batches = read_file(path / INDEX)
     meta, values = read_metadata(schema, path / INDEX)
-    for name, expected in values["shards"].items():
+    shards = values.get("shards")
+    if not isinstance(shards, dict) or any(Path(name).name != name for name in shards):
+        raise FormatError(f"{path / INDEX}: it does not list the shards. Make the feature store again.")
+    for name, expected in shards.items():
         size = (path / name).stat().st_size if (path / name).is_file() else None
         if size != expected:
             got = "it is missing" if size is None else f"it has {size:,} bytes"
             raise FormatError(
-                f"{path / name}: {got}; expected {expected:,} bytes. The feature store is not whole; "
+                f"{path / name}: {got}; expected {expected!s:.20} bytes. The feature store is not whole; "
                 "copy or make it again."
             )
     with damage_named(path / INDEX):
-        return meta, list(values["shards"]), pa.Table.from_batches(batches, schema).combine_chunks()
+        if not pa.types.is_string(schema.field("key").type):
+            raise ValueError(f"keys are {schema.field('key').type}; expected strings")
+        return meta, list(shards), pa.Table.from_batches(batches, schema).combine_chunks()
 
 
 def _why_not(path: Path) -> str:
