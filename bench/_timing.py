@@ -34,6 +34,9 @@ def in_turns(
     return min(fast), min(slow)
 
 
+MISSED = "MISSED"
+
+
 def promise(text: str, kept: bool) -> str:
     """A cell of the last column."""
-    return f"{text}: {'kept' if kept else 'MISSED'}"
+    return f"{text}: {'kept' if kept else MISSED}"

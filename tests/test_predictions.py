@@ -1,12 +1,14 @@
 import json
+import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from diptych.errors import FormatError
-from diptych.predictions import Predictions
+from diptych.predictions import Predictions, respell
 
 
 def some(ids: tuple[str, ...] = ("a", "b", "c")) -> Predictions:
@@ -112,7 +114,7 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(FormatError, match=r"broken\.npz: not a prediction file"):
             Predictions.load(path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FormatError, match="No such file"):
         Predictions.load(tmp_path / "absent.npz")
 
 
@@ -144,3 +146,76 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 def test_travels_between_processes() -> None:
     assert equal(pickle.loads(pickle.dumps(some())), some())
+
+
+@pytest.mark.parametrize(
+    ("ids", "like", "expected"),
+    [
+        (["5", "7"], ["5", "7"], ("5", "7")),
+        (["00005", "7.0", " 12 "], ["5", "7", "12"], ("5", "7", "12")),
+        (["5", "7"], ["00005", "00007"], ("00005", "00007")),
+        (["0", "000"], ["00"], ("0", "000")),  # two of ours are one number
+        (["5"], ["05", "005"], ("5",)),  # two of theirs are
+        (["5", "05"], ["5"], ("5", "05")),  # taken already
+        (["a ", "-5", "5.5", "1e3", "\u0665"], ["a", "5", "1000"], ("a", "-5", "5.5", "1e3", "\u0665")),
+    ],
+)
+def test_ids_are_respelled_only_where_nothing_is_guessed(ids, like, expected):
+    assert respell(ids, like) == expected
+
+
+def test_align_joins_ids_that_differ_in_spelling():
+    predictions = Predictions(ids=("00012", "5.0"), scores=np.array([[0.9], [0.1]]), classes=("x",))
+    aligned = predictions.align(["5", "12"])
+    assert aligned.ids == ("5", "12")
+    assert aligned.column("x").tolist() == [0.1, 0.9]
+
+
+HEADER = {"ids": ["1"], "answers": ["a"], "classes": ["a"], "meta": {}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ids": 5}, {"ids": [1]}, {"ids": None}, {"answers": 5}, {"answers": [None]}, {"classes": [["a"]]},
+     {"classes": "a"}, {"meta": None}, {"meta": [1]}, {"ids": ["1", "2"]}, {"ids": ["\ud800"]}],
+)  # fmt: skip
+def test_wrong_types_in_the_header_get_one_error(tmp_path, change):
+    path = tmp_path / "a.npz"
+    np.savez(path, header=np.array(json.dumps(HEADER | change)), scores=np.ones((1, 1)))
+    with pytest.raises(FormatError, match=r"a\.npz"):
+        Predictions.load(path)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"scores": np.ones((1, 1))},
+        {"header": np.array(json.dumps(HEADER)), "scores": np.array("x")},
+        {"header": np.array(json.dumps(HEADER)), "scores": np.ones(1)},
+        {"header": np.array(b"\xff"), "scores": np.ones((1, 1))},
+        {"header": np.array("[1]"), "scores": np.ones((1, 1))},
+    ],
+)
+def test_wrong_arrays_get_one_error(tmp_path, arrays):
+    path = tmp_path / "a.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(FormatError, match=r"a\.npz"):
+        Predictions.load(path)
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("header.npy", b"x")
+    data = bytearray(path.read_bytes())
+    place = data.find(b"PK\x01\x02") + 24
+    data[place : place + 4] = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.npz: .*unpacks to"):
+        Predictions.load(path)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    with pytest.raises(FormatError, match="named pipe"):
+        Predictions.load(tmp_path / "a.npz")

@@ -29,7 +29,7 @@ from diptych import __version__
 from diptych.data import Processor, require_vocabulary
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError, nearest
 from diptych.files import atomic_folder
-from diptych.tasks import Task
+from diptych.tasks import Trainable
 from diptych.types import FeatureMeta
 
 FORMAT = 1
@@ -48,7 +48,7 @@ class Bundle:
     """
 
     model: nn.Module
-    task: Task
+    task: Trainable
     processor: Processor
     features: FeatureMeta | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -239,8 +239,8 @@ def compare(
             first=values[0], second=values[1], difference=values[0] - values[1], low=low, high=high, p=p
         )
     names = _name(first, "first"), _name(second, "second")
-    if names[0] == names[1]:
-        names = str(first.meta["path"]), str(second.meta["path"])
+    if Path(names[0]).name != Path(names[1]).name:
+        names = Path(names[0]).name, Path(names[1]).name
     return Comparison(
         first=names[0],
         second=names[1],
@@ -264,6 +264,7 @@ def join(
     """
     predictions = predictions.unique()
     gold = {key: target for key, target in _targets(targets).items() if target is not None}
+    predictions = predictions.spelled_like(gold)
     predicted = set(predictions.ids)
     both = [key for key in gold if key in predicted]
     name = _name(predictions, "predictions")
@@ -331,8 +332,7 @@ def _confusion(truth: Bool[ndarray, " N"], decided: Bool[ndarray, " N"]) -> dict
 
 
 def _name(predictions: Predictions, otherwise: str) -> str:
-    path = predictions.meta.get("path")
-    return Path(path).name if path else otherwise
+    return str(predictions.meta.get("path") or otherwise)
 
 
 def _number(value: float, *, sign: str = "") -> str:

@@ -13,7 +13,7 @@ from diptych.bundle import Bundle, load_bundle
 from diptych.data import BoxSource, Collate, Sources, require_sources
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
-from diptych.tasks import Pretrain
+from diptych.tasks import Task
 from diptych.types import (
     Batch,
     Dataset,
@@ -47,7 +47,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, *, device: str = "auto", precision: str = "32") -> None:
         if precision not in ("32", "bf16"):
             raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
-        if isinstance(bundle.task, Pretrain):
+        if not isinstance(bundle.task, Task):
             raise ConfigError(
                 "this bundle holds a pre-trained model, which predicts nothing; fine-tune it with "
                 "`diptych train` and weights.model=RUN first."

@@ -1,17 +1,25 @@
 """Predictions: scores of examples, joined on ids, in a file that nobody has to trust."""
 
 import json
+import re
+import zipfile
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from typing_extensions import TypedDict
 
+from diptych.documents import check_shape, parse_json
 from diptych.errors import FormatError
-from diptych.files import atomic_file
+from diptych.files import atomic_file, require_file
+
+MAX_BYTES = 1 << 30  # of an unpacked prediction file
+WHOLE = re.compile(r"0*(?P<digits>[0-9]+?)(\.0*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +74,19 @@ class Predictions:
             answers=None if self.answers is None else tuple(self.answers[row] for row in rows),
         )
 
+    def spelled_like(self, ids: Collection[str]) -> "Predictions":
+        """The same predictions with ids in the spelling of `ids` (see `respell`)."""
+        spelled = respell(self.ids, ids)
+        return self if spelled == self.ids else replace(self, ids=spelled)
+
     def align(self, ids: Sequence[str]) -> "Predictions":
-        """The same predictions in the order of `ids`.
+        """The same predictions in the order of `ids`, and in their spelling (see `respell`).
 
         Raises:
             FormatError: an id is missing here, or one here is not asked for.
         """
+        if (spelled := self.spelled_like(ids)) is not self:
+            return spelled.align(ids)
         position = {key: row for row, key in enumerate(self.ids)}
         if len(position) < len(self.ids):
             repeated = [key for row, key in enumerate(self.ids) if position[key] != row]
@@ -117,31 +132,74 @@ class Predictions:
         Raises:
             FormatError: the file is not a prediction file.
         """
+        path = require_file(path, "a prediction file")
+        advice = "Expected what `diptych predict` writes."
         try:
             # opened here, because np.load leaves a broken file open
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                header = json.loads(str(arrays["header"]))
-                scores = arrays.get("scores")
-            ids = tuple(header["ids"])
-        except FileNotFoundError:
-            raise
-        except Exception as error:
+            with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+                large = sum(member.file_size for member in archive.infolist())
+                if large > MAX_BYTES:
+                    raise ValueError(f"it unpacks to {large:,} bytes; at most {MAX_BYTES:,} are read")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    text, scores = str(arrays["header"]), arrays.get("scores")
+        except Exception as error:  # archives that are damaged on purpose fail in many ways
+            raise FormatError(f"{path}: not a prediction file ({error}). {advice}") from error
+        where = f"{path}: not a prediction file: header"
+        header = check_shape(
+            parse_json(text, where=where, advice=advice), _Header, where=where, advice=advice
+        )
+        kind = getattr(getattr(scores, "dtype", None), "kind", "?")
+        if scores is not None and (not isinstance(scores, ndarray) or scores.ndim != 2 or kind != "f"):
             raise FormatError(
-                f"{path}: not a prediction file ({error}); expected what `diptych predict` writes."
-            ) from error
-        if scores is not None and (scores.ndim != 2 or scores.dtype.kind != "f"):
-            raise FormatError(
-                f"{path}: the scores have shape {scores.shape} and type {scores.dtype}; expected one row of "
-                "floating-point numbers per id."
+                f"{path}: the scores have shape {getattr(scores, 'shape', None)} and type {kind!r}; expected "
+                "one row of floating-point numbers per id."
             )
         answers, classes = header.get("answers"), header.get("classes")
-        return cls(
-            ids=ids,
-            scores=scores,
-            answers=None if answers is None else tuple(answers),
-            classes=None if classes is None else tuple(classes),
-            meta=header.get("meta", {}),
-        )
+        try:
+            return cls(
+                ids=tuple(header["ids"]),
+                scores=scores,
+                answers=None if answers is None else tuple(answers),
+                classes=None if classes is None else tuple(classes),
+                meta=header.get("meta", {}),
+            )
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
+
+
+class _Header(TypedDict):
+    ids: list[str]
+    answers: NotRequired[list[str] | None]
+    classes: NotRequired[list[str] | None]
+    meta: NotRequired[dict[str, Any]]
+
+
+def respell(ids: Sequence[str], like: Collection[str]) -> tuple[str, ...]:
+    """`ids` in the spelling of `like`: spreadsheets turn 00005 into 5 or 5.0, and add spaces.
+
+    An id that `like` holds stays as it is. Any other takes the spelling of the one id in `like` that is the
+    same after outer spaces are removed, or the same whole number. Where two ids on one side are the same
+    number, nothing is guessed.
+    """
+    known = set(like)
+    strange = [key for key in ids if key not in known]
+    if not strange:
+        return tuple(ids)
+    rest = known.difference(ids)
+    meant = _by_number(rest)
+    spelled = {key: meant[number] for number, key in _by_number(strange).items() if number in meant}
+    return tuple(spelled.get(key, key) for key in ids)
+
+
+def _by_number(ids: Collection[str]) -> dict[str, str]:
+    """The only id of each whole number, or of each text without outer spaces."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for key in ids:
+        bare = key.strip()
+        whole = WHOLE.fullmatch(bare)
+        found[whole["digits"] if whole else bare].append(key)
+    return {number: keys[0] for number, keys in found.items() if len(keys) == 1}
 
 
 def _some(keys: Collection[str]) -> str:

@@ -239,5 +239,22 @@ def test_memes_of_a_split_may_count_twice(tmp_path):
     split(tmp_path, GOOD, record(id=1), name="traindev")
     split(tmp_path, record(id=1), name="dev_seen")
     assert HatefulMemes(tmp_path, "traindev", twice="dev_seen").ids == ("42953", "1", "1")
-    with pytest.raises(ConfigError, match=r"dev\.jsonl"):
-        HatefulMemes(tmp_path, "traindev", twice="dev")
+    with pytest.raises(ConfigError, match=r"nowhere\.jsonl"):
+        HatefulMemes(tmp_path, "traindev", twice="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("asked", "there"),
+    [("dev_seen", "dev"), ("dev", "dev_seen"), ("test_seen", "test"), ("test", "test_seen")],
+)
+def test_splits_of_the_first_phase_stand_for_those_of_the_second(tmp_path, asked, there):
+    write_memes(tmp_path / f"{there}.jsonl", [Meme(id="1", image="img/1.png", text="a", label=1)])
+    assert HatefulMemes(tmp_path, asked).ids == ("1",)
+    write_memes(tmp_path / f"{asked}.jsonl", [Meme(id="2", image="img/2.png", text="a", label=1)])
+    assert HatefulMemes(tmp_path, asked).ids == ("2",)
+
+
+def test_answers_join_ids_that_differ_in_spelling(tmp_path):
+    write_memes(tmp_path / "test.jsonl", [Meme(id="5", image="img/1.png", text="a")])
+    (tmp_path / "answers.jsonl").write_text('{"id": "00005", "label": 1}\n')
+    assert HatefulMemes(tmp_path, "test", answers=tmp_path / "answers.jsonl")[0].target == "hateful"

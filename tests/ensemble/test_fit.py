@@ -117,6 +117,27 @@ def test_compat_gives_the_numbers_of_vilio(files: Path) -> None:
         assert answers.count("hateful") == (0 if split == "dev_seen" else above)
 
 
+def test_compat_labels_of_dev_are_those_of_the_first_file_that_survives(files: Path) -> None:
+    """The labels of the k-th file name it: file k says hateful for every id with remainder k."""
+    paths = sorted(files.glob("*_dev_seen_SA.csv"))
+    for number, path in enumerate(paths):
+        rows = path.read_text().splitlines()
+        marked = [
+            f"{row.rpartition(',')[0]},{int(place % len(paths) == number)}"
+            for place, row in enumerate(rows[1:])
+        ]
+        path.write_text("\n".join([rows[0], *marked]) + "\n")
+    members = read_members([files], kind="raw")
+    truth = {str(key): int(positive(key)) for key in SPLITS["dev_seen"]}
+    for method in ("loop", "simplex"):
+        blends, report = fit_blend(members, truth, dev="dev_seen", method=method, compat=True, folds=1)
+        kept = report.rounds[-1].weights
+        survivor = next(number for number, name in enumerate(members.names) if name in kept)
+        expected = members.predictions["dev_seen"][survivor]
+        assert blends["dev_seen"].answers == expected.align(blends["dev_seen"].ids).answers
+        assert (survivor == 0) == (method == "simplex"), "the loop prunes the first file of this set"
+
+
 def test_compat_averages_the_numbers_in_the_files(files: Path, tmp_path: Path) -> None:
     paths = sorted(files.glob("*_test_seen_SA.csv"))
     average = average_raw([read_predictions(path, kind="raw") for path in paths])

@@ -8,7 +8,7 @@ import torch
 from diptych.data import Collate, Processor, Sources
 from diptych.errors import ConfigError
 from diptych.models import uniter_tiny
-from diptych.tasks import Pretrain
+from diptych.tasks import Pretrain, Task, Trainable
 from diptych.tasks.objectives import (
     Alignment,
     Answers,
@@ -170,9 +170,6 @@ def test_no_objective_is_refused():
         Pretrain(uniter_tiny(), objectives={})
 
 
-def test_pretraining_has_no_scores(small):
-    model, task, batch = small
-    with pytest.raises(TypeError, match="fine-tune the model with another task"):
-        task.score(model(batch.inputs), batch)
-    with pytest.raises(TypeError, match="call the task"):
-        task.loss(torch.zeros(1, 1), batch)
+def test_pretraining_is_no_form_of_decision():
+    assert not issubclass(Pretrain, Task)
+    assert issubclass(Pretrain, Trainable)

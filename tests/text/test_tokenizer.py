@@ -9,6 +9,7 @@ from transformers import BertTokenizer
 
 from diptych.errors import ConfigError, FormatError
 from diptych.text import Remembering, WordPiece, learn_vocabulary, write_vocabulary
+from diptych.text.tokenizer import SPECIAL_TOKENS
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = list("abcdehilmnorstuyABDEM")
@@ -197,3 +198,13 @@ def test_impossible_vocabularies_are_refused() -> None:
         learn_vocabulary(["", "  "], 100)
     with pytest.raises(ConfigError, match="4 different characters, which take 13 tokens"):
         learn_vocabulary(["abcd"], 10)
+
+
+def test_format_characters_vanish_and_capital_sigma_has_one_small_form(tmp_path: Path) -> None:
+    """What docs/howto/compat.md says; Python's `lower` would make οδος of the first word."""
+    write_vocabulary(tmp_path / "vocab.txt", [*SPECIAL_TOKENS, "οδοσ", "οδος", "ab", "a", "##b"])
+    tokenizer = WordPiece(tmp_path / "vocab.txt")
+    words = [
+        tokenizer.tokens[index] for index in tokenizer.encode("ΟΔΟΣ a\u200bb a\u00adb", max_tokens=9).ids
+    ]
+    assert words == ["[CLS]", "οδοσ", "ab", "ab", "[SEP]"]

@@ -16,11 +16,12 @@ import numpy as np
 
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file
-from diptych.predictions import Predictions
+from diptych.predictions import Predictions, respell
 from diptych.types import Example, Pair
 
 LABELS = ("benign", "hateful")
 SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
+PHASES = {"dev_seen": "dev", "dev": "dev_seen", "test_seen": "test", "test": "test_seen"}
 KNOWN_OVERLAP = frozenset({"dev_seen", "dev_unseen"})
 
 
@@ -144,10 +145,16 @@ class HatefulMemes:
 def split_path(root: Path, split: str) -> Path:
     """The annotation file of a split.
 
+    The challenge's first phase had one dev and one test split: where `dev_seen.jsonl` does not exist and
+    `dev.jsonl` does, it is taken, and the other way round; likewise for test.
+
     Raises:
         ConfigError: it does not exist; lists what does.
     """
     path = root / f"{split}.jsonl"
+    other = PHASES.get(split)
+    if not path.exists() and other is not None and (root / f"{other}.jsonl").is_file():
+        return root / f"{other}.jsonl"
     if not path.is_file():
         names = [file.stem for file in sorted(root.glob("*.jsonl"))]
         found = [name for name in names if not name.endswith(".answers")]
@@ -267,6 +274,8 @@ def _with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
             answers[str(record["id"])] = _label(record["label"])
         except FormatError as error:
             raise FormatError(f"{path}:{number}: {error}") from error
+    spelled = respell(tuple(answers), {meme.id for meme in memes})
+    answers = dict(zip(spelled, answers.values(), strict=True))
     if missing := [meme.id for meme in memes if answers.get(meme.id) is None]:
         raise FormatError(
             f"{path}: no answer for {len(missing)} meme(s) of {split}: {', '.join(missing[:5])}. "

@@ -112,6 +112,7 @@ def join(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
     names, first = member_names(members), members[0]
     for name, member in zip(names, members, strict=True):
         _require_like(first, member, name)
+    members = [first, *(member.spelled_like(first.ids) for member in members[1:])]
     every = dict.fromkeys(key for member in members for key in member.ids)
     gaps = []
     for name, member in zip(names, members, strict=True):

@@ -25,7 +25,7 @@ from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.metrics import auroc, best_threshold, bootstrap_interval
-from diptych.predictions import Predictions
+from diptych.predictions import Predictions, respell
 
 Fitted = Literal["simplex", "greedy", "loop"]
 Fit = Callable[..., tuple[Scores, tuple[Round, ...]]]
@@ -160,6 +160,7 @@ def _fitter(method: Fitted, names: Sequence[str], *, steps: int, compat: bool) -
 
 
 def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bool[ndarray, " N"]:
+    truth = dict(zip(respell(tuple(truth), ids), truth.values(), strict=True))
     missing = [key for key in ids if truth.get(key) is None]
     extra = truth.keys() - set(ids)
     if missing or extra:
@@ -241,7 +242,14 @@ def _predictions(
     return Predictions(
         ids=first.ids,
         scores=np.stack(((0 if raw else 1) - scores, scores), axis=1),
-        answers=first.answers if compat and split == report.dev else answers,
+        answers=_first_kept(members, split, report) if compat and split == report.dev else answers,
         classes=(negative, positive),
         meta=meta,
     )
+
+
+def _first_kept(members: Members, split: str, report: FitReport) -> tuple[str, ...] | None:
+    """Vilio's labels of dev: those of the first file that survives the pruning of the last round."""
+    found, kept = members.predictions[split], report.rounds[-1].weights
+    number = next(number for number, name in enumerate(members.names) if name in kept)
+    return found[number].align(found[0].ids).answers

@@ -41,7 +41,7 @@ from diptych.recipe.settle import (
     require_labels,
     take_threshold,
 )
-from diptych.tasks import Classify, Pretrain, Task
+from diptych.tasks import Classify, Task, Trainable
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, RegionSource
 
@@ -73,7 +73,7 @@ class Parts:
     train: Dataset
     validate: Dataset
     model: Any
-    task: Task
+    task: Trainable
     processor: Processor
     sources: Sources
     data: DataModule
@@ -167,7 +167,7 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     require_sources(model.needs, processor, sources, examples)
     for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
         task.targets(part)  # a wrong label shows now, not in the middle of an epoch
-        if not isinstance(task, Pretrain):
+        if isinstance(task, Task):
             require_labels(name, part)
     require_vocabulary(model, processor)
     averaging = config["averaging"] or {}

@@ -1,7 +1,7 @@
 """Forms of decision: head, loss, decoding and metric, for any model and any data set."""
 
 from diptych.tasks.answer import Answer
-from diptych.tasks.base import AnswerScores, RightPair, Task
+from diptych.tasks.base import AnswerScores, RightPair, Task, Trainable
 from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
 from diptych.tasks.ground import GoldBox, Ground
@@ -20,4 +20,5 @@ __all__ = [
     "Pretrain",
     "RightPair",
     "Task",
+    "Trainable",
 ]

@@ -16,16 +16,44 @@ from diptych.predictions import Predictions
 from diptych.types import EVERYTHING, Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
 
 
-class Task(nn.Module, ABC):
-    """Head, loss, decoding and metric of one form of decision.
+class Trainable(nn.Module, ABC):
+    """What a model can be trained for: a loss for each batch, and measures over a validation set.
 
-    It sees encodings and never asks which model made them. The model is an argument of `forward`, not a
-    member, so that checkpoints keep `model.*` and `task.*` apart and a task can be swapped on a trained
-    backbone. `reads` names the fields of an encoding that `score` looks at; models need not compute others.
+    The model is an argument of `forward`, not a member, so that checkpoints keep `model.*` and `task.*` apart
+    and a task can be swapped on a trained backbone. `reads` names the fields of an encoding that are looked
+    at; models need not compute others.
     """
 
     targets: TargetEncoder
     reads: frozenset[str] = EVERYTHING
+
+    @abstractmethod
+    def forward(
+        self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
+    ) -> Outcome:
+        """Logits, and the loss where the batch has targets.
+
+        Args:
+            generator: of what is drawn, as pre-training does when it corrupts a batch.
+        """
+
+    @abstractmethod
+    def decode(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Predictions:
+        """What `measure` needs of a batch."""
+
+    @abstractmethod
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        """Metrics over the examples whose target is known, the one that decides what is best first.
+
+        Higher is better, except of `loss`.
+        """
+
+
+class Task(Trainable):
+    """Head, loss, decoding and metric of one form of decision about every example.
+
+    It sees encodings and never asks which model made them.
+    """
 
     @abstractmethod
     def score(self, encoding: Encoding, batch: Batch) -> Shaped[Tensor, "N ..."]:
@@ -39,18 +67,9 @@ class Task(nn.Module, ABC):
     def decode(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Predictions:
         """Scores and answers in the words of the data set."""
 
-    @abstractmethod
-    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics over the examples whose target is known, the monitored one first (higher is better)."""
-
     def forward(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Outcome:
-        """Encode, score, and the loss where the batch has targets.
-
-        Args:
-            generator: of what a task draws, as pre-training does when it corrupts a batch.
-        """
         logits = self.score(model(batch.inputs, reads=self.reads), batch)
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
 

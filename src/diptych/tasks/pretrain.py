@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError, nearest
 from diptych.predictions import Predictions
-from diptych.tasks.base import Task
+from diptych.tasks.base import Trainable
 from diptych.tasks.objectives import Answers, Objective, Sample
-from diptych.types import Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
+from diptych.types import Batch, Example, Outcome, TargetEncoder, VisionLanguageModel
 
 Losses = dict[str, Tensor]
 
@@ -25,7 +25,7 @@ class Unlabeled:
         return None
 
 
-class Pretrain(Task):
+class Pretrain(Trainable):
     """The weighted sum of objectives, of all of them or of some drawn for each batch.
 
     Objectives corrupt a batch in their order: put matching first, so that words and regions are hidden in
@@ -121,12 +121,6 @@ class Pretrain(Task):
 
     def _weight(self, name: str) -> int | float:
         return self.weights.get(name.split(".")[0], 1)
-
-    def score(self, encoding: Encoding, batch: Batch) -> Shaped[Tensor, "N ..."]:
-        raise TypeError("pre-training scores no examples; fine-tune the model with another task.")
-
-    def loss(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Float[Tensor, ""]:
-        raise TypeError("pre-training has losses of corrupted batches only; call the task.")
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -38,9 +38,14 @@ class Tokens:
 class WordPiece:
     """BERT's tokenizer over a plain `vocab.txt` (one token per line, line number = id).
 
-    Equal to `transformers.BertTokenizer`: white space is collapsed, control characters vanish, special tokens
-    spelled out in a text count as special tokens, words of more than 100 characters become `[UNK]`. Unpaired
-    surrogates, which JSON can carry, read as `?`. Travels to loader workers without the file.
+    Equal to `transformers.BertTokenizer` (version 5, which uses the same library): white space is
+    collapsed, control and format characters vanish, special tokens spelled out in a text count as special
+    tokens, words of more than 100 characters become `[UNK]`. Unpaired surrogates, which JSON can carry,
+    read as `?`. Travels to loader workers without the file.
+
+    Two things differ from the tokenizers in Python that some originals bring along: a capital sigma at
+    the end of a Greek word becomes the ordinary small sigma (Python's `lower` makes the final form of
+    it), and Vilio's keeps control and format characters, so that a word with one is `[UNK]`.
 
     Args:
         lowercase: True for uncased vocabularies; also strips accents unless `strip_accents` says otherwise.

@@ -12,7 +12,7 @@ from torch import nn
 from diptych.data.module import DataModule
 from diptych.files import require_new
 from diptych.nn import checkpointed
-from diptych.tasks.base import Task
+from diptych.tasks.base import Trainable
 from diptych.train import checkpoint
 from diptych.train.averaging import Averaging
 from diptych.train.callbacks import Keeper, Reporter, Stopper, Validator
@@ -57,7 +57,7 @@ class FitResult:
 
 def fit(
     model: nn.Module,
-    task: Task,
+    task: Trainable,
     data: DataModule,
     *,
     folder: Path | str,
@@ -101,7 +101,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        task: Task,
+        task: Trainable,
         data: DataModule,
         *,
         folder: Path,

@@ -13,7 +13,7 @@ from diptych.data.module import DataModule
 from diptych.data.sampler import Plan
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
-from diptych.tasks.base import Task
+from diptych.tasks.base import Trainable
 from diptych.train.averaging import Average, Averaging
 from diptych.train.optim import OptimizerFactory
 from diptych.train.randomness import reseed
@@ -46,7 +46,7 @@ class Sealed:
 class Learner(nn.Module):
     """Model and task as the one module that Fabric wraps; a call returns the loss of a batch."""
 
-    def __init__(self, model: nn.Module, task: Task) -> None:
+    def __init__(self, model: nn.Module, task: Trainable) -> None:
         super().__init__()
         self.model, self.task = model, task
 
@@ -76,7 +76,7 @@ class Loop:
     def __init__(
         self,
         model: nn.Module,
-        task: Task,
+        task: Trainable,
         *,
         fabric: Fabric,
         data: DataModule,
