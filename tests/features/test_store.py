@@ -254,7 +254,9 @@ def describe(tmp_path, items, meta):
         with pa.memory_map(str(index)) as file, pa.ipc.open_file(file) as reader:
             table = reader.read_all()
         about = change(json.loads(table.schema.metadata[b"diptych"]))
-        table = table.replace_schema_metadata({"diptych": about if isinstance(about, str) else json.dumps(about)})
+        table = table.replace_schema_metadata(
+            {"diptych": about if isinstance(about, str) else json.dumps(about)}
+        )
         with pa.OSFile(str(index), "wb") as file, pa.ipc.new_file(file, table.schema) as arrow:
             arrow.write_table(table)
         return tmp_path / "store"
@@ -264,11 +266,20 @@ def describe(tmp_path, items, meta):
 
 @pytest.mark.parametrize(
     "about",
-    ["[" * 100_000, "[]", "5", "{", {"shards": None}, {"shards": ["a"]}, {"shards": {"../a": 5}}, {"shards": {"a": "5"}}],
+    [
+        "[" * 100_000,
+        "[]",
+        "5",
+        "{",
+        {"shards": None},
+        {"shards": ["a"]},
+        {"shards": {"../a": 5}},
+        {"shards": {"a": "5"}},
+    ],
 )
 def test_a_description_that_is_none_is_named(describe, about):
     path = describe(lambda old: old | about if isinstance(about, dict) else about)
-    with pytest.raises(FormatError, match="Make the feature store again|copy or make it again"):
+    with pytest.raises(FormatError, match=r"(Make the feature store|copy or make it) again"):
         FeatureStore(path)
 
 

@@ -296,3 +296,16 @@ def test_two_rows_on_one_line_are_told_with_their_ids(original, tmp_path):
     assert len(list(read_features(tmp_path / "a.tsv", on_error="skip", log=log))) == 5
     assert "of image '00002' and of one whose id ends" in str(log.skipped[0])
     assert "00003'" in str(log.skipped[0])
+
+
+@pytest.mark.parametrize("form", ["gzip", "zip"])
+def test_a_bomb_is_not_unpacked(original, tmp_path, monkeypatch, form):
+    monkeypatch.setattr("diptych.features.tsv.LONGEST_LINE", 1 << 16)
+    data = original("tsv").read_bytes() + b"\n" * (8 << 20)
+    if form == "gzip":
+        (tmp_path / "a").write_bytes(gzip.compress(data))
+    else:
+        with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.tsv", data)
+    with pytest.raises(FormatError, match=r"are no features|unpacks to [\d,]+ bytes"):
+        list(read_features(tmp_path / "a"))

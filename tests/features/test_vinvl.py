@@ -89,6 +89,7 @@ def test_of_a_folder_the_features_are_taken(tmp_path, regions):
         {"num_boxes": 3, "features": text(np.ones((3, 14)))},
         {"num_boxes": 4, "features": text(np.ones((3, 14)))},
         {"num_boxes": -1, "features": ""},
+        {"num_boxes": 10**9, "features": ""},
         {"num_boxes": 1, "features": 5},
         {"num_boxes": 1, "features": "#"},
         {"features": [1]},

@@ -9,6 +9,8 @@ from typing import Any
 from diptych.errors import FormatError
 
 ENCRYPTED = 1  # flag of a member
+LARGEST = 64 << 20  # bytes of all arrays of one image; as other numbers they may take eight times as much
+PACKED = 200  # times that a text of features shrinks at most; base64 of numbers shrinks by less than 2
 
 
 @contextmanager

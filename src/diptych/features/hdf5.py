@@ -10,12 +10,12 @@ from typing import IO, Any
 import numpy as np
 
 from diptych.errors import ConfigError, FormatError
+from diptych.features.archive import LARGEST
 from diptych.features.reading import Entry
 from diptych.features.record import MEANING, Record, record_of
 from diptych.files import atomic_file, require_new
 from diptych.types import FeatureMeta, Regions
 
-LARGEST = 256 << 20  # bytes of one array of one image
 VOLTA = "features obj_id obj_conf attr_id attr_conf boxes img_w img_h cls_prob"
 
 
@@ -94,7 +94,12 @@ def _record(file: Any, key: str) -> tuple[str, Record]:
                 f"{key} is a dataset; expected one group per image with the datasets features, boxes, img_w "
                 "and img_h."
             )
-        return key, {name: _value(_inside(group, name)) for name in group if name in MEANING}
+        record, left = {}, LARGEST
+        for name in group:
+            if name in MEANING:
+                record[name] = _value(_inside(group, name), left)
+                left -= getattr(record[name], "nbytes", 0)
+        return key, record
 
 
 def _inside(group: Any, name: str) -> Any:
@@ -107,7 +112,7 @@ def _inside(group: Any, name: str) -> Any:
     return group[name]
 
 
-def _value(dataset: Any) -> Any:
+def _value(dataset: Any, most: int) -> Any:
     if not hasattr(dataset, "dtype"):
         return None
     kind, where = dataset.dtype, dataset.name.rpartition("/")[2]
@@ -115,7 +120,7 @@ def _value(dataset: Any) -> Any:
         raise FormatError(f"{where} lies in other files; expected the data itself.")
     size = (dataset.size or 0) * kind.itemsize
     chunk = prod(dataset.chunks or (0,)) * kind.itemsize  # is unpacked as a whole
-    if max(size, chunk) > LARGEST:
+    if max(size, chunk) > most:
         raise FormatError(
             f"{where} claims {max(size, chunk):,} bytes; expected at most {LARGEST:,} for one image."
         )

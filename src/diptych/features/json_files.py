@@ -86,11 +86,8 @@ def _text(value: ndarray) -> str:
 
 
 def _file(key: str, file: Path) -> tuple[str, Record]:
-    size = require_file(file, "the JSON of one image").stat().st_size
-    if size > LONGEST:
-        raise FormatError(f"{file.name} has {size:,} bytes; expected at most {LONGEST:,} for one image.")
-    with guarded(file.name, "JSON"):
-        return key, parse_record(file.read_bytes(), file.name)
+    with guarded(file.name, "JSON"), require_file(file, "the JSON of one image").open("rb") as stream:
+        return key, parse_record(stream.read(LONGEST + 1), file.name)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> tuple[str, Record]:
@@ -102,6 +99,8 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> tupl
 
 def parse_record(data: bytes, name: str) -> Record:
     """The JSON object of one image."""
+    if len(data) > LONGEST:
+        raise FormatError(f"{name} has more than {LONGEST:,} bytes; is it the JSON of one image?.")
     record = parse_json(data, where=name)
     if not isinstance(record, dict):
         raise FormatError(

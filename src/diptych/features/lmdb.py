@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from diptych.documents import check_shape, parse_json
 from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.features.archive import LARGEST
 from diptych.features.numpy_files import read_npz, uniter_record
 from diptych.features.pages import Pages
 from diptych.features.pickles import read_pickle
@@ -174,6 +175,8 @@ def _record(pages: Pages, key: str, short: str, read: Any) -> tuple[str, Record]
     if value is None:
         lost = f" Damaged LMDB: {pages.damage[0]}." if pages.damage else ""
         raise FormatError(f"it is in the list of keys, but there is nothing under its key.{lost}")
+    if len(value) > LARGEST:
+        raise FormatError(f"it has {len(value):,} bytes; expected at most {LARGEST:,} for one image.")
     record = read(value)
     if not isinstance(record, dict):
         raise FormatError(f"it is a {type(record).__name__}; expected a dict with boxes and features.")
@@ -189,7 +192,9 @@ def _read_uniter(value: Any) -> Any:
         return read_npz(io.BytesIO(value), "its value")
     msgpack = _msgpack()
     try:
-        return msgpack.unpackb(value, object_hook=_unpacked, strict_map_key=False)
+        # containers of containers would take sixty times their bytes
+        most = {"max_array_len": 1 << 16, "max_map_len": 1 << 10}
+        return msgpack.unpackb(value, object_hook=_unpacked, strict_map_key=False, **most)
     except FormatError:
         raise
     except Exception as error:  # a damaged value may raise nearly anything

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from diptych.errors import FormatError
-from diptych.features.archive import guarded, open_zip, require_plain
+from diptych.features.archive import LARGEST, guarded, open_zip, require_plain
 from diptych.features.folder import file_for, files_below
 from diptych.features.pickles import read_pickle
 from diptych.features.reading import Entry
@@ -19,7 +19,6 @@ from diptych.types import FeatureMeta, Regions
 
 INFO = "_info.npy"
 HEAD = 128  # bytes before the numbers
-LARGEST = 256 << 20  # bytes of one array of one image
 MMF = "bbox num_boxes objects cls_prob image_width image_height objects_conf attrs_id attrs_conf"
 UNITER = "norm_bb features conf soft_labels boxes img_w img_h objects_id attrs_id attrs_conf"
 
@@ -87,11 +86,12 @@ def read_npz(file: Any, name: object) -> Record:
         FormatError: it is damaged, packed in a rare way, or claims more bytes than `LARGEST`.
     """
     with guarded(name, "NPZ of plain arrays"), open_zip(file) as archive:
-        record = {}
+        record, left = {}, LARGEST
         for member in archive.infolist():
             part = member.filename.removesuffix(".npy")
             if part in MEANING:
-                require_plain(member, LARGEST)
+                require_plain(member, left)
+                left -= member.file_size
                 with archive.open(member) as stream:
                     record[part] = _array(stream, member.file_size)
         return record

@@ -18,7 +18,7 @@ import numpy as np
 from numpy import ndarray
 
 from diptych.errors import FormatError
-from diptych.features.archive import guarded, open_zip, require_plain
+from diptych.features.archive import PACKED, guarded, open_zip, require_plain
 from diptych.features.folder import files_below
 from diptych.features.reading import Entry
 from diptych.features.record import Record, encode, record_of
@@ -87,7 +87,7 @@ def _texts(path: Path) -> Iterator[_Text]:
         with guarded(path, "ZIP"), open_zip(path) as archive:
             for member in archive.infolist():
                 if member.filename.lower().endswith(ENDINGS):
-                    require_plain(member, member.file_size)
+                    require_plain(member, max(LONGEST_LINE, PACKED * member.compress_size))
                     found.append(
                         _Text(member.filename, member.file_size, partial(_open_member, path, member))
                     )
@@ -112,8 +112,12 @@ def _lines(text: _Text) -> Iterator[tuple[int, bytes | str, int]]:
     try:
         with text.open() as file:
             raw = file.fileobj if isinstance(file, gzip.GzipFile) else None
+            unpacked = 0
             for line in iter(partial(file.readline, LONGEST_LINE), b""):
-                done = raw.tell() if raw else done + len(line)
+                unpacked += len(line)
+                done = raw.tell() if raw else unpacked
+                if raw and unpacked > max(LONGEST_LINE, PACKED * done):
+                    raise ValueError(f"{unpacked:,} bytes in {done:,} are no features")
                 number += not long
                 again, long = long, not line.endswith(b"\n") and len(line) == LONGEST_LINE
                 if again:

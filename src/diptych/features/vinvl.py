@@ -67,7 +67,7 @@ def vinvl_record(text: bytes, layout: str) -> Record:
 
 def _with_boxes(features: Any, count: int) -> Record:
     numbers = _numbers(features)
-    if count < 0 or (len(numbers) % count if count else len(numbers)):
+    if count < 0 or (len(numbers) % count if count and len(numbers) else count or len(numbers)):
         raise FormatError(f"features hold {len(numbers)} numbers for {count} boxes.")
     rows = numbers.reshape(count, -1) if count else np.zeros((0, 6), np.float32)
     boxes = rows[:, -6:]
