@@ -16,6 +16,8 @@ from diptych.features.record import MEANING, Record, record_of
 from diptych.files import atomic_file, require_new
 from diptych.types import FeatureMeta, Regions
 
+HARD_LINK = 0  # numbers of the HDF5 library
+COMPACT, CONTIGUOUS, CHUNKED = 0, 1, 2
 VOLTA = "features obj_id obj_conf attr_id attr_conf boxes img_w img_h cls_prob"
 
 
@@ -104,11 +106,8 @@ def _record(file: Any, key: str) -> tuple[str, Record]:
 
 def _inside(group: Any, name: str) -> Any:
     """What lies in the group itself. Links may lead to other files, or in circles."""
-    link = group.get(name, getlink=True)
-    if type(link).__name__ != "HardLink":
-        raise FormatError(
-            f"{name} is a link to another place ({type(link).__name__}); expected the data itself."
-        )
+    if group.id.links.get_info(name.encode(errors="surrogateescape")).type != HARD_LINK:
+        raise FormatError(f"{name} is a link to another place; expected the data itself.")
     return group[name]
 
 
@@ -116,14 +115,13 @@ def _value(dataset: Any, most: int) -> Any:
     if not hasattr(dataset, "dtype"):
         return None
     kind, where = dataset.dtype, dataset.name.rpartition("/")[2]
-    if dataset.is_virtual or dataset.external:
+    layout = dataset.id.get_create_plist()  # asked once: the properties of h5py read it anew each
+    if layout.get_layout() not in (COMPACT, CONTIGUOUS, CHUNKED) or layout.get_external_count():
         raise FormatError(f"{where} lies in other files; expected the data itself.")
-    size = (dataset.size or 0) * kind.itemsize
-    chunk = prod(dataset.chunks or (0,)) * kind.itemsize  # is unpacked as a whole
-    if max(size, chunk) > most:
-        raise FormatError(
-            f"{where} claims {max(size, chunk):,} bytes; expected at most {LARGEST:,} for one image."
-        )
+    chunk = layout.get_chunk() if layout.get_layout() == CHUNKED else ()  # is unpacked as a whole
+    size = max(dataset.size or 0, prod(chunk) if chunk else 0) * kind.itemsize
+    if size > most:
+        raise FormatError(f"{where} claims {size:,} bytes; expected at most {LARGEST:,} for one image.")
     if kind.kind not in "biuf" and not (kind.kind in "OS" and dataset.shape == ()):
         raise FormatError(f"{where} holds {kind} values; expected numbers.")
     value = dataset[()]

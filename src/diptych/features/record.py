@@ -35,6 +35,7 @@ FLOATS, WHOLES = (
     ("<f4", "<f2", "<f8"),
     ("<i8", "<i4"),
 )  # as which numbers in base64 are read, usual ones first
+SAMPLE = 32 << 10  # bytes that decide it
 WILD = 4.0  # octaves; the spread of numbers of a network is about 2
 
 
@@ -106,9 +107,9 @@ def _kind(data: bytes, count: int) -> str:
     Numbers that a network has computed lie within a few octaves of each other. Bytes of another type do not,
     since mantissas are taken for exponents.
     """
-    spreads = {
-        kind: _spread(np.frombuffer(data, kind)) for kind in FLOATS if not len(data) % (count * int(kind[2]))
-    }
+    kinds = [kind for kind in FLOATS if not len(data) % (count * int(kind[2]))]
+    data = data[:SAMPLE]
+    spreads = {kind: _spread(np.frombuffer(data, kind)) for kind in kinds}
     usual = spreads.get(FLOATS[0], np.inf)
     if "<f8" in spreads and spreads["<f8"] < WILD:
         low, high = np.frombuffer(data, "<f4").reshape(-1, 2).T
