@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diptych.bundle import call, save_bundle
 from diptych.fabricate import fabricate
+from diptych.text import write_vocabulary
+from diptych.types import FeatureMeta
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +41,40 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limit
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A small model of text, its task and its processor, with a vocabulary of seven tokens."""
+    tokens = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b")
+    write_vocabulary(tmp_path / "vocabulary.txt", tokens)
+    nodes = {
+        "model": {"_target_": "diptych.models.text_bert_tiny", "vocab_size": len(tokens)},
+        "processor": {
+            "_target_": "diptych.data.Processor",
+            "text": {"_target_": "diptych.text.WordPiece", "vocabulary": str(tmp_path / "vocabulary.txt")},
+        },
+        "task": {
+            "_target_": "diptych.tasks.Classify",
+            "labels": ["benign", "hateful"],
+            "threshold": 0.3,
+            "head": {"_target_": "diptych.nn.ClassifierHead", "_partial_": True, "layers": 1},
+        },
+    }
+    torch.manual_seed(0)
+    model = call(nodes["model"])
+    task = call(nodes["task"], model=model)
+    save_bundle(
+        tmp_path / "bundle",
+        model=model,
+        task=task,
+        nodes=nodes,
+        features=FeatureMeta(feature_dim=5, classes=("sun", "boat")),
+        metrics={"auroc": 0.75},
+        provenance={"seed": 3},
+    )
+    (tmp_path / "vocabulary.txt").unlink()  # the bundle has its own
+    return tmp_path / "bundle"
 
 
 @pytest.fixture

@@ -134,6 +134,42 @@ def test_missing_features_are_reported(folder):
     assert not report.ok
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("features", np.full((1, 4), np.nan, np.float32), "NaN or infinite features"),
+        ("boxes", np.full((1, 4), np.inf, np.float32), "NaN or infinite boxes"),
+        ("boxes", np.array([[9, 9, 5, 5]], np.float32), "box 0 is inverted"),
+        ("boxes", np.array([[0, 0, 99, 5]], np.float32), "leaves the image"),
+        ("size", (0, 24), "at least 1 x 1 pixels"),
+    ],
+)
+def test_numbers_of_features_are_looked_at(folder, monkeypatch, name, value, message):
+    source = Source()
+    good = Source.__getitem__(source, "")
+    monkeypatch.setattr(
+        Source, "__getitem__", lambda _, key: replace(good, **{name: value}) if key == "3" else good
+    )
+    report = check(folder, features=source)
+    [finding] = [one for one in report.findings if one.what == "features that cannot be read"]
+    assert finding.count == 1
+    assert finding.examples[0].startswith("img/3.png: ")
+    assert message in finding.examples[0]
+    assert not report.ok
+
+
+def test_the_spelling_of_foreign_keys_is_shown(folder, monkeypatch):
+    monkeypatch.setattr(Source, "keys", lambda _: ("img/0.png", "img/1.png"), raising=False)
+    report = check(folder, features=Source(without=set(map(str, range(12)))))
+    assert "keys are spelled 'img/0.png', 'img/1.png'" in report.findings[0].advice
+
+
+def test_ids_that_a_spreadsheet_would_run_are_named(folder):
+    write_split(folder, "train", *(meme(1) | {"id": key} for key in ("=1+1", "@x", "-5", "a=b")))
+    found = {one.what: one.examples for one in check(folder).findings}
+    assert found["ids that a spreadsheet takes for formulas"] == ("=1+1", "@x", "-5")
+
+
 def test_odd_features_are_reported(folder):
     damaged = FormatError("part-0 is damaged")
     report = check(folder, features=Source(of_1=0, of_2=damaged, of_4=(64, 48)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from diptych import doctor
-from diptych.doctor import CORE, EXTRAS, Diagnosis, Extra, Finding, Section, diagnose
+from diptych.doctor import EXTRAS, MODULES, Diagnosis, Extra, Finding, Section, core, diagnose
 
 
 def finding(diagnosis: Diagnosis, name: str) -> Finding:
@@ -28,8 +28,15 @@ def test_this_machine_is_diagnosed(tmp_path: Path) -> None:
 def test_tables_agree_with_the_project() -> None:
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
-    assert {line.split(">")[0] for line in project["dependencies"]} >= set(CORE)
+    assert {line.split(">")[0] for line in project["dependencies"]} >= set(MODULES)
     assert {extra.group for extra in EXTRAS if extra.group} == set(project["optional-dependencies"]) - {"dev"}
+
+
+def test_what_diptych_needs_is_read_from_its_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["pyyaml>=6", "scipy>=1.13", "no-such-thing>=1", "h5py>=3; extra == 'hdf5'", "tokenizers (>=0.2)"]
+    monkeypatch.setattr(doctor, "requires", lambda _: lines)
+    assert core() == ["pyyaml", "scipy", "no-such-thing", "tokenizers"]
+    assert [finding(diagnose(), name).status for name in core()] == ["ok", "ok", "problem", "ok"]
 
 
 def test_missing_option_names_the_install(monkeypatch: pytest.MonkeyPatch) -> None:

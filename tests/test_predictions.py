@@ -118,10 +118,50 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         Predictions.load(tmp_path / "absent.npz")
 
 
-@pytest.mark.parametrize("header", ["[]", "{}", '"text"', '{"ids": 5}', "not json"])
+OTHER = {"5": ("00005", "5.0", " 5 ", "5."), "img/a": (" img/a",), "07": ("7",), "é 1": ("é 1 ",)}
+
+
+@pytest.mark.parametrize(("name", "other"), [(name, one) for name, many in OTHER.items() for one in many])
+def test_ids_in_another_spelling_are_joined(name: str, other: str) -> None:
+    found = Predictions(ids=("x", other), answers=("no", "yes")).align([name, "x"])
+    assert found.ids == (name, "x")
+    assert found.answers == ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (("05", "005"), ("5", "6")),
+        (("5.5",), ("5",)),
+        (("-5",), ("5",)),
+        (("a",), ("A",)),
+        (("\u0665",), ("5",)),
+    ],
+)
+def test_what_may_be_another_id_is_not_joined(here: tuple[str, ...], there: tuple[str, ...]) -> None:
+    with pytest.raises(FormatError, match="do not cover the same examples"):
+        Predictions(ids=here).align(there)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[]",
+        "{}",
+        '"text"',
+        '{"ids": 5}',
+        "not json",
+        '{"ids": [1]}',
+        '{"ids": [], "classes": "no"}',
+        '{"ids": [], "meta": []}',
+        '{"ids": [], "ids": []}',
+        '{"ids": ["\\ud800"]}',
+        "[" * 99_999,
+    ],
+)
 def test_wrong_headers_are_named(tmp_path: Path, header: str) -> None:
     np.savez(tmp_path / "p.npz", header=np.array(header))
-    with pytest.raises(FormatError, match="not a prediction file"):
+    with pytest.raises(FormatError, match=r"p\.npz: .* Expected what `diptych predict` writes"):
         Predictions.load(tmp_path / "p.npz")
 
 

@@ -5,36 +5,114 @@
     files/                vocabulary and sentence vectors that the processor opens
     README.md             the same for people
 
-Loading executes nothing foreign: weights are safetensors, and only classes and functions of diptych are
-called.
+Loading executes nothing foreign: weights are safetensors, and `diptych.nodes` says what may be called. Sizes
+are compared with the weights before memory is asked for.
 """
 
-import inspect
+import json
 import platform
-import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, Literal, NotRequired
 
-import yaml
+import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from hydra.utils import instantiate
+from safetensors.torch import save_file
 from torch import nn
+from typing_extensions import TypedDict
 
 from diptych import __version__
 from diptych.data import Processor, require_vocabulary
-from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError, nearest
-from diptych.files import atomic_folder
+from diptych.documents import (
+    check_shape,
+    closed,
+    dump_yaml,
+    extensible,
+    read_json,
+    read_yaml,
+    shorten,
+)
+from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
+from diptych.files import atomic_file, atomic_folder, require_file
+from diptych.nodes import HERE, allowed, build, check_arguments, is_file, parameters_of
 from diptych.tasks import Trainable
 from diptych.types import FeatureMeta
+from diptych.weights import (
+    COPY,
+    Unfilled,
+    at_most,
+    fill,
+    read_shapes,
+    read_weights,
+    require_finite,
+    require_types,
+)
 
 FORMAT = 1
-HERE = "${bundle}"  # stands for the bundle's folder in the processor node
-TRUSTED = ("diptych.models", "diptych.nn", "diptych.tasks", "diptych.text", "diptych.data")
+PLACES = "places.json"
+NODES = ("model", "processor", "task")
+
+
+@extensible
+class Converted(TypedDict):
+    """Where converted weights came from, and the names that they go back to."""
+
+    family: NotRequired[str]
+    prefix: NotRequired[str]
+    outer: NotRequired[str]
+    head: NotRequired[list[str]]
+    absent: NotRequired[list[str]]
+
+
+@extensible
+class Training(TypedDict):
+    """What a run was trained on."""
+
+    examples: int
+
+
+@extensible
+class Provenance(TypedDict):
+    """What is asked of `Bundle.provenance`; it holds more, for people."""
+
+    name: NotRequired[str | None]
+    seed: NotRequired[int | None]
+    region_merge: NotRequired[Literal["vilio", "fair", "detector_only"]]
+    converted: NotRequired[Converted]
+    training: NotRequired[Training]
+    steps: NotRequired[int]
+
+
+@closed
+class Features(TypedDict):
+    """The fields of `FeatureMeta`."""
+
+    feature_dim: int
+    detector: NotRequired[str]
+    box_rule: NotRequired[str]
+    classes: NotRequired[list[str]]
+    attributes: NotRequired[list[str]]
+    dtype: NotRequired[str]
+    count: NotRequired[int]
+    checksum: NotRequired[str]
+
+
+@extensible
+class Content(TypedDict):
+    """`bundle.yaml`."""
+
+    format: int
+    model: dict[str, Any]
+    processor: dict[str, Any]
+    task: dict[str, Any]
+    features: NotRequired[Features | None]
+    metrics: NotRequired[dict[str, float]]
+    provenance: NotRequired[Provenance]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,28 +152,31 @@ def write_bundle(
     """Fill a folder that nobody sees yet.
 
     Args:
-        nodes: the resolved configuration nodes `model`, `processor` and `task`.
-        provenance: anything worth knowing later; plain YAML values.
+        nodes: the resolved configuration nodes `model`, `processor` and `task`. Files that the processor
+            opens are copied: values of parameters that are declared as a `Path`.
+        provenance: anything worth knowing later; plain YAML values. Folders of this machine do not belong
+            here, since a bundle is given to others.
+
+    Raises:
+        FormatError: a file of the processor is missing.
+        CheckpointMismatch: weights are not finite.
     """
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     state |= {f"task.{key}": value for key, value in task.state_dict().items()}
-    save_file(
-        {key: value.detach().cpu().contiguous() for key, value in state.items()},
-        folder / "weights.safetensors",
-    )
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    require_finite(state, where=type(model).__name__)
+    save_file(state, folder / "weights.safetensors")
     about = {"diptych": __version__, "python": platform.python_version(), **(provenance or {})}
     text = {
         "format": FORMAT,
         "model": nodes["model"],
-        "processor": _adopt_files(nodes["processor"], folder / "files"),
+        "processor": _adopt_files(nodes["processor"], folder / "files", {}),
         "task": nodes["task"],
         "features": None if features is None else features.as_dict(),
         "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "provenance": about,
     }
-    (folder / "bundle.yaml").write_text(
-        yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    (folder / "bundle.yaml").write_text(dump_yaml(text), encoding="utf-8")
     (folder / "README.md").write_text(_card(text), encoding="utf-8")
 
 
@@ -112,33 +193,46 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
         CheckpointMismatch: the weights do not fit.
     """
     folder = find_bundle(folder)
-    text = _read(folder / "bundle.yaml")
-    try:
-        weights = load_file(folder / "weights.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise FormatError(
-            f"{folder / 'weights.safetensors'}: cannot be read ({error}). Train again or copy it again."
-        ) from error
-    model = build(text["model"], trust=trust)
-    task = build(text["task"], trust=trust, model=model)
-    processor = build(_replace(text["processor"], HERE, str(folder)), trust=trust)
-    for name, module in (("model", model), ("task", task)):
-        own = {
-            key.removeprefix(f"{name}."): value
-            for key, value in weights.items()
-            if key.startswith(f"{name}.")
-        }
-        fill(module, own, where=folder)
-    require_vocabulary(model, processor)
+    text = read_content(folder)
+    path, source = folder / "weights.safetensors", folder / "bundle.yaml"
+    shapes = read_shapes(path)
+
+    def made() -> dict[str, Any]:
+        model = build(text["model"], trust=trust, where=source, key="model")
+        _require_kind(model, nn.Module, source, "model")
+        task = build(text["task"], trust=trust, where=source, key="task", model=model)
+        _require_kind(task, Trainable if not trust else nn.Module, source, "task")
+        return {"model": model, "task": task}
+
+    if not trust:  # trusted code need not work without memory
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), at_most(len(shapes), source):
+            parts = made()
+        empty = {name: torch.empty(shape, device="meta") for name, (shape, _) in shapes.items()}
+        _fill(parts, empty, folder)
+        require_types(nn.ModuleDict(parts), shapes, path)
+    processor = build(text["processor"], trust=trust, where=source, key="processor", folder=folder)
+    _require_kind(processor, Processor if not trust else object, source, "processor")
+    with nullcontext() if trust else Unfilled():
+        parts = made()
+    _fill(parts, read_weights(path), folder)
+    require_vocabulary(parts["model"], processor)
     features = text.get("features")
     return Bundle(
-        model=model.eval(),
-        task=task.eval(),
+        model=parts["model"].eval(),
+        task=parts["task"].eval(),
         processor=processor,
         features=None if features is None else FeatureMeta.from_dict(features),
         metrics=text.get("metrics", {}),
         provenance=text.get("provenance", {}),
     )
+
+
+def _fill(parts: Mapping[str, nn.Module], weights: Mapping[str, Any], folder: Path) -> None:
+    if strange := [name for name in weights if name.partition(".")[0] not in parts]:
+        raise CheckpointMismatch(f"{folder}: {shorten(strange[0])} is a weight of neither model nor task.")
+    for part, module in parts.items():
+        own = {name: one for name, one in weights.items() if name.startswith(f"{part}.")}
+        fill(module, {name.removeprefix(f"{part}."): one for name, one in own.items()}, where=folder)
 
 
 def find_bundle(folder: Path) -> Path:
@@ -155,32 +249,49 @@ def find_bundle(folder: Path) -> Path:
     raise FormatError(f"{folder} {state}; expected a folder that `diptych train` or `diptych convert` wrote.")
 
 
-def build(node: Mapping[str, Any], *, trust: Collection[str] = (), **arguments: Any) -> Any:
-    """Call what a node of a bundle names, after looking at every name in it.
+@closed
+class Places(TypedDict):
+    """Where the data of a run lie, in the file `places.json` beside its bundle."""
 
-    Hydra would import and call anything, so each `_target_` must be defined (not merely reachable) in
-    diptych's model, layer, task, text or data packages, or in a trusted module.
-    """
-    for target in _targets(node):
-        _require_trusted(target, (*TRUSTED, *trust))
-    return call(node, **arguments)
+    root: str | None
+    features: str | None
+    more_features: str | None
+
+
+def write_places(run: Path, places: Mapping[str, Path | str | None]) -> None:
+    """Remember where the data of a run lie; a bundle says nothing of this machine."""
+    plain = {key: None if place is None else str(Path(place).absolute()) for key, place in places.items()}
+    with atomic_file(run / PLACES, "w", encoding="utf-8") as file:
+        json.dump(plain, file, indent=1)
+
+
+def trained_on(folder: Path) -> Places:
+    """Where the data lie that a run was trained on; None for what a bundle alone does not say."""
+    bundle = find_bundle(folder)
+    path = bundle.parent / PLACES
+    if bundle.name == "bundle" and path.is_file():
+        return read_json(path, Places, advice="Remove it, and say where the data lie.")
+    about = read_content(bundle).get("provenance", {})  # of diptych 0.1, with whole paths
+    root, main, more = (str(about.get(key, "")) for key in ("root", "features", "more_features"))
+    whole = [place if Path(place).is_absolute() else None for place in (root, main, more)]
+    return {"root": whole[0], "features": whole[1], "more_features": whole[2]}
 
 
 def call(node: Mapping[str, Any], **arguments: Any) -> Any:
     """Call what a node of one's own configuration names.
 
     Raises:
-        ConfigError: the target does not exist, or a key is not one of its parameters.
+        ConfigError: the target does not exist, or a key is not one of its parameters, or not of its type.
     """
+    _check_node(node)
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, DiptychError):
             raise cause from None
-        if isinstance(cause, TypeError) and (found := UNEXPECTED.search(str(cause))):
-            raise ConfigError(_unknown_parameter(str(node["_target_"]), found["name"])) from cause
-        if isinstance(cause, TypeError | ValueError | ImportError | AttributeError) or cause is error:
+        expected = TypeError | ValueError | ImportError | AttributeError | RuntimeError | ArithmeticError
+        if isinstance(cause, expected) or cause is error:
             raise ConfigError(
                 f"{_shown(node)} cannot be called: {str(cause).splitlines()[0]}. "
                 "Is a value of the wrong kind?"
@@ -193,101 +304,75 @@ def _shown(node: Mapping[str, Any]) -> str:
     return f"{node.get('_target_')}({arguments})"
 
 
-UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
-
-
-def _unknown_parameter(target: str, name: str) -> str:
-    allowed = parameters(get_object(target))
-    return f"{target} has no parameter {name!r}.{nearest(name, allowed)} It takes: {', '.join(allowed)}."
-
-
-def parameters(function: Callable[..., Any]) -> list[str]:
-    """Names of keyword parameters; a builder that passes keys on also takes those of the class it returns."""
-    signature = inspect.signature(function)
-    names = [name for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD]
-    built = signature.return_annotation
-    if len(names) < len(signature.parameters) and isinstance(built, type):
-        names += [name for name in parameters(built) if name not in names]
-    return names
-
-
-def _require_trusted(target: str, trusted: Collection[str]) -> None:
-    def inside(name: str) -> bool:
-        return any(name == prefix or name.startswith(f"{prefix}.") for prefix in trusted)
-
-    home = ""
-    if inside(target):
-        try:
-            home = getattr(get_object(target), "__module__", "") or ""
-        except Exception as error:
-            raise ConfigError(f"{target!r} cannot be found ({error}).") from error
-    if not inside(home):
-        raise ConfigError(
-            f"the configuration calls {target!r}, which is outside {', '.join(TRUSTED)}. "
-            "If you know and trust that code, pass its module as trust=."
-        )
-
-
-def _targets(node: Any) -> list[str]:
+def _check_node(node: Any) -> None:
+    """Look at the arguments of diptych's own models, tasks and processors before anything is built."""
     if isinstance(node, Mapping):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
-    if isinstance(node, list | tuple):
-        return [target for value in node for target in _targets(value)]
-    return []
+        if (target := str(node.get("_target_"))) in allowed():
+            values = {name: value for name, value in node.items() if not str(name).startswith("_")}
+            check_arguments(allowed()[target], values, where=target)
+        for value in node.values():
+            _check_node(value)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise FormatError(f"{path}: cannot be read ({reason}). Train again or copy it again.") from error
-    if not isinstance(text, dict) or not {"model", "processor", "task"} <= text.keys():
-        raise FormatError(f"{path}: not a bundle; expected the nodes model, processor and task.")
-    if odd := [name for name in ("model", "processor", "task") if not isinstance(text[name], dict)]:
-        raise FormatError(f"{path}: {odd[0]} is {text[odd[0]]!r}; expected a node with `_target_`.")
-    if text.get("format") != FORMAT:
-        raise FormatError(
-            f"{path}: has format {text.get('format')!r}, this diptych reads {FORMAT}; update diptych."
-        )
-    return text
-
-
-def fill(module: nn.Module, state: Mapping[str, Any], *, where: object) -> None:
-    """Load a state dict of diptych; every name and shape must fit.
+def read_content(folder: Path) -> Content:
+    """The settings of a bundle, each of its type; nothing is built.
 
     Raises:
-        CheckpointMismatch: lists what is missing, unexpected or of another shape.
+        FormatError: not a bundle, of a newer format, or a value of another type (names file and key).
     """
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise CheckpointMismatch(
-            f"{where}: the weights do not fit {type(module).__name__}: {error}"
-        ) from error
+    path = folder / "bundle.yaml"
+    tree: Any = read_yaml(path, object, advice=COPY)
+    if not isinstance(tree, dict) or not {*NODES} <= tree.keys():
+        raise FormatError(f"{path}: not a bundle; expected the nodes {', '.join(NODES)}.")
+    if isinstance(tree.get("format"), int) and tree["format"] != FORMAT:
+        raise FormatError(
+            f"{path}: has format {tree['format']}, this diptych reads {FORMAT}; update diptych."
+        )
+    content: Content = check_shape(tree, Content, where=path, advice=COPY)
+    for name, value in tree.items():
+        _require_plain(value, f"{path}: {name}", files=name == "processor")
+    return content
 
 
-def _adopt_files(node: Any, folder: Path) -> Any:
-    """The node with every file it names copied into `folder` and named relative to the bundle."""
-    if isinstance(node, Mapping):
-        return {key: _adopt_files(value, folder) for key, value in node.items()}
-    if isinstance(node, str) and Path(node).is_file():
-        folder.mkdir(exist_ok=True)
-        shutil.copyfile(node, folder / Path(node).name)
-        return f"{HERE}/files/{Path(node).name}"
-    return node
+def _require_plain(value: Any, where: str, *, files: bool) -> None:
+    """No interpolations, whoever might fill them in; `files` may begin with the bundle's folder."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            _require_plain(name, f"{where}: a key", files=False)
+            _require_plain(one, f"{where}.{name}", files=files)
+    elif isinstance(value, list):
+        for row, one in enumerate(value):
+            _require_plain(one, f"{where}.{row}", files=files)
+    elif isinstance(value, str) and "${" in (value.removeprefix(f"{HERE}/") if files else value):
+        raise FormatError(f"{where} is {shorten(value)}; nothing is filled in here. {COPY}")
 
 
-def _replace(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, Mapping):
-        return {key: _replace(value, old, new) for key, value in node.items()}
-    return node.replace(old, new) if isinstance(node, str) else node
+def _require_kind(value: object, kind: type, where: Path, key: str) -> None:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{where}: {key} makes a {type(value).__name__}; expected a {kind.__name__}.")
+
+
+def _adopt_files(node: Mapping[str, Any], folder: Path, taken: dict[str, Path]) -> dict[str, Any]:
+    """The node with the files of its file parameters copied into `folder`, named relative to the bundle."""
+    types = parameters_of(resolve_name(node["_target_"])).types if "_target_" in node else {}
+    result = dict(node)
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            result[key] = _adopt_files(value, folder, taken)
+        elif is_file(types.get(key)) and isinstance(value, str | Path):
+            source = require_file(value).resolve()
+            name, number = Path(value).name, 2
+            while taken.setdefault(name, source) != source:
+                name, number = f"{Path(value).stem}-{number}{Path(value).suffix}", number + 1
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / name)
+            result[key] = f"{HERE}/files/{name}"
+    return result
 
 
 def _card(text: Mapping[str, Any]) -> str:
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in text["metrics"].items())
-    facts = yaml.safe_dump(text["provenance"], sort_keys=False, allow_unicode=True)
+    facts = dump_yaml(text["provenance"])
     return (
         f"# {text['model']['_target_']}\n\n"
         "A diptych bundle. Use it with `diptych predict` or `diptych.load(folder)`.\n\n"

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -20,6 +20,7 @@ Severity = Literal["error", "warning", "note"]
 Progress = Callable[[int, int], None]
 Spread = tuple[int, int, int]
 SHOWN = 5
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 SPLIT_PREFIXES = ("train", "dev", "val", "test")  # other JSON lines may lie beside the splits
 LONG_TEXT = 100  # words; the longest text of the challenge has 70, and 128 tokens are what models read
 TINY_SIDE = 16  # pixels
@@ -94,6 +95,7 @@ class _Folder:
     problems: list[FormatError] = field(default_factory=list)
     pictures: dict[str, _Picture] = field(default_factory=dict)
     regions: dict[str, Regions | FormatError | None] = field(default_factory=dict)
+    keys: str = ""  # how those of the store are spelled, where none is found
 
 
 def check(
@@ -192,6 +194,12 @@ def _record_findings(folder: _Folder) -> list[Finding]:
         *_finding("error", "records that cannot be read", map(str, broken), "Repair or remove these lines."),
         *_finding(
             "error", "ids that occur twice in a split", map(str, repeated), "Give each meme its own id."
+        ),
+        *_finding(
+            "warning",
+            "ids that a spreadsheet takes for formulas",
+            (meme.id for memes in folder.memes.values() for meme in memes if meme.id[:1] in FORMULA),
+            "Do not open prediction files with them in a spreadsheet; they are written as they are.",
         ),
         *_finding(
             "error",
@@ -320,6 +328,15 @@ def _read_regions(folder: _Folder, features: RegionSource) -> dict[str, Regions 
             found[path] = features[key] if key in features else None  # noqa: SIM401 (no `get`)
         except FormatError as error:
             found[path] = error
+        if isinstance(regions := found[path], Regions):
+            try:
+                regions.verify()
+            except FormatError as error:
+                found[path] = FormatError(f"{path}: {error}")
+    keys = [*islice(getattr(features, "keys", tuple)(), 3)]
+    if keys and all(one is None for one in found.values()):
+        spelled = ", ".join(map(repr, keys))
+        folder.keys = f" Its keys are spelled {spelled}; looked up are file names without ending."
     return found
 
 
@@ -330,12 +347,14 @@ def _feature_findings(folder: _Folder) -> list[Finding]:
         for path, found in regions.items()
         if not folder.pictures[path].error and found.size != folder.pictures[path].size
     ]
+    doubted = {path: doubts(found.boxes, found.size) for path, found in regions.items()}
+    odd = [(what, [path for path in doubted if name in doubted[path]]) for name, what in DOUBTS.items()]
     return [
         *_finding(
             "error",
             "pictures without features",
             (path for path, found in folder.regions.items() if found is None),
-            "Import features that hold them.",
+            f"Import features that hold them.{folder.keys}",
         ),
         *_finding(
             "error",
@@ -349,16 +368,7 @@ def _feature_findings(folder: _Folder) -> list[Finding]:
             (path for path, found in regions.items() if not len(found)),
             "Models will see the text alone.",
         ),
-        *(
-            finding
-            for doubt, what in DOUBTS.items()
-            for finding in _finding(
-                "warning",
-                what,
-                (path for path, found in regions.items() if doubt in doubts(found.boxes, found.size)),
-                "Look at the boxes, or where they came from.",
-            )
-        ),
+        *(one for what, paths in odd for one in _finding("warning", what, paths, "Look at the boxes.")),
         *_finding(
             "warning",
             "features of pictures of another size",

@@ -2,29 +2,23 @@
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
 from diptych import __version__
 
-CORE = {
-    "torch": "torch",
-    "numpy": "numpy",
-    "pyarrow": "pyarrow",
-    "safetensors": "safetensors",
-    "tokenizers": "tokenizers",
+MODULES = {
     "scikit-learn": "sklearn",
     "pillow": "PIL",
-    "jaxtyping": "jaxtyping",
     "hydra-core": "hydra",
-    "lightning-fabric": "lightning_fabric",
-    "rich": "rich",
-}  # distribution and what it is imported as
+    "pyyaml": "yaml",
+}  # what distributions are imported as, where that is not their name
 LOW_DISK, LOW_MEMORY = 5, 4  # GB
 
 
@@ -123,11 +117,17 @@ def diagnose(folder: Path | str = ".") -> Diagnosis:
         folder: where runs would be written; its free space is reported.
     """
     parts = {
-        "versions": (_python(), *map(_core, CORE)),
+        "versions": (_python(), *map(_core, core())),
         "devices": (_processor(), _memory(), *_accelerators(), _disk(Path(folder))),
         "options": tuple(map(_extra, EXTRAS)),
     }
     return Diagnosis(sections=tuple(Section(title=title, findings=found) for title, found in parts.items()))
+
+
+def core() -> list[str]:
+    """Distributions that diptych cannot do without, as its own metadata names them."""
+    plain = [one for one in requires("diptych") or () if "extra ==" not in one]
+    return [found[0] for one in plain if (found := re.match(r"[\w.-]+", one))]
 
 
 def _python() -> Finding:
@@ -141,7 +141,7 @@ def _core(distribution: str) -> Finding:
         return Finding(
             name=distribution, value="not installed", status="problem", advice=f"pip install {distribution}"
         )
-    if reason := _import_error(CORE[distribution]):
+    if reason := _import_error(MODULES.get(distribution, distribution)):
         return Finding(
             name=distribution,
             value=f"{found}, but does not load: {reason}",

@@ -7,6 +7,7 @@ few nested lines of them expand to gigabytes), no repeated keys.
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,6 +19,18 @@ from diptych.files import require_file
 T = TypeVar("T")
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64  # of nested lists and mappings; our own files need fewer than ten
+
+
+def closed(shape: type[T]) -> type[T]:
+    """A TypedDict that holds no further keys: the decorator refuses them when a file is read."""
+    shape.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    return shape
+
+
+def extensible(shape: type[T]) -> type[T]:
+    """A TypedDict that may hold further keys, which are kept; without a decorator they are dropped."""
+    shape.__pydantic_config__ = {"extra": "allow"}  # type: ignore[attr-defined]
+    return shape
 
 
 def read_yaml(path: Path | str, shape: type[T], *, advice: str = "") -> T:
@@ -78,27 +91,40 @@ def parse_json(text: str | bytes, *, where: object, advice: str = "") -> Any:
     return _plain(values, where, advice)
 
 
+def dump_yaml(values: Any) -> str:
+    """Plain values as YAML that `read_yaml` takes: in the order given, without anchors and aliases."""
+    return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+
+
 def check_shape(values: Any, shape: type[T], *, where: object, advice: str = "") -> T:
     """`values`, if they have the type `shape`.
 
     Raises:
         FormatError: names the first key that does not fit, what it is and what was expected.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # 0.1 s, paid by those who read such files
-    from pydantic.errors import PydanticUserError
+    from pydantic import ValidationError
 
-    try:  # classes with a configuration of their own do not take one from here
-        adapter = TypeAdapter(shape, config=ConfigDict(strict=True, arbitrary_types_allowed=False))
-    except PydanticUserError:
-        adapter = TypeAdapter(shape)
+    adapter = _adapter(shape)  # type: ignore[arg-type]
     try:
-        return adapter.validate_python(values, strict=True)
+        checked: T = adapter.validate_python(values, strict=True)
+        return checked
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         got = "" if first["type"] == "missing" else f"; got {shorten(first['input'])}"
         _refuse(where, f"{key}: {first['msg']}{got}{more}" if key else f"{first['msg']}{got}", advice, error)
+
+
+@cache
+def _adapter(shape: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter  # 0.1 s, paid by those who read such files
+    from pydantic.errors import PydanticUserError
+
+    try:  # classes with a configuration of their own do not take one from here
+        return TypeAdapter(shape, config=ConfigDict(strict=True, arbitrary_types_allowed=False))
+    except PydanticUserError:
+        return TypeAdapter(shape)
 
 
 def shorten(value: object, limit: int = 80) -> str:
@@ -108,6 +134,13 @@ def shorten(value: object, limit: int = 80) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """PyYAML's SafeDumper, which writes what is shared as often as it occurs."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -10,8 +10,13 @@ Messages follow one pattern: what failed, where, got, expected, what to do. The 
 without a traceback and exits with 2.
 """
 
+import re
+import sys
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+from diptych import __version__
 
 
 class DiptychError(Exception):
@@ -47,3 +52,44 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the allowed name closest to `name`, or an empty string."""
     close = get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def report_internal(error: BaseException, folder: Path | None = None) -> str:
+    """One line about a mistake of ours; the traceback goes into a file that the line names.
+
+    Args:
+        folder: where the file is written (default: the system's folder for temporary files).
+    """
+    import traceback
+    from tempfile import NamedTemporaryFile
+
+    trace = "".join(traceback.format_exception(error))
+    text = f"diptych {__version__}, Python {sys.version}\n{sys.argv}\n{trace}"
+    try:
+        with NamedTemporaryFile(
+            "w", prefix="diptych-error-", suffix=".txt", dir=folder, delete=False,
+            encoding="utf-8", errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.write(text)
+        report = f"please report it with {file.name}"
+    except OSError:  # the disk may be what is full
+        report = "DIPTYCH_DEBUG=1 shows the traceback; please report it"
+    words = str(error).strip()
+    words = " ".join((words.rpartition("\n")[2] if "Original Traceback" in words else words).split())
+    said = f": {words if len(words) <= 200 else words[:197] + '...'}" if words else ""
+    return f"internal error in {_place(error)} ({type(error).__name__}{said}); {report}."
+
+
+def _place(error: BaseException) -> str:
+    """The function of ours that was running: `diptych.features.tsv.read`."""
+    import traceback
+
+    worker = re.findall(r'/(diptych/[\w/]+)\.py", line \d+, in (\S+)', str(error))
+    if worker:  # an error of a loader process carries its traceback as text
+        return f"{worker[-1][0].replace('/', '.')}.{worker[-1][1]}"
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [one for one in frames if str(one.f_globals.get("__name__")).partition(".")[0] == "diptych"]
+    if not (ours or frames):
+        return "diptych"
+    last = (ours or frames)[-1]
+    return f"{last.f_globals.get('__name__')}.{last.f_code.co_qualname.replace('.<locals>', '')}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch.utils.data import DataLoader
@@ -202,7 +203,13 @@ class Predictor:
             batch = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 logits = self.task(self.model, batch).logits
-            yield self.task.decode(logits, batch)
+            part = self.task.decode(logits, batch)
+            if part.scores is not None and not np.isfinite(part.scores).all():
+                raise ConfigError(
+                    f"the scores of {part.ids[0]!r} and others are not finite numbers. Are the weights, or "
+                    "the features of these images?"
+                )
+            yield part
 
     def _require_given(
         self, keys: Collection[str], images: Mapping[str, Any], regions: Collection[str]

@@ -265,6 +265,44 @@ def test_settings_are_checked(tmp_path, uniter, vocabulary):
         convert_checkpoint(path, tmp_path / "out", vocabulary=vocabulary, overrides=overrides)
 
 
+@pytest.mark.parametrize("form", ["dotted", "nested", "both"])
+def test_settings_may_be_dotted(tmp_path, uniter, vocabulary, form):
+    path, _, overrides = uniter
+    dotted = {f"model.{name}": value for name, value in overrides["model"].items()}
+    wanted = {"dotted": dotted, "nested": overrides, "both": {**overrides, "processor.max_tokens": 64}}[form]
+    convert_checkpoint(path, tmp_path / "out", vocabulary=vocabulary, overrides=wanted)
+    assert inspect_checkpoint(path, overrides=wanted).model["heads"] == overrides["model"]["heads"]
+    assert load_bundle(tmp_path / "out").processor.max_tokens == (64 if form == "both" else 128)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model": 5}, "model is 5; expected settings below it"),
+        ({"heads": 4}, "heads is 4; expected settings below it"),
+        ({"modl.heads": 4}, "there is no node 'modl'"),
+        ({"model.heads": 0}, "heads is 0; expected a whole number from 1"),
+        ({"model.heads": -4}, "heads is -4"),
+        ({"model.heads": 1.5}, r"heads is 1\.5; expected int"),
+        ({"model.heads": "4"}, "heads is '4'; expected int"),
+        ({"model.heads": 5}, "must be divisible by heads"),
+        ({"model.heads": 4, "model._target_": "os.system"}, "outside of what a bundle may call"),
+        ({"model.heads": "${oc.env:HOME}"}, "nothing is filled in"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(tmp_path, uniter, vocabulary, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        convert_checkpoint(uniter[0], tmp_path / "out", vocabulary=vocabulary, overrides=overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_this_machine_do_not_travel(tmp_path, uniter, vocabulary):
+    path, _, overrides = uniter
+    convert_checkpoint(path, tmp_path / "out", vocabulary=vocabulary, overrides=overrides)
+    for name in ("bundle.yaml", "README.md"):
+        assert str(tmp_path) not in (tmp_path / "out" / name).read_text()
+
+
 def test_a_model_that_nobody_publishes_has_no_way_back(tmp_path):
     model = models.image_resnet_tiny()
     nodes = {

@@ -1,7 +1,12 @@
 import errno
+import os
 import subprocess
 import sys
+import tempfile
 import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,8 +74,88 @@ def test_errors_become_one_line_and_exit_codes(capsys: pytest.CaptureFixture[str
     assert "no space left while writing runs/y" in capsys.readouterr().err
     assert cli.guarded(raising(OSError(errno.EROFS, "Read-only file system", "z"))) == 2
     assert capsys.readouterr().err == "diptych: error: z: Read-only file system.\n"
-    with pytest.raises(ZeroDivisionError):  # our own mistakes keep their traceback
-        cli.guarded(raising(ZeroDivisionError()))
+
+
+WORKER = """Caught KeyError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "site-packages/torch/utils/data/_utils/worker.py", line 3, in _worker_loop
+  File "src/diptych/data/collate.py", line 7, in __call__
+  File "site-packages/numpy/core.py", line 7, in take
+KeyError: 'boxes'
+"""
+
+
+def deep(level: int = 0) -> int:
+    return deep(level + 1) + 1
+
+
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        (raising(ZeroDivisionError("by\nzero")), "in diptych.cli.guarded (ZeroDivisionError: by zero)"),
+        (raising(MemoryError()), "(MemoryError)"),
+        (raising(AssertionError("x" * 5000)), "x...)"),
+        (raising(OSError("no name")), "(OSError: no name)"),
+        (raising(RuntimeError(WORKER)), "in diptych.data.collate.__call__ (RuntimeError: KeyError: 'boxes')"),
+        (deep, "(RecursionError: maximum recursion depth exceeded"),
+        (lambda: len(cli.nearest(3, ["a"])), "in diptych.errors.nearest (TypeError"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_mistake_of_ours_is_one_line_and_its_traceback_a_file(
+    call: Any, shown: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DIPTYCH_DEBUG", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cli.guarded(call) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("diptych: internal error in ")
+    assert shown in line
+    [file] = tmp_path.iterdir()
+    assert line.endswith(f"please report it with {file}.")
+    assert "Traceback (most recent call last)" in file.read_text(encoding="utf-8")
+    monkeypatch.setenv("DIPTYCH_DEBUG", "1")
+    with pytest.raises((Exception, RecursionError)):
+        cli.guarded(call)
+
+
+def test_a_mistake_of_ours_is_told_without_a_place_for_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert cli.guarded(raising(ZeroDivisionError())) == 1
+    assert "DIPTYCH_DEBUG=1 shows the traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["train", "ls", "check", "doctor"])
+def test_every_kind_of_verb_has_the_last_net(
+    verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = import_module(VERBS[verb].module)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(module, "main" if verb == "train" else "run", lambda _: 1 // 0)
+    assert main([verb, *(["memes"] if verb == "check" else [])]) == 1
+    assert "(ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sink", "code", "said"),
+    [("ascii", "/dev/null", 0, ""), ("utf-8", "/dev/full", 2, "no space left while writing")],
+)
+def test_output_that_cannot_be_written_is_no_traceback(
+    encoding: str, sink: str, code: int, said: str
+) -> None:
+    script = (
+        "import sys\nfrom diptych import cli\n"
+        "sys.exit(cli.guarded(lambda: print('\\u00e9', chr(0xdc80), file=sys.stdout) or 0))"
+    )
+    with open(sink, "w") as out:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=out, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if said else 0)
 
 
 def test_the_traceback_of_a_loader_worker_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ def test_a_damaged_bundle_is_one_line(pixel_run, tmp_path, refused) -> None:
     (run / "files" / "vocabulary.txt").unlink()
     assert "vocabulary.txt: No such file" in refused(["predict", run])
     (run / "bundle.yaml").write_text("format: 1\nmodel: a\nprocessor: b\ntask: c\n")
-    assert "model is 'a'; expected a node" in refused(["predict", run])
+    assert "bundle.yaml: model: Input should be a valid dictionary; got 'a'" in refused(["predict", run])
     (run / "bundle.yaml").write_text("model: [1")
     assert "bundle.yaml: cannot be read" in refused(["predict", run])
 
@@ -140,3 +140,28 @@ def test_a_full_disk_leaves_no_half_file(pixel_run, tmp_path, refused, full_disk
         line = refused(["predict", pixel_run, "--splits", "train", "--out", tmp_path / "p"])
     assert "no space left while writing" in line
     assert not any((tmp_path / "p").iterdir())
+
+
+def test_a_bundle_knows_no_folder_of_the_machine_and_its_run_does(
+    memes, region_run, tmp_path, refused
+) -> None:
+    for name in ("bundle.yaml", "README.md"):
+        text = (region_run / "bundle" / name).read_text()
+        assert str(memes) not in text
+        assert str(region_run) not in text
+    assert main(["predict", str(region_run), "--splits", "dev_seen", "--out", str(tmp_path / "scores")]) == 0
+    moved = shutil.copytree(region_run / "bundle", tmp_path / "moved")
+    words = ["predict", moved, "--splits", "dev_seen", "--out", tmp_path / "others"]
+    assert "say --root FOLDER" in refused(words)
+    assert "reads regions; say features=FOLDER" in refused([*words, "--root", memes])
+    words += ["--root", memes, "--features", memes / "features"]
+    assert main([str(word) for word in words]) == 0
+    one, other = (tmp_path / place / "dev_seen.csv" for place in ("scores", "others"))
+    assert one.read_text() == other.read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"root": 5}', '{"root": null}', '{"x": 1}'])
+def test_odd_places_are_named(region_run, tmp_path, refused, text) -> None:
+    run = shutil.copytree(region_run, tmp_path / "run")
+    (run / "places.json").write_text(text)
+    assert "places.json: " in refused(["predict", run, "--splits", "dev_seen", "--out", tmp_path / "p"])

@@ -44,7 +44,7 @@ def test_ernie_vil_reads_two_stores(memes: Path, tmp_path: Path, refused: Any) -
     assert train(*words, "region_merge=fair", "trainer.max_steps=2") == 0
     told = bundle(run)
     assert told["model"]["whole_image"] is False
-    assert told["provenance"]["more_features"] == str(features)
+    assert told["provenance"]["more_features"] == features.name
     assert told["provenance"]["region_merge"] == "fair"
     predict = ["predict", run, "--splits", "dev_seen", "--out", tmp_path / "scores"]
     assert "nowhere" in refused([*predict, "--more-features", "nowhere"])

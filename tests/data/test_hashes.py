@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(FormatError, match=r"text\.png: not a picture"):
         fingerprint(tmp_path / "text.png")
-    with pytest.raises(FormatError, match=r"gone\.png: there is no such picture"):
+    with pytest.raises(FormatError, match=r"gone\.png: No such file"):
         fingerprint(tmp_path / "gone.png")
     noise((40, 30), "RGB", 7).save(tmp_path / "large.png")
     with pytest.raises(FormatError, match="40 x 30 pixels"):

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 from contextlib import suppress
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diptych.data.hashes import fingerprint
 from diptych.data.images import UPRIGHT, image_size, open_image, to_pixels
 from diptych.errors import FormatError
 
@@ -137,7 +139,7 @@ def test_one_pixel(tmp_path):
 
 @pytest.mark.parametrize("read", [open_image, image_size])
 def test_missing_file_is_named(tmp_path, read):
-    with pytest.raises(FormatError, match=r"none\.png: there is no such picture"):
+    with pytest.raises(FormatError, match=r"none\.png: No such file or directory; expected a picture file"):
         read(tmp_path / "none.png")
 
 
@@ -150,6 +152,17 @@ def test_file_that_is_no_picture_is_named(tmp_path, read, content):
     path.write_bytes(content)
     with pytest.raises(FormatError, match=r"picture\.png: "):
         read(path)
+
+
+@pytest.mark.parametrize("read", [open_image, image_size, fingerprint])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(FormatError, match="this is a named pipe; expected a picture file"):
+        read(tmp_path / "pipe.png")
+    with pytest.raises(FormatError, match="this is a device; expected a picture file"):
+        read("/dev/zero")
+    with pytest.raises(FormatError, match="null"):
+        read(str(tmp_path / "a\0.png"))
 
 
 @pytest.mark.parametrize("read", [open_image, image_size])

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_any_text_is_kept(tmp_path, text, escape):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": 1, "img": "img/1.png", "text": "cut o', r"not JSON .*Is the file cut off\?"),
+        ('{"id": 1, "img": "img/1.png", "text": "cut o', r"not JSON: .*Is the file cut off\?"),
         ("id,img,text", "not JSON"),
         ("[1, 2]", "got a list; expected a JSON object with id, img, text"),
         ("[" * 100_000, "not JSON"),
@@ -80,7 +81,20 @@ def test_any_text_is_kept(tmp_path, text, escape):
         (record(id=1.5), "`id` is 1.5"),
         (record(id=""), "`id` is ''"),
         (record(text=None), "`text` is None; expected a string"),
-        (record(text="\ud83d"), "half of a surrogate pair"),
+        (record(id=float("nan")), "`id` is nan"),
+        (b'{"id": 1e999, "img": "1.png", "text": ""}', "`id` is inf"),
+        (record(id=" "), "`id` is ' '"),
+        (record(id=["x" * 9_999]), "`id` is "),
+        (record(text="\ud83d"), "half a surrogate pair"),
+        (record(id="\ud83d"), "half a surrogate pair"),
+        (record(img="\udc80.png"), "half a surrogate pair"),
+        (record(extra={"deep": "\ud83d"}), "half a surrogate pair"),
+        (record(img="img/a\0.png"), "expected a path such as"),
+        (b'{"id": 1, "id": 2, "img": "1.png", "text": ""}', "the key 'id' occurs twice"),
+        (f"{GOOD}\r{LAST}", "not in a carriage return"),
+        (GOOD.encode("utf-16"), "not UTF-8"),
+        (b'{"id":' * 50_000, "not JSON"),
+        pytest.param(b"x" * (17 << 20), "more than 16,777,216 bytes in a line", id="long"),
         (record(img=7), "`img` is 7; expected a string"),
         (record(img=""), "`img` is ''; expected a path"),
         (record(label=2), r"`label` is 2; expected 0 \(benign\), 1 \(hateful\), or none"),
@@ -114,6 +128,18 @@ def test_all_problems_of_a_file_are_found(tmp_path):
     assert [str(problem).split(": ")[0] for problem in problems] == [f"{path}:1", f"{path}:3"]
     with pytest.raises(FormatError, match="1 more: `diptych check"):
         HatefulMemes(tmp_path, "train")
+
+
+def test_an_annotation_file_that_is_none_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "train.jsonl")
+    (tmp_path / "dev_seen.jsonl").mkdir()
+    for name, what in (("train", "named pipe"), ("dev_seen", "folder")):
+        with pytest.raises(FormatError, match=f"this is a {what}; expected an annotation file"):
+            HatefulMemes(tmp_path, name)
+    split(tmp_path, GOOD, name="test_seen")
+    os.mkfifo(tmp_path / "answers")
+    with pytest.raises(FormatError, match="this is a named pipe"):
+        HatefulMemes(tmp_path, "test_seen", answers=tmp_path / "answers")
 
 
 def test_unknown_split_lists_what_there_is(tmp_path):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from diptych.data.prepare import Picture
 from diptych.detect.maps import box_regions, build_map_encoder, grid_regions
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, FormatError
 
 # Every cell holds its row and its column.
 FEATURES = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(8.0), indexing="ij"))
@@ -96,8 +96,54 @@ def test_a_convolutional_network_gives_its_last_map(tmp_path):
 
 def test_what_transformers_cannot_read_is_one_error(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ConfigError, match="makes no map with"):
         build_map_encoder(f"transformers:{tmp_path}")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match="pip install transformers"):
         build_map_encoder(f"transformers:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"auto_map": {"AutoModel": "code.Net"}}, {"model_type": "clip", "vision_config": {"auto_map": {}}}],
+)
+def test_code_of_a_folder_is_not_run(tmp_path, settings):
+    witness = tmp_path / "witness"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "x"} | settings))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for name in ("code", "configuration_x", "modeling_x"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(witness)!r}, 'w')")
+    with pytest.raises(FormatError, match=r"config\.json: auto_map asks for code"):
+        build_map_encoder(f"transformers:{tmp_path}")
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "none"])
+def test_a_folder_without_safetensors_is_refused(tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    (tmp_path / name).write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(FormatError, match=r"holds no \*\.safetensors"):
+        build_map_encoder(f"transformers:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", [None, "config.json", "adapter_config.json"])
+def test_a_folder_that_holds_no_model_is_one_error(tmp_path, name):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    if name is not None:
+        (tmp_path / name).write_bytes(b"[")
+    with pytest.raises(FormatError, match=r"config\.json|adapter"):
+        build_map_encoder(f"transformers:{tmp_path}")
+
+
+def test_nothing_of_a_folder_is_trusted_or_fetched(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    given = {}
+    monkeypatch.setattr(
+        transformers.AutoModel, "from_pretrained", lambda name, **settings: given.update(settings) or 1 / 0
+    )
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match="makes no map"):
+        build_map_encoder(f"transformers:{tmp_path}")
+    assert given == {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}

@@ -1,5 +1,7 @@
 """Prediction files of ours and of Vilio, and what is wrong with the others."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -121,8 +123,13 @@ def test_a_broken_npz_is_named(tmp_path, ids, scores, message):
 def test_other_files_and_kinds_are_refused(written, tmp_path):
     with pytest.raises(FormatError, match="not a prediction file"):
         read_predictions(written("id,proba\n", "a.npz"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FormatError, match="No such file"):
         read_predictions(tmp_path / "missing.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.mkfifo(tmp_path / "pipe.npz")
+    for name in ("pipe.csv", "pipe.npz"):
+        with pytest.raises(FormatError, match="this is a named pipe"):
+            read_predictions(tmp_path / name)
 
 
 def test_writing_and_reading_is_identity(tmp_path):

@@ -138,6 +138,18 @@ def test_compat_labels_of_dev_are_those_of_the_first_file_that_survives(files: P
         assert (survivor == 0) == (method == "simplex"), "the loop prunes the first file of this set"
 
 
+def test_the_average_of_vilio_has_the_labels_of_a_file_that_it_may_not_hear(tmp_path: Path) -> None:
+    for number, name in enumerate(("dev_seenEL36.csv", "dev_seenEL72.csv", "dev_seenELV50.csv")):
+        rows = "".join(f"{key},{key - number},{int(number == 0)}\n" for key in range(4))
+        (tmp_path / name).write_text(f"id,proba,label\n{rows}")
+    files = map(str, sorted(tmp_path.glob("*.csv"), reverse=True))
+    out = tmp_path / "out" / "EL_dev_seen.csv"
+    assert main(["ensemble", *files, "--compat", "--out", str(out)]) == 0
+    average = read_predictions(out, kind="raw")
+    assert average.answers == ("hateful",) * 4
+    assert average.column("hateful").tolist() == [-1.5, -0.5, 0.5, 1.5]
+
+
 def test_compat_averages_the_numbers_in_the_files(files: Path, tmp_path: Path) -> None:
     paths = sorted(files.glob("*_test_seen_SA.csv"))
     average = average_raw([read_predictions(path, kind="raw") for path in paths])

@@ -6,7 +6,7 @@ import pytest
 from diptych.cli import main
 from diptych.datasets import HatefulMemes
 from diptych.ensemble import Members, fit_blend, read_predictions
-from diptych.errors import ConfigError, MissingFeatures
+from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.features import FeatureStore
 from diptych.predict import load
 from diptych.study import score_meme
@@ -95,3 +95,13 @@ def test_what_cannot_be_scored_is_refused(done, memes, meme, tmp_path):
     with pytest.raises(ConfigError, match="one meme has no score"):
         score_meme(done, image=image, text=text)
     assert main(["score", str(tmp_path / "none.png"), "--text", text, "--model", str(done)]) == 2
+
+
+def test_odd_members_are_named(done, meme):
+    path = done / "members.json"
+    before = json.loads(path.read_text())
+    for key in ("study", "method", "compat", "features", "members", "dev", "labels"):
+        for value in (None, 5, [], {"x": {}}, {"x": 1.5}):
+            path.write_text(json.dumps(before | {key: value}))
+            with pytest.raises(FormatError, match=r"members\.json: .*Run the study again"):
+                score_meme(done, image=meme[0], text=meme[1])

@@ -1,7 +1,10 @@
+import contextlib
+import copy
+
 import pytest
 
 from diptych.cli.study import find_study
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.study import read_study
 
 
@@ -54,11 +57,11 @@ def test_members_are_chosen_by_family_and_name():
         (lambda tree: tree.update(dev="train"), "dev is 'train', which no run predicts"),
         (lambda tree: tree["families"]["U"]["members"]["U1"].update(features="some"), "features 'some'"),
         (lambda tree: tree["families"]["U"].update(vocabulary="other"), "vocabulary is 'other'"),
-        (lambda tree: tree["families"]["U"].update(scores="odds"), "scores is 'odds'"),
+        (lambda tree: tree["families"]["U"].update(scores="odds"), r"families\.U\.scores: .*'odds'"),
         (lambda tree: tree["families"]["E"].update(members={"U1": {}}), "two members are called 'U1'"),
         (lambda tree: tree["families"]["U"]["members"]["U1"].update(lr=1), "unknown key 'lr'"),
         (lambda tree: tree["families"]["U"].update(compat={"trane": []}), "unknown key 'trane'"),
-        (lambda tree: tree["ensemble"].update(method="mean"), "method is 'mean'"),
+        (lambda tree: tree["ensemble"].update(method="mean"), r"ensemble\.method: .*'mean'"),
         (lambda tree: tree["clean"].update(knownx=True), "unknown key 'knownx'"),
         (lambda tree: tree["families"].update(U=[1]), "is .1.; expected keys"),
     ],
@@ -66,8 +69,46 @@ def test_members_are_chosen_by_family_and_name():
 def test_a_wrong_key_is_named(tree, write, change, message):
     change(tree)
     path = write(tree)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, FormatError), match=message):
         read_study(str(path), find_study)
+
+
+ODD = (1.5, "x", [None], {"x": [5]})
+
+
+def keys_of(tree, above=()):
+    for key, value in tree.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from keys_of(value, (*above, key))
+
+
+def test_odd_values_anywhere_get_one_error_that_names_the_file(tree, write):
+    for place in list(keys_of(tree)):
+        for value in ODD:
+            changed = copy.deepcopy(tree)
+            node = changed
+            for key in place[:-1]:
+                node = node[key]
+            node[place[-1]] = value
+            path = write(changed)
+            with contextlib.suppress(DiptychError):  # some values are as good as those before
+                read_study(str(path), find_study)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [("runs",), ("runs", "train"), ("dev",), ("features",), ("features", "all"), ("families",),
+     ("families", "U"), ("families", "U", "members"), ("families", "U", "members", "U1"),
+     ("families", "U", "members", "U1", "seed"), ("families", "U", "overrides"), ("clean",), ("ensemble",)],
+)  # fmt: skip
+def test_a_value_of_another_type_is_named(tree, write, place):
+    node = tree
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = 1.5
+    with pytest.raises(DiptychError, match=rf"small\.yaml: .*{place[-1]}"):
+        read_study(str(write(tree)), find_study)
 
 
 def test_a_study_that_is_no_study_is_named(tmp_path, tree, write):
@@ -76,7 +117,7 @@ def test_a_study_that_is_no_study_is_named(tmp_path, tree, write):
     with pytest.raises(FormatError, match="holds list"):
         read_study(str(path), find_study)
     path.write_text("a: [\n")
-    with pytest.raises(FormatError, match="not YAML"):
+    with pytest.raises(FormatError, match="cannot be read"):
         read_study(str(path), find_study)
     path = write(tree | {"extends": str(tmp_path / "small.yaml")})
     with pytest.raises(ConfigError, match="extends itself"):

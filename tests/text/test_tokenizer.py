@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from transformers import BertTokenizer
+from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from diptych.errors import ConfigError, FormatError
 from diptych.text import Remembering, WordPiece, learn_vocabulary, write_vocabulary
@@ -57,6 +58,28 @@ def test_equals_the_bert_tokenizer(vocabulary: Path, lowercase: bool, strip_acce
             assert got.offsets == tuple(expected["offset_mapping"])
 
 
+@pytest.mark.parametrize(
+    ("text", "lowercase", "here", "there"),
+    [
+        ("\u03a0\u03a3", True, ["\u03c0", "##\u03c3"], ["\u03c0", "##\u03c2"]),
+        ("e\u0301", False, ["e", "##\u0301"], ["\u00e9"]),
+        ("a\u0378b", True, ["[UNK]"], ["a", "##b"]),
+        ("a\u2e5db", True, ["a", "##\u2e5d", "##b"], ["a", "\u2e5d", "b"]),
+        ("a\u200bb\x01", True, ["a", "##b"], ["a", "##b"]),
+    ],
+)
+def test_the_tokenizers_in_python_differ_where_the_page_says(
+    tmp_path: Path, text: str, lowercase: bool, here: list[str], there: list[str]
+) -> None:
+    pieces = list(dict.fromkeys([*SPECIAL, *here, *there]))
+    write_vocabulary(tmp_path / "vocab.txt", pieces)
+    ours = WordPiece(tmp_path / "vocab.txt", lowercase=lowercase).encode(text, max_tokens=9).ids
+    assert [pieces[one] for one in ours[1:-1]] == here
+    assert list(ours) == peer(tmp_path / "vocab.txt", do_lower_case=lowercase)(text)["input_ids"]
+    old = BertTokenizerLegacy(vocab_file=str(tmp_path / "vocab.txt"), do_lower_case=lowercase)
+    assert old.tokenize(text) == there
+
+
 def test_pairs_are_truncated_as_the_bert_tokenizer_does(vocabulary: Path) -> None:
     ours, theirs = WordPiece(vocabulary), peer(vocabulary)
     for first in TEXTS[:7]:
@@ -81,6 +104,11 @@ def test_pair_has_two_segments(tokenizer: WordPiece) -> None:
     assert tokens.ids == (2, the, house, 3, the, 3)
     assert tokens.segments == (0, 0, 0, 0, 1, 1)
     assert tokens.offsets == ((0, 0), (0, 3), (4, 9), (0, 0), (0, 3), (0, 0))
+
+
+@pytest.mark.timeout(20)
+def test_a_word_without_end_teaches_in_time() -> None:
+    assert "a" in learn_vocabulary(["a day", "x" * 10_000_000], 50)
 
 
 def test_batch_equals_one_by_one(tokenizer: WordPiece) -> None:

@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from diptych.adopt.plan import merged, plan_for, processor_for
+from diptych.adopt.plan import merged, nested, plan_for, processor_for
 from diptych.adopt.report import Inspection, card_of, reason_for, report_on
-from diptych.bundle import build, load_bundle, write_bundle
+from diptych.bundle import load_bundle, write_bundle
 from diptych.convert import FAMILIES, Family, Found, find, load_into, read_source, recognize, restore
 from diptych.convert.fetch import Progress
 from diptych.convert.rules import Rule, taken
 from diptych.errors import CheckpointMismatch, ConfigError
 from diptych.files import atomic_file, atomic_folder, require_new
+from diptych.nodes import build
 from diptych.types import FeatureMeta
 
 
@@ -33,6 +34,7 @@ def inspect_checkpoint(
         ConfigError: there is no such source.
         FormatError: it holds no weights.
     """
+    wanted = nested(overrides or {})
     given = read_source(find(source, progress=progress))
     try:
         found = recognize(given.weights, FAMILIES, where=source, asked=None)
@@ -40,7 +42,7 @@ def inspect_checkpoint(
         return report_on(given, source, None, reason=str(error))
     reason = reason_for(found.family)
     try:
-        plan = plan_for(given, source, overrides=overrides or {}, device="meta")
+        plan = plan_for(given, source, overrides=wanted, device="meta")
     except (CheckpointMismatch, ConfigError) as error:
         report = report_on(given, source, None, reason=f"{reason}; not convertible as it is: {error}")
         return replace(report, family=found.family.name, prefix=found.parted.prefix)
@@ -66,7 +68,7 @@ def convert_checkpoint(
         family: refuse files of another one.
         head: that becomes the task, of several; None takes the first that diptych has a task for.
         overrides: settings of the nodes `model`, `processor` and `task`, such as numbers that shapes do not
-            say (`{"model": {"heads": 4}}`).
+            say: `{"model.heads": 4}`, or `{"model": {"heads": 4}}`.
 
     Raises:
         ConfigError: no such source, vocabulary or head; a vocabulary or setting that does not fit.
@@ -75,9 +77,7 @@ def convert_checkpoint(
     """
     require_new(out, overwrite=overwrite)
     given = read_source(find(source, progress=progress))
-    wanted = dict(overrides or {})
-    if unknown := wanted.keys() - {"model", "processor", "task"}:
-        raise ConfigError(f"there is no node {min(unknown)!r}; say model., processor. or task.")
+    wanted = nested(overrides or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # parts that stay new come out the same every time
         plan = plan_for(given, source, overrides=wanted, device="cpu", family=family, head=head)
@@ -89,6 +89,7 @@ def convert_checkpoint(
     if plan.head is not None:
         load_into(task, own, plan.head.table, where=source)
     report = report_on(given, source, plan, reason=reason_for(found.family))
+    told = Path(source).name if Path(source).exists() else str(source)  # folders are this machine's affair
     width = found.sizes.get("feature_dim")
     with atomic_folder(out, overwrite=overwrite) as beside:
         write_bundle(
@@ -99,10 +100,11 @@ def convert_checkpoint(
             features=None if width is None else FeatureMeta(feature_dim=width),
             provenance={
                 "name": found.family.name,
-                "converted": _way_back(found, own) | {"source": str(source), "new": report.new},
+                "converted": _way_back(found, own) | {"source": told, "new": report.new},
             },
         )
-        (beside / "README.md").write_text(card_of(report, found.family), encoding="utf-8")
+        card = card_of(replace(report, source=told), found.family)
+        (beside / "README.md").write_text(card, encoding="utf-8")
     return report
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from diptych.bundle import build
 from diptych.convert import FAMILIES, Found, Head, Source, choose_head, dropped, find, recognize
 from diptych.datasets.hateful_memes import LABELS
 from diptych.errors import ConfigError
+from diptych.nodes import build
 from diptych.text import WordPiece
 
 Node = dict[str, Any]
@@ -106,6 +106,25 @@ def merged(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> Node:
         nodes = isinstance(value, Mapping) and isinstance(inner, Mapping)
         result[name] = merged(inner or {}, value) if nodes else value
     return result
+
+
+def nested(overrides: Mapping[str, Any]) -> Node:
+    """Settings by node: `{"model.heads": 4}` says the same as `{"model": {"heads": 4}}`.
+
+    Raises:
+        ConfigError: there is no such node, or a key is both a value and a node.
+    """
+    tree: Node = {}
+    for key, value in overrides.items():
+        first, *rest = str(key).split(".")
+        for name in reversed(rest):
+            value = {name: value}
+        if not isinstance(value, Mapping) or not isinstance(tree.get(first, {}), Mapping):
+            raise ConfigError(f"{key} is {value!r}; expected settings below it, as {first}.KEY.")
+        tree[first] = merged(tree.get(first, {}), value)
+    if unknown := tree.keys() - {"model", "processor", "task"}:
+        raise ConfigError(f"there is no node {min(unknown)!r}; say model., processor. or task.")
+    return tree
 
 
 def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:

@@ -6,16 +6,18 @@ it runs, so that `--help` and `ls` answer at once.
 
 import argparse
 import errno
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from diptych import __version__
-from diptych.errors import ConfigError, DiptychError, nearest
+from diptych.cli.screen import visible
+from diptych.errors import ConfigError, DiptychError, nearest, report_internal
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -54,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0 when all went well, 1 when a check found problems, 2 for mistakes in what was asked or given,
-        130 after Ctrl-C.
+        0 when all went well, 1 when a check found problems or for a mistake of ours, 2 for mistakes in what
+        was asked or given, 130 after Ctrl-C.
     """
     # Else threads that wait for their turn burn a core: training beside other work takes four times as long.
     # Changes no number; must be said before torch is imported.
@@ -76,6 +78,12 @@ def _call(name: str, argv: list[str]) -> int:
     module = import_module(VERBS[name].module)
     if hasattr(module, "main"):  # reads its arguments itself
         return int(module.main(argv))
+    return int(module.run(parsed(parser_of(name), argv)))
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of a verb that does not read its arguments itself."""
+    module = import_module(VERBS[name].module)
     parser = argparse.ArgumentParser(
         prog=f"diptych {name}",
         description=module.__doc__,
@@ -83,7 +91,12 @@ def _call(name: str, argv: list[str]) -> int:
         allow_abbrev=False,
     )
     module.configure(parser)
-    return int(module.run(parser.parse_args(list(_flags(argv, parser)))))
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Options and positional arguments in any order, and options in the way of `train`."""
+    return parser.parse_intermixed_args(list(_flags(argv, parser)))
 
 
 def _flags(argv: Sequence[str], parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -103,25 +116,43 @@ def _flags(argv: Sequence[str], parser: argparse.ArgumentParser) -> Iterator[str
 
 
 def guarded(call: Callable[[], int]) -> int:
-    """The exit code of `call`; errors that a user can mend become one line on stderr."""
+    """The exit code of `call`; errors become one line on stderr, those that a user can mend with exit code 2.
+
+    Any other is a mistake of ours: its traceback goes into a file, or with DIPTYCH_DEBUG=1 to the screen.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a terminal may know fewer letters than a text has
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _plain_warnings():
-            return call()
+            code = call()
+            sys.stdout.flush()
+            return code
     except DiptychError as error:
         return complain(_without_trace(error))
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing is wrong with us
+        _close_output()  # the reader of our output has gone; nothing is wrong with us
         return 0
-    except OSError as error:
-        if error.errno in NO_SPACE:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            _close_output()
             where = error.filename or "the disk"
             return complain(f"no space left while writing {where}; nothing half-written is kept.")
-        if error.filename is not None:
+        if isinstance(error, OSError) and error.filename is not None:
             return complain(f"{error.filename}: {error.strerror}.")
-        raise
+        if os.environ.get("DIPTYCH_DEBUG") == "1":
+            raise
+        print(f"diptych: {report_internal(error)}", file=sys.stderr)
+        return 1
+
+
+def _close_output() -> None:
+    """Let what is left in the buffer vanish, or Python complains about it when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -149,7 +180,7 @@ def _without_trace(error: DiptychError) -> str:
 
 def complain(message: str) -> int:
     """Print one error the way all verbs do; returns the exit code 2."""
-    print(f"diptych: error: {message}", file=sys.stderr)
+    print(f"diptych: error: {visible(message)}", file=sys.stderr)
     return 2
 
 

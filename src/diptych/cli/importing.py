@@ -14,6 +14,7 @@ from pathlib import Path
 
 from diptych.cli.screen import progress
 from diptych.errors import FormatError
+from diptych.files import require_file
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,6 @@ def names(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+        return tuple(require_file(path, "one name per line").read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not UTF-8 (byte {error.start}); expected one name per line.") from error

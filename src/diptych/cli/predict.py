@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from diptych.bundle import trained_on
     from diptych.datasets.hateful_memes import split_path
     from diptych.files import require_new
     from diptych.predict import load
@@ -51,10 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
-    about = predictor.bundle.provenance
     if arguments.text is not None or arguments.image is not None:
         return _one(predictor, arguments)
-    root = arguments.root or (Path(about["root"]) if "root" in about else None)
+    known = trained_on(arguments.run)["root"]
+    root = arguments.root or (Path(known) if known else None)
     if root is None:
         raise ConfigError("the bundle does not know its data set; say --root FOLDER.")
     out = arguments.out or arguments.run / "predictions"
@@ -116,18 +117,21 @@ def _split(
 def _regions(
     predictor: "Predictor", arguments: argparse.Namespace, images: Mapping[str, str | Path]
 ) -> "RegionSource | None":
+    from diptych.bundle import trained_on
     from diptych.data import open_regions
 
-    about = predictor.bundle.provenance
-    more, merge = about.get("more_features"), about.get("region_merge", "vilio")
-    if arguments.more_features is not None and (more is None or merge == "detector_only"):
+    places, merge = trained_on(arguments.run), predictor.bundle.provenance.get("region_merge")
+    if arguments.more_features is not None and merge in (None, "detector_only"):
         raise ConfigError("the model was trained on one feature store; leave --more-features out.")
+    more = arguments.more_features or places["more_features"]
+    if more is None and merge not in (None, "detector_only"):
+        raise ConfigError("the model was trained on two feature stores; say --more-features FOLDER.")
     return open_regions(
         predictor.processor,
-        arguments.features or about.get("features"),
+        arguments.features or places["features"],
         images,
-        more=arguments.more_features or more,
-        merge=merge,
+        more=more,
+        merge=merge or "vilio",
     )
 
 

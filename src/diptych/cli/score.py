@@ -42,11 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from diptych.files import require_file
     from diptych.predict import find_device
     from diptych.study import found_in, score_meme
 
-    if not arguments.image.is_file():
-        raise ConfigError(f"{arguments.image} does not exist; expected a picture.")
+    require_file(arguments.image, "a picture file")
     if arguments.weights and arguments.features:
         raise ConfigError("regions come from --features or, by --weights, from the picture; say one of them.")
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}

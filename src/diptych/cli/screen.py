@@ -12,21 +12,33 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    grid = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    def plain(value: object) -> Text:  # ids and file names are no markup and no commands to the terminal
+        return Text(visible(str(value)))
+
+    grid = Table(title=plain(title) if title else None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, name in enumerate(columns):
         right = index >= len(columns) - numbers
-        grid.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        grid.add_column(plain(name), justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
-        grid.add_row(*map(str, row))
+        grid.add_row(*map(plain, row))
     console = Console()
     # piped output is read by programs and in logs, where a wrapped table is useless
     Console(width=None if console.is_terminal else 160, highlight=False).print(grid)
 
 
+def visible(text: str) -> str:
+    """Control characters as escapes, line feeds apart; a terminal would obey them."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def as_json(values: Any) -> None:
     """Print values for programs."""
-    json.dump(values, sys.stdout, indent=2, ensure_ascii=False, default=str)  # paths
+    utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    json.dump(values, sys.stdout, indent=2, ensure_ascii=not utf, default=str)  # paths
     print()
 
 
@@ -38,7 +50,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

@@ -21,20 +21,35 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Required
+
+from typing_extensions import TypedDict
 
 from diptych.cli import catalog
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.screen import progress, table
 from diptych.cli.train import composer
+from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from diptych.study import Graph, Record, Report, Step, Study
 
-REMEMBERED = (
-    "root", "members", "seeds", "limit", "set", "bundles", "fast", "device", "precision", "batch_size"
-)  # fmt: skip
+
+@closed
+class Call(TypedDict, total=False):
+    """The settings that are remembered for a later `status`, in `call.json`."""
+
+    root: Required[str]
+    members: str | None
+    seeds: int | None
+    limit: int | None
+    set: list[str] | None
+    bundles: str | None
+    fast: bool
+    device: str
+    precision: Literal["32", "bf16"]
+    batch_size: int
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -101,14 +116,14 @@ def _recalled(arguments: argparse.Namespace) -> "Study":
     if arguments.root is not None:
         study = _chosen(arguments, study)
         if arguments.action != "status":
-            given = {name: getattr(arguments, name) for name in REMEMBERED}
+            given = {name: getattr(arguments, name) for name in Call.__annotations__}
             with atomic_file(path, "w", encoding="utf-8") as file:
                 json.dump(given, file, indent=1, default=lambda place: str(place.absolute()))
         return study
     if arguments.action != "status" or not path.is_file():
         raise ConfigError(f"say root=FOLDER, the folder of the data set; {path} remembers none.")
-    for name, value in json.loads(path.read_text(encoding="utf-8")).items():
-        setattr(arguments, name, Path(value) if value and name in ("root", "bundles") else value)
+    for name, value in read_json(path, Call, advice="Remove it, and say --root.").items():
+        setattr(arguments, name, Path(str(value)) if value and name in ("root", "bundles") else value)
     return _chosen(arguments, study)
 
 

@@ -13,9 +13,14 @@ def add_texts(parser: argparse.ArgumentParser) -> None:
 def read_texts(arguments: argparse.Namespace) -> list[str]:
     """Texts of a split, or the lines of a file."""
     from diptych.datasets import HatefulMemes
+    from diptych.files import require_file
 
-    if arguments.root.is_file():
-        lines = arguments.root.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    if arguments.root.exists() and not arguments.root.is_dir():
+        lines = (
+            require_file(arguments.root, "one text per line")
+            .read_text(encoding="utf-8-sig", errors="replace")
+            .splitlines()
+        )
         return [line for line in lines if line.strip()]
     dataset = HatefulMemes(arguments.root, arguments.split)
     return [pair.text for index in range(len(dataset)) for pair in dataset[index].pairs]

@@ -31,7 +31,7 @@ CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "traine
 
 def main(argv: Sequence[str]) -> int:
     """Compose the configuration from overrides as Hydra does, then train."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(usage())
         return 0
     for job in _compose(argv):

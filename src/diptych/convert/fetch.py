@@ -151,8 +151,8 @@ def _continue(url: str, part: Path, progress: Progress | None) -> bool:
 def _receive(answer: HTTPResponse, part: Path, tag: Path, progress: Progress | None) -> bool:
     resumed = answer.status == 206
     done = part.stat().st_size if resumed else 0
-    length = answer.headers.get("Content-Length")
-    total = None if length is None else done + int(length)
+    length = answer.headers.get("Content-Length") or ""
+    total = done + int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else None
     # weak tags and missing ones cannot tell whether a file is still the same
     mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
     if mark and not mark.startswith("W/"):

@@ -45,7 +45,7 @@ class GivenBoxes:
 
     def find(self, key: str) -> Float32[ndarray, "R 4"] | None:
         """As they stand in the file; ids there may lack the zeros in front."""
-        number = str(int(key)) if key.isascii() and key.isdigit() else key
+        number = (key.lstrip("0") or "0") if key.isascii() and key.isdigit() else key
         return self.boxes.get(key, self.boxes.get(number))
 
 
@@ -55,9 +55,13 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     Raises:
         FormatError: names file and line.
     """
-    path = require_file(path, "JSON lines of boxes")
+    path = Path(path)
     boxes: dict[str, ndarray] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    try:
+        lines = require_file(path, "JSON lines of boxes").read_bytes().split(b"\n")
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error}); expected JSON lines of boxes.") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

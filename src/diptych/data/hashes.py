@@ -10,6 +10,7 @@ from PIL import Image
 from scipy.fft import dct
 
 from diptych.data.images import MAX_PIXELS, explained, require_small
+from diptych.files import require_file
 
 SIDE, LOW = 32, 8  # pixels per side that are transformed, and lowest frequencies kept
 
@@ -36,7 +37,7 @@ def fingerprint(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Fingerprin
         FormatError: names the file that is missing, unreadable, cut off or too large.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(require_file(path, "a picture file")) as file:
             require_small(file, path, max_pixels)
             return Fingerprint(perceptual_hash(file), crude_hash(np.asarray(file)))
     except Exception as error:  # decoders raise whatever they stumble over

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from diptych.errors import FormatError
+from diptych.files import require_file
 
 MAX_PIXELS = 80_000_000  # below the 89 million from which Pillow itself warns of decompression bombs
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,7 +52,7 @@ def open_image(
     if isinstance(image, Image.Image):
         return _to_rgb(image, as_opencv)
     try:
-        with Image.open(image) as file:
+        with Image.open(require_file(image, "a picture file")) as file:
             require_small(file, image, max_pixels)
             turn = UPRIGHT.get(_orientation(file))
             if at_least is not None:
@@ -70,7 +71,7 @@ def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
         FormatError: as `open_image`, as far as the head of the file shows it.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(require_file(path, "a picture file")) as file:
             require_small(file, path, max_pixels)
             width, height = file.size
             return (height, width) if _orientation(file) >= 5 else (width, height)
@@ -134,10 +135,6 @@ def explained(error: Exception, path: Path | str, max_pixels: int) -> Exception:
     match error:
         case FormatError() | MemoryError():
             return error
-        case FileNotFoundError():
-            return FormatError(f"{path}: there is no such picture.")
-        case IsADirectoryError():
-            return FormatError(f"{path}: this is a folder; expected a picture file.")
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             pixels = next(iter(re.findall(r"\d+", str(error))), "too many")
             return FormatError(

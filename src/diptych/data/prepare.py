@@ -9,10 +9,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from diptych.errors import FormatError
+from diptych.errors import ConfigError, FormatError
 
 CAFFE_MEAN = (102.9801, 115.9465, 122.7717)  # blue, green, red
 COCO_MEAN = (103.53, 116.28, 123.675)
+MOST = 10_000  # pixels per side; more would fill the memory
 LEAST = 3  # pixels, of which the network still makes a cell
 
 
@@ -52,6 +53,13 @@ class Prepare:
     blue_first: bool = True
     square: bool = False
     truncate: bool = False
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.least <= MOST and 1 <= self.most <= MOST and len(self.mean) == len(self.std) == 3):
+            raise ConfigError(
+                f"pictures of {self.least} to {self.most} pixels with {len(self.mean)} means and "
+                f"{len(self.std)} deviations; expected sides from 1 to {MOST}, and 3 of both."
+            )
 
     def __call__(self, image: Image.Image) -> Picture:
         """Resize and normalize.

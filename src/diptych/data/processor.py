@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from diptych.data.images import open_image, to_pixels
-from diptych.data.prepare import Prepare
+from diptych.data.prepare import MOST, Prepare
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import FastText, Tokens, WordPiece
 from diptych.types import (
@@ -103,6 +103,7 @@ class Processor:
                 f"processor.missing is {missing!r} (expected one of {MISSING}), "
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
+        _require_sizes(image_size=image_size, max_tokens=max_tokens, max_regions=max_regions)
         alone = regions and image_size is None and box_scale == "size"
         _require_end_to_end(prepare, grid, whole_image=whole_image, alone=alone)
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
@@ -153,13 +154,14 @@ class Processor:
         return max(self._pair_length(pair, regions) for pair in example.pairs)
 
     def _pair_length(self, pair: Pair, regions: RegionSource | None) -> int:
+        keys = [key for key in image_keys(pair) if regions is not None and key in regions]
         total = 0
         if self.text is not None:
-            total += len(self.text.encode(pair.text, self._second(pair), max_tokens=self.max_tokens))
+            # labels lie apart from features, which are not touched
+            found = [self._regions(key, regions) for key in keys] if self.regions and self.tags else []
+            total += len(self._tokens(pair, found, regions))
         if self.regions and regions is not None:
-            total += sum(
-                min(regions.count(key), self.max_regions) for key in image_keys(pair) if key in regions
-            )
+            total += sum(min(regions.count(key), self.max_regions) for key in keys) + self.whole_image
         return total
 
     def _second(self, pair: Pair) -> str | None:
@@ -252,8 +254,19 @@ def _require_end_to_end(
             "processor.prepare is for models that see pixels and boxes; it asks for regions=true "
             "and goes with neither image_size nor box_scale."
         )
-    if grid is not None and (len(grid) != 2 or min(grid) < 1):
-        raise ConfigError(f"processor.grid is {list(grid)}; expected numbers of rows and columns, as [4, 4].")
+    if grid is not None and (len(grid) != 2 or min(grid) < 1 or max(grid) > 100):
+        raise ConfigError(
+            f"processor.grid is {list(grid)}; expected numbers of rows and columns up to 100, as [4, 4]."
+        )
+
+
+def _require_sizes(**sizes: int | None) -> None:
+    """A picture beyond `MOST` pixels squared would fill the memory."""
+    most = {"image_size": MOST}
+    for name, size in sizes.items():
+        if size is not None and not 1 <= size <= most.get(name, size):
+            limit = f" to {most[name]}" if name in most else ""
+            raise ConfigError(f"processor.{name} is {size}; expected a number from 1{limit}.")
 
 
 def image_keys(pair: Pair) -> tuple[str, ...]:

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from diptych.documents import parse_json, shorten
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.files import atomic_file
+from diptych.files import atomic_file, require_file
 from diptych.predictions import Predictions, respell
 from diptych.types import Example, Pair
 
 LABELS = ("benign", "hateful")
 SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
 PHASES = {"dev_seen": "dev", "dev": "dev_seen", "test_seen": "test", "test": "test_seen"}
+MAX_LINE = 16 << 20  # bytes
 KNOWN_OVERLAP = frozenset({"dev_seen", "dev_unseen"})
 
 
@@ -150,12 +152,13 @@ def split_path(root: Path, split: str) -> Path:
 
     Raises:
         ConfigError: it does not exist; lists what does.
+        FormatError: something else has its name, such as a named pipe.
     """
     path = root / f"{split}.jsonl"
-    other = PHASES.get(split)
-    if not path.exists() and other is not None and (root / f"{other}.jsonl").is_file():
-        return root / f"{other}.jsonl"
-    if not path.is_file():
+    other = root / f"{PHASES.get(split)}.jsonl"
+    if not path.exists() and other.is_file():
+        return other
+    if not path.exists():
         names = [file.stem for file in sorted(root.glob("*.jsonl"))]
         found = [name for name in names if not name.endswith(".answers")]
         raise ConfigError(
@@ -163,7 +166,7 @@ def split_path(root: Path, split: str) -> Path:
             if root.is_dir()
             else f"{root} is not a folder; expected one with img/ and train.jsonl, dev_seen.jsonl, ..."
         )
-    return path
+    return require_file(path, "an annotation file")
 
 
 def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
@@ -177,7 +180,8 @@ def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
         try:
             meme = _meme(line, number)
             if (first := memes.get(meme.id)) is not None:
-                raise DuplicateId(f"id {meme.id} occurs on line {first.line} already; expected unique ids.")
+                key = shorten(meme.id) if len(meme.id) > 60 else meme.id
+                raise DuplicateId(f"id {key} occurs on line {first.line} already; expected unique ids.")
             memes[meme.id] = meme
         except FormatError as error:
             problems.append(type(error)(f"{path}:{number}: {error}"))
@@ -205,28 +209,33 @@ def write_answers(path: Path, memes: Iterable[Meme]) -> None:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, with their numbers; only a line feed ends a line (texts may hold U+2028)."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if content := content.strip():
                 yield number, content
 
 
 def _record(line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
+    if len(line) >= MAX_LINE:
+        raise FormatError(f"more than {MAX_LINE:,} bytes in a line; expected a record per line.")
     try:
-        record = json.loads(line.decode("utf-8"))
+        text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"not UTF-8 (byte {error.start}); expected UTF-8 text.") from error
-    except (ValueError, RecursionError) as error:
-        end = line[-20:].decode("utf-8", "replace")
-        raise FormatError(f"not JSON ({error}); the line ends in {end!r}. Is the file cut off?") from error
+    advice = "" if text.endswith("}") else f"The line ends in {text[-20:]!r}. Is the file cut off?"
+    if "\r" in text:
+        advice = "Expected lines that end in a line feed, not in a carriage return."
+    record = parse_json(text, where="not JSON", advice=advice)
     if not isinstance(record, dict):
         raise FormatError(f"got a {type(record).__name__}; expected a JSON object with {', '.join(fields)}.")
     if missing := [name for name in fields if name not in record]:
-        raise FormatError(
-            f"the record lacks {', '.join(missing)}; it has {', '.join(record) or 'no fields'}."
-        )
-    if isinstance(record["id"], bool) or not isinstance(record["id"], int | str) or record["id"] == "":
-        raise FormatError(f"`id` is {record['id']!r}; expected a number or a string.")
+        has = ", ".join(record)[:200] or "no fields"
+        raise FormatError(f"the record lacks {', '.join(missing)}; it has {has}.")
+    key = record["id"]
+    if isinstance(key, float) and key.is_integer():
+        key = record["id"] = int(key)  # as pandas writes a column with gaps
+    if isinstance(key, bool) or not isinstance(key, int | str) or not str(key).strip():
+        raise FormatError(f"`id` is {shorten(key)}; expected a number or a string.")
     return record
 
 
@@ -234,13 +243,13 @@ def _meme(line: bytes, number: int) -> Meme:
     record = _record(line, ("id", "img", "text"))
     for name in ("img", "text"):
         if not isinstance(record[name], str):
-            raise FormatError(f"`{name}` is {record[name]!r}; expected a string.")
-    if not Path(record["img"]).stem:
-        raise FormatError(f"`img` is {record['img']!r}; expected a path such as img/01234.png.")
+            raise FormatError(f"`{name}` is {shorten(record[name])}; expected a string.")
+    if not Path(record["img"]).stem or "\0" in record["img"]:
+        raise FormatError(f"`img` is {shorten(record['img'])}; expected a path such as img/01234.png.")
     if _leaves_root(record["img"]):
-        raise FormatError(f"`img` is {record['img']!r}; expected a path below the folder of the data set.")
-    if not record["text"].isprintable() and any("\ud800" <= c <= "\udfff" for c in record["text"]):
-        raise FormatError("`text` holds half of a surrogate pair; expected valid Unicode.")
+        raise FormatError(
+            f"`img` is {shorten(record['img'])}; expected a path below the folder of the data set."
+        )
     return Meme(
         id=str(record["id"]),
         image=record["img"],
@@ -259,14 +268,15 @@ def _label(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool | str) or value not in (0, 1):
-        raise FormatError(f"`label` is {value!r}; expected 0 (benign), 1 (hateful), or none.")
+        raise FormatError(f"`label` is {shorten(value)}; expected 0 (benign), 1 (hateful), or none.")
     return int(value)
 
 
 def _with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
     """The memes with the labels of an answers file."""
-    if not path.is_file():
+    if not path.exists():
         raise ConfigError(f"the answers file {path} does not exist.")
+    require_file(path, "a file of answers")
     answers: dict[str, int | None] = {}
     for number, line in _lines(path):
         try:

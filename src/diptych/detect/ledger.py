@@ -9,8 +9,11 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from typing_extensions import TypedDict
+
 from diptych.detect.extractor import ExtractSettings
 from diptych.detect.pictures import PictureFile
+from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, FormatError
 from diptych.features import Fault, FeatureStore, join_parts
 from diptych.features.store import INDEX, partial_folder
@@ -21,7 +24,36 @@ PLAN = "plan.json"
 FILES = ("weights", "given")  # settings that are compared by content
 FREE = ("batch",)  # those that change speed only
 
+AGAIN = "Say overwrite=true to begin again."
+
 Plan = dict[str, Any]
+
+
+@closed
+class FaultNode(TypedDict):
+    """A picture that could not be used."""
+
+    id: str
+    reason: str
+
+
+@closed
+class DoneNode(TypedDict):
+    """The record of a shard."""
+
+    pictures: int
+    bad: list[FaultNode]
+
+
+@closed
+class ReportNode(TypedDict):
+    """The report beside a finished store."""
+
+    plan: Plan
+    images: int
+    regions: int
+    fewer: int
+    bad: list[FaultNode]
 
 
 class Shard(NamedTuple):
@@ -98,7 +130,8 @@ class Ledger:
         make_parents(self.folder / PLAN)
         with locked(self.folder):
             if going_on:
-                _require_same(json.loads((self.folder / PLAN).read_text(encoding="utf-8")), plan, self.folder)
+                before = read_json(self.folder / PLAN, Plan, advice=AGAIN)
+                _require_same(before, plan, self.folder)
             else:
                 for file in left:
                     file.unlink()
@@ -116,7 +149,7 @@ class Ledger:
         path = self._record(number)
         if not path.is_file():
             return None
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, DoneNode, advice="Remove it; its pictures are looked at again.")
         return Done(number, values["pictures"], _faults(values["bad"]))
 
     def finish(self, plan: Plan, bad: Sequence[Fault], *, overwrite: bool) -> None:
@@ -142,10 +175,11 @@ class Ledger:
         for store in self.stores:
             if not ((store / INDEX).is_file() and _report(store).is_file()):
                 return None
-            values = json.loads(_report(store).read_text(encoding="utf-8"))
-            if values.pop("plan") != plan:
+            values = read_json(_report(store), ReportNode, advice=AGAIN)
+            if values["plan"] != plan:
                 return None
-            reports.append(StoreReport(store, **{**values, "bad": _faults(values["bad"])}))
+            counts = values["images"], values["regions"], values["fewer"]
+            reports.append(StoreReport(store, *counts, _faults(values["bad"])))
         return reports
 
     def _record(self, number: int) -> Path:
@@ -170,11 +204,11 @@ def _digest(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def _plain(faults: Sequence[Fault]) -> list[dict[str, str]]:
+def _plain(faults: Sequence[Fault]) -> list[FaultNode]:
     return [{"id": fault.id, "reason": fault.reason} for fault in faults]
 
 
-def _faults(values: Sequence[dict[str, str]]) -> tuple[Fault, ...]:
+def _faults(values: Sequence[FaultNode]) -> tuple[Fault, ...]:
     return tuple(Fault(0, **value) for value in values)
 
 

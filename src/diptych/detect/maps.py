@@ -5,6 +5,7 @@ Grid features: Jiang et al., 2020, https://arxiv.org/abs/2001.03615. Differs: an
 
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch.nn import functional as F
 
 from diptych.data.images import MEAN, STD
 from diptych.data.prepare import Picture, Prepare
-from diptych.errors import ConfigError, nearest
+from diptych.documents import read_json
+from diptych.errors import ConfigError, FormatError, nearest
 from diptych.nn import resnet
 from diptych.nn.resnet import ResNet
 from diptych.nn.roi import roi_align
@@ -126,15 +128,45 @@ def _prepare(least: int, most: int, *, square: bool = False) -> Prepare:
     return Prepare(least=least, most=most, mean=mean, std=std, blue_first=False, square=square)
 
 
+def _require_harmless(folder: Path) -> None:
+    """Of a folder, weights and settings are read; code of its own and pickles are not.
+
+    Raises:
+        FormatError: it holds no settings, asks for code of its own, or has no safetensors.
+    """
+    if (folder / "adapter_config.json").exists():
+        raise FormatError(
+            f"{folder}: holds an adapter, which names another model; merge the two and save that."
+        )
+    level: list[Any] = [read_json(folder / "config.json", dict[str, Any])]
+    while level and not any(isinstance(one, dict) and "auto_map" in one for one in level):
+        level = [inner for one in level if isinstance(one, dict) for inner in one.values()]
+    if level:
+        raise FormatError(
+            f"{folder / 'config.json'}: auto_map asks for code of the folder's own, which is not run. Take a "
+            "model that transformers itself knows."
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise FormatError(
+            f"{folder}: holds no *.safetensors; pickles are not opened. Save the model again with "
+            "`save_pretrained(FOLDER, safe_serialization=True)`."
+        )
+
+
 def _foreign(name: str, size: int) -> ForeignEncoder:
     try:
         library: Any = import_module("transformers")
     except Exception as error:
         raise ConfigError("this backbone needs transformers: pip install transformers") from error
+    local = Path(name).is_dir()
+    if local:
+        _require_harmless(Path(name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network = library.AutoModel.from_pretrained(name, use_safetensors=True)
+            network = library.AutoModel.from_pretrained(
+                name, use_safetensors=True, trust_remote_code=False, local_files_only=local
+            )
         return ForeignEncoder(getattr(network, "vision_model", network), size=size)
     except Exception as error:  # any library may fail in any way on what it is given
         reason = str(error).partition("\n")[0]

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from diptych.documents import shorten
 from diptych.errors import ConfigError, FormatError
+from diptych.files import require_file
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -30,7 +32,7 @@ def list_pictures(images: Path | str) -> list[PictureFile]:
         below = (file.relative_to(images) for file in images.rglob("*") if file.suffix.lower() in SUFFIXES)
         names = sorted(file.as_posix() for file in below if not file.name.startswith("."))
         folder = images
-    elif images.is_file() and images.suffix == ".txt":
+    elif images.exists() and images.suffix == ".txt":
         names = sorted(line for line in _lines(images) if line.strip())
         folder = images.parent
     else:
@@ -52,6 +54,9 @@ def list_pictures(images: Path | str) -> list[PictureFile]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        lines = require_file(path, "one picture per line").read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not UTF-8 (byte {error.start}); expected one path per line.") from error
+    if odd := next((line for line in lines if "\0" in line), None):
+        raise FormatError(f"{path}: {shorten(odd)} is no path; expected one per line.")
+    return lines

@@ -13,7 +13,7 @@ from numpy import ndarray
 from scipy.special import expit
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.files import atomic_file
+from diptych.files import atomic_file, require_file
 from diptych.predictions import Predictions
 
 Kind = Literal["probability", "log_probability", "logit", "raw"]
@@ -136,7 +136,7 @@ def _read_csv(path: Path, kind: Kind | None, classes: tuple[str, str]) -> Predic
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and cells of every row that is not blank."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open(require_file(path, "a CSV file of predictions"), encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         try:
             header = [name.strip() for name in next(rows, [])]

@@ -90,7 +90,8 @@ def fit_blend(
         folds: of the out-of-fold estimate; none is made with fewer than 2.
         steps: evaluations of each simplex search.
         compat: as Vilio: columns as they are in the files (read them with kind `raw`), scaled and ranked
-            per split, no logistic fit, a threshold for equally many examples of both classes.
+            per split, no logistic fit, a threshold for equally many examples of both classes; on dev the
+            labels of the first file that the last round did not drop.
 
     Raises:
         FormatError: labels and dev predictions differ in ids, a label is missing, or classes are not two.
@@ -125,14 +126,19 @@ def fit_blend(
     }, report
 
 
-def average_raw(members: Sequence[Predictions]) -> Predictions:
+def average_raw(members: Sequence[Predictions], *, labels: Predictions | None = None) -> Predictions:
     """The mean of the numbers as they are in the files, and the labels of the first: Vilio's family average.
 
     The members are read with kind `raw`; which files Vilio averages, `heard_by_vilio` says.
+
+    Args:
+        labels: predictions whose answers are taken instead: Vilio takes those of the first file by name,
+            which may be one that it does not average.
     """
     columns = join(members)[:, :, -1]
     scores = weighted_mean(columns, np.full(len(members), 1 / len(members)))
-    return replace(members[0], scores=np.stack((-scores, scores), axis=1))
+    answers = (labels or members[0]).align(members[0].ids).answers
+    return replace(members[0], scores=np.stack((-scores, scores), axis=1), answers=answers)
 
 
 def _columns(members: Members, dev: str, *, compat: bool) -> dict[str, ndarray]:

@@ -22,6 +22,7 @@ from diptych.nn.init import init_bert
 from diptych.nn.modalities import require
 from diptych.nn.readout import FirstToken
 from diptych.nn.resnet import ResNet, resnet101, resnet152, resnet_tiny
+from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import FIRST, Encoder
 from diptych.types import EVERYTHING, Encoding, Inputs
 
@@ -33,6 +34,7 @@ class VectorTower(nn.Module):
 
     def __init__(self, vector_dim: int, dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
+        require_sizes(vector_dim=vector_dim, dim=dim)
         self.dim = dim
         self.project, self.dropout = nn.Linear(vector_dim, dim), nn.Dropout(dropout)
 
@@ -70,6 +72,7 @@ class BertTower(nn.Module):
         std: float = 0.02,
     ) -> None:
         super().__init__()
+        require_sizes(dim=dim)
         self.dim, self.attend_padding = dim, attend_padding
         self.text = TextEmbedding(vocab_size, width, max_positions=max_positions, dropout=bert_dropout)
         self.encoder = Encoder(
@@ -94,6 +97,7 @@ class ImageTower(nn.Module):
 
     def __init__(self, resnet: ResNet, dim: int, *, dropout: float = 0.0) -> None:
         super().__init__()
+        require_sizes(dim=dim)
         self.dim, self.resnet = dim, resnet
         self.project, self.dropout = nn.Linear(resnet.dim, dim), nn.Dropout(dropout)
 

@@ -17,9 +17,11 @@ from diptych.errors import ConfigError
 from diptych.nn.modalities import require
 from diptych.nn.resnet import ResNet
 from diptych.nn.roi import roi_align
+from diptych.nn.sizes import require_sizes
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
 STRIDE = 16
+MOST = 256  # points per box and direction; VL-BERT has 14
 
 
 class RegionEncoder(nn.Module):
@@ -49,6 +51,9 @@ class RegionEncoder(nn.Module):
         hide_pixels: bool = True,
     ) -> None:
         super().__init__()
+        require_sizes(size=size)
+        if samples < 0 or size * max(samples, 1) > MOST:
+            raise ConfigError(f"{size} bins of {samples} samples per box; expected at most {MOST} in all.")
         self.resnet, self.dim = resnet, resnet.dim
         self.size, self.samples, self.aligned = size, samples, aligned
         self.hide_pixels = hide_pixels

@@ -14,6 +14,7 @@ from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken
+from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import ALL, FIRST, NOTHING, CrossLayer, Encoder
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
@@ -23,6 +24,7 @@ class RegionEmbedding(nn.Module):
 
     def __init__(self, feature_dim: int, dim: int, *, dropout: float = 0.1, eps: float = 1e-12) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim, dim=dim)
         self.feature, self.feature_norm = nn.Linear(feature_dim, dim), nn.LayerNorm(dim, eps=eps)
         self.box, self.box_norm = nn.Linear(4, dim), nn.LayerNorm(dim, eps=eps)
         self.dropout = nn.Dropout(dropout)
@@ -90,6 +92,7 @@ class Lxmert(nn.Module):
         shape |= {"dropout": dropout, "attention_dropout": attention_dropout}
         self.text_encoder = Encoder(layers, dim, **shape)
         self.region_encoder = Encoder(region_layers, dim, **shape)
+        require_sizes(cross_layers=cross_layers)
         self.cross_layers = nn.ModuleList(CrossLayer(dim, **shape) for _ in range(cross_layers))
         self.pool = FirstToken(dim)
         init_bert(self, std=std)

@@ -17,6 +17,7 @@ from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken
+from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import Encoder, encode_jointly
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
@@ -35,6 +36,7 @@ class RegionEmbedding(nn.Module):
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim, dim=dim)
         self.box_numbers = box_numbers
         self.project = nn.Linear(feature_dim + box_numbers, dim)
         self.norm = nn.LayerNorm(dim, eps=eps) if norm else nn.Identity()

@@ -15,6 +15,7 @@ from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken
+from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import Encoder, encode_jointly
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
@@ -24,6 +25,7 @@ class RegionEmbedding(nn.Module):
 
     def __init__(self, feature_dim: int, dim: int, *, dropout: float = 0.1, eps: float = 1e-12) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim, dim=dim)
         self.feature, self.feature_norm = nn.Linear(feature_dim, dim), nn.LayerNorm(dim, eps=eps)
         self.box, self.box_norm = nn.Linear(7, dim), nn.LayerNorm(dim, eps=eps)
         self.norm, self.dropout = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)

@@ -17,6 +17,7 @@ from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken, LayerAverage, before_end
+from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import Encoder, encode_jointly
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
 
@@ -28,6 +29,7 @@ class RegionEmbedding(nn.Module):
 
     def __init__(self, feature_dim: int, dim: int, *, max_positions: int, segments: int) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim, dim=dim)
         self.feature = nn.Linear(feature_dim, dim)
         self.segments = nn.Embedding(segments, dim)
         self.positions = nn.Embedding(max_positions, dim)  # published whole, but only row 0 is ever read

@@ -18,6 +18,7 @@ from diptych.errors import ConfigError
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require, require_width
 from diptych.nn.readout import FirstToken, before_end
+from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import Encoder, encode_jointly
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
 
@@ -57,6 +58,7 @@ class RegionEmbedding(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim, dim=dim, box_dim=box_dim)
         if box_dim % 8:
             raise ConfigError(f"model.box_dim is {box_dim}; expected a multiple of 8.")
         self.box_dim, self.whole_image, self.hide_features = box_dim, whole_image, hide_features

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError
+from diptych.nn.sizes import require_sizes
 
 
 class Attention(nn.Module):
@@ -35,6 +36,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         context_dim, inner_dim = context_dim or dim, inner_dim or dim
+        require_sizes(dim=dim, heads=heads, context_dim=context_dim, inner_dim=inner_dim)
         if inner_dim % heads:
             raise ConfigError(f"the attention width (={inner_dim}) must be divisible by heads (={heads}).")
         self.heads, self.attention_dropout = heads, attention_dropout

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from diptych.errors import ConfigError
 from diptych.nn.attention import Attention
 from diptych.nn.boxes import corners_area
+from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import ALL, FIRST, NOTHING, FeedForward, Layer, run_layers
 from diptych.types import EVERYTHING, PaddedRegions
 
@@ -170,6 +171,7 @@ class BoxedRegions(nn.Module):
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim, dim=dim)
         self.box_area, self.whole_image = box_area, whole_image
         self.feature, self.box = nn.Linear(feature_dim, dim), nn.Linear(5 if box_area else 4, dim)
         self.norm, self.dropout = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)

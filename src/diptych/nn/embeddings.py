@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
+from diptych.nn.sizes import require_sizes
 from diptych.types import PaddedText
 
 
@@ -31,6 +32,7 @@ class TextEmbedding(nn.Module):
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
+        require_sizes(vocab_size=vocab_size, dim=dim, max_positions=max_positions, segments=segments)
         self.words = nn.Embedding(vocab_size, dim, padding_idx=word_padding)
         self.positions = nn.Embedding(max_positions, dim, padding_idx=position_padding)
         self.segments = nn.Embedding(segments, dim, padding_idx=segment_padding)

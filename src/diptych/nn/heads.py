@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.nn.init import init_bert
+from diptych.nn.sizes import require_sizes
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 
@@ -49,6 +50,7 @@ class ClassifierHead(nn.Module):
             raise ConfigError(
                 f"a classifier head takes the mean of samples={samples} passes; expected 1 or more."
             )
+        require_sizes(dim=dim, classes=classes, width=max(1, round(width * dim)) if width > 0 else 0)
         self.samples = samples
         self.dropout, self.hidden_dropout = nn.Dropout(dropout), nn.Dropout(hidden_dropout)
         hidden = round(width * dim)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.nn.init import init_bert
+from diptych.nn.sizes import require_sizes
 from diptych.types import Batch, Encoding, VisionLanguageModel
 
 
@@ -40,7 +41,9 @@ class LayerAverage(nn.Module):
 
     def __init__(self, layers: int, *, dropout: int | float = 0.2) -> None:
         super().__init__()
-        self.weights = nn.Parameter(torch.tensor([-3.0] * layers + [0.0]))
+        weights = torch.full((layers + 1,), -3.0)
+        weights[-1] = 0
+        self.weights = nn.Parameter(weights)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Sequence[Float[Tensor, "B T D"]]) -> Float[Tensor, "B D"]:
@@ -98,6 +101,7 @@ class PairAttention(Readout):
                 f"PairAttention takes 2 pairs and states of tokens and regions of one width; got {pairs} and "
                 f"the widths {dim} and {model.region_dim} of {type(model).__name__}."
             )
+        require_sizes(heads=heads)
         if dim % heads:
             raise ConfigError(f"the width of the states (={dim}) must be divisible by heads (={heads}).")
         self.dim = 2 * dim

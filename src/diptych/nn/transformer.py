@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diptych.nn.attention import Attention
+from diptych.nn.sizes import require_sizes
 from diptych.types import Encoding
 
 # Which positions are read after a layer; of the others only keys and values are computed.
@@ -21,6 +22,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int, *, dropout: float = 0.1, eps: float = 1e-12) -> None:
         super().__init__()
+        require_sizes(dim=dim, hidden=hidden)
         self.expand = nn.Linear(dim, hidden)
         self.activation = nn.GELU()
         self.contract = nn.Linear(hidden, dim)
@@ -85,6 +87,7 @@ class Encoder(nn.Module):
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
+        require_sizes(layers=layers)
         self.layers = nn.ModuleList(
             Layer(dim, heads, hidden=hidden, dropout=dropout, attention_dropout=attention_dropout, eps=eps)
             for _ in range(layers)

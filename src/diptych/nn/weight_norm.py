@@ -4,6 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diptych.nn.sizes import require_sizes
+
 
 class WeightNormLinear(nn.Module):
     """A Linear with the weight `scale * direction / norm(direction)`; the norm is of the whole matrix."""
@@ -29,6 +31,7 @@ class WeightNormHead(nn.Module):
 
     def __init__(self, dim: int, classes: int, *, width: int = 2, dropout: float = 0.5) -> None:
         super().__init__()
+        require_sizes(dim=dim, classes=classes, width=width)
         self.layers = nn.Sequential(
             WeightNormLinear(dim, width * dim),
             nn.ReLU(),

@@ -5,6 +5,7 @@ What lies in the run folder afterwards:
     config.yaml     the resolved configuration
     checkpoints/    what a stopped run continues from
     files/          vocabulary and sentence vectors learned for this run
+    places.json     where the data lie, for `diptych predict` and `score`
     metrics.csv     losses and metrics by step (and TensorBoard's files)
     bundle/         the trained model; its presence means that the run is complete
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from diptych.bundle import call, fill, load_bundle, parameters, save_bundle
+from diptych.bundle import call, load_bundle, save_bundle, write_places
 from diptych.convert import find, load_model, load_region_encoder, load_towers
 from diptych.data import (
     Collate,
@@ -31,6 +32,7 @@ from diptych.data import (
 )
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
+from diptych.nodes import parameters
 from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
 from diptych.recipe.settle import (
     balance_classes,
@@ -44,6 +46,7 @@ from diptych.recipe.settle import (
 from diptych.tasks import Classify, Task, Trainable
 from diptych.train import FitResult, fit
 from diptych.types import Dataset, RegionSource
+from diptych.weights import fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +205,12 @@ def _save(parts: Parts, result: FitResult) -> None:
         )
         assert isinstance(task, Classify), "only this task has a threshold"
         task.threshold = config["task"]["threshold"] = threshold
+    places = {
+        "root": Path(config["root"]),
+        "features": None if regions is None or place is None else Path(place),
+        "more_features": None if config["more_features"] is None else Path(config["more_features"]),
+    }
+    write_places(Path(config["out"]), places)
     save_bundle(
         Path(config["out"]) / "bundle",
         model=parts.model,
@@ -212,9 +221,8 @@ def _save(parts: Parts, result: FitResult) -> None:
         provenance={
             "name": config["name"],
             "seed": config["seed"],
-            "root": str(Path(config["root"]).resolve()),
-            "features": None if regions is None or place is None else str(Path(place).resolve()),
-            **_second_store(config),
+            **_shown(places),
+            **({"region_merge": config["region_merge"]} if places["more_features"] else {}),
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
             "steps": result.steps,
@@ -225,13 +233,9 @@ def _save(parts: Parts, result: FitResult) -> None:
     )
 
 
-def _second_store(config: Mapping[str, Any]) -> dict[str, str]:
-    if config["more_features"] is None:
-        return {}
-    return {
-        "more_features": str(Path(config["more_features"]).resolve()),
-        "region_merge": config["region_merge"],
-    }
+def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:
+    """Names of folders for people: where they lie is nobody's business who gets the bundle."""
+    return {key: place.resolve().name for key, place in places.items() if place is not None}
 
 
 def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:

@@ -3,14 +3,29 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
+from typing_extensions import TypedDict
+
+from diptych.documents import closed, read_json
 from diptych.errors import FormatError
 from diptych.files import atomic_file
 
 State = Literal["done", "failed"]
+
+
+@closed
+class RecordNode(TypedDict):
+    """The file of a `Record`."""
+
+    step: str
+    state: State
+    seconds: float
+    error: NotRequired[str | None]
+    facts: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +49,7 @@ def read_record(folder: Path, key: str) -> Record | None:
     path = folder / f"{key}.json"
     if not path.exists():
         return None
-    try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise FormatError(
-            f"{path}: not the record of a step ({error}). Remove it; the step runs again."
-        ) from error
+    return Record(**read_json(path, RecordNode, advice="Remove it; the step runs again."))
 
 
 def write_record(folder: Path, key: str, record: Record) -> None:
@@ -57,10 +67,9 @@ class Checksums:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.known: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # nothing is lost but time
-            self.known = {}
+        self.known: dict[str, str] = {}
+        with suppress(FormatError):  # nothing is lost but time
+            self.known = read_json(path, dict[str, str])
 
     def __call__(self, path: Path) -> str:
         """Of a file, or of all files of a folder with their names."""

@@ -4,9 +4,9 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
+from diptych.bundle import read_content
 from diptych.datasets import HatefulMemes
 from diptych.ensemble import (
     Members,
@@ -30,7 +30,7 @@ from diptych.ensemble import (
     read_predictions,
     write_predictions,
 )
-from diptych.errors import ConfigError, DiptychError
+from diptych.errors import ConfigError, DiptychError, report_internal
 from diptych.features import open_stores
 from diptych.files import atomic_file, atomic_folder
 from diptych.predict import Predictor, load
@@ -226,6 +226,9 @@ def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int) ->
         _run_lane(graph, lane, None, Workshop())
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception as error:
+        print(f"diptych: {report_internal(error, graph.out)}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _run_lane(graph: Graph, lane: Sequence[Step], say: Say | None, workshop: Workshop) -> None:
@@ -256,8 +259,7 @@ def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
     except DiptychError as error:
         state = {"state": "failed", "error": str(error)}
     except Exception as error:  # one member's trouble, whatever it is, is not the others'
-        lines = "".join(traceback.format_exception(error)[-3:])
-        state = {"state": "failed", "error": f"{type(error).__name__}: {error}\n{lines}"}
+        state = {"state": "failed", "error": report_internal(error, graph.out)}
     return Record(step=step.name, seconds=round(time.perf_counter() - began, 1), **state)
 
 
@@ -268,8 +270,9 @@ def _train(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
     if run.interrupted:
         raise KeyboardInterrupt
     shutil.rmtree(step.folder / "checkpoints", ignore_errors=True)  # the bundle is there; these are large
-    about = yaml.safe_load((step.folder / "bundle" / "bundle.yaml").read_text(encoding="utf-8"))["provenance"]
-    return {"metrics": dict(run.metrics), "examples": about["training"]["examples"], "steps": about["steps"]}
+    about = read_content(step.folder / "bundle").get("provenance", {})
+    training = about.get("training", {})
+    return {"metrics": dict(run.metrics), "examples": training.get("examples"), "steps": about.get("steps")}
 
 
 def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:

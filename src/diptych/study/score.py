@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import yaml
+from typing_extensions import TypedDict
 
-from diptych.bundle import find_bundle
+from diptych.bundle import trained_on
 from diptych.data import open_regions
 from diptych.datasets import HatefulMemes
 from diptych.detect import ExtractSettings, extract
+from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features import FeatureStore
@@ -23,11 +24,35 @@ from diptych.files import atomic_file
 from diptych.predict import Predictor, load
 from diptych.predictions import Predictions
 from diptych.study.graph import Graph
+from diptych.study.settings import Fitted
 from diptych.types import FeatureMeta
 
 NAME = "members.json"
 STORES = ("features", "more_features")
 Place = str | Path | None
+
+
+@closed
+class MemberEntry(TypedDict):
+    """A member in `Tree`; the names of its stores are keys of `features`."""
+
+    family: str
+    bundle: str
+    features: str | None
+    more_features: str | None
+
+
+@closed
+class Tree(TypedDict):
+    """The file `members.json`: what `score_meme` has to know of a study."""
+
+    study: str
+    method: Fitted
+    compat: bool
+    features: dict[str, str]
+    members: dict[str, MemberEntry]
+    dev: dict[str, str]
+    labels: dict[str, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +113,8 @@ def score_meme(
     members: dict[str, Predictions] = {}
     for name, about in tree["members"].items():
         predictor = load(source / about["bundle"], device=device, precision=precision)
-        members[name] = _ask(predictor, image, text, *(places.get(about[key]) for key in STORES))
+        stores = [None if key is None else places[key] for key in (about["features"], about["more_features"])]
+        members[name] = _ask(predictor, image, text, *stores)
     families = {
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
@@ -98,8 +124,10 @@ def score_meme(
 
 
 def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place) -> Predictions:
-    merge = predictor.bundle.provenance.get("region_merge", "vilio")
-    regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge)
+    merge = predictor.bundle.provenance.get("region_merge")
+    if more is None and merge not in (None, "detector_only"):
+        raise ConfigError("the model was trained on two feature stores; say --features more_features=FOLDER.")
+    regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge or "vilio")
     verdict = predictor.predict(text=text, image=image, regions=regions)
     if not verdict.scores:
         raise ConfigError(
@@ -116,8 +144,8 @@ def places_of(source: Path) -> dict[str, Place]:
     """Where the regions lie that the models of a run, a bundle or a study were trained on, by their names."""
     if (source / NAME).is_file():
         return {name: source / place for name, place in _read(source / NAME)["features"].items()}
-    about = yaml.safe_load((find_bundle(source) / "bundle.yaml").read_text(encoding="utf-8"))["provenance"]
-    return {key: about.get(key) for key in STORES}
+    places = trained_on(source)
+    return {"features": places["features"], "more_features": places["more_features"]}
 
 
 @contextmanager
@@ -218,11 +246,14 @@ def _below(path: Path | str, folder: Path) -> str:
     return str(Path(path).relative_to(folder) if Path(path).is_relative_to(folder) else path)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path}: not JSON ({error}). Run the study again; it is written anew.") from error
+def _read(path: Path) -> Tree:
+    advice = "Run the study again; it is written anew."
+    tree = read_json(path, Tree, advice=advice)
+    named = {one["family"] for one in tree["members"].values()}
+    stores = {one["features"] for one in tree["members"].values()}
+    stores |= {one["more_features"] for one in tree["members"].values()}
+    if not tree["members"] or named != tree["dev"].keys() or not stores - {None} <= tree["features"].keys():
+        raise FormatError(f"{path}: members, dev and features do not belong together. {advice}")
     if tree["compat"]:
         raise ConfigError(
             f"{path.parent}: the study blends with Vilio's arithmetic (`ensemble.compat`), in which scales "
@@ -232,7 +263,7 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _blended(source: Path, tree: Mapping[str, Any], families: Mapping[str, Predictions]) -> Predictions:
+def _blended(source: Path, tree: Tree, families: Mapping[str, Predictions]) -> Predictions:
     names = tuple(sorted(families))
     found = {
         "dev": tuple(read_predictions(source / tree["dev"][name]) for name in names),

@@ -28,21 +28,74 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Required, cast
 
-import yaml
+from typing_extensions import TypedDict
 
+from diptych.documents import check_shape, read_yaml, shorten
 from diptych.errors import ConfigError, FormatError, nearest
 
 Fitted = Literal["simplex", "greedy", "loop"]
 Scores = Literal["probability", "log_probability", "logit"]
-TOP = {
-    "name", "extends", "runs", "dev", "features", "vocabularies", "ensemble", "clean", "default", "fast",
-    "families", "overrides",
-}  # fmt: skip
-FAMILY = {"experiment", "overrides", "vocabulary", "scores", "compat", "pretrain", "members"}
-MEMBER = {"seed", "features", "more_features", "overrides"}
-PRETRAIN = {*MEMBER, "experiment"}
+Name = str | int  # YAML reads `50:` as a number
+
+
+class MemberNode(TypedDict, total=False):
+    """A member, below `families.NAME.members`."""
+
+    seed: int
+    features: str | None
+    more_features: str | None
+    overrides: list[str] | None
+
+
+class PretrainNode(MemberNode, total=False):
+    """What all members of a family start from."""
+
+    experiment: Required[str]
+
+
+class FamilyNode(TypedDict, total=False):
+    """A family, below `families`."""
+
+    experiment: Required[str]
+    overrides: list[str] | None
+    vocabulary: str | None
+    scores: Scores
+    compat: dict[str, list[str] | None] | None
+    pretrain: PretrainNode | None
+    members: Required[dict[Name, MemberNode | None]]
+
+
+class EnsembleNode(TypedDict, total=False):
+    """How members are blended."""
+
+    method: Fitted
+    compat: bool
+
+
+class CleanNode(TypedDict, total=False):
+    """See `diptych.clean`."""
+
+    known: bool
+    near: int
+
+
+class StudyNode(TypedDict, total=False):
+    """The whole file."""
+
+    name: str | None
+    extends: str | None
+    runs: Required[dict[str, list[str] | None]]
+    dev: Required[str]
+    features: dict[str, str] | None
+    vocabularies: dict[str, str] | None
+    ensemble: EnsembleNode | None
+    clean: CleanNode | None
+    default: list[str] | None
+    fast: list[str] | None
+    families: Required[dict[Name, FamilyNode | None]]
+    overrides: list[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,65 +192,89 @@ def read_study(name: str, find: Callable[[str], Path]) -> Study:
         find: from the name of a study, or of the one that it extends, to its file.
 
     Raises:
-        FormatError: not YAML.
-        ConfigError: names the key that is missing, unknown or of the wrong kind.
+        FormatError: not YAML, or a value of another type (names the key).
+        ConfigError: names the key that is missing, unknown or cannot work.
     """
     path = find(name)
-    tree = _tree(path, find)
-    _require(tree, TOP, {"runs", "dev", "families"}, path)
-    features = dict(tree.get("features") or {})
-    vocabularies = dict(tree.get("vocabularies") or {})
+    tree = _typed(_tree(path, find), path)
+    features, vocabularies = tree.get("features") or {}, tree.get("vocabularies") or {}
+    everyone = tree.get("overrides") or []
     families = tuple(
-        _family(key, node, vocabularies, tuple(tree.get("overrides") or ()), f"{path}: families.{key}")
+        _family(str(key), node, vocabularies, everyone, f"{path}: families.{key}")
         for key, node in tree["families"].items()
         if node is not None
     )
-    names = [member.name for family in families for member in family.members]
-    if twice := [one for one in names if names.count(one) > 1]:
-        raise ConfigError(f"{path}: two members are called {twice[0]!r}; expected every name once.")
-    runs = {view: tuple(splits) for view, splits in tree["runs"].items() if splits is not None}
-    if tree["dev"] not in [split for splits in runs.values() for split in splits]:
-        raise ConfigError(f"{path}: dev is {tree['dev']!r}, which no run predicts; expected one of {runs}.")
-    for family in families:
-        _require(family.quirks, set(runs), set(), f"{path}: families.{family.name}.compat")
-    ensemble = dict(tree.get("ensemble") or {})
-    _require(ensemble, {"method", "compat"}, set(), f"{path}: ensemble")
-    if (method := ensemble.get("method", "loop")) not in get_args(Fitted):
-        raise ConfigError(f"{path}: ensemble.method is {method!r}; expected one of {get_args(Fitted)}.")
-    _require(tree.get("clean") or {}, {"known", "near"}, set(), f"{path}: clean")
     study = Study(
         name=tree.get("name") or path.stem,
-        runs=runs,
+        runs={view: tuple(splits) for view, splits in tree["runs"].items() if splits is not None},
         dev=tree["dev"],
         features=features,
         families=families,
-        clean=tree.get("clean"),
+        clean=cast(Mapping[str, Any] | None, tree.get("clean")),
         default=tuple(tree.get("default") or ()),
         fast=tuple(tree.get("fast") or ()),
-        **ensemble,
+        **(tree.get("ensemble") or {}),
     )
-    for member in (*study.members, *(one.pretrain for one in families if one.pretrain)):
-        for store in (member.features, member.more_features):
-            if store is not None and store not in features:
-                raise ConfigError(
-                    f"{path}: {member.name} reads the features {store!r}.{nearest(store, features)} "
-                    f"The study knows: {', '.join(features)}."
-                )
+    _require_consistent(study, path)
     return study
+
+
+def _typed(tree: Any, path: Path) -> StudyNode:
+    """The keys of a study, all of them known and of their types."""
+    _require(tree, StudyNode, path)
+    for key, shape in (("ensemble", EnsembleNode), ("clean", CleanNode)):
+        _require(tree.get(key) or {}, shape, f"{path}: {key}")
+    for name, family in _items(tree["families"], f"{path}: families"):
+        where = f"{path}: families.{name}"
+        _require(family, FamilyNode, where)
+        if family.get("pretrain") is not None:
+            _require(family["pretrain"], PretrainNode, f"{where}.pretrain")
+        for member, node in _items(family["members"], f"{where}.members"):
+            _require(node, MemberNode, f"{where}.members.{member}")
+    return check_shape(tree, StudyNode, where=path)
+
+
+def _items(node: Any, where: str) -> list[tuple[Any, Any]]:
+    """Names and nodes below a key, without those that are dropped."""
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"{where} is {shorten(node)}; expected names and what belongs to them.")
+    return [(name, one) for name, one in node.items() if one is not None]
+
+
+def _require_consistent(study: Study, path: Path) -> None:
+    names = [member.name for member in study.members]
+    if twice := [one for one in names if names.count(one) > 1]:
+        raise ConfigError(f"{path}: two members are called {twice[0]!r}; expected every name once.")
+    if study.dev not in [split for splits in study.runs.values() for split in splits]:
+        raise ConfigError(
+            f"{path}: dev is {study.dev!r}, which no run predicts; expected one of {shorten(study.runs)}."
+        )
+    for family in study.families:
+        if unknown := [run for run in family.quirks if run not in study.runs]:
+            raise ConfigError(
+                f"{path}: families.{family.name}.compat: unknown key {unknown[0]!r}."
+                f"{nearest(unknown[0], study.runs)} Expected: {', '.join(study.runs)}."
+            )
+    for member in (*study.members, *(one.pretrain for one in study.families if one.pretrain)):
+        for store in (member.features, member.more_features):
+            if store is not None and store not in study.features:
+                raise ConfigError(
+                    f"{path}: {member.name} reads the features {store!r}.{nearest(store, study.features)} "
+                    f"The study knows: {', '.join(study.features)}."
+                )
 
 
 def _tree(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The keys of a study on top of those of the one it extends."""
     if path in seen:
         raise ConfigError(f"{path}: extends itself; expected another study.")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FormatError(f"{path}: not YAML ({' '.join(str(error).split())}).") from error
+    tree: Any = read_yaml(path, object)
     if not isinstance(tree, dict):
         raise FormatError(f"{path}: holds {type(tree).__name__}; expected the keys of a study.")
     if (base := tree.get("extends")) is None:
         return tree
+    if not isinstance(base, str):
+        raise FormatError(f"{path}: extends is {shorten(base)}; expected the name of a study.")
     return cast(dict[str, Any], _merged(_tree(find(base), find, (*seen, path)), tree))
 
 
@@ -207,20 +284,21 @@ def _merged(below: Any, above: Any) -> Any:
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
-def _require(node: Any, known: set[str], needed: set[str], where: object) -> None:
+def _require(node: Any, shape: Any, where: object) -> None:
+    """A mapping with all keys that `shape` requires, and no others than it knows."""
+    known: list[str] = sorted(shape.__required_keys__ | shape.__optional_keys__)
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{where} is {node!r}; expected keys: {', '.join(sorted(known))}.")
+        raise ConfigError(f"{where} is {shorten(node)}; expected keys: {', '.join(known)}.")
     if unknown := sorted(map(str, node.keys() - known)):
         hint = nearest(unknown[0], known)
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}.{hint} Expected: {', '.join(sorted(known))}.")
-    if missing := sorted(needed - node.keys()):
+        raise ConfigError(f"{where}: unknown key {shorten(unknown[0])}.{hint} Expected: {', '.join(known)}.")
+    if missing := sorted(shape.__required_keys__ - node.keys()):
         raise ConfigError(f"{where}: {missing[0]} is missing; see docs/howto/vilio.md for the form.")
 
 
 def _family(
-    name: str, node: Any, vocabularies: Mapping[str, str], everyone: Sequence[str], where: str
+    name: str, node: FamilyNode, vocabularies: Mapping[str, str], everyone: Sequence[str], where: str
 ) -> Family:
-    _require(node, FAMILY, {"experiment", "members"}, where)
     shared = [*(node.get("overrides") or ()), *everyone]
     if vocabulary := node.get("vocabulary"):
         if vocabulary not in vocabularies:
@@ -230,26 +308,25 @@ def _family(
             )
         path = vocabularies[vocabulary]  # "auto", or a file below the data set
         shared.insert(0, f"vocabulary={path if path == 'auto' else f'${{root}}/{path}'}")
-    if (scores := node.get("scores", "probability")) not in ("probability", "log_probability", "logit"):
-        raise ConfigError(f"{where}.scores is {scores!r}; expected probability, log_probability or logit.")
-    members = tuple(
-        _member(key, name, one or {}, node["experiment"], shared, f"{where}.members.{key}")
-        for key, one in node["members"].items()
-    )
-    first = node.get("pretrain")
+    first, pretrain = node.get("pretrain"), None
     if first is not None:
-        _require(first, PRETRAIN, {"experiment"}, f"{where}.pretrain")
         before = [word for word in shared if word.startswith("vocabulary=")]
-        rest = {key: value for key, value in first.items() if key != "experiment"}
-        first = _member(f"{name}-pretrain", name, rest, first["experiment"], before, f"{where}.pretrain")
-    quirks = {run: tuple(words) for run, words in (node.get("compat") or {}).items()}
-    return Family(name=name, scores=scores, members=members, pretrain=first, quirks=quirks)
+        pretrain = _member(f"{name}-pretrain", name, first, first["experiment"], before)
+    return Family(
+        name=name,
+        scores=node.get("scores", "probability"),
+        members=tuple(
+            _member(str(key), name, one or {}, node["experiment"], shared)
+            for key, one in node["members"].items()
+        ),
+        pretrain=pretrain,
+        quirks={run: tuple(words or ()) for run, words in (node.get("compat") or {}).items()},
+    )
 
 
-def _member(name: str, family: str, node: Any, experiment: str, shared: Sequence[str], where: str) -> Member:
-    _require(node, MEMBER, set(), where)
+def _member(name: str, family: str, node: MemberNode, experiment: str, shared: Sequence[str]) -> Member:
     return Member(
-        name=str(name),
+        name=name,
         family=family,
         experiment=experiment,
         seed=node.get("seed", 1),

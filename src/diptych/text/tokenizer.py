@@ -1,6 +1,7 @@
 """WordPiece: text to token ids as BERT makes them, and small vocabularies learned from one's own texts."""
 
 import hashlib
+import re
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +39,11 @@ class Tokens:
 class WordPiece:
     """BERT's tokenizer over a plain `vocab.txt` (one token per line, line number = id).
 
-    Equal to `transformers.BertTokenizer` (version 5, which uses the same library): white space is
-    collapsed, control and format characters vanish, special tokens spelled out in a text count as special
-    tokens, words of more than 100 characters become `[UNK]`. Unpaired surrogates, which JSON can carry,
-    read as `?`. Travels to loader workers without the file.
-
-    Two things differ from the tokenizers in Python that some originals bring along: a capital sigma at
-    the end of a Greek word becomes the ordinary small sigma (Python's `lower` makes the final form of
-    it), and Vilio's keeps control and format characters, so that a word with one is `[UNK]`.
+    Equal to `transformers.BertTokenizer` of version 5; its ancestors in Python, which the originals use,
+    differ in rare characters, as docs/howto/compat.md says. White space is collapsed, control characters
+    vanish, special tokens spelled out in a text count as special tokens, words of more than 100 characters
+    become `[UNK]`. Unpaired surrogates, which JSON can carry, read as `?`. Travels to loader workers without
+    the file.
 
     Args:
         lowercase: True for uncased vocabularies; also strips accents unless `strip_accents` says otherwise.
@@ -157,7 +155,8 @@ def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True)
     Raises:
         ConfigError: there are no texts, or more special tokens and characters than `size`.
     """
-    lines = [_encodable(text) for text in texts]
+    # the trainer takes minutes over a word of millions of characters, which is nobody's word
+    lines = [re.sub(r"(\S{1000})", r"\1 ", _encodable(text)) for text in texts]
     tokenizer = Tokenizer(WordPieceModel(unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = BertPreTokenizer()

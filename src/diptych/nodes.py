@@ -1,0 +1,267 @@
+"""Calls that a file describes, made without believing the file.
+
+A node is exactly one call: `_target_` names a callable, the other keys are its parameters, and values may be
+nodes again. A bundle may come from a stranger, so nothing is imported or resolved by name: only the classes
+and builders of `allowed` are called, every value has the type that its parameter declares, and files lie in
+the bundle. Interpolations (`${...}`) are never resolved; `${bundle}/` begins the name of a file.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from torch import nn
+
+from diptych import data, models, tasks, text
+from diptych import nn as blocks
+from diptych.documents import shorten
+from diptych.errors import ConfigError, DiptychError, FormatError, nearest
+from diptych.files import require_file
+from diptych.models import concat
+from diptych.tasks import objectives
+
+HERE = "${bundle}"  # stands for the bundle's folder in the values of file parameters
+PARTS: dict[Any, str] = {
+    models: " ".join(models.__all__),
+    concat: "BertTower ImageTower VectorTower",
+    blocks: "ClassifierHead PairAttention Pooled Sizes WeightNormHead "
+    "resnet50 resnet101 resnet152 resnet_tiny",
+    tasks: "Answer Choose Classify Ground Match Pretrain",
+    objectives: "Alignment Answers MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
+    "RegionMasking RegionProbabilities TagContrast WordMasking",
+    text: "FastText WordPiece",
+    data: "Prepare Processor",
+}
+
+
+@cache
+def allowed() -> Mapping[str, Callable[..., Any]]:
+    """What a bundle may call, by the names that are exported and by those of the modules below."""
+    found: dict[str, Callable[..., Any]] = {}
+    for module, names in PARTS.items():
+        for name in names.split():
+            one = getattr(module, name)
+            made = one if isinstance(one, type) else inspect.signature(one).return_annotation
+            if module is models and not (isinstance(made, type) and issubclass(made, nn.Module)):
+                continue  # whatever else that package may export one day
+            found[f"{module.__name__}.{name}"] = found[f"{one.__module__}.{one.__qualname__}"] = one
+    return found
+
+
+def build(
+    node: Mapping[str, Any],
+    *,
+    trust: Collection[str] = (),
+    where: object = "the configuration",
+    key: str = "",
+    folder: Path | None = None,
+    **arguments: Any,
+) -> Any:
+    """Call what a node of a bundle names.
+
+    Args:
+        trust: further module prefixes whose own classes and functions may be called.
+        where: the file, and `key` the place in it, of the node, for error messages.
+        folder: of the bundle; file parameters are `${bundle}/` and a file below it.
+        arguments: given to the call beside those of the node.
+
+    Raises:
+        ConfigError: names the file and the key of what is unknown, of the wrong type, or cannot be built.
+    """
+    return _Builder(where=where, trust=tuple(trust), folder=folder).call(node, key, arguments)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Types of keyword parameters by name; `more` where further names are taken too."""
+
+    types: Mapping[str, Any] = field(default_factory=dict)
+    more: bool = False
+
+
+@cache
+def parameters_of(function: Callable[..., Any]) -> Parameters:
+    """A builder that passes keys on also takes those of the class that it returns."""
+    signature = inspect.signature(function)
+    own = {name: one for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD}
+    types = {name: one.annotation for name, one in own.items() if one.kind is not one.VAR_POSITIONAL}
+    passes_on = len(own) < len(signature.parameters)
+    if passes_on and isinstance(signature.return_annotation, type):
+        below = parameters_of(signature.return_annotation)
+        return Parameters({**below.types, **types}, below.more)
+    return Parameters(types, passes_on)
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    """Names of the keyword parameters of `parameters_of`."""
+    return list(parameters_of(function).types)
+
+
+def is_file(annotation: Any) -> bool:
+    """Whether a parameter of this type names a file: it is declared as a `Path`."""
+    return annotation is Path or Path in get_args(annotation)
+
+
+def check_arguments(function: Callable[..., Any], values: Mapping[str, Any], *, where: str) -> None:
+    """Names and types of arguments, as far as they are at hand: nodes are looked at when they are built.
+
+    Raises:
+        ConfigError: an unknown name, or a value of another type than its parameter declares.
+    """
+    known = parameters_of(function)
+    for name, value in values.items():
+        if name not in known.types:
+            if known.more:
+                continue
+            names = list(known.types)
+            raise ConfigError(
+                f"{where} has no parameter {name!r}.{nearest(str(name), names)} It takes: {', '.join(names)}."
+            )
+        if not _holds_node(value) and not _fits(value, known.types[name]):
+            wanted = inspect.formatannotation(known.types[name]).replace("collections.abc.", "")
+            raise ConfigError(f"{where}: {name} is {shorten(value)}; expected {wanted}.")
+
+
+@dataclass(frozen=True)
+class _Builder:
+    where: object
+    trust: tuple[str, ...]
+    folder: Path | None
+
+    def call(
+        self, node: Mapping[str, Any], key: str, arguments: Mapping[str, Any], *, later: bool = False
+    ) -> Any:
+        """What the call of a node returns, or a function that is this call with further arguments."""
+        target = node.get("_target_")
+        function = self._function(target, key)
+        values = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
+        special = [name for name in values if str(name).startswith("_")]
+        if special or node.get("_partial_", later) is not later:
+            name = special[0] if special else "_partial_"
+            raise ConfigError(f"{self._at(key)}: {name} does not belong here; a node is exactly one call.")
+        if twice := values.keys() & arguments.keys():
+            raise ConfigError(f"{self._at(key)}: {min(twice)} does not belong here; it is given by diptych.")
+        types = parameters_of(function).types
+        made = {
+            name: self._value(value, types.get(name, Any), f"{key}.{name}".lstrip("."))
+            for name, value in values.items()
+        }
+        check_arguments(function, made, where=f"{self._at(key)}: {target}")
+        if later:
+            return partial(function, **made)
+        try:
+            return function(**made, **arguments)
+        except ConfigError as error:
+            raise ConfigError(f"{self._at(key)}: {error}") from error
+        except DiptychError:
+            raise
+        except Exception as error:  # whatever a class says to values that it does not like
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConfigError(f"{self._at(key)}: {target} cannot be built: {reason}") from error
+
+    def _function(self, target: object, key: str) -> Callable[..., Any]:
+        if isinstance(target, str) and target in allowed():
+            return allowed()[target]
+        if isinstance(target, str) and self._trusted(target):
+            try:
+                found = pkgutil.resolve_name(target)
+            except Exception as error:  # importing somebody's code
+                raise ConfigError(f"{self._at(key)}: {target!r} cannot be found ({error}).") from error
+            if callable(found) and self._trusted(str(getattr(found, "__module__", ""))):
+                function: Callable[..., Any] = found
+                return function
+        close = nearest(target, allowed()) if isinstance(target, str) else ""
+        raise ConfigError(
+            f"{self._at(key)}: _target_ is {shorten(target)}, which is outside of what a bundle may call "
+            f"(the models, tasks, processors and tokenizers of diptych).{close} If you know and trust that "
+            "code, pass its module as trust=."
+        )
+
+    def _trusted(self, name: str) -> bool:
+        return any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.trust)
+
+    def _value(self, value: Any, annotation: Any, key: str) -> Any:
+        if _is_node(value):
+            return self.call(value, key, {}, later=_is_function(annotation))
+        inner = _inner(annotation)
+        if isinstance(value, Mapping):
+            return {name: self._value(one, inner, f"{key}.{name}") for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._value(one, inner, f"{key}.{row}") for row, one in enumerate(value)]
+        if isinstance(value, str) and is_file(annotation):
+            return str(self._file(value, key))
+        if isinstance(value, str) and "${" in value:
+            raise ConfigError(f"{self._at(key)} is {shorten(value)}; nothing is filled in here.")
+        return value
+
+    def _file(self, value: str, key: str) -> Path:
+        rest = value.removeprefix(f"{HERE}/")
+        if self.folder is None or rest == value or "${" in rest or "\0" in rest:
+            raise ConfigError(f"{self._at(key)} is {shorten(value)}; expected {HERE}/files/NAME.")
+        path = self.folder / rest
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise FormatError(f"{self._at(key)} is {shorten(value)}, which lies outside of the bundle.")
+        return require_file(path)
+
+    def _at(self, key: str) -> str:
+        return f"{self.where}: {key}" if key else str(self.where)
+
+
+def _is_node(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def _holds_node(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_holds_node, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_node, value))
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union; else the one."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_function(annotation: Any) -> bool:
+    return any(get_origin(one) is Callable for one in _options(annotation))
+
+
+def _inner(annotation: Any) -> Any:
+    """The type of the values of a mapping or list."""
+    for one in _options(annotation):
+        if get_origin(one) in (Mapping, Sequence):
+            return get_args(one)[-1]
+    return Any
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    if is_file(annotation) and isinstance(value, str | Path):
+        return True
+    if annotation is Any or annotation is inspect.Parameter.empty:
+        return True
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return not isinstance(annotation, type) or isinstance(value, annotation)
+    try:
+        adapter.validate_python(value)
+    except ValueError:  # pydantic's ValidationError is one
+        return False
+    return True
+
+
+@cache
+def _adapter(annotation: Any) -> Any:
+    """What checks a type; None for our own classes, of which there are instances only."""
+    from pydantic import ConfigDict, TypeAdapter  # 0.1 s
+    from pydantic.errors import PydanticUserError
+
+    try:
+        strict = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+        return TypeAdapter(annotation, config=strict)
+    except PydanticUserError:
+        return None
