@@ -109,8 +109,17 @@ def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
         image_index=torch.from_numpy(index),
         sizes=torch.tensor([regions.size for regions in found], dtype=torch.float32),
         resized=_resized(rows),
+        **_beyond(rows, width),
         **(_pad_labels(found, count) if labels else {}),
     )
+
+
+def _beyond(rows: Sequence[Row], width: int) -> dict[str, Tensor]:
+    if all(row.beyond is None for row in rows):
+        return {}
+    nothing = torch.zeros(width), 0
+    totals, counts = zip(*(row.beyond or nothing for row in rows), strict=True)
+    return {"beyond": torch.stack(totals), "beyond_count": torch.tensor(counts)}
 
 
 def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
@@ -43,6 +44,7 @@ class Row:
         image_index: which image of the pair each region belongs to.
         regions: of end-to-end models, boxes alone.
         resized: width and height of the picture in which boxes were clipped.
+        beyond: sum of the features that `max_regions` cut off, and how many these were.
     """
 
     tokens: Tokens | None = None
@@ -50,6 +52,7 @@ class Row:
     regions: Regions | None = None
     boxes: Float[ndarray, "R 4"] | None = None
     image_index: Int[ndarray, " R"] | None = None
+    beyond: tuple[Float[Tensor, " F"], int] | None = None
     pixels: Float[Tensor, "3 h w"] | None = None
     resized: tuple[int, int] | None = None
     vector: Float[ndarray, " E"] | None = None
@@ -67,7 +70,8 @@ class Processor:
         whole_image: a box around the picture comes before the others, for end-to-end models.
         regions: whether the model reads regions.
         max_tokens: longer texts are cut, special tokens included.
-        max_regions: further regions of an image are dropped; a store holds the best ones first.
+        max_regions: further regions of an image are dropped; a store holds the best ones first. They still
+            count in the mean that models take for the whole image.
         labels: hand on what the detector said of each region, which some objectives of pre-training ask for.
         tags: append the detected object names to the text as its second segment.
         text_b: second segment of pairs that have none: `[MASK]` is where VL-BERT answers questions, with
@@ -157,6 +161,7 @@ class Processor:
             image_index=np.repeat(np.arange(len(found)), [len(regions) for regions in found])
             if found
             else None,
+            beyond=self._beyond(keys, sources.regions),
             pixels=pixels,
             resized=self.frame.resized(*found[0].size) if self.frame and found else None,
             vector=self.vectors.vector(pair.text) if self.vectors is not None else None,
@@ -211,6 +216,17 @@ class Processor:
                 size=(1, 1),
             )
         return source[key].first(self.max_regions)
+
+    def _beyond(
+        self, keys: tuple[str, ...], source: RegionSource | None
+    ) -> tuple[Float[Tensor, " F"], int] | None:
+        if source is None or not self.regions or self.prepare is not None:
+            return None
+        cut = [key for key in keys if key in source and source.count(key) > self.max_regions]
+        if not cut:
+            return None
+        rest = np.concatenate([source[key].features[self.max_regions :] for key in cut])
+        return torch.from_numpy(rest).float().sum(0), len(rest)  # ten times as fast as NumPy from float16
 
     def _normalize(self, regions: Regions) -> Float[ndarray, "R 4"]:
         width, height = regions.size
