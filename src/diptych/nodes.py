@@ -124,7 +124,11 @@ def check_arguments(function: Callable[..., Any], values: Mapping[str, Any], *, 
             )
         if not _holds_node(value) and not _fits(value, known.types[name]):
             wanted = inspect.formatannotation(known.types[name]).replace("collections.abc.", "")
-            raise ConfigError(f"{where}: {name} is {shorten(value)}; expected {wanted}.")
+            text = isinstance(value, list) and _fits("", known.types[name])
+            hint = f" On a command line, a text in brackets has two kinds of quotes: {name}='\"[...]\"'."
+            raise ConfigError(
+                f"{where}: {name} is {shorten(value)}; expected {wanted}.{hint if text else ''}"
+            )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from diptych.boxes import other_convention
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
 
@@ -81,11 +82,17 @@ class Regions:
         x1, y1, x2, y2 = self.boxes.T
         if (bad := np.flatnonzero((x2 < x1) | (y2 < y1))).size:
             box = _numbers(self.boxes[bad[0]])
-            raise FormatError(f"box {bad[0]} is inverted: {box}; expected x1 <= x2 and y1 <= y2.")
+            raise FormatError(
+                f"box {bad[0]} is inverted: {box}; expected x1 <= x2 and y1 <= y2."
+                f"{other_convention(self.boxes, self.size)}"
+            )
         outside = (x1 < -1) | (y1 < -1) | (x2 > width + 1) | (y2 > height + 1)
         if (bad := np.flatnonzero(outside)).size:
             box = _numbers(self.boxes[bad[0]])
-            raise FormatError(f"box {bad[0]} leaves the image: {box}; expected within {width} x {height}.")
+            raise FormatError(
+                f"box {bad[0]} leaves the image: {box}; expected within {width} x {height}."
+                f"{other_convention(self.boxes, self.size)}"
+            )
 
     def first(self, count: int) -> "Regions":
         """The best `count` regions."""
@@ -195,8 +202,11 @@ class PaddedRegions(Tree):
         image_index: which image of the row a region belongs to; 0 unless a row holds several.
         silhouettes: the part of its box that an object covers, in [0, 1].
         sizes: width and height in pixels of the first image.
-        resized: the same of what `Inputs.pixels` shows of it; None where it is not resized.
+        resized: the same of what `Inputs.pixels` shows of it, or of the picture in which boxes were clipped;
+            None where it is not resized.
         hidden: regions that pre-training hides.
+        beyond: sum of the features that `processor.max_regions` cut off, and how many these were in
+            `beyond_count`; None where nothing was.
         labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
     """
 
@@ -208,11 +218,24 @@ class PaddedRegions(Tree):
     sizes: Float[Tensor, "B 2"]
     resized: Float[Tensor, "B 2"] | None = None
     hidden: Bool[Tensor, "B R"] | None = None
+    beyond: Float[Tensor, "B F"] | None = None
+    beyond_count: Int[Tensor, " B"] | None = None
     labels: Int[Tensor, "B R"] | None = None
     scores: Float[Tensor, "B R"] | None = None
     attributes: Int[Tensor, "B R"] | None = None
     attribute_scores: Float[Tensor, "B R"] | None = None
     probabilities: Float[Tensor, "B R K"] | None = None
+
+    def mean(self, features: Float[Tensor, "B R F"]) -> Float[Tensor, "B F"]:
+        """Features of the whole image: the mean over all its regions but the hidden ones.
+
+        As in the readers of ERNIE-ViL, ViLBERT and VL-BERT, regions that were cut off count.
+        """
+        shown = self.mask if self.hidden is None else self.mask & ~self.hidden
+        total, count = features.masked_fill(~shown[..., None], 0).sum(1), shown.sum(1, keepdim=True)
+        if self.beyond is not None and self.beyond_count is not None:
+            total, count = total + self.beyond, count + self.beyond_count[:, None]
+        return total / count.clamp(min=1)
 
 
 @_tree

@@ -255,7 +255,7 @@ def test_what_holds_no_features_is_named(tmp_path, items, meta):
         ("empty", "a folder without region features; expected"),
         ("one.npy", "the file of one image; give the folder"),
         ("one.json", "the file of one image; give the folder"),
-        ("nothing", "there is no such file"),
+        ("nothing", "No such file or directory; expected region features"),
     ):
         with pytest.raises(FormatError, match=message):
             list(read_features(tmp_path / name))
@@ -315,8 +315,9 @@ def test_a_missing_package_is_named_with_its_extra(
     store = write_store(tmp_path / "store", items(2), meta)
     monkeypatch.setitem(sys.modules, package, None)
     message = rf'{package} .*pip install "diptych\[{name.partition("-")[2]}\]"'
-    with pytest.raises(ConfigError, match=message):
-        list(read_features(source))
+    if package != "lmdb":  # which writes only; see `features/pages.py`
+        with pytest.raises(ConfigError, match=message):
+            list(read_features(source))
     with pytest.raises(ConfigError, match=message):
         export_features(store, tmp_path / "a", format=name)
 

@@ -47,7 +47,7 @@ def lmdb_pages(case: Case) -> list[str]:
     return _import(case, source)
 
 
-@target("lmdb values", "features.lmdb", "features.pickles", "features.record", weight=4)
+@target("lmdb values", "features.lmdb", "pickles", "features.record", weight=4)
 def lmdb_values(case: Case) -> list[str]:
     """Whole environments whose keys or records are not what they should be."""
     import lmdb
@@ -121,7 +121,7 @@ def npz_files(case: Case) -> list[str]:
     return _import(case, source)
 
 
-@target("npy", "features.numpy_files", "features.pickles", "npy_entries", "mmf-npy", weight=2)
+@target("npy", "features.numpy_files", "pickles", "npy_entries", "mmf-npy", weight=2)
 def npy_files(case: Case) -> list[str]:
     source = case.take("formats/mmf-npy", "in")
     path = case.rng.choice(sorted(source.iterdir()))

@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from statistics import median
 
+from diptych.boxes import DOUBTS, doubts
 from diptych.check.reading import Folder, open_folder, paths_of, pictures_of, read_pictures, read_regions
 from diptych.check.report import CheckReport, Finding, Severity, SplitSummary, Spread
 from diptych.datasets import Data
@@ -247,6 +248,8 @@ def _feature_findings(folder: Folder) -> list[Finding]:
         for path, found in regions.items()
         if not folder.pictures[path].error and found.size != folder.pictures[path].size
     ]
+    doubted = {path: doubts(found.boxes, found.size) for path, found in regions.items()}
+    odd = [(what, [path for path in doubted if name in doubted[path]]) for name, what in DOUBTS.items()]
     return [
         *_finding(
             "error",
@@ -266,6 +269,7 @@ def _feature_findings(folder: Folder) -> list[Finding]:
             (path for path, found in regions.items() if not len(found)),
             "Models will see the text alone.",
         ),
+        *(one for what, paths in odd for one in _finding("warning", what, paths, "Look at the boxes.")),
         *_finding(
             "warning",
             "features of pictures of another size",

@@ -65,8 +65,7 @@ def extract(
 ) -> ExtractReport:
     """Write the regions of all pictures to one store per rule, from one pass over each picture.
 
-    The order is that of the paths. The same pictures, settings, processor and number of threads
-    give the same bytes.
+    In order of the paths. The same pictures, settings, processor and number of threads: the same bytes.
 
     Args:
         images: a folder, or a .txt file of paths; see `list_pictures`.
