@@ -5,13 +5,12 @@ F region-feature width, D model width (Dt text, Dv region), C classes, K detecto
 width. Masks are bool and True means real. Boxes are x1 y1 x2 y2. Sizes are (width, height).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
@@ -20,9 +19,8 @@ from torch.utils import _pytree as pytree
 from diptych.boxes import other_convention
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
-
-Class = TypeVar("Class", bound=type)
-Some = TypeVar("Some", bound="Tree")  # typing.Self does not survive the shape-checking hook
+from diptych.tree import Tree
+from diptych.tree import tree as _tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,29 +154,6 @@ class Example:
     weight: float = 1.0
     group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _tree(cls: Class) -> Class:
-    """Register a dataclass with the pytree registry, so that torch looks inside it."""
-    pytree.register_dataclass(cls)
-    return cls
-
-
-class Tree:
-    """Gives a registered dataclass what loaders and trainers call."""
-
-    __slots__ = ()
-
-    def map(self: Some, function: Callable[[Tensor], Tensor]) -> Some:
-        """The same tree with `function` applied to every tensor."""
-        return pytree.tree_map_only(Tensor, function, self)  # type: ignore[no-any-return]
-
-    def to(self: Some, device: torch.device | str, *, non_blocking: bool = False) -> Some:
-        """Move every tensor."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self: Some) -> Some:
-        return self.map(Tensor.pin_memory)
 
 
 @_tree

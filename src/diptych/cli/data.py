@@ -1,7 +1,6 @@
 """The option --data, and what decides where it is not given."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def chosen_data(
     arguments: argparse.Namespace, root: Path | None, node: Mapping[str, Any] | None = None, where: str = ""
 ) -> "Data":
-    """The data set of a verb; says on the error stream which was taken where --data does not say it."""
+    """The data set of a verb; says which was taken where --data does not say it."""
     from diptych.datasets import find_data
 
     data = find_data(root, name=arguments.data, node=node, where=where)
-    if arguments.data is None:
-        print(f"data set: {data.kind.name} (by {data.why})", file=sys.stderr)
+    if arguments.data is None and not getattr(arguments, "json", False):
+        print(f"data set: {data.kind.name} (by {data.why})")
     return data
 
 
