@@ -1,7 +1,7 @@
 """Columns of table files, in windows: CSV, TSV, JSON, JSON lines, Parquet."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,20 @@ def column_names(path: Path, header: Sequence[str] | None = None) -> tuple[str, 
         return tuple(next(_records(path), {}))
     with _damage_named(path), _csv(path, None, None) as reader:
         return tuple(reader.schema.names)
+
+
+def find_tables(root: Path, needed: Collection[str], header: Sequence[str] | None = None) -> list[Path]:
+    """The tables in a folder that have some columns; region features may lie beside them as a TSV."""
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.suffix in SUFFIXES and path.is_file():
+            try:
+                names = column_names(path, header)
+            except FormatError:
+                names = tuple(needed)  # damaged; whoever reads it says so
+            if set(needed) <= set(names):
+                found.append(path)
+    return found
 
 
 def read_cells(path: Path, names: Sequence[str], header: Sequence[str] | None = None) -> Iterator[Cells]:

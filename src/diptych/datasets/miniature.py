@@ -46,6 +46,7 @@ class Meme:
     number: int
     scene: Scene
     remark: Remark
+    images: str = "img/{}"
 
     @property
     def key(self) -> str:
@@ -55,7 +56,7 @@ class Meme:
     @property
     def image(self) -> str:
         """Its picture below the root."""
-        return f"img/{self.key}.png"
+        return self.images.replace("{}", f"{self.key}.png")
 
     @property
     def hateful(self) -> bool:
@@ -67,12 +68,13 @@ class Miniature:
 
     Args:
         size: number of memes; a multiple of four.
+        images: where pictures lie below the root; `{}` stands for the name of the file.
 
     Raises:
         ConfigError: the size or the seed is impossible.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, *, images: str = "img/{}") -> None:
         if size % 4 or not SMALLEST <= size <= LARGEST:
             raise ConfigError(
                 f"size is {size}; expected a multiple of four (memes come in fours) from {SMALLEST} to "
@@ -86,7 +88,7 @@ class Miniature:
         numbers: Int[ndarray, " N"] = np.random.default_rng([seed, 1]).permutation(size) + 1
         self._fours = [
             [
-                Meme(number=int(number), scene=scene, remark=remark)
+                Meme(number=int(number), scene=scene, remark=remark, images=images)
                 for number, (scene, remark) in zip(
                     numbers[4 * row : 4 * row + 4], product(four.scenes, four.remarks), strict=True
                 )
@@ -101,15 +103,16 @@ class Miniature:
             for split, rows in self.rows.items()
         }
 
-    def write_pictures(self, folder: Path, progress: Progress | None = None) -> None:
-        """Write `img/`, and what a detector saw in it as `features/` and `features.tsv`."""
-        (folder / "img").mkdir()
+    def write_pictures(self, folder: Path, progress: Progress | None = None, *, tsv: bool = False) -> None:
+        """Write the pictures, and what a detector saw in them as `features/` and perhaps `features.tsv`."""
+        (folder / self._fours[0][0].image).parent.mkdir(parents=True, exist_ok=True)
         meta = FeatureMeta(
             feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
         )
         write_store(folder / "features", self._pictures(folder, progress), meta)
         store = FeatureStore(folder / "features")
-        write_tsv(folder / "features.tsv", ((key, store[key]) for key in store))
+        if tsv:
+            write_tsv(folder / "features.tsv", ((key, store[key]) for key in store))
 
     def write_vocabulary(self, path: Path) -> int:
         """Learn the vocabulary of the training split: its memes, and captions of its scenes.

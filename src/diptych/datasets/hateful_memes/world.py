@@ -47,7 +47,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
         if hidden:
             write_answers(folder / f"{split}.answers.jsonl", memes)
         counts[split] = len(memes)
-    world.write_pictures(folder, progress)
+    world.write_pictures(folder, progress, tsv=True)
     vocabulary = world.write_vocabulary(folder / "vocabulary.txt")
     values = {"size": size, "seed": seed, "splits": counts, "vocabulary": vocabulary, "label": LABEL_MEANING}
     (folder / DESCRIPTION).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from diptych.datasets.base import Split, at_most, require_split
-from diptych.datasets.columns import SUFFIXES, Cells, column_names, read_cells
+from diptych.datasets.base import Progress, Split, at_most, require_split
+from diptych.datasets.columns import SUFFIXES, Cells, column_names, find_tables, read_cells
 from diptych.datasets.examples import one_pair_batch
+from diptych.datasets.table.guess import guess_table, split_order
+from diptych.datasets.table.world import write_table_world
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file
 from diptych.predictions import Predictions
 from diptych.types import Example
 
 ROLES = ("id", "image", "text", "text_b", "label", "split", "group", "weight")
-ORDER = ("train", "dev", "val", "test")  # of splits, by how their names begin
+MAY_LACK = ("label", "group", "weight")  # columns that a test split may not have
 
 
 class Table(Split):
@@ -38,6 +40,7 @@ class Table(Split):
     Args:
         columns: the column of each of `id`, `image`, `text`, `text_b`, `label`, `split`, `group`, `weight`;
             of `label` also a list of columns with 0 and 1. Without `id`, rows are numbered within the split.
+            All are guessed where none is given.
         file: name of the one file below the root; None looks for `SPLIT.csv` and so on, with a split column
             for the only table there is.
         images: where a picture lies below the root, `{}` standing for the cell: `img/{}.png`.
@@ -93,23 +96,44 @@ class Table(Split):
             "soft": soft,
             "positive": positive,
         }
+        if not self.columns:
+            self.columns, self.settings = self._guessed(Path(root), self.settings)
         super().__init__(root, split, limit=limit)
         self.labels = tuple(labels) if labels is not None else self._found_labels()
         self.positive = positive or (self.labels[1] if len(self.labels) == 2 else None)
 
+    @staticmethod
+    def _guessed(root: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The columns where none are given, and the settings with them."""
+        file, tables = settings.get("file"), []
+        if root.is_dir():
+            tables = sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
+        if file is None and not tables:
+            raise ConfigError(f"{root} holds no table; expected files with the ending {', '.join(SUFFIXES)}.")
+        train = sorted(tables, key=lambda path: split_order(path.stem))
+        guess = guess_table(root / file if file is not None else train[0])
+        images = settings.get("images") or "{}"
+        found = {**guess.settings, **({"images": images} if images != "{}" else {})}
+        return dict(guess.columns), {**settings, **found}
+
     @classmethod
     def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
+        if not any((settings.get("columns") or {}).values()):
+            settings = cls._guessed(root, settings)[1]
         column = (settings.get("columns") or {}).get("split")
         if column is None:
-            names = {path.stem for path in root.iterdir() if path.suffix in SUFFIXES}
+            needed = _needed(settings)
+            names = {path.stem for path in find_tables(root, needed, settings.get("header"))}
+            if settings.get("file") is not None:
+                names = {Path(settings["file"]).stem}
         else:
-            values, path = settings.get("values") or {}, _only_file(root, settings.get("file"))
+            values, path = settings.get("values") or {}, _only_file(root, settings)
             names = set()
             for cells in read_cells(path, [column], settings.get("header")):
                 names |= {
                     str(values.get(str(cell), cell)) for cell in set(cells[column]) if cell not in (None, "")
                 }
-        return tuple(sorted(names, key=_split_order))
+        return tuple(sorted(names, key=split_order))
 
     @classmethod
     def recognizes(cls, root: Path) -> bool:
@@ -117,11 +141,13 @@ class Table(Split):
 
     @classmethod
     def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
+        if not any((settings.get("columns") or {}).values()):
+            settings = cls._guessed(root, settings)[1]
         require_split(split, root, cls.splits(root, **settings))
         file = settings.get("file")
         if file is None and "split" not in (settings.get("columns") or {}):
             return (next(path for end in SUFFIXES if (path := root / f"{split}{end}").is_file()),)
-        return (_only_file(root, file),)
+        return (_only_file(root, settings),)
 
     def read(self) -> Iterable[Example]:
         path, header = self.files[0], self.settings["header"]
@@ -138,11 +164,17 @@ class Table(Split):
 
     def _require_columns(self, path: Path) -> None:
         found = column_names(path, self.settings["header"])
+        hidden = MAY_LACK if self.split.startswith("test") else ()
+        self.columns = {
+            role: value
+            for role, value in self.columns.items()
+            if role not in hidden or set(_listed(value)) <= {*found}
+        }
         for role, value in self.columns.items():
             for name in _listed(value):
                 if name not in found:
                     raise ConfigError(
-                        f"{path} has no column {name!r} (data.columns.{role}); it has {at_most(found, 20)}."
+                        f"{path} has no column {name!r} (data.columns.{role}); it has {at_most([name[:40] for name in found], 20)}."
                         f"{nearest(name, found)}"
                     )
 
@@ -234,9 +266,10 @@ class Table(Split):
 
     def _target(self, cell: Any, key: str, where: Path) -> str | None:
         """The JSON of one label cell; None where it is empty."""
-        if cell is None or cell == "":
-            return None
         values, separator = self.settings["values"], self.settings["separator"]
+        cell = values.get("", "") if cell is None or cell == "" else cell
+        if cell == "":
+            return None
         if self.settings["soft"]:
             negative, positive = self.settings["labels"]
             score = _score(cell, key, where)
@@ -273,6 +306,15 @@ class Table(Split):
             )
         several = isinstance(self.columns.get("label"), list)  # the order of columns is meant
         return tuple(found) if several else tuple(sorted(found))
+
+    @classmethod
+    def fabricate(
+        cls, folder: Path, *, size: int, seed: int, progress: Progress | None = None, **settings: Any
+    ) -> dict[str, int]:
+        names = settings.pop("names", ("train", "dev"))
+        return write_table_world(
+            folder, size=size, seed=seed, names=names, settings=settings, progress=progress
+        )
 
     def write(self, predictions: Predictions, path: Path) -> None:
         """Write `id`, the score of each class, and `answer`, in the order of the split."""
@@ -312,22 +354,26 @@ def image_key(file: str) -> str:
     return Path(file).stem
 
 
-def _only_file(root: Path, file: str | None) -> Path:
+def _needed(settings: Mapping[str, Any]) -> list[str]:
+    """The columns that every table has; the labels of test splits may be kept back."""
+    columns = {role: name for role, name in (settings.get("columns") or {}).items() if name is not None}
+    roles = ("id", "image", "text", "split")
+    return [columns[role] for role in roles if role in columns] or _listed(columns.get("label") or [])
+
+
+def _only_file(root: Path, settings: Mapping[str, Any]) -> Path:
+    file = settings.get("file")
     if file is not None:
         if not (root / file).is_file():
             raise ConfigError(f"{root / file} does not exist (data.file).")
-        return root / file
-    found = sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
+        return root / str(file)
+    found = find_tables(root, _needed(settings), settings.get("header"))
     if len(found) != 1:
         raise ConfigError(
-            f"{root} holds {len(found)} tables ({at_most([path.name for path in found])}); say which with "
-            "data.file=NAME."
+            f"{root} holds {len(found)} tables with the columns {', '.join(_needed(settings))} "
+            f"({at_most([path.name for path in found])}); say which with data.file=NAME."
         )
     return found[0]
-
-
-def _split_order(name: str) -> tuple[int, str]:
-    return next((place for place, start in enumerate(ORDER) if name.startswith(start)), len(ORDER)), name
 
 
 def _listed(value: Any) -> list[str]:
