@@ -123,22 +123,37 @@ class Pair:
     Args:
         image: key of the image; two keys put the regions of both images into one row; None means text only.
         text_b: second segment (an answer, object names, the other language).
+        files: picture of each key, below the root of the data set; empty where keys alone tell.
     """
 
     image: str | tuple[str, ...] | None
     text: str
     text_b: str | None = None
     mentions: tuple[Mention, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One decision of a dataset. `meta` is for writers and reports; models never see it."""
+    """One decision of a dataset.
+
+    Args:
+        weight: factor of its loss in training.
+        group: a slice that measures are also reported for, such as a country.
+        meta: JSON values for writers and reports; models never see them.
+    """
 
     id: str
     pairs: tuple[Pair, ...]
     target: Any = None
+    weight: float = 1.0
+    group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def likeliest(target: Any) -> Any:
+    """The class of a target; of a soft one, `{class: probability}`, the most probable class."""
+    return max(target, key=lambda name: target[name]) if isinstance(target, Mapping) and target else target
 
 
 def _tree(cls: Class) -> Class:
@@ -222,12 +237,17 @@ class Inputs(Tree):
 @_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Tree):
-    """What a task sees: N examples of `pairs` rows each. The shape of `targets` is the task's business."""
+    """What a task sees: N examples of `pairs` rows each. The shape of `targets` is the task's business.
+
+    Args:
+        weights: factor of each example's loss; None where all are 1.
+    """
 
     ids: tuple[str, ...]
     inputs: Inputs
     targets: Shaped[Tensor, "N ..."] | None = None
     pairs: int = 1
+    weights: Float[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -256,10 +276,10 @@ class Encoding(Tree):
 @_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Tree):
-    """What a task returns. `loss` is None when the batch has no targets."""
+    """What a task returns. `loss` is None when the batch has no targets; pre-training has no logits."""
 
     loss: Float[Tensor, ""] | None
-    logits: Shaped[Tensor, "N ..."]
+    logits: Shaped[Tensor, "N ..."] | None = None
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 

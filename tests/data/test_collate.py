@@ -133,3 +133,11 @@ def test_pictures_of_several_shapes_are_padded_right_and_below(tmp_path: Path) -
 
 def test_regions_without_pictures_are_not_resized(collate: Collate) -> None:
     assert collate([example(1, "a")]).inputs.regions.resized is None
+
+
+def test_weights_are_there_only_where_some_weight_is_not_one(collate: Collate) -> None:
+    plain = [example(1, "a"), example(3, "b")]
+    assert collate(plain).weights is None
+    weights = collate([plain[0], replace(plain[1], weight=0.25)]).weights
+    assert weights is not None
+    assert weights.tolist() == [1.0, 0.25]

@@ -166,6 +166,10 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     model = call(config["model"])
     _load_weights(model, config["weights"], regions)
     task = call(config["task"], model=model)
+    if criterion is not None and not (isinstance(task, Classify) and len(task.labels) == 2):
+        raise ConfigError(
+            f"task.threshold={criterion} is chosen for two classes alone; give it a number here."
+        )
     sources = Sources(regions=regions, images=images)
     require_sources(model.needs, processor, sources, examples)
     for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):

@@ -83,7 +83,7 @@ class Validator(Observer):
 
     Args:
         every: steps between validations; the last step is always followed by one.
-        monitor: None is the task's first metric; `loss` means less is better.
+        monitor: None is the task's first metric.
         patience: validations without improvement before the run stops; None never stops.
         best: where to keep the best weights; None on all ranks but the first.
     """
@@ -126,7 +126,7 @@ class Validator(Observer):
                 f"trainer.monitor is {monitor!r}, which the task does not measure; "
                 f"expected one of {', '.join(metrics)}."
             )
-        self.record.monitor = monitor
+        self.record.monitor, self.record.higher = monitor, loop.learner.task.higher(monitor)
         if math.isnan(metrics[monitor]) and not self._warned:
             self._warned = True
             warnings.warn(

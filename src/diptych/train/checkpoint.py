@@ -26,7 +26,7 @@ class Record:
     """What validation has said so far.
 
     Args:
-        monitor: the metric that decides, `loss` being the one where less is better.
+        monitor: the metric that decides; `higher` whether more of it is better.
         history: one row per validation.
         stale: validations since the best one.
         stopped: the run ended before its last step because it no longer improved.
@@ -34,6 +34,7 @@ class Record:
     """
 
     monitor: str | None = None
+    higher: bool = True
     best: float | None = None
     best_step: int | None = None
     history: list[Row] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Record:
         """
         assert self.monitor is not None
         self.history.append(dict(row))
-        sign = -1 if self.monitor == "loss" else 1
+        sign = 1 if self.higher else -1
         value = row[self.monitor]
         nothing_yet = self.best is None or self.best != self.best
         improved = nothing_yet or sign * (value - (self.best or 0.0)) > min_delta
