@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= auto
+CASES ?= 2000
+SEED ?= 1
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -11,11 +13,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vilio check test parity certificate journey bench docs size clean
+.PHONY: help install demo vilio check test fuzz parity certificate journey bench docs size clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) (test processes)"
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) (test processes) CASES=$(CASES) SEED=$(SEED) (fuzz)"
 
 install: $(STAMP) ## make or update the virtual environment, with the tested versions
 	@echo "$(VENV) is current."
@@ -50,6 +52,9 @@ check: install ## lint, formatting, types, import contracts, spelling
 test: install ## all tests
 	$(PYTEST) -n $(WORKERS) --dist loadfile $(SHAPES) -m "not compile"
 	$(PYTEST) -m compile
+
+fuzz: install ## hostile input for every reader, kills, full disks (CASES=2000 SEED=1)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
 
 parity: install ## the originals' golden files (DIPTYCH_GOLDENS: the folder of further ones)
 	$(PYTEST) $(SHAPES) tests/parity

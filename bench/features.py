@@ -29,17 +29,21 @@ REGIONS, WIDTH = 36, 2048
 
 Row = tuple[str, str, str, str, str]
 
+
 OPEN_ONE = """
 import json, sys, time
-import pyarrow.ipc
 from diptych.features import FeatureStore
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
-before, begin = resident(), time.perf_counter()
-store = FeatureStore(sys.argv[1])
-assert sys.argv[2] in store and store.count(sys.argv[2]) == 36
-print(json.dumps([time.perf_counter() - begin, resident() - before]))
+before, spent = resident(), []
+for _ in range(2):  # the second time, all that opening imports is there
+    begin = time.perf_counter()
+    store = FeatureStore(sys.argv[1])
+    assert sys.argv[2] in store and store.count(sys.argv[2]) == 36
+    spent.append(time.perf_counter() - begin)
+    del store
+print(json.dumps([*spent, resident() - before]))
 """
 
 LOAD_TSV = """
@@ -65,7 +69,7 @@ def rows() -> Iterator[Row]:
         store = write_store(
             folder / "store", images(IMAGES, np.float16), FeatureMeta(feature_dim=WIDTH, dtype="float16")
         )
-        yield opening(store, tsv)
+        yield from opening(store, tsv)
         yield reading(store, folder)
 
 
@@ -82,16 +86,26 @@ def importing(tsv: Path, folder: Path) -> Row:
     )
 
 
-def opening(store: FeatureStore, tsv: Path) -> Row:
+def opening(store: FeatureStore, tsv: Path) -> Iterator[Row]:
+    """In a fresh process with all that opening imports, and in one that has opened a store before."""
     runs = [fresh(OPEN_ONE, store.path, store.keys()[-1]) for _ in range(5)]
-    seconds, resident = (min(values) for values in zip(*runs, strict=True))
+    first, second, resident = (min(values) for values in zip(*runs, strict=True))
     plain, plain_resident = fresh(LOAD_TSV, tsv, Path(__file__).parent)
-    return (
-        f"open a store of {IMAGES:,} x {REGIONS} x {WIDTH} in a fresh process and look up one image",
-        f"{seconds * 1e3:.1f} ms, {resident / 1e6:+.1f} MB resident",
-        f"original TSV loader, only {TSV_IMAGES} images: {plain:.2f} s, {plain_resident / 1e6:+.0f} MB",
-        f"> {plain / seconds:.0f}x",
-        promise("< 50 ms, < 50 MB", seconds < 0.05 and resident < 50e6),
+    what = f"open a store of {IMAGES:,} x {REGIONS} x {WIDTH} and look up one image"
+    other = f"original TSV loader, only {TSV_IMAGES} images: {plain:.2f} s, {plain_resident / 1e6:+.0f} MB"
+    yield (
+        f"{what}, in a fresh process with what is imported for it",
+        f"{first * 1e3:.1f} ms, {resident / 1e6:+.1f} MB resident",
+        other,
+        f"> {plain / first:.0f}x",
+        promise("< 50 ms, < 50 MB", first < 0.05 and resident < 50e6),
+    )
+    yield (
+        f"{what}, the second time in a process",
+        f"{second * 1e3:.1f} ms",
+        other,
+        f"> {plain / second:.0f}x",
+        promise("< 10 ms", second < 0.01),
     )
 
 
@@ -181,13 +195,13 @@ def best(function: Callable[[], object], times: int = 3) -> float:
     return min(seconds)
 
 
-def fresh(program: str, *arguments: object) -> tuple[float, float]:
+def fresh(program: str, *arguments: object) -> list[float]:
     """Seconds and resident bytes that a program prints, run in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], check=True, capture_output=True, text=True
     )
-    seconds, resident = json.loads(done.stdout)
-    return seconds, resident
+    numbers: list[float] = json.loads(done.stdout)
+    return numbers
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/diptych"
 BUDGET = {
-    "(top)": 3400, "adopt": 460, "cli": 2200, "convert": 3100, "data": 1400, "datasets": 2060, "detect": 1600,
-    "ensemble": 1150, "features": 2500, "metrics": 800, "models": 2190, "nn": 1450, "recipe": 560,
-    "report": 760, "scale": 310, "serve": 480, "study": 1450, "tasks": 1950, "text": 430, "train": 1850,
-    "world": 830,
+    "(top)": 4600, "adopt": 700, "cli": 2700, "conf": 10, "convert": 3800, "data": 1700,
+    "datasets": 3590, "detect": 1800, "ensemble": 1200, "evaluate": 900, "explain": 700, "features": 3200,
+    "memory": 400, "metrics": 1500, "models": 2500, "nn": 1700, "recipe": 700, "report": 1000, "scale": 300,
+    "serve": 1200, "study": 1700, "tasks": 2400, "text": 800, "train": 1900, "world": 1000,
 }  # fmt: skip
-TOTAL_ALARM = 28_000
+TOTAL_ALARM = 42_000  # the sum of the budgets; a test watches both
 FILE_LIMIT = 400
 
 

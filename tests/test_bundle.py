@@ -1,5 +1,7 @@
+import errno
 import os
 import re
+import resource
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from diptych.bundle import _adopt_files, call, load_bundle, save_bundle
 from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 from diptych.nodes import parameters_of
 from diptych.types import FeatureMeta
+from diptych.weights import write_weights
 
 TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b")  # of the fixture `bundle`
 
@@ -222,3 +225,14 @@ def test_every_family_refuses_sizes_below_one(name: str) -> None:
     for key in sizes:
         with pytest.raises(ConfigError):
             call({"_target_": f"diptych.models.{name}", key: -4})
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"w\.safetensors") as caught:
+            write_weights({"a": torch.zeros(100_000)}, tmp_path / "w.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == errno.EFBIG

@@ -39,6 +39,8 @@ def folder(tmp_path):
 class Source:
     """Regions of one box for every picture but those left out."""
 
+    box = (0, 0, 9, 9)
+
     def __init__(self, *, without=(), **changed):
         self.meta = FeatureMeta(feature_dim=4)
         self.without, self.changed = without, changed
@@ -56,7 +58,9 @@ class Source:
         if isinstance(found, tuple):
             return replace(self[""], size=found)
         return Regions(
-            features=np.zeros((found, 4), np.float32), boxes=np.zeros((found, 4), np.float32), size=(32, 24)
+            features=np.zeros((found, 4), np.float32),
+            boxes=np.tile(np.array([self.box], np.float32), (found, 1)),
+            size=(32, 24),
         )
 
 
@@ -286,3 +290,14 @@ def test_progress_counts_every_picture_once(folder):
     steps = []
     check(folder, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(done, 12) for done in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("box", "what"), [([0, 0, 1, 1], "look scaled"), ([4, 4, 9, 4], "without width or height")]
+)
+def test_boxes_that_nobody_can_have_meant_are_counted(folder, box, what):
+    source = Source()
+    source.box = box
+    finding = only(check(folder, features=source))
+    assert (finding.severity, finding.count) == ("warning", 12)
+    assert what in finding.what

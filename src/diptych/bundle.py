@@ -22,7 +22,6 @@ from typing import Any, Literal, NotRequired
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from safetensors.torch import save_file
 from torch import nn
 from typing_extensions import TypedDict
 
@@ -51,6 +50,7 @@ from diptych.weights import (
     read_weights,
     require_finite,
     require_types,
+    write_weights,
 )
 
 FORMAT = 1
@@ -135,7 +135,7 @@ class Bundle:
 
 def save_bundle(folder: Path, *, overwrite: bool = False, **content: Any) -> None:
     """Write a bundle, whole or not at all; for `content` see `write_bundle`."""
-    with atomic_folder(folder, overwrite=overwrite) as beside:
+    with atomic_folder(folder, kind="a bundle", overwrite=overwrite) as beside:
         write_bundle(beside, **content)
 
 
@@ -165,7 +165,7 @@ def write_bundle(
     state |= {f"task.{key}": value for key, value in task.state_dict().items()}
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     require_finite(state, where=type(model).__name__)
-    save_file(state, folder / "weights.safetensors")
+    write_weights(state, folder / "weights.safetensors")
     about = {"diptych": __version__, "python": platform.python_version(), **(provenance or {})}
     text = {
         "format": FORMAT,

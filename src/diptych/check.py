@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from diptych.boxes import DOUBTS, doubts
 from diptych.data.images import open_image
 from diptych.datasets.hateful_memes import KNOWN_OVERLAP, LABELS, DuplicateId, Meme, read_memes, split_path
 from diptych.errors import ConfigError, FormatError
@@ -346,6 +347,8 @@ def _feature_findings(folder: _Folder) -> list[Finding]:
         for path, found in regions.items()
         if not folder.pictures[path].error and found.size != folder.pictures[path].size
     ]
+    doubted = {path: doubts(found.boxes, found.size) for path, found in regions.items()}
+    odd = [(what, [path for path in doubted if name in doubted[path]]) for name, what in DOUBTS.items()]
     return [
         *_finding(
             "error",
@@ -365,6 +368,7 @@ def _feature_findings(folder: _Folder) -> list[Finding]:
             (path for path, found in regions.items() if not len(found)),
             "Models will see the text alone.",
         ),
+        *(one for what, paths in odd for one in _finding("warning", what, paths, "Look at the boxes.")),
         *_finding(
             "warning",
             "features of pictures of another size",

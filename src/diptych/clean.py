@@ -17,12 +17,13 @@ from tempfile import TemporaryDirectory
 from diptych.data.hashes import Fingerprint, fingerprint
 from diptych.datasets.hateful_memes import HatefulMemes, Meme, write_memes
 from diptych.errors import ConfigError, FormatError
-from diptych.files import atomic_file
+from diptych.files import atomic_file, claimed, require_apart
 
 Progress = Callable[[int, int], None]
 VIEWS = ("train", "traindev", "pretrain")
 BITS = 64
 CACHE_VERSION = 1
+HASHES = "hashes.json"
 SAVE_EVERY = 2000  # pictures, so that a run that is killed loses little
 # found by hand by the author of Vilio: copies in groups of more than two, then three more
 KNOWN_DUPLICATES = frozenset(map(str, (
@@ -89,27 +90,28 @@ def clean(
 
     Raises:
         FormatError: broken records, unreadable pictures, an id in train and in a dev split.
-        ConfigError: a split is missing, or `out` holds other files of these names.
+        ConfigError: a split is missing, or `out` holds other things; or another process cleans into it.
     """
     root, out = Path(root), Path(out)
     if not 0 <= near < BITS // 2:
         raise ConfigError(f"near is {near}; expected 0 to {BITS // 2 - 1} of {BITS} bits.")
-    if out.resolve() == root.resolve():
-        raise ConfigError(f"{out} is the data set itself, which is kept as it is; choose another folder.")
+    require_apart(out, [root])
     splits = _read(root)
     everyone = [meme for memes in splits.values() for meme in memes]
-    store = Path(cache) if cache is not None else out / "hashes.json"
-    prints, hashed = _fingerprints(root, everyone, store, progress)
-    decisions = find_copies(everyone, prints, near=near)
-    if known:
-        decisions += _known(splits)
-    in_train = {meme.id for meme in splits["train"]}
-    decisions = [_only(decision, in_train) for decision in decisions]
-    views = _views(splits, decisions)
-    given, sizes = ({name: len(memes) for name, memes in group.items()} for group in (splits, views))
-    settings = {"known": known, "near": near, "given": given, "views": sizes}
-    report = {**settings, "decisions": [asdict(decision) for decision in decisions]}
-    changed = _write(root, out, views, json.dumps(report, indent=2) + "\n")
+    store = Path(cache) if cache is not None else out / HASHES
+    with claimed(out):
+        _require_own(out, root, everyone)
+        prints, hashed = _fingerprints(root, everyone, store, progress)
+        decisions = find_copies(everyone, prints, near=near)
+        if known:
+            decisions += _known(splits)
+        in_train = {meme.id for meme in splits["train"]}
+        decisions = [_only(decision, in_train) for decision in decisions]
+        views = _views(splits, decisions)
+        given, sizes = ({name: len(memes) for name, memes in group.items()} for group in (splits, views))
+        settings = {"known": known, "near": near, "given": given, "views": sizes}
+        report = {**settings, "decisions": [asdict(decision) for decision in decisions]}
+        changed = _write(root, out, views, json.dumps(report, indent=2) + "\n")
     return CleanReport(given=given, views=sizes, decisions=tuple(decisions), hashed=hashed, changed=changed)
 
 
@@ -284,6 +286,26 @@ def _save_cache(path: Path, known: Mapping[str, Fingerprint]) -> None:
         json.dump({"diptych_hashes": CACHE_VERSION, "files": files}, file, indent=0)
 
 
+def _require_own(out: Path, root: Path, memes: Iterable[Meme]) -> None:
+    """Refuse a folder with anything that an earlier run would not have written."""
+    files = {"report.json", HASHES, *(f"{view}.jsonl" for view in VIEWS), *_copied(root)}
+    links = _linked(memes)
+    for one in out.iterdir() if out.exists() else ():
+        own = one.is_symlink() if one.name in links else one.name in files or one.name.endswith(".part")
+        if not own:
+            raise ConfigError(
+                f"{out} holds {one.name!r}, which is not of a cleaned data set; choose a new folder."
+            )
+
+
+def _copied(root: Path) -> dict[str, Path]:
+    return {path.name: path for path in (*root.glob("dev_seen*.jsonl"), *root.glob("test*.jsonl"))}
+
+
+def _linked(memes: Iterable[Meme]) -> set[str]:
+    return {"features", "vocabulary.txt", *(Path(meme.image).parts[0] for meme in memes)}
+
+
 def _write(root: Path, out: Path, views: Mapping[str, Sequence[Meme]], report: str) -> bool:
     """Write what is missing; whether there was anything.
 
@@ -295,19 +317,17 @@ def _write(root: Path, out: Path, views: Mapping[str, Sequence[Meme]], report: s
         for name, memes in views.items():
             write_memes(Path(folder) / f"{name}.jsonl", memes)
             contents[f"{name}.jsonl"] = (Path(folder) / f"{name}.jsonl").read_bytes()
-    for path in (*root.glob("dev_seen*.jsonl"), *root.glob("test*.jsonl")):
-        contents[path.name] = path.read_bytes()
+    contents |= {name: path.read_bytes() for name, path in _copied(root).items()}
     there = {name for name in contents if (out / name).exists()}
     if other := sorted(name for name in there if (out / name).read_bytes() != contents[name]):
         raise ConfigError(
             f"{out} holds another {', '.join(other)}, and is kept; choose another folder, and say "
-            f"--cache {out / 'hashes.json'} to reuse the hashes."
+            f"--cache {out / HASHES} to reuse the hashes."
         )
     for name in sorted(contents.keys() - there, key="report.json".__eq__):  # the report is written last
         with atomic_file(out / name) as file:
             file.write(contents[name])
-    pictures = {Path(meme.image).parts[0] for memes in views.values() for meme in memes}
-    for name in sorted({"features", "vocabulary.txt", *pictures}):
+    for name in sorted(_linked(meme for memes in views.values() for meme in memes)):
         link, target = out / name, root / name
         if target.exists() and not link.exists() and not link.is_symlink():
             link.symlink_to(relpath(target.resolve(), out.resolve()))

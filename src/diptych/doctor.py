@@ -141,7 +141,7 @@ def _core(distribution: str) -> Finding:
         return Finding(
             name=distribution, value="not installed", status="problem", advice=f"pip install {distribution}"
         )
-    if reason := _import_error(MODULES.get(distribution, distribution)):
+    if reason := _import_error(MODULES.get(distribution, distribution.replace("-", "_"))):
         return Finding(
             name=distribution,
             value=f"{found}, but does not load: {reason}",

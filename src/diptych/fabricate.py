@@ -31,6 +31,7 @@ SMALLEST, LARGEST = 40, 200_000
 USEFUL = 152  # memes that an evaluation split should have at least, where the total allows it
 VOCABULARY_SIZE = 1200
 DESCRIPTION = "world.json"
+KIND = "a world"
 LABEL_MEANING = (
     "1 (hateful) when the largest thing of the picture wears the kind of color, warm or cool, that the text "
     "grumbles about; 0 (benign) otherwise"
@@ -95,7 +96,7 @@ def fabricate(
     numbers = (
         np.random.default_rng([seed, 1]).permutation(size) + 1
     )  # ids say nothing about what goes together
-    with atomic_folder(out, overwrite=overwrite) as folder:
+    with atomic_folder(out, kind=KIND, overwrite=overwrite) as folder:
         splits = _write_annotations(folder, quadruples, numbers)
         (folder / "img").mkdir()
         meta = FeatureMeta(
@@ -138,13 +139,7 @@ def _require_possible(out: Path, size: int, seed: int, overwrite: bool) -> None:
         )
     if seed < 0:
         raise ConfigError(f"seed is {seed}; expected 0 or more.")
-    require_new(out, overwrite=overwrite)
-    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    if not empty and not (out / DESCRIPTION).is_file():
-        raise ConfigError(
-            f"{out} is not a world (it has no {DESCRIPTION}) and is kept even with overwrite=true; "
-            "choose another place."
-        )
+    require_new(out, overwrite=overwrite, kind=KIND)
 
 
 def make_quadruples(count: int, seed: int) -> Iterator[Quadruple]:

@@ -27,7 +27,7 @@ from diptych.tasks import objectives
 
 HERE = "${bundle}"  # stands for the bundle's folder in the values of file parameters
 PARTS: dict[Any, str] = {
-    models: " ".join(models.__all__),
+    models: " ".join(name for name in dir(models) if callable(getattr(models, name))),
     concat: "BertTower ImageTower VectorTower",
     blocks: "ClassifierHead PairAttention Pooled Sizes WeightNormHead "
     "resnet50 resnet101 resnet152 resnet_tiny",
@@ -124,7 +124,11 @@ def check_arguments(function: Callable[..., Any], values: Mapping[str, Any], *, 
             )
         if not _holds_node(value) and not _fits(value, known.types[name]):
             wanted = inspect.formatannotation(known.types[name]).replace("collections.abc.", "")
-            raise ConfigError(f"{where}: {name} is {shorten(value)}; expected {wanted}.")
+            text = isinstance(value, list) and _fits("", known.types[name])
+            hint = f" On a command line, a text in brackets has two kinds of quotes: {name}='\"[...]\"'."
+            raise ConfigError(
+                f"{where}: {name} is {shorten(value)}; expected {wanted}.{hint if text else ''}"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,22 @@ F region-feature width, D model width (Dt text, Dv region), C classes, K detecto
 width. Masks are bool and True means real. Boxes are x1 y1 x2 y2. Sizes are (width, height).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from diptych.boxes import other_convention
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
-
-Class = TypeVar("Class", bound=type)
-Some = TypeVar("Some", bound="Tree")  # typing.Self does not survive the shape-checking hook
+from diptych.tree import Tree
+from diptych.tree import tree as _tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +80,17 @@ class Regions:
         x1, y1, x2, y2 = self.boxes.T
         if (bad := np.flatnonzero((x2 < x1) | (y2 < y1))).size:
             box = _numbers(self.boxes[bad[0]])
-            raise FormatError(f"box {bad[0]} is inverted: {box}; expected x1 <= x2 and y1 <= y2.")
+            raise FormatError(
+                f"box {bad[0]} is inverted: {box}; expected x1 <= x2 and y1 <= y2."
+                f"{other_convention(self.boxes, self.size)}"
+            )
         outside = (x1 < -1) | (y1 < -1) | (x2 > width + 1) | (y2 > height + 1)
         if (bad := np.flatnonzero(outside)).size:
             box = _numbers(self.boxes[bad[0]])
-            raise FormatError(f"box {bad[0]} leaves the image: {box}; expected within {width} x {height}.")
+            raise FormatError(
+                f"box {bad[0]} leaves the image: {box}; expected within {width} x {height}."
+                f"{other_convention(self.boxes, self.size)}"
+            )
 
     def first(self, count: int) -> "Regions":
         """The best `count` regions."""
@@ -151,34 +156,6 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-def likeliest(target: Any) -> Any:
-    """The class of a target; of a soft one, `{class: probability}`, the most probable class."""
-    return max(target, key=lambda name: target[name]) if isinstance(target, Mapping) and target else target
-
-
-def _tree(cls: Class) -> Class:
-    """Register a dataclass with the pytree registry, so that torch looks inside it."""
-    pytree.register_dataclass(cls)
-    return cls
-
-
-class Tree:
-    """Gives a registered dataclass what loaders and trainers call."""
-
-    __slots__ = ()
-
-    def map(self: Some, function: Callable[[Tensor], Tensor]) -> Some:
-        """The same tree with `function` applied to every tensor."""
-        return pytree.tree_map_only(Tensor, function, self)  # type: ignore[no-any-return]
-
-    def to(self: Some, device: torch.device | str, *, non_blocking: bool = False) -> Some:
-        """Move every tensor."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self: Some) -> Some:
-        return self.map(Tensor.pin_memory)
-
-
 @_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedText(Tree):
@@ -200,8 +177,11 @@ class PaddedRegions(Tree):
         image_index: which image of the row a region belongs to; 0 unless a row holds several.
         silhouettes: the part of its box that an object covers, in [0, 1].
         sizes: width and height in pixels of the first image.
-        resized: the same of what `Inputs.pixels` shows of it; None where it is not resized.
+        resized: the same of what `Inputs.pixels` shows of it, or of the picture in which boxes were clipped;
+            None where it is not resized.
         hidden: regions that pre-training hides.
+        beyond: sum of the features that `processor.max_regions` cut off, and how many these were in
+            `beyond_count`; None where nothing was.
         labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
     """
 
@@ -213,11 +193,24 @@ class PaddedRegions(Tree):
     sizes: Float[Tensor, "B 2"]
     resized: Float[Tensor, "B 2"] | None = None
     hidden: Bool[Tensor, "B R"] | None = None
+    beyond: Float[Tensor, "B F"] | None = None
+    beyond_count: Int[Tensor, " B"] | None = None
     labels: Int[Tensor, "B R"] | None = None
     scores: Float[Tensor, "B R"] | None = None
     attributes: Int[Tensor, "B R"] | None = None
     attribute_scores: Float[Tensor, "B R"] | None = None
     probabilities: Float[Tensor, "B R K"] | None = None
+
+    def mean(self, features: Float[Tensor, "B R F"]) -> Float[Tensor, "B F"]:
+        """Features of the whole image: the mean over all its regions but the hidden ones.
+
+        As in the readers of ERNIE-ViL, ViLBERT and VL-BERT, regions that were cut off count.
+        """
+        shown = self.mask if self.hidden is None else self.mask & ~self.hidden
+        total, count = features.masked_fill(~shown[..., None], 0).sum(1), shown.sum(1, keepdim=True)
+        if self.beyond is not None and self.beyond_count is not None:
+            total, count = total + self.beyond, count + self.beyond_count[:, None]
+        return total / count.clamp(min=1)
 
 
 @_tree
@@ -341,6 +334,11 @@ class FeatureMeta:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def likeliest(target: Any) -> Any:
+    """The class of a target; of a soft one, `{class: probability}`, the most probable class."""
+    return max(target, key=lambda name: target[name]) if isinstance(target, Mapping) and target else target
 
 
 @runtime_checkable

@@ -1,5 +1,7 @@
 """The weights of a bundle: looked at before memory is asked for, and loaded name by name."""
 
+import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
@@ -40,6 +42,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         weights = load_file(path)
     require_finite(weights, where=path)
     return weights
+
+
+def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write safetensors, which hides in a text of its own that the disk is full.
+
+    Raises:
+        OSError: the file cannot be written, and why.
+    """
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        if (code := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 @contextmanager

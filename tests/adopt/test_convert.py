@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from diptych import models
 from diptych.adopt import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 from diptych.bundle import load_bundle, save_bundle
-from diptych.convert import FAMILIES, restore
+from diptych.convert import FAMILIES, read_source, restore
 from diptych.data import Sources, require_sources
 from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 from diptych.tasks import Classify
@@ -158,7 +158,7 @@ def test_a_folder_of_hugging_face_says_heads_and_vocabulary(tmp_path, uniter, vo
     assert report.model["heads"] == 6
     assert "2 shards" in report.kind
     (folder / "b.safetensors").unlink()
-    with pytest.raises(FormatError, match=r"index\.json: names b\.safetensors, which is not in the folder"):
+    with pytest.raises(FormatError, match=r"index\.json: names 'b\.safetensors', which is not in the folder"):
         convert_checkpoint(folder, tmp_path / "other")
 
 
@@ -206,9 +206,9 @@ def test_bad_files_leave_nothing_behind(tmp_path, uniter, vocabulary):
     path, weights, _ = uniter
     whole = path.read_bytes()
     files = {
-        "half.pt": (whole[: len(whole) // 2], "not a whole torch file"),
+        "half.pt": (whole[: len(whole) // 2], "not a "),
         "page.pt": (b"<html>404</html>", "not a weight file; it begins with"),
-        "empty.pt": (b"", "not a whole torch file"),
+        "empty.pt": (b"", "not a "),
     }
     for name, (content, message) in files.items():
         (tmp_path / name).write_bytes(content)
@@ -216,10 +216,57 @@ def test_bad_files_leave_nothing_behind(tmp_path, uniter, vocabulary):
             convert_checkpoint(tmp_path / name, tmp_path / "out", vocabulary=vocabulary)
     torch.save(weights | {"bomb": Bomb(tmp_path / "exploded")}, tmp_path / "bomb.pt")
     for use in (convert_checkpoint, lambda source, *_, **__: inspect_checkpoint(source)):
-        with pytest.raises(FormatError, match=r"bomb\.pt: refused"):
+        with pytest.raises(FormatError, match=r"bomb\.pt: its pickle asks for .*mkdir"):
             use(tmp_path / "bomb.pt", tmp_path / "out", vocabulary=vocabulary)
     assert not (tmp_path / "exploded").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_no_numbers_leave_nothing_behind(tmp_path, uniter, vocabulary):
+    _, weights, overrides = uniter
+    (name,) = (one for one in weights if one.endswith("encoder.layer.0.intermediate.dense.bias"))
+    torch.save(weights | {name: torch.full_like(weights[name], torch.nan)}, tmp_path / "nan.pt")
+    with pytest.raises(
+        CheckpointMismatch, match=rf"nan\.pt: 1 tensor.* hold NaN or infinity: .*{name[-20:]}"
+    ):
+        convert_checkpoint(tmp_path / "nan.pt", tmp_path / "out", vocabulary=vocabulary, overrides=overrides)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "message"),
+    [
+        ({"a": "../a.safetensors"}, r"names '\.\./a\.safetensors', which is not in the folder"),
+        ({"a": "/etc/passwd"}, "names '/etc/passwd', which is not in the folder"),
+        ({"a": "pipe"}, "names 'pipe', which is not in the folder"),
+        (
+            {"a": "a.safetensors", "b": "a.safetensors"},
+            "names 1 tensors that its shards do not hold, first 'b'",
+        ),
+        ({"a": 5}, r"weight_map\.a: .*valid string"),
+        ([], "weight_map: .*valid dictionary"),
+        (None, "weight_map: "),
+    ],
+)
+def test_an_index_names_shards_of_its_folder(tmp_path, weight_map, message):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    for place in (folder, tmp_path):
+        save_file({"a": torch.ones(1)}, place / "a.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(FormatError, match=rf"index\.json: {message}"):
+        read_source(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"num_attention_heads": "x"}', '{"t_biattention_id": 3}', "{" * 999]
+)
+def test_a_configuration_is_named_with_its_key(tmp_path, text):
+    save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(FormatError, match=r"config\.json: "):
+        read_source(tmp_path)
 
 
 def test_a_vocabulary_must_be_there_and_fit(tmp_path, uniter):
@@ -233,13 +280,13 @@ def test_a_vocabulary_must_be_there_and_fit(tmp_path, uniter):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("word", "lowercase"), [("word", True), ("Word", False)])
-def test_a_vocabulary_shows_its_case(tmp_path, uniter, word, lowercase):
+def test_a_vocabulary_shows_its_case(tmp_path, uniter):
     path, _, overrides = uniter
-    write_vocabulary(tmp_path / "v.txt", [*SPECIAL_TOKENS, word])
-    with pytest.warns(UserWarning, match="6 tokens for a table of 40 words; the last 34 rows mean nothing"):
-        convert_checkpoint(path, tmp_path / "out", vocabulary=tmp_path / "v.txt", overrides=overrides)
-    assert load_bundle(tmp_path / "out").processor.text.lowercase is lowercase
+    words = [f"Word{number}" for number in range(WORDS - len(SPECIAL_TOKENS))]
+    write_vocabulary(tmp_path / "v.txt", [*SPECIAL_TOKENS, *words])
+    report = convert_checkpoint(path, tmp_path / "out", vocabulary=tmp_path / "v.txt", overrides=overrides)
+    assert load_bundle(tmp_path / "out").processor.text.lowercase is False
+    assert report.settings["processor.text.lowercase"] == (False, "the file: the vocabulary holds 'Word0'")
 
 
 def test_settings_are_checked(tmp_path, uniter, vocabulary):
@@ -272,7 +319,9 @@ def test_settings_may_be_dotted(tmp_path, uniter, vocabulary, form):
     wanted = {"dotted": dotted, "nested": overrides, "both": {**overrides, "processor.max_tokens": 64}}[form]
     convert_checkpoint(path, tmp_path / "out", vocabulary=vocabulary, overrides=wanted)
     assert inspect_checkpoint(path, overrides=wanted).model["heads"] == overrides["model"]["heads"]
-    assert load_bundle(tmp_path / "out").processor.max_tokens == (64 if form == "both" else 128)
+    assert load_bundle(tmp_path / "out").processor.max_tokens == (
+        64 if form == "both" else SIZES["max_positions"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -327,7 +376,11 @@ def test_inspection_says_what_a_file_holds(tmp_path, uniter):
     assert report.tensors == len(weights) + 2
     assert report.dtypes == {"float32": report.tensors}
     assert report.groups["linear"] == (2, 98)
-    assert inspect_checkpoint(path, overrides=overrides).head == ("linear", "diptych.tasks.Classify")
+    report = inspect_checkpoint(path, overrides=overrides)
+    assert report.head == ("linear", "diptych.tasks.Classify")
+    assert report.settings["model.heads"] == (4, "as asked")
+    assert report.settings["model.layers"][1] == "the file: shapes of its tensors"
+    assert report.settings["processor.max_tokens"][0] == SIZES["max_positions"]
     torch.save({"conv.weight": torch.ones(3)}, tmp_path / "other.pt")
     assert "no family fits" in inspect_checkpoint(tmp_path / "other.pt").reason
 
@@ -339,6 +392,10 @@ def test_the_card_tells_what_was_left_out_and_how_equal_it_is(tmp_path, uniter, 
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "| the head of masked words: pre-training | 1 | `cls.predictions.bias` |" in card
     assert "| `uniter-vqa` |" in card
+    assert (
+        "| `processor.text.lowercase` | `True` | the file: no token of the vocabulary has a capital |" in card
+    )
+    assert "| `model.heads` | `4` | as asked |" in card
     assert "| the file holds no head that diptych has a task for | 1 | `task.head` |" in card
 
 

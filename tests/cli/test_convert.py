@@ -51,6 +51,21 @@ def test_convert_inspect_and_back(file, tmp_path, capsys):
     assert report["groups"]["vqa_output.0"] == [2, 96 * 49]
 
 
+@pytest.mark.parametrize("typed", ["[MASK]", "'[MASK]'", '"[MASK]"'])
+def test_a_special_token_is_a_text(file, tmp_path, capsys, typed):
+    settings = ["model.heads=4", f"processor.text_b={typed}", "--vocabulary", tmp_path / "v.txt"]
+    assert run(file, tmp_path / "out", *settings) == 0
+    assert load_bundle(tmp_path / "out").processor.text_b == "[MASK]"
+    assert "processor.text_b '[MASK]' (as asked)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_brackets_that_make_a_list_are_refused(file, tmp_path, capsys):
+    settings = ["model.heads=4", "processor.text_b=[a, b]", "--vocabulary", tmp_path / "v.txt"]
+    assert run(file, tmp_path / "out", *settings) == 2
+    assert "text_b is ['a', 'b']; expected str" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_list(capsys):
     assert run("--list") == 0
     assert "uniter-base" in capsys.readouterr().out

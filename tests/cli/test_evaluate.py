@@ -36,7 +36,10 @@ def test_a_drawing_is_kept_unless_asked_and_whole_or_absent(
     (tmp_path / "curves.png").write_text("mine")
     assert "exists and is kept" in refused([*words, tmp_path / "curves.png"])
     assert (tmp_path / "curves.png").read_text() == "mine"
-    assert main([*map(str, words), str(tmp_path / "curves.png"), "--overwrite"]) == 0
+    assert "is not a PNG picture and is kept" in refused([*words, tmp_path / "curves.png", "--overwrite"])
+    (tmp_path / "curves.png").unlink()
+    for more in ([], ["--overwrite"]):
+        assert main([*map(str, words), str(tmp_path / "curves.png"), *more]) == 0
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

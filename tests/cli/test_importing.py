@@ -43,14 +43,14 @@ def test_sources_and_places_that_cannot_be(memes, tmp_path, refused) -> None:
     )
     assert "not UTF-8" in refused(["import", tsv, tmp_path / "s", "--classes", names])
     assert "exists and is kept" in refused(["import", tsv, tmp_path / "empty.tsv"])
-    assert "Not a directory" in refused(["import", tsv, tmp_path / "empty.tsv" / "s"])
+    assert "is a file; expected a folder" in refused(["import", tsv, tmp_path / "empty.tsv" / "s"])
     assert [path.name for path in tmp_path.iterdir()] == ["empty.tsv"]
 
 
 def test_an_export_never_lands_on_a_folder_or_below_a_file(memes, tmp_path, refused) -> None:
     store, file = memes / "features", tmp_path / "file"
     file.write_text("mine")
-    assert "other things than features and is kept" in refused(["export", store, tmp_path, "--overwrite"])
+    assert "is not a TSV of features and is kept" in refused(["export", store, tmp_path, "--overwrite"])
     assert "is a file; expected a folder" in refused(["export", store, file / "x.tsv"])
     assert file.read_text() == "mine"
 

@@ -1,5 +1,7 @@
+import re
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import yaml
 from PIL import Image
 
 from diptych.cli import main
+from diptych.features import FeatureStore, write_store
 
 
 def failing(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -142,6 +145,29 @@ def test_switches_reach_the_run(experiment: str, switches: str, memes: Path, tmp
     if "balanced" in switches:
         assert bundle["task"]["class_weights"] == pytest.approx([1, 1], abs=0.2)
     assert main(["predict", str(tmp_path / "run"), "--splits", "dev_seen"]) == 0
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("name", ["train.jsonl", "dev_seen.jsonl", "features", "vocabulary.txt"])
+def test_a_run_on_data_that_has_changed_is_no_longer_this_run(
+    name: str, complete: bool, spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_for(spoiled, tmp_path / "run", "uniter_tiny")
+    assert main(["train", *words]) == 0
+    if not complete:
+        shutil.rmtree(tmp_path / "run/bundle")
+    if name == "features":
+        store = FeatureStore(spoiled / name)
+        items = [(key, replace(store[key], features=store[key].features + 1)) for key in store]
+        write_store(spoiled / name, items, store.meta, overwrite=True)
+    elif name == "vocabulary.txt":
+        (spoiled / name).write_text((spoiled / name).read_text() + "one more word\n")
+    else:
+        text = (spoiled / name).read_text()
+        flip = {"0": "1", "1": "0"}
+        (spoiled / name).write_text(re.sub(r'(?<="label": )[01]', lambda one: flip[one[0]], text))
+    assert f"{name} has changed since the run in {tmp_path / 'run'}" in failing(words, capsys)
+    assert main(["train", *words, "overwrite=true"]) == 0
 
 
 def words_for(root: Path, out: Path, experiment: str = "concat_bert_tiny") -> list[str]:

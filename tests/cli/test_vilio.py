@@ -53,6 +53,7 @@ def test_ernie_vil_reads_two_stores(memes: Path, tmp_path: Path, refused: Any) -
     assert len(lines) == 1 + len((memes / "dev_seen.jsonl").read_text().splitlines())
 
 
+@pytest.mark.filterwarnings("default:detector_only")
 def test_ernie_vil_adds_the_whole_image_to_one_store(memes: Path, tmp_path: Path, refused: Any) -> None:
     words = ["experiment=vilio/EL_tiny", f"root={memes}", f"out={tmp_path}", "trainer.max_steps=1"]
     assert train(*words, f"more_features={memes}/features", "region_merge=detector_only") == 0

@@ -76,6 +76,17 @@ def batch(task, form, *, labeled=True):
 
 
 @pytest.mark.parametrize(("form", "model"), COMBINED)
+def test_heads_begin_as_the_model_does(form, model):
+    """The originals draw a head with the model's standard deviation; smaller heads learn later, or not."""
+    backbone, task = build(form, model)
+    words = backbone.word_embedding().weight.std().item()
+    for part in task.modules():
+        if isinstance(part, torch.nn.Linear):
+            assert part.weight.std().item() == pytest.approx(words, rel=0.5)
+            assert not part.bias.any()
+
+
+@pytest.mark.parametrize(("form", "model"), COMBINED)
 def test_a_step_trains_the_head_and_what_it_reads(form, model):
     backbone, task = build(form, model)
     outcome = task(backbone, batch(task, form))

@@ -133,3 +133,25 @@ def test_gradient_of_an_unknown_name_has_no_way_back():
 def test_shared_tables_lead_nowhere_twice():
     rules = (*bert_text("e", "t"), *bert_layer("l.{}", "m.{}"))
     assert len({rule.targets for rule in rules}) == len({rule.sources for rule in rules}) == len(rules)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        (torch.tensor([1, float("nan")]), r"1 tensor\(s\) hold NaN or infinity: first\.bias"),
+        (torch.tensor([1, -float("inf")]), r"hold NaN or infinity: first\.bias"),
+        (torch.tensor([1, float("nan")]).to(torch.float8_e5m2), "hold NaN or infinity"),
+        (torch.ones(2, dtype=torch.complex64), r"hold complex numbers: first\.bias"),
+        (torch.ones(2, dtype=torch.int8), r"1 weight\(s\) are whole numbers: bias. Were they quantized"),
+    ],
+)
+def test_numbers_that_no_model_can_use_are_named(odd, message):
+    linear = nn.Linear(2, 2)
+    before = linear.weight.clone()
+    weights = {"first.weight": torch.zeros(2, 2)}
+    table = (rename("first.weight", "weight"), rename("first.bias", "bias"), Drop("second", "unused"))
+    with pytest.raises(CheckpointMismatch, match=f"file: .*{message}"):
+        load_into(linear, weights | {"first.bias": odd}, table, where="file")
+    assert torch.equal(linear.weight, before)
+    load_into(linear, weights | {"first.bias": torch.ones(2), "second": odd}, table, where="file")
+    assert linear.bias.tolist() == [1, 1]

@@ -81,7 +81,7 @@ def test_a_broken_record_is_named(tmp_path: Path, line: str, message: str) -> No
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"boxes\.jsonl: cannot be read"):
+    with pytest.raises(FormatError, match=r"boxes\.jsonl: No such file"):
         read_boxes(tmp_path / "boxes.jsonl")
 
 
@@ -132,3 +132,11 @@ def test_pictures_without_boxes_are_counted_before_the_first_step(picture: Path,
 def test_bare_regions_keep_the_pixels() -> None:
     regions = bare_regions(np.array([[1, 2, 3, 4]], np.float32), (9, 9))
     assert (len(regions), regions.features.shape, regions.size) == (1, (1, 0), (9, 9))
+
+
+def test_scaled_boxes_are_refused(picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"id": "1", "boxes": [[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1]]}\n')
+    given = read_boxes(tmp_path / "b.jsonl")
+    with pytest.raises(FormatError, match=r"picture 1: all 2 boxes lie within 0\.\.1 and look scaled"):
+        given.of("1", (64, 48))
+    assert len(given.of("1", (2, 1))) == 2

@@ -141,3 +141,34 @@ def test_weights_are_there_only_where_some_weight_is_not_one(collate: Collate) -
     weights = collate([plain[0], replace(plain[1], weight=0.25)]).weights
     assert weights is not None
     assert weights.tolist() == [1.0, 0.25]
+
+
+@pytest.mark.parametrize("most", [1, 2, 4, 5])
+def test_the_mean_of_the_whole_image_counts_regions_that_were_cut_off(tmp_path, most):
+    generator = np.random.default_rng(0)
+    write_vocabulary(tmp_path / "vocab.txt", WORDS)
+    shelf = Shelf(
+        {
+            str(number): Regions(
+                features=generator.normal(size=(count, 3)).astype(np.float16),
+                boxes=np.tile(np.array([[0, 0, 9, 9]], np.float32), (count, 1)),
+                size=(20, 10),
+            )
+            for number, count in enumerate((4, 0, 2, 3))
+        }
+    )
+    processor = Processor(text=WordPiece(tmp_path / "vocab.txt"), regions=True, max_regions=most)
+    images = ("0", "1", "2", "3", ("0", "3"), None)
+    pairs = [Pair(image=image, text="a") for image in images]
+    examples = [Example(id=str(number), pairs=(pair,)) for number, pair in enumerate(pairs)]
+    found = Collate(processor, sources=Sources(regions=shelf))(examples).inputs.regions
+    whole = [
+        np.concatenate([shelf[key].features for key in image or ()] or [np.zeros((1, 3))]) for image in images
+    ]
+    whole = [one if len(one) else np.zeros((1, 3)) for one in whole]
+    expected = torch.from_numpy(np.stack([one.astype(np.float32).mean(0) for one in whole]))
+    torch.testing.assert_close(found.mean(found.features), expected)
+    assert (found.beyond is None) is (most >= 4)
+    hidden = found.mask & (torch.arange(found.mask.shape[1]) == 0)  # pre-training hides the best of each
+    shown = replace(found, hidden=hidden).mean(found.features)
+    torch.testing.assert_close(shown[0], torch.from_numpy(whole[0][1:].astype(np.float32).mean(0)))

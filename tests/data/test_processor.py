@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from diptych.data import Prepare, Processor, Sources, require_sources
+from diptych.data.collate import pad
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import WordPiece, write_vocabulary
 from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
@@ -52,6 +53,60 @@ def test_swapped_box_scale_divides_x_by_the_height(text: WordPiece) -> None:
     processor = Processor(text=text, regions=True, box_scale="swapped")
     row = processor(Pair(image="k", text="a"), Sources(regions=Shelf({"k": regions(1)})))
     assert row.boxes == pytest.approx(np.array([[0.2, 0.05, 1.0, 0.5]]))
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [((200, 100), (1000, 500)), ((640, 480), (800, 600)), ((3000, 2000), (900, 600)), ((90, 90), (600, 600))],
+)
+def test_clipped_boxes_end_at_the_last_pixel_of_the_resized_picture(text, size, resized) -> None:
+    width, height = size
+    boxes = np.array([[0, 0, width, height], [1, 2, width - 20, height - 20]], np.float32)
+    given = Regions(features=np.zeros((2, 3), np.float32), boxes=boxes, size=size)
+    processor = Processor(text=text, regions=True, clip_boxes=[600, 1000])
+    row = processor(Pair(image="k", text="a"), Sources(regions=Shelf({"k": given})))
+    assert row.resized == resized
+    last = [1 - 1 / side for side in resized]
+    assert row.boxes[0] == pytest.approx([0, 0, *last])
+    assert row.boxes[1] == pytest.approx(boxes[1] / [width, height, width, height])
+    assert pad([row, row]).regions.resized.tolist() == [list(resized)] * 2
+
+
+def test_boxes_are_whole_without_clipping(text: WordPiece) -> None:
+    row = Processor(text=text, regions=True)(
+        Pair(image="k", text="a"), Sources(regions=Shelf({"k": regions(1)}))
+    )
+    assert row.boxes[0, 3] == 1
+    assert pad([row]).regions.resized is None
+
+
+@pytest.mark.parametrize("sentence", ["a red boat", "a red boat?", "a red boat ??", "a red boat ? "])
+def test_a_text_ends_once_in_what_ends_all_texts(text: WordPiece, sentence: str) -> None:
+    processor = Processor(text=text, text_end="sun [MASK]")
+    row = processor(Pair(image=None, text=sentence), Sources())
+    words = [WORDS[index] for index in row.tokens.ids]
+    assert words == ["[CLS]", "a", "red", "boat", "sun", "[MASK]", "[SEP]"]
+    assert processor.length(Example(id="1", pairs=(Pair(image=None, text=sentence),))) == len(words)
+
+
+@pytest.mark.parametrize("name", ["text_b", "text_end"])
+@pytest.mark.parametrize("value", [["MASK"], [], 4, {"a": 1}])
+def test_a_text_that_a_command_line_made_something_else_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"processor\.{name} is .*; expected a text.*quotes"):
+        Processor(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"clip_boxes": [600]},
+        {"clip_boxes": [0, 1000]},
+        {"clip_boxes": [600, 1000], "box_scale": "swapped"},
+    ],
+)
+def test_settings_of_clipping_are_checked(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"processor\.clip_boxes is"):
+        Processor(**settings)
 
 
 def test_only_the_best_regions_are_kept(text: WordPiece) -> None:
@@ -198,6 +253,10 @@ def test_tags_survive_the_features(text: WordPiece, tmp_path: Path) -> None:
         ({"prepare": Prepare()}, "asks for regions=true"),
         ({"prepare": Prepare(), "regions": True, "image_size": 8}, "neither image_size nor box_scale"),
         ({"prepare": Prepare(), "regions": True, "box_scale": "swapped"}, "neither image_size nor box_scale"),
+        (
+            {"prepare": Prepare(), "regions": True, "clip_boxes": [600, 1000]},
+            "neither image_size nor box_scale nor clip_boxes",
+        ),
         ({"prepare": Prepare(), "regions": True, "grid": [4]}, r"processor.grid is \[4\]"),
         ({"prepare": Prepare(), "regions": True, "grid": [0, 4]}, r"processor.grid is \[0, 4\]"),
     ],

@@ -11,10 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from diptych.convert.detector import DETECTOR
+from diptych.convert.rules import restore
 from diptych.data.images import open_image
 from diptych.detect import BoxRule, ExtractSettings, extract, select
 from diptych.detect.extractor import build_extractor
-from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.detect.faster_rcnn import FasterRcnn
+from diptych.detect.pictures import PictureFile
+from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
 from diptych.features import FeatureStore
 
 RULES = ("3", "6", "2:9")
@@ -48,6 +52,24 @@ def test_every_rule_has_its_store_from_one_pass(photos, tmp_path, monkeypatch):
         assert list(store) == [f"{number:02}" for number in range(10)]
         store.verify()
     assert not [*(tmp_path / "out").glob("*.partial"), *(tmp_path / "out").glob("*.extract")]
+
+
+def test_a_detector_has_the_sizes_of_its_weights(tmp_path):
+    detector = FasterRcnn(blocks=(1, 1, 1, 1), width=4, outputs=12, groups=2, classes=7, attributes=3)
+    weights = restore(detector.state_dict(), DETECTOR)
+    torch.save(weights, tmp_path / "w.pth")
+    for preset in ("vg", "vgattr"):
+        settings = ExtractSettings(detector=preset, rules=("3",), weights=tmp_path / "w.pth")
+        (meta,) = build_extractor(settings).stores.values()
+        assert meta.feature_dim == 96
+    with pytest.raises(CheckpointMismatch, match=r"w\.pth: .*proposer\.objectness"):
+        build_extractor(ExtractSettings(detector="coco", rules=("3",), weights=tmp_path / "w.pth"))
+
+
+def test_a_picture_of_no_use_is_named_with_its_file(tmp_path):
+    Image.new("RGB", (4000, 1)).save(tmp_path / "long.png")
+    with pytest.raises(FormatError, match=r"long\.png: a picture of 4000 x 1 pixels"):
+        build_extractor(TINY).read(PictureFile("long", tmp_path / "long.png"))
 
 
 def _counting(function, calls):

@@ -13,6 +13,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from diptych.files import MARK
 from diptych.types import FeatureMeta, Regions
 
 COLUMNS = ["img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"]
@@ -76,10 +77,10 @@ def same() -> Callable[[Regions, Regions], None]:
 
 @pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
-    """Every file of a folder by name; or a file by nothing."""
+    """Every file of a folder by name, but for the mark of an export; or a file by nothing."""
 
     def read(path: Path) -> dict[str, bytes]:
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != MARK)
         return {file.relative_to(path).as_posix(): file.read_bytes() for file in files or [path]}
 
     return read

@@ -43,7 +43,7 @@ def test_an_empty_file_is_named(tmp_path):
         ("obj_id", np.ones(2), "the counts disagree: obj_id 2"),
         ("img_w", 2.5, r"img_w is '2\.5'; expected a whole number"),
         ("features", np.full((3, 8), np.inf, "f4"), "region 0 has NaN or infinite"),
-        ("boxes", ["a", "b", "c"], "boxes holds object values; expected an array of numbers"),
+        ("boxes", ["a", "b", "c"], "boxes holds object values; expected numbers"),
     ],
 )
 def test_a_bad_group_is_named_or_left_out(change, name, value, message):
@@ -64,5 +64,50 @@ def test_a_link_that_leads_nowhere_is_named(change):
     def spoil(file):
         file["00009"] = h5py.SoftLink("/nothing")
 
-    with pytest.raises(FormatError, match="image '00009': 00009 is a broken link"):
+    with pytest.raises(FormatError, match="image '00009': 00009 is a link to another place"):
         list(read_features(change(spoil)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda group: group.create_dataset("features", (10**9, 2048), "f4", chunks=(1, 2048)), "claims"),
+        (
+            lambda group: group.create_dataset(
+                "features", (1, 8), "f4", chunks=(10**6, 80), maxshape=(None, 80)
+            ),
+            "claims",
+        ),
+        (
+            lambda group: group.create_dataset(
+                "features", data=np.zeros((70_000, 1024), "f4"), chunks=(1000, 1024), compression="gzip"
+            ),
+            "features claims 286,720,000 bytes",
+        ),
+        (lambda group: group.create_dataset("features", (16,), "f4", external=[("a", 0, 64)]), "other files"),
+        (
+            lambda group: group.__setitem__("features", h5py.SoftLink("/00001/features")),
+            "link to another place",
+        ),
+        (lambda group: group.__setitem__("features", h5py.ExternalLink("a", "/x")), "link to another place"),
+        (
+            lambda group: group.create_dataset("features", (3,), h5py.vlen_dtype("f4")),
+            "features holds object values",
+        ),
+        (lambda group: group.create_virtual_dataset("features", elsewhere()), "other files"),
+    ],
+)
+def test_what_a_file_claims_is_looked_at_before_it_is_read(original, change, message):
+    source = original("volta-hdf5")
+    with h5py.File(source, "r+") as file:
+        del file["00002"]["features"]
+        change(file["00002"])
+    with pytest.raises(FormatError, match=f"image '00002': .*{message}"):
+        list(read_features(source))
+    assert len(list(read_features(source, on_error="skip"))) == 6
+
+
+def elsewhere():
+    layout = h5py.VirtualLayout((3, 8), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (3, 8))
+    return layout

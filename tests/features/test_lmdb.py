@@ -78,8 +78,8 @@ def test_the_order_is_that_of_the_list_of_keys(put, regions):
         ({}, "an LMDB without a list of its keys"),
         ({"keys": b"no pickle"}, "its list of keys cannot be read: it is no whole pickle"),
         ({"keys": pickle.dumps(5)}, "`keys` holds a int; expected a list of ids"),
-        ({"__keys__": pickle.dumps(["7"])}, "`__keys__` is no JSON list of names"),
-        ({"keys": pickle.dumps([])}, "it holds no images"),
+        ({"__keys__": pickle.dumps(["7"])}, "`__keys__`: cannot be read"),
+        ({"keys": pickle.dumps([])}, "one of 1 records that the list of keys leaves out"),
         ({"keys": pickle.dumps(["8"])}, "image '8': .*nothing under its key"),
         ({"7": pickle.dumps([1]), "keys": pickle.dumps(["7"])}, "image '7': it is a list; expected a dict"),
         ({"7": pickle.dumps(print), "keys": pickle.dumps(["7"])}, "image '7': its pickle asks for .*print"),
@@ -136,3 +136,31 @@ def test_ids_that_lmdb_cannot_keep_are_named(tmp_path, regions, meta):
         with pytest.raises(FormatError, match=r"511 bytes|is taken by the list of keys"):
             export_features(store, tmp_path / "out", format="mmf-lmdb")
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["keys", "__keys__"])
+def test_records_that_are_not_listed_are_named(put, regions, name):
+    listed = pickle.dumps(["7"]) if name == "keys" else b'["7"]'
+    source = put(**{key: item(regions(3)) for key in "789"}, **{name: listed})
+    log = ReadLog()
+    list(read_features(source, on_error="skip", log=log, feature_dim=8))
+    skipped = [
+        fault for fault in log.skipped if "one of 2 records that the list of keys leaves out" in str(fault)
+    ]
+    assert [fault.id for fault in skipped] == ["8", "9"]
+
+
+def test_records_on_damaged_pages_are_left_out(put, regions):
+    keys = [f"{number:03d}" for number in range(60)]
+    source = put(**{key: item(regions(3)) for key in keys}, keys=pickle.dumps(keys))
+    data = bytearray((source / "data.mdb").read_bytes())
+    place = next(page for page in range(2, 99) if b"030" in data[page * 4096 : (page + 1) * 4096])
+    data[place * 4096 : (place + 1) * 4096] = bytes(4096)
+    (source / "data.mdb").write_bytes(data)
+    with pytest.raises(FormatError, match=rf"Damaged LMDB: page {place}"):
+        list(read_features(source))
+    log = ReadLog()
+    read = [key for key, _ in read_features(source, on_error="skip", log=log)]
+    assert sorted(read + [fault.id for fault in log.skipped]) == keys
+    assert "030" not in read
+    assert len(read) > 40

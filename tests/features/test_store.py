@@ -1,7 +1,10 @@
+import json
 import multiprocessing
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,3 +205,96 @@ def test_an_arrow_file_of_somebody_else_is_refused(tmp_path):
         out.write_table(table)
     with pytest.raises(FormatError, match="not one of a feature store"):
         FeatureStore(tmp_path)
+
+
+def test_opening_and_reading_does_not_load_pandas(tmp_path, items, meta):
+    write_store(tmp_path / "store", items(3, boxes=2), meta)
+    program = (
+        "import sys; from diptych.features import FeatureStore\n"
+        f"store = FeatureStore({str(tmp_path / 'store')!r})\n"
+        "assert '2' in store and store.count('2') == 2 and store['00001'].features.sum()\n"
+        "assert 'pandas' not in sys.modules and 'pydantic' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "found"),
+    [
+        (["img/00001.png", "img/00002.png"], "00001", True),
+        (["img/00001.png", "img/00002.png"], "1", True),
+        (["/data/memes/a.JPEG"], "a", True),
+        (["a.png"], "a", True),
+        (["a"], "a.png", True),
+        (["00001"], "1.jpg", True),
+        (["one/1.png", "two/1.png"], "1", False),
+        (["one/1.png", "1"], "01", False),
+        (["one/1"], "two/1", False),
+        (["a.b"], "a", False),
+        ([".png"], "", False),
+    ],
+)
+def test_a_key_finds_the_picture_that_is_stored_by_its_path(tmp_path, regions, meta, stored, asked, found):
+    store = write_store(tmp_path / "store", [(key, regions(n + 1)) for n, key in enumerate(stored)], meta)
+    assert (asked in store) is found
+    if found:
+        assert store.count(asked) == len(store[asked]) == 1
+    for number, key in enumerate(stored):
+        assert store.count(key) == number + 1
+    assert store.keys() == tuple(stored)
+
+
+@pytest.fixture
+def describe(tmp_path, items, meta):
+    """Writes a store whose description is changed."""
+
+    def make(change):
+        write_store(tmp_path / "store", items(3), meta)
+        index = tmp_path / "store" / "index.arrow"
+        with pa.memory_map(str(index)) as file, pa.ipc.open_file(file) as reader:
+            table = reader.read_all()
+        about = change(json.loads(table.schema.metadata[b"diptych"]))
+        table = table.replace_schema_metadata(
+            {"diptych": about if isinstance(about, str) else json.dumps(about)}
+        )
+        with pa.OSFile(str(index), "wb") as file, pa.ipc.new_file(file, table.schema) as arrow:
+            arrow.write_table(table)
+        return tmp_path / "store"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "[" * 100_000,
+        "[]",
+        "5",
+        "{",
+        {"shards": None},
+        {"shards": ["a"]},
+        {"shards": {"../a": 5}},
+        {"shards": {"a": "5"}},
+    ],
+)
+def test_a_description_that_is_none_is_named(describe, about):
+    path = describe(lambda old: old | about if isinstance(about, dict) else about)
+    with pytest.raises(FormatError, match=r"(Make the feature store|copy or make it) again"):
+        FeatureStore(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"feature_dim": "8"},
+        {"feature_dim": None},
+        {"classes": [1, 2]},
+        {"dtype": 5},
+        {"detector": ["x"]},
+        {"more": 1},
+    ],
+)
+def test_a_description_of_wrong_types_is_named(describe, change):
+    path = describe(lambda old: old | {"meta": old["meta"] | change})
+    with pytest.raises(FormatError, match=r"index\.arrow: not a whole Arrow file"):
+        FeatureStore(path)

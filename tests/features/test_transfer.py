@@ -255,7 +255,7 @@ def test_what_holds_no_features_is_named(tmp_path, items, meta):
         ("empty", "a folder without region features; expected"),
         ("one.npy", "the file of one image; give the folder"),
         ("one.json", "the file of one image; give the folder"),
-        ("nothing", "there is no such file"),
+        ("nothing", "No such file or directory; expected region features"),
     ):
         with pytest.raises(FormatError, match=message):
             list(read_features(tmp_path / name))
@@ -270,7 +270,9 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path, items, meta, conte
         export_features(store, tmp_path / "mine" / "db", format=name)
     for number in range(2):  # first strange data, then strange files too
         before = contents(tmp_path / "mine")
-        with pytest.raises(ConfigError, match="holds other things than features and is kept"):
+        with pytest.raises(
+            ConfigError, match=r"is not a folder of features|holds .*, which is not of|is not (a TSV|an HDF5)"
+        ):
             export_features(store, tmp_path / "mine", format=name, overwrite=True)
         assert contents(tmp_path / "mine") == before
         (tmp_path / "mine" / "below" / f"{number}.png").touch()
@@ -313,8 +315,9 @@ def test_a_missing_package_is_named_with_its_extra(
     store = write_store(tmp_path / "store", items(2), meta)
     monkeypatch.setitem(sys.modules, package, None)
     message = rf'{package} .*pip install "diptych\[{name.partition("-")[2]}\]"'
-    with pytest.raises(ConfigError, match=message):
-        list(read_features(source))
+    if package != "lmdb":  # which writes only; see `features/pages.py`
+        with pytest.raises(ConfigError, match=message):
+            list(read_features(source))
     with pytest.raises(ConfigError, match=message):
         export_features(store, tmp_path / "a", format=name)
 

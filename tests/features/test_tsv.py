@@ -1,5 +1,7 @@
 import base64
+import gzip
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from diptych.errors import ConfigError, FormatError
 from diptych.features import ReadLog, read_features, write_tsv
+from diptych.features.tsv import LXMERT
 
 
 def text(array, dtype):
@@ -197,7 +200,7 @@ def test_images_without_boxes_need_a_width(tmp_path, regions, row, write_rows):
 
 
 def test_missing_and_empty_files_are_named(tmp_path):
-    with pytest.raises(FormatError, match="there is no such file"):
+    with pytest.raises(FormatError, match="No such file"):
         list(read_features(tmp_path / "a.tsv"))
     (tmp_path / "a.tsv").touch()
     with pytest.raises(FormatError, match=r"a\.tsv: the file is empty"):
@@ -207,7 +210,7 @@ def test_missing_and_empty_files_are_named(tmp_path):
 def test_a_line_without_end_is_not_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("diptych.features.tsv.LONGEST_LINE", 1 << 20)
     (tmp_path / "a.bin").write_bytes(bytes(3 << 20))
-    with pytest.raises(FormatError, match="line 1 is longer than 1 MB"):
+    with pytest.raises(FormatError, match="line 1: it is longer than 1 MB"):
         list(read_features(tmp_path / "a.bin", on_error="skip"))
 
 
@@ -221,6 +224,11 @@ def test_existing_files_are_kept(tmp_path, items):
     (tmp_path / "a.tsv").write_text("mine")
     with pytest.raises(ConfigError, match="exists and is kept"):
         write_tsv(tmp_path / "a.tsv", items(2))
+    with pytest.raises(ConfigError, match="is not a TSV of features and is kept"):
+        write_tsv(tmp_path / "a.tsv", items(2), overwrite=True)
+    assert (tmp_path / "a.tsv").read_text() == "mine"
+    (tmp_path / "a.tsv").unlink()
+    write_tsv(tmp_path / "a.tsv", items(1))
     write_tsv(tmp_path / "a.tsv", items(2), overwrite=True)
     assert len(list(read_features(tmp_path / "a.tsv", feature_dim=8))) == 2
 
@@ -230,3 +238,79 @@ def test_an_unknown_setting_is_named(one, setting):
     name = next(iter(setting))
     with pytest.raises(Exception, match=name):  # the shape-checking hook may be the first to notice
         list(read_features(one(), **setting))
+
+
+def packings(source, folder):
+    """The same file in all the ways in which people hand it on."""
+    (folder / "some").mkdir()
+    lines = source.read_bytes().splitlines(keepends=True)
+    (folder / "some" / "1.tsv").write_bytes(b"".join(lines[:4]))
+    (folder / "some" / "2.tsv").write_bytes(b"".join(lines[4:]))
+    (folder / "a.tsv.gz").write_bytes(gzip.compress(source.read_bytes()))
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(source, "train_obj36.tsv")
+    cells = [line.strip().split(b"\t") for line in lines]
+    (folder / "quoted").write_bytes(
+        b"".join(b"\t".join(b'"%s"' % one for one in row) + b"\n" for row in cells)
+    )
+    return {"folder": "some", "gzip": "a.tsv.gz", "zip": "a.zip", "quoted": "quoted"}
+
+
+@pytest.mark.parametrize("form", ["tsv", "caffe-tsv"])
+@pytest.mark.parametrize("packing", ["folder", "gzip", "zip", "quoted"])
+def test_a_packed_tsv_is_read_as_it_is(original, tmp_path, form, packing, same):
+    source = original(form)
+    place = tmp_path / packings(source, tmp_path)[packing]
+    for (key, got), (name, one) in zip(read_features(place), read_features(source), strict=True):
+        assert key == name
+        same(got, one)
+
+
+def test_a_header_is_passed_over(original, tmp_path):
+    source = original("tsv")
+    (tmp_path / "a.tsv").write_bytes(LXMERT.replace(" ", "\t").encode() + b"\n" + source.read_bytes())
+    assert len(list(read_features(tmp_path / "a.tsv"))) == 7
+
+
+@pytest.mark.parametrize("how", ["cut", "damaged"])
+def test_of_a_broken_gzip_the_beginning_is_kept_on_request(original, tmp_path, items, how):
+    data = bytearray(gzip.compress(original("tsv", items(400, boxes=3)).read_bytes()))
+    place = len(data) * 2 // 3
+    data = data[:place] if how == "cut" else data[:place] + bytes(40) + data[place + 40 :]
+    (tmp_path / "a.tsv.gz").write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.tsv\.gz: line"):
+        list(read_features(tmp_path / "a.tsv.gz"))
+    log = ReadLog()
+    assert len(list(read_features(tmp_path / "a.tsv.gz", on_error="skip", log=log))) > 100
+    assert log.skipped
+
+
+def test_a_fault_in_a_folder_names_the_file(original, tmp_path, regions):
+    folder = tmp_path / packings(original("tsv"), tmp_path)["folder"]
+    (folder / "2.tsv").write_bytes(b"x\n" + (folder / "2.tsv").read_bytes())
+    log = ReadLog()
+    assert len(list(read_features(folder, on_error="skip", log=log))) == 7
+    assert str(log.skipped[0]).startswith("2.tsv, line 1: ")
+
+
+def test_two_rows_on_one_line_are_told_with_their_ids(original, tmp_path):
+    lines = original("caffe-tsv").read_bytes().splitlines()
+    glued = [*lines[:2], lines[2][:-9] + lines[3], *lines[4:]]
+    (tmp_path / "a.tsv").write_bytes(b"\n".join(glued))
+    log = ReadLog()
+    assert len(list(read_features(tmp_path / "a.tsv", on_error="skip", log=log))) == 5
+    assert "of image '00002' and of one whose id ends" in str(log.skipped[0])
+    assert "00003'" in str(log.skipped[0])
+
+
+@pytest.mark.parametrize("form", ["gzip", "zip"])
+def test_a_bomb_is_not_unpacked(original, tmp_path, monkeypatch, form):
+    monkeypatch.setattr("diptych.features.tsv.LONGEST_LINE", 1 << 16)
+    data = original("tsv").read_bytes() + b"\n" * (8 << 20)
+    if form == "gzip":
+        (tmp_path / "a").write_bytes(gzip.compress(data))
+    else:
+        with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.tsv", data)
+    with pytest.raises(FormatError, match=r"are no features|unpacks to [\d,]+ bytes"):
+        list(read_features(tmp_path / "a"))

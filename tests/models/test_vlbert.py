@@ -114,6 +114,13 @@ def test_the_whole_image_is_added_by_the_model_or_by_hand(given):
     torch.testing.assert_close(added.regions, expected.regions[:, 1:])
 
 
+@pytest.mark.parametrize(("resized", "last"), [(20.0, 20.0), (90.0, SIZE)])
+def test_the_whole_image_ends_at_the_last_pixel_of_the_smaller_picture(given, resized, last):
+    expected = build()(with_regions(given, sizes=torch.full((3, 2), last)))
+    found = build()(with_regions(given, resized=torch.full((3, 2), resized)))
+    torch.testing.assert_close(found.pooled, expected.pooled)
+
+
 def test_hidden_regions_show_nothing_of_their_features(given):
     model = build()
     torch.nn.init.normal_(model.regions.hidden)

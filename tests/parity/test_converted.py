@@ -88,6 +88,7 @@ def folder(golden, tmp_path):
         ("vilio-visualbert-hm-reg", 0, 1, "logits"),
         ("vilio-oscar-hm", 0, 1, "logits"),
         ("lxmert-vqa", 0, 1, "logits"),
+        ("mmf-visualbert-vqa", 0, 1, "logits"),
         ("vilio-d", 0, 1, "logits"),
         ("ernie-vil", 1, 1, "logit"),
     ],
@@ -135,6 +136,40 @@ def test_every_name_is_accounted_for_there_and_back(folder, tmp_path, name):
     for key, one in given.items():
         rows = slice(1, 2) if key.endswith("mask_embedding.weight") else ...  # UNITER sets row 0 to zeros
         assert torch.equal(back[key][rows], one[rows]), key
+
+
+MEMES, NLVR2 = ("benign", "hateful"), ("False", "True")
+NAMED = [
+    ("uniter-nlvr2-paired-attn", NLVR2),
+    ("lxmert-nlvr2", NLVR2),
+    ("mmf-visualbert-hm", MEMES),
+    ("uniter-nav13n-hm", MEMES),
+    ("vilio-visualbert-hm-reg", MEMES),
+    ("vilio-oscar-hm", MEMES),
+    ("vilio-d", MEMES),
+    ("ernie-vil", MEMES),
+    ("oscar-retrieval", ("0", "1")),
+]
+if EVERY:
+    NAMED += [
+        ("uniter-nlvr2-pair", NLVR2),
+        ("uniter-nlvr2-triplet", NLVR2),
+        ("visualbert-nlvr2", NLVR2),
+        ("mmf-visualbert-nlvr2", NLVR2),
+        ("oscar-nlvr2-pair", NLVR2),
+        ("oscarplus-nlvr2-pair", NLVR2),
+        ("vilio-uniter-hm", MEMES),
+        ("vilio-visualbert-hm", MEMES),
+    ]
+
+
+@pytest.mark.parametrize(("name", "labels"), NAMED)
+def test_two_classes_are_named_after_what_the_file_was_trained_for(folder, tmp_path, name, labels):
+    _, place = folder(name)
+    report = convert_checkpoint(place, tmp_path / "bundle")
+    assert load_bundle(tmp_path / "bundle").task.labels == labels
+    assert report.settings["task.labels"][0] == list(labels)
+    assert report.settings["task.labels"][1] in (tmp_path / "bundle" / "README.md").read_text()
 
 
 FULL_SIZES = [

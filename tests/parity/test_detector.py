@@ -144,6 +144,7 @@ def build(golden):
         width=config["width_per_group"] * config["num_groups"],
         outputs=config["res2_out_channels"],
         groups=config["num_groups"],
+        stride_first=config["stride_in_1x1"],
         rpn_hidden=config["rpn_hidden_channels"] if config["rpn_hidden_channels"] > 0 else None,
         anchor_sizes=config["anchor_sizes"],
         anchor_ratios=config["anchor_ratios_h_over_w"],
@@ -153,9 +154,9 @@ def build(golden):
         pool={"ROIPool": "max", "ROIAlignV2": "align"}[config["pooler_type"]],
         pool_size=config["pooler_resolution"],
         caffe=config["caffe_maxpool"],
+        dilate=not config["res5_halve"],
         prepare=prepare,
     )
-    assert config["caffe_maxpool"] != config["res5_halve"]
     fill_detector(detector, golden.weights, where=golden.name)
     return detector
 

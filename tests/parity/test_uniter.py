@@ -92,6 +92,7 @@ PAIR_ATTENTION = {"pairs": 2, "readout": PairAttention}
 EXTRA = [
     ("uniter-nlvr2-pair", NLVR2["nlvr2_pair"], {"pairs": 2}),
     ("uniter-nlvr2-triplet", NLVR2["nlvr2_triplet"], {}),
+    ("vilio-uniter-hm", HEADS["vilio"]["hateful_memes"], {"head": HEADED}),
 ]
 
 
@@ -123,7 +124,6 @@ def check(golden, model, prefix, done, *, scores="scores"):
     [
         ("uniter-nlvr2-paired-attn", NLVR2["nlvr2_paired_attention"], PAIR_ATTENTION),
         *(EXTRA if EVERY else []),
-        ("vilio-uniter-hm", HEADS["vilio"]["hateful_memes"], {"head": HEADED}),
         ("uniter-nav13n-hm", HEADS["nav13n"]["hateful_memes"], {"loss": "softmax_ce"}),
     ],
 )

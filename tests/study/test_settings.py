@@ -124,3 +124,23 @@ def test_a_study_that_is_no_study_is_named(tmp_path, tree, write):
         read_study(str(path), find_study)
     with pytest.raises(ConfigError, match=r"no study 'villio'.*vilio"):
         read_study("villio", find_study)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", "a/b", ".x", "a\\b", "x" * 300, "steps", "data"])
+@pytest.mark.parametrize("place", ["members", "families", "runs", "splits", "name"])
+def test_no_name_leads_out_of_the_study(tree, write, name, place):
+    if name in ("steps", "data") and place != "members":
+        return
+    if place == "members":
+        tree["families"]["E"]["members"] = {name: {"features": "all"}}
+    elif place == "families":
+        tree["families"][name] = tree["families"].pop("E")
+    elif place == "runs":
+        tree["runs"][name] = tree["runs"].pop("traindev")
+    elif place == "splits":
+        tree["runs"]["traindev"] = [name]
+    else:
+        tree["name"] = name
+    path = write(tree)
+    with pytest.raises(ConfigError, match="is called"):
+        read_study(str(path), find_study)

@@ -156,6 +156,9 @@ def test_existing_file_is_kept_unless_asked(trained: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="exists and is kept"):
         train_fasttext(TEXTS, path, **SMALL)
     assert path.read_bytes() == b"mine"
+    with pytest.raises(ConfigError, match="is not a fastText model and is kept"):
+        train_fasttext(TEXTS, path, overwrite=True, **SMALL)
+    path.write_bytes(trained.read_bytes()[:1000])
     train_fasttext(TEXTS, path, overwrite=True, **SMALL)
     assert path.read_bytes() == trained.read_bytes()
 

@@ -34,15 +34,16 @@ def test_of_equals_the_one_with_the_lower_loss_is_kept_without_being_progress():
     assert (record.best_step, record.stale) == (3, 3)
 
 
-def test_loss_is_best_when_lowest():
-    record = Record(monitor="loss", higher=False)
-    assert [record.add(row(step, value, "loss")) for step, value in enumerate((0.5, 0.7, 0.4))] == [
+@pytest.mark.parametrize("name", ["loss", "words"])
+def test_what_is_minimized_is_best_when_lowest(name):
+    record = Record(monitor=name, minimized=True)
+    assert [record.add(row(step, value, name)) for step, value in enumerate((0.5, 0.7, 0.4))] == [
         True, False, True,
     ]  # fmt: skip
 
 
 def test_a_record_of_version_0_1_did_not_say_the_direction():
-    old = {name: value for name, value in Record(monitor="loss").as_dict().items() if name != "higher"}
+    old = {name: value for name, value in Record(monitor="loss").as_dict().items() if name != "minimized"}
     assert Record(**old) == Record(monitor="loss")
 
 

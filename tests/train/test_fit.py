@@ -206,9 +206,15 @@ def test_patience_ends_a_run_and_it_stays_ended(tmp_path):
         assert result.steps == 3 * 12  # the first validation, and two that were no better
 
 
-def test_loss_can_be_monitored(tmp_path):
-    result, _ = run(tmp_path, monitor="loss", max_epochs=4)
-    assert result.best == min(row["loss"] for row in result.history)
+@pytest.mark.parametrize(
+    ("minimized", "monitor", "best"),
+    [({"loss"}, "loss", min), ({"loss"}, "accuracy", max), ({"loss", "accuracy"}, "accuracy", min)],
+)
+def test_the_task_says_of_which_metric_less_is_better(tmp_path, monkeypatch, minimized, monitor, best):
+    monkeypatch.setattr(toy.Compare, "higher", lambda self, name: name not in minimized)
+    result, _ = run(tmp_path, monitor=monitor, max_epochs=4)
+    assert len({row[monitor] for row in result.history}) > 1
+    assert result.best == best(row[monitor] for row in result.history)
 
 
 def test_an_unknown_metric_is_named(tmp_path):

@@ -72,6 +72,20 @@ def test_a_crashed_run_ends_in_the_same_weights(tmp_path, crash_at, name, batch)
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_another_number_of_threads_is_said_when_a_run_goes_on(tmp_path, crash_at):
+    crash_at(20, crash)
+    with pytest.raises(Crash):
+        training_script.run("accumulated", tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        with pytest.warns(
+            UserWarning, match=r"had 1 thread\(s\) so far and goes on with 2; .*OMP_NUM_THREADS=1"
+        ):
+            training_script.run("accumulated", tmp_path, threads=2)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_killed_at_random_moments_ends_in_the_same_weights(tmp_path):
     script = str(Path(training_script.__file__))
     done = subprocess.run(

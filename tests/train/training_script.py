@@ -25,10 +25,17 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def run(
-    name: str, folder: Path, *, batch_size: int = 8, dropout: float = 0.3, workers: int = 0, **trainer: Any
+    name: str,
+    folder: Path,
+    *,
+    batch_size: int = 8,
+    dropout: float = 0.3,
+    workers: int = 0,
+    threads: int = 1,
+    **trainer: Any,
 ) -> FitResult:
     """Train one of `RUNS` and save its weights as `weights.pt`."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     model, task = toy.parts(dropout=dropout)
     settings = {"max_epochs": 3, "accelerator": "cpu", "checkpoint_every": 7, "log_every_n_steps": 5}
     result = fit(

@@ -10,28 +10,32 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from diptych.adopt.plan import merged, nested, plan_for, processor_for
+from diptych.adopt.plan import asked, nested, plan_for, processor_for, vocabulary_of
 from diptych.adopt.report import Inspection, card_of, reason_for, report_on
-from diptych.bundle import load_bundle, write_bundle
+from diptych.bundle import find_bundle, load_bundle, write_bundle
 from diptych.convert import FAMILIES, Family, Found, find, load_into, read_source, recognize, restore
 from diptych.convert.fetch import Progress
 from diptych.convert.rules import Rule, taken
 from diptych.errors import CheckpointMismatch, ConfigError
-from diptych.files import atomic_file, atomic_folder, require_new
+from diptych.files import atomic_file, atomic_folder, require_new, reserved
 from diptych.nodes import build
 from diptych.types import FeatureMeta
 
 
 def inspect_checkpoint(
-    source: Path | str, *, overrides: Mapping[str, Any] | None = None, progress: Progress | None = None
+    source: Path | str,
+    *,
+    vocabulary: Path | str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Inspection:
     """What a weight file is and holds; nothing is written but the cache of downloads.
 
     Args:
-        overrides: see `convert_checkpoint`.
+        vocabulary, overrides: see `convert_checkpoint`; without a vocabulary, case is not known.
 
     Raises:
-        ConfigError: there is no such source.
+        ConfigError: there is no such source, or the vocabulary does not fit.
         FormatError: it holds no weights.
     """
     wanted = nested(overrides or {})
@@ -46,7 +50,10 @@ def inspect_checkpoint(
     except (CheckpointMismatch, ConfigError) as error:
         report = report_on(given, source, None, reason=f"{reason}; not convertible as it is: {error}")
         return replace(report, family=found.family.name, prefix=found.parted.prefix)
-    return report_on(given, source, plan, reason=reason)
+    settings = plan.settings | asked(wanted)
+    if vocabulary_of(given, vocabulary) is not None:
+        _, settings = processor_for(plan, given, vocabulary, overrides=wanted)
+    return report_on(given, source, plan, reason=reason, settings=settings)
 
 
 def convert_checkpoint(
@@ -75,7 +82,8 @@ def convert_checkpoint(
         FormatError: the file holds no weights, or is damaged.
         CheckpointMismatch: no family or several fit, or names are missing or unaccounted for.
     """
-    require_new(out, overwrite=overwrite)
+    inputs = [source] if vocabulary is None else [source, vocabulary]
+    require_new(out, overwrite=overwrite, kind="a bundle", inputs=inputs)
     given = read_source(find(source, progress=progress))
     wanted = nested(overrides or {})
     with torch.random.fork_rng(devices=[]):
@@ -83,15 +91,15 @@ def convert_checkpoint(
         plan = plan_for(given, source, overrides=wanted, device="cpu", family=family, head=head)
         task = build(plan.task, model=plan.model)
     found = plan.found
-    processor = merged(processor_for(plan, given, vocabulary), wanted.get("processor", {}))
+    processor, settings = processor_for(plan, given, vocabulary, overrides=wanted)
     found.family.fill(plan.model, dict(given.weights), where=source)
     own = {} if plan.head is None else taken(found.parted.rest, plan.head.table)
     if plan.head is not None:
         load_into(task, own, plan.head.table, where=source)
-    report = report_on(given, source, plan, reason=reason_for(found.family))
+    report = report_on(given, source, plan, reason=reason_for(found.family), settings=settings)
     told = Path(source).name if Path(source).exists() else str(source)  # folders are this machine's affair
     width = found.sizes.get("feature_dim")
-    with atomic_folder(out, overwrite=overwrite) as beside:
+    with atomic_folder(out, kind="a bundle", overwrite=overwrite, inputs=inputs) as beside:
         write_bundle(
             beside,
             model=plan.model,
@@ -119,7 +127,8 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     Raises:
         ConfigError: the model is of no family that others publish.
     """
-    require_new(out, overwrite=overwrite)
+    inputs = find_bundle(Path(bundle)).rglob("*")
+    require_new(out, overwrite=overwrite, kind="a safetensors file", inputs=inputs)
     loaded = load_bundle(Path(bundle))
     about = loaded.provenance.get("converted", {})
     family = next((one for one in FAMILIES if one.model is type(loaded.model)), None)
@@ -134,7 +143,7 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     }
     own = _restore_head(family, loaded.task, set(about.get("head", ())))
     weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
-    with atomic_file(out) as file:
+    with reserved(out, overwrite=overwrite, kind="a safetensors file"), atomic_file(out) as file:
         file.write(save({name: one.contiguous() for name, one in weights.items()}))
     return len(weights)
 

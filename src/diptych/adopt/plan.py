@@ -1,7 +1,6 @@
 """What a file of others becomes, settled before any weight is moved."""
 
 import copy
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,21 +8,18 @@ from typing import Any
 
 import torch
 
+from diptych.adopt.vocabulary import published, require_fitting, tokenizer_settings
 from diptych.convert import FAMILIES, Found, Head, Source, choose_head, dropped, find, recognize
+from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
 from diptych.datasets.hateful_memes import LABELS
 from diptych.errors import ConfigError
-from diptych.nodes import build
+from diptych.nodes import HERE, build
 from diptych.text import WordPiece
 
 Node = dict[str, Any]
-# table sizes of published vocabularies, and where they are
-VOCABULARIES = {
-    30522: "BERT's uncased one, hub:google-bert/bert-base-uncased/vocab.txt",
-    28996: "BERT's cased one, hub:google-bert/bert-base-cased/vocab.txt",
-    29077: "BERT's cased one, hub:google-bert/bert-base-cased/vocab.txt; 81 further rows are VCR's persons",
-    119547: "BERT's multilingual cased one, hub:google-bert/bert-base-multilingual-cased/vocab.txt",
-}
-SPARE = 128  # rows that a table may have beyond its vocabulary
+CLASSES = {MEMES: LABELS, NLVR2: ("False", "True")}
+DEFAULT = "default: nothing tells"
+TOKENIZER = ("lowercase", "strip_accents")  # settings of the tokenizer, not of the processor
 # what a configuration of Hugging Face's or of the originals calls the numbers that shapes do not say
 SETTINGS = {
     "num_attention_heads": (("heads",), ("text", "heads")),
@@ -35,7 +31,11 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a file becomes, before any weight is moved; `found` with settled sizes."""
+    """What a file becomes, before any weight is moved; `found` with settled sizes.
+
+    Args:
+        settings: by the names that one types, `processor.max_tokens`; without those of the vocabulary.
+    """
 
     found: Found
     node: Node
@@ -43,6 +43,7 @@ class Plan:
     head: Head | None
     task: Node
     dropped: dict[str, list[str]]
+    settings: Settings
 
 
 def plan_for(
@@ -62,10 +63,9 @@ def plan_for(
     chosen = choose_head(found, model.dim, asked=head, where=source)
     taken_head = chosen[0] if chosen else None
     task, count = (chosen[1], chosen[2]) if chosen else ({"_target_": "diptych.tasks.Classify"}, 2)
-    if count:
-        key = "answers" if task["_target_"].endswith("Answer") else "labels"
-        memes = key == "labels" and count == 2
-        task = {**task, key: list(LABELS) if memes else [str(number) for number in range(count)]}
+    use = Use(found=found, head=taken_head.name if taken_head else "", task=task, count=count)
+    names = _named(use)
+    task = task | {name.removeprefix("task."): one.value for name, one in names.items()}
     return Plan(
         found=found,
         node=node,
@@ -73,6 +73,7 @@ def plan_for(
         head=taken_head,
         task=merged(task, overrides.get("task", {})),
         dropped=given.junk | dropped(found, taken_head, targets=model.state_dict(), where=source),
+        settings=_sizes(found, given.config) | _settings(use) | names,
     )
 
 
@@ -134,33 +135,90 @@ def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:
     return found + [one for name, value in inner for one in _unsaid(value, f"{above}{name}.")]
 
 
-def processor_for(plan: Plan, given: Source, vocabulary: Path | str | None) -> Node:
-    """The node of the processor, with the vocabulary of the weights.
+def processor_for(
+    plan: Plan, given: Source, vocabulary: Path | str | None, *, overrides: Mapping[str, Any]
+) -> tuple[Node, Settings]:
+    """The node of the processor, with the vocabulary of the weights, and where its settings come from.
 
     Raises:
-        ConfigError: there is no vocabulary, or it does not fit the table of words.
+        ConfigError: there is no vocabulary, or it does not fit the table of words; a setting does not fit.
     """
     rows = plan.model.word_embedding().num_embeddings
-    published = VOCABULARIES.get(rows, f"one of {rows} tokens, which its authors must say")
-    path = find(vocabulary) if vocabulary is not None else given.vocabulary
+    path = vocabulary_of(given, vocabulary)
     if path is None:
         raise ConfigError(
-            f"{given.path}: no vocab.txt lies beside the weights; say vocabulary=FILE. Theirs is {published}."
+            f"{given.path}: no vocab.txt lies beside the weights; say vocabulary=FILE. Theirs is "
+            f"{published(rows)}."
         )
     tokens = WordPiece(path).tokens
-    if not 0 <= rows - len(tokens) <= SPARE:
-        raise ConfigError(f"{path}: {len(tokens)} tokens for a table of {rows} words; expected {published}.")
-    if len(tokens) < rows:
-        warnings.warn(
-            f"{path}: {len(tokens)} tokens for a table of {rows} words; the last {rows - len(tokens)} rows "
-            "mean nothing here. If the vocabulary was cut, take the whole one.",
-            stacklevel=2,
-        )
-    cased = any(token[:1].isupper() for token in tokens)
-    return {
-        "_target_": "diptych.data.Processor",
-        "text": {"_target_": "diptych.text.WordPiece", "vocabulary": str(path), "lowercase": not cased},
-        "max_tokens": 128,
-        "max_regions": 100,
-        **plan.found.family.processor(plan.found.sizes),
-    }
+    require_fitting(tokens, rows, path=path)
+    settings = _dotted(tokenizer_settings(tokens)) | plan.settings
+    node: Node = {"_target_": "diptych.data.Processor"}
+    node["text"] = {"_target_": "diptych.text.WordPiece", "vocabulary": str(path)}
+    for name, one in settings.items():
+        if name.startswith("processor."):
+            inner = node["text"] if name.startswith("processor.text.") else node
+            inner[name.rpartition(".")[2]] = one.value
+    node = merged(node, overrides.get("processor", {}))
+    # built as from a bundle, so that settings that do not fit show before anything is written
+    path = Path(node["text"]["vocabulary"]).resolve()
+    text = {**node["text"], "vocabulary": f"{HERE}/{path.name}"}
+    build({**node, "text": text}, where="settings", key="processor", folder=path.parent)
+    return node, settings | asked(overrides)
+
+
+def asked(overrides: Mapping[str, Any], above: str = "") -> Settings:
+    """Settings that somebody typed."""
+    found: Settings = {}
+    for name, value in overrides.items():
+        inner = isinstance(value, Mapping)
+        found |= asked(value, f"{above}{name}.") if inner else {above + name: Setting(value, "as asked")}
+    return found
+
+
+def vocabulary_of(given: Source, vocabulary: Path | str | None) -> Path | None:
+    return find(vocabulary) if vocabulary is not None else given.vocabulary
+
+
+def _sizes(found: Found, config: Mapping[str, Any]) -> Settings:
+    said = {path[0] for name, paths in SETTINGS.items() if name in config for path in paths}
+    settings = {}
+    for name, value in found.sizes.items():
+        why = found.family.habits.get(name, "the file: shapes of its tensors")
+        if name == "heads" or (isinstance(value, Mapping) and "heads" in value):
+            published = "of its config.json" if name in said else "as wide as published"
+            why = f"{why}; heads {published}" if name != "heads" else f"the file: heads {published}"
+        settings[f"model.{name}"] = Setting(value, why)
+    return settings
+
+
+def _settings(use: Use) -> Settings:
+    """What a family says of its processor, and diptych's defaults; no text is longer than its positions."""
+    family, sizes = use.found.family, use.found.sizes
+    settings = {"max_tokens": Setting(128, DEFAULT)}
+    if family.regions:
+        settings["regions"] = Setting(True, "the file: its model reads regions")
+        settings["max_regions"] = Setting(100, DEFAULT)
+    settings |= family.processor(use)
+    rows: int = sizes["max_positions"] if "max_positions" in sizes else sizes["text"]["max_positions"]
+    room = rows - sizes.get("first_position", 0) - family.places
+    tokens = settings["max_tokens"]
+    if tokens.value is None or tokens.value > room:
+        settings["max_tokens"] = Setting(room, f"{tokens.why}; the file: its positions allow {room}")
+    return _dotted(settings)
+
+
+def _dotted(settings: Settings) -> Settings:
+    return {f"processor.{'text.' * (name in TOKENIZER)}{name}": one for name, one in settings.items()}
+
+
+def _named(use: Use) -> Settings:
+    """The names of the classes or answers: known ones, else numbers."""
+    if use.kind not in ("Answer", "Classify"):
+        return {}
+    names, why = [str(number) for number in range(use.count)], "default: the file names none"
+    if not use.head:
+        names, why = list(CLASSES[MEMES]), "default: a new head for Hateful Memes"
+    elif use.kind == "Classify" and use.count == 2 and (known := use.found.family.benchmark(use)):
+        names, why = list(CLASSES[known[0]]), f"{known[1]}, so {known[0]}"
+    return {"task.answers" if use.kind == "Answer" else "task.labels": Setting(names, why)}

@@ -11,6 +11,8 @@ import yaml
 
 from diptych.adopt.plan import Plan
 from diptych.convert import Family, Source, kept
+from diptych.convert.settings import Settings
+from diptych.documents import shorten
 
 Node = dict[str, Any]
 
@@ -28,6 +30,7 @@ class Inspection:
         head: of the file, and the task that it becomes; None where no task takes any.
         dropped: names that are left out, by reason.
         new: names of diptych that the file does not fill, by reason.
+        settings: value of each setting, and where it comes from.
     """
 
     source: str
@@ -43,6 +46,7 @@ class Inspection:
     head: tuple[str, str] | None = None
     dropped: dict[str, list[str]] = field(default_factory=dict)
     new: dict[str, list[str]] = field(default_factory=dict)
+    settings: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -60,7 +64,9 @@ def reason_for(family: Family) -> str:
     return f"{family.title}, known by {' and '.join(sorted(family.marks))}"
 
 
-def report_on(given: Source, source: Path | str, plan: Plan | None, *, reason: str) -> Inspection:
+def report_on(
+    given: Source, source: Path | str, plan: Plan | None, *, reason: str, settings: Settings | None = None
+) -> Inspection:
     """Describe a file, and what becomes of it where a plan says so."""
     groups: dict[str, tuple[int, int]] = {}
     for name, one in given.weights.items():
@@ -95,6 +101,7 @@ def report_on(given: Source, source: Path | str, plan: Plan | None, *, reason: s
         head=None if plan.head is None else (plan.head.name, str(plan.task["_target_"])),
         dropped=plan.dropped,
         new=new,
+        settings={name: (one.value, one.why) for name, one in (settings or {}).items()},
     )
 
 
@@ -104,6 +111,7 @@ def card_of(report: Inspection, family: Family) -> str:
         f"| `{name}` | {entry['compared']} | {entry['worst']:.1e} |"
         for name, entry in sorted(certificate(family.name).items())
     ]
+    said = [f"| `{name}` | `{shorten(value)}` | {why} |" for name, (value, why) in report.settings.items()]
     left = [f"| {reason} | {len(names)} | `{names[0]}` |" for reason, names in report.dropped.items()]
     new = [f"| {reason} | {len(names)} | `{names[0]}` |" for reason, names in report.new.items()]
     head = "none; the head of the task is new" if report.head is None else f"`{report.head[0]}`"
@@ -119,6 +127,7 @@ def card_of(report: Inspection, family: Family) -> str:
             "```",
             "",
             f"Head of the file that became the task: {head}.",
+            *_section("Settings", "| setting | value | from |", said),
             *_section("Left out", "| why | tensors | first |", left),
             *_section("Stays new", "| why | tensors | first |", new),
             *_section("Equal to the original", "| golden | compared | largest difference |", proofs),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from diptych.cli.screen import as_json, progress, table
+from diptych.documents import shorten
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
     with progress(f"downloading {arguments.source}") as advance:
         if arguments.inspect:
             words = [*filter(None, (arguments.out and str(arguments.out),)), *arguments.settings]
-            found = inspect_checkpoint(arguments.source, overrides=_overrides(words), progress=advance)
+            found = inspect_checkpoint(
+                arguments.source,
+                vocabulary=arguments.vocabulary,
+                overrides=_overrides(words),
+                progress=advance,
+            )
             _show(found, arguments.json, groups=True)
             return 0
         report = convert_checkpoint(
@@ -91,6 +97,11 @@ def _show(report: "Inspection", for_programs: bool, *, groups: bool = False) -> 
         (f"left out: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.dropped.items()
     ]
     rows += [(f"stays new: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.new.items()]
+    rows += [
+        (name, f"{shorten(value)} ({why})")
+        for name, (value, why) in report.settings.items()
+        if not name.startswith("model.")
+    ]
     if groups:
         rows += [(name, f"{tensors} tensors, {count:,}") for name, (tensors, count) in report.groups.items()]
     table("", ["", ""], rows)
@@ -127,6 +138,10 @@ def _overrides(words: list[str]) -> dict[str, Any]:
 
 
 def _value(word: str, value: str) -> Any:
+    from diptych.text.tokenizer import SPECIAL_TOKENS
+
+    if value in SPECIAL_TOKENS:  # YAML would read a list
+        return value
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:

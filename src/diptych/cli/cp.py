@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diptych.cli import catalog
 from diptych.errors import ConfigError, nearest
-from diptych.files import atomic_file, require_new
+from diptych.files import atomic_file, reserved
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     short = Path(name).name
     target = arguments.folder / "experiment" / "my" / f"{short}.yaml"
-    require_new(target)
     text = (catalog.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
-    with atomic_file(target, "w", encoding="utf-8") as file:
+    with reserved(target), atomic_file(target, "w", encoding="utf-8") as file:
         file.write(text)
     print(f"wrote {target}; edit it, then:")
     print(f"  diptych train --config-dir {arguments.folder} experiment=my/{short} root=FOLDER")

@@ -20,6 +20,7 @@ from typing import Any
 
 from diptych.cli import screen
 from diptych.errors import ConfigError
+from diptych.files import require_new
 
 # name, experiment, seed, what it sees
 MEMBERS = (
@@ -144,6 +145,7 @@ def _draw(out: Path, memes: Path) -> Path:
         for example in (dataset[row] for row in range(len(dataset)))
     ]
     path = out / "memes.png"
+    require_new(path, overwrite=True, kind="a PNG picture")
     wrong = {
         name: sum((columns[name][key] >= 0.5) != (target == "hateful") for key, target in targets.items())
         for name in AVERAGED

@@ -54,15 +54,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.files import require_new
+    from diptych.files import reserved
 
-    require_new(arguments.out, overwrite=arguments.overwrite)
     if arguments.compat and arguments.method not in ("mean", "simplex", "loop"):
         raise ConfigError(f"--compat with --method {arguments.method}; expected mean, simplex or loop.")
     if arguments.method in FITTED:
         return _fit(arguments)
-    if arguments.compat:
-        return _average_as_vilio(arguments)
+    options = {"overwrite": arguments.overwrite, "kind": "a prediction file", "inputs": arguments.files}
+    with reserved(arguments.out, **options):
+        return _average_as_vilio(arguments) if arguments.compat else _average(arguments)
+
+
+def _average(arguments: argparse.Namespace) -> int:
     from diptych.ensemble import agreement, blend, read_predictions, write_predictions
 
     members = [read_predictions(path, kind=arguments.kind) for path in arguments.files]
@@ -99,8 +102,10 @@ def _average_as_vilio(arguments: argparse.Namespace) -> int:
 def _fit(arguments: argparse.Namespace) -> int:
     from diptych.datasets import HatefulMemes
     from diptych.ensemble import fit_blend, read_members, write_predictions
-    from diptych.files import atomic_folder
+    from diptych.files import atomic_folder, require_new
 
+    options = {"overwrite": arguments.overwrite, "kind": "a blend", "inputs": arguments.files}
+    require_new(arguments.out, **options)
     if arguments.root is None:
         raise ConfigError(f"--method {arguments.method} fits labels; say --root FOLDER of the data set.")
     if arguments.steps < 1:
@@ -119,7 +124,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         steps=arguments.steps,
         compat=arguments.compat,
     )
-    with atomic_folder(arguments.out, overwrite=arguments.overwrite) as folder:
+    with atomic_folder(arguments.out, **options) as folder:
         for split, predictions in blends.items():
             write_predictions(predictions, folder / f"FIN_{split}.csv")
         (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")

@@ -32,12 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.datasets import HatefulMemes
     from diptych.ensemble import read_predictions
     from diptych.evaluate import compare, evaluate
-    from diptych.files import require_new
+    from diptych.files import require_new, reserved
 
     if arguments.samples < 1:
         raise ConfigError(f"--samples is {arguments.samples}; expected at least 1.")
     if arguments.curves is not None:
-        require_new(arguments.curves, overwrite=arguments.overwrite)
+        picture = {"overwrite": arguments.overwrite, "kind": "a PNG picture", "inputs": arguments.files}
+        require_new(arguments.curves, **picture)
     answers = arguments.answers or arguments.root / f"{arguments.split}.answers.jsonl"
     given = arguments.answers is not None or answers.exists()
     dataset = HatefulMemes(arguments.root, arguments.split, answers=answers if given else None)
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.curves is not None:
         from diptych.report import curves
 
-        curves(named, targets, arguments.curves)
+        with reserved(arguments.curves, **picture):
+            curves(named, targets, arguments.curves)
     if arguments.json:
         as_json(
             {

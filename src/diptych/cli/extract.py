@@ -21,6 +21,7 @@ from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.importing import names
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
+from diptych.files import require_new
 
 if TYPE_CHECKING:
     from diptych.detect import ExtractReport, ExtractSettings
@@ -68,7 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.workers < 0 or arguments.show < 0:
         raise ConfigError("--workers and --show are numbers from 0 on.")
     device = str(find_device(arguments.device))
-    for settings in _settings(arguments):
+    every = _settings(arguments)
+    for settings in every if arguments.show else ():
+        picture = arguments.out / f"{next(iter(settings.stores()))}.png"
+        require_new(picture, overwrite=arguments.overwrite or arguments.resume, kind="a PNG picture")
+    for settings in every:
         with chosen_engine(arguments, device=device) as engine, progress(settings.name) as advance:
             report = extract(
                 arguments.images,

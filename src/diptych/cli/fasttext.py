@@ -9,6 +9,7 @@ try:
 import argparse
 
 from diptych.cli.texts import add_texts, read_texts
+from diptych.files import require_apart
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.text import FastText, train_fasttext
 
+    require_apart(arguments.out, [arguments.root])
     texts = read_texts(arguments)
     train_fasttext(
         texts,

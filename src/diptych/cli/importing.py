@@ -1,7 +1,8 @@
 """Turn region features of other formats into a feature store.
 
-Which format it is, is seen: TSV (LXMERT, Vilio, Caffe), LMDB (mmf, ViLBERT, VOLTA, UNITER), HDF5 (VOLTA), a
-ZIP of JSON (VL-BERT), or a folder of .json (VL-BERT, nav13n), .npz (UNITER), .npy and _info.npy (mmf).
+Which format it is, is seen: TSV (LXMERT, Vilio, Caffe, Oscar, VinVL; also packed, or a folder of them), LMDB
+(mmf, ViLBERT, VOLTA, UNITER), HDF5 (VOLTA), a ZIP of JSON (VL-BERT), or a folder of .json (VL-BERT, nav13n),
+.npz (UNITER, MILVLG), .npy and _info.npy (mmf).
 
 try:
   diptych import hm_vgattr3636.tsv features/vgattr36 --detector vgattr --dtype float16
@@ -32,8 +33,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a bad image stops everything, is left out, or loses surplus features (default: raise)",
     )
     parser.add_argument(
-        "--boxes", choices=("check", "clip"), default="check", help="boxes outside the picture"
+        "--boxes",
+        choices=("check", "clip", "scaled", "xywh", "yxyx"),
+        default="check",
+        help="boxes outside the picture stop everything or are clipped; or how boxes are written "
+        "(parts of the picture, widths and heights, y before x)",
     )
+    parser.add_argument("--width", type=int, help="numbers per region (default: what most images agree on)")
     parser.add_argument("--resume", action="store_true", help="continue a stopped import")
     parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
 
@@ -51,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             dtype=arguments.dtype,
             on_error=arguments.on_error,
             boxes=arguments.boxes,
+            feature_dim=arguments.width,
             resume=arguments.resume,
             overwrite=arguments.overwrite,
             progress=advance,

@@ -9,6 +9,7 @@ try:
 
 import argparse
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.bundle import trained_on
     from diptych.datasets.hateful_memes import split_path
-    from diptych.files import require_new
+    from diptych.files import reserved
     from diptych.predict import load
 
     if arguments.batch_size < 1 or arguments.workers < 0:
@@ -62,9 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
     splits = arguments.splits.split(",")
     for split in splits:
         split_path(root, split)  # a wrong name shows before the first split is scored
-        for suffix in (".csv", ".npz"):
-            require_new(out / f"{split}{suffix}", overwrite=arguments.overwrite)
-    with chosen_engine(arguments, device=predictor.device.type) as engine:
+    with ExitStack() as stack:
+        for file in dict.fromkeys(
+            out / f"{split}{suffix}" for split in splits for suffix in (".csv", ".npz")
+        ):
+            stack.enter_context(reserved(file, overwrite=arguments.overwrite, kind="a prediction file"))
+        engine = stack.enter_context(chosen_engine(arguments, device=predictor.device.type))
         rows = [_split(predictor, arguments, root, split, out, engine) for split in splits]
     table("", ["split", "file", "memes", "hateful"], rows, numbers=2)
     print(f"next: diptych evaluate {out / splits[0]}.csv --root {root} --split {splits[0]}")

@@ -108,10 +108,11 @@ def find_study(name: str) -> Path:
 def _recalled(arguments: argparse.Namespace) -> "Study":
     """The study; a call remembers its settings for a later `status` that gives no root."""
     from diptych.files import atomic_file
-    from diptych.study import read_study
+    from diptych.study import read_study, require_own
 
     study = read_study(arguments.study, find_study)
     arguments.out = arguments.out or Path("runs/study") / study.name
+    require_own(arguments.out)
     path = arguments.out / "steps" / "call.json"
     if arguments.root is not None:
         study = _chosen(arguments, study)

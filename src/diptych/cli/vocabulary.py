@@ -10,7 +10,7 @@ try:
 import argparse
 
 from diptych.cli.texts import add_texts, read_texts
-from diptych.files import require_new
+from diptych.files import reserved
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.text import learn_vocabulary, write_vocabulary
 
-    require_new(arguments.out, overwrite=arguments.overwrite)
-    texts = read_texts(arguments)
-    tokens = learn_vocabulary(texts, arguments.size, lowercase=not arguments.cased)
-    write_vocabulary(arguments.out, tokens)
+    options = {"overwrite": arguments.overwrite, "kind": "a vocabulary", "inputs": [arguments.root]}
+    with reserved(arguments.out, **options):
+        texts = read_texts(arguments)
+        tokens = learn_vocabulary(texts, arguments.size, lowercase=not arguments.cased)
+        write_vocabulary(arguments.out, tokens)
     print(f"wrote {arguments.out}: {len(tokens)} tokens from {len(texts)} texts")
     return 0

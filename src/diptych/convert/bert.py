@@ -64,5 +64,5 @@ FAMILY = Family(
     marks=frozenset({"encoder.layer.0.attention.self.query.weight"}),
     builders={},
     drops=tuple(line for line in BERT if isinstance(line, Drop)),
-    processor=lambda _: {},
+    regions=False,
 )

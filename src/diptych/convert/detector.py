@@ -1,21 +1,18 @@
 """Detectors' weights: the pickles of py-bottom-up-attention, Hugging Face's copy, detectron2's C4 models.
 
-All use the names of detectron2. A pickle is read by a reader that can make arrays and dictionaries only.
+All use the names of detectron2.
 """
 
-import pickle
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
+from diptych.convert.family import count
 from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Keep, Rule, Table, load_into, rename
-from diptych.errors import FormatError
+from diptych.errors import CheckpointMismatch
 
 STAGES = (
     ("backbone.res2", "resnet.layer1"),
@@ -70,69 +67,42 @@ def load_detector(detector: nn.Module, path: Path | str) -> None:
         FormatError: the file is not a weight file, or a pickle of more than arrays.
         CheckpointMismatch: the file is not this detector's.
     """
-    path = Path(path)
-    weights = read_pickle(path) if path.suffix == ".pkl" else read_weights(path)
-    fill_detector(detector, weights, where=path)
+    fill_detector(detector, read_weights(path), where=path)
+
+
+def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
+    """The arguments of a `FasterRcnn` that shapes say, `attributes` only if there are some.
+
+    Raises:
+        CheckpointMismatch: tensors of a detector of detectron2 are missing, or have other dimensions.
+    """
+
+    def side(name: str, dimension: int = 0) -> int:
+        shape = weights[f"{name}.weight"].shape if f"{name}.weight" in weights else ()
+        if len(shape) <= dimension or not shape[dimension]:
+            raise CheckpointMismatch(
+                f"{where}: no detector of detectron2, for which {name}.weight is missing."
+            )
+        return shape[dimension]
+
+    width, part = side("backbone.res2.0.conv2"), side("backbone.res2.0.conv2", 1)
+    if width % part:
+        raise CheckpointMismatch(f"{where}: {width} channels in groups of {part} in backbone.res2.0.conv2.")
+    sizes = {
+        "classes": side(f"{BOX}.cls_score") - 1,
+        "blocks": tuple(count(weights, f"{source}.{{}}.conv1.") for source, _ in STAGES),
+        "stem": side("backbone.stem.conv1"),
+        "width": width,
+        "outputs": side("backbone.res2.0.conv3"),
+        "groups": width // part,
+        "rpn_hidden": side(f"{RPN}.conv"),
+    }
+    if f"{BOX}.attr_score.weight" in weights:
+        sizes["attributes"] = side(f"{BOX}.attr_score") - 1
+    return sizes
 
 
 def fill_detector(detector: nn.Module, weights: dict[str, Tensor], *, where: object) -> None:
     """As `load_detector`, from weights that have been read."""
     attributes = any(name.startswith("predictor.attributes") for name in detector.state_dict())
     load_into(detector, weights, DETECTOR if attributes else WITHOUT_ATTRIBUTES, where=where)
-
-
-def read_pickle(path: Path | str) -> dict[str, Tensor]:
-    """The arrays below `model` of a pickle of detectron2, or of the pickle itself.
-
-    Raises:
-        FormatError: the file is cut short, or holds anything but numbers in arrays; nothing in it is run.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: no such weight file.")
-    try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}") from error
-    except Exception as error:  # broken bytes break the reader in many ways
-        raise FormatError(f"{path}: not a whole pickle ({error}). Download or copy it again.") from error
-    arrays = content.get("model", content) if isinstance(content, Mapping) else None
-    if not isinstance(arrays, Mapping) or not arrays:
-        raise FormatError(f"{path}: holds no arrays by name; expected a pickle of detectron2.")
-    return {name: _tensor(name, array, path) for name, array in arrays.items()}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes arrays and containers; any other name in the file stops it before it is imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            module = "numpy"
-        allowed: dict[tuple[str, str], Callable[..., Any]] = {
-            ("numpy", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-            ("numpy", "scalar"): np._core.multiarray.scalar,  # type: ignore[attr-defined]
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("collections", "OrderedDict"): OrderedDict,
-            ("_codecs", "encode"): _latin1,
-        }
-        if (module, name) not in allowed:
-            raise FormatError(
-                f"refused, since it asks for {module}.{name}; expected arrays only. If you trust the file, "
-                "save its arrays as safetensors with the program that made it."
-            )
-        return allowed[module, name]
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """What protocol 2 stores bytes as."""
-    if encoding != "latin1":
-        raise FormatError(f"refused, since it asks for the codec {encoding!r}; expected latin1.")
-    return text.encode("latin1")
-
-
-def _tensor(name: object, array: object, path: Path) -> Tensor:
-    if not isinstance(name, str) or not isinstance(array, np.ndarray) or array.dtype.kind not in "fi":
-        raise FormatError(f"{path}: {name!r} is a {type(array).__name__}; expected an array of numbers.")
-    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).copy())

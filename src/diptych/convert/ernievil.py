@@ -10,6 +10,7 @@ from diptych.convert import forms
 from diptych.convert.family import Family, Found, Head, Node, Parted, count, heads_of
 from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
+from diptych.convert.settings import MEMES, Setting, Settings, Use
 from diptych.errors import CheckpointMismatch
 from diptych.models.ernievil import ErnieVil
 
@@ -131,6 +132,13 @@ def _one_score(outputs: int, pairs: int) -> tuple[Node, int] | None:
     return ({"_target_": "diptych.tasks.Classify", "loss": "bce"}, 2) if outputs == 1 else None
 
 
+def _processor(use: Use) -> Settings:
+    tokens = Setting(None, "the original: ERNIE-ViL's reader of memes never cuts a text")
+    if use.head == "meme_fc":
+        tokens = Setting(80, "the original: HimariO cuts every text to 80")
+    return {"max_tokens": tokens}
+
+
 FAMILY = Family(
     name="ernievil",
     title="ERNIE-ViL (PaddlePaddle/ERNIE, Vilio's E, HimariO's npz)",
@@ -143,6 +151,11 @@ FAMILY = Family(
     training=TRAINING,
     marks=frozenset({"word_embedding", "image_emb.w_0", "encoder_colayer_0_multi_head_att_query_fc.w_0"}),
     builders={(768, 12): "ernievil_base", (1024, 24): "ernievil_large"},
+    processor=_processor,
+    benchmark=lambda use: (
+        (MEMES, f"the file: a head called {use.head}") if use.head in ("hm_fc", "meme_fc") else None
+    ),
+    habits={"meetings": "the original: streams meet in their last layers"},
     heads=(
         _head("hm_fc", _one_score),
         _head("meme_fc", forms.classes),

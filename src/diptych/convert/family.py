@@ -5,12 +5,13 @@ Each converter describes its family as data, in these words; `recognize` reads t
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from diptych.convert.rules import Drop, Table, Weights
+from diptych.convert.settings import Settings, Use
 
 Node = dict[str, Any]
 PRETRAINING = (
@@ -55,7 +56,11 @@ class Family:
         builders: functions of `diptych.models` by width and number of layers of the text.
         heads: the first one that fits becomes the task.
         drops: what else may lie beside the backbone, and why it is left out.
-        processor: arguments of the processor beside the tokenizer, for a model of these sizes.
+        processor: settings of the processor that are not diptych's defaults; `lowercase` is its tokenizer's.
+        regions: whether the model reads any.
+        places: rows of the position table behind a text that other parts of the sequence take.
+        benchmark: what a head of two classes was trained for, and how one knows; None where nothing tells.
+        habits: settings of the model that are habits of a file's authors, and how one knows.
     """
 
     name: str
@@ -74,7 +79,11 @@ class Family:
     builders: Mapping[tuple[int, int], str]
     heads: tuple[Head, ...] = ()
     drops: tuple[Drop, ...] = ()
-    processor: Callable[[Node], Node] = lambda _: {"regions": True}
+    processor: Callable[[Use], Settings] = lambda _: {}
+    regions: bool = True
+    places: int = 0
+    benchmark: Callable[[Use], tuple[str, str] | None] = lambda _: None
+    habits: Mapping[str, str] = field(default_factory=dict)
 
     def part(self, weights: Weights) -> "Parted | None":
         """Backbone and heads of a file; None where it has no backbone, or several."""

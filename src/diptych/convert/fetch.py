@@ -8,7 +8,6 @@ import os
 import re
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
@@ -21,6 +20,7 @@ from urllib.request import Request, urlopen
 import yaml
 from filelock import FileLock
 
+from diptych.archives import guarded, open_archive, require_room
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_folder
 
@@ -185,19 +185,21 @@ def _unpacked(path: Path) -> Path:
     folder = path.parent / "unpacked"
     if folder.exists():
         return folder
-    try:
+    with guarded(path, "an archive that can be unpacked"):
         if tarfile.is_tarfile(path):
-            with tarfile.open(path) as tar, atomic_folder(folder) as beside:
-                tar.extractall(beside, filter="data")
-            return folder
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
+            with tarfile.open(path) as tar:
+                names = tar.getnames()
+                require_room(path, sum(member.size for member in tar.getmembers()))
+                if not {"storages", "tensors", "pickle"} <= set(names):
+                    with atomic_folder(folder) as beside:
+                        tar.extractall(beside, filter="data")
+                    return folder
+        elif zipfile.is_zipfile(path):
+            with open_archive(path) as archive:
                 if not any(name.endswith(("data.pkl", ".npy")) for name in archive.namelist()):
                     with atomic_folder(folder) as beside:
                         archive.extractall(beside)
                     return folder
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise FormatError(f"{path}: cannot be unpacked ({error}). Delete it to download it again.") from error
     return path
 
 

@@ -1,27 +1,49 @@
 """Weight files of others: read without running anything that is in them."""
 
-import json
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
+from numpy import ndarray
 from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from diptych.archives import guarded, open_archive, read_npz
 from diptych.convert.paddle import read_paddle
+from diptych.convert.torch_file import Lying, Unread, from_array, read_torch
+from diptych.documents import read_json, shorten
 from diptych.errors import CheckpointMismatch, FormatError
+from diptych.files import require_file
+from diptych.pickle_machine import Foreign, Name
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th", ".ckpt", ".model", ".npz")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "model_state")
+MAX_WRAPPERS = 8  # around each other
+PARALLEL = ("module.", "_orig_mod.")  # what torch puts before the names of models that it wraps
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th", ".ckpt", ".model", ".npz", ".pkl")
 PREFERRED = ("model.safetensors", "pytorch_model.bin")
 PADDLE = "word_embedding"  # a folder that holds this file is one of Paddle parameters
+AGAIN = "Download or copy it again."
+
+
+class Config(TypedDict, total=False):
+    """The numbers of Hugging Face's `config.json` that are used, among others that are not."""
+
+    __pydantic_config__ = {"strict": True, "extra": "allow"}  # type: ignore[misc] # noqa: RUF012
+
+    num_attention_heads: int
+    v_num_attention_heads: int
+    bi_num_attention_heads: int
+    co_num_attention_heads: int
+    t_biattention_id: list[int]
+    v_biattention_id: list[int]
+
+
+class Index(TypedDict):
+    """Hugging Face's index of shards: the file of every tensor."""
+
+    weight_map: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +103,7 @@ def read_source(path: Path | str) -> Source:
         kind=f"a folder with {found.kind}",
         weights=found.weights,
         junk=found.junk,
-        config=_read_json(config) if config.is_file() else {},
+        config=read_json(config, Config, advice=AGAIN) if config.exists() else {},
         vocabulary=_existing(path / "vocab.txt"),
     )
 
@@ -135,29 +157,24 @@ def _read_index(folder: Path) -> Source | None:
     """The shards that an index names."""
     for name in PREFERRED:
         index = folder / f"{name}.index.json"
-        if not index.is_file():
+        if not index.exists():
             continue
-        shards = _read_json(index).get("weight_map")
-        if not isinstance(shards, Mapping):
-            raise FormatError(f"{index}: has no weight_map; expected Hugging Face's index of shards.")
+        places = read_json(index, Index, advice=AGAIN)["weight_map"]
         weights: dict[str, Tensor] = {}
-        for shard in sorted(set(map(str, shards.values()))):
-            if not (folder / shard).is_file() or Path(shard).name != shard:
-                raise FormatError(f"{index}: names {shard}, which is not in the folder. Download it, too.")
+        for shard in sorted(set(places.values())):
+            # a path could lead out of the folder
+            if Path(shard).name != shard or not (folder / shard).is_file():
+                raise FormatError(
+                    f"{index}: names {shorten(shard)}, which is not in the folder. Download it, too."
+                )
             weights |= _read_file(folder / shard).weights
-        kind = f"{len(set(shards.values()))} shards"
-        return Source(path=folder, kind=kind, weights=weights)
+        if lost := [name for name in places if _modern(name) not in weights]:
+            raise FormatError(
+                f"{index}: names {len(lost)} tensors that its shards do not hold, first {shorten(lost[0])}. "
+                f"{AGAIN}"
+            )
+        return Source(path=folder, kind=f"{len(set(places.values()))} shards", weights=weights)
     return None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: not JSON ({error}). Download or copy it again.") from error
-    if not isinstance(content, dict):
-        raise FormatError(f"{path}: holds {_kind(content)}; expected names and values.")
-    return content
 
 
 def _existing(*paths: Path) -> Path | None:
@@ -165,100 +182,120 @@ def _existing(*paths: Path) -> Path | None:
 
 
 def _read_file(path: Path) -> Source:
-    if not path.is_file():
-        raise FormatError(f"{path}: no such weight file.")
-    kind, content = _read_content(path)
-    weights, junk = _unwrap(content, path)
-    if any(name.startswith("module.") for name in weights):
-        weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    kind, weights, junk = _read_content(require_file(path, "a weight file"))
+    while any(name.startswith(PARALLEL) for name in weights):
+        weights = {_stripped(name): tensor for name, tensor in weights.items()}
         if weights.pop("n_averaged", None) is not None:
             junk["the counter of torch's weight averaging"] = ["n_averaged"]
-    return Source(
-        path=path, kind=kind, weights={_modern(name): one for name, one in weights.items()}, junk=junk
-    )
-
-
-def _read_content(path: Path) -> tuple[str, object]:
-    """Kind and content, told by the first bytes; an archive of arrays is a zip file as torch's is."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    # zip archives begin with P; pickles, which torch wrote before version 1.6, with 0x80
-    if start[8:] != b"{" and path.suffix != ".safetensors" and start[:1] not in (b"P", b"\x80", b""):
+    modern = {_modern(name): one for name, one in weights.items()}
+    if len(modern) < len(weights):
+        names = [_modern(name) for name in weights]
+        twice = next(name for name in names if names.count(name) > 1)
         raise FormatError(
-            f"{path}: not a weight file; it begins with {start!r}. Expected safetensors, a torch file or "
-            "an archive of arrays."
+            f"{path}: it holds {shorten(twice)} twice, also as gamma or beta. Remove one of them."
         )
-    if start[8:] == b"{" or path.suffix == ".safetensors":
-        return "a safetensors file", _read_safetensors(path)
-    if start[:4] == b"PK\x03\x04" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if names and all(name.endswith(".npy") for name in names):
-            return "an archive of NumPy's arrays", _read_arrays(path)
-    return "a torch file", _read_torch(path)
+    return Source(path=path, kind=kind, weights=modern, junk=junk)
 
 
-def _read_arrays(path: Path) -> object:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except Exception as error:  # broken bytes break the reader in many ways
+def _read_content(path: Path) -> tuple[str, dict[str, Tensor], dict[str, list[str]]]:
+    """Kind, tensors and what lay beside them; the kind shows in the first bytes.
+
+    An archive of arrays is a ZIP archive as torch's is.
+    """
+    with open(path, "rb") as file:
+        start = file.read(262)
+    junk: dict[str, list[str]] = {}
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
+        with guarded(path, "a whole safetensors file"):
+            return "a safetensors file", load_file(path), junk
+    if start[:4] == b"PK\x03\x04":
+        with open_archive(path) as archive:
+            arrays = all(name.endswith(".npy") for name in archive.namelist())
+        if arrays:
+            found = {name: _as_tensor(path, name, one) for name, one in read_npz(path).items()}
+            return "an archive of NumPy's arrays", found, junk
+    elif start[:1] != b"\x80" and start[257:] != b"ustar" and path.suffix != ".pkl":
         raise FormatError(
-            f"{path}: not a whole archive of arrays ({_first_line(error)}). Download or copy it again."
-        ) from error
+            f"{path}: not a weight file; it begins with {start[:9]!r}. Expected safetensors, a torch file, a "
+            "pickle or an archive of arrays."
+        )
+    with guarded(path, "a whole torch file"):
+        return "a torch file", read_torch(path, lambda content: _unwrap(content, path, junk)), junk
 
 
-def _read_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise FormatError(
-            f"{path}: not a whole safetensors file ({error}). Download or copy it again."
-        ) from error
+def _as_tensor(path: Path, name: str, array: ndarray) -> Tensor:
+    with guarded(f"{path}: {shorten(name)}", "an array of numbers"):
+        return from_array(array)
 
 
-def _read_torch(path: Path) -> object:
-    try:
-        with warnings.catch_warnings():
-            # Another pickle protocol is read or refused; a warning beside that helps nobody.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise FormatError(
-            f"{path}: refused, since it is not a torch file of plain tensors ({_first_line(error)}). If you "
-            "trust it, save its state dict as safetensors with the program that made it."
-        ) from error
-    except Exception as error:  # broken bytes break the reader in many ways
-        raise FormatError(
-            f"{path}: not a whole torch file ({_first_line(error)}). Download or copy it again."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).split(". ")[0]
-
-
-def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """The tensors by name inside of training wrappers, and what lay beside them."""
-    junk: list[str] = []
-    while isinstance(content, Mapping):
-        inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inside:
+def _unwrap(content: object, path: Path, junk: dict[str, list[str]]) -> dict[str, Any]:
+    """The tensors by name inside of training wrappers; what lay beside them goes into `junk`."""
+    beside: list[str] = []
+    for _ in range(MAX_WRAPPERS):
+        if not isinstance(content, dict) or (key := _wrapper(content, path)) is None:
             break
-        junk += [str(key) for key in content if key != inside[0]]
-        content = content[inside[0]]
-    if not isinstance(content, Mapping) or not content:
-        raise FormatError(f"{path}: holds {_kind(content)}; expected tensors by name.")
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        beside += [_about(name, one) for name, one in content.items() if name != key]
+        content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise FormatError(
+            f"{path}: holds {_kind(content)}; expected tensors by name. Save the state dict of the model."
+        )
+    tensors = {name: one for name, one in content.items() if isinstance(one, (Lying, Unread, ndarray))}
+    for name, value in (tensors or content).items():
+        if not isinstance(name, str) or not name.isprintable() or not isinstance(value, (Lying, ndarray)):
             raise FormatError(
-                f"{path}: {name!r} is {_kind(tensor)}; expected tensors by name (a state dict)."
+                f"{path}: {shorten(name)} is {_kind(value)}; expected plain tensors by name (a state dict)."
             )
-    return dict(content), {"state of the training, beside the weights": junk} if junk else {}
+    beside += [_about(name, one) for name, one in content.items() if name not in tensors]
+    if beside:
+        junk["state of the training, beside the weights"] = beside
+    return tensors
+
+
+def _wrapper(content: dict[Any, Any], path: Path) -> Any:
+    """The key under which the tensors lie; None where they lie here."""
+    for key in WRAPPERS:
+        if isinstance(content.get(key), dict) and content[key]:
+            return key
+    if any(isinstance(value, (Lying, ndarray)) for value in content.values()):
+        return None
+    inside = [
+        key
+        for key, value in content.items()
+        if isinstance(value, dict) and any(isinstance(one, (Lying, ndarray)) for one in value.values())
+    ]
+    if len(inside) > 1:
+        raise FormatError(
+            f"{path}: holds several sets of tensors: {', '.join(map(shorten, inside[:8]))}. Save the one "
+            "that you mean alone."
+        )
+    return inside[0] if inside else None
+
+
+def _about(name: object, value: object) -> str:
+    """A name, and the class where it is none of Python's."""
+    text = name if isinstance(name, str) and name.isprintable() else shorten(name)
+    known = value.name if isinstance(value, Foreign) else str(value) if isinstance(value, Name) else ""
+    return f"{text} ({known})" if known else text
 
 
 def _kind(value: object) -> str:
-    return f"a {type(value).__name__}" if value or not isinstance(value, Mapping) else "nothing"
+    match value:
+        case Foreign(name=name):
+            return f"a {name}"
+        case Lying():
+            return "a tensor"
+        case Name():
+            return f"the name {value}"
+        case dict() if not value:
+            return "nothing"
+    return f"a {type(value).__name__}"
+
+
+def _stripped(name: str) -> str:
+    for prefix in PARALLEL:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _modern(name: str) -> str:

@@ -23,6 +23,7 @@ from diptych.convert.rules import (
     rename,
     transform,
 )
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
 from diptych.nn import ClassifierHead
@@ -177,6 +178,28 @@ def _answers(weights: Weights) -> Node:
     return forms.objective("Answers", labels=[str(number) for number in range(count)])
 
 
+def _vilio(use: Use) -> bool:
+    """Vilio's head is called `classifier`; what it saved without a head shows by BERT's counter."""
+    return use.head == "classifier" or "embeddings.position_ids" in use.found.parted.backbone
+
+
+def _processor(use: Use) -> Settings:
+    if _vilio(use):
+        return VILIO_SETTINGS
+    return {
+        "max_tokens": Setting(20, "the original: LXMERT pads and cuts every text to 20"),
+        "max_regions": Setting(
+            100, "the original: LXMERT has no limit; its own files hold 36 regions, others at most 100"
+        ),
+    }
+
+
+def _benchmark(use: Use) -> tuple[str, str] | None:
+    if use.head == "classifier":
+        return MEMES, "the file: Vilio's head"
+    return (NLVR2, "the file: a head over two pairs") if use.pairs == 2 else None
+
+
 KINDS = ("obj", "attr", "feat")
 FAMILY = Family(
     name="lxmert",
@@ -204,5 +227,6 @@ FAMILY = Family(
         *PRETRAINING,
         Drop("obj_predict_head", "the heads of hidden regions: pre-training"),
     ),
-    processor=lambda _: {"regions": True, "max_tokens": 20, "max_regions": 36},
+    processor=_processor,
+    benchmark=_benchmark,
 )

@@ -9,6 +9,7 @@ from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, load_into, rename
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -59,6 +60,43 @@ def _contrast(weights: Weights) -> Node:
     return forms.objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
 
 
+VILIO = "model."  # the prefix of its names; the original's is bert.
+# tokens and regions of the original's tasks
+LIMITS = {
+    "its pre-training": (35, 50),
+    "NLVR2": (55, 40),
+    "retrieval": (70, 70),
+    "VQA": (128, 50),
+}
+
+
+def _processor(use: Use) -> Settings:
+    tags = use.found.sizes["box_numbers"] == 6
+    names = "Oscar's second text is the names of the objects"
+    settings = {
+        "tags": Setting(
+            tags, f"the original: {names}" if tags else "the file: four numbers of a box, which are Vilio's"
+        )
+    }
+    if use.prefix == VILIO:
+        return settings | VILIO_SETTINGS
+    kind = {"Pretrain": "its pre-training", "Answer": "VQA"}.get(use.kind)
+    if use.head == "classifier" and use.kind == "Classify" and use.count == 2:
+        kind = "NLVR2" if use.pairs == 2 else "retrieval"
+    if kind is None:
+        return settings
+    tokens, regions = LIMITS[kind]
+    who = "the original" if use.pairs == 2 or use.kind == "Pretrain" else f"assumed to be {kind}"
+    why = f"{who}: Oscar cuts texts of {kind} to {tokens} tokens and images to {regions} regions"
+    return settings | {"max_tokens": Setting(tokens, why), "max_regions": Setting(regions, why)}
+
+
+def _benchmark(use: Use) -> tuple[str, str] | None:
+    if use.prefix == VILIO:
+        return MEMES, "the file: Vilio's prefix model."
+    return (NLVR2, "the file: a head over two pairs") if use.pairs == 2 else None
+
+
 FAMILY = Family(
     name="oscar",
     title="Oscar or Oscar+ (microsoft/Oscar, Vilio's O)",
@@ -79,6 +117,6 @@ FAMILY = Family(
         *forms.heads("cls.seq_relationship", forms.matching(MATCHES["oscar"])),
     ),
     drops=PRETRAINING,
-    # Vilio, who shows 4 numbers of a box, leaves the names of the objects out
-    processor=lambda sizes: {"regions": True, "tags": sizes["box_numbers"] == 6},
+    processor=_processor,
+    benchmark=_benchmark,
 )

@@ -11,10 +11,12 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diptych.errors import FormatError
+from diptych.files import require_file
 
 TYPES = {
     0: torch.bool,
@@ -30,6 +32,8 @@ TYPES = {
     23: torch.complex64,
     24: torch.complex128,
 }
+MAX_HEAD = 1 << 20  # bytes before the numbers; parameters need fewer than 100
+MAX_RANK = 32
 TYPE, DIMENSION, PACKED_DIMENSIONS = 0x08, 0x10, 0x12  # tags of the description
 
 
@@ -54,20 +58,27 @@ def read_variable(path: Path) -> Tensor:
     Raises:
         FormatError: the file is not a whole variable.
     """
-    content = path.read_bytes()
-    try:
-        dtype, shape, start = _head(content)
-    except (struct.error, IndexError, KeyError, ValueError) as error:
-        raise FormatError(f"{path}: not a Paddle variable ({error!r}). Copy or unpack it again.") from error
-    size = math.prod(shape) * dtype.itemsize
-    if len(content) - start != size:
-        raise FormatError(
-            f"{path}: {len(content) - start} bytes of numbers; expected {size} for {dtype} of shape "
-            f"{tuple(shape)}. Copy or unpack it again."
-        )
-    if not size:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(bytearray(content[start:]), dtype=dtype).reshape(shape)
+    with open(require_file(path, "a Paddle variable"), "rb") as file:
+        head = file.read(MAX_HEAD)
+        try:
+            dtype, shape, start = _head(head)
+        except (struct.error, IndexError, KeyError, ValueError, OverflowError) as error:
+            raise FormatError(
+                f"{path}: not a Paddle variable ({error!r}). Copy or unpack it again."
+            ) from error
+        size, rest = math.prod(shape) * dtype.itemsize, path.stat().st_size - start
+        if rest != size:
+            raise FormatError(
+                f"{path}: {rest} bytes of numbers; expected {size} for {dtype} of shape {tuple(shape)}. "
+                "Copy or unpack it again."
+            )
+        if not size:
+            return torch.empty(shape, dtype=dtype)
+        file.seek(start)
+        raw = torch.from_numpy(np.fromfile(file, np.uint8, size))
+    if dtype == torch.bool:
+        raw = raw != 0  # other bytes than 0 and 1 are no values of this type
+    return raw.view(dtype).reshape(shape)
 
 
 def _head(content: bytes) -> tuple[torch.dtype, list[int], int]:
@@ -90,6 +101,8 @@ def _head(content: bytes) -> tuple[torch.dtype, list[int], int]:
             shape.append(value)
     if code is None:
         raise ValueError("no type")
+    if len(shape) > MAX_RANK or any(side >= 1 << 40 for side in shape):
+        raise ValueError(f"a shape of {len(shape)} dimensions, up to {max(shape)}")
     return TYPES[code], shape, start
 
 
@@ -117,3 +130,5 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
         if not byte & 0x80:
             return value, at
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")

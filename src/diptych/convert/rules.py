@@ -152,12 +152,14 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
         where: what the weights come from, for the error message.
 
     Raises:
-        CheckpointMismatch: lists what stays unfilled, what stays unused and what has another shape.
+        CheckpointMismatch: lists what stays unfilled, what stays unused and what has another shape; or
+            tensors that hold NaN, infinity or complex numbers.
     """
     try:
         result, unused = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
     except (IndexError, RuntimeError) as error:
         raise CheckpointMismatch(f"{where}: a tensor cannot be converted ({error}).") from error
+    _require_numbers(source, unused, where)
     drops = [rule.pattern for rule in table if isinstance(rule, Drop)]
     keeps = [rule.pattern for rule in table if isinstance(rule, Keep)]
     wrong = [
@@ -178,6 +180,27 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
             "Take the model that they were made for, with the same sizes and vocabulary."
         )
     return result
+
+
+def _require_numbers(source: Weights, unused: Weights, where: object) -> None:
+    """Refuse weights that make every score NaN, under the names that the file has for them."""
+    used = {name: one for name, one in source.items() if name not in unused and not one.is_meta}
+    broken = {
+        "complex numbers": [name for name, one in used.items() if one.is_complex()],
+        "NaN or infinity": [
+            name for name, one in used.items() if one.is_floating_point() and not _wide(one).isfinite().all()
+        ],
+    }
+    for what, names in broken.items():
+        if names:
+            raise CheckpointMismatch(
+                f"{where}: {len(names)} tensor(s) hold {what}: {_some(names)}. Take a checkpoint from before "
+                "the training went wrong, or copy it again."
+            )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.itemsize == 1 else tensor  # torch cannot test numbers of 8 bits
 
 
 def left_out(
@@ -240,8 +263,16 @@ def load_into(module: nn.Module, weights: Weights, table: Table, *, where: objec
     Raises:
         CheckpointMismatch: see `convert`.
     """
-    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    module.load_state_dict(convert(weights, table, shapes=shapes, where=where), strict=False)
+    state = module.state_dict()
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    made = convert(weights, table, shapes=shapes, where=where)
+    whole = [name for name in made if state[name].is_floating_point() and not made[name].is_floating_point()]
+    if whole:
+        raise CheckpointMismatch(
+            f"{where}: {len(whole)} weight(s) are whole numbers: {_some(whole)}. Were they quantized? Take "
+            "the checkpoint from before that."
+        )
+    module.load_state_dict(made, strict=False)
 
 
 def _apply(source: Weights, rules: Sequence[Rule]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -20,6 +20,7 @@ from diptych.convert.rules import (
     rename,
     row,
 )
+from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
 from diptych.models.uniter import Uniter
 
 UNITER: Table = (
@@ -78,6 +79,29 @@ def _paired(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None
     return {"_target_": "diptych.tasks.Classify", "pairs": 2, "readout": sight, "head": head}, 2
 
 
+def _processor(use: Use) -> Settings:
+    if use.head == "linear":
+        return {
+            "max_tokens": Setting(256, "the original: nav13n pads and cuts every text to 256"),
+            "tags": Setting(True, "the original: nav13n's second text is the names of the objects"),
+            "box_scale": Setting(
+                "swapped", "the original: nav13n divides x by the height and y by the width"
+            ),
+        }
+    return {
+        "max_tokens": Setting(None, "the original: UNITER and Vilio's U never cut a text"),
+        "max_regions": Setting(100, "the original: UNITER's and Vilio's files hold at most 100 regions"),
+    }
+
+
+def _benchmark(use: Use) -> tuple[str, str] | None:
+    if use.head in ("attn1", "nlvr2_output"):
+        return NLVR2, f"the file: a head called {use.head}"
+    if use.head == "linear":
+        return MEMES, "the file: nav13n's head"
+    return (MEMES, "the file: Vilio's prefix model.") if use.prefix == "model." else None
+
+
 FEATURES = {"features": forms.objective("RegionFeatures", tied="regions.feature")}
 FAMILY = Family(
     name="uniter",
@@ -116,4 +140,6 @@ FAMILY = Family(
         Drop("feat_regress", "the head of hidden regions' features: pre-training"),
         Drop("region_classifier", "the head of hidden regions' classes: pre-training"),
     ),
+    processor=_processor,
+    benchmark=_benchmark,
 )

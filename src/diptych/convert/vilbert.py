@@ -22,6 +22,7 @@ from diptych.convert.rules import (
     rename,
     transform,
 )
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
 from diptych.models.vilbert import Vilbert
 
 
@@ -166,6 +167,27 @@ def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int]
     return None if made is None else ({**made[0], "head": head}, made[1])
 
 
+def _vilio(use: Use) -> bool:
+    return use.prefix == VILIO or not use.found.sizes["box_area"]
+
+
+def _processor(use: Use) -> Settings:
+    if _vilio(use):
+        return VILIO_SETTINGS
+    if use.kind == "Pretrain":
+        why = "the original: captions of 36 tokens, and 36 regions beside the whole image"
+        return {"max_tokens": Setting(36, why), "max_regions": Setting(36, why)}
+    why = "the original: 100 regions beside the whole image in its tasks"
+    return {"max_regions": Setting(100, why)}
+
+
+def _benchmark(use: Use) -> tuple[str, str] | None:
+    if use.head == "vil_binary_prediction.logit_fc":
+        return NLVR2, f"the file: a head called {use.head}"
+    return (MEMES, "the file: Vilio's names or its four columns of a box") if _vilio(use) else None
+
+
+VILIO = "model.bert."  # the prefix of its names; the originals' is bert.
 FAMILY = Family(
     name="vilbert",
     title="ViLBERT or DeVLBERT (facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D)",
@@ -206,4 +228,11 @@ FAMILY = Family(
         Drop("linguisic_logit", "a score per word, which no task of the original reads"),
         Drop("classifier", "declared by Vilio and never used"),
     ),
+    processor=_processor,
+    benchmark=_benchmark,
+    habits={
+        "box_area": "the file: four columns of a box are Vilio's, five the originals'",
+        "whole_image": "the original: Vilio, of four columns, shows no region of the whole image",
+        "meetings": "the original: streams meet in their last layers",
+    },
 )

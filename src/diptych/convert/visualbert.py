@@ -9,6 +9,7 @@ from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
 from diptych.convert.heads import MATCHES
 from diptych.convert.load import read_weights, split_prefix
 from diptych.convert.rules import Drop, Keep, Table, bert_heads, bert_layer, bert_text, load_into, rename
+from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -55,10 +56,47 @@ def _sizes(file: Parted) -> Node:
     weights = file.backbone
     return bert_sizes(weights) | {
         "feature_dim": next(weights[name].shape[1] for name in FEATURE if name in weights),
-        "readout": "layer_average" if "layer_weights" in weights else "first",
+        "readout": _readout(file),
         # Vilio's prefix; the weights of the others were trained with 0
-        "region_segment": int(file.prefix == "model."),
+        "region_segment": int(file.prefix == VILIO),
     }
+
+
+def _readout(file: Parted) -> str:
+    """More than three classes are answers, whose head reads the token before the last."""
+    if "layer_weights" in file.backbone:
+        return "layer_average"
+    outputs = max((len(file.rest[name]) for name in LAST if name in file.rest), default=0)
+    return "before_end" if outputs > 3 and file.prefix != VILIO else "first"
+
+
+def _processor(use: Use) -> Settings:
+    who = "Vilio's hm.py" if use.prefix == VILIO else "uclanlp's and mmf's program"
+    settings = {
+        "max_tokens": Setting(128, f"the original: {who} cuts every text to 128"),
+        "max_regions": Setting(100, "the original: files of Vilio and mmf hold at most 100 regions"),
+    }
+    if use.prefix in (VILIO, MMF):
+        return settings
+    if use.kind == "Answer":
+        settings["text_end"] = Setting("? [MASK]", "the original: uclanlp's questions end so")
+    if use.kind == "Classify":
+        settings["max_regions"] = Setting(144, "the original: uclanlp's limit for NLVR2")
+    return settings
+
+
+def _benchmark(use: Use) -> tuple[str, str] | None:
+    if use.prefix == VILIO:
+        return MEMES, "the file: Vilio's prefix model."
+    if use.pairs == 2:
+        return NLVR2, "the file: a head over two pairs"
+    if use.prefix == MMF:
+        return MEMES, "assumed: of mmf's heads over one pair, that of Hateful Memes has two classes"
+    return (NLVR2, "assumed: of uclanlp's heads, that of NLVR2 has two classes") if use.head else None
+
+
+VILIO, MMF = "model.", "model.bert."  # prefixes of names
+LAST = ("classifier.weight", "classifier.1.weight", "cls.weight")
 
 
 FAMILY = Family(
@@ -83,4 +121,10 @@ FAMILY = Family(
         *forms.heads("cls.seq_relationship", forms.matching(MATCHES["visualbert"])),
     ),
     drops=PRETRAINING,
+    processor=_processor,
+    benchmark=_benchmark,
+    habits={
+        "region_segment": "the original: Vilio, with its prefix model., gives regions segment 1, others 0",
+        "readout": "the file: layer_weights are Vilio's --reg; heads of answers read a later token",
+    },
 )

@@ -19,6 +19,7 @@ from diptych.convert.rules import (
     masked_words,
     rename,
 )
+from diptych.convert.settings import Setting, Settings, Use
 from diptych.models.vlbert import VlBert
 
 
@@ -184,6 +185,30 @@ def _asks(file: Parted) -> bool:
     return head and "vlbert.pooler.dense.weight" not in file.backbone
 
 
+def _processor(use: Use) -> Settings:
+    sizes = use.found.sizes
+    longest = 1200 if use.kind == "Choose" else 1000
+    settings = {
+        "clip_boxes": Setting(
+            [600, longest],
+            "the original: boxes end at the last pixel of the resized picture, features precomputed or not",
+        )
+    }
+    if sizes["readout"] == "before_end":
+        settings |= {
+            "text_b": Setting("[MASK]", "the original: answers are read at a mask after the question"),
+            "max_tokens": Setting(None, "the original: VL-BERT never cuts a question"),
+            "max_regions": Setting(100, "the original: its files hold at most 100 regions"),
+        }
+    if sizes["vocab_size"] == MULTILINGUAL:
+        why = "the original: MM-BERT lowers texts and strips accents although its vocabulary is cased"
+        settings["lowercase"] = Setting(True, why)
+    return settings
+
+
+MULTILINGUAL = 119547  # tokens of BERT's multilingual cased vocabulary
+
+
 def _matching(weights: Weights) -> Node:
     count = len(weights["vlbert.relationsip_head.caption_image_relationship.bias"])
     return forms.objective("Matching", classes=count)
@@ -252,4 +277,11 @@ FAMILY = Family(
         Drop("cnn_loss_reg", "the second loss of end-to-end training"),
         Drop("image_feature_extractor", "the image network of end-to-end files"),
     ),
+    processor=_processor,
+    places=2,  # regions, and END
+    habits={
+        "readout": "the file: a head called final_mlp and no pooler are those of questions",
+        "box_dim": "the file's vector of hidden regions, or 2048 as published",
+        "feature_dim": "the rest of that matrix",
+    },
 )

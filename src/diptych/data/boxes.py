@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 from PIL import Image
 
+from diptych.boxes import doubts
 from diptych.data.images import image_size
 from diptych.data.processor import Processor
 from diptych.errors import ConfigError, FormatError
@@ -36,13 +37,15 @@ class GivenBoxes:
             raise FormatError(f"{self.path} has no record with the id {key!r}.")
         try:
             bare_regions(boxes, size).verify()
+            if "scaled" in doubts(boxes, size):
+                raise FormatError(f"all {len(boxes)} boxes lie within 0..1 and look scaled; expected pixels.")
         except FormatError as error:
             raise FormatError(f"{self.path}: picture {key}: {error}") from error
         return boxes
 
     def find(self, key: str) -> Float32[ndarray, "R 4"] | None:
         """As they stand in the file; ids there may lack the zeros in front."""
-        number = str(int(key)) if key.isascii() and key.isdigit() else key
+        number = (key.lstrip("0") or "0") if key.isascii() and key.isdigit() else key
         return self.boxes.get(key, self.boxes.get(number))
 
 
@@ -63,7 +66,7 @@ def read_boxes(path: Path | str) -> GivenBoxes:
             continue
         try:
             key, rows = _record(line)
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise FormatError(
                 f'{path}:{number}: {error}; expected {{"id": ..., "boxes": [[x1, y1, x2, y2], ...]}}.'
             ) from error

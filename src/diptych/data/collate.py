@@ -115,8 +115,17 @@ def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
         image_index=torch.from_numpy(index),
         sizes=torch.tensor([regions.size for regions in found], dtype=torch.float32),
         resized=_resized(rows),
+        **_beyond(rows, width),
         **(_pad_labels(found, count) if labels else {}),
     )
+
+
+def _beyond(rows: Sequence[Row], width: int) -> dict[str, Tensor]:
+    if all(row.beyond is None for row in rows):
+        return {}
+    nothing = torch.zeros(width), 0
+    totals, counts = zip(*(row.beyond or nothing for row in rows), strict=True)
+    return {"beyond": torch.stack(totals), "beyond_count": torch.tensor(counts)}
 
 
 def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:
@@ -138,8 +147,9 @@ def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:
 
 
 def _resized(rows: Sequence[Row]) -> Float[Tensor, "B 2"] | None:
-    sizes = [row.pixels.shape[:0:-1] for row in rows if row.pixels is not None]
-    return torch.tensor(sizes, dtype=torch.float32) if sizes else None
+    sizes = [row.resized if row.pixels is None else row.pixels.shape[:0:-1] for row in rows]
+    known = [size for size in sizes if size is not None]
+    return torch.tensor(known, dtype=torch.float32) if known else None
 
 
 def _stack_pixels(rows: Sequence[Row]) -> Float[Tensor, "B 3 h w"]:

@@ -18,6 +18,11 @@ class Selection:
     dataset: Dataset
     indices: Sequence[int]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the data set was read from, if it says so."""
+        return getattr(self.dataset, "files", ())
+
     def __len__(self) -> int:
         return len(self.indices)
 

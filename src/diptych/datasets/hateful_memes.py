@@ -66,6 +66,9 @@ class HatefulMemes:
         limit: at most so many memes, the first ones.
         twice: a split whose memes follow once more, for training; Vilio's E counts dev_seen twice.
 
+    Attributes:
+        files: the annotation files that were read.
+
     Raises:
         FormatError: names file and line of the first record that is wrong, and how many more there are.
         ConfigError: there is no such split.
@@ -92,8 +95,10 @@ class HatefulMemes:
             raise FormatError(f"{problems[0]}{more}")
         memes = memes[:limit]
         self.memes = memes if answers is None else _with_answers(memes, Path(answers), self.path)
+        self.files: tuple[Path, ...] = (self.path, *(Path(one) for one in [answers] if one is not None))
         if twice is not None:
-            self.memes = [*self.memes, *HatefulMemes(root, twice).memes]
+            again = HatefulMemes(root, twice)
+            self.memes, self.files = [*self.memes, *again.memes], (*self.files, *again.files)
 
     def __len__(self) -> int:
         return len(self.memes)

@@ -65,7 +65,7 @@ def extract(
 ) -> ExtractReport:
     """Write the regions of all pictures to one store per rule, from one pass over each picture.
 
-    The order is that of the paths. The same pictures, settings and kind of machine give the same bytes.
+    In order of the paths. The same pictures, settings, processor and number of threads: the same bytes.
 
     Args:
         images: a folder, or a .txt file of paths; see `list_pictures`.
@@ -87,6 +87,7 @@ def extract(
     shards = _shards(pictures, shard)
     plan = ledger.plan(pictures, shard)
     if resume and (reports := ledger.finished(plan)) is not None:
+        ledger.sweep()
         return ExtractReport(stores=tuple(reports), computed=0, seconds=time.perf_counter() - begin)
     with ledger.opened(plan, resume=resume, overwrite=overwrite):
         records = {one.number: ledger.recorded(one.number) for one in shards}

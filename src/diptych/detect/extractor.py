@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diptych.convert.detector import load_detector
+from diptych.convert.detector import fill_detector, sizes_of
+from diptych.convert.load import read_weights
 from diptych.convert.resnet import load_resnet
 from diptych.data.boxes import GivenBoxes, read_boxes
 from diptych.data.images import open_image
@@ -27,7 +28,7 @@ from diptych.detect.maps import (
 )
 from diptych.detect.pictures import PictureFile
 from diptych.detect.selection import BoxRule, describe, select
-from diptych.errors import ConfigError, nearest
+from diptych.errors import ConfigError, FormatError, nearest
 from diptych.types import FeatureMeta, Regions
 
 GRID = "grid"
@@ -134,7 +135,11 @@ class Extractor:
         Raises:
             FormatError: it is unreadable, cut off, too large or too long, or has no proper given boxes.
         """
-        picture = self.prepare(open_image(source.path))
+        image = open_image(source.path)  # names the file itself
+        try:
+            picture = self.prepare(image)
+        except FormatError as error:
+            raise FormatError(f"{source.path}: {error}") from error
         boxes = None
         if self.given is not None:
             boxes = torch.from_numpy(self.given.of(source.key, picture.size))
@@ -187,7 +192,12 @@ def build_extractor(settings: ExtractSettings, *, device: str = "cpu") -> Extrac
 
 
 def _detector(settings: ExtractSettings) -> FasterRcnn:
-    detector = build_detector(settings.detector)
+    """The network of a preset, in the sizes of the weights."""
+    weights = None if settings.weights is None else read_weights(settings.weights)
+    sizes = {} if weights is None else sizes_of(weights, where=settings.weights)
+    if PRESETS[settings.detector].get("attributes") is None:
+        sizes.pop("attributes", None)
+    detector = build_detector(settings.detector, **sizes)
     head = detector.predictor
     counts = {
         "classes": head.classes.out_features - 1,
@@ -196,8 +206,8 @@ def _detector(settings: ExtractSettings) -> FasterRcnn:
     for name, count in counts.items():
         if (got := len(getattr(settings, name))) not in (0, count):
             raise ConfigError(f"there are {got} names of {name}; detector {settings.detector!r} has {count}.")
-    if settings.weights is not None:
-        load_detector(detector, settings.weights)
+    if weights is not None:
+        fill_detector(detector, weights, where=settings.weights)
     return detector
 
 

@@ -104,7 +104,9 @@ class FasterRcnn(nn.Module):
         rpn_hidden: channels of the proposal network; None means those of the map.
         before: see `Proposer`, also for `proposal_threshold`; `proposals` is how many regions a picture has.
         pool: `max` is RoIPool, `align` is RoIAlign; `pool_size` cells on each side come out.
+        stride_first: see `ResNet`; detectron2's `STRIDE_IN_1X1`.
         caffe: pool and dilate as Caffe's models do; without, as detectron2's own.
+        dilate: dilate the last stage instead of halving its resolution; None means `caffe`.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class FasterRcnn(nn.Module):
         width: int = 64,
         outputs: int | None = None,
         groups: int = 1,
+        stride_first: bool = True,
         rpn_hidden: int | None = 512,
         anchor_sizes: Sequence[int] = (64, 128, 256, 512),
         anchor_ratios: Sequence[int | float] = (0.5, 1, 2),
@@ -126,6 +129,7 @@ class FasterRcnn(nn.Module):
         pool: Literal["max", "align"] = "max",
         pool_size: int = 14,
         caffe: bool = True,
+        dilate: bool | None = None,
         prepare: Prepare | None = None,
     ) -> None:
         super().__init__()
@@ -139,9 +143,9 @@ class FasterRcnn(nn.Module):
             groups=groups,
             stem=stem,
             classes=None,
-            stride_first=True,
+            stride_first=stride_first,
             caffe_pool=caffe,
-            dilate_last=caffe,
+            dilate_last=caffe if dilate is None else dilate,
             freeze_batch_norm=True,
         )
         self.proposer = Proposer(

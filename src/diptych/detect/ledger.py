@@ -17,10 +17,11 @@ from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, FormatError
 from diptych.features import Fault, FeatureStore, join_parts
 from diptych.features.store import INDEX, partial_folder
-from diptych.features.writer import locked, require_replaceable
-from diptych.files import atomic_file, make_parents, require_new
+from diptych.features.writer import holds_only, require_replaceable
+from diptych.files import atomic_file, claimed, require_new
 
 PLAN = "plan.json"
+RECORDS = (PLAN, "part-*.json", ".*.part")
 FILES = ("weights", "given")  # settings that are compared by content
 FREE = ("batch",)  # those that change speed only
 
@@ -117,7 +118,9 @@ class Ledger:
         for store, part in partials.items():
             if part.is_dir() or not going_on:
                 require_replaceable(store, overwrite=overwrite)
-                require_new(_report(store), overwrite=overwrite)
+                require_new(_report(store), overwrite=overwrite, kind="a report of extraction")
+        if self.folder.exists() and not holds_only(self.folder, RECORDS):
+            raise ConfigError(f"{self.folder} holds other things than a stopped run and is kept; remove it.")
         left = [
             *self.folder.glob("*.json"),
             *(file for one in partials.values() for file in one.glob("*part-*")),
@@ -127,8 +130,8 @@ class Ledger:
                 f"{left[0].parent} holds what a stopped run has finished; say resume=true to go on from it, "
                 "or overwrite=true to begin again."
             )
-        make_parents(self.folder / PLAN)
-        with locked(self.folder):
+        with claimed(self.folder):
+            self.folder.mkdir(exist_ok=True)
             if going_on:
                 before = read_json(self.folder / PLAN, Plan, advice=AGAIN)
                 _require_same(before, plan, self.folder)
@@ -168,6 +171,12 @@ class Ledger:
             values = {"images": images, "regions": int(counts.sum()), "fewer": int((counts < least).sum())}
             _write(_report(store), {"plan": plan, **values, "bad": _plain(bad)})
         shutil.rmtree(self.folder)
+
+    def sweep(self) -> None:
+        """Remove what a run left that was killed after its stores were finished."""
+        with claimed(self.folder):
+            if holds_only(self.folder, RECORDS):
+                shutil.rmtree(self.folder)
 
     def finished(self, plan: Plan) -> list[StoreReport] | None:
         """What a run of this plan came to; None if there was none, or not to its end."""

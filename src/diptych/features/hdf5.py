@@ -1,38 +1,39 @@
 """HDF5 as VOLTA makes it: one group per image with the arrays of the TSV."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from diptych.errors import ConfigError, FormatError
+from diptych.features.archive import LARGEST
 from diptych.features.reading import Entry
 from diptych.features.record import MEANING, Record, record_of
-from diptych.files import atomic_file, require_new
+from diptych.files import atomic_file, reserved
 from diptych.types import FeatureMeta, Regions
 
+HARD_LINK = 0  # numbers of the HDF5 library
+COMPACT, CONTIGUOUS, CHUNKED = 0, 1, 2
 VOLTA = "features obj_id obj_conf attr_id attr_conf boxes img_w img_h cls_prob"
 
 
 def hdf5_entries(path: Path) -> Iterator[Entry]:
     h5py = _h5py()
-    try:
-        with h5py.File(path, "r") as file:
-            keys = list(file)
-            for number, key in enumerate(keys, 1):
-                yield Entry(key, partial(_record, file, key), number, len(keys))
-    except (OSError, RuntimeError, KeyError) as error:
-        raise FormatError(f"{path}: not a whole HDF5 file ({error}).") from error
+    with _guarded(f"{path}: not a whole HDF5 file"), h5py.File(path, "r") as file:
+        keys = list(file)
+        for number, key in enumerate(keys, 1):
+            yield Entry(key, partial(_record, file, key), number, len(keys))
 
 
 def write_hdf5(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
     h5py = _h5py()
-    require_new(path, overwrite=overwrite)
-    with atomic_file(path, "w+b") as raw:
+    with reserved(path, overwrite=overwrite, kind="an HDF5 file"), atomic_file(path, "w+b") as raw:
         disk = _Disk(raw)
         try:
             with h5py.File(disk, "w", track_order=True) as file:
@@ -87,23 +88,52 @@ def _write(file: Any, key: str, regions: Regions) -> None:
 
 
 def _record(file: Any, key: str) -> tuple[str, Record]:
-    group = file.get(key)
-    if not hasattr(group, "keys"):
-        raise FormatError(
-            f"{key} is {'a dataset' if group is not None else 'a broken link'}; expected one group per image "
-            "with the datasets features, boxes, img_w and img_h."
-        )
-    try:
-        return key, {name: _value(group[name]) for name in group if name in MEANING}
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"its group cannot be read ({error}).") from error
+    with _guarded("its group cannot be read"):
+        group = _inside(file, key)
+        if not hasattr(group, "keys"):
+            raise FormatError(
+                f"{key} is a dataset; expected one group per image with the datasets features, boxes, img_w "
+                "and img_h."
+            )
+        record, left = {}, LARGEST
+        for name in group:
+            if name in MEANING:
+                record[name] = _value(_inside(group, name), left)
+                left -= getattr(record[name], "nbytes", 0)
+        return key, record
 
 
-def _value(dataset: Any) -> Any:
+def _inside(group: Any, name: str) -> Any:
+    """What lies in the group itself. Links may lead to other files, or in circles."""
+    if group.id.links.get_info(name.encode(errors="surrogateescape")).type != HARD_LINK:
+        raise FormatError(f"{name} is a link to another place; expected the data itself.")
+    return group[name]
+
+
+def _value(dataset: Any, most: int) -> Any:
     if not hasattr(dataset, "dtype"):
         return None
+    kind, where = dataset.dtype, dataset.name.rpartition("/")[2]
+    layout = dataset.id.get_create_plist()  # asked once: the properties of h5py read it anew each
+    if layout.get_layout() not in (COMPACT, CONTIGUOUS, CHUNKED) or layout.get_external_count():
+        raise FormatError(f"{where} lies in other files; expected the data itself.")
+    chunk = layout.get_chunk() if layout.get_layout() == CHUNKED else ()  # is unpacked as a whole
+    size = max(dataset.size or 0, prod(chunk) if chunk else 0) * kind.itemsize
+    if size > most:
+        raise FormatError(f"{where} claims {size:,} bytes; expected at most {LARGEST:,} for one image.")
+    if kind.kind not in "biuf" and not (kind.kind in "OS" and dataset.shape == ()):
+        raise FormatError(f"{where} holds {kind} values; expected numbers.")
     value = dataset[()]
     return value.item() if isinstance(value, np.generic) else value
+
+
+@contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """Turn what HDF5 raises, which may be nearly anything, into one error."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
+        raise FormatError(f"{what} ({str(error).partition(chr(10))[0]:.300}).") from error
 
 
 def _h5py() -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Any
 
 from numpy import ndarray
 
+from diptych.documents import parse_json
 from diptych.errors import FormatError
+from diptych.features.archive import guarded, open_zip, require_plain
 from diptych.features.folder import file_for, files_below, member_name
 from diptych.features.reading import Entry
 from diptych.features.record import Record, encode, record_of
-from diptych.files import atomic_file, atomic_folder, require_new
+from diptych.files import atomic_file, atomic_folder, require_file, reserved
 from diptych.types import FeatureMeta, Regions
 
 VLBERT = (
@@ -22,7 +23,7 @@ VLBERT = (
 )
 NAV13N = "img_id img_h img_w objects_id objects_conf num_boxes boxes features attrs_id attrs_conf cls_prob"
 LISTS = ("objects_id", "objects_conf")  # which nav13n writes as lists
-LONGEST = 256 << 20
+LONGEST = 32 << 20  # bytes of one image; as Python values they may take thirty times as much
 
 
 def json_entries(path: Path) -> Iterator[Entry]:
@@ -33,20 +34,19 @@ def json_entries(path: Path) -> Iterator[Entry]:
 
 
 def zip_entries(path: Path) -> Iterator[Entry]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".json")]
-            for number, member in enumerate(members, 1):
-                key = member.filename.removesuffix(".json")
-                yield Entry(key, partial(_member, archive, member, key), number, len(members))
-    except zipfile.BadZipFile as error:
-        raise FormatError(f"{path}: not a whole ZIP ({error}); copy it again.") from error
+    with guarded(path, "ZIP"):
+        archive = open_zip(path)
+    with archive:
+        members = [member for member in archive.infolist() if member.filename.endswith(".json")]
+        for number, member in enumerate(members, 1):
+            key = member.filename.removesuffix(".json")
+            yield Entry(key, partial(_member, archive, member, key), number, len(members))
 
 
 def write_vlbert(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             file_for(folder, key, ".json").write_bytes(_vlbert(key, regions))
 
@@ -54,8 +54,8 @@ def write_vlbert(
 def write_zip(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    require_new(path, overwrite=overwrite)
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+    whole = reserved(path, overwrite=overwrite, kind="a ZIP of JSON")
+    with whole, atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for key, regions in items:
             # a member without a date, so that equal features give equal files
             archive.writestr(zipfile.ZipInfo(f"{member_name(key)}.json"), _vlbert(key, regions))
@@ -64,7 +64,7 @@ def write_zip(
 def write_nav13n(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             record = record_of(key, regions, NAV13N)
             lists = {name: record[name].tolist() for name in LISTS if name in record}
@@ -86,28 +86,22 @@ def _text(value: ndarray) -> str:
 
 
 def _file(key: str, file: Path) -> tuple[str, Record]:
-    _require_short(file.stat().st_size, file.name)
-    return key, _parsed(file.read_bytes(), file.name)
+    with guarded(file.name, "JSON"), require_file(file, "the JSON of one image").open("rb") as stream:
+        return key, parse_record(stream.read(LONGEST + 1), file.name)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> tuple[str, Record]:
-    _require_short(member.file_size, member.filename)
-    try:
-        return key, _parsed(archive.read(member), member.filename)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise FormatError(f"member {member.filename} cannot be read ({error}).") from error
+    with guarded("its member", "ZIP"):
+        require_plain(member, LONGEST)
+        data = archive.read(member)
+    return key, parse_record(data, member.filename)
 
 
-def _require_short(size: int, name: str) -> None:
-    if size > LONGEST:
-        raise FormatError(f"{name} is larger than {LONGEST >> 20} MB; is it the JSON of one image?")
-
-
-def _parsed(data: bytes, name: str) -> Record:
-    try:
-        record = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{name} is not a whole JSON ({error}).") from error
+def parse_record(data: bytes, name: str) -> Record:
+    """The JSON object of one image."""
+    if len(data) > LONGEST:
+        raise FormatError(f"{name} has more than {LONGEST:,} bytes; is it the JSON of one image?.")
+    record = parse_json(data, where=name)
     if not isinstance(record, dict):
         raise FormatError(
             f"{name} holds a {type(record).__name__}; expected an object with boxes and features."

@@ -5,20 +5,22 @@ import io
 import json
 import pickle
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy import ndarray
 
+from diptych.documents import check_shape, parse_json
 from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.features.archive import LARGEST
 from diptych.features.numpy_files import read_npz, uniter_record
-from diptych.features.pickles import read_pickle
+from diptych.features.pages import Pages
 from diptych.features.reading import Entry
 from diptych.features.record import Record, encode, record_of
-from diptych.files import atomic_folder
+from diptych.files import atomic_folder, require_file
+from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta, Regions
 
 MMF = (
@@ -37,19 +39,40 @@ Items = Iterable[tuple[str, Regions]]
 
 
 def lmdb_entries(path: Path) -> Iterator[Entry]:
-    with _open(path) as (transaction, database):
-        if (listed := transaction.get(b"keys")) is not None:
-            keys, read = _pickled_keys(listed, database), _read_pickled
-        elif (listed := transaction.get(b"__keys__")) is not None:
-            keys, read = _json_keys(listed, database), _read_uniter
+    database = _file(path)
+    with require_file(database, "an LMDB").open("rb") as file:
+        pages = Pages(database, file.fileno())
+        if b"keys" in pages.places:
+            keys, read = _pickled_keys(pages, database), _read_pickled
+        elif b"__keys__" in pages.places:
+            keys, read = _json_keys(pages, database), _read_uniter
         else:
+            damage = f" Damaged LMDB: {pages.damage[0]}." if pages.damage else ""
             raise FormatError(
                 f"{database}: an LMDB without a list of its keys; expected `keys` (mmf, ViLBERT) or "
-                "`__keys__` (UNITER). Was its writing interrupted?"
+                f"`__keys__` (UNITER). Was its writing interrupted?{damage}"
             )
+        strays = _strays(pages, keys)
+        total = len(keys) + len(strays)
         for number, key in enumerate(keys, 1):
             short = key.removesuffix(".npz") if read is _read_uniter else key
-            yield Entry(short, partial(_record, transaction, key, short, read), number, len(keys))
+            yield Entry(short, partial(_record, pages, key, short, read), number, total)
+        for number, (stray, reason) in enumerate(strays, len(keys) + 1):
+            yield Entry(stray, partial(_refuse, reason), number, total)
+
+
+def _strays(pages: Pages, keys: list[str]) -> list[tuple[str | None, str]]:
+    """What reading the listed keys alone would lose without a word."""
+    listed = {key.encode(errors="replace") for key in keys} | {b"keys", b"__keys__"}
+    if pages.damage and listed - {b"keys", b"__keys__"} <= pages.places.keys():
+        return [(None, f"damaged LMDB: {one}.") for one in pages.damage]
+    rest = [key for key in pages.places if key not in listed]
+    reason = f"it is one of {len(rest):,} records that the list of keys leaves out; was a copy interrupted?"
+    return [(key.decode(errors="backslashreplace"), reason) for key in rest]
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise FormatError(reason)
 
 
 def write_mmf(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
@@ -76,7 +99,7 @@ def write_uniter(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool
         yield b"__keys__", json.dumps([*counts]).encode()
 
     _msgpack()
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         _write(folder / UNITER_NAME, values())
         (folder / f"{UNITER_NAME.replace('feat', 'nbb')}.json").write_text(json.dumps(counts))
 
@@ -91,7 +114,7 @@ def _write_pickled(path: Path, records: Iterable[tuple[str, Record]], *, overwri
         yield b"keys", pickle.dumps(keys, protocol=4)
 
     _lmdb()
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         _write(folder, values())
 
 
@@ -125,34 +148,16 @@ def _fill(transaction: Any, values: Iterator[tuple[bytes, bytes]]) -> bool:
     return False
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Path]]:
-    """A read transaction, and the path of the environment."""
-    lmdb = _lmdb()
+def _file(path: Path) -> Path:
+    """The file of an environment: in the folder, or in the only folder with one below it."""
     data = path / "data.mdb" if path.is_dir() else path
     below = sorted(path.glob("*/data.mdb"))
-    if not data.is_file() and len(below) == 1:
-        data = below[0]
-    try:
-        with lmdb.open(
-            str(data), subdir=False, readonly=True, lock=False, create=False, max_readers=1
-        ) as base:
-            # reading behind the end of a mapped file would end the process
-            expected = (base.info()["last_pgno"] + 1) * base.stat()["psize"]
-            if data.stat().st_size < expected:
-                raise FormatError(
-                    f"{data}: it has {data.stat().st_size:,} bytes; expected at least {expected:,}. It "
-                    "is cut off; copy it again."
-                )
-            with base.begin(buffers=True) as transaction:
-                yield transaction, data
-    except lmdb.Error as error:
-        raise FormatError(f"{data}: not a whole LMDB ({error}).") from error
+    return below[0] if not data.is_file() and len(below) == 1 else data
 
 
-def _pickled_keys(listed: Any, path: Path) -> list[str]:
+def _pickled_keys(pages: Pages, path: Path) -> list[str]:
     try:
-        keys = read_pickle(listed)
+        keys = read_pickle(pages.get(b"keys") or b"")
         if isinstance(keys, (list, ndarray)):
             return [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
     except (FormatError, UnicodeDecodeError) as error:
@@ -160,21 +165,18 @@ def _pickled_keys(listed: Any, path: Path) -> list[str]:
     raise FormatError(f"{path}: `keys` holds a {type(keys).__name__}; expected a list of ids.")
 
 
-def _json_keys(listed: Any, path: Path) -> list[str]:
-    try:
-        keys = json.loads(bytes(listed))
-        if isinstance(keys, list) and all(isinstance(key, str) for key in keys):
-            return keys
-    except ValueError:
-        pass
-    raise FormatError(f"{path}: `__keys__` is no JSON list of names as UNITER writes it.")
+def _json_keys(pages: Pages, path: Path) -> list[str]:
+    where = f"{path}: `__keys__`"
+    return check_shape(parse_json(pages.get(b"__keys__") or b"", where=where), list[str], where=where)
 
 
-def _record(transaction: Any, key: str, short: str, read: Any) -> tuple[str, Record]:
-    name = key.encode()
-    value = transaction.get(name) if 0 < len(name) <= LONGEST_KEY else None
+def _record(pages: Pages, key: str, short: str, read: Any) -> tuple[str, Record]:
+    value = pages.get(key.encode(errors="replace"))
     if value is None:
-        raise FormatError("it is in the list of keys, but there is nothing under its key.")
+        lost = f" Damaged LMDB: {pages.damage[0]}." if pages.damage else ""
+        raise FormatError(f"it is in the list of keys, but there is nothing under its key.{lost}")
+    if len(value) > LARGEST:
+        raise FormatError(f"it has {len(value):,} bytes; expected at most {LARGEST:,} for one image.")
     record = read(value)
     if not isinstance(record, dict):
         raise FormatError(f"it is a {type(record).__name__}; expected a dict with boxes and features.")
@@ -190,7 +192,9 @@ def _read_uniter(value: Any) -> Any:
         return read_npz(io.BytesIO(value), "its value")
     msgpack = _msgpack()
     try:
-        return msgpack.unpackb(value, object_hook=_unpacked, strict_map_key=False)
+        # containers of containers would take sixty times their bytes
+        most = {"max_array_len": 1 << 16, "max_map_len": 1 << 10}
+        return msgpack.unpackb(value, object_hook=_unpacked, strict_map_key=False, **most)
     except FormatError:
         raise
     except Exception as error:  # a damaged value may raise nearly anything

@@ -1,6 +1,7 @@
 """Two stores of the same images as one, as ERNIE-ViL's reader for memes joins two extractions."""
 
 import hashlib
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,7 +27,7 @@ class MergedStore:
     Args:
         merge: who gives way when there are too many. `vilio`: regions of `main`, down to none where `more`
             has 99, which is what the submitted models saw. `fair`: each store keeps half of the rows, and
-            what the other one leaves free.
+            what the other one leaves free. `detector_only` is for `open_stores` alone: `main` as it is.
     """
 
     def __init__(
@@ -90,15 +91,19 @@ def open_stores(
     """One store, or two as one.
 
     Args:
-        merge: see `MergedStore`; `detector_only` leaves the second store alone.
+        merge: see `MergedStore`; `detector_only` leaves the second store alone, with a warning.
 
     Raises:
-        ConfigError: there is no such way to merge.
+        ConfigError: there is no such way to merge, or the stores do not fit each other.
     """
     match merge:
         case "vilio" | "fair":
             store = FeatureStore(Path(main))
             return store if more is None else MergedStore(store, FeatureStore(Path(more)), merge=merge)
         case "detector_only":
+            if more is not None:
+                warnings.warn(
+                    f"detector_only: regions come from {main} alone; {more} is not read.", stacklevel=2
+                )
             return FeatureStore(Path(main))
     raise ConfigError(f"region_merge is {merge!r}; expected one of {get_args(Merge)}.")

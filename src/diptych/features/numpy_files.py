@@ -1,30 +1,31 @@
 """Folders of NumPy files: `ID.npy` beside `ID_info.npy` (mmf), and `ID.npz` (UNITER)."""
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from diptych.errors import FormatError
+from diptych.features.archive import LARGEST, guarded, open_zip, require_plain
 from diptych.features.folder import file_for, files_below
-from diptych.features.pickles import read_pickle
 from diptych.features.reading import Entry
 from diptych.features.record import MEANING, Record, record_of
-from diptych.files import atomic_folder
+from diptych.files import atomic_folder, require_file
+from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta, Regions
 
 INFO = "_info.npy"
+HEAD = 128  # bytes before the numbers
 MMF = "bbox num_boxes objects cls_prob image_width image_height objects_conf attrs_id attrs_conf"
 UNITER = "norm_bb features conf soft_labels boxes img_w img_h objects_id attrs_id attrs_conf"
 
 
 def npy_entries(path: Path) -> Iterator[Entry]:
     """Every `ID.npy` with its `ID_info.npy`, or with a dict of everything in itself (ViLBERT)."""
-    files = [file for file in files_below(path, ".npy") if not file.name.endswith(INFO)]
+    files = [file for file in files_below(path, ".npy") if not _is_info(file)]
     for number, file in enumerate(files, 1):
         key = file.relative_to(path).with_suffix("").as_posix()
         yield Entry(key, partial(_npy, key, file), number, len(files))
@@ -40,7 +41,7 @@ def npz_entries(path: Path) -> Iterator[Entry]:
 def write_npy(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             if f"{key}.npy".endswith(INFO):
                 raise FormatError(
@@ -55,7 +56,7 @@ def write_npy(
 def write_npz(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
-    with atomic_folder(path, overwrite=overwrite) as folder:
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             with file_for(folder, key, ".npz").open("wb") as file:
                 np.savez(file, **uniter_record(key, regions))  # type: ignore[arg-type]
@@ -68,18 +69,36 @@ def uniter_record(key: str, regions: Regions) -> dict[str, np.ndarray]:
     return {name: np.atleast_1d(np.asarray(value)) for name, value in record.items()}
 
 
+def _is_info(file: Path) -> bool:
+    """Whether a file stands beside the features of an image; ids may end in `_info` too."""
+    if not file.name.endswith(INFO) or not file.with_name(file.name.removesuffix(INFO) + ".npy").exists():
+        return False
+    if not file.with_name(file.stem + INFO).is_file() or not file.is_file():
+        return True
+    with file.open("rb") as stream:  # the name may be either; features are no pickled object
+        return b"'descr': '|O'" in stream.read(HEAD)
+
+
 def read_npz(file: Any, name: object) -> Record:
-    """The arrays of an NPZ."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {part: arrays[part] for part in arrays.files if part in MEANING}
-    except (ValueError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise FormatError(f"{name} is not a whole NPZ of plain arrays ({error}).") from error
+    """The arrays of an NPZ, of those whose names mean something.
+
+    Raises:
+        FormatError: it is damaged, packed in a rare way, or claims more bytes than `LARGEST`.
+    """
+    with guarded(name, "NPZ of plain arrays"), open_zip(file) as archive:
+        record, left = {}, LARGEST
+        for member in archive.infolist():
+            part = member.filename.removesuffix(".npy")
+            if part in MEANING:
+                require_plain(member, left)
+                left -= member.file_size
+                with archive.open(member) as stream:
+                    record[part] = _array(stream, member.file_size)
+        return record
 
 
 def _npz(key: str, file: Path) -> tuple[str, Record]:
-    with file.open("rb") as stream:  # NumPy leaves a damaged one open
-        return key, read_npz(stream, file.name)
+    return key, read_npz(require_file(file, "an NPZ"), file.name)
 
 
 def _npy(key: str, file: Path) -> tuple[str, Record]:
@@ -97,19 +116,24 @@ def _npy(key: str, file: Path) -> tuple[str, Record]:
 
 def _load(file: Path) -> Any:
     """An array; or what an array around one object holds, unpickled without running code."""
-    try:
-        with file.open("rb") as stream:
-            if _header(stream)[2].hasobject:
-                return read_pickle(stream)
-            stream.seek(0)
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, EOFError, KeyError) as error:
-        raise FormatError(f"{file.name} is not a whole NumPy file ({error}).") from error
-    except FormatError as error:
-        raise FormatError(f"{file.name}: {error}") from error
+    size = require_file(file, "an array of NumPy").stat().st_size
+    with guarded(file.name, "NumPy file"), file.open("rb") as stream:
+        return _array(stream, size, pickled=True)
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _array(stream: IO[bytes], size: int, *, pickled: bool = False) -> Any:
+    """One array of a file of so many bytes; its header is checked before anything is allocated."""
+    if size > LARGEST:
+        raise FormatError(f"it has {size:,} bytes; expected at most {LARGEST:,} for one image.")
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(stream)
+    try:
+        shape, fortran, kind = read(stream)
+    except Exception as error:  # the header is parsed as Python: nesting, names, dates, anything can go wrong
+        raise ValueError(f"its header cannot be read: {type(error).__name__}: {error!s:.200}") from error
+    if kind.hasobject and pickled:
+        return read_pickle(stream)
+    data = stream.read()
+    if kind.kind not in "biuf" or min(shape, default=0) < 0 or prod(shape) * kind.itemsize != len(data):
+        raise ValueError(f"{len(data):,} bytes for {kind} of shape {shape}")
+    return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -10,15 +10,17 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from diptych.boxes import ADVICE, CONVENTIONS, doubts, other_convention
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features.record import Record, Widths, regions_of, widths_of
 from diptych.types import Regions
 
 PROBED = 64  # images that decide how wide features are,
 AGREED = 8  # or fewer, once so many are equally wide
+CLIPPED = 0.05  # of the longer side; by more no extractor misses the border
 
 OnError = Literal["raise", "skip", "truncate"]
-BoxPolicy = Literal["check", "clip"]
+BoxPolicy = Literal["check", "clip", "scaled", "xywh", "yxyx"]
 
 
 class Entry(NamedTuple):
@@ -29,6 +31,7 @@ class Entry(NamedTuple):
         load: reads key and record; valid until the next entry is asked for.
         done: how far the source is after it, of `total`; bytes of a text file, images of anything else.
         line: of a text file, counted from 1.
+        file: its name, where there are several.
     """
 
     key: str | None
@@ -36,6 +39,7 @@ class Entry(NamedTuple):
     done: int
     total: int
     line: int = 0
+    file: str = ""
 
 
 Entries = Callable[[Path], Iterator[Entry]]
@@ -43,24 +47,32 @@ Entries = Callable[[Path], Iterator[Entry]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An image that was not taken as it stands; `line` is 0 except in text files."""
+    """An image that was not taken as it stands; `line` is 0 except in text files, `file` one of several."""
 
     line: int
     id: str
     reason: str
+    file: str = ""
 
     def __str__(self) -> str:
-        where = [f"line {self.line}"] * bool(self.line) + [f"image {self.id!r}"] * bool(self.id)
+        where = [self.file] * bool(self.file) + [f"line {self.line}"] * bool(self.line)
+        where += [f"image {self.id!r}"] * bool(self.id)
         return f"{', '.join(where)}: {self.reason}" if where else self.reason
 
 
 @dataclass(slots=True)
 class ReadLog:
-    """What reading has met: images left out, images cut to their boxes, and how far it is."""
+    """What reading has met: images left out, images cut to their boxes, and how far it is.
+
+    Attributes:
+        doubts: images that were taken though their boxes look wrong, by names in `diptych.boxes.DOUBTS`.
+    """
 
     skipped: list[Fault] = field(default_factory=list)
     truncated: list[Fault] = field(default_factory=list)
+    doubts: Counter[str] = field(default_factory=Counter)
     line: int = 0
+    file: str = ""
     done: int = 0
     total: int = 0
 
@@ -84,7 +96,7 @@ def read_entries(
     widths = widths or find_widths(path, entries)
     seen: set[str] = set()
     for entry in entries(path):
-        log.line, log.done, log.total = entry.line, entry.done, entry.total
+        log.line, log.file, log.done, log.total = entry.line, entry.file, entry.done, entry.total
         key = entry.key or ""
         if key and key in done:
             continue
@@ -95,16 +107,20 @@ def read_entries(
             if key in seen:
                 raise FormatError("the id occurs a second time; expected every id once.")
             regions, surplus = regions_of(record, widths, truncate=on_error == "truncate")
-            regions = _clipped(regions) if boxes == "clip" else regions
+            regions = _meant(regions, boxes)
             regions.verify()
         except FormatError as error:
-            fault = Fault(entry.line, key, str(error))
+            fault = Fault(entry.line, key, str(error), entry.file)
             if on_error != "skip":
-                raise FormatError(f"{path}: {fault} Leave such images out with on_error=skip.") from error
+                more = _alike(path, entries, widths, str(error), boxes)
+                raise FormatError(
+                    f"{path}: {fault}{more} Leave such images out with on_error=skip."
+                ) from error
             log.skipped.append(fault)
             continue
         if surplus:
-            log.truncated.append(Fault(entry.line, key, surplus))
+            log.truncated.append(Fault(entry.line, key, surplus, entry.file))
+        log.doubts.update(doubts(regions.boxes, regions.size))
         seen.add(key)
         yield key, regions
 
@@ -127,7 +143,7 @@ def find_widths(path: Path, entries: Entries) -> Widths:
                 if found[widths] == AGREED:
                     break
             except FormatError as error:
-                first = first or Fault(entry.line, entry.key or "", str(error))
+                first = first or Fault(entry.line, entry.key or "", str(error), entry.file)
     if found:
         return found.most_common(1)[0][0]
     if first:
@@ -140,6 +156,35 @@ def find_widths(path: Path, entries: Entries) -> Widths:
     )
 
 
-def _clipped(regions: Regions) -> Regions:
+def _meant(regions: Regions, policy: BoxPolicy) -> Regions:
+    """The regions with boxes as `x1 y1 x2 y2` in pixels."""
+    if policy == "check":
+        return regions
     corner = np.array(regions.size * 2, np.float32)
-    return replace(regions, boxes=np.clip(regions.boxes, 0, corner))
+    if policy == "clip":
+        fitting = np.clip(regions.boxes, 0, corner)
+        off = np.abs(fitting - regions.boxes).max(initial=0) > max(1, CLIPPED * max(regions.size))
+        if off and (hint := other_convention(regions.boxes, regions.size)):
+            raise FormatError(f"boxes leave the image by far.{hint}")
+        return replace(regions, boxes=fitting)
+    if policy == "scaled":
+        return replace(regions, boxes=regions.boxes * corner)
+    return replace(regions, boxes=CONVENTIONS[policy][1](regions.boxes))
+
+
+def _alike(path: Path, entries: Entries, widths: Widths, reason: str, policy: BoxPolicy) -> str:
+    """How many of the first images suggest the same other convention of boxes as the one that is refused."""
+    hint = reason[reason.find(" As ") :] if ADVICE in reason else ""
+    if not hint:
+        return ""
+    count = looked_at = 0
+    with closing(entries(path)) as source:  # type: ignore[type-var]
+        for entry in islice(source, PROBED):
+            looked_at += 1
+            with suppress(FormatError):
+                regions = regions_of(entry.load()[1], widths)[0]
+                try:
+                    _meant(regions, policy).verify()
+                except FormatError as error:
+                    count += str(error).endswith(hint)
+    return f" So it is with {count} of the first {looked_at} images."

@@ -16,10 +16,10 @@ MEANING = {  # what a name of any original means: a field of Regions, or a part 
     **dict.fromkeys(("img_id", "image_id", "feature_path"), "key"),
     **dict.fromkeys(("img_w", "image_w", "image_width"), "width"),
     **dict.fromkeys(("img_h", "image_h", "image_height"), "height"),
-    "num_boxes": "count",
+    **dict.fromkeys(("num_boxes", "num_bbox"), "count"),
     **dict.fromkeys(("boxes", "bbox"), "boxes"),
     "norm_bb": "normalized",
-    "features": "features",
+    **dict.fromkeys(("features", "x"), "features"),  # x: MILVLG
     **dict.fromkeys(("objects_id", "obj_id", "objects"), "labels"),
     **dict.fromkeys(("objects_conf", "obj_conf", "conf"), "scores"),
     **dict.fromkeys(("attrs_id", "attr_id"), "attributes"),
@@ -31,11 +31,24 @@ ARRAYS = ("labels", "scores", "attributes", "attribute_scores", "boxes", "featur
 NOMINAL = 1024  # pixels; a power of two, so that scaling by it rounds nothing
 
 
+FLOATS, WHOLES = (
+    ("<f4", "<f2", "<f8"),
+    ("<i8", "<i4"),
+)  # as which numbers in base64 are read, usual ones first
+SAMPLE = 32 << 10  # bytes that decide it
+WILD = 4.0  # octaves; the spread of numbers of a network is about 2
+
+
 class Widths(NamedTuple):
-    """Of features and soft classes, which an image without boxes does not tell; 0 where unknown."""
+    """Of features and soft classes, which an image without boxes does not tell; 0 where unknown.
+
+    Args:
+        kind: number type of features in base64; empty where bytes and width tell.
+    """
 
     features: int
     classes: int = 0
+    kind: str = ""
 
 
 def regions_of(record: Record, widths: Widths, *, truncate: bool = False) -> tuple[Regions, str]:
@@ -51,11 +64,19 @@ def regions_of(record: Record, widths: Widths, *, truncate: bool = False) -> tup
         FormatError: a part is missing or malformed, or the counts disagree.
     """
     names = _names(record)
-    size, arrays = _size_and_boxes(record, names)
-    arrays["features"] = _rows(record, names, "features", widths.features)
+    _require(record, names, "features")
+    size, boxes = _size_and_boxes(record, names)
+    count = len(boxes)
+    arrays = {"boxes": boxes}
+    kinds = (widths.kind,) if widths.kind else FLOATS
+    features = _array(record, names["features"], count * widths.features, kinds)
+    arrays["features"] = _rows(features, names["features"], widths.features)
     for part in ("labels", "scores", "attributes", "attribute_scores"):
         if part in names:
-            arrays[part] = _array(record, names[part])
+            values = _array(record, names[part], count)
+            arrays[part] = values.reshape(-1) if values.shape[1:] in ((), (1,)) else values
+            if arrays[part].ndim != 1:
+                raise FormatError(f"{names[part]} has the shape {values.shape}; expected a number per box.")
     if "probabilities" in names:
         arrays["probabilities"] = _classes(record, names, len(arrays["boxes"]), widths.classes)
     shown = {names[part]: len(arrays[part]) for part in ARRAYS if part in arrays}
@@ -70,11 +91,39 @@ def widths_of(record: Record) -> Widths:
     names = _names(record)
     count = len(_boxes(record, names))
     _require(record, names, "features")
-    features = _array(record, names["features"])
+    value, kind = record[names["features"]], ""
+    if count and isinstance(value, (bytes, str)):
+        kind = _kind(_base64(value, names["features"]), count)
+    features = _array(record, names["features"], 0, (kind or FLOATS[0],))
     if not count or features.size % count or (features.ndim == 2 and len(features) != count):
         return Widths(0)
     classes = _classes(record, names, count, 0).shape[1] if "probabilities" in names else 0
-    return Widths(features.size // count, classes)
+    return Widths(features.size // count, classes, kind)
+
+
+def _kind(data: bytes, count: int) -> str:
+    """The number type of features: float32 unless these bytes can hardly be that.
+
+    Numbers that a network has computed lie within a few octaves of each other. Bytes of another type do not,
+    since mantissas are taken for exponents.
+    """
+    kinds = [kind for kind in FLOATS if not len(data) % (count * int(kind[2]))]
+    data = data[:SAMPLE]
+    spreads = {kind: _spread(np.frombuffer(data, kind)) for kind in kinds}
+    usual = spreads.get(FLOATS[0], np.inf)
+    if "<f8" in spreads and spreads["<f8"] < WILD:
+        low, high = np.frombuffer(data, "<f4").reshape(-1, 2).T
+        if high.any() and not low.any() and len(low) > 8:  # float64 of numbers with few digits
+            return "<f8"
+    best = min(spreads, key=lambda kind: spreads[kind], default=FLOATS[0])
+    return best if usual > WILD and spreads.get(best, np.inf) < usual / 2 else FLOATS[0]
+
+
+def _spread(values: ndarray) -> float:
+    """Standard deviation of the magnitudes in octaves; infinite if there are numbers that are none."""
+    with np.errstate(all="ignore"):
+        sizes = np.abs(values[values != 0].astype(np.float64))
+        return float(np.log2(sizes).std()) if np.isfinite(sizes).all() and sizes.size else np.inf
 
 
 def record_of(key: str, regions: Regions, layout: str) -> dict[str, Any]:
@@ -104,17 +153,18 @@ def _names(record: Record) -> dict[str, str]:
     return names
 
 
-def _size_and_boxes(record: Record, names: dict[str, str]) -> tuple[tuple[int, int], dict[str, ndarray]]:
-    if "boxes" not in names and "normalized" in names and not {"width", "height"} & set(names):
+def _size_and_boxes(record: Record, names: dict[str, str]) -> tuple[tuple[int, int], ndarray]:
+    parts = "boxes" not in names and "normalized" in names
+    if parts and not {"width", "height"} & set(names):
         size = (NOMINAL, NOMINAL)
     else:
-        _require(record, names, "boxes", "width", "height")
+        _require(record, names, *["boxes"] * (not parts), "width", "height")
         size = (_whole(record, names["width"]), _whole(record, names["height"]))
     boxes = _boxes(record, names)
-    if "boxes" not in names:
+    if parts:
         names["boxes"] = names["normalized"]
         boxes = boxes * np.array(size * 2, np.float32)
-    return size, {"boxes": boxes}
+    return size, boxes
 
 
 def _require(record: Record, names: dict[str, str], *parts: str) -> None:
@@ -128,8 +178,10 @@ def _require(record: Record, names: dict[str, str], *parts: str) -> None:
 def _boxes(record: Record, names: dict[str, str]) -> ndarray:
     """In pixels; or normalized where there are no others."""
     if "boxes" not in names and "normalized" in names:
-        return _rows(record, names, "normalized", 6)[:, :4]
-    return _rows(record, names, "boxes", 4)
+        return _rows(_array(record, names["normalized"]), names["normalized"], 6)[:, :4]
+    _require(record, names, "boxes")
+    count = _whole(record, names["count"]) if "count" in names else 0
+    return _rows(_array(record, names["boxes"], count * 4), names["boxes"], 4)
 
 
 def _balanced(
@@ -148,10 +200,7 @@ def _balanced(
     return {part: value[:count] for part, value in arrays.items()}, f"cut to {count} boxes: {got}"
 
 
-def _rows(record: Record, names: dict[str, str], part: str, width: int) -> ndarray:
-    _require(record, names, part)
-    name = names[part]
-    values = _array(record, name)
+def _rows(values: ndarray, name: str, width: int) -> ndarray:
     if values.ndim == 2 and (values.shape[1] == width or not len(values)):
         return values.reshape(-1, width)
     if values.ndim != 1:
@@ -188,38 +237,42 @@ def _whole(record: Record, name: str) -> int:
     raise FormatError(f"{name} is {str(shown)[:40]!r}; expected a whole number.")
 
 
-def _array(record: Record, name: str) -> ndarray:
-    """Numbers as int64 for indices; float16 stays, all others become float32."""
-    value = record[name]
-    dtype = "<i8" if MEANING[name] in INTEGERS else "<f4"
+def _array(record: Record, name: str, expected: int = 0, kinds: tuple[str, ...] = FLOATS) -> ndarray:
+    """Numbers as int64 for indices; float16 stays, all others become float32.
+
+    Args:
+        expected: how many there should be, which tells the type of those in base64; the first of `kinds`
+            where it does not.
+    """
+    value, whole = record[name], MEANING[name] in INTEGERS
     if isinstance(value, (bytes, str)):
-        return _decoded(value, name, dtype)
-    try:
-        values = np.asarray(value)
-    except ValueError:
-        raise FormatError(f"{name} is no array of numbers.") from None
+        data, kinds = _base64(value, name), WHOLES if whole else kinds
+        kind = next((one for one in kinds if len(data) == expected * int(one[2])), kinds[0])
+        if len(data) % int(kind[2]):
+            raise FormatError(f"{name} holds {len(data)} bytes; expected a whole number of {kind} values.")
+        values = np.frombuffer(data, kind)
+    else:
+        try:
+            values = np.asarray(value)
+        except (ValueError, OverflowError):
+            raise FormatError(f"{name} is no array of numbers.") from None
     if values.size and values.dtype.kind not in "fiu":
         raise FormatError(f"{name} holds {values.dtype} values; expected an array of numbers.")
-    if MEANING[name] in INTEGERS and values.dtype.kind == "f" and (values != np.trunc(values)).any():
+    if whole and values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.trunc(values))).all():
         raise FormatError(f"{name} holds numbers that are not whole; expected indices.")
-    if values.dtype == np.float16 and dtype == "<f4":
+    if values.dtype == np.float16 and not whole:
         return values
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused later
-        return values.astype(dtype, copy=False)
+        return values.astype("<i8" if whole else "<f4", copy=False)
 
 
-def _decoded(value: bytes | str, name: str, dtype: str) -> ndarray:
+def _base64(value: bytes | str, name: str) -> bytes:
     if value[:2] in (b"b'", "b'"):  # a writer left the Python form of bytes in the file
         value = value[2:-1]
     try:
-        data = binascii.a2b_base64(value, strict_mode=True)
-        return np.frombuffer(data, dtype)
-    except binascii.Error as error:
+        return binascii.a2b_base64(value, strict_mode=True)
+    except ValueError as error:  # binascii.Error, and text that is not ASCII
         raise FormatError(f"{name} is not base64 ({error}); expected the bytes of an array.") from None
-    except ValueError:
-        raise FormatError(
-            f"{name} holds {len(data)} bytes; expected a whole number of {dtype} values."
-        ) from None
 
 
 def _normalized(regions: Regions) -> ndarray:

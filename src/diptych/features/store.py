@@ -9,6 +9,7 @@ The schema of the index carries provenance (`FeatureMeta`) and the size in bytes
 store of which a part is missing or cut off does not open. Any Arrow reader can read the files.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -20,17 +21,27 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from diptych.errors import FormatError, MissingFeatures
-from diptych.features.shard import Block, damage_named, image_digest, read_file, read_metadata, read_shard
+from diptych.features.shard import (
+    Block,
+    damage_named,
+    image_digest,
+    numbers,
+    read_file,
+    read_metadata,
+    read_shard,
+)
 from diptych.types import FeatureMeta, Regions
 
 INDEX = "index.arrow"
+PICTURE = re.compile(r"(?<=.)\.(png|jpe?g|gif|bmp|webp|tiff?)$", re.IGNORECASE)
 
 
 class FeatureStore:
     """Regions by image key, read from disk when asked for.
 
-    A key that is not there as written also matches the stored id that is the same integer ("00625", "625"
-    and 625 are one image), unless two stored ids are. Arrays are read-only views of the mapped files; nothing
+    A key that is not there as written also matches the stored one that names the same picture: the same
+    integer ("00625", "625" and 625 are one image), or a path to the file ("img/00625.png"), unless two stored
+    keys do. Arrays are read-only views of the mapped files; nothing
     is copied. A store may be pickled and used after a fork: each process maps the files itself and all share
     the page cache.
 
@@ -103,29 +114,34 @@ class FeatureStore:
 
     def _find(self, key: object) -> int | None:
         row = self._rows.get(str(key))
-        if row is None and (number := integer(str(key))) is not None:
-            return self._integers.get(number)
-        return row
+        return self._pictures.get(picture(str(key))) if row is None else row
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        return {key: row for row, key in enumerate(self._index.column("key").to_pylist())}
+        with damage_named(self.path / INDEX):
+            return {key: row for row, key in enumerate(self._index.column("key").to_pylist())}
 
     @cached_property
-    def _integers(self) -> dict[str, int]:
-        """Rows by integer id, without those that two keys share."""
-        numbers = {key: number for key in self._rows if (number := integer(key)) is not None}
-        shared = Counter(numbers.values())
-        return {number: self._rows[key] for key, number in numbers.items() if shared[number] == 1}
+    def _pictures(self) -> dict[str, int]:
+        """Rows by what a key names, without those that two keys share."""
+        short = {key: picture(key.rpartition("/")[2]) for key in self._rows}
+        shared = Counter(short.values())
+        return {name: self._rows[key] for key, name in short.items() if shared[name] == 1}
 
     @cached_property
     def _places(self) -> dict[str, ndarray]:
-        return {name: self._index.column(name).to_numpy() for name in ("shard", "batch", "row", "count")}
+        with damage_named(self.path / INDEX):
+            return {name: _whole(self._index.column(name)) for name in ("shard", "batch", "row", "count")}
 
     def _shard(self, number: int) -> list[Block]:
         if number not in self._blocks:
             self._blocks[number] = read_shard(self.path / self._shards[number])[1]
         return self._blocks[number]
+
+
+def _whole(column: pa.ChunkedArray) -> ndarray:
+    """A column of the index, which has one chunk, or none in an empty store."""
+    return numbers(column.chunk(0) if column.num_chunks else pa.array([], column.type))
 
 
 def _verified(block: Block, path: Path) -> list[bytes]:
@@ -139,9 +155,10 @@ def _verified(block: Block, path: Path) -> list[bytes]:
     return block.digests
 
 
-def integer(key: str) -> str | None:
-    """An id of decimal digits without its leading zeros; None for any other."""
-    return (key.lstrip("0") or "0") if key.isascii() and key.isdigit() else None
+def picture(key: str) -> str:
+    """What a key names: a file without its ending; an integer without leading zeros."""
+    name = PICTURE.sub("", key)
+    return (name.lstrip("0") or "0") if name.isascii() and name.isdigit() else name
 
 
 def store_checksum(digests: list[bytes]) -> str:
@@ -154,16 +171,21 @@ def _open_index(path: Path) -> tuple[FeatureMeta, list[str], pa.Table]:
         raise FormatError(f"{path} is not a feature store: {_why_not(path)}")
     schema, batches = read_file(path / INDEX)
     meta, values = read_metadata(schema, path / INDEX)
-    for name, expected in values["shards"].items():
+    shards = values.get("shards")
+    if not isinstance(shards, dict) or any(Path(name).name != name for name in shards):
+        raise FormatError(f"{path / INDEX}: it does not list the shards. Make the feature store again.")
+    for name, expected in shards.items():
         size = (path / name).stat().st_size if (path / name).is_file() else None
         if size != expected:
             got = "it is missing" if size is None else f"it has {size:,} bytes"
             raise FormatError(
-                f"{path / name}: {got}; expected {expected:,} bytes. The feature store is not whole; "
+                f"{path / name}: {got}; expected {expected!s:.20} bytes. The feature store is not whole; "
                 "copy or make it again."
             )
     with damage_named(path / INDEX):
-        return meta, list(values["shards"]), pa.Table.from_batches(batches, schema).combine_chunks()
+        if not pa.types.is_string(schema.field("key").type):
+            raise ValueError(f"keys are {schema.field('key').type}; expected strings")
+        return meta, list(shards), pa.Table.from_batches(batches, schema).combine_chunks()
 
 
 def _why_not(path: Path) -> str:

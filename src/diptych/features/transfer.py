@@ -1,20 +1,20 @@
 """Region features of other formats into a store, and back."""
 
 import time
-import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import partial
 from itertools import islice
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from diptych.boxes import DOUBTS
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features import hdf5, json_files, lmdb, numpy_files, tsv
+from diptych.features.archive import guarded, open_zip
+from diptych.features.folder import files_below
 from diptych.features.reading import (
     BoxPolicy,
     Entries,
@@ -27,6 +27,7 @@ from diptych.features.reading import (
 from diptych.features.record import Widths
 from diptych.features.store import INDEX, FeatureStore
 from diptych.features.writer import StoreWriter
+from diptych.files import MARK, require_apart, require_file
 from diptych.types import FeatureMeta, Regions
 
 WRITERS: dict[str, Callable[..., None]] = {
@@ -48,12 +49,6 @@ KINDS: tuple[tuple[str, bytes, bytes, Entries], ...] = (  # ending, first bytes,
     (".json", b"{", b'"features"', json_files.json_entries),
 )
 SAMPLED = 8  # files that are looked at to tell what a folder holds
-WRITTEN: dict[Entries, tuple[str, ...]] = {  # names of the files in a folder of features
-    lmdb.lmdb_entries: ("data.mdb", "lock.mdb", "nbb_*.json"),
-    numpy_files.npy_entries: ("*.npy",),
-    numpy_files.npz_entries: ("*.npz",),
-    json_files.json_entries: ("*.json",),
-}
 LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 
 
@@ -64,6 +59,7 @@ class ImportReport:
     Args:
         images: in the store, of which `resumed` were there from an earlier run.
         boxes: fewest, median and most regions of an image.
+        doubts: what is wrong with boxes though it was taken, and how many images have it.
         seconds: wall time.
     """
 
@@ -75,6 +71,7 @@ class ImportReport:
     features: str
     skipped: tuple[Fault, ...]
     truncated: tuple[Fault, ...]
+    doubts: dict[str, int]
     bytes_in: int
     bytes_out: int
     seconds: float
@@ -93,6 +90,8 @@ class ImportReport:
             if faults:
                 lines.append(f"{len(faults):,} image(s) {what}:")
                 lines += [f"  {fault}" for fault in faults[:5]] + ["  ..."] * (len(faults) > 5)
+        new = self.images - self.resumed
+        lines += [f"warning: {count:,} of {new:,} images have {what}" for what, count in self.doubts.items()]
         return lines
 
 
@@ -104,17 +103,29 @@ def recognize(path: Path) -> Entries:
     """
     if path.is_dir():
         return _recognize_folder(path)
-    if not path.is_file():
-        raise FormatError(f"{path}: there is no such file.")
-    with path.open("rb") as file:
-        head = file.read(20)
+    with require_file(path, "region features").open("rb") as file:
+        head = file.read(512)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return hdf5.hdf5_entries
-    if head[16:] == LMDB_MAGIC:
+    if head[16:20] == LMDB_MAGIC:
         return lmdb.lmdb_entries
-    if head.startswith((b"\x93NUMPY", b"{")) or (zipfile.is_zipfile(path) and not _holds_json(path)):
+    if head.startswith((b"\x93NUMPY", b"{")):
         raise FormatError(f"{path}: the file of one image; give the folder that holds those of all.")
-    return json_files.zip_entries if head.startswith(b"PK") else tsv.tsv_entries
+    if head.startswith((b"ustar", b"BZh", b"\xfd7zXZ", b"Rar!", b"7z\xbc\xaf")) or head[257:262] == b"ustar":
+        raise FormatError(f"{path}: this is an archive; unpack it, and import what is inside.")
+    return _recognize_zip(path) if head.startswith(b"PK") else tsv.tsv_entries
+
+
+def _recognize_zip(path: Path) -> Entries:
+    with guarded(path, "ZIP"), open_zip(path) as archive:
+        names = [name.lower() for name in archive.namelist()]
+    if any(name.endswith(".json") for name in names):
+        return json_files.zip_entries
+    if any(name.endswith(tsv.ENDINGS) for name in names):
+        return tsv.tsv_entries
+    if any(name.endswith((".npz", ".mdb", ".h5", ".hdf5")) or "/" in name for name in names):
+        raise FormatError(f"{path}: this is an archive; unpack it, and import what is inside.")
+    raise FormatError(f"{path}: the file of one image; give the folder that holds those of all.")
 
 
 def read_features(
@@ -132,7 +143,8 @@ def read_features(
         on_error: `raise` at the first bad image; `skip` bad images; or `truncate` arrays that are longer than
             `boxes` (a known defect of one extractor, which drops an empty box but not its features) and raise
             at all else.
-        boxes: `check` that boxes lie within the image, give or take a pixel, or `clip` them to it.
+        boxes: `check` that boxes lie within the image, give or take a pixel, or `clip` them to it. Or what
+            the source has in place of `x1 y1 x2 y2` in pixels: `xywh`, `yxyx`, parts of it (`scaled`).
         feature_dim: width of the features; None takes what most of the first images agree on.
         done: keys to pass over undecoded.
         log: is told of skipped and truncated images.
@@ -195,7 +207,7 @@ def import_features(
             try:
                 writer.add(key, regions)
             except FormatError as error:
-                fault = Fault(log.line, key, str(error).removeprefix(f"image {key!r}: "))
+                fault = Fault(log.line, key, str(error).removeprefix(f"image {key!r}: "), log.file)
                 if on_error != "skip":
                     raise FormatError(f"{source}: {fault}") from error
                 log.skipped.append(fault)
@@ -205,7 +217,8 @@ def import_features(
         if not len(writer):
             raise FormatError(f"{source}: none of its images could be used; the first: {log.skipped[0]}")
     seconds = time.perf_counter() - begin
-    return _report(FeatureStore(out), log, bytes_in=_bytes(source), resumed=resumed, seconds=seconds)
+    kept = {"<f2": " (float16 there)", "<f8": " (float64 there)"}.get(widths.kind, "")
+    return _report(FeatureStore(out), log, kept, bytes_in=_bytes(source), resumed=resumed, seconds=seconds)
 
 
 def export_features(
@@ -219,15 +232,14 @@ def export_features(
     """Write a feature store in another format, in its order; returns the number of images.
 
     Raises:
-        ConfigError: there is no such format, a package is missing that it needs, or `out` exists.
+        ConfigError: there is no such format, a package is missing that it needs, or `out` is to be kept.
         FormatError: the format cannot hold an id of the store.
     """
     if format not in WRITERS:
         known = ", ".join(WRITERS)
         raise ConfigError(f"format is {format!r}; expected one of {known}.{nearest(format, WRITERS)}")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    if overwrite:
-        _require_replaceable(Path(out))
+    require_apart(Path(out), [store.path])
     WRITERS[format](Path(out), _items(store, progress), store.meta, overwrite=overwrite)
     return len(store)
 
@@ -245,49 +257,32 @@ def _recognize_folder(path: Path) -> Entries:
     if (path / "data.mdb").is_file() or any(path.glob("*/data.mdb")):
         return lmdb.lmdb_entries
     for ending, head, word, entries in KINDS:
-        for file in islice(path.rglob(f"*{ending}"), SAMPLED):
+        for file in islice(files_below(path, ending), SAMPLED):
             if _holds(file, head, word):
                 return entries
+    if any(file.name.lower().endswith(tsv.ENDINGS) for file in files_below(path, "")):
+        return tsv.tsv_entries
     raise FormatError(
         f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of JSON, or "
-        "a folder with .npy, .npz or .json files."
+        "a folder with .npy, .npz, .json or .tsv files."
     )
 
 
-def _require_replaceable(path: Path) -> None:
-    """Let features in a folder be replaced, but nothing else that lies in one."""
-    if not path.is_dir() or not any(path.iterdir()):
-        return
-    try:
-        names = WRITTEN[_recognize_folder(path)]
-    except FormatError:
-        names = ()
-    files = (file for file in path.rglob("*") if not file.is_dir())
-    if not all(any(fnmatch(file.name, name) for name in names) for file in files):
-        raise ConfigError(f"{path} holds other things than features and is kept; choose another place.")
-
-
 def _holds(file: Path, head: bytes, word: bytes) -> bool:
-    """Whether it starts with `head` and has `word` somewhere; it may be large."""
+    """Whether it starts with `head` and has `word` somewhere in its first megabytes."""
     with file.open("rb") as stream:
-        if stream.read(len(head)) != head:
-            return False
-        with mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
-            return data.find(word) >= 0
-
-
-def _holds_json(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith(".json") for name in archive.namelist())
+        start = stream.read(json_files.LONGEST if word else len(head))
+    return start.startswith(head) and word in start
 
 
 def _bytes(path: Path) -> int:
     """Of a file, or of all files of a folder."""
-    return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
+    files = (file for file in [path, *path.rglob("*")] if file.is_file() and file.name != MARK)
+    return sum(file.stat().st_size for file in files)
 
 
 def _report(
-    store: FeatureStore, log: ReadLog, *, bytes_in: int, resumed: int, seconds: float
+    store: FeatureStore, log: ReadLog, kept: str, *, bytes_in: int, resumed: int, seconds: float
 ) -> ImportReport:
     counts = store.counts()
     return ImportReport(
@@ -296,9 +291,10 @@ def _report(
         resumed=resumed,
         regions=int(counts.sum()),
         boxes=(int(counts.min()), float(np.median(counts)), int(counts.max())),
-        features=f"{store.meta.feature_dim} wide, {store.meta.dtype}",
+        features=f"{store.meta.feature_dim} wide, {store.meta.dtype}{kept}",
         skipped=tuple(log.skipped),
         truncated=tuple(log.truncated),
+        doubts={DOUBTS[name]: count for name, count in log.doubts.items()},
         bytes_in=bytes_in,
         bytes_out=sum(file.stat().st_size for file in store.path.iterdir()),
         seconds=seconds,

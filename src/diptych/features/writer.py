@@ -1,7 +1,5 @@
 """Writes feature stores: one image at a time, in bounded memory, whole or not at all."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +21,7 @@ from diptych.features.shard import (
     schema_metadata,
 )
 from diptych.features.store import INDEX, FeatureStore, partial_folder, store_checksum
-from diptych.files import atomic_file, require_new, sync_folder
+from diptych.files import atomic_file, claimed, recover_folder, replace_folder, require_apart, require_new
 from diptych.types import OPTIONAL_REGION_FIELDS, FeatureMeta, Regions
 
 BATCH_BYTES = 16 << 20  # held in memory before it is written
@@ -95,8 +93,10 @@ class StoreWriter:
                 "it, or overwrite=true to begin again."
             )
         with self._guarded(), ExitStack() as stack:
-            self.partial.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(self.partial))
+            stack.enter_context(claimed(self.path))
+            recover_folder(self.path)
+            require_replaceable(self.path, overwrite=self._overwrite)  # another process may have made it
+            self.partial.mkdir(exist_ok=True)
             self._clear()
             self._restore()
             self._lock = stack.pop_all()
@@ -164,13 +164,7 @@ class StoreWriter:
             if self._shard is not None:
                 self._finish_shard(self._shard)
             self._write_index()
-            aside = self.path.with_name(f".{self.path.name}.replaced")
-            shutil.rmtree(aside, ignore_errors=True)
-            if self.path.exists():
-                os.replace(self.path, aside)
-            os.replace(self.partial, self.path)
-            shutil.rmtree(aside, ignore_errors=True)
-            sync_folder(self.path.parent)
+            replace_folder(self.partial, self.path)
 
     def _write_index(self) -> None:
         shard, batch, row, count = np.array([*self._places.values()], np.int32).reshape(-1, 4).T.copy()
@@ -224,7 +218,7 @@ class StoreWriter:
 
     def _clear(self) -> None:
         """Remove fragments, and finished shards too unless the writer is to go on from them."""
-        patterns = [INDEX, f".{INDEX}.*", ".part-*.arrow.*", *([] if self._resume else ["part-*.arrow"])]
+        patterns = [INDEX, ".*.part", *([] if self._resume else ["part-*.arrow"])]
         for pattern in patterns:
             for file in self.partial.glob(pattern):
                 file.unlink()
@@ -368,31 +362,30 @@ def _require_possible(meta: FeatureMeta, shard_bytes: int) -> None:
 
 
 def require_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Allow a new path, an empty folder and, with `overwrite`, a store (whole or not), but nothing else.
+    """Allow a new path, an empty folder and, with `overwrite`, a store, but nothing else.
 
     Raises:
         ConfigError: something else stands there, or a store without `overwrite`.
     """
-    require_new(path, overwrite=overwrite)
-    if not path.exists():
-        return
-    ours = (INDEX, "part-*.arrow")
-    if not path.is_dir() or not all(any(fnmatch(f.name, name) for name in ours) for f in path.iterdir()):
+    require_apart(path, ())
+    partial = partial_folder(path)
+    if partial.exists() and not holds_only(partial, (INDEX, "part-*.arrow", ".*.part")):
+        raise ConfigError(f"{partial} holds other things than parts of a store and is kept; remove it.")
+    if not overwrite or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        require_new(path)
+    elif not holds_only(path, (INDEX, "part-*.arrow")) or b'"diptych features' not in _head(path / INDEX):
         raise ConfigError(f"{path} is no feature store and is kept even so; choose another place.")
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep a second writer out of `folder`; the system lets go of it when this process ends.
+def holds_only(folder: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether nothing is in the folder but files of such names."""
+    return folder.is_dir() and all(
+        one.is_file() and any(fnmatch(one.name, name) for name in patterns) for one in folder.iterdir()
+    )
 
-    Raises:
-        ConfigError: another process has it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise ConfigError(f"{folder} is being written by another process; wait for it or stop it.") from error
-    finally:
-        os.close(handle)
+
+def _head(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(1 << 16)

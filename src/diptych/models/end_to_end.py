@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
+from diptych.nn.init import initial_std
 from diptych.nn.modalities import require
 from diptych.nn.resnet import ResNet
 from diptych.nn.roi import roi_align
@@ -155,6 +156,7 @@ class EndToEnd(nn.Module):
         self.regions, self.model = regions, model
         self.needs = frozenset({"pixels", *model.needs})
         self.dim, self.text_dim, self.region_dim = model.dim, model.text_dim, model.region_dim
+        self.std = initial_std(model)
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         pixels = require(self, "pixels", inputs.pixels)

@@ -56,6 +56,7 @@ class ErnieVil(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.text_dim, self.region_dim = bridge.dim, text.dim, vision.dim
+        self.std = std
         self.feature_dim = feature_dim
         self.text = TextEmbedding(
             vocab_size,

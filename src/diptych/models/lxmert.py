@@ -76,6 +76,7 @@ class Lxmert(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = self.text_dim = self.region_dim = dim
+        self.std = std
         self.feature_dim, self.attend_padding = feature_dim, attend_padding
         self.text = TextEmbedding(
             vocab_size,

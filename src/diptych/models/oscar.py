@@ -84,6 +84,7 @@ class Oscar(nn.Module):
         if box_numbers not in (4, 6):
             raise ConfigError(f"model.box_numbers is {box_numbers}; expected 6 (Oscar) or 4 (Vilio).")
         self.dim = self.text_dim = self.region_dim = dim
+        self.std = std
         self.feature_dim = feature_dim
         self.text = TextEmbedding(
             vocab_size, dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps

@@ -73,6 +73,7 @@ class Uniter(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = self.text_dim = self.region_dim = dim
+        self.std = std
         self.feature_dim = feature_dim
         self.attend_padding = attend_padding
         self.text = TextEmbedding(

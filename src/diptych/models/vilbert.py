@@ -71,6 +71,7 @@ class Vilbert(nn.Module):
         if task is not None and not 0 <= task < tasks:
             raise ConfigError(f"task is {task}, but the table of task tokens has {tasks} rows; say tasks.")
         self.dim, self.text_dim, self.region_dim = bridge.dim, text.dim, vision.dim
+        self.std = std
         self.feature_dim = feature_dim
         self.task, self.attend_padding = task, attend_padding
         self.text = TextEmbedding(

@@ -87,6 +87,7 @@ class VisualBert(nn.Module):
         if readout not in READOUTS:
             raise ConfigError(f"model.readout is {readout!r}; expected one of {READOUTS}.")
         self.dim = self.text_dim = self.region_dim = dim
+        self.std = std
         self.feature_dim = feature_dim
         self.region_segment = region_segment
         self.text = TextEmbedding(

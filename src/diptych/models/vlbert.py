@@ -42,8 +42,8 @@ class RegionEmbedding(nn.Module):
 
     Args:
         box_dim: width of the waves.
-        whole_image: put a region before the others: the mean of the features that show, and the box of the
-            whole image. False takes the first region of every row for it.
+        whole_image: put a region before the others: the mean of the features (`PaddedRegions.mean`), and the
+            box of the whole image. False takes the first region of every row for it.
         hide_features: see `VlBert`.
     """
 
@@ -68,15 +68,15 @@ class RegionEmbedding(nn.Module):
     def forward(self, regions: PaddedRegions) -> tuple[Float[Tensor, "B S V"], Bool[Tensor, "B S"]]:
         """The embedded regions and which of them are real; one more than given with the whole image."""
         features, boxes, mask = regions.features, regions.boxes, regions.mask
-        shown = mask
-        if regions.hidden is not None:
-            shown = mask & ~regions.hidden
-            if self.hide_features:
-                features = torch.where(regions.hidden[..., None], self.hidden, features)
+        if regions.hidden is not None and self.hide_features:
+            features = torch.where(regions.hidden[..., None], self.hidden, features)
         if self.whole_image:
-            mean = features.masked_fill(~shown[..., None], 0).sum(1) / shown.sum(1, keepdim=True).clamp(min=1)
-            # The original's box ends at the last pixel, not behind it.
-            whole = torch.cat([torch.zeros_like(regions.sizes), 1 - 1 / regions.sizes], -1)
+            mean = regions.mean(features)
+            # The original's box ends at the last pixel, not behind it: of the picture as it came, and of the
+            # resized one, where that is smaller.
+            sizes = regions.sizes
+            sizes = sizes if regions.resized is None else sizes.minimum(regions.resized)
+            whole = torch.cat([torch.zeros_like(sizes), 1 - 1 / sizes], -1)
             features, boxes = torch.cat([mean[:, None], features], 1), torch.cat([whole[:, None], boxes], 1)
             mask = torch.cat([mask.any(1, keepdim=True), mask], 1)
         both = torch.cat([box_waves(boxes, self.box_dim), features], -1)
@@ -234,6 +234,7 @@ class VlBert(nn.Module):
         if readout not in ("first", "before_end"):
             raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
         self.dim = self.text_dim = self.region_dim = dim
+        self.std = std
         self.feature_dim, self.visual_dim, self.blind = feature_dim, visual_dim or dim, blind
         self.regions = RegionEmbedding(
             feature_dim,

@@ -4,7 +4,7 @@ from diptych.nn.attention import Attention, capture_attention
 from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
-from diptych.nn.init import init_bert
+from diptych.nn.init import init_bert, initial_std
 from diptych.nn.readout import FirstToken, LayerAverage, PairAttention, Pooled, Readout, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
 from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer, checkpointed
@@ -35,6 +35,7 @@ __all__ = [
     "capture_attention",
     "checkpointed",
     "init_bert",
+    "initial_std",
     "resnet50",
     "resnet101",
     "resnet152",

@@ -156,8 +156,8 @@ class BoxedRegions(nn.Module):
 
     Args:
         box_area: False leaves out the area, as Vilio does.
-        whole_image: put a region before the others: the mean of the features that show, and the whole image
-            as its box.
+        whole_image: put a region before the others: the mean of the features (`PaddedRegions.mean`), and the
+            whole image as its box.
     """
 
     def __init__(
@@ -178,13 +178,11 @@ class BoxedRegions(nn.Module):
 
     def forward(self, regions: PaddedRegions) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
         """The embedded regions and which of them are real; one more than given with the whole image."""
-        shown = regions.mask if regions.hidden is None else regions.mask & ~regions.hidden
         features, boxes, mask = regions.features, regions.boxes, regions.mask
         if regions.hidden is not None:
             features = features.masked_fill(regions.hidden[..., None], 0)
         if self.whole_image:
-            count = shown.sum(1, keepdim=True).clamp(min=1)
-            mean = features.masked_fill(~shown[..., None], 0).sum(1) / count
+            mean = regions.mean(features)
             whole = boxes.new_tensor([0, 0, 1, 1]).expand(len(boxes), 1, 4)
             features, boxes = torch.cat([mean[:, None], features], 1), torch.cat([whole, boxes], 1)
             mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)

@@ -13,7 +13,7 @@ class TextEmbedding(nn.Module):
     """`dropout(norm(word + position + segment))`, positions counted from 0 in every row.
 
     Args:
-        word_padding: row of the word table that stays zero and is never trained; None for no such row.
+        word_padding: row of the word table that is never trained; None for no such row.
         position_padding: the same for the position table.
         segment_padding: the same for the segment table.
     """

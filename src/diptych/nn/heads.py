@@ -25,7 +25,7 @@ class ClassifierHead(nn.Module):
         hidden_dropout: before the last Linear of two, as VL-BERT has it.
         samples: in training, the scores are the mean of so many passes with dropouts of their own, as in
             Vilio's V with its 5.
-        std: standard deviation of the initial weights.
+        std: standard deviation of the initial weights. Tasks give that of the model, unless you say another.
     """
 
     def __init__(

@@ -3,10 +3,14 @@
 import torch
 from torch import nn
 
+STD = 0.02  # BERT's
+
 
 @torch.no_grad()
-def init_bert(module: nn.Module, *, std: float = 0.02) -> None:
-    """As BERT does: normal weights, zero biases and padding rows, norms that change nothing.
+def init_bert(module: nn.Module, *, std: float = STD) -> None:
+    """As BERT does: normal weights, zero biases, norms that change nothing.
+
+    Padding rows are random like any other, as in all originals; they only get no gradients.
 
     Args:
         std: standard deviation of Linear and Embedding weights.
@@ -16,7 +20,11 @@ def init_bert(module: nn.Module, *, std: float = 0.02) -> None:
             part.weight.normal_(0, std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             part.bias.zero_()
-        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
-            part.weight[part.padding_idx].zero_()
         if isinstance(part, nn.LayerNorm):
             part.reset_parameters()
+
+
+def initial_std(model: object) -> float:
+    """Standard deviation of a model's initial weights, with which the originals draw heads too."""
+    std: float = getattr(model, "std", STD)
+    return std

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.nn.init import init_bert
+from diptych.nn.init import init_bert, initial_std
 from diptych.nn.sizes import require_sizes
 from diptych.types import Batch, Encoding, VisionLanguageModel
 
@@ -110,7 +110,7 @@ class PairAttention(Readout):
         )
         self.merge, self.weigh = nn.Linear(2 * dim, dim), nn.Linear(dim, 1)
         self.dropout = nn.Dropout(dropout)
-        init_bert(self)
+        init_bert(self, std=initial_std(model))
 
     def forward(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N D"]:
         text, regions = batch.inputs.text, batch.inputs.regions

@@ -3,6 +3,7 @@
 What lies in the run folder afterwards:
 
     config.yaml     the resolved configuration
+    inputs.json     checksums of the data, which must not change while the run goes on
     checkpoints/    what a stopped run continues from
     files/          vocabulary and sentence vectors learned for this run
     places.json     where the data lie, for `diptych predict` and `score`
@@ -33,7 +34,7 @@ from diptych.data import (
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
 from diptych.nodes import parameters
-from diptych.recipe.folder import await_file, is_first_process, require_folder, write_settings
+from diptych.recipe.folder import await_file, checksums, held, is_first_process, write_settings
 from diptych.recipe.settle import (
     balance_classes,
     choose_threshold,
@@ -95,16 +96,19 @@ def run_recipe(config: dict[str, Any]) -> Run:
     """
     _require_settings(config)
     folder = Path(config["out"])
-    first = is_first_process()
-    if first:
-        require_folder(folder, config)
-    else:
-        await_file(folder / "config.yaml")
+    if is_first_process():
+        with held(folder, config):
+            return _run(config, folder, first=True)
+    await_file(folder / "config.yaml")
+    return _run(config, folder, first=False)
+
+
+def _run(config: dict[str, Any], folder: Path, *, first: bool) -> Run:
     if (folder / "bundle").exists():
         return Run(folder=folder, fit=None, metrics=load_bundle(folder).metrics)
     parts = build_parts(copy.deepcopy(config), folder)
     if first:
-        write_settings(folder, config)
+        write_settings(folder, config, checksums(_inputs(parts, folder)))
     result = fit(
         parts.model,
         parts.task,
@@ -165,11 +169,7 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     torch.manual_seed(config["seed"])  # before anything random is built
     model = call(config["model"])
     _load_weights(model, config["weights"], regions)
-    task = call(config["task"], model=model)
-    if criterion is not None and not (isinstance(task, Classify) and len(task.labels) == 2):
-        raise ConfigError(
-            f"task.threshold={criterion} is chosen for two classes alone; give it a number here."
-        )
+    task = _require_two_classes(call(config["task"], model=model), criterion)
     sources = Sources(regions=regions, images=images)
     require_sources(model.needs, processor, sources, examples)
     for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
@@ -197,6 +197,12 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
             "trainer": call(config["trainer"]),
         },
     )
+
+
+def _require_two_classes(task: Trainable, criterion: str | None) -> Trainable:
+    if criterion is not None and not (isinstance(task, Classify) and len(task.labels) == 2):
+        raise ConfigError(f"task.threshold={criterion} is chosen for two classes alone; give a number.")
+    return task
 
 
 def _save(parts: Parts, result: FitResult) -> None:
@@ -230,11 +236,24 @@ def _save(parts: Parts, result: FitResult) -> None:
             "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
             "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
             "steps": result.steps,
+            "threads": torch.get_num_threads(),
             "optim": config["optim"],
             "schedule": config["schedule"],
             "trainer": config["trainer"],
         },
     )
+
+
+def _inputs(parts: Parts, folder: Path) -> list[Path]:
+    """Files and feature stores that the run reads, but for pictures and weights."""
+    config, processor = parts.config, parts.config["processor"]
+    places = [config["features"], config["more_features"]] if parts.sources.regions is not None else []
+    places += [
+        processor.get(name, {}).get(key) for name, key in (("text", "vocabulary"), ("vectors", "path"))
+    ]
+    annotations = [file for split in (parts.train, parts.validate) for file in getattr(split, "files", ())]
+    found = dict.fromkeys([*annotations, *(Path(place) for place in places if isinstance(place, str))])
+    return [path for path in found if path.exists() and (folder / "files") not in path.parents]
 
 
 def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:

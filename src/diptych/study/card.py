@@ -7,7 +7,7 @@ import numpy as np
 
 from diptych.datasets import HatefulMemes
 from diptych.ensemble import read_predictions
-from diptych.files import atomic_file
+from diptych.files import atomic_file, require_new
 from diptych.metrics import auroc, bootstrap_interval
 from diptych.study.graph import Step
 from diptych.study.run import Report
@@ -22,6 +22,7 @@ def write_card(report: Report, areas: Areas) -> Path:
         areas: see `measure`.
     """
     path = report.graph.out / "README.md"
+    require_new(path, overwrite=True, kind="a run card")
     with atomic_file(path, "w", encoding="utf-8") as file:
         file.write("\n".join(_lines(report, areas)) + "\n")
     return path

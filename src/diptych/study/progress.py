@@ -11,7 +11,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from diptych.documents import closed, read_json
-from diptych.errors import FormatError
+from diptych.errors import ConfigError, FormatError
 from diptych.files import atomic_file
 
 State = Literal["done", "failed"]
@@ -50,6 +50,19 @@ def read_record(folder: Path, key: str) -> Record | None:
     if not path.exists():
         return None
     return Record(**read_json(path, RecordNode, advice="Remove it; the step runs again."))
+
+
+def require_own(out: Path) -> None:
+    """Refuse a folder for a study that holds other things.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    if any((out / "steps").glob("*.json")):  # written before everything else
+        return
+    entries = sorted(one for one in out.rglob("*") if one.is_symlink() or not one.is_dir())
+    if strange := [one for one in entries if not one.name.endswith((".part", "lock"))]:
+        raise ConfigError(f"{strange[0]} is there, so {out} is no folder of a study; choose another --out.")
 
 
 def write_record(folder: Path, key: str, record: Record) -> None:

@@ -1,6 +1,5 @@
 """Do the steps of a study that are not done: in this process, or with a process for each member."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -8,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -32,12 +30,12 @@ from diptych.ensemble import (
 )
 from diptych.errors import ConfigError, DiptychError, report_internal
 from diptych.features import open_stores
-from diptych.files import atomic_file, atomic_folder
+from diptych.files import atomic_file, atomic_folder, claimed, require_new
 from diptych.predict import Predictor, load
 from diptych.predictions import Predictions
 from diptych.recipe import run_recipe
 from diptych.study.graph import Graph, Step, wrap_up
-from diptych.study.progress import Record, read_record, write_record
+from diptych.study.progress import Record, read_record, require_own, write_record
 from diptych.text import Remembering
 from diptych.types import RegionSource
 
@@ -111,12 +109,12 @@ def run_study(graph: Graph, options: Options) -> Report:
     """Everything that is not done. A member that fails is left out of the averages; the rest goes on.
 
     Raises:
-        ConfigError: another process works on this study.
+        ConfigError: another process works on this study, or `graph.out` holds other things.
     """
     if options.jobs < 1:
         raise ConfigError(f"jobs is {options.jobs}; expected at least 1.")
-    graph.out.mkdir(parents=True, exist_ok=True)
-    with _alone(graph.out / "lock"):
+    require_own(graph.out)
+    with claimed(graph.out, lock=graph.out / "lock"):
         try:
             local = _run_here if options.jobs == 1 else _run_beside
             for lanes in _phases(graph):
@@ -264,8 +262,6 @@ def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
 
 
 def _train(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
-    for rest in step.folder.glob(".*.part"):  # of a process that was killed while it wrote
-        shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
     run = run_recipe(dict(step.settings))
     if run.interrupted:
         raise KeyboardInterrupt
@@ -292,7 +288,7 @@ def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
 
 
 def _average(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
-    with atomic_folder(step.folder, overwrite=True) as folder:
+    with atomic_folder(step.folder, kind="an average", overwrite=True) as folder:
         for split, files in _files(graph, step.needs).items():
             if step.settings["compat"]:
                 average = _average_as_vilio(files, split, step.settings["scores"])
@@ -343,7 +339,7 @@ def _ensemble(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
         method=graph.study.method,
         compat=graph.study.compat,
     )
-    with atomic_folder(step.folder, overwrite=True) as folder:
+    with atomic_folder(step.folder, kind="a blend", overwrite=True) as folder:
         for split, predictions in blends.items():
             write_predictions(predictions, folder / f"FIN_{split}.csv")
         (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
@@ -355,6 +351,7 @@ def publish(graph: Graph) -> list[Path]:
     step = graph.steps["ensemble"]
     names = sorted(path.name for path in step.folder.glob("FIN_*.csv"))
     for name in names:
+        require_new(graph.out / name, overwrite=True, kind="a prediction file")
         with atomic_file(graph.out / name) as file:
             file.write((step.folder / name).read_bytes())
     return [graph.out / name for name in names]
@@ -368,17 +365,6 @@ def _files(graph: Graph, needs: Sequence[str]) -> dict[str, dict[str, Path]]:
         for split in step.settings["splits"]:
             files.setdefault(split, {})[step.lane] = step.folder / f"{split}.npz"
     return files
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Two processes on one study would write into the same folders."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{path.parent}: another process works on this study; wait for it.") from None
-        yield
 
 
 WORK: dict[str, Callable[[Graph, Step, Workshop], dict[str, Any]]] = {

@@ -20,7 +20,7 @@ from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features import FeatureStore
-from diptych.files import atomic_file
+from diptych.files import atomic_file, require_new
 from diptych.predict import Predictor, load
 from diptych.predictions import Predictions
 from diptych.study.graph import Graph
@@ -236,6 +236,7 @@ def write_members(graph: Graph) -> Path:
         },
         "labels": {meme.id: meme.label for meme in dev.memes},
     }
+    require_new(out / NAME, overwrite=True, kind="a list of members")
     with atomic_file(out / NAME, "w", encoding="utf-8") as file:
         json.dump(tree, file, indent=1)
     return out / NAME

@@ -34,9 +34,11 @@ from typing_extensions import TypedDict
 
 from diptych.documents import check_shape, read_yaml, shorten
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.files import require_name
 
 Fitted = Literal["simplex", "greedy", "loop"]
 Scores = Literal["probability", "log_probability", "logit"]
+OWN = {"steps", "data", "lock", "README.md", "members.json"}  # in the folder of a study
 Name = str | int  # YAML reads `50:` as a number
 
 
@@ -215,6 +217,7 @@ def read_study(name: str, find: Callable[[str], Path]) -> Study:
         fast=tuple(tree.get("fast") or ()),
         **(tree.get("ensemble") or {}),
     )
+    _require_names(study, path)
     _require_consistent(study, path)
     return study
 
@@ -262,6 +265,17 @@ def _require_consistent(study: Study, path: Path) -> None:
                     f"{path}: {member.name} reads the features {store!r}.{nearest(store, study.features)} "
                     f"The study knows: {', '.join(study.features)}."
                 )
+
+
+def _require_names(study: Study, path: Path) -> None:
+    """What becomes names of files and folders in the study's folder must not lead out of it."""
+    named = [(study.name, "name"), *((run, "a run") for run in study.runs)]
+    named += [(split, f"a split of runs.{run}") for run, splits in study.runs.items() for split in splits]
+    named += [(family.name, "a family") for family in study.families]
+    named += [(member.name, "a member") for member in study.members]
+    for name, what in named:
+        if require_name(str(name), f"{path}: {what}") in OWN and what == "a member":
+            raise ConfigError(f"{path}: {what} is called {name!r}, as the study's own files; choose another.")
 
 
 def _tree(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
-from diptych.tasks.base import AnswerScores, Task
+from diptych.tasks.base import AnswerScores, Task, build_head
 from diptych.types import Batch, Encoding, VisionLanguageModel
 
 LOSSES = ("bce", "ce", "kl")
@@ -48,7 +48,7 @@ class Answer(Task):
         self.targets = AnswerScores(self.answers)
         self.readout = readout(model, 1)
         self.reads = self.readout.reads
-        self.head = head(self.readout.dim, len(self.answers))
+        self.head = build_head(head, model, self.readout.dim, len(self.answers))
         self.kind, self.keep_scores = loss, keep_scores
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:

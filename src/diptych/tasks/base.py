@@ -2,8 +2,9 @@
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from diptych.errors import FormatError
-from diptych.nn import Readout
+from diptych.nn import Readout, initial_std
 from diptych.predictions import Predictions
 from diptych.types import EVERYTHING, Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
 
@@ -177,6 +178,20 @@ class RightPair:
                 f"below {count}."
             )
         return index
+
+
+def build_head(
+    head: Callable[[int, int], nn.Module], model: VisionLanguageModel, width: int, outputs: int
+) -> nn.Module:
+    """`head(width, outputs)`; one that takes `std`, and was given none, gets that of the model.
+
+    At sizes that are published both are 0.02. The tiny models begin with larger weights, and a head with
+    small ones kept some of them at chance for epochs.
+    """
+    if "std" in getattr(head, "keywords", {}) or "std" not in signature(head).parameters:
+        return head(width, outputs)
+    build: Callable[..., nn.Module] = head
+    return build(width, outputs, std=initial_std(model))
 
 
 def score_pairs(

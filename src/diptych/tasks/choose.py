@@ -11,7 +11,7 @@ from torch.nn import functional
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
-from diptych.tasks.base import RightPair, Task, score_pairs
+from diptych.tasks.base import RightPair, Task, build_head, score_pairs
 from diptych.types import Batch, Encoding, VisionLanguageModel
 
 LOSSES = ("bce", "ce", "two_way")
@@ -46,7 +46,7 @@ class Choose(Task):
         self.readout = readout(model, 1)
         self.reads = self.readout.reads
         self.kind, self.positive_weight = loss, positive_weight
-        self.head = head(self.readout.dim, 2 if loss == "two_way" else 1)
+        self.head = build_head(head, model, self.readout.dim, 2 if loss == "two_way" else 1)
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N P"] | Float[Tensor, "N P 2"]:
         logits = score_pairs(self.readout, self.head, encoding, batch)

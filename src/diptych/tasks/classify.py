@@ -14,7 +14,7 @@ from torch.nn import functional
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
-from diptych.tasks.base import Task
+from diptych.tasks.base import Task, build_head
 from diptych.types import Batch, Encoding, Example, VisionLanguageModel, likeliest
 
 
@@ -96,7 +96,7 @@ class Classify(Task):
         self.one_logit = loss == "bce"
         if self.one_logit and len(self.labels) != 2:
             raise ConfigError(f"task.loss is 'bce' for the labels {self.labels}; expected two labels.")
-        self.head = head(self.readout.dim, 1 if self.one_logit else len(self.labels))
+        self.head = build_head(head, model, self.readout.dim, 1 if self.one_logit else len(self.labels))
         if class_weights is not None and len(class_weights) != len(self.labels):
             raise ConfigError(
                 f"task.class_weights has {len(class_weights)} numbers for the labels {self.labels}; "

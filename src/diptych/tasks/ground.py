@@ -14,7 +14,7 @@ from diptych.errors import ConfigError, FormatError
 from diptych.nn import ClassifierHead
 from diptych.nn.boxes import iou
 from diptych.predictions import Predictions
-from diptych.tasks.base import Task
+from diptych.tasks.base import Task, build_head
 from diptych.types import Batch, Encoding, Example, PaddedRegions, VisionLanguageModel
 
 PADDED = -1e4  # score of regions that are not there
@@ -67,7 +67,7 @@ class Ground(Task):
         if not model.region_dim:
             raise ConfigError(f"grounding scores states of regions; {type(model).__name__} gives none.")
         self.targets = GoldBox()
-        self.head = head(model.region_dim, 1)
+        self.head = build_head(head, model, model.region_dim, 1)
         self.kind, self.threshold = loss, threshold
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N R"]:

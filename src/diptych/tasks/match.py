@@ -10,7 +10,7 @@ from torch.nn import functional
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
-from diptych.tasks.base import RightPair, Task, score_pairs
+from diptych.tasks.base import RightPair, Task, build_head, score_pairs
 from diptych.types import Batch, Encoding, VisionLanguageModel
 
 LOSSES = ("bce", "ce", "margin")
@@ -52,7 +52,7 @@ class Match(Task):
         self.readout = readout(model, 1)
         self.reads = self.readout.reads
         self.matches, self.kind, self.margin = matches, loss, margin
-        self.head = head(self.readout.dim, 1 if matches is None else 2)
+        self.head = build_head(head, model, self.readout.dim, 1 if matches is None else 2)
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N P"]:
         logits = score_pairs(self.readout, self.head, encoding, batch)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
-from diptych.tasks.base import Task
+from diptych.tasks.base import Task, build_head
 from diptych.types import Batch, Encoding, Example, VisionLanguageModel
 
 SEPARATOR = " | "  # between the labels of an answer
@@ -69,7 +69,7 @@ class MultiLabel(Task):
         self.targets = LabelScores(self.labels)
         self.readout = readout(model, pairs)
         self.reads = self.readout.reads
-        self.head = head(self.readout.dim, len(self.labels))
+        self.head = build_head(head, model, self.readout.dim, len(self.labels))
         weights = None if positive_weights is None else torch.tensor(positive_weights, dtype=torch.float32)
         self.register_buffer("positive_weights", weights, persistent=False)
 

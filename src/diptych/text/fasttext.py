@@ -10,7 +10,8 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from diptych.errors import ConfigError, FormatError
-from diptych.files import atomic_file, make_parents, require_new
+from diptych.files import atomic_file, require_new, reserved
 
 # What two predecessors trained with, as arguments of `train_fasttext`. Both ran on many threads, which is why
 # their own files cannot be reproduced.
@@ -58,14 +59,13 @@ def train_fasttext(
         ConfigError: `floret` is not installed, `out` exists, or the settings and texts give no vectors.
     """
     out = Path(out)
-    require_new(out, overwrite=overwrite)
+    require_new(out, overwrite=overwrite, kind="a fastText model")
     positive = {"dim": dim, "epochs": epochs, "window": window, "negatives": negatives, "threads": threads}
     positive |= {"bucket": bucket, "min_count": min_count}
     if wrong := {name: value for name, value in positive.items() if value < 1}:
         raise ConfigError(f"fastText cannot be trained with {wrong}; expected at least 1.")
     floret = _floret()
-    make_parents(out)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+    with _workplace(out, overwrite=overwrite) as folder:
         lines, trained = Path(folder, "lines.txt"), Path(folder, "vectors.bin")
         with lines.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
             file.writelines(f"{_one_line(text)}{line_suffix}\n" for text in texts)
@@ -85,6 +85,19 @@ def train_fasttext(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
         with trained.open("rb") as source, atomic_file(out) as target:
             shutil.copyfileobj(source, target)
+
+
+@contextmanager
+def _workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder beside `out`, which no other process writes meanwhile."""
+    folder = out.with_name(f".{out.name}.training")
+    with reserved(out, overwrite=overwrite, kind="a fastText model"):
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class FastText:

@@ -83,7 +83,7 @@ class Validator(Observer):
 
     Args:
         every: steps between validations; the last step is always followed by one.
-        monitor: None is the task's first metric.
+        monitor: None is the task's first metric; the task says of which less is better.
         patience: validations without improvement before the run stops; None never stops.
         best: where to keep the best weights; None on all ranks but the first.
     """
@@ -126,7 +126,7 @@ class Validator(Observer):
                 f"trainer.monitor is {monitor!r}, which the task does not measure; "
                 f"expected one of {', '.join(metrics)}."
             )
-        self.record.monitor, self.record.higher = monitor, loop.learner.task.higher(monitor)
+        self.record.monitor, self.record.minimized = monitor, not loop.learner.task.higher(monitor)
         if math.isnan(metrics[monitor]) and not self._warned:
             self._warned = True
             warnings.warn(
@@ -173,6 +173,7 @@ class Keeper(Observer):
         """Every rank takes part, the first writes."""
         self.reporter.report(loop)
         state = {**loop.state_dict(), "record": self.record.as_dict(), "settings": self.settings}
+        state["threads"] = torch.get_num_threads()
         if self.path is not None:
             checkpoint.save(self.path, state)
 

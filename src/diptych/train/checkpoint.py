@@ -26,7 +26,8 @@ class Record:
     """What validation has said so far.
 
     Args:
-        monitor: the metric that decides; `higher` whether more of it is better.
+        monitor: the metric that decides.
+        minimized: less of it is better.
         history: one row per validation.
         stale: validations since the best one.
         stopped: the run ended before its last step because it no longer improved.
@@ -34,7 +35,7 @@ class Record:
     """
 
     monitor: str | None = None
-    higher: bool = True
+    minimized: bool = False
     best: float | None = None
     best_step: int | None = None
     history: list[Row] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Record:
         """
         assert self.monitor is not None
         self.history.append(dict(row))
-        sign = 1 if self.higher else -1
+        sign = -1 if self.minimized else 1
         value = row[self.monitor]
         nothing_yet = self.best is None or self.best != self.best
         improved = nothing_yet or sign * (value - (self.best or 0.0)) > min_delta
@@ -132,4 +133,15 @@ def require_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
         raise ConfigError(
             f"{path}: belongs to a run with other settings ({differences}). "
             "Resume with the same settings, or train into another folder."
+        )
+
+
+def warn_of_threads(before: int | None, now: int, path: Path) -> None:
+    """Say so when a run goes on with another number of threads, on which the last bits of sums depend."""
+    if before not in (None, now):
+        warnings.warn(
+            f"{path}: the run had {before} thread(s) so far and goes on with {now}; its weights will differ "
+            "in their last bits from those of a run that was not stopped. "
+            f"OMP_NUM_THREADS={before} avoids that.",
+            stacklevel=2,
         )

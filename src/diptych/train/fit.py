@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from diptych.data.module import DataModule
@@ -73,7 +74,8 @@ def fit(
     """Train, and leave the kept weights in `model` and `task` (on the CPU, in evaluation mode).
 
     Everything random depends on `seed` and the step alone: two runs are equal, and one that was killed and
-    called again ends in the same weights as one that was not (bit for bit on a CPU).
+    called again ends in the same weights as one that was not: bit for bit on the same CPU and with as many
+    threads.
 
     Args:
         folder: gets `checkpoints/last.ckpt`, `checkpoints/best.ckpt` and `metrics.csv`.
@@ -142,6 +144,8 @@ class _Run:
         if restart:
             state = checkpoint.load(self.last)
             checkpoint.require_same(state["settings"], self.settings, self.last)
+            if self.fabric.device.type == "cpu":
+                checkpoint.warn_of_threads(state.get("threads"), torch.get_num_threads(), self.last)
             checkpoint.fill(self.loop.learner, state, self.last)
             self.record = Record(**state["record"])
             self.loop.load_state_dict(state)

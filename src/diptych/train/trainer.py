@@ -40,7 +40,7 @@ class Trainer:
         checkpoint_every: optimizer steps between checkpoints; None is after every validation.
         limit_train_batches: batches per epoch (int) or a part of them (float).
         overfit_batches: batches to learn by heart: every epoch consists of these alone.
-        monitor: the metric that decides what is best; None is the task's first.
+        monitor: the metric that decides what is best; None is the task's first; losses are minimized.
         patience: validations without improvement before a run stops.
         min_delta: an improvement smaller than this does not count.
         activation_checkpointing: keep only what enters each layer, and compute the rest again for the

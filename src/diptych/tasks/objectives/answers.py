@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from diptych.nn import ClassifierHead
+from diptych.nn import ClassifierHead, initial_std
 from diptych.tasks.base import AnswerScores
 from diptych.tasks.objectives.base import Objective, Sample, average, nothing
 from diptych.types import Encoding, VisionLanguageModel
@@ -28,7 +28,7 @@ class Answers(Objective):
     def __init__(self, model: VisionLanguageModel, *, labels: Sequence[str]) -> None:
         super().__init__()
         self.targets = AnswerScores(tuple(labels), partial=True)
-        self.head = ClassifierHead(model.dim, len(labels), layers=2)
+        self.head = ClassifierHead(model.dim, len(labels), layers=2, std=initial_std(model))
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
         scores, intact = sample.targets, sample.intact()

@@ -72,12 +72,12 @@ class Objective(nn.Module, ABC):
         """The losses by name, unweighted; 0 with zero gradients where nothing is asked."""
 
 
-def transform(dim: int, *, norm: bool = True, eps: float = 1e-12) -> nn.Sequential:
+def transform(dim: int, *, norm: bool = True, eps: float = 1e-12, std: float = 0.02) -> nn.Sequential:
     """Linear, GELU, LayerNorm: what most heads of pre-training begin with."""
     layers = nn.Sequential(nn.Linear(dim, dim), nn.GELU())
     if norm:
         layers.append(nn.LayerNorm(dim, eps=eps))
-    init_bert(layers)
+    init_bert(layers, std=std)
     return layers
 
 

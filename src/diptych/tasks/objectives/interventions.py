@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.nn import init_bert
+from diptych.nn import init_bert, initial_std
 from diptych.tasks.objectives.base import Objective, Sample, average, transform
 from diptych.tasks.objectives.masked_regions import divergence, given
 from diptych.tasks.objectives.masked_text import TiedWords, among, word_loss
@@ -33,7 +33,9 @@ class Intervention(nn.Module):
         value_dim: of a learned projection of the entries; None takes them as they are.
     """
 
-    def __init__(self, dim: int, confounders: Confounders, *, value_dim: int | None = None) -> None:
+    def __init__(
+        self, dim: int, confounders: Confounders, *, value_dim: int | None = None, std: float = 0.02
+    ) -> None:
         super().__init__()
         width = confounders.vectors.shape[1]
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(width, dim)
@@ -41,7 +43,7 @@ class Intervention(nn.Module):
         self.dim = value_dim or width
         self.register_buffer("vectors", confounders.vectors, persistent=False)
         self.register_buffer("prior", confounders.prior, persistent=False)
-        init_bert(self)
+        init_bert(self, std=std)
 
     def forward(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
         vectors, prior = self.get_buffer("vectors"), self.get_buffer("prior")
@@ -77,16 +79,19 @@ class Interventions(Objective):
                 f"{type(model).__name__} lacks states of text or regions; leave interventions out for it."
             )
         self.nouns = tuple(nouns)
-        self.words = nn.ModuleList([Intervention(text, known), Intervention(text, seen, value_dim=text)])
+        std = initial_std(model)
+        self.words = nn.ModuleList(
+            [Intervention(text, known, std=std), Intervention(text, seen, value_dim=text, std=std)]
+        )
         self.regions = nn.ModuleList(
-            [Intervention(regions, seen), Intervention(regions, known, value_dim=regions)]
+            [Intervention(regions, seen, std=std), Intervention(regions, known, value_dim=regions, std=std)]
         )
         self.word_heads = nn.ModuleList(TiedWords(model) for _ in self.words)
         dims = [seen.vectors.shape[1], regions]
         self.region_heads = nn.ModuleList(
             nn.Sequential(*transform(dim), nn.Linear(dim, classes)) for dim in dims
         )
-        init_bert(self.region_heads)
+        init_bert(self.region_heads, std=std)
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError
-from diptych.nn import init_bert
+from diptych.nn import init_bert, initial_std
 from diptych.tasks.objectives.base import Objective, Sample, average, nothing, transform
 from diptych.types import Encoding, PaddedRegions, VisionLanguageModel
 
@@ -120,7 +120,9 @@ class MaskedRegions(Objective):
             )
         self.masking, self.matched_only = masking or RegionMasking(), matched_only
         self.parts = tuple(predict)
-        self.transform = transform(model.region_dim, norm=norm) if predict else nn.Identity()
+        self.transform = (
+            transform(model.region_dim, norm=norm, std=initial_std(model)) if predict else nn.Identity()
+        )
         self.predict = nn.ModuleDict({name: target(model) for name, target in predict.items()})
         if not predict:
             self.reads = frozenset()
@@ -302,7 +304,7 @@ def _over(losses: Float[Tensor, " M"], regions: PaddedRegions, share: int | floa
 
 def _decoder(model: VisionLanguageModel, classes: int) -> nn.Linear:
     decoder = nn.Linear(model.region_dim, classes)
-    init_bert(decoder)
+    init_bert(decoder, std=initial_std(model))
     return decoder
 
 

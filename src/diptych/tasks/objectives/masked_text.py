@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError
+from diptych.nn import initial_std
 from diptych.tasks.objectives.base import Objective, Sample, average, nothing, transform
 from diptych.types import Encoding, PaddedText, VisionLanguageModel
 
@@ -87,7 +88,7 @@ class TiedWords(nn.Module):
                 f"{type(model).__name__} gives text states of width {model.text_dim}; masked words need "
                 "states as wide as the word table. Take a model that reads text, or leave this objective out."
             )
-        self.transform = transform(model.text_dim)
+        self.transform = transform(model.text_dim, std=initial_std(model))
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
 
     def forward(self, states: Float[Tensor, "... D"], table: Float[Tensor, "V D"]) -> Float[Tensor, "... V"]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diptych.errors import ConfigError
-from diptych.nn import ClassifierHead
+from diptych.nn import ClassifierHead, initial_std
 from diptych.tasks.objectives.base import Objective, Sample, nothing
 from diptych.types import Encoding, Inputs, VisionLanguageModel
 
@@ -45,7 +45,7 @@ class Matching(Objective):
         if exchange not in ("text", "regions"):
             raise ConfigError(f"exchange is {exchange!r}; expected 'text' or 'regions'.")
         self.matches, self.classes, self.exchange, self.rate = matches, classes, exchange, rate
-        self.head = ClassifierHead(model.dim, classes)
+        self.head = ClassifierHead(model.dim, classes, std=initial_std(model))
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
         other, torn = strangers(sample.inputs, generator)

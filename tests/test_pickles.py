@@ -1,12 +1,14 @@
 import os
 import pickle
+import struct
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from diptych.errors import FormatError
-from diptych.features.pickles import read_pickle
+from diptych.pickles import read_pickle
 
 VALUE = {
     "features": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -118,7 +120,7 @@ def test_arrays_that_lie_about_their_memory_are_refused(value):
 
 def test_a_stand_in_cannot_be_changed_by_a_pickle():
     evil = b"cnumpy\nndarray\n}(U\x05valueK\x01ub."
-    with pytest.raises(FormatError, match="no whole pickle"):
+    with pytest.raises(FormatError, match="gives a state to a Name"):
         read_pickle(evil)
     np.testing.assert_array_equal(read_pickle(pickle.dumps(np.arange(3))), [0, 1, 2])
 
@@ -140,5 +142,91 @@ def test_every_cut_and_every_changed_byte_is_an_error_or_a_value():
 def test_a_list_that_holds_itself_is_an_error():
     value: list[object] = []
     value.append(value)
-    with pytest.raises(FormatError, match="RecursionError"):
+    with pytest.raises(FormatError, match="nested more than 100 deep, or holds itself"):
         read_pickle(pickle.dumps(value))
+
+
+def text(value):
+    """The instruction that puts a text onto the stack."""
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def shared(kind):
+    """Forty levels of which each holds the one below it twice: few bytes, a trillion values."""
+    if kind == "tuple":
+        return b"\x80\x02)q\x00" + b"".join(b"h%ch%c\x86q%c" % (n - 1, n - 1, n) for n in range(1, 40)) + b"."
+    return b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (n, n - 1, n - 1) for n in range(1, 40)) + b"."
+
+
+AGAIN = b"h\x00h\x01\x85R"  # the first value called with the second
+ENDLESS = {
+    "memo": b"\x80\x02K\x01r\xff\xff\xff\x0f.",
+    "memo in text": b"K\x01p" + b"9" * 40 + b"\n.",
+    "bytes": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "bytearray": b"\x80\x05\x96\x00\x00\x00\x00\x04\x00\x00\x00.",
+    "text": b"\x80\x04\x8d\x00\x00\x00\x00\x04\x00\x00\x00.",
+    "string": b"\x80\x02T\xff\xff\xff\x7f.",
+    "frame": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "whole number": b"\x80\x02\x8b\xff\xff\x00\x00" + b"\x7f" * 0xFFFF + b".",
+    "whole number in text": b"L0x" + b"f" * 200_000 + b"L\n.",
+    "deep tuples": b"\x80\x02" + b"(" * 9_000 + b"t" * 9_000 + b".",
+    "deep lists": b"\x80\x02]" + b"]" * 9_000 + b"a" * 9_000 + b".",
+    "self": b"\x80\x02]q\x00h\x00a.",
+    "self in a dict": b"\x80\x02}q\x00" + text("a") + b"h\x00s.",
+    "shared lists": shared("list"),
+    "shared tuples": shared("tuple"),
+    "shared key": b"\x80\x02}" + shared("tuple")[2:-1] + b"K\x01s.",
+    "copies of a text": b"\x80\x02c_codecs\nencode\nq\x00" + text("x" * 99_999) + b"q\x01" + AGAIN * 99,
+    "copies of a list": b"ccollections\nOrderedDict\nq\x00(" + b"K\x01" * 99_999 + b"lq\x01" + AGAIN * 99,
+    "huge shape": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)R(K\x01\x8a\x08"
+    b"\xff\xff\xff\xff\xff\xff\xff\x7f\x85"
+    b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tb.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("program", ENDLESS.values(), ids=ENDLESS)
+def test_a_small_pickle_takes_no_more_than_its_size(tmp_path, program, on_disk):
+    (tmp_path / "p").write_bytes(program)
+    tracemalloc.start()
+    try:
+        with (tmp_path / "p").open("rb") as file:
+            read_pickle(file if on_disk else program)
+    except FormatError:
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (b"\x80\x02\x82\x01.", r"instruction b'\\x82'"),  # a code of the extension registry
+        (b"\x80\x05\x97.", r"instruction b'\\x97'"),  # a buffer outside of the pickle
+        (b"\x80\x02Pos.system\n.", "instruction b'P'"),
+        (b"\x80\x02K\x01Q.", "refers to objects outside of it"),
+        (b"\x80\x02K\x012.", "instruction b'2'"),
+        (b"\x80\x02K\x01)R.", "it calls 1"),
+        (b"\x80\x02]}b.", "gives a state to a list"),
+        (b"\x80\x04" + text("numpy") + text("ndarray.__class__") + b"\x93.", r"numpy\.ndarray\.__class__"),
+        (b"(S'x'\nios\nsystem\n.", r"os\.system"),
+        (b"(cos\nsystem\nS'x'\no.", r"os\.system"),
+        (b"\x80\x04cos\nsystem\n)}\x92.", r"os\.system"),
+        (b"\x80\x02cnumpy\ndtype\n" + text("V8") + b"\x85R.", "an array of type 'V8'"),
+        (b"\x80\x02cnumpy\ndtype\n" + text("f4") + b"\x85R(K\x03U\x01<N(U\x01atNtb.", "array of records"),
+        (b"\x80\x02}]K\x01s.", r"a key is \[\]"),
+        (b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)Rq\x00(h\x00ltb.", "an array holds itself"),
+        (b"\x80\x02X\x03\x00\x00\x00\xed\xa0\x80.", "surrogates not allowed"),
+    ],
+)
+def test_instructions_and_states_that_plain_values_do_not_need(program, message):
+    with pytest.raises(FormatError, match=message):
+        read_pickle(program)
+
+
+def test_a_long_list_shared_by_many_is_still_one_list():
+    names = [f"object {number}" for number in range(1000)]
+    got = read_pickle(pickle.dumps({"a": names, "b": names, "c": (names, {"d": names})}))
+    assert got["a"] is got["c"][1]["d"]
+    assert got["b"] == names

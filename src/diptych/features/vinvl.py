@@ -1,0 +1,90 @@
+"""Rows as Oscar and VinVL keep them: an id, and features in JSON or in base64 alone.
+
+Their 2054 columns are 2048 of the detector and the box: x1 y1 x2 y2 width height as parts of the picture.
+"""
+
+import binascii
+from typing import Any
+
+import numpy as np
+
+from diptych.errors import FormatError
+from diptych.features.json_files import parse_record
+from diptych.features.record import Record
+
+OSCAR = "image_id num_boxes features"
+VINVL, PREDICTIONS, LABELS = "VinVL's features", "VinVL's predictions", "VinVL's labels"
+INSIDE = ((b'"features"', VINVL), (b'"feature"', PREDICTIONS))  # a word in the JSON, and what that makes it
+BESIDE = (PREDICTIONS, LABELS)
+ADVICE = "Import feature.tsv, which lies beside it and has the boxes in its last six columns."
+
+
+def oscar_record(row: Record) -> Record:
+    """A row of id, number of boxes and base64.
+
+    Raises:
+        FormatError: the last six columns of the features are no boxes.
+    """
+    try:
+        count = int(row["num_boxes"])
+    except ValueError as error:
+        raise FormatError(f"num_boxes is {row['num_boxes']!r:.40}; expected a whole number.") from error
+    return _with_boxes(row["features"], count)
+
+
+def vinvl_record(text: bytes, layout: str) -> Record:
+    """A row whose second column is JSON.
+
+    Raises:
+        FormatError: it is one of labels, or lacks the size of the picture.
+    """
+    if layout == LABELS:
+        raise FormatError(f"this is a file of labels of Oscar or VinVL, without features. {ADVICE}")
+    values = parse_record(text, "the second column")
+    if layout == VINVL:
+        if "boxes" in values or not isinstance(count := values.get("num_boxes"), int):
+            return values
+        size = {name: values[name] for name in ("image_w", "image_h") if name in values}
+        return {**_with_boxes(values.get("features"), count), **size}
+    objects = values.get("objects")
+    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+        raise FormatError("`objects` is no list of objects.")
+    if not {"image_w", "image_h"} <= values.keys():
+        raise FormatError(
+            f"this is a file of predictions of VinVL, and it does not say how large the picture is. {ADVICE}"
+        )
+    features = [_numbers(one.get("feature")) for one in objects]
+    if len({len(one) for one in features}) > 1:
+        raise FormatError("the objects have features of different widths.")
+    return {
+        "image_w": values["image_w"],
+        "image_h": values["image_h"],
+        "boxes": [one.get("rect") for one in objects],
+        "features": features,
+        "objects_conf": [one.get("conf", 1.0) for one in objects],
+    }
+
+
+def _with_boxes(features: Any, count: int) -> Record:
+    numbers = _numbers(features)
+    if count < 0 or (len(numbers) % count if count and len(numbers) else count or len(numbers)):
+        raise FormatError(f"features hold {len(numbers)} numbers for {count} boxes.")
+    rows = numbers.reshape(count, -1) if count else np.zeros((0, 6), np.float32)
+    boxes = rows[:, -6:]
+    x1, y1, x2, y2, width, height = boxes.T if boxes.shape[1] == 6 else np.zeros((6, 0))
+    inside = (boxes >= -0.01).all() and (boxes <= 1.01).all() and boxes.shape[1] == 6
+    if not inside or not (np.allclose(x2 - x1, width, atol=0.01) and np.allclose(y2 - y1, height, atol=0.01)):
+        raise FormatError(
+            f"the last 6 of {rows.shape[1]} columns are no boxes (x1 y1 x2 y2 width height within 0..1), "
+            "as Oscar has them, and there are no other boxes."
+        )
+    return {"features": rows, "norm_bb": boxes}
+
+
+def _numbers(text: Any) -> np.ndarray:
+    if not isinstance(text, (str, bytes)):
+        raise FormatError("an object has no features in base64.")
+    try:
+        return np.frombuffer(binascii.a2b_base64(text, strict_mode=True), "<f4")
+    except ValueError as error:
+        raise FormatError(f"features are not base64 of float32 ({error}).") from error

@@ -1,0 +1,251 @@
+"""Damaged data sets: annotations, answers, pictures, boxes, predictions, texts."""
+
+import io
+import json
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tests.fuzz.arrays import npz, odd_record
+from tests.fuzz.case import Case, target
+from tests.fuzz.damage import (
+    damage_any_json,
+    damage_bytes,
+    damage_cells,
+    damage_lines,
+    damage_text,
+    damage_values,
+)
+from tests.fuzz.seeds import GRID
+
+
+@target("annotations", "datasets.hateful_memes", "check", "clean", "cli.texts", weight=5)
+def annotations(case: Case) -> list[str]:
+    world = case.take("w")
+    split = case.rng.choice(("train", "dev_seen", "dev_unseen", "test_seen"))
+    case.spoil(world / f"{split}.jsonl", damage_lines, damage_lines, damage_text)
+    return case.pick(
+        "check w",
+        "check w --json",
+        "clean w out",
+        "clean w out --near 4 --known --json",
+        f"predict @/runs/u --root w --splits {split} --out out",
+        f"vocabulary w out --split {split} --size 400",
+        "evaluate @/runs/u/predictions/dev_seen.csv --root w --split dev_seen --samples 20",
+    )
+
+
+@target("training data", "train.loggers", weight=0.5)
+def training_data(case: Case) -> list[str]:
+    world = case.take("w")
+    case.spoil(world / f"{case.rng.choice(('train', 'dev_seen'))}.jsonl", damage_lines, damage_text)
+    words = "root=w out=out trainer.max_steps=1 data.batch_size=4 loggers=[]"
+    names = ("text_bert_tiny", "uniter_tiny")
+    return case.pick(*(f"train experiment=hateful_memes/{name} {words}" for name in names))
+
+
+@target("answers", "datasets.hateful_memes", "evaluate")
+def answers(case: Case) -> list[str]:
+    world = case.take("w")
+    case.spoil(world / "test_seen.answers.jsonl", damage_lines, damage_text)
+    return case.pick("evaluate @/runs/u/predictions/test_seen.npz --root w --split test_seen --samples 20")
+
+
+def _coded(size: tuple[int, int] = (64, 48), *, form: str = "TIFF", mode: str = "RGB") -> bytes:
+    out = io.BytesIO()
+    Image.new(mode, size).save(out, form)
+    return out.getvalue()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png(width: int, height: int, data: bytes, *more: bytes) -> bytes:
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _drawn(name: str) -> bytes:
+    """A picture of another kind, or one that claims to be."""
+    text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(64 << 20))) if name == "text bomb" else b""
+    match name.split():
+        case "form", form:
+            return _coded(form=form)
+        case "mode", mode:
+            return _coded(mode=mode)
+        case "sized", width, height:
+            return _coded((int(width), int(height)), form="PNG")
+        case "claims", width, height:
+            return _png(int(width), int(height), zlib.compress(bytes(10_000_000)))
+        case "text", "bomb":
+            return _png(4, 4, b"", text)
+        case "script", *_:
+            return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n"
+        case _:
+            return b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+
+
+DRAWN = (
+    *(f"form {form}" for form in ("JPEG", "GIF", "WEBP", "TIFF", "BMP", "ICO")),
+    *(f"mode {mode}" for mode in ("1", "LA", "RGBA", "CMYK", "I", "F")),
+    *("sized 1 1", "sized 5000 1", "claims 60000 60000", "claims 2147483647 2147483647", "claims 0 0"),
+    *("text bomb", "script", "drawing"),
+)
+
+
+def _bind(path: Path) -> None:
+    here = Path.cwd()
+    os.chdir(path.parent)  # names of sockets are short
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
+    os.chdir(here)
+
+
+PLACES: dict[str, Callable[[Path], object]] = {
+    "named pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "socket": _bind,
+    "empty file": Path.touch,
+    "nothing": lambda path: None,
+}
+
+
+def _replace(case: Case, path: Path) -> None:
+    """Put something else in the place of a file."""
+    if not case.whole:
+        path.unlink()
+        name = case.rng.choice(sorted(PLACES))
+        PLACES[name](path)
+        case.notes.append(f"{name} as {path.name}")
+
+
+@target("pictures", "data.images", "data.hashes", "detect.pictures", weight=5)
+def pictures(case: Case) -> list[str]:
+    world = case.take("w")
+    path = case.rng.choice(sorted((world / "img").iterdir()))
+    match case.rng.randrange(4):
+        case 0:
+            _replace(case, path)
+        case 1:
+            case.spoil(path, damage_bytes)
+        case _:
+            name = case.rng.choice(DRAWN)
+            drawn = _drawn(name)
+            case.put(path, name, damage_bytes(drawn, case.rng) if case.chance(0.3) else drawn)
+    name = path.relative_to(case.folder)
+    return case.pick(
+        "check w",
+        "clean w out --near 3",
+        f"extract w/img out {GRID}",
+        f"extract w/img out {GRID} --bad skip",
+        f"score {name} --text a --model @/runs/c",
+        f"predict @/runs/c --image {name} --text a",
+        "predict @/runs/c --root w --splits dev_seen --out out",
+    )
+
+
+@target("places", "files", "cli.importing", "detect.pictures", "text.tokenizer", weight=2)
+def places(case: Case) -> list[str]:
+    """A named pipe, a device, a folder, a dangling link, or nothing, wherever a file is expected."""
+    case.take("w")
+    scores, evaluate = "a_dev_seen.csv", "evaluate a_dev_seen.csv --root w --split dev_seen --samples 9"
+    commands = {
+        "w/train.jsonl": ("check w", "clean w out", "vocabulary w out --size 400"),
+        "w/dev_seen.jsonl": ("predict @/runs/u --root w --splits dev_seen --out out", evaluate),
+        scores: (evaluate, f"ensemble {scores} {scores} --out out.csv"),
+        "in.tsv": ("import in.tsv out",),
+        "names.txt": ("import @/formats/tsv out --classes names.txt",),
+        "u.pth": ("convert --inspect u.pth",),
+        "vocabulary.txt": ("convert @/weights/u.pth out model.heads=4 --vocabulary vocabulary.txt",),
+        "boxes.jsonl": (f"extract w/img out {GRID} --given boxes.jsonl",),
+        "list.txt": (f"extract list.txt out {GRID}",),
+        "study.yaml": ("study status study.yaml --root w --out out --limit 2",),
+        "bundle/bundle.yaml": ("predict bundle --root w --splits dev_seen --out out",),
+    }
+    seeds = {scores: "runs/u/predictions/dev_seen.csv", "in.tsv": "formats/tsv", "u.pth": "weights/u.pth"}
+    for name in (scores, "in.tsv", "names.txt", "u.pth", "vocabulary.txt", "boxes.jsonl", "list.txt"):
+        case.take(seeds.get(name, name), name)
+    case.take("study.yaml")
+    case.take("runs/u/bundle")
+    path = case.rng.choice(sorted(commands))
+    _replace(case, case.folder / path)
+    return case.pick(*commands[path])
+
+
+@target("boxes", "data.boxes", weight=1.5)
+def boxes(case: Case) -> list[str]:
+    case.spoil(case.take("boxes.jsonl"), damage_lines, damage_text)
+    return case.pick(
+        "check @/w --features boxes.jsonl",
+        f"extract @/w/img out {GRID} --given boxes.jsonl",
+        "predict @/runs/p --features boxes.jsonl --root @/w --splits dev_seen --out out",
+    )
+
+
+def _of_predictions(case: Case, name: str) -> list[str]:
+    files = case.rng.choice(("{0} {1}", "{1} {0}")).format(name, "@/runs/c/predictions/dev_seen.csv")
+    data = "--root @/w --split dev_seen --samples 20"
+    means, fits = ("mean", "rank", "power", "geometric", "logit"), ("greedy", "simplex", "loop")
+    return case.pick(
+        f"evaluate {files} {data}",
+        f"evaluate {name} {data} --json",
+        f"ensemble {files} --out out.csv --method {case.rng.choice(means)}",
+        f"ensemble {files} --out out.csv --compat",
+        f"ensemble {files} --out out.npz",
+        f"ensemble {files} --out out --method {case.rng.choice(fits)} --root @/w --steps 30",
+    )
+
+
+@target("csv predictions", "ensemble.files", writes=("out", "out.csv", "out.npz"), weight=4)
+def csv_predictions(case: Case) -> list[str]:
+    name = case.rng.choice(("a_dev_seen.csv", "a_dev_seen.csv", "[red]_dev_seen.csv"))
+    cells = damage_cells(b",")
+    case.spoil(case.take("runs/u/predictions/dev_seen.csv", name), cells, cells, damage_text)
+    return _of_predictions(case, name)
+
+
+@target("npz predictions", "predictions", writes=("out", "out.csv", "out.npz"), weight=3)
+def npz_predictions(case: Case) -> list[str]:
+    path = case.take("runs/u/predictions/dev_seen.npz", "a_dev_seen.npz")
+    with np.load(path) as arrays:
+        record = {name: arrays[name] for name in arrays.files}
+    match case.rng.randrange(4):
+        case 0:
+            case.spoil(path, damage_bytes)
+        case 1:
+            head = json.dumps(damage_values(json.loads(str(record["header"])), case.rng))
+            case.put(path, "damaged header", npz({**record, "header": np.array(head)}))
+        case 2:
+            name, odd = odd_record(record, case.rng)
+            case.put(path, name, npz(odd))
+        case _:
+            case.spoil_archive(path, case.hostile_pickle()[1])
+    return _of_predictions(case, path.name)
+
+
+@target("state of clean", "clean", "data.hashes")
+def state_of_clean(case: Case) -> list[str]:
+    case.take("w")
+    name = case.rng.choice(("report.json", "hashes.json", "train.jsonl"))
+    case.spoil(case.take("cleaned", "out") / name, damage_any_json)
+    return case.pick("clean w out")
+
+
+@target("texts", "cli.texts", "text.fasttext", weight=0.7)
+def texts(case: Case) -> list[str]:
+    path = case.folder / "texts.txt"
+    path.write_text("".join(f"a line of words {n}\n" for n in range(50)))
+    case.spoil(path, damage_text)
+    return case.pick(
+        "vocabulary texts.txt out --size 100",
+        "fasttext texts.txt out --dim 5 --min-count 1 --bucket 100",
+    )

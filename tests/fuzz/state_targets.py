@@ -1,0 +1,151 @@
+"""Damaged settings and state: studies, runs, progress of extractions, remembered calls; odd words."""
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.fuzz.case import Case, target
+from tests.fuzz.damage import (
+    damage_any_json,
+    damage_bytes,
+    damage_cells,
+    damage_text,
+)
+from tests.fuzz.hostile import damage_settings
+from tests.fuzz.seeds import GRID, SHORT
+
+
+def _spoil(case: Case, path: Path) -> None:
+    ways = {
+        ".yaml": damage_settings(case.marker),
+        ".json": damage_any_json,
+        ".csv": damage_cells(b","),
+        ".md": damage_text,
+    }
+    case.spoil(path, ways.get(path.suffix, damage_bytes))
+
+
+@target("study settings", "study.settings", weight=3)
+def study_settings(case: Case) -> list[str]:
+    case.spoil(case.take("study.yaml"), damage_settings(case.marker))
+    data = "study.yaml --root @/w --out out"
+    damaged = () if case.whole else (f"study predict {data} --bundles @/st",)
+    return case.pick(f"study status {data}", f"study run {data} --limit 4", *damaged)
+
+
+STATE = ("study.progress", "study.score", "study.run", "cli.study", "ensemble.members")
+
+
+@target("study state", *STATE, writes=("st",), weight=3)
+def study_state(case: Case) -> list[str]:
+    folder = case.take("st")
+    case.take("study.yaml")
+    kinds = ("members.json", "steps/*.json", "steps/call.json", "*/*.json", "FIN_*.csv", "U1/**/*.csv")
+    settings = ("U1/**/config.yaml", "U1/**/bundle.yaml")
+    found = sorted(folder.glob(case.rng.choice((*kinds, *settings)))) or [folder / "members.json"]
+    _spoil(case, case.rng.choice(found))
+    damaged = (
+        "study status study.yaml --root @/w --out st",
+        "study run study.yaml --root @/w --out st",
+        "score @/w/img/00001.png --text a --model st",
+    )
+    return case.pick("study status study.yaml --out st", *(() if case.whole else damaged))
+
+
+@target("run folder", "recipe.folder", "train.checkpoint", "train.fit", writes=("runs",), weight=2)
+def run_folder(case: Case) -> list[str]:
+    folder = case.take("runs/u", "runs/u")
+    (case.folder / "w").symlink_to(case.lab / "w")
+    if not case.whole:
+        shutil.rmtree(folder / "bundle")  # as if it had been stopped before the end
+    name = case.rng.choice(("config.yaml", "checkpoints/last.ckpt", "checkpoints/last.ckpt", "metrics.csv"))
+    if name.endswith(".ckpt") and case.chance(0.5):
+        case.put(folder / name, *case.hostile_pickle())
+    else:
+        _spoil(case, folder / name)
+    return case.pick(f"train experiment=hateful_memes/uniter_tiny out=runs/u {SHORT}")
+
+
+@target("state of extract", "detect.ledger", "features.writer", weight=2)
+def state_of_extract(case: Case) -> list[str]:
+    folder = case.take("extracted", "out")
+    report = next(folder.glob("*.json"))
+    store = report.with_suffix("")
+    if case.chance(0.5):  # as if it had been killed before the end
+        work = folder / f"{report.stem.removesuffix('-grid')}.extract"
+        work.mkdir()
+        (work / "plan.json").write_text(json.dumps(json.loads(report.read_text())["plan"]))
+        for number in range(case.rng.randrange(1, 5)):
+            (work / f"part-{number:05d}.json").write_text(json.dumps({"pictures": 9, "bad": []}))
+        (store / "index.arrow").unlink()
+        store.rename(store.with_name(f"{store.name}.partial"))
+        report.unlink()
+    files = sorted(one for one in folder.rglob("*") if one.is_file())
+    states = [one for one in files if one.suffix == ".json"]
+    _spoil(case, case.rng.choice(states if states and case.chance(0.7) else files))
+    return case.pick(f"extract @/w/img out {GRID} --shard 9 --resume")
+
+
+@target("lists of pictures", "detect.pictures", weight=0.7)
+def lists_of_pictures(case: Case) -> list[str]:
+    case.spoil(case.take("list.txt"), damage_text)
+    return case.pick(f"extract list.txt out {GRID}")
+
+
+WORDS = (
+    *(
+        "",
+        " ",
+        ".",
+        "..",
+        "nowhere",
+        "/dev/null",
+        "x" * 300,
+        "x" * 5000,
+        "a\nb",
+        "[/red]",
+        "\u00e9",
+        "\udcff",
+    ),
+    *("a\0b", "-1", "0", "1e9", "nan", "inf", "None", "[]", "{}", "${x}", "${oc.env:HOME}", "a=b", "=", "--"),
+    *("-", "*", "~", ","),
+)
+SCORES, TINY = "@/runs/u/predictions/dev_seen.csv", "experiment=hateful_memes/text_bert_tiny"
+LINES = (
+    "check @/w --features @/w/features --json",
+    "clean @/w out --near 4",
+    "import @/formats/tsv out --detector x --dtype float16 --on-error skip",
+    "export @/w/features out --format tsv",
+    "convert @/weights/u.safetensors out model.heads=4 --vocabulary @/vocabulary.txt",
+    "convert --inspect @/weights/u.pth",
+    "predict @/runs/u --splits dev_seen --root @/w --out out --batch-size 3",
+    "predict @/runs/c --image @/w/img/00001.png --text hello",
+    "score @/w/img/00001.png --text hello --model @/runs/c --device cpu",
+    f"evaluate {SCORES} --root @/w --split dev_seen --threshold 0.4 --samples 30",
+    f"ensemble {SCORES} {SCORES} --out out.csv --method power --power 2 --weights 1,2",
+    f"ensemble {SCORES} @/runs/c/predictions/dev_seen.csv --out out --method greedy --root @/w",
+    f"extract @/w/img out {GRID} --grid 2x2 --batch 2 --workers 1 --shard 7",
+    "ls experiment",
+    "cp hateful_memes/uniter_tiny out",
+    "vocabulary @/w out --size 600 --split train",
+    "study status @/study.yaml --root @/w --out out --seeds 1 --limit 4",
+    f"train {TINY} out=out root=@/w trainer.max_steps=1 data.batch_size=4 loggers=[] seed=1 optim.lr=1e-3",
+    f"train {TINY} out=out root=@/w trainer.max_steps=1 data.batch_size=4 loggers=[] model.dropout=0.1",
+)
+
+
+@target("words", "cli", writes=("out", "out.csv"), weight=4)
+def words(case: Case) -> list[str]:
+    """Commands with a word that is odd, lost or in the way."""
+    command = case.pick(*LINES)
+    for _ in range(0 if case.whole else case.rng.choice((1, 1, 2))):
+        at, word = case.rng.randrange(1, len(command)), case.rng.choice(WORDS)
+        key, equals, _value = command[at].partition("=")
+        match case.rng.randrange(4):
+            case 0 if len(command) > 2:
+                del command[at]
+            case 1:
+                command.insert(at, word)
+            case _:
+                command[at] = key + equals + word if equals else word
+    return command

@@ -1,0 +1,104 @@
+"""Every format and every module that reads files has a target: a new one without fails here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fuzz.case import TARGETS
+from tests.fuzz.trial import load
+
+from diptych.convert.load import SUFFIXES
+from diptych.features.transfer import WRITERS
+
+load()
+PACKAGE = Path(__file__).parents[2] / "src" / "diptych"
+TRIED = {one for target in TARGETS.values() for one in target.reads}
+READERS = {
+    *(
+        "open",
+        "read_text",
+        "read_bytes",
+        "read_json",
+        "read_yaml",
+        "parse_json",
+        "parse_yaml",
+        "safe_load",
+        "load",
+    ),
+    *(
+        "loads",
+        "load_file",
+        "safe_open",
+        "memory_map",
+        "open_file",
+        "ZipFile",
+        "File",
+        "reader",
+        "DictReader",
+    ),
+    *("from_pretrained", "Unpickler", "read_array"),
+}
+UNTRIED = {
+    "adopt.report": "writes cards; reads a table of our own",
+    "cli.catalog": "reads the configuration that comes with diptych",
+    "cli.cp": "copies the configuration that comes with diptych",
+    "convert.fetch": "downloads, then `convert.load`; archives in tests/convert/test_fetch.py",
+    "documents": "called by the readers; tests/test_documents.py",
+    "report.figures": "reads results of our own for a drawing, on the command line of nobody",
+    "report.memes": "draws pictures that have been read before",
+    "scale.ray": "passes values between our own processes",
+    "scale.shards": "loads models as `cli.predict` does",
+    "study.card": "writes a page of what has been read before",
+    "world.render": "draws",
+}
+
+
+def called(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            match node.func:
+                case ast.Attribute(attr=name) | ast.Name(id=name):
+                    yield name
+
+
+def reading() -> list[str]:
+    """Modules that call something that reads."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if READERS & set(called(ast.parse(path.read_text(encoding="utf-8")))):
+            found.append(".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"))
+    return found
+
+
+def functions(folder: str) -> list[str]:
+    """Names of the functions of a part of the package."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (PACKAGE / folder).glob("*.py"))
+    return [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("form", [*WRITERS, *SUFFIXES])
+def test_every_format_is_tried(form: str) -> None:
+    assert form in TRIED
+
+
+def test_every_reader_of_features_is_tried() -> None:
+    readers = {name for name in functions("features") if name.endswith("_entries")} - {"read_entries"}
+    assert readers
+    assert readers <= TRIED
+
+
+@pytest.mark.parametrize("module", reading())
+def test_every_module_that_reads_is_tried(module: str) -> None:
+    assert (module in TRIED) != (module in UNTRIED), (
+        "add a target of tests/fuzz that reads with it, or say why not"
+    )
+
+
+def test_targets_name_what_exists() -> None:
+    modules = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for path in PACKAGE.rglob("*.py")
+    }
+    formats = {*WRITERS, *SUFFIXES, *functions("features")}
+    assert TRIED | set(UNTRIED) <= modules | formats

@@ -1,0 +1,125 @@
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+from diptych.archives import open_archive, read_array, read_npz
+from diptych.errors import FormatError
+
+ARRAYS = {
+    "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(3, 2)),
+    "big": np.arange(3, dtype=">i4"),
+    "flags": np.array([True, False]),
+    "point": np.array(3.0),
+    "nothing": np.zeros((0, 4)),
+}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_come_back(tmp_path, save):
+    save(tmp_path / "a.npz", **ARRAYS)
+    got = read_npz(tmp_path / "a.npz")
+    assert list(got) == list(ARRAYS)
+    for name, expected in ARRAYS.items():
+        np.testing.assert_array_equal(got[name], expected, name)
+        assert got[name].dtype == expected.dtype
+
+
+def head(description, body=b"", version=1):
+    length = struct.pack("<H" if version == 1 else "<I", len(description))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + description.encode("latin1") + body
+
+
+def shaped(shape, kind="<f4"):
+    return f"{{'descr': {kind!r}, 'fortran_order': False, 'shape': {shape}, }}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "begins with b''"),
+        (b"\x93NUMPY\x09\x00\x01\x00{}", "begins with"),
+        (head("{")[:9], "its head"),
+        (b"\x93NUMPY\x03\x00\xf0\xff\xff\xff{", "its head has 4,294,967,280 bytes"),
+        (head("(" * 5000 + ")" * 5000), "its head: not one of NumPy"),
+        (head("{'descr': '<f4', 'fortran_order': False, 'shape': (__import__('os').getpid(),)}"), "its head"),
+        (head(shaped("(4,)", "<f4\0")), "its head"),
+        (head(shaped("(4,)", "<m8[99999999999999999999s]"), bytes(32)), "its head"),
+        (head(shaped("(2500000000,)")), "0 bytes of numbers; expected 10,000,000,000"),
+        (head(shaped("(4294967296, 4294967296)")), "0 bytes of numbers"),
+        (head(shaped("(-5, 4)"), bytes(80)), r"its shape is \(-5, 4\)"),
+        (head(shaped("(0, 9223372036854775807)")), "its shape is"),
+        (head(shaped("()", "|O"), b"\x80\x02N."), "it holds 'object'; expected numbers"),
+        (head(shaped("(5,)", "|V0")), "it holds"),
+        (head(shaped("(2,)", "<U4"), bytes(32)), "it holds '<U4'"),
+        (head(shaped("(4,)"), bytes(15)), "15 bytes of numbers; expected 16"),
+        (head(shaped("(4,)"), bytes(17), version=2), "17 bytes of numbers; expected 16"),
+    ],
+)
+def test_heads_that_lie_are_refused_before_anything_is_allocated(content, message):
+    with pytest.raises(FormatError, match=message):
+        read_array(io.BytesIO(content))
+
+
+def packed(path, method=zipfile.ZIP_STORED, content=b"x"):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.npy", content)
+    return bytearray(path.read_bytes())
+
+
+def changed(at, value):
+    def change(path):
+        data = packed(path)
+        central = data.find(b"PK\x01\x02")
+        data[central + at] = value
+        return data
+
+    return change
+
+
+def twice(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", b"x")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.npy", b"y")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: packed(path)[:-30], "not a whole ZIP archive"),
+        (lambda path: b"", "not a whole ZIP archive"),
+        (changed(8, 1), "it is encrypted"),
+        (changed(6, 99), "not a whole ZIP archive"),
+        (changed(10, 99), "is packed by method 99"),
+        (lambda path: packed(path, zipfile.ZIP_LZMA), "is packed by method 14"),
+        (lambda path: packed(path, zipfile.ZIP_BZIP2), "is packed by method 12"),
+        (lambda path: packed(path, zipfile.ZIP_DEFLATED, bytes(70 << 20)), "bytes that unpack to 73,400,320"),
+        (changed(24, 200), "'a.npy': "),
+        (twice, "two members of the archive have the same name"),
+    ],
+)
+def test_archives_that_lie_are_refused(tmp_path, make, message):
+    path = tmp_path / "a.npz"
+    path.write_bytes(make(path))
+    with pytest.raises(FormatError, match=rf"a\.npz: .*{message}|a\.npz: {message}"):
+        read_npz(path)
+
+
+def test_a_wrong_check_sum_names_the_member(tmp_path):
+    np.savez(tmp_path / "a.npz", w=np.ones(99))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[400] ^= 1
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.npz: 'w\.npy': not a whole array"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_errors_inside_keep_their_own_words(tmp_path):
+    packed(tmp_path / "a.zip")
+    with pytest.raises(FormatError, match=r"^mine$"), open_archive(tmp_path / "a.zip"):
+        raise FormatError("mine")
