@@ -21,9 +21,20 @@ def equal(left: Predictions, right: Predictions) -> bool:
     plain = (left.ids, left.answers, left.classes, left.meta) == (
         right.ids, right.answers, right.classes, right.meta
     )  # fmt: skip
-    if left.scores is None or right.scores is None:
-        return plain and left.scores is right.scores
-    return plain and np.array_equal(left.scores, right.scores)
+    more = (left.texts, left.rankings, left.form) == (right.texts, right.rankings, right.form)
+    arrays = ((left.scores, right.scores), (left.boxes, right.boxes))
+    return plain and more and all(a is b is None or np.array_equal(a, b) for a, b in arrays)
+
+
+def grounded(ids: tuple[str, ...] = ("a", "b", "c")) -> Predictions:
+    """Predictions with all that is not a score."""
+    return Predictions(
+        ids=ids,
+        boxes=np.arange(4.0 * len(ids)).reshape(-1, 4),
+        texts=tuple(f"ein Bild von {key}" for key in ids),
+        rankings=tuple((key, "x", "y")[: 1 + row] for row, key in enumerate(ids)),
+        form="boxes",
+    )
 
 
 def test_counts_must_agree() -> None:
@@ -91,6 +102,7 @@ def test_concat_keeps_order() -> None:
     [
         some(),
         some(()),
+        grounded(),
         Predictions(ids=("1", "zwei", "中")),
         Predictions(ids=("a",), answers=("an answer, quoted \"'",)),
         Predictions(ids=("a",), scores=np.float32([[0.1]]), meta={"nested": {"list": [1, None, True]}}),
@@ -99,6 +111,29 @@ def test_concat_keeps_order() -> None:
 def test_file_returns_what_was_saved(tmp_path: Path, predictions: Predictions) -> None:
     predictions.save(tmp_path / "p.npz")
     assert equal(Predictions.load(tmp_path / "p.npz"), predictions)
+
+
+def test_boxes_texts_and_rankings_go_with_their_ids() -> None:
+    whole = grounded()
+    turned = whole.align(["c", "a", "b"])
+    assert turned.boxes is not None
+    assert turned.boxes[:, 0].tolist() == [8, 0, 4]
+    assert turned.texts == ("ein Bild von c", "ein Bild von a", "ein Bild von b")
+    assert turned.rankings == (("c", "x", "y"), ("a",), ("b", "x"))
+    assert equal(Predictions.concat([whole.select([0]), whole.select([1, 2])]), whole)
+    assert whole.finite
+    whole.boxes[1, 2] = np.inf
+    assert not whole.finite
+    for name in ("boxes", "texts", "rankings"):
+        with pytest.raises(FormatError, match=f"2 ids but 3 {name}"):
+            Predictions(ids=("a", "b"), **{name: getattr(whole, name)})
+
+
+def test_boxes_among_the_scores_of_version_0_1_are_refused(tmp_path: Path) -> None:
+    old = Predictions(ids=("a",), scores=np.zeros((1, 4)), classes=("x1", "y1", "x2", "y2"))
+    old.save(tmp_path / "old.npz")
+    with pytest.raises(FormatError, match=r"old\.npz: holds boxes as scores.*predict again"):
+        Predictions.load(tmp_path / "old.npz")
 
 
 def test_file_keeps_its_name_and_is_the_same_every_time(tmp_path: Path) -> None:
@@ -217,6 +252,7 @@ HEADER = {"ids": ["1"], "answers": ["a"], "classes": ["a"], "meta": {}}
 @pytest.mark.parametrize(
     "change",
     [{"ids": 5}, {"ids": [1]}, {"ids": None}, {"answers": 5}, {"answers": [None]}, {"classes": [["a"]]},
+     {"texts": "a"}, {"texts": [1]}, {"texts": []}, {"rankings": ["a"]}, {"rankings": [[1]]}, {"form": 1},
      {"classes": "a"}, {"meta": None}, {"meta": [1]}, {"ids": ["1", "2"]}, {"ids": ["\ud800"]}],
 )  # fmt: skip
 def test_wrong_types_in_the_header_get_one_error(tmp_path, change):
@@ -232,6 +268,10 @@ def test_wrong_types_in_the_header_get_one_error(tmp_path, change):
         {"scores": np.ones((1, 1))},
         {"header": np.array(json.dumps(HEADER)), "scores": np.array("x")},
         {"header": np.array(json.dumps(HEADER)), "scores": np.ones(1)},
+        {"header": np.array(json.dumps(HEADER)), "boxes": np.ones((1, 3))},
+        {"header": np.array(json.dumps(HEADER)), "boxes": np.ones((2, 4))},
+        {"header": np.array(json.dumps(HEADER)), "boxes": np.ones((1, 4), int)},
+        {"header": np.array(json.dumps(HEADER)), "boxes": np.ones(4)},
         {"header": np.array(b"\xff"), "scores": np.ones((1, 1))},
         {"header": np.array("[1]"), "scores": np.ones((1, 1))},
     ],

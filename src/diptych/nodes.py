@@ -31,7 +31,7 @@ PARTS: dict[Any, str] = {
     concat: "BertTower ImageTower VectorTower",
     blocks: "ClassifierHead PairAttention Pooled Sizes WeightNormHead "
     "resnet50 resnet101 resnet152 resnet_tiny",
-    tasks: "Answer Choose Classify Ground Match Pretrain",
+    tasks: "Answer Choose Classify Ground Match MultiLabel Pretrain",
     objectives: "Alignment Answers MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
     "RegionMasking RegionProbabilities TagContrast WordMasking",
     text: "FastText WordPiece",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from PIL.Image import Image
 from torch.utils.data import DataLoader
@@ -31,10 +30,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer for one example; `scores` are probabilities by class name, empty where a task keeps none."""
+    """The answer for one example.
+
+    Args:
+        scores: probabilities by class name, empty where a task keeps none.
+        box: x1 y1 x2 y2 in pixels, of a task that finds one.
+    """
 
     answer: str
     scores: Mapping[str, float]
+    box: tuple[float, ...] | None = None
 
 
 class Predictor:
@@ -113,11 +118,12 @@ class Predictor:
         predictions = self.predict_dataset(
             _Listed(examples), features=source, images=given_images or None, batch_size=batch_size
         )
-        classes, rows = predictions.classes or (), predictions.scores
+        classes, rows, boxes = predictions.classes or (), predictions.scores, predictions.boxes
         return [
             Verdict(
                 answer=answer,
                 scores={} if rows is None else dict(zip(classes, map(float, rows[number]), strict=True)),
+                box=None if boxes is None else tuple(map(float, boxes[number])),
             )
             for number, answer in enumerate(predictions.answers or ())
         ]
@@ -202,9 +208,8 @@ class Predictor:
         for batch in batches:
             batch = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits = self.task(self.model, batch).logits
-            part = self.task.decode(logits, batch)
-            if part.scores is not None and not np.isfinite(part.scores).all():
+                part = self.task.predict(cast(VisionLanguageModel, self.model), batch)
+            if not part.finite:
                 raise ConfigError(
                     f"the scores of {part.ids[0]!r} and others are not finite numbers. Are the weights, or "
                     "the features of these images?"

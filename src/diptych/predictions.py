@@ -19,6 +19,8 @@ from diptych.errors import FormatError
 from diptych.files import atomic_file, require_file
 
 MAX_BYTES = 1 << 30  # of an unpacked prediction file
+ARRAYS = ("scores", "boxes")
+ROWS = (*ARRAYS, "answers", "texts", "rankings")  # fields with one row per id
 WHOLE = re.compile(r"0*(?P<digits>[0-9]+?)(\.0*)?")
 
 
@@ -29,17 +31,25 @@ class Predictions:
     Args:
         scores: one column per name in `classes`; probabilities unless `meta` says otherwise.
         answers: the decision for each example.
+        boxes: x1 y1 x2 y2 in pixels.
+        texts: generated sentences.
+        rankings: ids of the candidates of each example, the best first.
+        form: how they are evaluated, a name in `diptych.evaluate.FORMS`; None lets the fields tell.
         meta: provenance (bundle, split, checksum of the features); travels with the file.
     """
 
     ids: tuple[str, ...]
     scores: Float[ndarray, "N C"] | None = None
     answers: tuple[str, ...] | None = None
+    boxes: Float[ndarray, "N 4"] | None = None
+    texts: tuple[str, ...] | None = None
+    rankings: tuple[tuple[str, ...], ...] | None = None
     classes: tuple[str, ...] | None = None
+    form: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("scores", "answers"):
+        for name in ROWS:
             value = getattr(self, name)
             if value is not None and len(value) != len(self.ids):
                 raise FormatError(
@@ -52,6 +62,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every score and every corner of a box is a finite number."""
+        return all(array is None or bool(np.isfinite(array).all()) for array in (self.scores, self.boxes))
 
     def column(self, name: str) -> Float[ndarray, " N"]:
         """The scores of one class.
@@ -67,12 +82,14 @@ class Predictions:
 
     def select(self, rows: Sequence[int] | ndarray) -> "Predictions":
         """The given rows, in the given order."""
-        return replace(
-            self,
-            ids=tuple(self.ids[row] for row in rows),
-            scores=None if self.scores is None else self.scores[np.asarray(rows, dtype=int)],
-            answers=None if self.answers is None else tuple(self.answers[row] for row in rows),
-        )
+        chosen: dict[str, Any] = {}
+        for name in ("ids", *ROWS):
+            value = getattr(self, name)
+            if isinstance(value, ndarray):
+                chosen[name] = value[np.asarray(rows, dtype=int)]
+            elif value is not None:
+                chosen[name] = tuple(value[row] for row in rows)
+        return replace(self, **chosen)
 
     def spelled_like(self, ids: Collection[str]) -> "Predictions":
         """The same predictions with ids in the spelling of `ids` (see `respell`)."""
@@ -107,21 +124,23 @@ class Predictions:
 
     @classmethod
     def concat(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Rows of all parts, in order; the parts have equal classes."""
-        head = parts[0]
-        return replace(
-            head,
-            ids=tuple(key for part in parts for key in part.ids),
-            scores=None if head.scores is None else np.concatenate([part.scores for part in parts]),
-            answers=None if head.answers is None else tuple(a for part in parts for a in part.answers or ()),
-        )
+        """Rows of all parts, in order; the parts have equal classes and the same fields."""
+        joined: dict[str, Any] = {}
+        for name in ("ids", *ROWS):
+            values = [getattr(part, name) for part in parts]
+            if isinstance(values[0], ndarray):
+                joined[name] = np.concatenate(values)
+            elif values[0] is not None:
+                joined[name] = tuple(row for value in values for row in value)
+        return replace(parts[0], **joined)
 
     def save(self, path: Path) -> None:
         """Write an `.npz` file whose `header` is JSON; nothing is pickled."""
         header = {"ids": self.ids, "answers": self.answers, "classes": self.classes, "meta": dict(self.meta)}
+        more = {name: getattr(self, name) for name in ("texts", "rankings", "form")}
+        header |= {name: value for name, value in more.items() if value is not None}
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
-        if self.scores is not None:
-            arrays["scores"] = self.scores
+        arrays |= {name: getattr(self, name) for name in ARRAYS if getattr(self, name) is not None}
         with atomic_file(path) as file:
             np.savez_compressed(file, **arrays)
 
@@ -142,35 +161,46 @@ class Predictions:
                     raise ValueError(f"it unpacks to {large:,} bytes; at most {MAX_BYTES:,} are read")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as arrays:
-                    text, scores = str(arrays["header"]), arrays.get("scores")
+                    text = str(arrays["header"])
+                    rows: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
         except Exception as error:  # archives that are damaged on purpose fail in many ways
             raise FormatError(f"{path}: not a prediction file ({error}). {advice}") from error
         where = f"{path}: not a prediction file: header"
-        header = check_shape(
+        header: Any = check_shape(
             parse_json(text, where=where, advice=advice), _Header, where=where, advice=advice
         )
-        kind = getattr(getattr(scores, "dtype", None), "kind", "?")
-        if scores is not None and (not isinstance(scores, ndarray) or scores.ndim != 2 or kind != "f"):
-            raise FormatError(
-                f"{path}: the scores have shape {getattr(scores, 'shape', None)} and type {kind!r}; expected "
-                "one row of floating-point numbers per id."
-            )
-        answers, classes = header.get("answers"), header.get("classes")
+        if header.get("classes") == ["x1", "y1", "x2", "y2"]:
+            raise FormatError(f"{path}: holds boxes as scores, as version 0.1 wrote them; predict again.")
+        for name, array in rows.items():
+            _require_rows(path, name, array)
+        for name in ("answers", "texts", "rankings", "classes"):
+            value = header.get(name)
+            rows[name] = None if value is None else tuple(value)
+        if rows["rankings"] is not None:
+            rows["rankings"] = tuple(map(tuple, rows["rankings"]))
         try:
-            return cls(
-                ids=tuple(header["ids"]),
-                scores=scores,
-                answers=None if answers is None else tuple(answers),
-                classes=None if classes is None else tuple(classes),
-                meta=header.get("meta", {}),
-            )
+            return cls(ids=tuple(header["ids"]), form=header.get("form"), meta=header.get("meta", {}), **rows)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from error
+
+
+def _require_rows(path: Path, name: str, array: Any) -> None:
+    shape: Sequence[int] = getattr(array, "shape", ())
+    kind = getattr(getattr(array, "dtype", None), "kind", "?")
+    fits = isinstance(array, ndarray) and len(shape) == 2 and kind == "f"
+    if array is not None and not (fits and (name != "boxes" or shape[1] == 4)):
+        raise FormatError(
+            f"{path}: the {name} have shape {shape} and type {kind!r}; expected one row of "
+            f"{'four ' if name == 'boxes' else ''}floating-point numbers per id."
+        )
 
 
 class _Header(TypedDict):
     ids: list[str]
     answers: NotRequired[list[str] | None]
+    texts: NotRequired[list[str] | None]
+    rankings: NotRequired[list[list[str]] | None]
+    form: NotRequired[str | None]
     classes: NotRequired[list[str] | None]
     meta: NotRequired[dict[str, Any]]
 

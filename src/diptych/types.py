@@ -230,12 +230,17 @@ class Inputs(Tree):
 @_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Tree):
-    """What a task sees: N examples of `pairs` rows each. The shape of `targets` is the task's business."""
+    """What a task sees: N examples of `pairs` rows each. The shape of `targets` is the task's business.
+
+    Args:
+        weights: factor of each example's loss; None where all are 1.
+    """
 
     ids: tuple[str, ...]
     inputs: Inputs
     targets: Shaped[Tensor, "N ..."] | None = None
     pairs: int = 1
+    weights: Float[Tensor, " N"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -264,10 +269,10 @@ class Encoding(Tree):
 @_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Tree):
-    """What a task returns. `loss` is None when the batch has no targets."""
+    """What a task returns. `loss` is None when the batch has no targets; pre-training has no logits."""
 
     loss: Float[Tensor, ""] | None
-    logits: Shaped[Tensor, "N ..."]
+    logits: Shaped[Tensor, "N ..."] | None = None
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -329,6 +334,11 @@ class FeatureMeta:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def likeliest(target: Any) -> Any:
+    """The class of a target; of a soft one, `{class: probability}`, the most probable class."""
+    return max(target, key=lambda name: target[name]) if isinstance(target, Mapping) and target else target
 
 
 @runtime_checkable

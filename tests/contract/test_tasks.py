@@ -1,5 +1,6 @@
 """What every form of decision promises, with every region model. A form is tested by being exported."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 
 import diptych
 from diptych import models, tasks
+from diptych.evaluate import evaluate
 from diptych.predictions import Predictions
 from diptych.tasks import Task
 from diptych.types import Batch, Example, Inputs, PaddedRegions, PaddedText, Pair
@@ -24,6 +26,7 @@ FORMS = {
     "Classify": ({"labels": LABELS}, 1, ["hateful", "benign"]),
     "Ground": ({}, 1, [[0, 0, 100, 80], [10, 10, 60, 60]]),
     "Match": ({}, 1, [1, 0]),
+    "MultiLabel": ({"labels": ["rude", "cruel"]}, 1, [{"rude": 1.0}, {"rude": 0.2, "cruel": 0.9}]),
 }
 COMBINED = [(form, model) for form in FORMS for model in REGION_MODELS]
 
@@ -36,7 +39,8 @@ def test_every_form_is_here():
 
 def build(form, model):
     """A task with the settings of its own configuration."""
-    path = f"{diptych.__path__[0]}/conf/task/{form.lower()}.yaml"
+    name = re.sub("(?<!^)(?=[A-Z])", "_", form).lower()
+    path = f"{diptych.__path__[0]}/conf/task/{name}.yaml"
     torch.manual_seed(0)
     backbone = getattr(models, model)().eval()
     node = OmegaConf.merge(OmegaConf.load(path), FORMS[form][0])
@@ -98,10 +102,10 @@ def test_without_targets_there_is_no_loss_but_a_prediction(form, model, tmp_path
     given = batch(task, form, labeled=False)
     assert given.targets is None
     with torch.no_grad():
-        outcome = task(backbone, given)
+        outcome, predictions = task(backbone, given), task.predict(backbone, given)
     assert outcome.loss is None
-    predictions = task.decode(outcome.logits, given)
     assert predictions.ids == given.ids
+    assert predictions.answers == task.decode(outcome.logits, given).answers
     assert len(predictions.answers) == len(given)
     assert predictions.scores is None or np.isfinite(predictions.scores).all()
     predictions.save(tmp_path / "predictions.npz")
@@ -141,3 +145,35 @@ def test_predictions_are_measured_and_unlabeled_ones_left_out(form):
     assert measured
     assert all(0 <= value <= 1 for value in measured.values())
     assert task.measure(predictions, dict.fromkeys(given.ids)) == {}
+    assert all(task.higher(name) for name in measured)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_measured_in_training_is_what_evaluate_says_of_a_file(form, tmp_path):
+    backbone, task = build(form, "uniter_tiny")
+    given = batch(task, form)
+    task.predict(backbone, given).save(tmp_path / "predictions.npz")
+    gold = dict(zip(given.ids, FORMS[form][2], strict=True))
+    result = evaluate(Predictions.load(tmp_path / "predictions.npz"), gold, samples=10)
+    part = task.validate(backbone, given)
+    assert (part.count, part.finite) == (len(given), True)
+    assert part.loss == task(backbone, given).loss.item()
+    measured = task.summarize([part], gold)
+    shared = {name: result[name].value for name in measured if name in result.metrics}
+    assert next(iter(measured)) == next(iter(result.metrics))
+    assert shared == pytest.approx({name: measured[name] for name in shared}, nan_ok=True)
+
+
+@pytest.mark.parametrize("form", ["Classify", "MultiLabel"])
+def test_weights_of_examples_are_factors_of_their_losses(form):
+    backbone, task = build(form, "uniter_tiny")
+    given = batch(task, form)
+
+    def loss(*weights):
+        return task(backbone, replace(given, weights=torch.tensor(weights) if weights else None)).loss.item()
+
+    assert loss(1.0, 1.0) == pytest.approx(loss())
+    assert loss(3.0, 0.0) + loss(0.0, 3.0) == pytest.approx(3 * loss())
+    assert loss(3.0, 0.0) != pytest.approx(loss(0.0, 3.0))
+    weighted = replace(given, weights=torch.tensor([3.0, 0.0]))
+    assert task.validate(backbone, weighted).loss == pytest.approx(loss()), "validation weighs all alike"

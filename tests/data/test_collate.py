@@ -135,6 +135,14 @@ def test_regions_without_pictures_are_not_resized(collate: Collate) -> None:
     assert collate([example(1, "a")]).inputs.regions.resized is None
 
 
+def test_weights_are_there_only_where_some_weight_is_not_one(collate: Collate) -> None:
+    plain = [example(1, "a"), example(3, "b")]
+    assert collate(plain).weights is None
+    weights = collate([plain[0], replace(plain[1], weight=0.25)]).weights
+    assert weights is not None
+    assert weights.tolist() == [1.0, 0.25]
+
+
 @pytest.mark.parametrize("most", [1, 2, 4, 5])
 def test_the_mean_of_the_whole_image_counts_regions_that_were_cut_off(tmp_path, most):
     generator = np.random.default_rng(0)

@@ -73,19 +73,26 @@ def test_history_reads_what_training_writes(tmp_path, monkeypatch):
     history(tmp_path / "metrics.csv", tmp_path / "a.png")
     history(tmp_path / "metrics.csv", tmp_path / "a.png", metric="val/loss", best="min")
     assert marked == [
-        ("val/auroc", [(2, 0.61), (4, 0.83), (6, 0.79)], "max"),
+        ("val/auroc", [(2, 0.61), (4, 0.83), (6, 0.79)], None),
         ("val/loss", [(2, 0.65), (4, 0.5), (6, 0.6)], "min"),
     ]
 
 
 @pytest.mark.parametrize(
-    ("best", "title"), [("max", "m: best 0.9 at step 3"), ("min", "m: best 0.1 at step 5")]
+    ("best", "name", "title"),
+    [
+        ("max", "m", "m: best 0.9 at step 3"),
+        ("min", "m", "m: best 0.1 at step 5"),
+        (None, "m", "m: best 0.9 at step 3"),
+        (None, "val/loss", "val/loss: best 0.1 at step 5"),
+        (None, "val/brier", "val/brier: best 0.1 at step 5"),
+    ],
 )
-def test_the_best_value_is_named(best, title):
+def test_the_best_value_is_named(best, name, title):
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    figures._plot_metric(axes, "m", [(1.0, 0.5), (3.0, 0.9), (5.0, 0.1)], best)
+    figures._plot_metric(axes, name, [(1.0, 0.5), (3.0, 0.9), (5.0, 0.1)], best)
     assert axes.get_title(loc="center") == title
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,37 @@ def test_class_index_names_the_example_and_the_nearest_label() -> None:
     wrong = Example(id="17", pairs=(Pair(image="a", text="x"),), target="hatefull")
     with pytest.raises(FormatError, match=r"17.*hatefull.*Did you mean 'hateful'"):
         ClassIndex(LABELS)([wrong])
+
+
+def test_soft_labels_become_rows_of_probabilities() -> None:
+    pair = (Pair(image="a", text="x"),)
+    soft = Example(id="1", pairs=pair, target={"hateful": 0.7, "benign": 0.3})
+    hard = Example(id="2", pairs=pair, target="benign")
+    rows = ClassIndex(LABELS)([soft, hard])
+    torch.testing.assert_close(rows, torch.tensor([[0.3, 0.7], [1.0, 0.0]]))
+    for target in ({"hateful": 0.7}, {"hateful": 1.5, "benign": -0.5}, {"cat": 1.0}, {}):
+        with pytest.raises(FormatError, match="example 7"):
+            ClassIndex(LABELS)([Example(id="7", pairs=pair, target=target)])
+
+
+def test_soft_labels_train_with_soft_cross_entropy() -> None:
+    logits, rows = torch.tensor([[1.0, 0.0], [0.5, 2.0]]), torch.tensor([[0.3, 0.7], [1.0, 0.0]])
+    given = replace(batch(None, examples=2), targets=rows)
+    expected = -(rows * logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(Classify(Width(), labels=LABELS).loss(logits, given), expected.mean())
+    weighted = replace(given, weights=torch.tensor([2.0, 0.5]))
+    torch.testing.assert_close(
+        Classify(Width(), labels=LABELS).loss(logits, weighted), (expected[0] * 2 + expected[1] / 2) / 2
+    )
+
+
+@pytest.mark.parametrize("loss", ["ce", "bce", "softmax_ce"])
+@pytest.mark.parametrize("class_weights", [None, [1.0, 4.0]])
+def test_weights_of_one_change_nothing(loss: str, class_weights: list[float] | None) -> None:
+    logits, labeled = torch.tensor([[1.0, 0.0], [0.0, 0.0], [2.0, 1.0]]), batch([0, 1, 1])
+    task = Classify(Width(), labels=LABELS, class_weights=class_weights, label_smoothing=0.1, loss=loss)
+    weighted = replace(labeled, weights=torch.ones(3))
+    torch.testing.assert_close(task.loss(logits, weighted), task.loss(logits, labeled))
 
 
 def test_score_reads_the_pairs_of_an_example_side_by_side() -> None:
@@ -114,6 +146,8 @@ def test_measure_puts_auroc_first_and_skips_unlabeled_examples() -> None:
     metrics = task.measure(predictions, {"m0": "hateful", "m1": "benign", "m2": None})
     assert next(iter(metrics)) == "auroc"
     assert metrics["auroc"] == 1.0
+    soft = {"m0": {"hateful": 0.6, "benign": 0.4}, "m1": {"hateful": 0.1, "benign": 0.9}, "m2": None}
+    assert task.measure(predictions, soft) == metrics
 
 
 def test_wrong_settings_are_named() -> None:

@@ -8,7 +8,7 @@ import torch
 from diptych.data import Collate, Processor, Sources
 from diptych.errors import ConfigError
 from diptych.models import uniter_tiny
-from diptych.tasks import Pretrain, Task, Trainable
+from diptych.tasks import Part, Pretrain, Task, Trainable
 from diptych.tasks.objectives import (
     Alignment,
     Answers,
@@ -21,7 +21,7 @@ from diptych.tasks.objectives import (
     WordMasking,
 )
 from diptych.text import WordPiece, learn_vocabulary, write_vocabulary
-from diptych.types import Example, FeatureMeta, Pair
+from diptych.types import Example, FeatureMeta, Outcome, Pair
 from diptych.world.language import captions
 from diptych.world.render import CLASSES, FEATURE_DIM, detect
 from diptych.world.scene import COLORS, new_scene
@@ -139,10 +139,10 @@ def test_outside_of_training_everything_is_asked_and_measured(small):
     task.eval()
     outcome = task(model, batch, torch.Generator().manual_seed(0))
     assert set(outcome.logs) == set(task.parts) - {"answers"}
-    predictions = task.decode(outcome.logits, batch)
-    metrics = task.measure(predictions, {})
+    part = task.validate(model, batch, torch.Generator().manual_seed(0))
+    assert (part.count, part.loss, part.finite) == (8, outcome.loss.item(), True)
+    metrics = task.summarize([part], {})
     assert next(iter(metrics)) == "loss", "what decides which weights are kept"
-    assert task.minimized == metrics.keys(), "all are losses"
     assert metrics["loss"] == pytest.approx(outcome.loss.item(), rel=1e-5)
     assert metrics["words"] == pytest.approx(float(outcome.logs["words"]), rel=1e-5)
     weighted = sum(value * (0.1 if name == "alignment" else 1) for name, value in outcome.logs.items())
@@ -171,6 +171,26 @@ def test_no_objective_is_refused():
         Pretrain(uniter_tiny(), objectives={})
 
 
+def test_measures_are_means_over_examples_and_better_the_lower(small):
+    _, task, _ = small
+    parts = [
+        Part(count=count, loss=1.0, found=dict.fromkeys(task.parts, value))
+        for count, value in ((3, 1.0), (1, 5.0))
+    ]
+    metrics = task.summarize(parts, {})
+    assert {metrics[name] for name in task.parts} == {2.0}
+    assert metrics["loss"] == pytest.approx(2 * (len(task.parts) - 1) + 0.1 * 2)
+    assert not any(task.higher(name) for name in metrics)
+
+
+def test_a_loss_that_is_not_finite_is_known(small, monkeypatch):
+    model, task, batch = small
+    broken = Outcome(loss=torch.tensor(1.0), logs={"words": torch.tensor(float("inf"))})
+    monkeypatch.setattr(task, "forward", lambda *args: broken)
+    assert not task.validate(model, batch).finite
+
+
 def test_pretraining_is_no_form_of_decision():
     assert not issubclass(Pretrain, Task)
     assert issubclass(Pretrain, Trainable)
+    assert not hasattr(Pretrain, "decode")

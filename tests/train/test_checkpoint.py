@@ -42,6 +42,11 @@ def test_what_is_minimized_is_best_when_lowest(name):
     ]  # fmt: skip
 
 
+def test_a_record_of_version_0_1_did_not_say_the_direction():
+    old = {name: value for name, value in Record(monitor="loss").as_dict().items() if name != "minimized"}
+    assert Record(**old) == Record(monitor="loss")
+
+
 def test_small_improvements_do_not_count():
     record = Record(monitor="auroc")
     record.add(row(1, 0.5))

@@ -211,7 +211,7 @@ def test_patience_ends_a_run_and_it_stays_ended(tmp_path):
     [({"loss"}, "loss", min), ({"loss"}, "accuracy", max), ({"loss", "accuracy"}, "accuracy", min)],
 )
 def test_the_task_says_of_which_metric_less_is_better(tmp_path, monkeypatch, minimized, monitor, best):
-    monkeypatch.setattr(toy.Compare, "minimized", frozenset(minimized))
+    monkeypatch.setattr(toy.Compare, "higher", lambda self, name: name not in minimized)
     result, _ = run(tmp_path, monitor=monitor, max_epochs=4)
     assert len({row[monitor] for row in result.history}) > 1
     assert result.best == best(row[monitor] for row in result.history)

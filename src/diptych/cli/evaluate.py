@@ -68,8 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 0
     for name, result in results.items():
-        columns, rows = result.table()
-        table(name, columns, rows, numbers=len(columns) - 1)
+        for title, (columns, rows) in result.tables().items():
+            table(
+                name if title == result.name else f"{name}, {title}", columns, rows, numbers=len(columns) - 1
+            )
         print(result.summary())
     for name, comparison in comparisons.items():
         columns, rows = comparison.table()

@@ -43,11 +43,17 @@ class Collate:
             inputs=pad(rows, pad_id=tokenizer.pad_id if tokenizer else 0, labels=self.processor.labels),
             targets=None if self.targets is None else self.targets(examples),
             pairs=len(examples[0].pairs),
+            weights=_weights(examples),
         )
 
     def length(self, example: Example) -> int:
         """What an example costs, for length buckets."""
         return self.processor.length(example, self.sources.regions)
+
+
+def _weights(examples: Sequence[Example]) -> Float[Tensor, " N"] | None:
+    weights = [example.weight for example in examples]
+    return None if all(weight == 1 for weight in weights) else torch.tensor(weights, dtype=torch.float32)
 
 
 def pad(rows: Sequence[Row], *, pad_id: int = 0, labels: bool = False) -> Inputs:

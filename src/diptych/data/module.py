@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from diptych.data.sampler import Plan, Positions, longest_first
 from diptych.errors import ConfigError
-from diptych.types import Batch, Dataset, Example
+from diptych.types import Batch, Dataset, Example, likeliest
 
 
 @runtime_checkable
@@ -151,4 +151,4 @@ def _class(example: Example) -> Any:
             f"example {example.id} has no label; balanced sampling needs one of every training example. "
             "Set data.balance=null or give labels."
         )
-    return example.target
+    return likeliest(example.target)

@@ -19,6 +19,8 @@ from diptych.metrics.classification import (
     roc_points,
 )
 from diptych.metrics.grounding import box_overlap, measure_boxes
+from diptych.metrics.labels import label_matrix, measure_labels
+from diptych.metrics.measures import MEASURES, Measure, measure_named
 from diptych.metrics.ranking import best_ranks, measure_choices, measure_matches
 from diptych.metrics.uncertainty import (
     DeLong,
@@ -29,7 +31,9 @@ from diptych.metrics.uncertainty import (
 )
 
 __all__ = [
+    "MEASURES",
     "DeLong",
+    "Measure",
     "ReliabilityBin",
     "accuracy",
     "auroc",
@@ -45,13 +49,16 @@ __all__ = [
     "delong_test",
     "f1",
     "grade_answers",
+    "label_matrix",
     "labeled",
     "macro_f1",
     "measure_answers",
     "measure_boxes",
     "measure_choices",
     "measure_classes",
+    "measure_labels",
     "measure_matches",
+    "measure_named",
     "paired_interval",
     "permutation_test",
     "precision_recall_points",

@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from diptych.metrics.classification import labeled
 from diptych.predictions import Predictions
@@ -45,12 +47,16 @@ def measure_answers(predictions: Predictions, targets: Mapping[str, Any]) -> dic
     predictions = labeled(predictions, targets)
     if not len(predictions):
         return {}
-    known = [targets[key] for key in predictions.ids]
+    return {"accuracy": float(answer_scores(predictions, [targets[key] for key in predictions.ids]).mean())}
+
+
+def answer_scores(predictions: Predictions, targets: Sequence[Any]) -> Float[ndarray, " N"]:
+    """Score in [0, 1] of the answer of each row; 0 where its target has none for it."""
     scores = [
         float(target == answer) if isinstance(target, str) else float(target.get(answer, 0))
-        for target, answer in zip(known, predictions.answers or (), strict=True)
+        for target, answer in zip(targets, predictions.answers or (), strict=True)
     ]
-    return {"accuracy": float(np.mean(scores))}
+    return np.array(scores)
 
 
 def consistency(predictions: Predictions, targets: Mapping[str, str]) -> float:

@@ -24,6 +24,7 @@ from sklearn.metrics import (
 
 from diptych.errors import FormatError
 from diptych.predictions import Predictions
+from diptych.types import likeliest
 
 Truth = Bool[ndarray, " N"] | Int[ndarray, " N"]
 Binning = Literal["mass", "width"]
@@ -224,13 +225,14 @@ def labeled(predictions: Predictions, targets: Mapping[str, Any]) -> Predictions
 
 
 def class_index(target: Any, labels: Sequence[str], *, where: object) -> int:
-    """Position of a target, given as a class name or as an index, among `labels`.
+    """Position of a target, given as a class name, as an index or as `{class: probability}`, among `labels`.
 
     Raises:
         FormatError: names `where`, the target and the labels.
     """
     try:
-        index = labels.index(target) if isinstance(target, str) else operator.index(target)
+        likely = likeliest(target)
+        index = labels.index(likely) if isinstance(likely, str) else operator.index(likely)
         if 0 <= index < len(labels):
             return index
     except (ValueError, TypeError):

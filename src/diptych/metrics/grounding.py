@@ -1,12 +1,13 @@
 """How well boxes meet gold boxes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from diptych.errors import FormatError
 from diptych.metrics.classification import labeled
 from diptych.predictions import Predictions
 
@@ -26,7 +27,6 @@ def measure_boxes(
     """Share of boxes that overlap the gold box by at least `threshold`, and the mean overlap.
 
     Args:
-        predictions: with a box in pixels as scores.
         targets: gold boxes in pixels by id; None where it is not known.
 
     Raises:
@@ -35,7 +35,20 @@ def measure_boxes(
     predictions = labeled(predictions, targets)
     if not len(predictions):
         return {}
-    boxes = np.stack([predictions.column(name) for name in ("x1", "y1", "x2", "y2")], 1)
-    gold = np.array([targets[key] for key in predictions.ids], dtype=float)
-    overlap = box_overlap(boxes, gold)
+    overlap = box_overlaps(predictions, [targets[key] for key in predictions.ids])
     return {"accuracy": float(np.mean(overlap >= threshold)), "mean_iou": float(overlap.mean())}
+
+
+def box_overlaps(predictions: Predictions, targets: Sequence[Any]) -> Float[ndarray, " N"]:
+    """Intersection over union of each box with its gold box.
+
+    Raises:
+        FormatError: the predictions have no boxes, or a target is no box.
+    """
+    if predictions.boxes is None:
+        raise FormatError("the predictions hold no boxes, so their overlap cannot be measured.")
+    try:
+        gold = np.array(targets, dtype=float).reshape(-1, 4)
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"a target is no box x1 y1 x2 y2 in pixels ({error}).") from error
+    return box_overlap(predictions.boxes, gold)

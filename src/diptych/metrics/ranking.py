@@ -34,13 +34,18 @@ def measure_choices(predictions: Predictions, targets: Mapping[str, Any]) -> dic
     predictions = labeled(predictions, targets)
     if not len(predictions) or predictions.scores is None:
         return {}
-    truth = np.array([int(targets[key]) for key in predictions.ids])
-    right = np.arange(predictions.scores.shape[1]) == truth[:, None]
-    ranks = best_ranks(predictions.scores, right)
-    return {
-        "accuracy": accuracy(truth, predictions.scores.argmax(1)),
-        "mean_reciprocal_rank": float(np.mean(1 / ranks)),
-    }
+    right, ranks = choice_ranks(predictions.scores, [targets[key] for key in predictions.ids])
+    return {"accuracy": float(np.mean(right)), "mean_reciprocal_rank": float(np.mean(1 / ranks))}
+
+
+def choice_ranks(
+    scores: Real[ndarray, "N P"], targets: Sequence[Any]
+) -> tuple[Bool[ndarray, " N"], Int[ndarray, " N"]]:
+    """Whether the best pair of each example is the right one, and the rank of the right one."""
+    truth = np.array([int(target) for target in targets])
+    ranks = best_ranks(scores, np.arange(scores.shape[1]) == truth[:, None])
+    right: ndarray = truth == scores.argmax(1)
+    return right, ranks
 
 
 def measure_matches(

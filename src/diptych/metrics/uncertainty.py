@@ -1,10 +1,10 @@
 """How far a measured number can be trusted, and whether two classifiers differ.
 
-Everything here is about two classes, rows that are independent of each other, and scores of which larger
-ones mean more positive. Random parts are seeded: equal arguments give equal numbers.
+Rows are independent of each other. Where there is a `truth`, it is that of two classes, and larger scores
+mean more positive. Random parts are seeded: equal arguments give equal numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,12 @@ from diptych.metrics.classification import Truth, auroc, average_precision, chec
 
 Metric = Callable[[ndarray, ndarray], float]
 """A function of truth and scores, such as `auroc`."""
+
+RowMeasure = Callable[[ndarray], ndarray]
+"""Row numbers of shape S x M x N to values of shape S x M: a measure of M sets of predictions on S resamples.
+
+Row n of set m of a table of N rows has the number m * N + n.
+"""
 
 CELLS = 2**21  # numbers held at once while resampling: about 50 MB
 
@@ -49,10 +55,8 @@ def bootstrap_interval(
         Low and high end; (nan, nan) where the metric is undefined.
     """
     truth = checked(truth, scores)
-    values = np.concatenate(
-        [_each(metric, *rows) for rows in _resample(truth, _ranked(metric, scores), samples, seed)]
-    )
-    return _percentiles(values[:, 0], level)
+    measure = score_measure(truth, metric, scores)
+    return row_interval(measure, class_rows(truth), level=level, samples=samples, seed=seed)
 
 
 def paired_interval(
@@ -68,9 +72,8 @@ def paired_interval(
     """Bootstrap interval of `metric` of `first` minus `metric` of `second` on the same rows."""
     truth = checked(truth, first)
     checked(truth, second)
-    pair = _ranked(metric, first, second)
-    values = np.concatenate([_each(metric, *rows) for rows in _resample(truth, pair, samples, seed)])
-    return _percentiles(values[:, 0] - values[:, 1], level)
+    measure = score_measure(truth, metric, first, second)
+    return row_interval(measure, class_rows(truth), sets=2, level=level, samples=samples, seed=seed)
 
 
 def permutation_test(
@@ -89,18 +92,8 @@ def permutation_test(
     """
     truth = checked(truth, first)
     checked(truth, second)
-    pair = _ranked(metric, first, second)
-    observed = np.diff(_each(metric, truth, pair[None])[0])[0]
-    if np.isnan(observed):
-        return float("nan")
-    generator = np.random.default_rng(seed)
-    extreme = 0
-    for count in _chunks(samples, pair.size):
-        swap = generator.random((count, 1, len(truth))) < 0.5
-        differences = np.diff(_each(metric, truth, np.where(swap, pair[::-1], pair)))[:, 0]
-        # sums in another order differ in the last bits; equal differences must count as equal
-        extreme += int(np.count_nonzero(np.abs(differences) >= abs(observed) - 1e-12))
-    return (extreme + 1) / (samples + 1)
+    measure = score_measure(truth, metric, first, second)
+    return row_permutation(measure, len(truth), samples=samples, seed=seed)
 
 
 def delong_test(
@@ -132,16 +125,79 @@ def delong_test(
     return DeLong(difference, difference - reach, difference + reach, p)
 
 
-def _resample(
-    truth: Bool[ndarray, " N"], scores: Real[ndarray, "M N"], samples: int, seed: int
-) -> Iterator[tuple[ndarray, ndarray]]:
-    """Chunks of (truth, scores of shape samples x M x N): all resamples share one order of the classes."""
+def row_interval(
+    measure: RowMeasure,
+    strata: Sequence[Int[ndarray, " K"]],
+    *,
+    sets: int = 1,
+    level: float = 0.95,
+    samples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of a measure; of two sets of predictions, of the first minus the second.
+
+    Resamples for which the measure is undefined are left out.
+
+    Args:
+        strata: the rows of each stratum, which are drawn anew among themselves; together all rows, each once.
+        sets: 1 or 2.
+    """
+    values = np.concatenate([measure(rows) for rows in _resample(strata, sets, samples, seed)])
+    return _percentiles(values[:, 0] - values[:, 1] if sets == 2 else values[:, 0], level)
+
+
+def row_permutation(measure: RowMeasure, count: int, *, samples: int = 2000, seed: int = 0) -> float:
+    """Two-sided p-value of a permutation test of two sets of `count` rows; see `permutation_test`."""
+    pair = np.arange(2 * count).reshape(2, count)
+    observed = np.diff(measure(pair[None])[0])[0]
+    if np.isnan(observed):
+        return float("nan")
     generator = np.random.default_rng(seed)
-    classes = [rows for rows in (np.flatnonzero(truth), np.flatnonzero(~truth)) if len(rows)]
-    ordered = truth[np.concatenate(classes)]
-    for count in _chunks(samples, scores.size):
-        drawn = [rows[generator.integers(len(rows), size=(count, len(rows)))] for rows in classes]
-        yield ordered, scores[:, np.concatenate(drawn, axis=1)].swapaxes(0, 1)
+    extreme = 0
+    for chunk in _chunks(samples, pair.size):
+        swap = generator.random((chunk, 1, count)) < 0.5
+        differences = np.diff(measure(np.where(swap, pair[::-1], pair)))[:, 0]
+        # sums in another order differ in the last bits; equal differences must count as equal
+        extreme += int(np.count_nonzero(np.abs(differences) >= abs(observed) - 1e-12))
+    return (extreme + 1) / (samples + 1)
+
+
+def score_measure(truth: Bool[ndarray, " N"], metric: Metric, *scores: Real[ndarray, " N"]) -> RowMeasure:
+    """A metric of two classes as a measure of rows; all resamples must share one order of the classes."""
+    ranked, truths = _ranked(metric, *scores).ravel(), np.tile(truth, len(scores))
+    return lambda rows: _each(metric, truths[rows[0, 0]], ranked[rows])
+
+
+def class_rows(truth: Bool[ndarray, " N"]) -> list[Int[ndarray, " K"]]:
+    """The rows of each class, positives first."""
+    return [rows for rows in (np.flatnonzero(truth), np.flatnonzero(~truth)) if len(rows)]
+
+
+def auroc_rows(truth: Bool[ndarray, "S N"], ranks: Int[ndarray, "S N"]) -> Float[ndarray, " S"]:
+    """AUROC of every row of dense ranks; nan where it has one class."""
+    distinct, positives = int(ranks.max()) + 1, truth.sum(axis=1)
+    flat = ranks + distinct * np.arange(len(ranks))[:, None]
+    size = distinct * len(ranks)
+    right, every = (
+        np.bincount(codes, minlength=size).reshape(len(ranks), distinct)
+        for codes in (flat[truth], flat.ravel())
+    )
+    wrong = every - right
+    won = (right * (wrong.cumsum(axis=1) - wrong / 2)).sum(axis=1)
+    pairs = positives * (truth.shape[1] - positives)
+    return np.asarray(np.divide(won, pairs, out=np.full(len(ranks), np.nan), where=pairs > 0))
+
+
+def _resample(
+    strata: Sequence[Int[ndarray, " K"]], sets: int, samples: int, seed: int
+) -> Iterator[Int[ndarray, "S M N"]]:
+    """Chunks of drawn row numbers, in one order of the strata."""
+    generator = np.random.default_rng(seed)
+    total = sum(map(len, strata))
+    offsets = total * np.arange(sets)[:, None]
+    for count in _chunks(samples, sets * total):
+        drawn = [rows[generator.integers(len(rows), size=(count, len(rows)))] for rows in strata]
+        yield np.concatenate(drawn, axis=1)[:, None] + offsets
 
 
 def _chunks(samples: int, size: int) -> Iterator[int]:
@@ -174,6 +230,9 @@ def _each(
 def _percentiles(values: Float[ndarray, " S"], level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a number between 0 and 1.")
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
     low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
     return float(low), float(high)
 

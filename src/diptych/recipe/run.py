@@ -169,7 +169,7 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     torch.manual_seed(config["seed"])  # before anything random is built
     model = call(config["model"])
     _load_weights(model, config["weights"], regions)
-    task = call(config["task"], model=model)
+    task = _require_two_classes(call(config["task"], model=model), criterion)
     sources = Sources(regions=regions, images=images)
     require_sources(model.needs, processor, sources, examples)
     for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
@@ -197,6 +197,12 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
             "trainer": call(config["trainer"]),
         },
     )
+
+
+def _require_two_classes(task: Trainable, criterion: str | None) -> Trainable:
+    if criterion is not None and not (isinstance(task, Classify) and len(task.labels) == 2):
+        raise ConfigError(f"task.threshold={criterion} is chosen for two classes alone; give a number.")
+    return task
 
 
 def _save(parts: Parts, result: FitResult) -> None:

@@ -15,7 +15,7 @@ from diptych.features import MergedStore
 from diptych.metrics import best_threshold
 from diptych.predict import Predictor
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
-from diptych.types import Dataset, Example, RegionSource
+from diptych.types import Dataset, Example, RegionSource, likeliest
 
 Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
 CRITERIA = get_args(Criterion)
@@ -62,7 +62,7 @@ def choose_threshold(
     predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
     targets = [validate[index].target for index in range(len(validate))]
     known = [row for row, target in enumerate(targets) if target is not None]
-    truth = [targets[row] == task.labels[1] for row in known]
+    truth = [likeliest(targets[row]) == task.labels[1] for row in known]
     scores = predictions.column(task.labels[1])[known]
     return best_threshold(np.array(truth), scores, criterion=cast(Criterion, criterion))
 
@@ -72,7 +72,7 @@ def balance_classes(config: dict[str, Any], train: Dataset) -> None:
     task = config["task"]
     if task.get("class_weights") != "balanced":
         return
-    counts = Counter(train[index].target for index in range(len(train)))
+    counts = Counter(likeliest(train[index].target) for index in range(len(train)))
     if missing := [label for label in task["labels"] if not counts[label]]:
         raise ConfigError(
             f"task.class_weights=balanced, but the training split has no {missing[0]!r} example."

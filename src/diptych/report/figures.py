@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from numpy import ndarray
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.evaluate import Evaluation, evaluate, join
-from diptych.metrics import precision_recall_points, roc_points
+from diptych.evaluate import Binary, Evaluation, Options, evaluate, join
+from diptych.metrics import measure_named, precision_recall_points, roc_points
 from diptych.predictions import Predictions
 from diptych.report.style import DASHES, MUTED, SERIES, WRONG, drawing
 from diptych.types import Dataset
@@ -28,7 +28,7 @@ def curves(
     targets: Mapping[str, Any] | Dataset,
     path: Path | str,
     *,
-    positive: str = "hateful",
+    positive: str | None = None,
     subset: bool = False,
     samples: int = 2000,
     seed: int = 0,
@@ -52,16 +52,23 @@ def curves(
         lines, labels = [], []
         for number, (name, predictions) in enumerate(named_predictions.items()):
             result = evaluate(
-                predictions, targets, positive=positive, subset=subset, samples=samples, seed=seed
+                predictions,
+                targets,
+                form="binary",
+                positive=positive,
+                subset=subset,
+                samples=samples,
+                seed=seed,
             )
             if result.positives in (0, result.count):
                 raise FormatError(f"{name}: all {result.count} examples are of one class; curves need both.")
-            joined, truth = join(predictions, targets, positive=positive, subset=subset)
-            lines.append(_plot_classifier(axes, truth, joined.column(positive), result, _line(number)))
+            joined, gold = join(predictions, targets, subset=subset)
+            shown = Binary([joined], gold, Options(positive=positive))
+            lines.append(_plot_classifier(axes, shown.truth, shown.scores[0], result, _line(number)))
             labels.append(_legend(name, result))
         _unit_square(axes[0], "ROC", "false-positive rate", "true-positive rate", diagonal=True)
         _unit_square(axes[1], "Precision and recall", "recall", "precision", diagonal=False)
-        x, y = f"predicted probability of {positive}", f"share of {positive}"
+        x, y = f"predicted probability of {result.positive}", f"share of {result.positive}"
         _unit_square(axes[2], "Reliability", x, y, diagonal=True)
         figure.legend(lines, labels, loc="lower left", bbox_to_anchor=(0.04, 0.01), handlelength=3.4)
 
@@ -71,7 +78,7 @@ def history(
     path: Path | str,
     *,
     metric: str | None = None,
-    best: Literal["max", "min"] = "max",
+    best: Literal["max", "min"] | None = None,
     title: str = "",
 ) -> None:
     """Draw losses and one validation metric of a training run over its steps, the best value marked.
@@ -79,7 +86,7 @@ def history(
     Args:
         metrics: the `metrics.csv` of a run, or its rows; values may be absent or empty.
         metric: column to mark; None means the first that is no loss, step, learning rate or time.
-        best: whether higher or lower is better.
+        best: whether higher or lower is better; None tells it from the name.
 
     Raises:
         FormatError: there is nothing to draw.
@@ -124,7 +131,7 @@ def _plot_classifier(
     roc, recall, reliability = axes
     (drawn,) = roc.plot(*roc_points(truth, scores), **line)
     recall.plot(*precision_recall_points(truth, scores), drawstyle="steps-post", **line)
-    recall.axhline(result.prevalence, color=MUTED, linewidth=1, linestyle=":")
+    recall.axhline(float(truth.mean()), color=MUTED, linewidth=1, linestyle=":")
     probabilities = [each.probability for each in result.reliability]
     frequencies = [each.frequency for each in result.reliability]
     reliability.plot(probabilities, frequencies, marker="o", markersize=4, **line)
@@ -151,10 +158,11 @@ def _unit_square(axes: Axes, title: str, x: str, y: str, *, diagonal: bool) -> N
     axes.set(title=title, xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
 
 
-def _plot_metric(axes: Axes, name: str, points: Points, best: str) -> None:
+def _plot_metric(axes: Axes, name: str, points: Points, best: str | None) -> None:
     steps, values = zip(*points, strict=True)
     axes.plot(steps, values, color=SERIES[0], marker="o", markersize=3.5)
-    top = int(np.argmax(values) if best == "max" else np.argmin(values))
+    higher = best == "max" if best else measure_named(name.rpartition("/")[2]).higher
+    top = int(np.argmax(values) if higher else np.argmin(values))
     axes.plot(steps[top], values[top], marker="*", markersize=15, color=WRONG, markeredgecolor="white")
     axes.set(title=f"{name}: best {values[top]:.4g} at step {steps[top]:g}", xlabel="step")
     axes.margins(y=0.12)

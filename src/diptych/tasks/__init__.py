@@ -1,11 +1,12 @@
 """Forms of decision: head, loss, decoding and metric, for any model and any data set."""
 
 from diptych.tasks.answer import Answer
-from diptych.tasks.base import AnswerScores, RightPair, Task, Trainable
+from diptych.tasks.base import AnswerScores, Part, RightPair, Task, Trainable
 from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
 from diptych.tasks.ground import GoldBox, Ground
 from diptych.tasks.match import Match
+from diptych.tasks.multi_label import LabelScores, MultiLabel
 from diptych.tasks.pretrain import Pretrain
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "Classify",
     "GoldBox",
     "Ground",
+    "LabelScores",
     "Match",
+    "MultiLabel",
+    "Part",
     "Pretrain",
     "RightPair",
     "Task",

@@ -75,6 +75,7 @@ class Answer(Task):
             scores=scores.cpu().numpy() if self.keep_scores else None,
             answers=tuple(self.answers[index] for index in logits.argmax(-1).tolist()),
             classes=self.answers if self.keep_scores else None,
+            form="answers",
         )
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:

@@ -17,17 +17,33 @@ from diptych.predictions import Predictions
 from diptych.types import EVERYTHING, Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one batch of a validation set leaves behind; travels between processes.
+
+    Args:
+        count: number of its examples.
+        loss: their mean loss; None where one of them has no target.
+        found: what `Trainable.summarize` needs: predictions of a task, losses by name of pre-training.
+        finite: whether every number in `found` is finite.
+    """
+
+    count: int
+    loss: float | None
+    found: Any
+    finite: bool = True
+
+
 class Trainable(nn.Module, ABC):
     """What a model can be trained for: a loss for each batch, and measures over a validation set.
 
     The model is an argument of `forward`, not a member, so that checkpoints keep `model.*` and `task.*` apart
     and a task can be swapped on a trained backbone. `reads` names the fields of an encoding that are looked
-    at; models need not compute others. `minimized` names the metrics of which less is better.
+    at; models need not compute others.
     """
 
     targets: TargetEncoder
     reads: frozenset[str] = EVERYTHING
-    minimized: frozenset[str] = frozenset({"loss"})
 
     @abstractmethod
     def forward(
@@ -40,16 +56,24 @@ class Trainable(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Predictions:
-        """What `measure` needs of a batch."""
+    def validate(
+        self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
+    ) -> Part:
+        """Look at one batch of a validation set."""
 
     @abstractmethod
-    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics over the examples whose target is known, the one that decides what is best first."""
+    def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
+        """Measures over all parts, the one that decides what is best first."""
+
+    def higher(self, name: str) -> bool:
+        """Whether more of the measure of this name is better."""
+        from diptych.metrics.measures import measure_named  # SciPy comes along, which prediction does without
+
+        return measure_named(name).higher
 
 
 class Task(Trainable):
-    """Head, loss, decoding and metric of one form of decision about every example.
+    """Head, loss, decoding and measures of one form of decision about every example.
 
     It sees encodings and never asks which model made them.
     """
@@ -71,6 +95,26 @@ class Task(Trainable):
     ) -> Outcome:
         logits = self.score(model(batch.inputs, reads=self.reads), batch)
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
+
+    def predict(self, model: VisionLanguageModel, batch: Batch) -> Predictions:
+        """Decide about every example of a batch; a task that generates or ranks does it in its own way."""
+        return self.decode(self.score(model(batch.inputs, reads=self.reads), batch), batch)
+
+    @abstractmethod
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        """Measures over the examples whose target is known, the one that decides what is best first."""
+
+    def validate(
+        self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
+    ) -> Part:
+        """Loss and predictions of a batch; weights of examples are for training and do not count."""
+        outcome = self(model, replace(batch, weights=None), generator)
+        found = self.decode(outcome.logits, batch)
+        loss = None if outcome.loss is None else outcome.loss.item()
+        return Part(count=len(batch), loss=loss, found=found, finite=found.finite)
+
+    def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
+        return self.measure(Predictions.concat([part.found for part in parts]), targets)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Choose(Task):
         scores = (logits[..., 1] if self.kind == "two_way" else logits).softmax(-1).cpu().numpy()
         classes = tuple(map(str, range(batch.pairs)))
         answers = tuple(classes[index] for index in scores.argmax(-1))
-        return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=classes)
+        return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=classes, form="choices")
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
         from diptych.metrics import measure_choices

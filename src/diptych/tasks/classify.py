@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,27 +15,42 @@ from diptych.errors import ConfigError, FormatError, nearest
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
 from diptych.tasks.base import Task, build_head
-from diptych.types import Batch, Encoding, Example, VisionLanguageModel
+from diptych.types import Batch, Encoding, Example, VisionLanguageModel, likeliest
 
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """Label names to indices; runs in loader workers, so it holds names only."""
+    """Label names to indices; runs in loader workers, so it holds names only.
+
+    Where an example of the batch has a soft label, `{label: probability}`, all get rows of probabilities.
+    """
 
     labels: tuple[str, ...]
 
-    def __call__(self, examples: Sequence[Example]) -> Int[Tensor, " N"] | None:
+    def __call__(self, examples: Sequence[Example]) -> Int[Tensor, " N"] | Float[Tensor, "N C"] | None:
         if any(example.target is None for example in examples):
             return None
-        return torch.tensor([self._index(example) for example in examples])
+        if not any(isinstance(example.target, Mapping) for example in examples):
+            return torch.tensor([self._index(example, example.target) for example in examples])
+        rows = torch.zeros(len(examples), len(self.labels))
+        for row, example in zip(rows, examples, strict=True):
+            soft = example.target if isinstance(example.target, Mapping) else {example.target: 1.0}
+            for label, share in soft.items():
+                row[self._index(example, label)] = share
+            if bool((row < 0).any()) or abs(float(row.sum()) - 1) > 1e-3:
+                raise FormatError(
+                    f"example {example.id} has the target {example.target!r}; expected probabilities of "
+                    "classes whose sum is 1."
+                )
+        return rows
 
-    def _index(self, example: Example) -> int:
-        if example.target not in self.labels:
-            hint = nearest(str(example.target), self.labels)
+    def _index(self, example: Example, label: Any) -> int:
+        if label not in self.labels:
+            hint = nearest(str(label), self.labels)
             raise FormatError(
-                f"example {example.id} has the label {example.target!r}; expected one of {self.labels}.{hint}"
+                f"example {example.id} has the label {label!r}; expected one of {self.labels}.{hint}"
             )
-        return self.labels.index(example.target)
+        return self.labels.index(label)
 
 
 class Classify(Task):
@@ -107,9 +123,19 @@ class Classify(Task):
         if self.double_softmax:
             logits = logits.softmax(-1)
         weights = self.get_buffer("class_weights") if self.class_weights is not None else None
-        return functional.cross_entropy(
-            logits, batch.targets, weight=weights, label_smoothing=self.label_smoothing
+        loss = partial(
+            functional.cross_entropy,
+            logits,
+            batch.targets,
+            weight=weights,
+            label_smoothing=self.label_smoothing,
         )
+        if batch.weights is None:
+            return loss()
+        # torch's mean is over class weights where there are such, and not with soft labels
+        hard = weights is not None and batch.targets.ndim == 1
+        total = weights[batch.targets].sum() if hard else len(logits)
+        return (loss(reduction="none") * batch.weights).sum() / total
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:
         scores = logits.detach().double().softmax(-1).cpu().numpy()
@@ -126,7 +152,7 @@ class Classify(Task):
         if self.batch_auroc is None or not metrics:
             return metrics
         known = [key for key, target in targets.items() if target is not None]  # in file order
-        truth = np.array([targets[key] == self.labels[1] for key in known])
+        truth = np.array([likeliest(targets[key]) == self.labels[1] for key in known])
         position = {key: row for row, key in enumerate(predictions.ids)}
         scores = predictions.column(self.labels[1])[[position[key] for key in known]]
         return {"auroc_batch_mean": batch_mean_auroc(truth, scores, self.batch_auroc), **metrics}

@@ -18,7 +18,6 @@ from diptych.tasks.base import Task, build_head
 from diptych.types import Batch, Encoding, Example, PaddedRegions, VisionLanguageModel
 
 PADDED = -1e4  # score of regions that are not there
-BOX = ("x1", "y1", "x2", "y2")
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,14 @@ class Ground(Task):
         return (each * known).sum() / known.sum().clamp(min=1)
 
     def decode(self, logits: Float[Tensor, "N R"], batch: Batch) -> Predictions:
-        """The box in pixels as scores, since the number of regions differs; the region's number as answer."""
+        """The best box in pixels, and the region's number as answer."""
         regions, best = _regions(batch), logits.argmax(-1)
         boxes = regions.boxes[torch.arange(len(best), device=best.device), best] * regions.sizes.repeat(1, 2)
         return Predictions(
             ids=batch.ids,
-            scores=boxes.double().cpu().numpy(),
+            boxes=boxes.double().cpu().numpy(),
             answers=tuple(map(str, best.tolist())),
-            classes=BOX,
-            meta={"scores": "box in pixels"},
+            form="boxes",
         )
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:

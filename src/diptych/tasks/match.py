@@ -84,7 +84,7 @@ class Match(Task):
             return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=("matches",))
         classes = tuple(map(str, range(batch.pairs)))
         answers = tuple(classes[index] for index in scores.argmax(-1))
-        return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=classes)
+        return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=classes, form="choices")
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
         from diptych.metrics import measure_choices, measure_matches

@@ -1,16 +1,17 @@
 """Pre-training: several objectives on one batch (LXMERT), or one drawn for each batch (UNITER)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError, nearest
-from diptych.predictions import Predictions
-from diptych.tasks.base import Trainable
+from diptych.tasks.base import Part, Trainable
 from diptych.tasks.objectives import Answers, Objective, Sample
 from diptych.types import Batch, Example, Outcome, TargetEncoder, VisionLanguageModel
 
@@ -60,7 +61,6 @@ class Pretrain(Trainable):
         self.reads = frozenset().union(*(self._objective(name).reads for name in self.objectives))
         answers = [one for one in self.objectives.values() if isinstance(one, Answers)]
         self.targets: TargetEncoder = answers[0].targets if answers else Unlabeled()
-        self.minimized = frozenset({"loss", *self.parts})
 
     def _require_known(self, names: Sequence[str]) -> None:
         if unknown := [name for name in names if name not in self.objectives]:
@@ -77,9 +77,7 @@ class Pretrain(Trainable):
         for names in self._drawn(generator) if self.training else self.groups:
             logs |= self._ask(model, batch, names, generator)
         loss = self.total(logs)
-        logs = {name: value.detach() for name, value in logs.items()}
-        row = torch.stack(list(logs.values()))
-        return Outcome(loss=loss, logits=row.expand(len(batch), -1), logs=logs)
+        return Outcome(loss=loss, logs={name: value.detach() for name, value in logs.items()})
 
     def _drawn(self, generator: torch.Generator | None) -> list[list[str]]:
         if len(self.groups) == 1:
@@ -129,11 +127,22 @@ class Pretrain(Trainable):
         every = dict.fromkeys(name for group in self.groups for name in group)
         return tuple(self._name(name, part) for name in every for part in self._objective(name).parts)
 
-    def decode(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Predictions:
-        """Outside of training: the losses of the batch, the same for each of its examples."""
-        return Predictions(ids=batch.ids, scores=logits.double().cpu().numpy(), classes=self.parts)
+    def validate(
+        self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
+    ) -> Part:
+        """The losses of a batch by name."""
+        outcome = self(model, batch, generator)
+        found = {name: float(value) for name, value in outcome.logs.items()}
+        finite = all(map(math.isfinite, found.values()))
+        return Part(count=len(batch), loss=outcome.loss.item(), found=found, finite=finite)
 
-    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """The mean of each loss, first `loss`, their weighted sum; all are `minimized`."""
-        means = {name: float(predictions.column(name).mean()) for name in self.parts}
+    def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
+        """The mean of each loss over examples; `loss` is their weighted sum."""
+        counts = [part.count for part in parts]
+        rows = {name: np.repeat([part.found[name] for part in parts], counts) for name in self.parts}
+        means = {name: float(values.mean()) for name, values in rows.items()}
         return {"loss": sum(self._weight(name) * value for name, value in means.items()), **means}
+
+    def higher(self, name: str) -> bool:
+        """Never: all measures are losses."""
+        return False

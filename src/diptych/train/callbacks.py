@@ -126,7 +126,7 @@ class Validator(Observer):
                 f"trainer.monitor is {monitor!r}, which the task does not measure; "
                 f"expected one of {', '.join(metrics)}."
             )
-        self.record.monitor, self.record.minimized = monitor, monitor in loop.learner.task.minimized
+        self.record.monitor, self.record.minimized = monitor, not loop.learner.task.higher(monitor)
         if math.isnan(metrics[monitor]) and not self._warned:
             self._warned = True
             warnings.warn(

@@ -1,9 +1,8 @@
 """The training loop: steps along a plan, whose randomness depends only on the seed and the position."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -12,13 +11,12 @@ from torch.utils.data import DataLoader
 from diptych.data.module import DataModule
 from diptych.data.sampler import Plan
 from diptych.errors import ConfigError
-from diptych.predictions import Predictions
-from diptych.tasks.base import Trainable
+from diptych.tasks.base import Part, Trainable
 from diptych.train.averaging import Average, Averaging
 from diptych.train.optim import OptimizerFactory
 from diptych.train.randomness import reseed
 from diptych.train.schedules import Schedule
-from diptych.types import Batch, Example
+from diptych.types import Batch, Example, VisionLanguageModel
 
 
 class Observer:
@@ -203,26 +201,24 @@ class Loop:
             pinned = self.fabric.device.type == "cuda"
             self._validation = self.data.validate_loader(rank=rank, ranks=ranks, pin_memory=pinned)
         learner = self.learner.eval()
-        parts: list[tuple[Predictions, float | None, int]] = []
+        model = cast(VisionLanguageModel, learner.model)
+        parts: list[Part] = []
         with self.fabric.autocast():
             for number, batch in enumerate(self._validation):
-                batch = self._here(batch)
-                outcome = learner.task(learner.model, batch, self._seeded(number, rank, 1))
-                loss = None if outcome.loss is None else float(outcome.loss)
-                parts.append((learner.task.decode(outcome.logits, batch), loss, len(batch)))
+                batch, generator = self._here(batch), self._seeded(number, rank, 1)
+                parts.append(learner.task.validate(model, batch, generator))
         learner.train()
         parts = [part for share in self._gathered(parts) for part in share]
-        losses = [(loss, count) for _, loss, count in parts if loss is not None]
+        losses = [(part.loss, part.count) for part in parts if part.loss is not None]
         labeled = sum(count for _, count in losses)
         mean = sum(loss * count for loss, count in losses) / labeled if labeled else float("nan")
-        predictions = Predictions.concat([prediction for prediction, *_ in parts])
-        if predictions.scores is not None and not np.isfinite(predictions.scores).all():
+        if not all(part.finite for part in parts):
             raise ConfigError(
                 f"scores on the validation set are not finite after step {self.step} of {self.total_steps} "
                 f"(learning rate {max(self.rates):.3g}). Try a smaller optim.lr, or look at the features "
                 "with `diptych check`."
             )
-        return {**learner.task.measure(predictions, self.data.targets), "loss": mean}
+        return {**learner.task.summarize(parts, self.data.targets), "loss": mean}
 
     def _here(self, batch: Batch) -> Batch:
         device = self.fabric.device

@@ -173,8 +173,9 @@ class Table(Split):
         for role, value in self.columns.items():
             for name in _listed(value):
                 if name not in found:
+                    shown = at_most([one[:40] for one in found], 20)
                     raise ConfigError(
-                        f"{path} has no column {name!r} (data.columns.{role}); it has {at_most([name[:40] for name in found], 20)}."
+                        f"{path} has no column {name!r} (data.columns.{role}); it has {shown}."
                         f"{nearest(name, found)}"
                     )
 

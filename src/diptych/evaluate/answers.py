@@ -1,0 +1,29 @@
+"""Answers that are right to a degree."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diptych.errors import FormatError
+from diptych.evaluate.form import Form, Options, mean_measure, one_stratum
+from diptych.metrics.answers import answer_scores
+from diptych.predictions import Predictions
+
+
+class Answers(Form):
+    """Accuracy: the mean score of the answers."""
+
+    @classmethod
+    def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
+        """Answers without scores."""
+        return predictions.answers is not None and predictions.scores is None
+
+    def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
+        if any(one.answers is None for one in sets):
+            raise FormatError("the predictions hold no answers, so they cannot be graded.")
+        for key, target in zip(sets[0].ids, targets, strict=True):
+            if not isinstance(target, str | Mapping):
+                raise FormatError(
+                    f"example {key} has the target {target!r}; expected an answer, or scores by answer."
+                )
+        self.strata = one_stratum(len(targets))
+        self.measures = {"accuracy": mean_measure([answer_scores(one, targets) for one in sets])}

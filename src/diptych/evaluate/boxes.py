@@ -1,0 +1,25 @@
+"""Boxes that meet gold boxes more or less."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from diptych.evaluate.form import Form, Options, mean_measure, one_stratum
+from diptych.metrics.grounding import box_overlaps
+from diptych.predictions import Predictions
+
+
+class Boxes(Form):
+    """Share of boxes with an overlap (intersection over union) of at least 0.5, and the mean overlap."""
+
+    @classmethod
+    def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
+        """There are boxes."""
+        return predictions.boxes is not None
+
+    def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
+        overlaps = [box_overlaps(one, targets) for one in sets]
+        self.strata = one_stratum(len(targets))
+        self.measures = {
+            "accuracy": mean_measure([(overlap >= 0.5).astype(float) for overlap in overlaps]),
+            "mean_iou": mean_measure(overlaps),
+        }

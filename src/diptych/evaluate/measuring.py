@@ -1,0 +1,211 @@
+"""Predictions meet gold on ids, and are measured in the form of decision that they are."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.evaluate.answers import Answers
+from diptych.evaluate.binary import Binary
+from diptych.evaluate.boxes import Boxes
+from diptych.evaluate.choices import Choices
+from diptych.evaluate.classes import Classes
+from diptych.evaluate.form import Form, Options
+from diptych.evaluate.labels import Labels
+from diptych.evaluate.results import Comparison, Difference, Estimate, Evaluation, GroupEstimate
+from diptych.metrics.uncertainty import row_interval
+from diptych.predictions import Predictions
+from diptych.types import Dataset
+
+FORMS: dict[str, type[Form]] = {
+    "boxes": Boxes,
+    "answers": Answers,
+    "labels": Labels,
+    "choices": Choices,
+    "binary": Binary,
+    "classes": Classes,
+}
+"""By name; of predictions that do not say their form, the first that fits is taken."""
+
+
+def evaluate(
+    predictions: Predictions,
+    targets: Mapping[str, Any] | Dataset,
+    *,
+    form: str | None = None,
+    positive: str | None = None,
+    threshold: float = 0.5,
+    groups: Mapping[str, str | None] | None = None,
+    subset: bool = False,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure predictions against gold.
+
+    Args:
+        targets: by example id, or a data set whose examples have targets: a class name or index, scores by
+            label or answer, the number of a pair, a box.
+        form: a name in `FORMS`; None takes what the predictions say they are, or look like.
+        positive: the class that is to be found, of two by default the second; all others count as negative.
+        threshold: scores from here on are decided positive.
+        groups: a group, such as a country, by example id; by default that of a data set's examples.
+        subset: measure the examples that have both a prediction and a target, however few.
+        samples: resamples behind every interval.
+
+    Raises:
+        FormatError: examples lack a prediction or a target, a target is not of the form, or a score is nan.
+    """
+    groups = _groups(targets) if groups is None else groups
+    predictions, gold = join(predictions, targets, subset=subset)
+    options = Options(positive=positive, threshold=threshold)
+    kind = _form(predictions, gold, options, form)
+    whole = FORMS[kind]([predictions], gold, options)
+    by_group = {}
+    for group, rows in _rows_by_group(predictions.ids, groups).items():
+        part = FORMS[kind]([predictions.select(rows)], [gold[row] for row in rows], options)
+        one = _estimate(part, next(iter(part.measures)), samples, seed)
+        by_group[group] = GroupEstimate(value=one.value, low=one.low, high=one.high, count=len(rows))
+    return Evaluation(
+        name=_name(predictions, "predictions"),
+        form=kind,
+        count=len(gold),
+        metrics={name: _estimate(whole, name, samples, seed) for name in whole.measures},
+        samples=samples,
+        seed=seed,
+        by_group=by_group,
+        **whole.facts(),
+        **whole.details(),
+    )
+
+
+def compare(
+    first: Predictions,
+    second: Predictions,
+    targets: Mapping[str, Any] | Dataset,
+    *,
+    form: str | None = None,
+    positive: str | None = None,
+    threshold: float = 0.5,
+    subset: bool = False,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Measure two predictions of the same examples against gold, and whether they differ.
+
+    Arguments and errors as in `evaluate`. The permutation tests exchange what is predicted for an example
+    between the two, so scores must be on one scale, as probabilities are; DeLong's test of the AUROC of two
+    classes needs no such thing.
+    """
+    first, gold = join(first, targets, subset=subset)
+    second, _ = join(second, targets, subset=subset)
+    options = Options(positive=positive, threshold=threshold)
+    kind = _form(first, gold, options, form)
+    both = FORMS[kind]([first, second.align(first.ids)], gold, options)
+    metrics = {}
+    for name, measure in both.measures.items():
+        values = both.value(name, 0), both.value(name, 1)
+        low, high = row_interval(measure, both.strata, sets=2, samples=samples, seed=seed)
+        metrics[name] = Difference(
+            first=values[0],
+            second=values[1],
+            difference=values[0] - values[1],
+            low=low,
+            high=high,
+            p=both.p_value(name, samples=samples, seed=seed),
+        )
+    names = _name(first, "first"), _name(second, "second")
+    if Path(names[0]).name != Path(names[1]).name:
+        names = Path(names[0]).name, Path(names[1]).name
+    return Comparison(
+        first=names[0],
+        second=names[1],
+        form=kind,
+        count=len(gold),
+        metrics=metrics,
+        samples=samples,
+        seed=seed,
+        **both.facts(),
+    )
+
+
+def join(
+    predictions: Predictions, targets: Mapping[str, Any] | Dataset, *, subset: bool = False
+) -> tuple[Predictions, list[Any]]:
+    """Predictions and targets in the order of the gold.
+
+    Raises:
+        FormatError: says how many examples lack a prediction or a target, and the first of them.
+    """
+    predictions = predictions.unique()
+    gold = {key: target for key, target in _targets(targets).items() if target is not None}
+    predictions = predictions.spelled_like(gold)
+    predicted = set(predictions.ids)
+    both = [key for key in gold if key in predicted]
+    name = _name(predictions, "predictions")
+    if not subset or not both:
+        _require_none([key for key in gold if key not in predicted], f"{name}: no prediction")
+        _require_none([key for key in predictions.ids if key not in gold], f"{name}: no target")
+    if not both:
+        raise FormatError(f"{name}: there is no example to evaluate.")
+    rows = {key: row for row, key in enumerate(predictions.ids)}
+    return predictions.select([rows[key] for key in both]), [gold[key] for key in both]
+
+
+def _targets(targets: Mapping[str, Any] | Dataset) -> Mapping[str, Any]:
+    if isinstance(targets, Mapping):
+        return targets
+    return {example.id: example.target for example in (targets[index] for index in range(len(targets)))}
+
+
+def _groups(targets: Mapping[str, Any] | Dataset) -> Mapping[str, str | None]:
+    if isinstance(targets, Mapping):
+        return {}
+    return {example.id: example.group for example in (targets[index] for index in range(len(targets)))}
+
+
+def _rows_by_group(ids: Sequence[str], groups: Mapping[str, str | None]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for row, key in enumerate(ids):
+        if (group := groups.get(key)) is not None:
+            found.setdefault(group, []).append(row)
+    return dict(sorted(found.items()))
+
+
+def _require_none(missing: Sequence[str], problem: str) -> None:
+    if missing:
+        first = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        raise FormatError(
+            f"{problem} for {len(missing)} example(s): {first}. Predict the split that is evaluated, use one "
+            "with labels, or allow a subset."
+        )
+
+
+def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name: str | None) -> str:
+    if name is not None and name not in FORMS:
+        raise ConfigError(f"there is no form {name!r}; expected one of {tuple(FORMS)}.{nearest(name, FORMS)}")
+    named = name or predictions.form
+    if named not in FORMS:
+        named = next((one for one, form in FORMS.items() if form.fits(predictions, gold, options)), None)
+    where = _name(predictions, "predictions")
+    if named is None:
+        raise FormatError(
+            f"{where}: has neither scores of classes, answers nor boxes, so nothing can be measured."
+        )
+    scores = predictions.scores
+    if scores is not None and (missing := np.flatnonzero(np.isnan(scores).any(axis=1))).size:
+        raise FormatError(
+            f"{where}: {missing.size} score(s) are nan, the first that of {predictions.ids[missing[0]]}; "
+            "expected a number for every example."
+        )
+    return named
+
+
+def _estimate(form: Form, name: str, samples: int, seed: int) -> Estimate:
+    low, high = row_interval(form.measures[name], form.strata, samples=samples, seed=seed)
+    return Estimate(value=form.value(name), low=low, high=high)
+
+
+def _name(predictions: Predictions, otherwise: str) -> str:
+    return str(predictions.meta.get("path") or otherwise)

@@ -1,0 +1,69 @@
+"""How well several labels of each example are told, each of which may hold or not."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from diptych.errors import FormatError
+from diptych.metrics.classification import auroc, f1, labeled
+from diptych.predictions import Predictions
+
+
+def measure_labels(
+    predictions: Predictions, targets: Mapping[str, Any], labels: Sequence[str], *, threshold: float = 0.5
+) -> dict[str, float]:
+    """What a multi-label classifier is judged by, the monitored measure first.
+
+    Macro AUROC (the mean over labels that hold for some examples and not for others), micro and macro F1 of
+    the decisions `score >= threshold`, and the AUROC of each label. A soft target counts as positive from 0.5
+    on. A label without any positive among truth and decisions does not count in macro F1.
+
+    Args:
+        targets: `{label: score}` by id, labels that are not named being 0; None where it is not known.
+
+    Raises:
+        FormatError: an id has no entry in `targets`, or a target names another label.
+    """
+    predictions = labeled(predictions, targets)
+    if not len(predictions):
+        return {}
+    truth = label_matrix([targets[key] for key in predictions.ids], labels, predictions.ids) >= 0.5
+    scores = np.stack([predictions.column(label) for label in labels], axis=1)
+    decisions = scores >= threshold
+    each = [auroc(truth[:, column], scores[:, column]) for column in range(len(labels))]
+    return {
+        "macro_auroc": mean_defined(each),
+        "micro_f1": f1(truth.ravel(), decisions.ravel()),
+        "macro_f1": mean_defined([f1(truth[:, one], decisions[:, one]) for one in range(len(labels))]),
+        **{f"auroc_{label}": value for label, value in zip(labels, each, strict=True)},
+    }
+
+
+def label_matrix(targets: Sequence[Any], labels: Sequence[str], ids: Sequence[str]) -> Float[ndarray, "N C"]:
+    """Scores in [0, 1] by label, or the names of labels that hold, as a matrix.
+
+    Raises:
+        FormatError: a target is something else, names another label, or holds a score outside [0, 1].
+    """
+    columns = {label: number for number, label in enumerate(labels)}
+    matrix = np.zeros((len(targets), len(labels)))
+    for row, (target, key) in enumerate(zip(targets, ids, strict=True)):
+        names = [target] if isinstance(target, str) else target
+        scores = dict.fromkeys(names, 1.0) if isinstance(names, list | tuple | set) else names
+        if not isinstance(scores, Mapping) or any(name not in columns for name in scores):
+            raise FormatError(f"example {key} has the labels {target!r}; expected scores of {tuple(labels)}.")
+        if not all(isinstance(score, Real) and 0 <= float(score) <= 1 for score in scores.values()):
+            raise FormatError(f"example {key} has the labels {target!r}; expected scores in [0, 1].")
+        for name, score in scores.items():
+            matrix[row, columns[name]] = score
+    return matrix
+
+
+def mean_defined(values: Sequence[float]) -> float:
+    """The mean of the values that are numbers; nan without any."""
+    numbers = [value for value in values if not np.isnan(value)]
+    return float(np.mean(numbers)) if numbers else float("nan")

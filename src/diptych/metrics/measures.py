@@ -1,0 +1,42 @@
+"""What each measure is called in tables, and which way is better."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measure's title, and whether more of it is better."""
+
+    title: str
+    higher: bool = True
+
+
+MEASURES = {
+    "accuracy": Measure("accuracy"),
+    "auroc": Measure("AUROC"),
+    "auroc_batch_mean": Measure("AUROC, mean over batches"),
+    "average_precision": Measure("average precision"),
+    "brier": Measure("Brier score", higher=False),
+    "calibration_error": Measure("calibration error", higher=False),
+    "f1": Measure("F1"),
+    "loss": Measure("loss", higher=False),
+    "macro_auroc": Measure("macro AUROC"),
+    "macro_f1": Measure("macro F1"),
+    "mean_iou": Measure("mean overlap (IoU)"),
+    "mean_reciprocal_rank": Measure("mean reciprocal rank"),
+    "micro_f1": Measure("micro F1"),
+    "precision": Measure("precision"),
+    "recall": Measure("recall"),
+}
+
+
+def measure_named(name: str) -> Measure:
+    """The measure of this name; `auroc_cat` is that of one label.
+
+    Of a name that is not listed more is better, unless it has `loss` in it.
+    """
+    if name in MEASURES:
+        return MEASURES[name]
+    if name.startswith("auroc_"):
+        return Measure(f"AUROC of {name.removeprefix('auroc_')}")
+    return Measure(name.replace("_", " "), higher="loss" not in name.lower())
