@@ -42,6 +42,7 @@ READERS = {
 UNTRIED = {
     "adopt.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
+    "datasets.table.world": "writes",
     "datasets.catalog": "reads the configuration that comes with diptych",
     "cli.catalog": "reads the configuration that comes with diptych",
     "cli.cp": "copies the configuration that comes with diptych",

@@ -1,10 +1,12 @@
 """Look for what is wrong with a data set before it costs an hour.
 
 Reads every annotation file, opens every picture, looks up every image in the feature store. Exit code 1 when
-something is wrong, 0 when there are warnings and notes only.
+something is wrong, 0 when there are warnings and notes only. Of a table it guesses what the columns mean, and
+says the words to train on it.
 
 try:
   diptych check memes
+  diptych check t/labels.csv
   diptych check memes --features memes/features --json
 """
 
@@ -19,10 +21,13 @@ from diptych.cli.screen import as_json, progress, table
 if TYPE_CHECKING:
     from diptych.check import SplitSummary
     from diptych.check.report import Spread
+    from diptych.datasets import Data
+
+ROLES = ("id", "image", "text", "label", "split", "group", "weight")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="folder of a data set")
+    parser.add_argument("root", type=Path, help="folder of a data set, or a table of your own")
     parser.add_argument(
         "--features", type=Path, help="a feature store, or boxes.jsonl (default: ROOT/features)"
     )
@@ -32,24 +37,48 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.root.is_file() and arguments.data is None:
+        return _table(arguments)
+    return _check(arguments, arguments.root, chosen_data(arguments, arguments.root))
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    """Guess what the columns of a table mean, and look at it with that meaning."""
+    from diptych.datasets import Data, Table, guess_table
+
+    guess = guess_table(arguments.root)
+    target = f"{Table.__module__}.{Table.__qualname__}"
+    data = Data(node={"_target_": target, **guess.settings}, why="a guess", train=guess.splits[0])
+    if not arguments.json:
+        shown = {
+            role: ", ".join([name] if isinstance(name, str) else name) for role, name in guess.columns.items()
+        }
+        rows = [(role, shown.get(role, "-"), f"data.columns.{role}") for role in ROLES]
+        table("", ("meaning", "column (a guess)", "to change it"), rows)
+    code = _check(arguments, arguments.root.parent, data)
+    if not arguments.json:
+        print(f"\n{guess.words()}")
+    return code
+
+
+def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
     from diptych.check import check, picture_files
     from diptych.data import BoxSource, read_boxes
     from diptych.features import FeatureStore
     from diptych.types import RegionSource
 
     folder = arguments.features
-    if folder is None and (arguments.root / "features").is_dir():
-        folder = arguments.root / "features"
-    data = chosen_data(arguments, arguments.root)
+    if folder is None and (root / "features").is_dir():
+        folder = root / "features"
     splits = arguments.splits.split(",") if arguments.splits else None
     source: RegionSource | None = None
     if folder is not None and folder.suffix == ".jsonl":
-        source = BoxSource(picture_files(arguments.root, data, splits), given=read_boxes(folder))
+        source = BoxSource(picture_files(root, data, splits), given=read_boxes(folder))
     elif folder is not None:
         source = FeatureStore(folder)
     with progress("looking") as advance:
         report = check(
-            arguments.root,
+            root,
             data=data,
             features=source,
             splits=splits,

@@ -7,6 +7,7 @@ try:
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from diptych.cli.data import add_data, chosen_data, node_of_files
 from diptych.cli.screen import as_json, table
@@ -43,22 +44,22 @@ def run(arguments: argparse.Namespace) -> int:
     node, where = node_of_files(arguments.files)
     data = chosen_data(arguments, arguments.root, node, where)
     dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
-    targets = {example.id: example.target for example in dataset}
-    if not any(target is not None for target in targets.values()):
+    if not any(target is not None for target, _, _ in dataset.table.targets()):
         raise ConfigError(
             f"{dataset.files[0]}: none of its {len(dataset)} {dataset.noun}s has a label, so nothing can be "
             f"measured. Say --answers FILE{_or_put(data.kind.answers_file(arguments.root, arguments.split))}."
         )
     named = {str(path): read_predictions(path, dataset=dataset) for path in arguments.files}
-    options = {"threshold": arguments.threshold, "samples": arguments.samples}
-    results = {name: evaluate(predictions, targets, **options) for name, predictions in named.items()}
+    options: dict[str, Any] = {"threshold": arguments.threshold, "samples": arguments.samples}
+    options["positive"] = dataset.positive
+    results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
     first, *others = named
-    comparisons = {name: compare(named[name], named[first], targets, **options) for name in others}
+    comparisons = {name: compare(named[name], named[first], dataset, **options) for name in others}
     if arguments.curves is not None:
         from diptych.report import curves
 
         with reserved(arguments.curves, **picture):
-            curves(named, targets, arguments.curves)
+            curves(named, dataset, arguments.curves, positive=dataset.positive)
     if arguments.json:
         as_json(
             {

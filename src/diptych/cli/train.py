@@ -137,7 +137,7 @@ def _run(job: Job) -> int:
     if str(config["task"].get("_target_")).endswith(".Pretrain"):
         print(f"next:   diptych train experiment=... root=... weights.model={outcome.folder}")
     else:
-        print(f"next:   diptych predict {outcome.folder} --splits dev_seen,test_seen")
+        print(f"next:   diptych predict {outcome.folder}")
     return 0
 
 

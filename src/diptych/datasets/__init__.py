@@ -13,11 +13,12 @@ from diptych.datasets.catalog import (
 )
 from diptych.datasets.examples import ExampleTable
 from diptych.datasets.hateful_memes import HatefulMemes
-from diptych.datasets.table import Table
+from diptych.datasets.table import Guess, Table, guess_table
 
 __all__ = [
     "Data",
     "ExampleTable",
+    "Guess",
     "HatefulMemes",
     "Split",
     "Table",
@@ -25,6 +26,7 @@ __all__ = [
     "data_names",
     "fabricate",
     "find_data",
+    "guess_table",
     "named_data",
     "open_split",
     "split_class",

@@ -44,7 +44,7 @@ class Split(ABC):
     """The class that binary measures look for."""
     suffix: ClassVar[str] = ".json"
     """Of the official prediction file."""
-    measure: ClassVar[str] = "accuracy"
+    measure: str = "accuracy"
     """The official measure, by its name in `diptych evaluate`."""
     overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
     """Pairs of splits that share examples on purpose."""

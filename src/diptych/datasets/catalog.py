@@ -118,12 +118,10 @@ def named_data(name: str) -> Data:
             f"there is no data set {name!r}.{nearest(name, known)} There are: {', '.join(known)}."
         )
     tree = _merged(name)
-    data, task = tree["data"], tree.get("task") or {}
+    data = tree["data"]
     train = {
         key: _filled(value, data) for key, value in data["train"].items() if key not in ("root", "split")
     }
-    if train.get("labels", "") is None and isinstance(task.get("labels"), list):
-        train["labels"] = task["labels"]  # the order of the classes is written once
     return Data(
         node=train,
         why=f"--data {name}",
@@ -212,14 +210,14 @@ def fabricate(
 
 @cache
 def _merged(name: str) -> dict[str, Any]:
-    """The `data` and `task` of a configuration file and of the files of this group that it begins with."""
+    """The `data` of a configuration file and of the files of this group that it begins with."""
     with_path = Path(str(files("diptych.conf") / "data" / f"{name}.yaml"))
     tree: Any = read_yaml(with_path, dict[str, Any])
     merged: dict[str, Any] = {}
     for base in tree.get("defaults", ()):
         if isinstance(base, str) and base != "_self_":
             merged = _joined(merged, _merged(base))
-    return _joined(merged, {key: tree[key] for key in ("data", "task") if tree.get(key)})
+    return _joined(merged, {"data": tree["data"]})
 
 
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

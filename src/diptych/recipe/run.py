@@ -42,6 +42,7 @@ from diptych.recipe.settle import (
     fill_sizes,
     learn_text_files,
     require_labels,
+    take_labels,
     take_threshold,
 )
 from diptych.tasks import Classify, Task, Trainable
@@ -150,6 +151,7 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
         if not len(split):
             raise ConfigError(f"the {name} split has no examples; expected at least one.")
     examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
+    take_labels(config, train)
     criterion = take_threshold(config, validate)
     learn_text_files(config, examples[: len(train)], folder / "files")
     processor = call(config["processor"])
@@ -264,7 +266,8 @@ def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:
 
 
 def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:
-    settings = {key: value for key, value in node.items() if key not in ("train", "validate")}
+    known = {"train", "validate", *node["train"]}  # what both splits take may be said once, above them
+    settings = {key: value for key, value in node.items() if key not in known}
     allowed = parameters(DataModule)
     if unknown := [key for key in settings if key not in allowed]:
         raise ConfigError(

@@ -40,6 +40,19 @@ def require_labels(name: str, examples: Sequence[Example]) -> None:
         warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
 
+def take_labels(config: dict[str, Any], train: Dataset) -> None:
+    """`labels: auto` becomes the classes of the training split."""
+    if config["task"].get("labels") != "auto":
+        return
+    labels = getattr(train, "labels", ())
+    if len(labels) < 2:
+        raise ConfigError(
+            f"task.labels=auto, but the training split has the classes {list(labels)}; expected two or more. "
+            "Which column holds the labels? Say data.columns.label=NAME, or task.labels=[...]."
+        )
+    config["task"]["labels"] = list(labels)
+
+
 def take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:
     """Replace a criterion by a number until training is over; returns the criterion."""
     value = config["task"].get("threshold")

@@ -33,13 +33,15 @@ class Guess:
         images: where a picture lies below the folder; `{}` is the cell.
         splits: names of those found, in the order training, development, test.
         only: whether the folder holds no other table.
+        several: whether an example has several labels.
     """
 
     path: Path
-    columns: Mapping[str, str]
+    columns: Mapping[str, Any]
     images: str
     splits: tuple[str, ...]
     only: bool
+    several: bool
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Guess:
         given = [
             "model=concat_bert_tiny" if "image" in self.columns else "model=text_bert_tiny",
             "data=table",
+            *(["task=multi_label"] if self.several else []),
             f"root={self.path.parent}",
             *(f"data.columns.{role}={_quoted(name)}" for role, name in self.columns.items()),
             *([f"data.file={_quoted(name)}"] if (name := self.settings.get("file")) else []),
@@ -84,14 +87,19 @@ def guess_table(path: Path) -> Guess:
             found[role] = best
     if "id" not in found and "image" in found and _unique(cells[found["image"]]):
         found["id"] = found["image"]
+    columns_of_bits = [name for name in names if name not in found.values() and _bits(cells[name])]
+    labels = found.get("label") or (columns_of_bits if len(columns_of_bits) > 1 else None)
+    listed = labels is not None and (isinstance(labels, list) or isinstance(cells[labels][0], list))
     order = ("id", "image", "text", "label", "split", "group", "weight")
-    columns = {role: found[role] for role in order if role in found}
+    known: dict[str, Any] = {**found, **({} if labels is None else {"label": labels})}
+    columns = {role: known[role] for role in order if role in known}
     return Guess(
         path=path,
         columns=columns,
         images=_place(path.parent, cells[found["image"]]) if "image" in found else "{}",
         splits=_splits(path, cells, columns.get("split")),
-        only=len(find_tables(path.parent, columns.values())) == 1,
+        only=len(find_tables(path.parent, found.values())) == 1,
+        several=listed,
     )
 
 
@@ -124,7 +132,7 @@ def _text_points(column: Column) -> float:
     if not all(cell is None or isinstance(cell, str) for cell in column):
         return -1
     words = sum(len(cell.split()) for cell in column if cell) / len(column)
-    return -1 if words == 0 else min(words / 100, 1) + (words > 2)
+    return min(words / 100, 1) + (words > 2)
 
 
 def _label_points(column: Column) -> float:
@@ -149,6 +157,11 @@ CONTENT: Mapping[str, Callable[[Column], float]] = {
     "weight": _weight_points,
     "group": _group_points,
 }
+
+
+def _bits(column: Column) -> bool:
+    """Whether a column says yes or no of one label."""
+    return {str(cell).removesuffix(".0").lower() for cell in column} in ({"0", "1"}, {"false", "true"})
 
 
 def _unique(column: Column) -> bool:
@@ -185,8 +198,10 @@ def split_order(name: str) -> tuple[int, str]:
     return place, name
 
 
-def _quoted(text: str) -> str:
-    """A word that the parser of settings takes as text."""
+def _quoted(text: str | list[str]) -> str:
+    """A word that the parser of settings takes as text, or as a list of texts."""
+    if isinstance(text, list):
+        return f"[{','.join(map(_quoted, text))}]"
     plain = all(sign.isalnum() or sign in "_-./" for sign in text)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return text if plain and text else f'"{escaped}"'

@@ -21,6 +21,7 @@ import pyarrow as pa
 from diptych.datasets.base import Progress, Split, at_most, require_split
 from diptych.datasets.columns import SUFFIXES, Cells, column_names, find_tables, read_cells
 from diptych.datasets.examples import one_pair_batch
+from diptych.datasets.table.cells import cell_number, cell_score, cell_text
 from diptych.datasets.table.guess import guess_table, split_order
 from diptych.datasets.table.world import write_table_world
 from diptych.errors import ConfigError, FormatError, nearest
@@ -100,6 +101,7 @@ class Table(Split):
             self.columns, self.settings = self._guessed(Path(root), self.settings)
         super().__init__(root, split, limit=limit)
         self.labels = tuple(labels) if labels is not None else self._found_labels()
+        self.measure = "macro_auroc" if self.several else "accuracy"
         self.positive = positive or (self.labels[1] if len(self.labels) == 2 else None)
 
     @staticmethod
@@ -188,7 +190,7 @@ class Table(Split):
             path, list(dict.fromkeys(map(str, self.columns.values()))), self.settings["header"]
         ):
             for row in self._of_split(cells):
-                key = _text(cells[self.columns["id"]][row])
+                key = cell_text(cells[self.columns["id"]][row])
                 if key in seen:
                     raise FormatError(f"{path}: the id {key!r} occurs a second time; expected unique ids.")
                 seen.add(key)
@@ -210,7 +212,7 @@ class Table(Split):
 
         def texts(role: str) -> list[str] | None:
             found = column(role)
-            return None if found is None else list(map(_text, found))
+            return None if found is None else list(map(cell_text, found))
 
         keys = texts("id") or [f"{self.split}/{number + 1}" for number in range(first, first + len(rows))]
         if "" in keys:
@@ -273,7 +275,7 @@ class Table(Split):
             return None
         if self.settings["soft"]:
             negative, positive = self.settings["labels"]
-            score = _score(cell, key, where)
+            score = cell_score(cell, key, where)
             return json.dumps({negative: 1 - score, positive: score})
         if separator is not None and isinstance(cell, str):
             cell = [part.strip() for part in cell.split(separator) if part.strip()]
@@ -282,22 +284,29 @@ class Table(Split):
             return None if cell is None else self._target(cell, key, where)
         if isinstance(cell, list):
             return json.dumps({str(values.get(str(one), one)): 1.0 for one in cell}, ensure_ascii=False)
-        text = _text(cell)
+        text = cell_text(cell)
         return json.dumps(values.get(text, text), ensure_ascii=False)
 
     def _several(self, cells: Mapping[str, Any], key: str, where: Path) -> str | None:
         if all(cell is None or cell == "" for cell in cells.values()):
             return None
         values = self.settings["values"]
-        return json.dumps({values.get(name, name): _score(cell, key, where) for name, cell in cells.items()})
+        return json.dumps(
+            {values.get(name, name): cell_score(cell, key, where) for name, cell in cells.items()}
+        )
 
     def _weights(self, cells: list[Any] | None, keys: list[str], where: Path) -> pa.Array | None:
         if cells is None:
             return None
-        weights = [_number(cell, key, where, "weight") for cell, key in zip(cells, keys, strict=True)]
+        weights = [cell_number(cell, key, where, "weight") for cell, key in zip(cells, keys, strict=True)]
         if bad := [key for key, value in zip(keys, weights, strict=True) if value < 0]:
             raise FormatError(f"{where}: the weight of {bad[0]!r} is negative.")
         return pa.array(weights, pa.float32())
+
+    @property
+    def several(self) -> bool:
+        """Whether an example has scores of several labels that are no distribution over two classes."""
+        return not self.settings["soft"] and any(isinstance(one, dict) for one, _, _ in self.table.targets())
 
     def _found_labels(self) -> tuple[str, ...]:
         found: dict[str, None] = {}
@@ -316,6 +325,11 @@ class Table(Split):
         return write_table_world(
             folder, size=size, seed=seed, names=names, settings=settings, progress=progress
         )
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """With the names of the classes, which a test split need not have."""
+        return {**super().node, "labels": list(self.labels) or None}
 
     def write(self, predictions: Predictions, path: Path) -> None:
         """Write `id`, the score of each class, and `answer`, in the order of the split."""
@@ -336,10 +350,10 @@ class Table(Split):
         answers: list[str] = []
         scores: list[list[float]] = []
         for cells in read_cells(path, ["id", *names, "answer"]):
-            keys += map(_text, cells["id"])
-            answers += map(_text, cells["answer"])
+            keys += map(cell_text, cells["id"])
+            answers += map(cell_text, cells["answer"])
             scores += [
-                [_number(cell, key, path, "score") for cell in row]
+                [cell_number(cell, key, path, "score") for cell in row]
                 for key, *row in zip(cells["id"], *(cells[name] for name in names), strict=True)
             ]
         return Predictions(
@@ -383,31 +397,3 @@ def _listed(value: Any) -> list[str]:
 
 def _strings(values: Sequence[str | None] | None) -> pa.Array | None:
     return None if values is None else pa.array(values, pa.string())
-
-
-def _text(cell: Any) -> str:
-    """A cell as text: 5 and 5.0 are "5", true is "1" as in tables of 0 and 1, nothing is empty."""
-    if cell is None:
-        return ""
-    if isinstance(cell, bool):
-        return str(int(cell))
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return cell.strip() if isinstance(cell, str) else str(cell)
-
-
-def _number(cell: Any, key: str, where: Path, what: str) -> float:
-    try:
-        value = float(cell)
-    except (TypeError, ValueError, OverflowError):
-        value = float("nan")
-    if not np.isfinite(value):
-        raise FormatError(f"{where}: the {what} of {key!r} is {cell!r:.80}; expected a number.")
-    return value
-
-
-def _score(cell: Any, key: str, where: Path) -> float:
-    value = _number(cell, key, where, "label")
-    if not 0 <= value <= 1:
-        raise FormatError(f"{where}: a label of {key!r} is {cell!r:.80}; expected a number in [0, 1].")
-    return value

@@ -1,0 +1,36 @@
+"""Cells of tables as text and as numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diptych.errors import FormatError
+
+
+def cell_text(cell: Any) -> str:
+    """A cell as text: 5 and 5.0 are "5", true is "1" as in tables of 0 and 1, nothing is empty."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return str(int(cell))
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return cell.strip() if isinstance(cell, str) else str(cell)
+
+
+def cell_number(cell: Any, key: str, where: Path, what: str) -> float:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise FormatError(f"{where}: the {what} of {key!r} is {cell!r:.80}; expected a number.")
+    return value
+
+
+def cell_score(cell: Any, key: str, where: Path) -> float:
+    value = cell_number(cell, key, where, "label")
+    if not 0 <= value <= 1:
+        raise FormatError(f"{where}: a label of {key!r} is {cell!r:.80}; expected a number in [0, 1].")
+    return value

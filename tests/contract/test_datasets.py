@@ -1,0 +1,153 @@
+"""What every data set promises, from its miniature world to its official prediction file.
+
+A data set is tested by its file in `conf/data`; one more, unlike all others, lives in `toy.py`.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from tests.contract.toy import NODE, Toy
+
+from diptych.bundle import read_content
+from diptych.check import check
+from diptych.cli.train import composer
+from diptych.datasets import Data, Split, data_names, fabricate, find_data, named_data, open_split
+from diptych.errors import ConfigError, DiptychError
+from diptych.evaluate import evaluate
+from diptych.predict import load
+from diptych.recipe import run_recipe
+
+TRUST = ("tests.contract.toy",)
+TOY = Data(node=NODE, why="test", train="train", validate="held", trust=TRUST)
+PRETRAINED = {"memes_pretrain"}  # has no answers; another use of a data set that is tried
+
+
+class World(NamedTuple):
+    name: str
+    root: Path
+    data: Data
+    counts: dict[str, int]
+
+
+@pytest.fixture(scope="module", params=sorted({*data_names(), "toy"} - PRETRAINED))
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("datasets") / request.param
+    if request.param == "toy":
+        root.mkdir()
+        return World("toy", root, TOY, Toy.fabricate(root, size=40, seed=1))
+    report = fabricate(root, request.param, size=40, seed=1)
+    return World(request.param, root, named_data(request.param), report.splits)
+
+
+def configuration(world: World, out: Path) -> dict[str, Any]:
+    words = ["model=text_bert_tiny", f"root={world.root}", f"out={out}", "trainer.max_steps=2", "loggers=[]"]
+    with composer() as compose:
+        name = "hateful_memes" if world.data is TOY else world.name
+        config = compose([f"data={name}", *words, "progress=false", "data.batch_size=4"])
+    if world.data is TOY:
+        for role, split in (("train", TOY.train), ("validate", TOY.validate)):
+            config["data"][role] = {**NODE, "root": str(world.root), "split": split}
+        config["task"] |= {"labels": list(Toy.labels), "pairs": 2}
+    return config
+
+
+def test_every_split_is_read(world: World) -> None:
+    assert set(world.data.splits(world.root)) >= world.counts.keys()
+    for split, count in world.counts.items():
+        dataset = world.data.open(world.root, split)
+        assert len(dataset) == len(set(dataset.ids)) == count
+        assert [dataset[row].id for row in range(count)] == [*dataset.ids]
+        assert all(path.is_file() for path in dataset.images.values())
+        assert len(world.data.open(world.root, split, limit=1)) == 1
+
+
+def test_check_finds_nothing(world: World) -> None:
+    report = check(world.root, data=world.data)
+    assert not [one for one in report.findings if one.severity == "error"]
+
+
+def test_same_seed_same_bytes(world: World, tmp_path: Path) -> None:
+    if world.data is TOY:
+        (tmp_path / "again").mkdir()
+        Toy.fabricate(tmp_path / "again", size=40, seed=1)
+    else:
+        fabricate(tmp_path / "again", world.name, size=40, seed=1)
+    for path in (path for path in world.root.iterdir() if path.is_file()):
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_from_training_to_the_official_file_and_back(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_recipe(configuration(world, out))
+    node = read_content(out / "bundle")["provenance"]["data"]
+    dataset = open_split(node, world.root, world.data.validate, trust=TRUST)
+    predictions = load(out, device="cpu").predict_dataset(dataset)
+    file = tmp_path / f"answers{dataset.suffix}"
+    dataset.write(predictions, file)
+    again = dataset.read_predictions(file)
+    assert (again.ids, again.classes, again.answers) == (
+        dataset.ids,
+        predictions.classes,
+        predictions.answers,
+    )
+    assert again.scores == pytest.approx(predictions.align(dataset.ids).scores, abs=1e-6)
+    found = evaluate(predictions, dataset, positive=dataset.positive, samples=20)
+    assert official(dataset, file) == pytest.approx(found[dataset.measure].value, abs=1e-6, nan_ok=True)
+
+
+def official(dataset: Split, file: Path) -> float:
+    """The official measure, by hand, from the official file."""
+    again = dataset.read_predictions(file)
+    targets = [example.target for example in dataset]
+    if dataset.measure == "accuracy":
+        return float(np.mean([one == other for one, other in zip(again.answers or (), targets, strict=True)]))
+    if dataset.measure == "auroc":
+        return float(
+            roc_auc_score([one == dataset.positive for one in targets], again.column(dataset.positive))
+        )
+    assert dataset.measure == "macro_auroc"
+    truth = np.array([[target.get(name, 0) >= 0.5 for name in dataset.labels] for target in targets])
+    usable = [place for place in range(len(dataset.labels)) if len(set(truth[:, place])) == 2]
+    return float(np.mean([roc_auc_score(truth[:, one], again.scores[:, one]) for one in usable]))
+
+
+@pytest.mark.parametrize("damage", ["garbage", "half a record", "missing"])
+def test_a_file_that_is_damaged_or_missing_is_one_clear_error(world: World, damage: str) -> None:
+    split = world.data.validate
+    path = world.data.open(world.root, split).files[0]
+    content = path.read_bytes()
+    try:
+        if damage == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(b"\xff\xfe{garbage\x00" if damage == "garbage" else content + b'{"id": "a')
+        with pytest.raises(DiptychError) as error:
+            world.data.open(world.root, split)
+        assert "\n" not in str(error.value)
+        assert (
+            path.name in str(error.value) or split in str(error.value) or str(world.root) in str(error.value)
+        )
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_split_that_is_not_there_lists_those_that_are(world: World) -> None:
+    with pytest.raises(ConfigError, match=world.data.validate):
+        world.data.open(world.root, "nowhere")
+
+
+def test_the_layout_of_a_folder_tells_hateful_memes_only(world: World) -> None:
+    if world.name == "hateful_memes":
+        assert find_data(world.root).kind.name == "hateful_memes"
+    elif not world.name.startswith("hateful_memes"):  # those label the same files anew
+        with pytest.raises(ConfigError, match="--data"):
+            find_data(world.root)
+
+
+def test_a_class_that_nobody_trusts_is_not_opened(tmp_path: Path) -> None:
+    for target in ("tests.contract.toy.Toy", "os.system", "diptych.datasets.base.Split.write", None, 3):
+        with pytest.raises(ConfigError, match="is no data set"):
+            open_split({"_target_": target}, tmp_path, "train")
