@@ -147,6 +147,9 @@ def test_commands_that_end_at_once_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("memes").symlink_to(memes)
+    Path("t").mkdir()
+    rows = [f"{row},some words,{row % 2},{('train', 'dev')[row > 5]}" for row in range(8)]
+    Path("t/labels.csv").write_text("\n".join(["id,text,label,split", *rows]))
     assert boxes.name == "boxes.jsonl"  # what the pages call it
     ran = 0
     for line in COMMANDS:
