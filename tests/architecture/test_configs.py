@@ -65,6 +65,14 @@ def test_model_composes_with_the_default_data(name: str) -> None:
     assert {"model", "processor", "task", "optim", "schedule", "trainer", "data"} <= config.keys()
 
 
+@pytest.mark.parametrize("name", names("data"))
+def test_data_composes(name: str) -> None:
+    config = composed(f"model={names('model')[0]}", f"data={name}")
+    check_calls(config)
+    train, validate = ({**config["data"][role], "split": ""} for role in ("train", "validate"))
+    assert train == validate  # but for the split
+
+
 OPTIONS = [f"{g}={n}" for g in ("optim", "schedule", "averaging", "trainer", "debug") for n in names(g)]
 
 

@@ -88,7 +88,8 @@ def guess_table(path: Path) -> Guess:
     if "id" not in found and "image" in found and _unique(cells[found["image"]]):
         found["id"] = found["image"]
     columns_of_bits = [name for name in names if name not in found.values() and _bits(cells[name])]
-    labels = found.get("label") or (columns_of_bits if len(columns_of_bits) > 1 else None)
+    likely = (name for name in names if name not in found.values() and _label_points(cells[name]) > 0)
+    labels = found.get("label") or (columns_of_bits if len(columns_of_bits) > 1 else next(likely, None))
     listed = labels is not None and (isinstance(labels, list) or isinstance(cells[labels][0], list))
     order = ("id", "image", "text", "label", "split", "group", "weight")
     known: dict[str, Any] = {**found, **({} if labels is None else {"label": labels})}
