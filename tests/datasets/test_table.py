@@ -113,7 +113,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.columns\.label.*Did you mean 'is'"):
         Table(tmp_path, "train", columns={"id": "key", "label": "iss"})
     with pytest.raises(ConfigError, match="Did you mean 'label'"):
-        Table(tmp_path, "train", columns={"lable": "is"})
+        Table(tmp_path, "train", columns={"labels": "is"})
     with pytest.raises(ConfigError, match=r"data\.labels"):
         Table(tmp_path, "train", columns={"label": "is"}, soft=True)
 
