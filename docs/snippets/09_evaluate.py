@@ -38,4 +38,4 @@ cards = [
     )
     for row, key in enumerate(gold)
 ]
-meme_page(cards, "memes.png", title="The surest mistakes, and the surest successes")
+meme_page(cards, "memes.png", positive="hateful", title="The surest mistakes, and the surest successes")

@@ -122,7 +122,7 @@ def test_the_page_takes_any_text_and_picture(pictures, tmp_path):
         for n in range(21)
     ]
     path = tmp_path / "new" / "page.png"
-    meme_page(items, path, title="All kinds of $trouble$", count=20)
+    meme_page(items, path, positive="hateful", title="All kinds of $trouble$", count=20)
     with Image.open(path) as page:
         assert page.format == "PNG"
         assert page.width == pytest.approx(150 * (2 * 0.35 + 4 * 3.1 + 3 * 0.24), abs=2)
@@ -136,8 +136,8 @@ def colors_of(path):
 
 def test_right_and_wrong_differ_on_the_page(tmp_path):
     blue, vermilion = (0, 114, 178), (213, 94, 0)
-    meme_page([card(0.9, "hateful")], tmp_path / "right.png", title="Right")
-    meme_page([card(0.9, "benign")], tmp_path / "wrong.png", title="Wrong")
+    meme_page([card(0.9, "hateful")], tmp_path / "right.png", positive="hateful", title="Right")
+    meme_page([card(0.9, "benign")], tmp_path / "wrong.png", positive="hateful", title="Wrong")
     right, wrong = colors_of(tmp_path / "right.png"), colors_of(tmp_path / "wrong.png")
     assert (blue in right, vermilion in right) == (True, False)
     assert (blue in wrong, vermilion in wrong) == (False, True)
@@ -146,13 +146,13 @@ def test_right_and_wrong_differ_on_the_page(tmp_path):
 def test_equal_input_gives_equal_bytes(tmp_path):
     items = [card(0.1 * n, "hateful") for n in range(10)]
     for name in ("a.png", "b.png"):
-        meme_page(items, tmp_path / name, title="Twice", columns=3)
+        meme_page(items, tmp_path / name, positive="hateful", title="Twice", columns=3)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_nothing_to_draw_and_unknown_models_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="nothing to draw"):
-        meme_page([], tmp_path / "page.png", title="Empty")
+        meme_page([], tmp_path / "page.png", positive="hateful", title="Empty")
     with pytest.raises(ConfigError, match=r"1 meme\(s\) have no score of 'c'"):
-        meme_page([card(0.1, None)], tmp_path / "page.png", title="Other", by="c")
+        meme_page([card(0.1, None)], tmp_path / "page.png", positive="hateful", title="Other", by="c")
     assert not list(Path(tmp_path).iterdir())

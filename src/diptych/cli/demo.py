@@ -152,7 +152,7 @@ def _draw(out: Path, memes: Path) -> Path:
         for name in AVERAGED
     }
     by = max(wrong, key=wrong.__getitem__)  # the one with the most to show on both sides
-    meme_page(items, path, title=f"{split}: memes and their scores", by=by)
+    meme_page(items, path, title=f"{split}: memes and their scores", positive=dataset.positive, by=by)
     return path
 
 

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     data = chosen_data(arguments, root, about.get("data"), f"the bundle in {arguments.run}")
     splits = arguments.splits.split(",") if arguments.splits else _default_splits(data, root, about)
     for split in splits:  # a wrong name shows before the first split is scored
-        data.kind.find_files(root, split, **data.settings)
+        data.find_files(root, split)
     suffixes = (data.kind.suffix, ".npz")
     with ExitStack() as stack:
         for file in dict.fromkeys(out / f"{split}{suffix}" for split in splits for suffix in suffixes):

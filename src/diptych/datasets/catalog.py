@@ -1,6 +1,7 @@
 """Data sets by name, and which one a folder holds. The names are those of the files in `conf/data`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -42,7 +43,17 @@ class Data:
         return {key: value for key, value in self.node.items() if key != "_target_"}
 
     def splits(self, root: Path) -> tuple[str, ...]:
-        return self.kind.splits(root, **self.settings)
+        with _wrong_settings(self.kind, self.settings):
+            return self.kind.splits(root, **self.settings)
+
+    def find_files(self, root: Path, split: str) -> tuple[Path, ...]:
+        """The annotation files of a split, without reading them.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        with _wrong_settings(self.kind, self.settings):
+            return self.kind.find_files(root, split, **self.settings)
 
     def open(self, root: Path, split: str, **more: Any) -> Split:
         return open_split(self.node, root, split, trust=self.trust, **more)
@@ -70,14 +81,19 @@ def open_split(
     """
     kind = split_class(node.get("_target_"), trust=trust)
     settings = {key: value for key, value in node.items() if key != "_target_"}
-    try:
+    with _wrong_settings(kind, settings):
         return kind(root, split, **settings, **more)
+
+
+@contextmanager
+def _wrong_settings(kind: type[Split], settings: Mapping[str, Any]) -> Iterator[None]:
+    """Settings may come from a file of a stranger, with values of any type."""
+    try:
+        yield
     except DiptychError:
         raise
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(
-            f"{kind.name} cannot be opened with {shorten({**settings, **more})}: {error}."
-        ) from error
+        raise ConfigError(f"{kind.name} cannot be opened with {shorten(dict(settings))}: {error}.") from error
 
 
 def split_class(target: Any, *, trust: Collection[str] = ()) -> type[Split]:

@@ -63,15 +63,16 @@ def meme_page(
     path: Path | str,
     *,
     title: str,
+    positive: str,
     columns: int = 4,
     by: str | None = None,
-    positive: str = "hateful",
     threshold: float = 0.5,
     count: int = 16,
 ) -> None:
     """Draw the most confident wrong and the most confident right memes as one PNG.
 
     Args:
+        positive: the class that is looked for.
         by: model whose decisions sort the memes; None means the first model of the first item.
         threshold: scores from here on are decided positive.
         count: number of memes; half of them wrong ones, where there are enough.

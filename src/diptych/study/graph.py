@@ -247,7 +247,7 @@ def _store(graph: Graph, planner: Planner, name: str | None) -> Path | None:
 
 
 def _split(graph: Graph, planner: Planner, split: str) -> str:
-    paths = graph.data.kind.find_files(graph.root, split, **graph.data.settings)
+    paths = graph.data.find_files(graph.root, split)
     return " ".join(map(planner.checksums, paths))
 
 

@@ -1,9 +1,11 @@
 """Cells of tables as text and as numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from diptych.errors import FormatError
 
@@ -34,3 +36,7 @@ def cell_score(cell: Any, key: str, where: Path) -> float:
     if not 0 <= value <= 1:
         raise FormatError(f"{where}: a label of {key!r} is {cell!r:.80}; expected a number in [0, 1].")
     return value
+
+
+def string_column(values: Sequence[str | None] | None) -> pa.Array | None:
+    return None if values is None else pa.array(values, pa.string())

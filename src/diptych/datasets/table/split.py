@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from diptych.datasets.base import Progress, Split, at_most, require_split
+from diptych.datasets.binary_csv import read_scores
 from diptych.datasets.columns import SUFFIXES, Cells, column_names, find_tables, read_cells
 from diptych.datasets.examples import one_pair_batch
-from diptych.datasets.table.cells import cell_number, cell_score, cell_text
+from diptych.datasets.table.cells import cell_number, cell_score, cell_text, string_column
 from diptych.datasets.table.guess import guess_table, split_order
 from diptych.datasets.table.world import write_table_world
 from diptych.errors import ConfigError, FormatError, nearest
@@ -224,12 +225,12 @@ class Table(Split):
             return one_pair_batch(
                 ids=pa.array(keys, pa.string()),
                 texts=pa.array(texts("text") or [""] * len(rows), pa.string()),
-                texts_b=_strings(texts("text_b")),
-                images=_strings(None if files is None else list(map(image_key, files))),
-                files=_strings(files),
-                targets=_strings(self._targets(cells, rows, keys, where)),
+                texts_b=string_column(texts("text_b")),
+                images=string_column(None if files is None else list(map(image_key, files))),
+                files=string_column(files),
+                targets=string_column(self._targets(cells, rows, keys, where)),
                 weights=self._weights(column("weight"), keys, where),
-                groups=_strings(texts("group")),
+                groups=string_column(texts("group")),
             )
         except UnicodeEncodeError as error:
             raise FormatError(f"{where}: {error.object!r:.80} is no text (half a surrogate pair).") from error
@@ -345,7 +346,9 @@ class Table(Split):
                 rows.writerow((key, *(f"{value:.9g}" for value in row), answer))
 
     def read_predictions(self, path: Path) -> Predictions:
-        names = [name for name in column_names(path) if name not in ("id", "answer")]
+        if "answer" not in (found := column_names(path)) and "proba" in found:  # a blend of two classes
+            return read_scores(path, classes=self.labels)
+        names = [name for name in found if name not in ("id", "answer")]
         keys: list[str] = []
         answers: list[str] = []
         scores: list[list[float]] = []
@@ -379,8 +382,8 @@ def _needed(settings: Mapping[str, Any]) -> list[str]:
 def _only_file(root: Path, settings: Mapping[str, Any]) -> Path:
     file = settings.get("file")
     if file is not None:
-        if not (root / file).is_file():
-            raise ConfigError(f"{root / file} does not exist (data.file).")
+        if normpath(str(file)).startswith(("/", "../")) or not (root / str(file)).is_file():
+            raise ConfigError(f"{root} holds no file {file!r} (data.file).")
         return root / str(file)
     found = find_tables(root, _needed(settings), settings.get("header"))
     if len(found) != 1:
@@ -393,7 +396,3 @@ def _only_file(root: Path, settings: Mapping[str, Any]) -> Path:
 
 def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
-
-
-def _strings(values: Sequence[str | None] | None) -> pa.Array | None:
-    return None if values is None else pa.array(values, pa.string())
