@@ -22,6 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--answers", type=Path, help="file with withheld labels (default: SPLIT.answers.jsonl)"
     )
     parser.add_argument("--threshold", type=float, default=0.5, help="for accuracy and F1 (default: 0.5)")
+    parser.add_argument("--positive", metavar="CLASS", help="class to be found (default: the second of two)")
+    parser.add_argument("--form", help="form of decision (default: what the files say or look like)")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
     parser.add_argument("--overwrite", action="store_true", help="replace the PNG if it exists")
@@ -50,14 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
     named = {str(path): read_predictions(path) for path in arguments.files}
     options = {"threshold": arguments.threshold, "samples": arguments.samples}
-    results = {name: evaluate(predictions, targets, **options) for name, predictions in named.items()}
+    options |= {"form": arguments.form, "positive": arguments.positive}
+    results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
     first, *others = named
     comparisons = {name: compare(named[name], named[first], targets, **options) for name in others}
     if arguments.curves is not None:
         from diptych.report import curves
 
         with reserved(arguments.curves, **picture):
-            curves(named, targets, arguments.curves)
+            curves(named, targets, arguments.curves, positive=arguments.positive)
     if arguments.json:
         as_json(
             {
