@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from diptych.documents import shorten
 from diptych.errors import FormatError
+from diptych.files import ByteStream
 
 ROOM = 64 << 20  # bytes that any archive may unpack to
 MAX_RATIO = 20  # of what is unpacked to what is stored, beyond that room; weights shrink by a tenth
@@ -98,7 +99,7 @@ def read_npz(path: Path) -> dict[str, ndarray]:
         return arrays
 
 
-def read_array(file: IO[bytes], size: int | None = None) -> ndarray:
+def read_array(file: ByteStream, size: int | None = None) -> ndarray:
     """The array of numbers in an NPY file.
 
     Args:
@@ -123,7 +124,7 @@ def read_array(file: IO[bytes], size: int | None = None) -> ndarray:
     return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
 
 
-def read_array_head(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, order, type and the bytes that the head of an NPY file takes.
 
     Raises:

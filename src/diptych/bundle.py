@@ -11,6 +11,7 @@ are compared with the weights before memory is asked for.
 
 import json
 import platform
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
@@ -290,6 +291,9 @@ def call(node: Mapping[str, Any], **arguments: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, DiptychError):
             raise cause from None
+        if isinstance(cause, TypeError) and (found := UNEXPECTED.search(str(cause))):
+            function = resolve_name(str(node["_target_"]))
+            check_arguments(function, {found["name"]: None}, where=str(node["_target_"]))
         expected = TypeError | ValueError | ImportError | AttributeError | RuntimeError | ArithmeticError
         if isinstance(cause, expected) or cause is error:
             raise ConfigError(
@@ -297,6 +301,9 @@ def call(node: Mapping[str, Any], **arguments: Any) -> Any:
                 "Is a value of the wrong kind?"
             ) from cause
         raise cause from None
+
+
+UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
 
 
 def _shown(node: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -33,7 +34,7 @@ def extensible(shape: type[T]) -> type[T]:
     return shape
 
 
-def read_yaml(path: Path | str, shape: type[T], *, advice: str = "") -> T:
+def read_yaml(path: Path | str, shape: type[T] | GenericAlias, *, advice: str = "") -> T:
     """Read a YAML file whose content must have the type `shape`.
 
     Args:
@@ -49,7 +50,7 @@ def read_yaml(path: Path | str, shape: type[T], *, advice: str = "") -> T:
     )
 
 
-def read_json(path: Path | str, shape: type[T], *, advice: str = "") -> T:
+def read_json(path: Path | str, shape: type[T] | GenericAlias, *, advice: str = "") -> T:
     """Read a JSON file whose content must have the type `shape`; arguments and errors as in `read_yaml`."""
     return check_shape(
         parse_json(_text(path, advice), where=path, advice=advice), shape, where=path, advice=advice
@@ -96,7 +97,7 @@ def dump_yaml(values: Any) -> str:
     return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
-def check_shape(values: Any, shape: type[T], *, where: object, advice: str = "") -> T:
+def check_shape(values: Any, shape: type[T] | GenericAlias, *, where: object, advice: str = "") -> T:
     """`values`, if they have the type `shape`.
 
     Raises:

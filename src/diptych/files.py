@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 from diptych.errors import ConfigError, FormatError
 
@@ -35,6 +35,19 @@ HEADS = {  # how the files begin that may be replaced
 }
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # file systems without locks
 _claims: set[tuple[int, Path]] = set()  # of this process: the system's locks are for others only
+
+
+@runtime_checkable
+class ByteStream(Protocol):
+    """A file that is open for reading bytes, on disk or in memory."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def readline(self, size: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+
+    def tell(self) -> int: ...
 
 
 @contextmanager

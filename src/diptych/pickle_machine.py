@@ -5,12 +5,13 @@ import os
 import pickle
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from numpy import ndarray
 
 from diptych.documents import shorten
 from diptych.errors import FormatError
+from diptych.files import ByteStream
 
 MAX_OPERATIONS = 10_000_000  # a list of the three million images of Conceptual Captions has seven
 MAX_BITS = 512  # of a whole number; the widest in use are seeds of 128
@@ -88,7 +89,7 @@ class Unpickler(pickle._Unpickler):
 
     def __init__(
         self,
-        file: IO[bytes],
+        file: ByteStream,
         stand_ins: Mapping[tuple[str, str], StandIn],
         *,
         foreign: bool = False,

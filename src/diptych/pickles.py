@@ -9,13 +9,14 @@ refer to themselves or repeat each other without end are refused.
 
 import io
 from math import prod
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
 from diptych.documents import shorten
 from diptych.errors import FormatError
+from diptych.files import ByteStream
 from diptych.pickle_machine import Foreign, Name, StandIn, Stateful, Unpickler, guarded, key_of
 
 MAX_VALUES = 20_000_000  # with shared values counted as often as they occur
@@ -103,7 +104,7 @@ STAND_INS: dict[tuple[str, str], StandIn] = {
 }
 
 
-def read_pickle(data: bytes | memoryview | IO[bytes]) -> Any:
+def read_pickle(data: bytes | memoryview | ByteStream) -> Any:
     """The value of a pickle: plain Python values, and arrays of numbers.
 
     Raises:

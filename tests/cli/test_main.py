@@ -98,7 +98,6 @@ def deep(level: int = 0) -> int:
         (raising(OSError("no name")), "(OSError: no name)"),
         (raising(RuntimeError(WORKER)), "in diptych.data.collate.__call__ (RuntimeError: KeyError: 'boxes')"),
         (deep, "(RecursionError: maximum recursion depth exceeded"),
-        (lambda: len(cli.nearest(3, ["a"])), "in diptych.errors.nearest (TypeError"),  # type: ignore[arg-type]
     ],
 )
 def test_a_mistake_of_ours_is_one_line_and_its_traceback_a_file(

@@ -89,13 +89,6 @@ def test_a_text_ends_once_in_what_ends_all_texts(text: WordPiece, sentence: str)
     assert processor.length(Example(id="1", pairs=(Pair(image=None, text=sentence),))) == len(words)
 
 
-@pytest.mark.parametrize("name", ["text_b", "text_end"])
-@pytest.mark.parametrize("value", [["MASK"], [], 4, {"a": 1}])
-def test_a_text_that_a_command_line_made_something_else_is_refused(name: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"processor\.{name} is .*; expected a text.*quotes"):
-        Processor(**{name: value})
-
-
 @pytest.mark.parametrize(
     "settings",
     [

@@ -42,7 +42,7 @@ def test_features_bring_their_boxes(tmp_path, regions, columns):
         for key, one in images.items()
     ]
     for key, got in read_features(write(tmp_path / "feature.tsv", rows)):
-        np.testing.assert_array_equal(got.features, features_of(images[key]))
+        np.testing.assert_array_equal(got.features, images[key].features)
         scale = np.array(images[key].size * 2) / np.array(got.size * 2)
         np.testing.assert_allclose(got.boxes * scale, images[key].boxes, rtol=1e-4)
 

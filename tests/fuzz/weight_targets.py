@@ -40,7 +40,7 @@ def torch_bytes(case: Case) -> list[str]:
     return _convert(case, path.name)
 
 
-@target("torch pickles", "convert.load", weight=3)
+@target("torch pickles", "convert.load", "convert.torch_file", "pickle_machine", weight=3)
 def torch_pickles(case: Case) -> list[str]:
     """Checkpoints that ask for code, in the old format and in the new."""
     path = case.take("weights/u.pth", "in.pth")
@@ -105,7 +105,7 @@ def torch_values(case: Case) -> list[str]:
     return _convert(case, "in.pth")
 
 
-@target("npz weights", "convert.load", ".npz")
+@target("npz weights", "convert.load", "archives", ".npz")
 def npz_weights(case: Case) -> list[str]:
     import numpy as np
 
@@ -159,7 +159,7 @@ def paddle(case: Case) -> list[str]:
     return _convert(case, "in", "model.text.heads=4 model.vision.heads=4 model.bridge.heads=4")
 
 
-@target("detector", "convert.detector", "detect.extractor", weight=2)
+@target("detector", "convert.detector", "detect.extractor", ".pkl", weight=2)
 def detector(case: Case) -> list[str]:
     import numpy as np
 

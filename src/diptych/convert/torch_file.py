@@ -22,6 +22,7 @@ from torch import Tensor
 from diptych.archives import open_archive
 from diptych.documents import shorten
 from diptych.errors import FormatError
+from diptych.files import ByteStream
 from diptych.pickle_machine import Foreign, Name, StandIn, Unpickler, guarded
 from diptych.pickles import STAND_INS
 
@@ -197,7 +198,7 @@ def _read_tar(path: Path, file: IO[bytes], choose: Choose) -> dict[str, Tensor]:
         ) from error
 
 
-def _tar_storages(path: Path, file: IO[bytes]) -> tuple[dict[Any, Storage], dict[str, tuple[int, int]]]:
+def _tar_storages(path: Path, file: ByteStream) -> tuple[dict[Any, Storage], dict[str, tuple[int, int]]]:
     found, places = {}, {}
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -214,7 +215,7 @@ def _tar_storages(path: Path, file: IO[bytes]) -> tuple[dict[Any, Storage], dict
     return found, places
 
 
-def _tar_tensors(path: Path, file: IO[bytes], storages: Mapping[Any, Storage]) -> dict[int, Lying]:
+def _tar_tensors(path: Path, file: ByteStream, storages: Mapping[Any, Storage]) -> dict[int, Lying]:
     found = {}
     for _ in range(_load(path, file)):
         key, storage, _ = _load(path, file)
@@ -226,7 +227,7 @@ def _tar_tensors(path: Path, file: IO[bytes], storages: Mapping[Any, Storage]) -
     return found
 
 
-def _load(path: Path, file: IO[bytes], persistent: Callable[[Any], Any] | None = None) -> Any:
+def _load(path: Path, file: ByteStream, persistent: Callable[[Any], Any] | None = None) -> Any:
     machine = Unpickler(file, TORCH, foreign=True, persistent=persistent)
     try:
         return guarded(machine.load)
@@ -234,7 +235,7 @@ def _load(path: Path, file: IO[bytes], persistent: Callable[[Any], Any] | None =
         raise FormatError(f"{path}: {error}") from error
 
 
-def _part(path: Path, file: IO[bytes], place: tuple[int, int] | None, storage: Storage) -> Tensor:
+def _part(path: Path, file: ByteStream, place: tuple[int, int] | None, storage: Storage) -> Tensor:
     if place is None or place[1] != storage.numbers * storage.dtype.itemsize:
         raise FormatError(
             f"{path}: the numbers {shorten(storage.key)} are missing. Download or copy it again."

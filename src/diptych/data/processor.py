@@ -114,7 +114,6 @@ class Processor:
         _require_sizes(image_size=image_size, max_tokens=max_tokens, max_regions=max_regions)
         alone = regions and image_size is None and box_scale == "size"
         _require_end_to_end(prepare, grid, whole_image=whole_image, alone=alone and clip_boxes is None)
-        _require_texts(text_b=text_b, text_end=text_end)
         if clip_boxes is not None and (len(clip_boxes) != 2 or min(clip_boxes) < 1 or box_scale != "size"):
             raise ConfigError(
                 f"processor.clip_boxes is {list(clip_boxes)} and processor.box_scale {box_scale!r}; expected "
@@ -291,16 +290,6 @@ def _require_sizes(**sizes: int | None) -> None:
         if size is not None and not 1 <= size <= most.get(name, size):
             limit = f" to {most[name]}" if name in most else ""
             raise ConfigError(f"processor.{name} is {size}; expected a number from 1{limit}.")
-
-
-def _require_texts(**texts: object) -> None:
-    """A command line reads brackets as a list."""
-    for name, text in texts.items():
-        if not isinstance(text, str | None):
-            raise ConfigError(
-                f"processor.{name} is {text!r}; expected a text. On a command line, brackets make a list: "
-                f"say processor.{name}='\"[MASK]\"' with both kinds of quotes."
-            )
 
 
 def image_keys(pair: Pair) -> tuple[str, ...]:

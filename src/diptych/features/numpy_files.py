@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from diptych.features.archive import LARGEST, guarded, open_zip, require_plain
 from diptych.features.folder import file_for, files_below
 from diptych.features.reading import Entry
 from diptych.features.record import MEANING, Record, record_of
-from diptych.files import atomic_folder, require_file
+from diptych.files import ByteStream, atomic_folder, require_file
 from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta, Regions
 
@@ -121,7 +121,7 @@ def _load(file: Path) -> Any:
         return _array(stream, size, pickled=True)
 
 
-def _array(stream: IO[bytes], size: int, *, pickled: bool = False) -> Any:
+def _array(stream: ByteStream, size: int, *, pickled: bool = False) -> Any:
     """One array of a file of so many bytes; its header is checked before anything is allocated."""
     if size > LARGEST:
         raise FormatError(f"it has {size:,} bytes; expected at most {LARGEST:,} for one image.")

@@ -78,7 +78,8 @@ def _with_boxes(features: Any, count: int) -> Record:
             f"the last 6 of {rows.shape[1]} columns are no boxes (x1 y1 x2 y2 width height within 0..1), "
             "as Oscar has them, and there are no other boxes."
         )
-    return {"features": rows, "norm_bb": boxes}
+    # the boxes are stored as boxes; Oscar appends them to the features itself
+    return {"features": rows[:, :-6], "norm_bb": boxes}
 
 
 def _numbers(text: Any) -> np.ndarray:
