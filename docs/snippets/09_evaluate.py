@@ -22,6 +22,9 @@ print(result.summary())
 difference = compare(second, first, gold)["auroc"]  # second minus first
 print(difference.difference, difference.p)
 
+by_country = evaluate(first, gold, groups={"8291": "MX", "46971": "MX"}).by_group
+print(by_country["MX"].value, by_country["MX"].low, by_country["MX"].count)
+
 from pathlib import Path
 
 from diptych.report import MemeItem, curves, history, meme_page

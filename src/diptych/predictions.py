@@ -205,6 +205,11 @@ class _Header(TypedDict):
     meta: NotRequired[dict[str, Any]]
 
 
+def likeliest(target: Any) -> Any:
+    """The class of a target; of a soft one, `{class: probability}`, the most probable class."""
+    return max(target, key=lambda name: target[name]) if isinstance(target, Mapping) and target else target
+
+
 def respell(ids: Sequence[str], like: Collection[str]) -> tuple[str, ...]:
     """`ids` in the spelling of `like`: spreadsheets turn 00005 into 5 or 5.0, and add spaces.
 

@@ -336,11 +336,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def likeliest(target: Any) -> Any:
-    """The class of a target; of a soft one, `{class: probability}`, the most probable class."""
-    return max(target, key=lambda name: target[name]) if isinstance(target, Mapping) and target else target
-
-
 @runtime_checkable
 class VisionLanguageModel(Protocol):
     """Any `nn.Module` with these.

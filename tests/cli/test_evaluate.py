@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,23 @@ def test_other_ids_unknown_splits_and_no_samples_are_refused(memes, scores, refu
     assert "no prediction for 48 example(s)" in refused([*words, "train"])
     assert "Did you mean 'dev_seen'?" in refused([*words, "dev_sen"])
     assert "--samples is 0" in refused([*words, "dev_seen", "--samples", "0"])
+
+
+def test_the_positive_class_and_the_form_can_be_named(memes, scores, refused, capsys) -> None:
+    words = ["evaluate", str(scores / "dev_seen.csv"), "--root", str(memes), "--split", "dev_seen", "--json"]
+    found = {}
+    for positive in (None, "benign", "hateful"):
+        assert main(words if positive is None else [*words, "--positive", positive]) == 0
+        found[positive] = next(iter(json.loads(capsys.readouterr().out)["results"].values()))
+    assert found[None] == found["hateful"]
+    assert found["benign"]["positives"] == 8 - found["hateful"]["positives"]
+    assert "Did you mean 'binary'?" in refused([*words, "--form", "binry"])
+    assert main([*words, "--form", "classes"]) == 0
+    result = next(iter(json.loads(capsys.readouterr().out)["results"].values()))
+    assert list(result["metrics"]) == ["accuracy", "macro_f1", "macro_auroc"]
+    assert list(result["by_class"]) == ["benign", "hateful"]
+    assert main([*words[:-1], "--form", "classes"]) == 0
+    assert "per class" in capsys.readouterr().out
 
 
 def test_a_drawing_is_kept_unless_asked_and_whole_or_absent(

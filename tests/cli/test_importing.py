@@ -39,7 +39,7 @@ def test_sources_and_places_that_cannot_be(memes, tmp_path, refused) -> None:
     tsv, names = memes / "features.tsv", next((memes / "img").iterdir())
     assert "empty.tsv: the file is empty" in refused(["import", tmp_path / "empty.tsv", tmp_path / "s"])
     assert "this is a folder without region features; expected a TSV" in refused(
-        ["import", memes, tmp_path / "s"]
+        ["import", memes / "img", tmp_path / "s"]
     )
     assert "not UTF-8" in refused(["import", tsv, tmp_path / "s", "--classes", names])
     assert "exists and is kept" in refused(["import", tsv, tmp_path / "empty.tsv"])

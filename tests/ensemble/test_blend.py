@@ -1,5 +1,7 @@
 """Formulas by hand, and what must not matter: order of rows, of members and of classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -195,3 +197,11 @@ def test_agreement_is_the_spearman_matrix(members):
     assert np.isnan(constant[0, 1])
     with pytest.raises(ConfigError, match=r"'dogg'.*Did you mean 'dog'"):
         agreement(members, of="dogg")
+
+
+def test_several_labels_are_blended_without_an_answer():
+    scores = np.array([[0.9, 0.8], [0.1, 0.2]])
+    one = Predictions(ids=("a", "b"), scores=scores, answers=("x | y", ""), classes=("x", "y"), form="labels")
+    both = blend([one, replace(one, scores=1 - scores)])
+    assert (both.form, both.answers) == ("labels", None)
+    assert both.scores == pytest.approx(np.full((2, 2), 0.5))

@@ -173,8 +173,8 @@ def test_the_form_follows_from_what_is_there(form):
 def test_the_form_can_be_said():
     predictions, gold = table("choices")
     assert evaluate(predictions, gold, form="classes", samples=1).form == "classes"
-    with pytest.raises(ConfigError, match=r"no form 'clases'.*Did you mean 'classes'\?"):
-        evaluate(predictions, gold, form="clases")
+    with pytest.raises(ConfigError, match=r"no form 'clsses'.*Did you mean 'classes'\?"):
+        evaluate(predictions, gold, form="clsses")
     with pytest.raises(FormatError, match="neither scores of classes, answers nor boxes"):
         evaluate(Predictions(ids=("a",)), {"a": "x"})
 

@@ -24,6 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--answers", type=Path, help="file with withheld labels (default: SPLIT.answers.jsonl)"
     )
     parser.add_argument("--threshold", type=float, default=0.5, help="for accuracy and F1 (default: 0.5)")
+    parser.add_argument("--positive", metavar="CLASS", help="class to be found (default: the second of two)")
+    parser.add_argument("--form", help="form of decision (default: what the files say or look like)")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
     parser.add_argument("--overwrite", action="store_true", help="replace the PNG if it exists")
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     named = {str(path): read_predictions(path, dataset=dataset) for path in arguments.files}
     options: dict[str, Any] = {"threshold": arguments.threshold, "samples": arguments.samples}
-    options["positive"] = dataset.positive
+    options |= {"form": arguments.form, "positive": arguments.positive or dataset.positive}
     results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
     first, *others = named
     comparisons = {name: compare(named[name], named[first], dataset, **options) for name in others}
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         from diptych.report import curves
 
         with reserved(arguments.curves, **picture):
-            curves(named, dataset, arguments.curves, positive=dataset.positive)
+            curves(named, dataset, arguments.curves, positive=options["positive"])
     if arguments.json:
         as_json(
             {

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from diptych.data.sampler import Plan, Positions, longest_first
 from diptych.errors import ConfigError
-from diptych.types import Batch, Dataset, Example, likeliest
+from diptych.predictions import likeliest
+from diptych.types import Batch, Dataset, Example
 
 
 @runtime_checkable

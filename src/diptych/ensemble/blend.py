@@ -39,7 +39,8 @@ def blend(
     `rank`: sum of w rank(p) / N per class, the best of N examples having rank N and ties their mean rank; in
     (0, 1], but no probability: it depends on the other examples, and 0.5 is the median, not even odds.
 
-    The rows follow the first member, and the answer is the class of the highest score.
+    The rows follow the first member, and the answer is the class of the highest score; of several labels
+    there is none.
 
     Args:
         weights: one non-negative number per member; None means equal.
@@ -60,12 +61,16 @@ def blend(
     if method != "rank":
         require_probabilities(joined, member_names(members), sum_to_one=method in ("power", "geometric"))
     scores = _combine(joined, shares, method=method, power=power)
-    classes = members[0].classes
+    classes, form = members[0].classes, members[0].form
+    answers = None
+    if classes is not None and form != "labels":  # of which several may hold
+        answers = tuple(classes[index] for index in scores.argmax(axis=1))
     return Predictions(
         ids=members[0].ids,
         scores=scores,
-        answers=None if classes is None else tuple(classes[index] for index in scores.argmax(axis=1)),
+        answers=answers,
         classes=classes,
+        form=form,
         meta=_provenance(members, method=method, shares=shares, power=power),
     )
 

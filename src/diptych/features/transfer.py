@@ -260,7 +260,7 @@ def _recognize_folder(path: Path) -> Entries:
         for file in islice(files_below(path, ending), SAMPLED):
             if _holds(file, head, word):
                 return entries
-    if any(file.name.lower().endswith(tsv.ENDINGS) for file in files_below(path, "")):
+    if any(file.name.lower().endswith(tsv.IN_FOLDER) for file in files_below(path, "")):
         return tsv.tsv_entries
     raise FormatError(
         f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of JSON, or "

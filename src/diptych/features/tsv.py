@@ -41,7 +41,8 @@ LAYOUTS = {len(layout.split()): layout for layout in (LXMERT, CAFFE, OSCAR)}
 INTEGERS = ("objects_id", "attrs_id")
 CELL = re.compile(rb'(?:"((?:[^"]|"")*+)"|([^\t]*+))(?:\t|$)')  # as the csv module writes one
 LONGEST_LINE = 64 << 20
-ENDINGS = (".tsv", ".csv", ".txt", ".tsv.gz")
+ENDINGS = (".tsv", ".csv", ".txt", ".tsv.gz")  # of what lies in a ZIP
+IN_FOLDER = (".tsv", ".tsv.gz")  # a folder of features may hold other texts
 
 
 def tsv_entries(path: Path) -> Iterator[Entry]:
@@ -77,7 +78,7 @@ class _Text:
 def _texts(path: Path) -> Iterator[_Text]:
     if path.is_dir():
         for file in files_below(path, ""):
-            if file.name.lower().endswith(ENDINGS):
+            if file.name.lower().endswith(IN_FOLDER):
                 yield from _texts(file)
         return
     with require_file(path, "a TSV").open("rb") as start:

@@ -23,8 +23,7 @@ from sklearn.metrics import (
 )
 
 from diptych.errors import FormatError
-from diptych.predictions import Predictions
-from diptych.types import likeliest
+from diptych.predictions import Predictions, likeliest
 
 Truth = Bool[ndarray, " N"] | Int[ndarray, " N"]
 Binning = Literal["mass", "width"]

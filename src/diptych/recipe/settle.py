@@ -14,8 +14,9 @@ from diptych.errors import ConfigError, nearest
 from diptych.features import MergedStore
 from diptych.metrics import best_threshold
 from diptych.predict import Predictor
+from diptych.predictions import likeliest
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
-from diptych.types import Dataset, Example, RegionSource, likeliest
+from diptych.types import Dataset, Example, RegionSource
 
 Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
 CRITERIA = get_args(Criterion)

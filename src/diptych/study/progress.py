@@ -23,7 +23,7 @@ class RecordNode(TypedDict):
 
     step: str
     state: State
-    seconds: float
+    seconds: int | float
     error: NotRequired[str | None]
     facts: NotRequired[dict[str, Any]]
 
@@ -39,7 +39,7 @@ class Record:
 
     step: str
     state: State
-    seconds: float
+    seconds: int | float
     error: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -35,7 +35,7 @@ class Choose(Task):
         readout: Callable[[VisionLanguageModel, int], Readout] = Pooled,
         head: Callable[[int, int], nn.Module] = ClassifierHead,
         loss: str = "ce",
-        positive_weight: float = 1.0,
+        positive_weight: int | float = 1.0,
     ) -> None:
         super().__init__()
         if loss not in LOSSES:

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.nn import ClassifierHead, Pooled, Readout
-from diptych.predictions import Predictions
+from diptych.predictions import Predictions, likeliest
 from diptych.tasks.base import Task, build_head
-from diptych.types import Batch, Encoding, Example, VisionLanguageModel, likeliest
+from diptych.types import Batch, Encoding, Example, VisionLanguageModel
 
 
 @dataclass(frozen=True)

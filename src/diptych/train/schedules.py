@@ -42,7 +42,7 @@ def steps(
     factor: float = 0.1,
     warmup: int | float = 0.0,
     warmup_factor: float = 0.0,
-    warmup_method: Method = "linear",
+    warmup_method: str = "linear",
 ) -> Schedule:
     """Up over `warmup`, then flat, times `factor` from each milestone on (ERNIE-ViL, VL-BERT).
 
@@ -91,7 +91,7 @@ def _stairs(
     factor: float,
     warmup: int | float,
     start: float,
-    method: Method,
+    method: str,
 ) -> float:
     passed = sum(step >= milestone for milestone in milestones)
     risen = _constant(step, total, warmup=warmup)
