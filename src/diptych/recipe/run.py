@@ -126,9 +126,9 @@ def _run(config: dict[str, Any], folder: Path, *, first: bool) -> Run:
 
 
 SETTINGS = (
-    "root", "out", "name", "seed", "features", "more_features", "region_merge", "vocabulary", "vocabulary_size",
-    "fasttext", "loggers", "progress", "overwrite", "weights", "model", "processor", "task", "data", "optim",
-    "schedule", "averaging", "trainer",
+    "root", "out", "name", "seed", "features", "more_features", "region_merge", "vocabulary",
+    "vocabulary_size", "fasttext", "loggers", "progress", "overwrite", "weights", "model", "processor",
+    "task", "data", "optim", "schedule", "averaging", "trainer",
 )  # fmt: skip
 
 
