@@ -37,7 +37,7 @@ class Classes(Form):
         self.measures = {
             "accuracy": mean_measure([(self.truth == one).astype(float) for one in self.decisions]),
             "macro_f1": self._macro_f1,
-            "macro_auroc": lambda rows: mean_defined([measure(rows) for measure in each]),
+            "macro_auroc": lambda rows: mean_defined(np.stack([measure(rows) for measure in each])),
         }
 
     def details(self) -> dict[str, Any]:

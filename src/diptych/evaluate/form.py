@@ -43,7 +43,7 @@ class Form(ABC):
     """
 
     measures: Mapping[str, RowMeasure]
-    strata: Sequence[Int[ndarray, " K"]]
+    strata: Sequence[Int[ndarray, " _"]]
 
     @abstractmethod
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None: ...
@@ -84,12 +84,11 @@ def mean_measure(values: Sequence[Float[ndarray, " N"]]) -> RowMeasure:
     return lambda rows: flat[rows].mean(axis=-1)
 
 
-def mean_defined(values: Sequence[Float[ndarray, "S M"]]) -> Float[ndarray, "S M"]:
+def mean_defined(values: Float[ndarray, "C S M"]) -> Float[ndarray, "S M"]:
     """The mean over classes where a measure is defined; nan where it is for none."""
-    stacked = np.stack(values)
-    known = ~np.isnan(stacked)
+    known = ~np.isnan(values)
     count = known.sum(axis=0)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
 
 

@@ -33,9 +33,11 @@ class Labels(Form):
         self._decided = np.concatenate(self.scores) >= self.threshold
         each = {label: self._auroc(column) for column, label in enumerate(self.labels)}
         self.measures = {
-            "macro_auroc": lambda rows: mean_defined([measure(rows) for measure in each.values()]),
+            "macro_auroc": lambda rows: mean_defined(np.stack([measure(rows) for measure in each.values()])),
             "micro_f1": lambda rows: _ratio(*np.sum(self._counts(rows), axis=0)),
-            "macro_f1": lambda rows: mean_defined([_ratio(*counts) for counts in self._counts(rows)]),
+            "macro_f1": lambda rows: mean_defined(
+                np.stack([_ratio(*counts) for counts in self._counts(rows)])
+            ),
             **{f"auroc_{label}": measure for label, measure in each.items()},
         }
 

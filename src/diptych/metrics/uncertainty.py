@@ -127,7 +127,7 @@ def delong_test(
 
 def row_interval(
     measure: RowMeasure,
-    strata: Sequence[Int[ndarray, " K"]],
+    strata: Sequence[Int[ndarray, " _"]],
     *,
     sets: int = 1,
     level: float = 0.95,
@@ -168,7 +168,7 @@ def score_measure(truth: Bool[ndarray, " N"], metric: Metric, *scores: Real[ndar
     return lambda rows: _each(metric, truths[rows[0, 0]], ranked[rows])
 
 
-def class_rows(truth: Bool[ndarray, " N"]) -> list[Int[ndarray, " K"]]:
+def class_rows(truth: Bool[ndarray, " N"]) -> list[Int[ndarray, " _"]]:
     """The rows of each class, positives first."""
     return [rows for rows in (np.flatnonzero(truth), np.flatnonzero(~truth)) if len(rows)]
 
@@ -189,7 +189,7 @@ def auroc_rows(truth: Bool[ndarray, "S N"], ranks: Int[ndarray, "S N"]) -> Float
 
 
 def _resample(
-    strata: Sequence[Int[ndarray, " K"]], sets: int, samples: int, seed: int
+    strata: Sequence[Int[ndarray, " _"]], sets: int, samples: int, seed: int
 ) -> Iterator[Int[ndarray, "S M N"]]:
     """Chunks of drawn row numbers, in one order of the strata."""
     generator = np.random.default_rng(seed)
