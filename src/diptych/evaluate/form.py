@@ -101,7 +101,7 @@ def dense_ranks(sets: Sequence[Float[ndarray, " N"]]) -> Int[ndarray, " MN"]:
 
 def class_details(
     truth: Bool[ndarray, " N"], decided: Bool[ndarray, " N"], scores: Float[ndarray, " N"]
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """How well one class or label is told from the rest."""
     found, count, given = (int(np.count_nonzero(one)) for one in (truth & decided, truth, decided))
     return {

@@ -66,7 +66,7 @@ class Evaluation:
     metrics: Mapping[str, Estimate]
     samples: int
     seed: int
-    by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    by_class: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
     by_group: Mapping[str, GroupEstimate] = field(default_factory=dict)
     positive: str | None = None
     threshold: float | None = None

@@ -125,8 +125,17 @@ def _run(config: dict[str, Any], folder: Path, *, first: bool) -> Run:
     return Run(folder=folder, fit=result, metrics=result.metrics)
 
 
+SETTINGS = (
+    "root", "out", "name", "seed", "features", "more_features", "region_merge", "vocabulary",
+    "vocabulary_size", "fasttext", "loggers", "progress", "overwrite", "weights", "model", "processor",
+    "task", "data", "optim", "schedule", "averaging", "trainer",
+)  # fmt: skip
+
+
 def _require_settings(config: Mapping[str, Any]) -> None:
     """The settings that no call looks at."""
+    if missing := [name for name in SETTINGS if name not in config]:
+        raise ConfigError(f"there is no {missing[0]} in the settings; expected {', '.join(SETTINGS)}.")
     out, seed = config["out"], config["seed"]
     if not isinstance(out, str) or not out:
         raise ConfigError(f"out is {out!r}; expected the name of a folder.")
