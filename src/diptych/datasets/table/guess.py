@@ -104,7 +104,7 @@ def guess_table(path: Path) -> Guess:
     )
 
 
-def _points(role: str, name: str, column: Column) -> float:
+def _points(role: str, name: str, column: Column) -> int | float:
     """How well a column suits a role: 2 for its name, 1 for its content; 0 where the content cannot be it."""
     words = name.lower().replace("_", " ").replace("-", " ").split()
     named = 2 * any(word.startswith(key) for word in words for key in NAMES[role])
@@ -114,21 +114,21 @@ def _points(role: str, name: str, column: Column) -> float:
     return 0 if content < 0 else named + content
 
 
-def _split_points(column: Column) -> float:
+def _split_points(column: Column) -> int | float:
     values = {str(cell).lower() for cell in column}
     return 1 if len(values) <= FEW and all(value.startswith(SPLITS) for value in values) else -1
 
 
-def _image_points(column: Column) -> float:
+def _image_points(column: Column) -> int | float:
     pictures = sum(str(cell).lower().endswith(PICTURES) for cell in column)
     return 1 if pictures > len(column) / 2 else -1
 
 
-def _id_points(column: Column) -> float:
+def _id_points(column: Column) -> int | float:
     return 0 if _unique(column) and all(len(str(cell).split()) == 1 for cell in column) else -1
 
 
-def _text_points(column: Column) -> float:
+def _text_points(column: Column) -> int | float:
     """Up to 1, so that of several texts the longest is taken."""
     if not all(cell is None or isinstance(cell, str) for cell in column):
         return -1
@@ -136,16 +136,16 @@ def _text_points(column: Column) -> float:
     return min(words / 100, 1) + (words > 2)
 
 
-def _label_points(column: Column) -> float:
+def _label_points(column: Column) -> int | float:
     values = {str(cell) for cell in column}
     return 0.5 if 2 <= len(values) <= FEW and len(values) < len(column) else -1
 
 
-def _weight_points(column: Column) -> float:
+def _weight_points(column: Column) -> int | float:
     return 0 if all(_is_number(cell) for cell in column) else -1
 
 
-def _group_points(column: Column) -> float:
+def _group_points(column: Column) -> int | float:
     return 0 if len({str(cell) for cell in column}) <= 10 * FEW else -1
 
 
