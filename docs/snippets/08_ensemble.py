@@ -31,4 +31,4 @@ truth = {str(number): number % 2 for number in range(40)}
 blends, report = fit_blend(members, truth, dev="dev_seen", method="simplex")
 print(report.in_sample, report.out_of_fold, report.optimism)  # AUROC, low, high
 print(report.rounds[0].weights, report.best_member)
-print(blends["test_seen"].column("hateful"))
+print(blends["test_seen"].column("1"))

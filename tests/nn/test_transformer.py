@@ -13,11 +13,6 @@ def test_feed_forward_is_the_formula():
     torch.testing.assert_close(layer(x), layer.norm(x + inner))
 
 
-def test_encoder_without_layers_is_the_identity():
-    x = torch.randn(2, 3, 6)
-    assert torch.equal(Encoder(0, 6, heads=2, hidden=8)(x, torch.ones(2, 3, dtype=torch.bool)), x)
-
-
 def test_padding_never_changes_real_states():
     torch.manual_seed(0)
     encoder = Encoder(2, 12, heads=3, hidden=24).eval()

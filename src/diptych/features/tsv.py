@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from numpy import ndarray
@@ -102,7 +102,7 @@ def _texts(path: Path) -> Iterator[_Text]:
         yield replace(one, head=head)
 
 
-def _open_member(path: Path, member: zipfile.ZipInfo) -> IO[bytes]:
+def _open_member(path: Path, member: zipfile.ZipInfo) -> Any:
     return open_zip(path).open(member)
 
 

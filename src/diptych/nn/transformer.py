@@ -87,8 +87,7 @@ class Encoder(nn.Module):
         eps: float = 1e-12,
     ) -> None:
         super().__init__()
-        if layers != 0:  # without layers it is the identity
-            require_sizes(layers=layers)
+        require_sizes(layers=layers)
         self.layers = nn.ModuleList(
             Layer(dim, heads, hidden=hidden, dropout=dropout, attention_dropout=attention_dropout, eps=eps)
             for _ in range(layers)
