@@ -13,7 +13,8 @@ from diptych.ensemble import read_predictions
 from diptych.evaluate import compare, evaluate
 
 gold = {"8291": "hateful", "46971": "benign"}  # or diptych.datasets.HatefulMemes("memes", "dev_seen")
-first, second = read_predictions("a.csv"), read_predictions("b.csv")
+classes = ("benign", "hateful")  # a CSV of scores does not name them
+first, second = (read_predictions(path, classes=classes) for path in ("a.csv", "b.csv"))
 
 result = evaluate(first, gold)
 print(result["auroc"].value, result["auroc"].low, result["auroc"].high)

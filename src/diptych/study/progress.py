@@ -23,7 +23,7 @@ class RecordNode(TypedDict):
 
     step: str
     state: State
-    seconds: int | float
+    seconds: float
     error: NotRequired[str | None]
     facts: NotRequired[dict[str, Any]]
 
