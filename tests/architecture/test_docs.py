@@ -79,7 +79,6 @@ def test_index_links_every_page() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.timeout(1800)  # many commands, one after the other
 def test_snippets_run(tmp_path: Path) -> None:
     """In the order of their names, in one folder, where later ones find what earlier ones made."""
