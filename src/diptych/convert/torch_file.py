@@ -1,8 +1,7 @@
 """Files of `torch.save`, read without `torch.load`: ZIP archives, the pickles before 1.6, the tars of 2017.
 
-`torch.load(weights_only=True)` refuses files with a `Namespace` or an enum beside the weights, and it trusts
-sizes: a file of 100 bytes makes it allocate gigabytes. Here the pickle only says where tensors lie. What else
-it holds becomes stand-ins; tensors are read when they have been chosen, so that the moments of an optimizer
+`torch.load(weights_only=True)` refuses files with a `Namespace` or an enum beside the weights. Here the pickle
+only says where tensors lie. What else it holds becomes stand-ins; tensors are read when they have been chosen, so that the moments of an optimizer
 cost nothing; shapes, strides and places are compared with the bytes that are there.
 """
 
