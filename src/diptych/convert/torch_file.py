@@ -1,8 +1,9 @@
 """Files of `torch.save`, read without `torch.load`: ZIP archives, the pickles before 1.6, the tars of 2017.
 
-`torch.load(weights_only=True)` refuses files with a `Namespace` or an enum beside the weights. Here the pickle
-only says where tensors lie. What else it holds becomes stand-ins; tensors are read when they have been chosen, so that the moments of an optimizer
-cost nothing; shapes, strides and places are compared with the bytes that are there.
+`torch.load(weights_only=True)` refuses files with a `Namespace` or an enum beside the weights. Here the
+pickle only says where tensors lie. What else it holds becomes stand-ins; tensors are read when they have
+been chosen, so that the moments of an optimizer cost nothing; shapes, strides and places are compared
+with the bytes that are there.
 """
 
 import os
