@@ -1,6 +1,7 @@
 """What tests of several rooms share."""
 
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from diptych.bundle import call, save_bundle
+from diptych.cli import main
 from diptych.datasets import fabricate
 from diptych.text import write_vocabulary
 from diptych.types import FeatureMeta
@@ -105,3 +107,34 @@ def bert_weights() -> dict[str, torch.Tensor]:
             shapes[f"encoder.layer.{layer}.{name}.weight"] = size
             shapes[f"encoder.layer.{layer}.{name}.bias"] = size[:1]
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def spoiled(memes: Path, tmp_path: Path) -> Path:
+    """A copy of the miniature data set that a test may spoil."""
+    return Path(shutil.copytree(memes, tmp_path / "memes"))
+
+
+@pytest.fixture(scope="session")
+def pixel_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that reads text and pixels."""
+    return trained("concat_bert_tiny", memes, tmp_path_factory.mktemp("runs") / "pixels")
+
+
+@pytest.fixture(scope="session")
+def region_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that reads text and regions."""
+    return trained("uniter_tiny", memes, tmp_path_factory.mktemp("runs") / "regions")
+
+
+@pytest.fixture(scope="session")
+def box_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model that reads text, pixels and a grid of boxes."""
+    words = ["processor.prepare.least=32", "processor.grid=[2,2]"]
+    return trained("end_to_end_tiny", memes, tmp_path_factory.mktemp("runs") / "boxes", *words)
+
+
+def trained(experiment: str, root: Path, out: Path, *more: str) -> Path:
+    words = [*more, f"experiment=hateful_memes/{experiment}", f"root={root}", f"out={out}", "progress=false"]
+    assert main(["train", *words, "loggers=[]", "trainer.max_steps=1"]) == 0
+    return out

@@ -1,7 +1,6 @@
 """Data sets to spoil."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,6 @@ import pytest
 from diptych.cli import main
 
 Record = dict[str, Any]
-
-
-@pytest.fixture
-def spoiled(memes: Path, tmp_path: Path) -> Path:
-    """A copy of the miniature data set that a test may spoil."""
-    return Path(shutil.copytree(memes, tmp_path / "memes"))
 
 
 @pytest.fixture
@@ -53,25 +46,6 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[list[Any]], str]:
     return run
 
 
-@pytest.fixture(scope="session")
-def pixel_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a model that reads text and pixels."""
-    return trained("concat_bert_tiny", memes, tmp_path_factory.mktemp("runs") / "pixels")
-
-
-@pytest.fixture(scope="session")
-def region_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a model that reads text and regions."""
-    return trained("uniter_tiny", memes, tmp_path_factory.mktemp("runs") / "regions")
-
-
-@pytest.fixture(scope="session")
-def box_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a model that reads text, pixels and a grid of boxes."""
-    words = ["processor.prepare.least=32", "processor.grid=[2,2]"]
-    return trained("end_to_end_tiny", memes, tmp_path_factory.mktemp("runs") / "boxes", *words)
-
-
 @pytest.fixture
 def boxes(memes: Path, tmp_path: Path) -> Path:
     """A file of boxes for every picture, the same corner."""
@@ -80,9 +54,3 @@ def boxes(memes: Path, tmp_path: Path) -> Path:
     lines = [json.dumps({"id": name, "boxes": [[0, 0, 30, 20]]}) + "\n" for name in names]
     path.write_text("".join(lines), encoding="utf-8")
     return path
-
-
-def trained(experiment: str, root: Path, out: Path, *more: str) -> Path:
-    words = [*more, f"experiment=hateful_memes/{experiment}", f"root={root}", f"out={out}", "progress=false"]
-    assert main(["train", *words, "loggers=[]", "trainer.max_steps=1"]) == 0
-    return out

@@ -22,8 +22,8 @@ def test_a_wrong_split_shows_before_the_first_is_scored(memes, pixel_run, tmp_pa
     [
         (["--device", "cudaa"], "device 'cudaa' cannot be used here"),
         (["--device", "meta:x"], "device 'meta:x' cannot be used here"),
-        (["--batch-size", "0"], "--batch-size is 0"),
-        (["--workers", "-1"], "--workers -1"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--workers", "-1"], "workers is -1"),
         (["--root", "nowhere"], "nowhere is not a folder"),
         (["--image", "nowhere.png"], "pictures are missing: nowhere.png"),
         (["--text", "no picture"], "Concat reads pixels"),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from diptych.data.inputs import checksums
 from diptych.errors import ConfigError, DiptychError
-from diptych.recipe.folder import checksums, held, write_settings
+from diptych.recipe.folder import held, write_settings
 
 SHARED: dict[str, Any] = {}
 CONFIG = {"model": SHARED, "processor": SHARED, "task": {}, "data": {}, "optim": {}, "seed": 1}

@@ -4,18 +4,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from diptych.data.inputs import checksums
 from diptych.documents import read_json, read_yaml
 from diptych.errors import ConfigError, FormatError
-from diptych.features import FeatureStore
 from diptych.files import MARK, atomic_file, claimed
 
 CONFIG, INPUTS, LOCK = "config.yaml", "inputs.json", ".run.lock"
@@ -36,6 +35,7 @@ OWN = (  # what may be in the folders among these
     "checkpoints/last.ckpt", "checkpoints/best.ckpt", "files/vocabulary.txt", "files/fasttext.bin",
     "tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml", "*.part",
 )  # fmt: skip
+PICTURES = "(pictures)"  # among the inputs; every other one is a path
 KEYS = {"model", "processor", "task", "data", "optim", "out"}  # of the settings of a run
 FREE_TO_CHANGE = ("progress", "loggers", "overwrite", "data.workers")  # do not change what is trained
 
@@ -89,25 +89,23 @@ def write_settings(folder: Path, config: Mapping[str, Any], inputs: Mapping[str,
     """From here on the folder belongs to this run.
 
     Args:
-        inputs: see `checksums`.
+        inputs: `checksums`, and below `PICTURES` that of the pictures.
+
+    Raises:
+        ConfigError: the run goes on, with other pictures than it began with.
     """
+    if (folder / INPUTS).exists():
+        began = read_json(folder / INPUTS, dict[str, str]).get(PICTURES)
+        if began not in (None, inputs.get(PICTURES)):
+            raise ConfigError(
+                f"pictures have other names or sizes than when the run in {folder} began. Put the old ones "
+                "back, choose another out=, or say overwrite=true to train again."
+            )
     with atomic_file(folder / INPUTS, "w", encoding="utf-8") as file:
         json.dump(inputs, file, indent=1)
     with atomic_file(folder / CONFIG, "w", encoding="utf-8") as file:
         yaml.dump(dict(config), file, Dumper=_Plain, sort_keys=False, allow_unicode=True)
     _recover(folder)
-
-
-def checksums(paths: Iterable[Path]) -> dict[str, str]:
-    """By path, the SHA-256 of a file, or the checksum that a feature store has of its content."""
-    found = {}
-    for path in paths:
-        if path.is_dir():
-            found[str(path)] = FeatureStore(path).meta.checksum
-        else:
-            with path.open("rb") as file:
-                found[str(path)] = file_digest(file, "sha256").hexdigest()
-    return found
 
 
 def _require_own(folder: Path, config: Mapping[str, Any], *, killed: bool) -> None:
@@ -146,7 +144,7 @@ def _changed(folder: Path) -> list[str]:
         return []
     advice = f"Choose another out=, or remove {folder}."
     before = read_json(folder / INPUTS, dict[str, str], advice=advice)
-    now = checksums(path for path in map(Path, before) if path.exists())
+    now = checksums(path for path in map(Path, before.keys() - {PICTURES}) if path.exists())
     return [name for name, one in now.items() if before[name] != one]
 
 

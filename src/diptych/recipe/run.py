@@ -31,10 +31,11 @@ from diptych.data import (
     require_vocabulary,
     with_regions,
 )
+from diptych.data.inputs import checksums, picture_checksum
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
 from diptych.nodes import parameters
-from diptych.recipe.folder import await_file, checksums, held, is_first_process, write_settings
+from diptych.recipe.folder import PICTURES, await_file, held, is_first_process, write_settings
 from diptych.recipe.settle import (
     balance_classes,
     choose_threshold,
@@ -109,7 +110,7 @@ def _run(config: dict[str, Any], folder: Path, *, first: bool) -> Run:
         return Run(folder=folder, fit=None, metrics=load_bundle(folder).metrics)
     parts = build_parts(copy.deepcopy(config), folder)
     if first:
-        write_settings(folder, config, checksums(_inputs(parts, folder)))
+        write_settings(folder, config, _inputs(parts, folder))
     result = fit(
         parts.model,
         parts.task,
@@ -257,16 +258,26 @@ def _save(parts: Parts, result: FitResult) -> None:
     )
 
 
-def _inputs(parts: Parts, folder: Path) -> list[Path]:
-    """Files and feature stores that the run reads, but for pictures and weights."""
+def _inputs(parts: Parts, folder: Path) -> dict[str, str]:
+    """Checksums of the files and feature stores that the run reads, starting weights included."""
     config, processor = parts.config, parts.config["processor"]
     places = [config["features"], config["more_features"]] if parts.sources.regions is not None else []
     places += [
         processor.get(name, {}).get(key) for name, key in (("text", "vocabulary"), ("vectors", "path"))
     ]
     annotations = [file for split in (parts.train, parts.validate) for file in getattr(split, "files", ())]
-    found = dict.fromkeys([*annotations, *(Path(place) for place in places if isinstance(place, str))])
-    return [path for path in found if path.exists() and (folder / "files") not in path.parents]
+    weights = [_bundle_or(find(source)) for source in config["weights"].values() if source]
+    given = [*annotations, *(Path(place) for place in places if isinstance(place, str)), *weights]
+    paths = [path for path in dict.fromkeys(given) if path.exists()]
+    found = checksums(path for path in paths if (folder / "files") not in path.parents)
+    if "pixels" in parts.model.needs or parts.processor.prepare is not None:
+        found[PICTURES] = picture_checksum(parts.sources.images or {})
+    return found
+
+
+def _bundle_or(path: Path) -> Path:
+    """The bundle inside a run folder, which holds much else."""
+    return path / "bundle" if (path / "bundle" / "bundle.yaml").exists() else path
 
 
 def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.bundle import find_bundle
+from diptych.data.inputs import digest
 from diptych.datasets import Data, find_data
 from diptych.errors import ConfigError, FormatError
 from diptych.features import FeatureStore
-from diptych.study.progress import Checksums, digest
+from diptych.study.progress import Checksums
 from diptych.study.settings import Member, Study
 
 Compose = Callable[[Sequence[str]], dict[str, Any]]

@@ -1,6 +1,5 @@
 """What a study remembers on disk: which steps are done, and the checksums of its input files."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from diptych.data.inputs import digest, file_checksum
 from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, FormatError
 from diptych.files import atomic_file
@@ -92,13 +92,7 @@ class Checksums:
         state = path.stat()
         stamp = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
         if stamp not in self.known:
-            with path.open("rb") as file:
-                self.known[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
+            self.known[stamp] = file_checksum(path)
             with atomic_file(self.path, "w", encoding="utf-8") as out:
                 json.dump(self.known, out, indent=0)
         return self.known[stamp]
-
-
-def digest(content: Any) -> str:
-    """SHA-256 of plain values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

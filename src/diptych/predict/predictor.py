@@ -1,4 +1,4 @@
-"""From a bundle to scores: one meme, many, or a whole split."""
+"""A trained model that answers: for one meme, for many, for the examples of a split."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
