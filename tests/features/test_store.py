@@ -207,6 +207,19 @@ def test_an_arrow_file_of_somebody_else_is_refused(tmp_path):
         FeatureStore(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["key", "shard", "batch", "row", "count"])
+def test_a_row_of_the_index_without_a_value_is_refused(tmp_path, items, meta, name):
+    index = write_store(tmp_path / "store", items(3), meta).path / "index.arrow"
+    table = pa.ipc.open_file(index.read_bytes()).read_all()
+    place, field = table.schema.get_field_index(name), table.schema.field(name)
+    values = [*table.column(name).to_pylist()[:-1], None]
+    table = table.set_column(place, pa.field(name, field.type), pa.array(values, field.type))
+    with pa.OSFile(str(index), "wb") as file, pa.ipc.new_file(file, table.schema) as arrow:
+        arrow.write_table(table)
+    with pytest.raises(FormatError, match=name):
+        FeatureStore(tmp_path / "store")
+
+
 def test_opening_and_reading_does_not_load_pandas(tmp_path, items, meta):
     write_store(tmp_path / "store", items(3, boxes=2), meta)
     program = (

@@ -185,7 +185,10 @@ def _open_index(path: Path) -> tuple[FeatureMeta, list[str], pa.Table]:
     with damage_named(path / INDEX):
         if not pa.types.is_string(schema.field("key").type):
             raise ValueError(f"keys are {schema.field('key').type}; expected strings")
-        return meta, list(shards), pa.Table.from_batches(batches, schema).combine_chunks()
+        table = pa.Table.from_batches(batches, schema).combine_chunks()
+        if holes := [name for name in table.column_names if table.column(name).null_count]:
+            raise ValueError(f"the column {holes[0]} has rows without a value")
+        return meta, list(shards), table
 
 
 def _why_not(path: Path) -> str:

@@ -73,26 +73,19 @@ def predict_splits(
         progress: opens, for a split, what is called with (examples done, examples in all).
 
     Raises:
-        ConfigError: a split does not exist, something is missing, or a file stands there that was made
-            otherwise.
+        ConfigError: a split or an input is missing, or a file stands there that was made otherwise.
         FormatError: a file is damaged.
     """
-    run = Path(run)
     if batch_size < 1 or workers < 0:
         raise ConfigError(
-            f"batch_size is {batch_size} and workers is {workers}; expected at least one example and no "
-            "fewer than zero workers."
+            f"batch_size is {batch_size}, expected at least 1; workers is {workers}, at least 0."
         )
     from diptych.datasets import find_data  # which loads pyarrow
 
-    predictor = predictor or load(run)
-    root = root_of_run(run, root)
+    run, predictor, root = Path(run), predictor or load(run), root_of_run(Path(run), root)
     about = predictor.bundle.provenance
     data = data or find_data(root, node=about.get("data"), where=f"the bundle in {run}")
-    splits = list(dict.fromkeys(splits or _default_splits(data, root, about)))
-    for split in splits:  # a wrong name shows before the first split is scored
-        require_name(split, "a split")
-        data.find_files(root, split)
+    splits = _splits(data, root, splits, about)
     out = run / "predictions" if out is None else Path(out)
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
     bundle = _bundle_checksum(run)
@@ -196,10 +189,17 @@ def regions_of_run(
     return open_regions(predictor.processor, main, images, more=more, merge=merge or "vilio")
 
 
-def _default_splits(data: "Data", root: Path, about: Mapping[str, Any]) -> list[str]:
-    """Those that the data set says, else all but that of training."""
-    found, trained = data.splits(root), (about.get("training") or {}).get("split")
-    return [*data.kind.predicted] or [split for split in found if split != trained] or [*found]
+def _splits(
+    data: "Data", root: Path, splits: Sequence[str] | None, about: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Those that are given, else those that the data set says, else all but that of training."""
+    if not splits:
+        found, trained = data.splits(root), (about.get("training") or {}).get("split")
+        splits = data.kind.predicted or [split for split in found if split != trained] or found
+    for split in splits:  # a wrong name shows before the first split is scored
+        require_name(split, "a split")
+        data.find_files(root, split)
+    return tuple(dict.fromkeys(splits))
 
 
 def _bundle_checksum(run: Path) -> str:

@@ -149,6 +149,16 @@ def test_other_results_are_kept(root: Path, tmp_path: Path) -> None:
         clean(root, tmp_path / "new", cache=root / "train.jsonl")
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "{}", "5", "null", "\ud800"])
+def test_a_damaged_cache_of_hashes_is_named_and_kept(root: Path, tmp_path: Path, text: str) -> None:
+    cache = tmp_path / "hashes.json"
+    cache.write_bytes(before := text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(FormatError, match=str(cache)):
+        clean(root, tmp_path / "new", cache=cache)
+    assert cache.read_bytes() == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_pairs_need_equal_texts_and_equal_crude_hashes() -> None:
     same = prints(a=(7, "x"), b=(7, "x"))
     assert [d.dropped for d in find_copies([meme("a"), meme("b")], same)] == [("a",)]

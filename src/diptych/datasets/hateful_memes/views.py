@@ -274,7 +274,7 @@ def _load_cache(path: Path) -> dict[str, Fingerprint]:
         if content["diptych_hashes"] != CACHE_VERSION:
             return {}
         return {key: Fingerprint(int(bits, 16), crude) for key, (bits, crude) in content["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
             f"{path}: not a cache of hashes, and kept ({error}); choose another one."
         ) from error
