@@ -20,7 +20,7 @@ from diptych.features import FeatureStore, write_tsv
 from diptych.models import ernievil_tiny, uniter_tiny, visualbert_tiny
 from diptych.predict import GivenRegions, Predictor
 from diptych.tasks import Classify
-from diptych.text import Remembering
+from diptych.text import CachedTokenizer
 from diptych.types import Example, Regions
 
 MEMBERS, SPLIT, BATCH = 19, 60, 8
@@ -96,7 +96,7 @@ def ours(members: list[Predictor], splits: list[Split], memes: Memes) -> np.ndar
     store, memory = FeatureStore(memes.store.path), {}
     parts = []
     for one in members:
-        one.processor.text = Remembering(memes.tokenizer, memory)
+        one.processor.text = CachedTokenizer(memes.tokenizer, memory)
         found = [
             one.predict_dataset(split, features=store, batch_size=BATCH).column("hateful") for split in splits
         ]

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data import Prepare, Processor, Sources, require_sources
+from diptych.data import Collate, Prepare, Processor, Sources, require_sources
 from diptych.data.collate import pad
 from diptych.errors import ConfigError, FormatError, MissingFeatures
-from diptych.text import WordPiece, write_vocabulary
-from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
+from diptych.text import CachedTokenizer, WordPiece, write_vocabulary
+from diptych.types import Example, FeatureMeta, Mention, Pair, Regions, Tokens
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "boat", "sun")
 
@@ -264,3 +264,27 @@ def test_a_picture_too_thin_to_resize_is_named(text: WordPiece, tmp_path: Path) 
     Image.new("RGB", (900, 2)).save(tmp_path / "k.png")
     with pytest.raises(FormatError, match=r"k\.png: a picture of 900 x 2"):
         processor(Pair(image="k", text="a"), sources)
+
+
+class Bytes:
+    """A tokenizer that is no WordPiece: 0 to 255 are the bytes of the text."""
+
+    pad_id, mask_id, special_ids = 256, 257, (256, 257, 258)
+    vocab_size, fingerprint = 259, "bytes"
+    tokens = (*(f"<{number}>" for number in range(256)), "<pad>", "<mask>", "<end>")
+
+    def encode(self, text: str, text_b: str | None = None, *, max_tokens: int) -> Tokens:
+        ids = [*f"{text} {text_b or ''}".encode()[: max_tokens - 1], 258]
+        places = tuple((number, number + 1) for number in range(len(ids)))
+        return Tokens(ids=tuple(ids), segments=(0,) * len(ids), offsets=places)
+
+
+def test_any_tokenizer_will_do() -> None:
+    examples = [Example(id=text, pairs=(Pair(image=None, text=text),)) for text in ("é", "a longer text")]
+    batch = Collate(Processor(text=Bytes(), max_tokens=8))(examples)
+    assert batch.inputs.text is not None
+    assert batch.inputs.text.ids.tolist() == [
+        [0xC3, 0xA9, 32, 258, 256, 256, 256, 256],
+        [*b"a longe", 258],
+    ]
+    assert Collate(Processor(text=CachedTokenizer(Bytes(), {})))(examples).inputs.text is not None

@@ -9,7 +9,7 @@ from transformers import BertTokenizer
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from diptych.errors import ConfigError, FormatError
-from diptych.text import Remembering, WordPiece, learn_vocabulary, write_vocabulary
+from diptych.text import CachedTokenizer, WordPiece, learn_vocabulary, write_vocabulary
 from diptych.text.tokenizer import SPECIAL_TOKENS
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -124,7 +124,7 @@ def test_batch_equals_one_by_one(tokenizer: WordPiece) -> None:
 @pytest.mark.timeout(5)
 def test_a_remembering_tokenizer_gives_the_same_tokens_once(tokenizer: WordPiece) -> None:
     memory: dict = {}
-    one, other = Remembering(tokenizer, memory), Remembering(tokenizer, memory)
+    one, other = CachedTokenizer(tokenizer, memory), CachedTokenizer(tokenizer, memory)
     tokens = one.encode("what a day", max_tokens=9)
     assert tokens == tokenizer.encode("what a day", max_tokens=9)
     assert other.encode("what a day", max_tokens=9) is tokens

@@ -14,13 +14,15 @@ from torch import Tensor
 from diptych.data.prepare import MOST, Prepare
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.images import open_image, to_pixels
-from diptych.text import FastText, Tokens, WordPiece
+from diptych.text import FastText
 from diptych.types import (
     OPTIONAL_REGION_FIELDS,
     Example,
     Pair,
     Regions,
     RegionSource,
+    Tokenizer,
+    Tokens,
     VisionLanguageModel,
 )
 
@@ -89,7 +91,7 @@ class Processor:
     def __init__(
         self,
         *,
-        text: WordPiece | None = None,
+        text: Tokenizer | None = None,
         vectors: FastText | None = None,
         image_size: int | None = None,
         prepare: Prepare | None = None,

@@ -122,7 +122,7 @@ def fill_objectives(task: dict[str, Any], processor: Processor, regions: RegionS
         if kind == "MaskedText" and text is not None:
             masking = node.setdefault("masking", {"_target_": f"{OBJECTIVES}.WordMasking"})
             masking.setdefault("mask_id", text.mask_id)
-            masking.setdefault("special", [text.pad_id, text.cls_id, text.sep_id, text.mask_id])
+            masking.setdefault("special", [*text.special_ids])
         elif processor.prepare is not None and kind == "RegionFeatures":
             raise ConfigError("RegionFeatures predicts features; end to end there are none. Leave it out.")
         elif processor.whole_image and kind == "MaskedRegions":

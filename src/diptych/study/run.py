@@ -35,7 +35,7 @@ from diptych.predictions import Predictions
 from diptych.recipe import run_recipe
 from diptych.study.graph import Graph, Step, wrap_up
 from diptych.study.progress import Record, read_record, require_own, write_record
-from diptych.text import Remembering
+from diptych.text import CachedTokenizer
 from diptych.types import RegionSource
 
 Say = Callable[[Step, Record | None], None]
@@ -100,7 +100,7 @@ class Workshop:
         tokenizer = predictor.processor.text
         if tokenizer is not None:
             memory = self.texts.setdefault(tokenizer.fingerprint, {})
-            predictor.processor.text = Remembering(tokenizer, memory)
+            predictor.processor.text = CachedTokenizer(tokenizer, memory)
         return predictor
 
 

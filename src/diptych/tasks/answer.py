@@ -56,8 +56,7 @@ class Answer(Task):
         return logits
 
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
-        assert batch.targets is not None
-        logits, targets = logits.float(), batch.targets
+        logits, targets = logits.float(), batch.target()
         if self.kind == "bce":
             return functional.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
         if self.kind == "kl":

@@ -53,11 +53,10 @@ class Choose(Task):
         return logits if self.kind == "two_way" else logits.squeeze(-1)
 
     def loss(self, logits: Float[Tensor, "N P"] | Float[Tensor, "N P 2"], batch: Batch) -> Float[Tensor, ""]:
-        assert batch.targets is not None
-        logits = logits.float()
+        logits, targets = logits.float(), batch.target()
         if self.kind == "ce":
-            return functional.cross_entropy(logits, batch.targets)
-        right = functional.one_hot(batch.targets, batch.pairs)
+            return functional.cross_entropy(logits, targets)
+        right = functional.one_hot(targets, batch.pairs)
         if self.kind == "bce":
             weight = logits.new_tensor(self.positive_weight)
             loss = functional.binary_cross_entropy_with_logits(logits, right.float(), pos_weight=weight)

@@ -118,23 +118,22 @@ class Classify(Task):
         return torch.cat([torch.zeros_like(logits), logits], -1) if self.one_logit else logits
 
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
-        assert batch.targets is not None
-        logits = logits.float()
+        logits, targets = logits.float(), batch.target()
         if self.double_softmax:
             logits = logits.softmax(-1)
         weights = self.get_buffer("class_weights") if self.class_weights is not None else None
         loss = partial(
             functional.cross_entropy,
             logits,
-            batch.targets,
+            targets,
             weight=weights,
             label_smoothing=self.label_smoothing,
         )
         if batch.weights is None:
             return loss()
         # torch's mean is over class weights where there are such, and not with soft labels
-        hard = weights is not None and batch.targets.ndim == 1
-        total = weights[batch.targets].sum() if hard else len(logits)
+        hard = weights is not None and targets.ndim == 1
+        total = weights[targets].sum() if hard else len(logits)
         return (loss(reduction="none") * batch.weights).sum() / total
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:

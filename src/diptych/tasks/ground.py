@@ -76,9 +76,8 @@ class Ground(Task):
         return logits.masked_fill(~_regions(batch).mask, PADDED)
 
     def loss(self, logits: Float[Tensor, "N R"], batch: Batch) -> Float[Tensor, ""]:
-        assert batch.targets is not None
         regions, logits = _regions(batch), logits.float()
-        gold = batch.targets / regions.sizes.repeat(1, 2)
+        gold = batch.target() / regions.sizes.repeat(1, 2)
         overlap = iou(regions.boxes, gold[:, None]).squeeze(-1).masked_fill(~regions.mask, 0)
         right = overlap >= self.threshold
         if self.kind == "bce":

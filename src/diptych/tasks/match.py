@@ -61,8 +61,7 @@ class Match(Task):
         return logits[..., self.matches] - logits[..., 1 - self.matches]
 
     def loss(self, logits: Float[Tensor, "N P"], batch: Batch) -> Float[Tensor, ""]:
-        assert batch.targets is not None
-        logits, targets = logits.float(), batch.targets
+        logits, targets = logits.float(), batch.target()
         if batch.pairs == 1 and self.kind != "bce":
             raise ConfigError(
                 f"task.loss={self.kind} compares the pairs of an example, but {batch.ids[0]} has one; "

@@ -78,10 +78,9 @@ class MultiLabel(Task):
         return logits
 
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
-        assert batch.targets is not None
         weights = self.get_buffer("positive_weights") if self.positive_weights is not None else None
         loss = partial(
-            functional.binary_cross_entropy_with_logits, logits.float(), batch.targets, pos_weight=weights
+            functional.binary_cross_entropy_with_logits, logits.float(), batch.target(), pos_weight=weights
         )
         if batch.weights is None:
             return loss()

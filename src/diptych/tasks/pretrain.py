@@ -107,7 +107,8 @@ class Pretrain(Trainable):
         names: Sequence[str],
         generator: torch.Generator | None,
     ) -> Losses:
-        sample = Sample(inputs=batch.inputs, targets=batch.targets)
+        targets = None if batch.targets is None else batch.target()
+        sample = Sample(inputs=batch.inputs, targets=targets)
         for name in names:
             sample = self._objective(name).corrupt(sample, generator)
         return self.losses(model, sample, names)

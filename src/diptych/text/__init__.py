@@ -1,12 +1,11 @@
 """Text: subword tokens and sentence vectors."""
 
 from diptych.text.fasttext import FastText, train_fasttext
-from diptych.text.tokenizer import Remembering, Tokens, WordPiece, learn_vocabulary, write_vocabulary
+from diptych.text.tokenizer import CachedTokenizer, WordPiece, learn_vocabulary, write_vocabulary
 
 __all__ = [
+    "CachedTokenizer",
     "FastText",
-    "Remembering",
-    "Tokens",
     "WordPiece",
     "learn_vocabulary",
     "train_fasttext",

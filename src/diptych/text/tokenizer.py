@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,12 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import WordPieceTrainer
 
+from diptych import types
 from diptych.errors import ConfigError, FormatError
 from diptych.files import atomic_file
+from diptych.types import Tokens
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
-    """One text, or two, as a model reads them: `[CLS] text [SEP]` or `[CLS] text [SEP] text_b [SEP]`.
-
-    Args:
-        segments: 0 up to the first `[SEP]`, then 1.
-        offsets: start and stop character of each token in its own text; (0, 0) for special tokens.
-    """
-
-    ids: tuple[int, ...]
-    segments: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class WordPiece:
@@ -58,6 +42,7 @@ class WordPiece:
         self.lowercase = lowercase
         index = _read_vocabulary(Path(vocabulary))
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (index[t] for t in SPECIAL_TOKENS)
+        self.special_ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
         tokenizer = Tokenizer(WordPieceModel(index, unk_token="[UNK]", max_input_chars_per_word=100))
         tokenizer.normalizer = BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
         tokenizer.pre_tokenizer = BertPreTokenizer()
@@ -121,21 +106,34 @@ class WordPiece:
 _NOWHERE = (0, 0)
 
 
-class Remembering(WordPiece):
+class CachedTokenizer:
     """A tokenizer that tokenizes every text once.
 
     Args:
         memory: where the tokens are kept; tokenizers of one fingerprint may share it.
     """
 
-    def __init__(self, tokenizer: WordPiece, memory: MutableMapping[Any, Tokens]) -> None:
-        self.__dict__.update(tokenizer.__dict__)
-        self.memory = memory
+    def __init__(self, tokenizer: types.Tokenizer, memory: MutableMapping[Any, Tokens]) -> None:
+        self.tokenizer, self.memory = tokenizer, memory
+        self.pad_id, self.mask_id = tokenizer.pad_id, tokenizer.mask_id
+        self.special_ids = tokenizer.special_ids
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        return self.tokenizer.tokens
+
+    @property
+    def fingerprint(self) -> str:
+        return self.tokenizer.fingerprint
 
     def encode(self, text: str, text_b: str | None = None, *, max_tokens: int) -> Tokens:
         key = (text, text_b, max_tokens)
         if key not in self.memory:
-            self.memory[key] = super().encode(text, text_b, max_tokens=max_tokens)
+            self.memory[key] = self.tokenizer.encode(text, text_b, max_tokens=max_tokens)
         return self.memory[key]
 
 

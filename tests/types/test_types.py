@@ -194,3 +194,25 @@ def test_like_features_are_accepted() -> None:
     ):
         dataclasses.replace(trained, **changes).require_like(trained, where="store")
         trained.require_like(dataclasses.replace(trained, **changes), where="store")
+
+
+def test_several_targets_go_by_name_and_move_with_the_batch() -> None:
+    named = dataclasses.replace(batch(), targets={"ids": torch.arange(2), "mask": torch.ones(2, 3)})
+    moved = named.to("meta")
+    assert {name: one.device.type for name, one in moved.targets.items()} == {"ids": "meta", "mask": "meta"}  # type: ignore[union-attr]
+    assert named.target("ids").tolist() == [0, 1]
+    assert batch().target().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("targets", "name"),
+    [
+        ({"ids": torch.arange(2)}, None),
+        ({"ids": torch.arange(2)}, "mask"),
+        (torch.arange(2), "ids"),
+        (None, None),
+    ],
+)
+def test_a_target_that_is_not_there_is_named(targets: Any, name: str | None) -> None:
+    with pytest.raises(ConfigError, match=name or "one tensor"):
+        dataclasses.replace(batch(), targets=targets).target(name)

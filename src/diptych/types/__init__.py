@@ -1,0 +1,44 @@
+"""The types that all rooms share: what flows from the files on disk to predictions, one type per step.
+
+Letters used in all shapes: N examples, P pairs per example, B = N * P rows, T text tokens, R regions,
+F region-feature width, D model width (Dt text, Dv region), J width of joint vectors, C classes, K detector
+classes, E sentence-vector width. Masks are bool and True means real. Boxes are x1 y1 x2 y2. Sizes are
+(width, height).
+"""
+
+from diptych.types.batches import (
+    EVERYTHING,
+    Batch,
+    Encoding,
+    Inputs,
+    Outcome,
+    PaddedRegions,
+    PaddedText,
+    Targets,
+)
+from diptych.types.examples import Example, Mention, Pair, Tokens
+from diptych.types.protocols import Dataset, RegionSource, TargetEncoder, Tokenizer, VisionLanguageModel
+from diptych.types.regions import OPTIONAL_REGION_FIELDS, FeatureMeta, Regions
+
+__all__ = [
+    "EVERYTHING",
+    "OPTIONAL_REGION_FIELDS",
+    "Batch",
+    "Dataset",
+    "Encoding",
+    "Example",
+    "FeatureMeta",
+    "Inputs",
+    "Mention",
+    "Outcome",
+    "PaddedRegions",
+    "PaddedText",
+    "Pair",
+    "RegionSource",
+    "Regions",
+    "TargetEncoder",
+    "Targets",
+    "Tokenizer",
+    "Tokens",
+    "VisionLanguageModel",
+]

@@ -1,0 +1,71 @@
+"""One decision of a data set: images, texts and what is known about them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mention:
+    """Characters `start` to `stop` of a text name region number `region` (VCR).
+
+    Args:
+        segment: 0 for `text`, 1 for `text_b` of the pair.
+    """
+
+    start: int
+    stop: int
+    region: int
+    segment: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One image and one text.
+
+    Args:
+        image: key of the image; two keys put the regions of both images into one row; None means text only.
+        text_b: second segment (an answer, object names, the other language).
+        files: picture of each key, below the root of the data set; empty where keys alone tell.
+    """
+
+    image: str | tuple[str, ...] | None
+    text: str
+    text_b: str | None = None
+    mentions: tuple[Mention, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One decision of a dataset.
+
+    Args:
+        weight: factor of its loss in training.
+        group: a slice that measures are also reported for, such as a country.
+        meta: JSON values for writers and reports; models never see them.
+    """
+
+    id: str
+    pairs: tuple[Pair, ...]
+    target: Any = None
+    weight: float = 1.0
+    group: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """One text, or two, as a model reads them: `[CLS] text [SEP]` or `[CLS] text [SEP] text_b [SEP]`.
+
+    Args:
+        segments: 0 up to the first `[SEP]`, then 1.
+        offsets: start and stop character of each token in its own text; (0, 0) for special tokens.
+    """
+
+    ids: tuple[int, ...]
+    segments: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)

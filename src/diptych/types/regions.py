@@ -1,0 +1,156 @@
+"""What a detector found in an image, and what produced it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from diptych.boxes import other_convention
+from diptych.errors import ConfigError, FormatError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regions:
+    """What a detector found in one image, best first.
+
+    Args:
+        features: one row per region; float16 or float32.
+        boxes: absolute pixels of the original image.
+        size: width and height of the original image in pixels.
+        labels: index of the object class.
+        scores: confidence of the object class in [0, 1].
+        attributes: index of the attribute; `attribute_scores` its confidence.
+        probabilities: soft object classes.
+    """
+
+    features: Float[ndarray, "R F"]
+    boxes: Float[ndarray, "R 4"]
+    size: tuple[int, int]
+    labels: Int[ndarray, " R"] | None = None
+    scores: Float[ndarray, " R"] | None = None
+    attributes: Int[ndarray, " R"] | None = None
+    attribute_scores: Float[ndarray, " R"] | None = None
+    probabilities: Float[ndarray, "R K"] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4) or self.features.ndim != 2:
+            raise FormatError(
+                f"regions have boxes of shape {self.boxes.shape} and features of shape "
+                f"{self.features.shape}; expected (R, 4) and (R, F)."
+            )
+        for name in ("features", *OPTIONAL_REGION_FIELDS):
+            value = getattr(self, name)
+            if value is not None and len(value) != count:
+                raise FormatError(
+                    f"regions have {count} boxes but {len(value)} {name}; expected one of each."
+                )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def verify(self) -> None:
+        """Look at every number, which costs time: finite everywhere, boxes ordered and inside the image.
+
+        Raises:
+            FormatError: names the first region that is wrong. A box may leave the image by one pixel.
+        """
+        width, height = self.size
+        if width < 1 or height < 1:
+            raise FormatError(f"the image size is {width} x {height}; expected at least 1 x 1 pixels.")
+        for name in ("features", "boxes", "scores", "attribute_scores", "probabilities"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value).all():
+                row = int(np.argwhere(~np.isfinite(value))[0][0])
+                raise FormatError(f"region {row} has NaN or infinite {name}; expected finite numbers.")
+        x1, y1, x2, y2 = self.boxes.T
+        if (bad := np.flatnonzero((x2 < x1) | (y2 < y1))).size:
+            box = _numbers(self.boxes[bad[0]])
+            raise FormatError(
+                f"box {bad[0]} is inverted: {box}; expected x1 <= x2 and y1 <= y2."
+                f"{other_convention(self.boxes, self.size)}"
+            )
+        outside = (x1 < -1) | (y1 < -1) | (x2 > width + 1) | (y2 > height + 1)
+        if (bad := np.flatnonzero(outside)).size:
+            box = _numbers(self.boxes[bad[0]])
+            raise FormatError(
+                f"box {bad[0]} leaves the image: {box}; expected within {width} x {height}."
+                f"{other_convention(self.boxes, self.size)}"
+            )
+
+    def first(self, count: int) -> "Regions":
+        """The best `count` regions."""
+        if len(self) <= count:
+            return self
+        rows = {name: getattr(self, name) for name in ("features", "boxes", *OPTIONAL_REGION_FIELDS)}
+        return replace(self, **{name: value[:count] for name, value in rows.items() if value is not None})
+
+
+OPTIONAL_REGION_FIELDS = ("labels", "scores", "attributes", "attribute_scores", "probabilities")
+
+
+def _numbers(row: ndarray) -> str:
+    return " ".join(f"{value:.1f}" for value in row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureMeta:
+    """Where region features come from; a store carries it and a trained model remembers it.
+
+    Args:
+        feature_dim: width F of one region.
+        detector: name of what produced the features, for example `vgattr` or `world`.
+        box_rule: how many boxes an image has, for example `36` or `10:100`.
+        classes: object class names, `attributes` attribute names; empty where unknown.
+        dtype: `float16` or `float32`.
+        count: number of images.
+        checksum: SHA-256 over keys and arrays in order; tells two stores apart.
+    """
+
+    feature_dim: int
+    detector: str = "unknown"
+    box_rule: str = "unknown"
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    dtype: str = "float32"
+    count: int = 0
+    checksum: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "FeatureMeta":
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
+
+    def require_like(self, other: "FeatureMeta", *, where: object) -> None:
+        """Check that features described by `self` may stand in for those described by `other`.
+
+        Width, detector and class names must agree; box rule, number type and images may differ. `unknown`
+        detectors and empty class names agree with everything.
+
+        Raises:
+            ConfigError: names what differs and both values.
+        """
+        if self.feature_dim != other.feature_dim:
+            raise ConfigError(
+                f"{where}: features are {self.feature_dim} wide; the model takes {other.feature_dim}."
+            )
+        if "unknown" not in (self.detector, other.detector) and self.detector != other.detector:
+            raise ConfigError(
+                f"{where}: features come from detector {self.detector!r}; the model was trained on "
+                f"{other.detector!r}. Their numbers do not mean the same; use features of the same detector."
+            )
+        if self.classes and other.classes and self.classes != other.classes:
+            raise ConfigError(
+                f"{where}: the detector's class names differ from those that the model was trained on."
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
