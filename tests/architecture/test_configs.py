@@ -9,6 +9,10 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import diptych
+from diptych.bundle import call
+from diptych.cli.train import composer
+from diptych.study.settings import read_study
+from diptych.tasks import Trainable
 
 CONF = Path(diptych.__file__).parent / "conf"
 
@@ -85,3 +89,51 @@ def test_option_composes(option: str) -> None:
 def test_experiment_names_its_own_command(name: str) -> None:
     text = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
     assert f"diptych train experiment={name} " in text.partition("defaults:")[0]
+
+
+GIVEN = {"labels": ["no", "yes"], "answers": ["red", "two"]}  # what only the data say
+
+
+@pytest.mark.parametrize("name", names("task"))
+def test_task_composes_and_is_built(name: str) -> None:
+    needed = [f"task.{key}={value}".replace(" ", "") for key, value in GIVEN.items() if _asks(name, key)]
+    config = composed("model=uniter_tiny", "data=memes_pretrain", f"task={name}", *needed)  # without labels
+    check_calls(config)
+    model = call(config["model"], vocab_size=30, feature_dim=4)
+    for node in config["task"].get("objectives", {}).values():
+        _fill(node)
+    assert isinstance(call(config["task"], model=model), Trainable)
+
+
+def _asks(name: str, key: str) -> bool:
+    return f"\n{key}: ???" in (CONF / "task" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _fill(node: dict[str, Any]) -> None:
+    """What a run fills in from its vocabulary and its features."""
+    kind = node["_target_"].rpartition(".")[2]
+    if kind == "MaskedText":
+        words = node.setdefault("masking", {"_target_": "diptych.tasks.objectives.WordMasking"})
+        words |= {"mask_id": 4, "special": [0, 2, 3, 4]}
+    for inner in node.get("predict", {}).values():
+        if inner["_target_"].endswith("RegionLabels"):
+            inner["classes"] = 3
+        elif "tied" not in inner:
+            inner["feature_dim"] = 4
+
+
+@pytest.mark.parametrize("name", names("study"))
+def test_every_family_of_a_study_composes(name: str) -> None:
+    study = read_study(name, lambda one: CONF / "study" / f"{one}.yaml")
+    for family in study.families:
+        member = family.members[0]
+        for quirks in ((), *family.quirks.values()):
+            check_calls(compose_words([f"experiment={member.experiment}", *member.overrides, *quirks]))
+        if family.pretrain is not None:
+            words = [f"experiment={family.pretrain.experiment}", *family.pretrain.overrides]
+            check_calls(compose_words(words))
+
+
+def compose_words(words: list[str]) -> dict[str, Any]:
+    with composer() as compose_run:
+        return compose_run(["root=data", "out=run", *words])
