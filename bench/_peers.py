@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from diptych.convert import fill_model
 from diptych.convert.bert import fill_bert
-from diptych.convert.lxmert import fill_lxmert
-from diptych.convert.visualbert import fill_visualbert
 from diptych.models import Lxmert, VisualBert
 from diptych.models.concat import BertTower
 from diptych.nn.modalities import require, require_both
@@ -71,7 +70,7 @@ def visualbert(given: Inputs, layers: int) -> Peers:
 
     peer = VisualBertModel(_config(VisualBertConfig, num_hidden_layers=layers, visual_embedding_dim=2048))
     model = VisualBert(vocab_size=WORDS, layers=layers, region_segment=1, dropout=0.0, attention_dropout=0.0)
-    fill_visualbert(model, peer.state_dict(), where="transformers")
+    fill_model(model, peer.state_dict(), where="transformers")
     text, regions = require_both(model, given, feature_dim=2048)
     arguments = {
         "input_ids": text.ids,
@@ -102,7 +101,7 @@ def lxmert(given: Inputs) -> Peers:
         dropout=0.0,
         attention_dropout=0.0,
     )
-    fill_lxmert(model, peer.state_dict(), where="transformers")
+    fill_model(model, peer.state_dict(), where="transformers")
     text, regions = require_both(model, given, feature_dim=2048)
     arguments = {
         "input_ids": text.ids,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from diptych.convert.detector import DETECTOR, fill_detector, load_detector, sizes_of
+from diptych.convert.detector import DETECTOR, fill_detector, sizes_of
 from diptych.convert.load import read_weights
 from diptych.convert.rules import restore
 from diptych.detect import FasterRcnn
@@ -39,6 +39,10 @@ def write_pickle(path, weights, *, protocol=2, **more):
     path.write_bytes(pickle.dumps(content, protocol=protocol))
 
 
+def load(detector, path):
+    fill_detector(detector, read_weights(path), where=path)
+
+
 def same(one, other):
     return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
@@ -48,7 +52,7 @@ def test_released_pickles(tmp_path, published, protocol):
     detector, weights = published
     write_pickle(tmp_path / "d.pkl", weights, protocol=protocol, __author__="Caffe", matching_heuristics=True)
     other = small()
-    load_detector(other, tmp_path / "d.pkl")
+    load(other, tmp_path / "d.pkl")
     assert same(detector, other)
 
 
@@ -59,7 +63,7 @@ def test_hugging_face_and_safetensors(tmp_path, published):
     assert any(name.endswith("num_batches_tracked") for name in weights)
     for name in ("pytorch_model.bin", "d.safetensors"):
         other = small()
-        load_detector(other, tmp_path / name)
+        load(other, tmp_path / name)
         assert same(detector, other)
 
 
@@ -80,7 +84,7 @@ def test_names_are_those_of_detectron2(published):
 def test_a_detector_without_attributes_leaves_them_out(tmp_path, published):
     write_pickle(tmp_path / "d.pkl", published[1])
     other = small(attributes=None)
-    load_detector(other, tmp_path / "d.pkl")
+    load(other, tmp_path / "d.pkl")
     assert torch.equal(other.predictor.deltas.weight, published[0].predictor.deltas.weight)
 
 
@@ -89,14 +93,14 @@ def test_files_must_fit(tmp_path, published):
     plain = {name: one for name, one in weights.items() if "attr" not in name and "embedding" not in name}
     write_pickle(tmp_path / "plain.pkl", plain)
     with pytest.raises(CheckpointMismatch, match=r"5 unfilled: predictor\.class_vectors\.weight"):
-        load_detector(small(), tmp_path / "plain.pkl")
+        load(small(), tmp_path / "plain.pkl")
     write_pickle(tmp_path / "more.pkl", {**weights, "roi_heads.mask_head.weight": torch.ones(1)})
     with pytest.raises(CheckpointMismatch, match=r"1 unused: roi_heads\.mask_head\.weight"):
-        load_detector(small(), tmp_path / "more.pkl")
+        load(small(), tmp_path / "more.pkl")
     write_pickle(tmp_path / "d.pkl", weights)
     wider = FasterRcnn(attributes=3, blocks=(1, 2, 1, 1), width=8, classes=5)
     with pytest.raises(CheckpointMismatch, match="of the wrong shape"):
-        load_detector(wider, tmp_path / "d.pkl")
+        load(wider, tmp_path / "d.pkl")
 
 
 SIZES = [
@@ -241,7 +245,7 @@ def test_truncated_pickles_say_so(tmp_path, published, share):
 
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(FormatError, match=r"none\.pkl: No such file or directory; expected a weight file"):
-        load_detector(small(), tmp_path / "none.pkl")
+        load(small(), tmp_path / "none.pkl")
 
 
 def test_arrays_of_other_byte_order_are_read(tmp_path):

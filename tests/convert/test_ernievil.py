@@ -3,7 +3,8 @@ import struct
 import pytest
 import torch
 
-from diptych.convert.ernievil import ERNIEVIL, load_ernievil
+from diptych.convert import load_model
+from diptych.convert.ernievil import ERNIEVIL
 from diptych.convert.rules import restore
 from diptych.errors import CheckpointMismatch, FormatError
 from diptych.models import ernievil_base, ernievil_large, ernievil_tiny
@@ -55,7 +56,7 @@ def test_a_folder_goes_around_with_its_head_and_without_its_optimizer(tmp_path):
         "@LR_DECAY_COUNTER@": torch.ones(1),
     }
     folder = save(tmp_path / "params", restore(model.state_dict(), ERNIEVIL) | head | training)
-    found = load_ernievil(other, folder)
+    found = load_model(other, folder)
     assert equal(model, other)
     assert found.keys() == head.keys()
     assert torch.equal(found["hm_fc.w_0"], head["hm_fc.w_0"])
@@ -64,7 +65,7 @@ def test_a_folder_goes_around_with_its_head_and_without_its_optimizer(tmp_path):
 def test_a_file_with_the_same_names_goes_around(tmp_path):
     model, other = ernievil_tiny(), ernievil_tiny()
     torch.save(restore(model.state_dict(), ERNIEVIL), tmp_path / "ernie.pt")
-    assert load_ernievil(other, tmp_path / "ernie.pt") == {}
+    assert load_model(other, tmp_path / "ernie.pt") == {}
     assert equal(model, other)
 
 
@@ -72,10 +73,10 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     folder = save(tmp_path / "params", restore(ernievil_tiny().state_dict(), ERNIEVIL))
     (folder / "image_loc.w_0").unlink()
     with pytest.raises(CheckpointMismatch, match=r"1 unfilled: regions\.box\.weight"):
-        load_ernievil(ernievil_tiny(), folder)
+        load_model(ernievil_tiny(), folder)
     (folder / "image_loc.w_0").write_bytes(b"half")
     with pytest.raises(FormatError, match=r"image_loc\.w_0: not a Paddle variable"):
-        load_ernievil(ernievil_tiny(), folder)
+        load_model(ernievil_tiny(), folder)
 
 
 def test_more_layers_than_the_model_has_are_a_mismatch(tmp_path):
@@ -84,10 +85,10 @@ def test_more_layers_than_the_model_has_are_a_mismatch(tmp_path):
     with pytest.raises(
         CheckpointMismatch, match=r"1 unused: encoder\.text_layers\.2\.feedforward\.expand\.bias"
     ):
-        load_ernievil(ernievil_tiny(), folder)
+        load_model(ernievil_tiny(), folder)
 
 
 def test_weights_of_others_are_refused(tmp_path):
     torch.save({"bert.embeddings.LayerNorm.weight": torch.ones(48)}, tmp_path / "bert.bin")
-    with pytest.raises(CheckpointMismatch, match=r"none of 1 names is ERNIE-ViL's, first bert\.embeddings"):
-        load_ernievil(ernievil_tiny(), tmp_path / "bert.bin")
+    with pytest.raises(CheckpointMismatch, match=r"0 names end.* first bert\.embeddings.*params"):
+        load_model(ernievil_tiny(), tmp_path / "bert.bin")

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from tests.parity.heads import HEADS, load_head
 
-from diptych.convert import HEADS, load_head, restore
+from diptych.convert import restore
 from diptych.errors import CheckpointMismatch
 from diptych.models import uniter_tiny, vilbert_tiny
 from diptych.nn import ClassifierHead, PairAttention, WeightNormHead

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diptych.convert.load import read_weights, split_prefix
-from diptych.errors import CheckpointMismatch, FormatError
+from diptych.convert.load import read_weights
+from diptych.errors import FormatError
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -122,13 +122,3 @@ def test_files_of_something_else_name_it(tmp_path, content, message):
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(FormatError, match=r"nowhere\.pt: No such file or directory; expected a weight file"):
         read_weights(tmp_path / "nowhere.pt")
-
-
-def test_the_prefix_parts_backbone_and_heads():
-    one = torch.ones(1)
-    backbone, heads = split_prefix({"m.e.w": one, "m.pool": one, "head.bias": one}, "e.w", where="file")
-    assert (list(backbone), list(heads)) == (["e.w", "pool"], ["head.bias"])
-    with pytest.raises(CheckpointMismatch, match=r"file: 0 names end with x\.w; .* holds 1 tensors, first a"):
-        split_prefix({"a": one}, "x.w", where="file")
-    with pytest.raises(CheckpointMismatch, match="2 names end"):
-        split_prefix({"a.e.w": one, "b.e.w": one}, "e.w", where="file")

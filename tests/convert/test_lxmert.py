@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from diptych.convert.lxmert import LXMERT, load_lxmert, normalize_answer, transfer_answers
+from diptych.convert import load_model
+from diptych.convert.lxmert import LXMERT, normalize_answer, transfer_answers
 from diptych.convert.rules import restore
 from diptych.errors import CheckpointMismatch
 from diptych.models import lxmert_base, lxmert_tiny
@@ -85,7 +86,7 @@ def test_every_prefix_goes_around(tmp_path, prefix, heads):
     if heads:
         original["module.n_averaged"] = torch.tensor(3)
     torch.save(original, tmp_path / "lxmert.pth")
-    assert load_lxmert(other, tmp_path / "lxmert.pth").keys() == HEADS.keys()
+    assert load_model(other, tmp_path / "lxmert.pth").keys() == HEADS.keys()
     assert all(torch.equal(one, model.state_dict()[name]) for name, one in other.state_dict().items())
 
 
@@ -97,16 +98,16 @@ def test_old_names_of_norms_and_a_counter(tmp_path):
         for name, one in restore(model.state_dict(), LXMERT).items()
     }
     torch.save(old | {"embeddings.position_ids": torch.arange(512)[None]}, tmp_path / "lxmert.bin")
-    assert load_lxmert(other, tmp_path / "lxmert.bin") == {}
+    assert load_model(other, tmp_path / "lxmert.bin") == {}
     assert torch.equal(other.text.words.weight, model.text.words.weight)
 
 
 def test_other_depths_are_a_mismatch(tmp_path):
     torch.save(restore(lxmert_tiny(layers=2).state_dict(), LXMERT), tmp_path / "lxmert.pth")
     with pytest.raises(CheckpointMismatch, match=r"16 unused: text_encoder\.layers\.1\.attention"):
-        load_lxmert(lxmert_tiny(), tmp_path / "lxmert.pth")
+        load_model(lxmert_tiny(), tmp_path / "lxmert.pth")
     with pytest.raises(CheckpointMismatch, match=r"16 unfilled: region_encoder\.layers\.1\.attention"):
-        load_lxmert(lxmert_tiny(layers=2, region_layers=2), tmp_path / "lxmert.pth")
+        load_model(lxmert_tiny(layers=2, region_layers=2), tmp_path / "lxmert.pth")
 
 
 @pytest.mark.parametrize(

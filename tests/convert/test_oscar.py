@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from diptych.convert.oscar import OSCAR, load_oscar
+from diptych.convert import load_model
+from diptych.convert.oscar import OSCAR
 from diptych.convert.rules import restore
 from diptych.errors import CheckpointMismatch
 from diptych.models import oscar_base, oscar_tiny
@@ -29,25 +30,25 @@ def test_every_prefix_goes_around(tmp_path, prefix, norm):
     original = restore(model.state_dict(), OSCAR) | {"embeddings.position_ids": torch.arange(512)[None]}
     heads = {} if prefix == "" else {"cls.seq_relationship.bias": torch.ones(2)}
     torch.save({prefix + name: one for name, one in original.items()} | heads, tmp_path / "model.bin")
-    assert load_oscar(other, tmp_path / "model.bin").keys() == heads.keys()
+    assert load_model(other, tmp_path / "model.bin").keys() == heads.keys()
     assert all(torch.equal(one, model.state_dict()[name]) for name, one in other.state_dict().items())
 
 
 def test_four_numbers_take_a_file_for_six_without_width_and_height(tmp_path):
     six, four = oscar_tiny(), oscar_tiny(box_numbers=4)
     torch.save(restore(six.state_dict(), OSCAR), tmp_path / "model.bin")
-    load_oscar(four, tmp_path / "model.bin")
+    load_model(four, tmp_path / "model.bin")
     assert torch.equal(four.regions.project.weight, six.regions.project.weight[:, :-2])
 
 
 def test_six_numbers_do_not_take_a_file_for_four(tmp_path):
     torch.save(restore(oscar_tiny(box_numbers=4).state_dict(), OSCAR), tmp_path / "LAST_BO.pth")
     with pytest.raises(CheckpointMismatch, match=r"project.weight \(48, 68\) instead of \(48, 70\)"):
-        load_oscar(oscar_tiny(), tmp_path / "LAST_BO.pth")
+        load_model(oscar_tiny(), tmp_path / "LAST_BO.pth")
 
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_oscar_and_oscar_plus_do_not_take_each_other(tmp_path, norm):
     torch.save(restore(oscar_tiny(region_norm=norm).state_dict(), OSCAR), tmp_path / "model.bin")
     with pytest.raises(CheckpointMismatch, match=r"2 \w+: regions.norm.weight"):
-        load_oscar(oscar_tiny(region_norm=not norm), tmp_path / "model.bin")
+        load_model(oscar_tiny(region_norm=not norm), tmp_path / "model.bin")

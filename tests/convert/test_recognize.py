@@ -27,7 +27,7 @@ def original(name, prefix="bert.", **sizes):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_family_is_known_whatever_the_prefix(name, prefix):
     found = recognize(original(name, prefix), FAMILIES, where="x", asked=None)
-    assert (found.family.name, found.parted.prefix) == (name, prefix)
+    assert (found.family.name, found.split.prefix) == (name, prefix)
     assert found.sizes["vocab_size"] == 40
     assert found.sizes["feature_dim"] == 16
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from diptych.convert import load_model
 from diptych.convert.rules import restore
-from diptych.convert.uniter import UNITER, load_uniter
+from diptych.convert.uniter import UNITER
 from diptych.errors import CheckpointMismatch
 from diptych.models import uniter_base, uniter_tiny
 
@@ -41,7 +42,7 @@ def test_every_prefix_goes_around(tmp_path, prefix):
     original = restore(model.state_dict(), UNITER)
     heads = {} if prefix == "" else {"itm_output.bias": torch.ones(2)}
     torch.save({prefix + name: one for name, one in original.items()} | heads, tmp_path / "uniter.pt")
-    assert load_uniter(other, tmp_path / "uniter.pt").keys() == heads.keys()
+    assert load_model(other, tmp_path / "uniter.pt").keys() == heads.keys()
     assert all(torch.equal(one, model.state_dict()[name]) for name, one in other.state_dict().items())
 
 
@@ -51,11 +52,11 @@ def test_a_file_without_a_mask_vector_keeps_ours(tmp_path):
     torch.save(original, tmp_path / "vilio.pth")
     model = uniter_tiny()
     model.regions.hidden.data.fill_(3)
-    load_uniter(model, tmp_path / "vilio.pth")
+    load_model(model, tmp_path / "vilio.pth")
     assert (model.regions.hidden == 3).all()
 
 
 def test_other_features_are_a_mismatch(tmp_path):
     torch.save(restore(uniter_tiny().state_dict(), UNITER), tmp_path / "uniter.pt")
     with pytest.raises(CheckpointMismatch, match=r"regions.feature.weight \(48, 64\) instead of \(48, 32\)"):
-        load_uniter(uniter_tiny(feature_dim=32), tmp_path / "uniter.pt")
+        load_model(uniter_tiny(feature_dim=32), tmp_path / "uniter.pt")

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from diptych.convert import load_model
 from diptych.convert.rules import restore
-from diptych.convert.vilbert import VILBERT, load_vilbert
+from diptych.convert.vilbert import VILBERT
 from diptych.errors import CheckpointMismatch
 from diptych.models import vilbert_base, vilbert_tiny
 
@@ -65,7 +66,7 @@ def test_every_prefix_goes_around(tmp_path, prefix):
     model, other = vilbert_tiny(), vilbert_tiny()
     heads = {} if prefix == "" else {"classifier.weight": torch.ones(2)}
     torch.save(original(model, prefix) | heads, tmp_path / "vilbert.bin")
-    assert load_vilbert(other, tmp_path / "vilbert.bin").keys() == heads.keys()
+    assert load_model(other, tmp_path / "vilbert.bin").keys() == heads.keys()
     assert equal(model, other)
 
 
@@ -77,7 +78,7 @@ def test_names_of_old_archives_and_dead_weights(tmp_path):
     }
     old |= {f"bert.encoder.c_layer.1.biOutput.q_dense{n}.bias": torch.ones(48) for n in (1, 2)}
     torch.save(old, tmp_path / "vilbert.bin")
-    assert load_vilbert(other, tmp_path / "vilbert.bin") == {}
+    assert load_model(other, tmp_path / "vilbert.bin") == {}
     assert equal(model, other)
 
 
@@ -87,12 +88,12 @@ def test_task_tokens_are_taken_dropped_or_new(tmp_path):
     torch.save(original(twelve), tmp_path / "twelve.bin")
     torch.save(original(vilbert_tiny()), tmp_path / "pretrained.bin")
     other, without, fresh = vilbert_tiny(tasks=20), vilbert_tiny(), vilbert_tiny(tasks=20)
-    load_vilbert(other, tmp_path / "twelve.bin")
-    load_vilbert(without, tmp_path / "twelve.bin")
+    load_model(other, tmp_path / "twelve.bin")
+    load_model(without, tmp_path / "twelve.bin")
     assert equal(twelve, other)
     assert equal(without, twelve)
     before = fresh.tasks.weight.clone()
-    load_vilbert(fresh, tmp_path / "pretrained.bin")
+    load_model(fresh, tmp_path / "pretrained.bin")
     assert torch.equal(fresh.tasks.weight, before)
 
 
@@ -101,16 +102,16 @@ def test_without_area_the_fifth_column_goes(tmp_path):
     torch.manual_seed(0)
     model, cut, again = vilbert_tiny(), vilbert_tiny(box_area=False), vilbert_tiny(box_area=False)
     torch.save(original(model), tmp_path / "five.bin")
-    load_vilbert(cut, tmp_path / "five.bin")
+    load_model(cut, tmp_path / "five.bin")
     assert torch.equal(cut.regions.box.weight, model.regions.box.weight[:, :4])
     torch.save(original(cut, "model.bert."), tmp_path / "LASTtrain.pth")
-    load_vilbert(again, tmp_path / "LASTtrain.pth")
+    load_model(again, tmp_path / "LASTtrain.pth")
     assert equal(cut, again)
     with pytest.raises(CheckpointMismatch, match=r"regions.box.weight \(48, 4\) instead of \(48, 5\)"):
-        load_vilbert(vilbert_tiny(), tmp_path / "LASTtrain.pth")
+        load_model(vilbert_tiny(), tmp_path / "LASTtrain.pth")
 
 
 def test_other_features_are_a_mismatch(tmp_path):
     torch.save(original(vilbert_tiny()), tmp_path / "vilbert.bin")
     with pytest.raises(CheckpointMismatch, match=r"regions.feature.weight \(48, 64\) instead of \(48, 32\)"):
-        load_vilbert(vilbert_tiny(feature_dim=32), tmp_path / "vilbert.bin")
+        load_model(vilbert_tiny(feature_dim=32), tmp_path / "vilbert.bin")

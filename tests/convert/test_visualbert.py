@@ -2,8 +2,9 @@ import pytest
 import torch
 from transformers import VisualBertConfig, VisualBertModel
 
+from diptych.convert import load_model
 from diptych.convert.rules import restore
-from diptych.convert.visualbert import VISUALBERT, load_visualbert
+from diptych.convert.visualbert import VISUALBERT
 from diptych.errors import CheckpointMismatch
 from diptych.models import VisualBert, visualbert_base, visualbert_tiny
 from diptych.types import Inputs, PaddedRegions, PaddedText
@@ -35,13 +36,13 @@ def test_every_prefix_goes_around(tmp_path, prefix):
     original = restore(model.state_dict(), VISUALBERT) | {"embeddings.position_ids": torch.arange(512)[None]}
     heads = {} if prefix == "" else {"cls.seq_relationship.bias": torch.ones(2)}
     torch.save({prefix + name: one for name, one in original.items()} | heads, tmp_path / "model.pth")
-    assert load_visualbert(other, tmp_path / "model.pth").keys() == heads.keys()
+    assert load_model(other, tmp_path / "model.pth").keys() == heads.keys()
     assert all(torch.equal(one, model.state_dict()[name]) for name, one in other.state_dict().items())
 
 
 def test_a_pooler_that_the_model_does_not_read_is_a_head(tmp_path):
     torch.save(restore(visualbert_tiny().state_dict(), VISUALBERT), tmp_path / "model.pth")
-    heads = load_visualbert(visualbert_tiny(readout="before_end"), tmp_path / "model.pth")
+    heads = load_model(visualbert_tiny(readout="before_end"), tmp_path / "model.pth")
     assert heads.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
@@ -52,19 +53,19 @@ def test_layer_weights_go_around_and_may_be_new(tmp_path):
     original = restore(model.state_dict(), VISUALBERT)
     assert original["layer_weights"].tolist() == [0.5, 1.0, -2.0]
     torch.save(original, tmp_path / "model.pth")
-    load_visualbert(other, tmp_path / "model.pth")
+    load_model(other, tmp_path / "model.pth")
     assert torch.equal(other.average.weights, model.average.weights)
     with pytest.raises(CheckpointMismatch, match=r"average\.weights"):
-        load_visualbert(visualbert_tiny(), tmp_path / "model.pth")
+        load_model(visualbert_tiny(), tmp_path / "model.pth")
     torch.save(restore(visualbert_tiny().state_dict(), VISUALBERT), tmp_path / "plain.pth")
-    load_visualbert(other, tmp_path / "plain.pth")
+    load_model(other, tmp_path / "plain.pth")
     assert torch.equal(other.average.weights, model.average.weights)
 
 
 def test_the_features_of_another_task_are_a_mismatch(tmp_path):
     torch.save(restore(visualbert_tiny().state_dict(), VISUALBERT), tmp_path / "vqa.th")
     with pytest.raises(CheckpointMismatch, match=r"regions.feature.weight \(48, 64\) instead of \(48, 32\)"):
-        load_visualbert(visualbert_tiny(feature_dim=32), tmp_path / "vqa.th")
+        load_model(visualbert_tiny(feature_dim=32), tmp_path / "vqa.th")
 
 
 def test_the_library_of_hugging_face_gives_the_same_numbers(tmp_path):
@@ -92,7 +93,7 @@ def test_the_library_of_hugging_face_gives_the_same_numbers(tmp_path):
         max_positions=20,
         region_segment=1,  # their default
     ).eval()
-    assert not load_visualbert(ours, tmp_path / "model.safetensors")
+    assert not load_model(ours, tmp_path / "model.safetensors")
     ids, features = torch.randint(1, 90, (3, 6)), torch.randn(3, 4, 10)
     text_mask = torch.arange(6) < torch.tensor([6, 3, 5])[:, None]
     region_mask = torch.arange(4) < torch.tensor([2, 4, 1])[:, None]

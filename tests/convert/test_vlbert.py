@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diptych.convert import load_mmbert, load_vlbert
+from diptych.convert import load_mmbert, load_model
 from diptych.convert.rules import restore
 from diptych.convert.vlbert import VLBERT
 from diptych.errors import CheckpointMismatch
@@ -59,7 +59,7 @@ def test_a_published_file_fills_all_but_the_pooler(tmp_path, published, prefix):
     own, heads = published
     model = vlbert_tiny()
     pooler = model.pool.dense.weight.clone()
-    assert load_vlbert(model, save(tmp_path / "vl.model", own | heads, prefix)).keys() == heads.keys()
+    assert load_model(model, save(tmp_path / "vl.model", own | heads, prefix)).keys() == heads.keys()
     again = restore(model.state_dict(), VLBERT)
     assert all(torch.equal(again[name], one) for name, one in own.items())
     assert torch.equal(model.pool.dense.weight, pooler)
@@ -68,14 +68,14 @@ def test_a_published_file_fills_all_but_the_pooler(tmp_path, published, prefix):
 def test_the_name_of_the_choice_task_goes_around(tmp_path, published):
     renamed = {name.replace("vlbert.", "vlbert._module."): one for name, one in published[0].items()}
     model = vlbert_tiny()
-    assert not load_vlbert(model, save(tmp_path / "vcr.model", renamed))
+    assert not load_model(model, save(tmp_path / "vcr.model", renamed))
     assert torch.equal(model.embedding.end[None], published[0]["vlbert.end_embedding.weight"])
 
 
 def test_what_the_model_does_not_have_is_handed_back_or_left_out(tmp_path):
     path = save(tmp_path / "task.model", restore(vlbert_tiny().state_dict(), VLBERT))
     model = vlbert_tiny(readout="before_end", learned_blank=False)
-    assert load_vlbert(model, path).keys() == {"vlbert.pooler.dense.weight", "vlbert.pooler.dense.bias"}
+    assert load_model(model, path).keys() == {"vlbert.pooler.dense.weight", "vlbert.pooler.dense.bias"}
 
 
 def test_a_bert_fills_what_speaks(tmp_path, bert_weights):
@@ -85,7 +85,7 @@ def test_a_bert_fills_what_speaks(tmp_path, bert_weights):
     head = {"cls.predictions.bias": torch.ones(1000)}
     named = {f"bert.{name}": one for name, one in bert_weights.items()}
     torch.save(named | head, tmp_path / "bert.bin")
-    assert load_vlbert(model, tmp_path / "bert.bin").keys() == head.keys()
+    assert load_model(model, tmp_path / "bert.bin").keys() == head.keys()
     segments = model.embedding.segments.weight
     assert torch.equal(segments[:2], bert_weights["embeddings.token_type_embeddings.weight"])
     assert torch.equal(segments[2], before["embedding.segments.weight"][2])
@@ -124,4 +124,4 @@ def test_other_features_are_a_mismatch(tmp_path, published):
     with pytest.raises(
         CheckpointMismatch, match=r"regions.project.weight \(48, 320\) instead of \(48, 288\)"
     ):
-        load_vlbert(vlbert_tiny(feature_dim=32), save(tmp_path / "vl.model", published[0]))
+        load_model(vlbert_tiny(feature_dim=32), save(tmp_path / "vl.model", published[0]))

@@ -29,7 +29,7 @@ WARM = (
     "lmdb",
     "pydantic",
     "diptych.recipe.run",
-    "diptych.adopt",
+    "diptych.convert",
     "diptych.detect",
     "diptych.study",
     "diptych.ensemble",

@@ -40,7 +40,7 @@ READERS = {
     *("from_pretrained", "Unpickler", "read_array"),
 }
 UNTRIED = {
-    "adopt.report": "writes cards; reads a table of our own",
+    "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
     "datasets.table.world": "writes",
     "datasets.catalog": "reads the configuration that comes with diptych",

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.parity.heads import load_head
 from torch import Tensor
 
 from diptych import convert
-from diptych.convert import load_head, restore
+from diptych.convert import restore
 from diptych.models import ErnieVil
 from diptych.nn import Sizes
 from diptych.types import EVERYTHING, Batch, Inputs, PaddedRegions, PaddedText

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from diptych.adopt import certificate
-from diptych.convert import FAMILIES
+from diptych.convert import FAMILIES, certificate
 
 SELECTION = Path(__file__).parents[1] / "golden"
 EXACT = {"lxmert-answer-transfer"}  # rows are copied: compared without any tolerance

@@ -10,9 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diptych import models
-from diptych.adopt import convert_checkpoint, restore_checkpoint
 from diptych.bundle import build, load_bundle
-from diptych.convert import FAMILIES, recognize
+from diptych.convert import FAMILIES, convert_checkpoint, recognize, restore_checkpoint
 from diptych.nn import Layer
 from diptych.text import write_vocabulary
 from diptych.text.tokenizer import SPECIAL_TOKENS

@@ -6,9 +6,10 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.parity.heads import HEADS
 
-from diptych.convert import HEADS
-from diptych.convert.ernievil import ERNIEVIL, fill_ernievil, load_ernievil
+from diptych.convert import fill_model, load_model
+from diptych.convert.ernievil import ERNIEVIL
 from diptych.convert.paddle import read_paddle
 from diptych.convert.rules import restore
 from diptych.models import ernievil_base, ernievil_large
@@ -22,7 +23,7 @@ def test_states_scores_loss_and_gradients_equal_the_original(
 ):
     golden = golden("ernie-vil")
     model = build_ernievil(golden.config)
-    weights = fill_ernievil(model, golden.weights, where=golden.name)
+    weights = fill_model(model, golden.weights, where=golden.name)
     seen = {}
     for part, name in ((model.encoder, "streams"), (model.pool.text, "text"), (model.pool.vision, "vision")):
         part.register_forward_hook(lambda module, given, result, name=name: seen.__setitem__(name, result))
@@ -63,8 +64,8 @@ if EVERY:
     def test_a_genuine_folder_is_the_golden(golden, goldens, build_ernievil):
         golden = golden("ernie-vil")
         one, other = build_ernievil(golden.config), build_ernievil(golden.config)
-        fill_ernievil(one, golden.weights, where=golden.name)
-        head = load_ernievil(other, goldens / "ernie-vil-params")
+        fill_model(one, golden.weights, where=golden.name)
+        head = load_model(other, goldens / "ernie-vil-params")
         assert head.keys() == {"hm_fc.w_0", "hm_fc.b_0"}
         for name, weight in one.state_dict().items():
             assert torch.equal(weight, other.state_dict()[name]), name
@@ -76,4 +77,4 @@ def test_full_size_takes_the_published_names(goldens, name, builder):
     with torch.device("meta"):
         model = builder()
         weights = {key: torch.empty(shape) for key, shape in shapes.items()}
-    assert fill_ernievil(model, weights, where=name).keys() == {"hm_fc.w_0", "hm_fc.b_0"}
+    assert fill_model(model, weights, where=name).keys() == {"hm_fc.w_0", "hm_fc.b_0"}

@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 import torch
+from tests.parity.heads import HEADS
 from torch import nn
 from torch.nn import functional as F
 
-from diptych.convert import HEADS
-from diptych.convert.lxmert import LXMERT, LXMERT_PRETRAIN, fill_lxmert, normalize_answer, transfer_answers
+from diptych.convert import fill_model
+from diptych.convert.lxmert import LXMERT, LXMERT_PRETRAIN, normalize_answer, transfer_answers
 from diptych.convert.rules import load_into, rename, restore
 from diptych.models import Lxmert
 from diptych.nn import ClassifierHead
@@ -51,7 +52,7 @@ def build(golden, **options):
         eps=config["layer_norm_eps"],
         **options,
     )
-    heads = fill_lxmert(model, golden.weights, where=golden.name)
+    heads = fill_model(model, golden.weights, where=golden.name)
     prefix = next(name for name in golden.weights if name.endswith(ANCHOR)).removesuffix(ANCHOR)
     return model.eval(), heads, prefix
 
@@ -327,7 +328,7 @@ def peer(**options):
         vocab_size=90, feature_dim=20, dim=48, heads=4, hidden=96, layers=2, region_layers=1, cross_layers=3,
         dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
-    assert fill_lxmert(ours, theirs.state_dict(), where="peer") == {}
+    assert fill_model(ours, theirs.state_dict(), where="peer") == {}
     return ours, theirs
 
 

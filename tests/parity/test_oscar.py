@@ -5,9 +5,10 @@ from functools import partial
 
 import pytest
 import torch
+from tests.parity.heads import HEADS
 
-from diptych.convert import HEADS
-from diptych.convert.oscar import OSCAR, OSCAR_PRETRAIN, fill_oscar
+from diptych.convert import fill_model
+from diptych.convert.oscar import OSCAR, OSCAR_PRETRAIN
 from diptych.convert.rules import load_into, restore
 from diptych.models import Oscar
 from diptych.nn import ClassifierHead
@@ -36,7 +37,7 @@ def build(golden):
         region_norm=bool(config.get("use_img_layernorm")),
         eps=config["layer_norm_eps"],
     )
-    heads = fill_oscar(model, golden.weights, where=golden.name)
+    heads = fill_model(model, golden.weights, where=golden.name)
     anchor = "embeddings.word_embeddings.weight"
     prefix = next(name for name in golden.weights if name.endswith(anchor)).removesuffix(anchor)
     return model.eval(), heads, prefix

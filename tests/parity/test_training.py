@@ -7,10 +7,11 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.parity.heads import HEADS, load_head
 from torch import nn
 
-from diptych.convert import HEADS, load_head
-from diptych.convert.ernievil import ERNIEVIL, fill_ernievil
+from diptych.convert import fill_model
+from diptych.convert.ernievil import ERNIEVIL
 from diptych.convert.rules import restore
 from diptych.data import Collate, Processor, Sources
 from diptych.datasets import HatefulMemes
@@ -116,7 +117,7 @@ def check_ernie_vil_trains_as_on_paddle(golden, goldens, build_ernievil, unpack_
     told = {one: json.loads((goldens / f"{one}.json").read_text())["recipe"] for one in (name, data.name)}
     recipe = told[data.name]  # the other one says only in what it differs
     model = build_ernievil(after.config)
-    weights = fill_ernievil(model, golden("ernie-vil").weights, where=name)
+    weights = fill_model(model, golden("ernie-vil").weights, where=name)
     task = Classify(model, labels=("no", "yes"), loss="bce").eval()
     load_head(task, weights, head, where=name)
     optimizer = paddle_adam(

@@ -6,11 +6,12 @@ from functools import partial
 
 import pytest
 import torch
+from tests.parity.heads import HEADS
 from torch.nn import functional as F
 
-from diptych.convert import HEADS
+from diptych.convert import fill_model
 from diptych.convert.rules import load_into, restore
-from diptych.convert.uniter import UNITER, UNITER_PRETRAIN, fill_uniter
+from diptych.convert.uniter import UNITER, UNITER_PRETRAIN
 from diptych.models import Uniter
 from diptych.nn import ClassifierHead, PairAttention
 from diptych.tasks import Answer, Choose, Classify, Ground, Match, Pretrain
@@ -42,7 +43,7 @@ def build(golden, **options):
         segments=config["type_vocab_size"],
         **options,
     )
-    heads = fill_uniter(model, golden.weights, where=golden.name)
+    heads = fill_model(model, golden.weights, where=golden.name)
     anchor = "embeddings.word_embeddings.weight"
     prefix = next(name for name in golden.weights if name.endswith(anchor)).removesuffix(anchor)
     return model.eval(), heads, prefix

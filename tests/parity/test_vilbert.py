@@ -7,11 +7,12 @@ from functools import partial
 
 import pytest
 import torch
+from tests.parity.heads import HEADS, MATCHES, load_head
 from torch.nn import functional as F
 
-from diptych.convert import HEADS, MATCHES, load_head
+from diptych.convert import fill_model
 from diptych.convert.rules import load_into, restore
-from diptych.convert.vilbert import DEVLBERT_PRETRAIN, VILBERT, VILBERT_PRETRAIN, fill_vilbert
+from diptych.convert.vilbert import DEVLBERT_PRETRAIN, VILBERT, VILBERT_PRETRAIN
 from diptych.models import Vilbert, devlbert_base, vilbert_base
 from diptych.nn import ClassifierHead, Sizes, WeightNormHead
 from diptych.tasks import Answer, Classify, Ground, Match, Pretrain
@@ -55,7 +56,7 @@ def build(golden, **options):
         segments=config["type_vocab_size"],
         **options,
     )
-    return model.eval(), fill_vilbert(model, golden.weights, where=golden.name)
+    return model.eval(), fill_model(model, golden.weights, where=golden.name)
 
 
 def unpack(inputs, *, first=1):
@@ -133,7 +134,7 @@ def test_full_size_takes_the_published_names(goldens, name, builder, options):
     with torch.device("meta"):
         model = builder(**options)
         weights = {key: torch.empty(shape) for key, shape in shapes.items()}
-    heads = fill_vilbert(model, weights, where=name)
+    heads = fill_model(model, weights, where=name)
     assert heads.keys() == {key for key in shapes if not key.startswith("bert.")}
 
 

@@ -6,12 +6,13 @@ from functools import partial
 
 import pytest
 import torch
+from tests.parity.heads import HEADS, load_head
 from torch import nn
 from torch.nn import functional as F
 
-from diptych.convert import HEADS, load_head
+from diptych.convert import fill_model
 from diptych.convert.rules import Keep, load_into, rename, restore
-from diptych.convert.vlbert import VLBERT, VLBERT_PRETRAIN, fill_vlbert
+from diptych.convert.vlbert import VLBERT, VLBERT_PRETRAIN
 from diptych.models import VlBert
 from diptych.models.vlbert import box_waves
 from diptych.nn import ClassifierHead, capture_attention
@@ -50,7 +51,7 @@ def build(golden, **options):
     readout = "first" if config["with_pooler"] else "before_end"
     learned = "aux_text_visual_embedding.weight" in golden.weights
     model = sized(golden, **{"readout": readout, "learned_blank": learned, **options})
-    return model, fill_vlbert(model, golden.weights, where=golden.name)
+    return model, fill_model(model, golden.weights, where=golden.name)
 
 
 def text_of(ids, mask=None, segments=None, mentions=None):

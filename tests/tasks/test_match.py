@@ -1,8 +1,8 @@
 import pytest
 import torch
+from tests.parity.heads import MATCHES
 from torch.nn import functional as F
 
-from diptych.convert import MATCHES
 from diptych.errors import ConfigError
 from diptych.tasks import Match
 

@@ -23,7 +23,7 @@ from diptych.documents import shorten
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
-    from diptych.adopt import Inspection
+    from diptych.convert import Inspection
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _list(as_text=not arguments.json)
     if arguments.source is None or (arguments.out is None and not arguments.inspect):
         raise ConfigError("expected a source and where to write; `diptych convert --help` shows examples.")
-    from diptych.adopt import convert_checkpoint, inspect_checkpoint, restore_checkpoint
+    from diptych.convert import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 
     if arguments.back:
         count = restore_checkpoint(arguments.source, arguments.out, overwrite=arguments.overwrite)

@@ -1,86 +1,52 @@
-"""Weights of others into our models: a table of rules per family, an engine that accounts for every name."""
+"""Weight files of others: into our models, into bundles, and back under their own names.
 
-from pathlib import Path
+A table of rules per family, and an engine that accounts for every name. The room stands above `bundle`,
+because it writes bundles.
+"""
 
-from diptych.convert.bert import load_bert
-from diptych.convert.detector import load_detector
-from diptych.convert.ernievil import load_ernievil
-from diptych.convert.families import FAMILIES, load_model, load_region_encoder
+from diptych.convert.bundles import convert_checkpoint, inspect_checkpoint, restore_checkpoint
+from diptych.convert.detector import fill_detector
+from diptych.convert.families import FAMILIES, fill_model, load_model, load_region_encoder, load_towers
 from diptych.convert.family import Family, Found, Head
 from diptych.convert.fetch import checkpoints, download, find
-from diptych.convert.heads import HEADS, MATCHES, load_head
 from diptych.convert.load import Source, read_source, read_weights
-from diptych.convert.lxmert import load_lxmert, transfer_answers
-from diptych.convert.oscar import load_oscar
+from diptych.convert.lxmert import transfer_answers
 from diptych.convert.paddle import read_paddle
 from diptych.convert.recognize import choose_head, dropped, recognize
+from diptych.convert.report import Inspection, certificate
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import kept, load_into, restore
-from diptych.convert.uniter import load_uniter
-from diptych.convert.vilbert import load_vilbert
-from diptych.convert.visualbert import load_visualbert
-from diptych.convert.vlbert import load_mmbert, load_vlbert
-from diptych.errors import ConfigError
-from diptych.models.concat import BertTower, Concat, ImageTower
+from diptych.convert.vlbert import load_mmbert
 
 __all__ = [
     "FAMILIES",
-    "HEADS",
-    "MATCHES",
     "Family",
     "Found",
     "Head",
+    "Inspection",
     "Source",
+    "certificate",
     "checkpoints",
     "choose_head",
+    "convert_checkpoint",
     "download",
     "dropped",
+    "fill_detector",
+    "fill_model",
     "find",
+    "inspect_checkpoint",
     "kept",
-    "load_bert",
-    "load_detector",
-    "load_ernievil",
-    "load_head",
     "load_into",
-    "load_lxmert",
     "load_mmbert",
     "load_model",
-    "load_oscar",
     "load_region_encoder",
     "load_resnet",
     "load_towers",
-    "load_uniter",
-    "load_vilbert",
-    "load_visualbert",
-    "load_vlbert",
     "read_paddle",
     "read_source",
     "read_weights",
     "recognize",
     "restore",
+    "restore_checkpoint",
     "transfer_answers",
 ]
-
-
-def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:
-    """Fill the towers of a `Concat` from published files; None leaves a tower as it is.
-
-    Args:
-        text: BERT's weights.
-        image: ResNet's weights.
-
-    Raises:
-        ConfigError: the model has no such tower.
-        FormatError: a file is not a weight file.
-        CheckpointMismatch: a file does not fit its tower.
-    """
-    if text is not None:
-        if not isinstance(model.text, BertTower):
-            raise ConfigError(f"{text}: the model has no BERT to load it into; leave out the text weights.")
-        load_bert(model.text, text)
-    if image is not None:
-        if not isinstance(model.image, ImageTower):
-            raise ConfigError(
-                f"{image}: the model has no ResNet to load it into; leave out the image weights."
-            )
-        load_resnet(model.image.resnet, image)

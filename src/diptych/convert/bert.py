@@ -1,12 +1,15 @@
 """BERT's weights, as Hugging Face publishes them, into a text tower."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from diptych.convert.family import Family, Node, Parted, bert_sizes
-from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, below, bert_layer, bert_text, load_into, rename
+from diptych.convert.family import Family, Layout, Node, bert_sizes
+from diptych.convert.load import read_weights
+from diptych.convert.rules import Drop, Keep, Table, below, bert_layer, bert_text, rename
+from diptych.convert.split import Split
 from diptych.models.concat import BertTower, Concat
 
 BERT: Table = (
@@ -30,24 +33,24 @@ def load_bert(tower: BertTower, path: Path | str) -> None:
     fill_bert(tower, read_weights(path), where=path)
 
 
-def fill_bert(tower: BertTower, weights: dict[str, Tensor], *, where: object) -> None:
+def fill_bert(tower: BertTower, weights: Mapping[str, Tensor], *, where: object) -> None:
     """As `load_bert`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
-    load_into(tower, backbone | heads, BERT, where=where)
+    TOWER.fill(tower, TOWER.split(weights, where=where), where=where)
 
 
+def _whole(model: object, split: Split) -> Split:
+    """The table says which heads are left out."""
+    return replace(split, backbone={**split.backbone, **split.heads}, heads={})
+
+
+TOWER = Layout(table=BERT, adapt=_whole)
 WHOLE: Table = (
     *below(BERT, "text"),
     Keep("text.pool", "files with the head of masked words alone have no pooler"),
 )
 
 
-def _fill_model(model: Concat, weights: dict[str, Tensor], *, where: object) -> None:
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
-    load_into(model, backbone | heads, WHOLE, where=where)
-
-
-def _sizes(file: Parted) -> Node:
+def _sizes(file: Split) -> Node:
     sizes = bert_sizes(file.backbone)
     sizes.pop("segments")  # BERT has 2
     tower = {"_target_": "diptych.models.concat.BertTower", "dim": 128, "width": sizes.pop("dim"), **sizes}
@@ -58,10 +61,10 @@ FAMILY = Family(
     name="bert",
     title="BERT (Hugging Face), which reads texts alone",
     model=Concat,
-    fill=_fill_model,
     table=WHOLE,
+    adapt=_whole,
     sizes=_sizes,
-    marks=frozenset({"encoder.layer.0.attention.self.query.weight"}),
+    required=frozenset({"encoder.layer.0.attention.self.query.weight"}),
     builders={},
     drops=tuple(line for line in BERT if isinstance(line, Drop)),
     regions=False,

@@ -4,13 +4,11 @@ All use the names of detectron2.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from diptych.convert.family import count
-from diptych.convert.load import read_weights
 from diptych.convert.rules import Drop, Keep, Rule, Table, load_into, rename
 from diptych.errors import CheckpointMismatch
 
@@ -60,16 +58,6 @@ WITHOUT_ATTRIBUTES: Table = (
 )
 
 
-def load_detector(detector: nn.Module, path: Path | str) -> None:
-    """Fill a `FasterRcnn` from a `.pkl`, a torch file or safetensors; attributes are left out if it has none.
-
-    Raises:
-        FormatError: the file is not a weight file, or a pickle of more than arrays.
-        CheckpointMismatch: the file is not this detector's.
-    """
-    fill_detector(detector, read_weights(path), where=path)
-
-
 def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
     """The arguments of a `FasterRcnn` that shapes say, `attributes` only if there are some.
 
@@ -103,6 +91,14 @@ def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
 
 
 def fill_detector(detector: nn.Module, weights: dict[str, Tensor], *, where: object) -> None:
-    """As `load_detector`, from weights that have been read."""
+    """Fill a `FasterRcnn`; the file's attributes are left out if it has none.
+
+    Args:
+        weights: as `read_weights` reads them from a `.pkl`, a torch file or safetensors.
+        where: what they come from, for the error message.
+
+    Raises:
+        CheckpointMismatch: the weights are not this detector's.
+    """
     attributes = any(name.startswith("predictor.attributes") for name in detector.state_dict())
     load_into(detector, weights, DETECTOR if attributes else WITHOUT_ATTRIBUTES, where=where)

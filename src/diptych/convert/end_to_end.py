@@ -1,5 +1,7 @@
 """VL-BERT's image network, as its end-to-end checkpoints hold it beside the transformer."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from diptych.convert.rules import Drop, Keep, Table, load_into, rename
@@ -21,12 +23,12 @@ REGION_ENCODER: Table = (
 )
 
 
-def has_image_network(weights: dict[str, Tensor]) -> bool:
+def has_image_network(weights: Mapping[str, Tensor]) -> bool:
     """Whether a checkpoint of VL-BERT is an end-to-end one."""
     return any(name.startswith(f"{PREFIX}backbone.") for name in weights)
 
 
-def fill_region_encoder(encoder: RegionEncoder, weights: dict[str, Tensor], *, where: object) -> None:
+def fill_region_encoder(encoder: RegionEncoder, weights: Mapping[str, Tensor], *, where: object) -> None:
     """Fill the image network from an end-to-end checkpoint that has been read.
 
     Raises:

@@ -1,17 +1,13 @@
 """ERNIE-ViL's weights: a folder of Paddle parameters, as PaddlePaddle/ERNIE and Vilio leave it."""
 
 import re
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from diptych.convert import forms
-from diptych.convert.family import Family, Found, Head, Node, Parted, count, heads_of
-from diptych.convert.load import read_weights
-from diptych.convert.rules import Drop, Rule, Table, Weights, load_into, rename, transpose
+from diptych.convert import heads
+from diptych.convert.family import Family, Found, Head, Node, count, heads_of
+from diptych.convert.rules import Drop, Rule, Table, Weights, rename, transpose
 from diptych.convert.settings import MEMES, Setting, Settings, Use
-from diptych.errors import CheckpointMismatch
+from diptych.convert.split import Backbone, Split
 from diptych.models.ernievil import ErnieVil
 
 
@@ -54,38 +50,12 @@ ERNIEVIL: Table = (
     *_linear("pooled_fc_image", "pool.vision"),
 )
 BACKBONE = re.compile(r"(word|pos|sent)_embedding|(vl_)?pre_encoder_|image_(emb|loc)\.|encoder_|pooled_fc_")
-TRAINING = re.compile(
+OPTIMIZER = re.compile(
     r".*_(moment[12]|beta[12]_pow_acc)_\d+|scheduled_learning_rate.*|learning_rate.*|@.*@"
 )  # what the optimizer of the original leaves in the folder
 
 
-def load_ernievil(model: ErnieVil, path: Path | str) -> dict[str, Tensor]:
-    """Fill an ERNIE-ViL and return, under their own names, the weights of heads, which belong to tasks.
-
-    Args:
-        path: a folder of Paddle parameters, or a weight file with the same names.
-
-    Raises:
-        FormatError: the folder or a file in it cannot be read.
-        CheckpointMismatch: the weights are not ERNIE-ViL's, or of other sizes.
-    """
-    return fill_ernievil(model, read_weights(path), where=path)
-
-
-def fill_ernievil(model: ErnieVil, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_ernievil`, from weights that have been read."""
-    lasting = {name: one for name, one in weights.items() if not TRAINING.fullmatch(name)}
-    backbone = {name: one for name, one in lasting.items() if BACKBONE.match(name)}
-    if not backbone:
-        raise CheckpointMismatch(
-            f"{where}: none of {len(weights)} names is ERNIE-ViL's, first {', '.join(list(weights)[:3])}. "
-            "Give the folder of Paddle parameters, usually called params."
-        )
-    load_into(model, backbone, ERNIEVIL, where=where)
-    return {name: one for name, one in lasting.items() if name not in backbone}
-
-
-def _sizes(file: Parted) -> Node:
+def _sizes(file: Split) -> Node:
     """Streams meet in their last layers, as published, with as many heads."""
     weights = file.backbone
     words, vision = weights["word_embedding"], weights["image_emb.w_0"]
@@ -118,7 +88,7 @@ def _sizes(file: Parted) -> Node:
     }
 
 
-def _head(name: str, become: forms.Become, **node: Any) -> Head:
+def _head(name: str, become: heads.ToTask, **node: Any) -> Head:
     def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
         matrix = weights[f"{name}.w_0"]
         made = become(matrix.shape[1], 1) if len(matrix) == dim else None
@@ -143,13 +113,11 @@ FAMILY = Family(
     name="ernievil",
     title="ERNIE-ViL (PaddlePaddle/ERNIE, Vilio's E, HimariO's npz)",
     model=ErnieVil,
-    fill=fill_ernievil,
     table=ERNIEVIL,
     sizes=_sizes,
-    anchor="word_embedding",
-    pattern=BACKBONE,
-    training=TRAINING,
-    marks=frozenset({"word_embedding", "image_emb.w_0", "encoder_colayer_0_multi_head_att_query_fc.w_0"}),
+    backbone=Backbone(key="word_embedding", pattern=BACKBONE, optimizer=OPTIMIZER),
+    advice=" Give the folder of Paddle parameters, usually called params.",
+    required=frozenset({"word_embedding", "image_emb.w_0", "encoder_colayer_0_multi_head_att_query_fc.w_0"}),
     builders={(768, 12): "ernievil_base", (1024, 24): "ernievil_large"},
     processor=_processor,
     benchmark=lambda use: (
@@ -158,10 +126,10 @@ FAMILY = Family(
     habits={"meetings": "the original: streams meet in their last layers"},
     heads=(
         _head("hm_fc", _one_score),
-        _head("meme_fc", forms.classes),
-        _head("vcr_qa_fc", forms.choices),
-        _head("vcr_qar_fc", forms.choices),
-        _head("match_fc", forms.retrieval),
+        _head("meme_fc", heads.classes),
+        _head("vcr_qa_fc", heads.choices),
+        _head("vcr_qar_fc", heads.choices),
+        _head("match_fc", heads.retrieval),
     ),
     drops=(
         *(

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from diptych.convert.rules import Drop, Table, Weights
-from diptych.convert.settings import Settings, Use
+from diptych.convert.rules import Drop, Table, Weights, load_into
+from diptych.convert.settings import Benchmark, Settings, Use
+from diptych.convert.split import Backbone, Split
+from diptych.errors import CheckpointMismatch
 
 Node = dict[str, Any]
 PRETRAINING = (
@@ -28,9 +30,9 @@ class Head:
     Args:
         name: for people; begins most of its names.
         table: from its names to those of the task.
-        task: what its tensors, the width of the pooled vector and the whole file become: the node of a task,
-            and the number of classes or answers, 0 where the task names none; None where the tensors are
-            those of another head.
+        task: of its tensors, the width of the pooled vector and the whole file, returns the configuration of
+            the task and the number of classes or answers (0 if it has none), or None if these tensors are a
+            different head.
     """
 
     name: str
@@ -39,18 +41,53 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Layout:
+    """The names in one kind of file, and the way from them into a model.
+
+    Args:
+        table: from the names of the backbone to those of the model.
+        adapt: changes a split file to fit the model where a table cannot say it.
+        advice: ends the error about a file that has no such backbone.
+    """
+
+    backbone: Backbone = field(default_factory=Backbone)
+    table: Table
+    adapt: Callable[[Any, Split], Split] = lambda _, split: split
+    advice: str = ""
+
+    def split(self, weights: Weights, *, where: object) -> Split:
+        """Backbone and heads of a file.
+
+        Raises:
+            CheckpointMismatch: it has no backbone of this family, or several.
+        """
+        if (split := self.backbone.split(weights)) is None:
+            raise CheckpointMismatch(
+                f"{where}: {len(self.backbone.keys(weights))} names end with {self.backbone.key}; expected "
+                f"exactly one. The file holds {len(weights)} tensors, first {', '.join(list(weights)[:3])}."
+                f"{self.advice}"
+            )
+        return split
+
+    def fill(self, model: nn.Module, split: Split, *, where: object) -> dict[str, Tensor]:
+        """Fill a model and return the weights of heads, which belong to tasks.
+
+        Raises:
+            CheckpointMismatch: the weights are another family's, or of other sizes.
+        """
+        split = self.adapt(model, split)
+        load_into(model, split.backbone, self.table, where=where)
+        return dict(split.heads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family(Layout):
     """One family of models, as its files show it.
 
     Args:
         title: the family and who writes such files, for people.
-        anchor: a name of the backbone; what precedes it in a file is the prefix.
-        inner: what the table puts in place of the prefix.
-        beside, within: beginnings of names outside of the prefix that belong to the backbone, and of names
-            below it that do not.
-        pattern: what names of a backbone without a prefix look like.
-        training: what names of an optimizer look like that lie among the weights.
-        marks: names of the backbone that every file of the family has, and that together no other has; `|`
+        starts: files of other families that such a model may be filled from.
+        required: names of the backbone that every file of the family has, and that together no other has; `|`
             stands between names of which a file has one.
         sizes: the arguments of `model` read off the shapes; None for what shapes do not say.
         builders: functions of `diptych.models` by width and number of layers of the text.
@@ -66,80 +103,17 @@ class Family:
     name: str
     title: str
     model: type[nn.Module]
-    fill: Callable[..., object]
-    table: Table
-    sizes: "Callable[[Parted], Node]"
-    marks: frozenset[str]
-    anchor: str = "embeddings.word_embeddings.weight"
-    inner: str = ""
-    beside: tuple[str, ...] = ()
-    within: tuple[str, ...] = ()
-    pattern: re.Pattern[str] | None = None
-    training: re.Pattern[str] | None = None
+    starts: tuple[Layout, ...] = ()
+    sizes: Callable[[Split], Node]
+    required: frozenset[str]
     builders: Mapping[tuple[int, int], str]
     heads: tuple[Head, ...] = ()
     drops: tuple[Drop, ...] = ()
     processor: Callable[[Use], Settings] = lambda _: {}
     regions: bool = True
     places: int = 0
-    benchmark: Callable[[Use], tuple[str, str] | None] = lambda _: None
+    benchmark: Callable[[Use], tuple[Benchmark, str] | None] = lambda _: None
     habits: Mapping[str, str] = field(default_factory=dict)
-
-    def part(self, weights: Weights) -> "Parted | None":
-        """Backbone and heads of a file; None where it has no backbone, or several."""
-        training = {name for name in weights if self.training is not None and self.training.fullmatch(name)}
-        lasting = {name: one for name, one in weights.items() if name not in training}
-        ends = [name for name in lasting if name == self.anchor or name.endswith(f".{self.anchor}")]
-        if len(ends) != 1:
-            return None
-        prefix = ends[0].removesuffix(self.anchor)
-        outer = prefix[: prefix.rfind(".", 0, -1) + 1] if prefix else ""
-        backbone, rest = {}, {}
-        for name, one in lasting.items():
-            below = name.startswith(prefix) if self.pattern is None else bool(self.pattern.match(name))
-            own = self.inner + name.removeprefix(prefix)
-            if below and not (self.within and own.startswith(self.within)):
-                backbone[own] = one
-            elif self.beside and name.startswith(self.beside):
-                backbone[name] = one
-            else:
-                rest[own if below else name] = one
-        outer = outer if not self.within and any(name.startswith(outer) for name in rest) else ""
-        return Parted(
-            prefix=prefix,
-            outer=outer,
-            backbone=backbone,
-            rest={name.removeprefix(outer): one for name, one in rest.items()},
-            training=sorted(training),
-        )
-
-    def original(self, name: str, *, prefix: str, outer: str, head: bool) -> str:
-        """A name that `part` gave, as it stood in the file."""
-        inside = name.startswith(self.within) if head else not name.startswith(self.beside)
-        if inside:
-            return prefix + name.removeprefix(self.inner)
-        return outer + name if head else name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parted:
-    """A file's tensors without their prefixes.
-
-    Args:
-        prefix: of the backbone.
-        outer: of what lies beside it.
-        training: names that an optimizer left.
-    """
-
-    prefix: str
-    outer: str
-    backbone: Weights
-    rest: Weights
-    training: list[str]
-
-    def lacks(self, marks: frozenset[str]) -> list[str]:
-        """The marks that it does not bear."""
-        return sorted(mark for mark in marks if not any(name in self.backbone for name in mark.split("|")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +121,7 @@ class Found:
     """What a file turned out to be."""
 
     family: Family
-    parted: Parted
+    split: Split
     sizes: Node
 
 

@@ -1,12 +1,16 @@
-"""Heads that the originals fine-tuned: tables from their names to those of a task, and what they mean."""
+"""Heads of the originals: from their names to those of a task, and from their shapes to its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from torch import Tensor, nn
-
-from diptych.convert.rules import Table, load_into, rename, taken, transpose
+from diptych.convert.family import Found, Head, Node
+from diptych.convert.rules import Table, Weights, rename
 
 LAYERS = "head.layers"
+# from the numbers of outputs and of pooled vectors side by side, as `Head.task`
+ToTask = Callable[[int, int], tuple[Node, int] | None]
+# a name that shows the head of an objective in a file, and the configuration that its tensors come to
+Objective = tuple[str, Callable[[Weights], Node]]
 
 
 def linear(name: str) -> Table:
@@ -44,97 +48,135 @@ PAIR_ATTENTION: Table = (
     rename("attn_pool.fc.0", "readout.weigh"),
     *linear("nlvr2_output"),
 )
-# By family or by who trained the head, then by the benchmark.
-HEADS: Mapping[str, Mapping[str, Table]] = {
-    "uniter": {
-        "vqa": stacked("vqa_output"),
-        "snli_ve": stacked("vqa_output"),
-        "nlvr2_pair": linear("nlvr2_output"),
-        "nlvr2_triplet": linear("nlvr2_output"),
-        "nlvr2_paired_attention": PAIR_ATTENTION,
-        "vcr": stacked("vcr_output"),
-        "refcoco": linear("re_output"),
-        "refcoco_plus": stacked("re_output"),
-        "retrieval": linear("rank_output"),
-        "match": linear("itm_output"),
-    },
-    "oscar": {
-        "vqa": linear("classifier"),
-        "retrieval": linear("classifier"),
-        "nlvr2_pair": stacked("classifier"),
-        "match": linear("cls.seq_relationship"),
-    },
-    "visualbert": {
-        "nlvr2": linear("classifier"),
-        "vcr": linear("classifier"),
-        "match": linear("cls.seq_relationship"),
-    },
-    "mmf": {
-        "hateful_memes": transformed("model.classifier"),
-        "nlvr2": transformed("model.classifier"),
-        "vqa": transformed("model.classifier"),
-    },
-    "lxmert": {
-        "vqa": stacked("logit_fc"),
-        "nlvr2": stacked("logit_fc"),
-        "match": linear("cls.seq_relationship"),
-    },
-    "vilbert": {
-        "vqa": stacked("vil_prediction.logit_fc"),
-        "gqa": stacked("vil_prediction_gqa.logit_fc"),
-        "nlvr2": stacked("vil_binary_prediction.logit_fc"),
-        "snli_ve": linear("vil_tri_prediction"),
-        "retrieval": linear("vil_logit"),
-        "vcr": linear("vil_logit"),
-        "refcoco": linear("vision_logit"),
-        "match": linear("cls.bi_seq_relationship"),
-    },
-    "devlbert": {
-        "vqa": weight_normed("vil_prediction.main"),
-        "retrieval": linear("vil_logit"),
-        "refcoco": linear("vision_logit"),
-        "match": linear("cls.bi_seq_relationship"),
-    },
-    "ernievil": {
-        "hateful_memes": (
-            transpose("hm_fc.w_0", f"{LAYERS}.0.weight"),
-            rename("hm_fc.b_0", f"{LAYERS}.0.bias"),
-        ),
-    },
-    "vlbert": {
-        "vqa": transformed("final_mlp", last=2),
-        "vqa_2fc": (rename("final_mlp.1", f"{LAYERS}.0"), rename("final_mlp.4", f"{LAYERS}.2")),
-        "vcr": linear("final_mlp.1"),
-        "refcoco_plus": (rename("final_mlp.0.dense", f"{LAYERS}.0"), rename("final_mlp.2", f"{LAYERS}.2")),
-        "match": linear("vlbert.relationsip_head.caption_image_relationship"),
-    },
-    "mmbert": {
-        "retrieval": linear("vlbert.relationsip_head.caption_image_relationship"),
-        "word_translation": linear("vlbert.MLT_head.MLT_cls_pred"),
-    },
-    "nav13n": {"hateful_memes": linear("linear")},
-    "vilio": {
-        "hateful_memes": stacked("classifier"),
-        "hateful_memes_reg": linear("classifier"),
-        "hateful_memes_d": weight_normed("vil_prediction.main"),
-    },
-}
-# Which of the two logits of a `match` head means "matches". Vilio trains Oscar's head the other way round.
-MATCHES: Mapping[str, int] = {
-    "lxmert": 1,
-    "oscar": 0,
-    "uniter": 1,
-    "vilbert": 0,
-    "devlbert": 0,
-    "visualbert": 1,
-    "vlbert": 1,
-}
+LAYOUTS = (
+    (linear, ("",)),
+    (stacked, (".0", ".3")),
+    (stacked, (".0", ".2")),
+    (transformed, (".0.dense", ".1")),
+)
 
 
-def load_head(task: nn.Module, weights: Mapping[str, Tensor], table: Table, *, where: object) -> None:
-    """Fill a task from what a converter returned beside the backbone; other heads are passed over.
+def layouts(
+    name: str, to_task: ToTask, *, relu: Callable[[Found], bool] = lambda _: False
+) -> tuple[Head, ...]:
+    """A head of this name in every layout that the originals use.
 
-    Raises:
-        CheckpointMismatch: the head is missing, or of another shape.
+    Args:
+        to_task: see `ToTask`.
+        relu: the activation cannot be read from the tensors. Heads without LayerNorm use ReLU; this says
+            whether those with LayerNorm do.
     """
-    load_into(task, taken(weights, table), table, where=where)
+    return tuple(
+        linears(
+            name,
+            table(name),
+            [f"{name}{end}.weight" for end in ends],
+            to_task,
+            norm=".2" not in ends,
+            relu=(lambda _: True) if ".2" in ends else relu,
+        )
+        for table, ends in LAYOUTS
+    )
+
+
+def linears(
+    name: str,
+    table: Table,
+    matrices: Sequence[str],
+    to_task: ToTask,
+    *,
+    norm: bool = True,
+    relu: Callable[[Found], bool] = lambda _: False,
+) -> Head:
+    """A head by the matrices of its one or two Linears."""
+
+    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+        if any(one not in weights or weights[one].dim() != 2 for one in matrices):
+            return None
+        inputs, outputs = weights[matrices[0]].shape[1], len(weights[matrices[-1]])
+        made = to_task(outputs, inputs // dim if inputs % dim == 0 else 1)
+        if made is None:
+            return None
+        node: Node = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True, "layers": len(matrices)}
+        if len(matrices) == 2:
+            node |= {"width": len(weights[matrices[0]]) / inputs, "norm": norm}
+            node["activation"] = "relu" if relu(found) else "gelu"
+        return {**made[0], "head": node}, made[1]
+
+    return Head(name=name, table=table, task=task)
+
+
+def pretraining(table: Table, *, draw: Node | None = None, **objectives: Objective) -> Head:
+    """The heads of pre-training, as far as a file has them; masked words it must have.
+
+    Args:
+        table: to a `Pretrain` with these objectives.
+        draw: more arguments of the task, for files that have all of its heads.
+        objectives: in the order in which they corrupt a batch.
+    """
+
+    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+        nodes = {name: node(weights) for name, (mark, node) in objectives.items() if mark in weights}
+        whole = draw if draw and len(nodes) == len(objectives) else {}
+        fits = "words" in nodes
+        return ({"_target_": "diptych.tasks.Pretrain", "objectives": nodes, **whole}, 0) if fits else None
+
+    return Head(name="pre-training", table=table, task=task)
+
+
+def objective(name: str, **arguments: Any) -> Node:
+    """The node of an objective, or of what one asks about regions."""
+    return {"_target_": f"diptych.tasks.objectives.{name}", "_partial_": True, **arguments}
+
+
+def region_classes(name: str, **arguments: Any) -> Objective:
+    """Hidden regions are asked for the detector's classes; the bias of the last Linear has this name."""
+    loss = arguments.pop("loss", "kl")
+
+    def node(weights: Weights) -> Node:
+        predict = {"classes": objective("RegionProbabilities", classes=len(weights[name]), loss=loss)}
+        return objective("MaskedRegions", predict=predict, **arguments)
+
+    return name, node
+
+
+def masked_text(name: str, **arguments: Any) -> Objective:
+    """Hidden words are asked for."""
+    return name, lambda _: objective("MaskedText", **arguments)
+
+
+def classes(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    """Two or three are labels, more are answers."""
+    if outputs > 3 and pairs == 1:
+        return answers(outputs, pairs)
+    return ({"_target_": "diptych.tasks.Classify", "pairs": pairs}, outputs) if outputs in (2, 3) else None
+
+
+def answers(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    """A score per answer."""
+    return ({"_target_": "diptych.tasks.Answer"}, outputs) if outputs > 1 else None
+
+
+def choices(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    """One score per choice, or two, of which the second says that it is the right one."""
+    loss = {1: "ce", 2: "two_way"}.get(outputs)
+    return None if loss is None else ({"_target_": "diptych.tasks.Choose", "loss": loss}, 0)
+
+
+def grounding(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    """A score per region."""
+    return ({"_target_": "diptych.tasks.Ground"}, 0) if outputs == 1 else None
+
+
+def retrieval(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    """A score per pair of text and image."""
+    return ({"_target_": "diptych.tasks.Match", "loss": "margin"}, 0) if outputs == 1 else None
+
+
+def matching(*, matches: int) -> ToTask:
+    """A head of two outputs of which one, whose number differs between families, means "matches"."""
+
+    def to_task(outputs: int, pairs: int) -> tuple[Node, int] | None:
+        return ({"_target_": "diptych.tasks.Match", "matches": matches}, 0) if outputs == 2 else None
+
+    return to_task

@@ -14,7 +14,7 @@ from diptych.archives import guarded, open_archive, read_npz
 from diptych.convert.paddle import read_paddle
 from diptych.convert.torch_file import Lying, Unread, from_array, read_torch
 from diptych.documents import read_json, shorten
-from diptych.errors import CheckpointMismatch, FormatError
+from diptych.errors import FormatError
 from diptych.files import require_file
 from diptych.pickle_machine import Foreign, Name
 
@@ -106,28 +106,6 @@ def read_source(path: Path | str) -> Source:
         config=read_json(config, Config, advice=AGAIN) if config.exists() else {},
         vocabulary=_existing(path / "vocab.txt"),
     )
-
-
-def split_prefix(
-    weights: Mapping[str, Tensor], anchor: str, *, where: object
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Part the backbone, without its prefix, from everything else.
-
-    Args:
-        anchor: a name that ends exactly one name of the backbone; what precedes it is the prefix.
-
-    Raises:
-        CheckpointMismatch: no name, or more than one, ends with the anchor.
-    """
-    ends = [name for name in weights if name == anchor or name.endswith(f".{anchor}")]
-    if len(ends) != 1:
-        raise CheckpointMismatch(
-            f"{where}: {len(ends)} names end with {anchor}; expected exactly one. "
-            f"The file holds {len(weights)} tensors, first {', '.join(list(weights)[:3])}."
-        )
-    prefix = ends[0].removesuffix(anchor)
-    backbone = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
-    return backbone, {name: one for name, one in weights.items() if not name.startswith(prefix)}
 
 
 def _only_folder(path: Path) -> Path:

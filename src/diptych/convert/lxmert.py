@@ -1,15 +1,12 @@
 """LXMERT's weights: airsplay/lxmert, Vilio's X and Hugging Face, which all share the names of the first."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Size, Tensor
 
-from diptych.convert import forms
-from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes, count
-from diptych.convert.heads import MATCHES
-from diptych.convert.load import read_weights, split_prefix
+from diptych.convert import heads
+from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes, count
 from diptych.convert.rules import (
     Drop,
     Rule,
@@ -19,11 +16,11 @@ from diptych.convert.rules import (
     bert_layer,
     bert_text,
     convert,
-    load_into,
     rename,
     transform,
 )
-from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Benchmark, Setting, Settings, Use
+from diptych.convert.split import Split
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
 from diptych.nn import ClassifierHead
@@ -79,23 +76,6 @@ LXMERT_PRETRAIN: Table = (  # objectives: words, matching, regions, answers
 )
 
 
-def load_lxmert(model: Lxmert, path: Path | str) -> dict[str, Tensor]:
-    """Fill an LXMERT and return, under their own names, the weights of heads, which belong to tasks.
-
-    Raises:
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is not LXMERT's, or of other sizes.
-    """
-    return fill_lxmert(model, read_weights(path), where=path)
-
-
-def fill_lxmert(model: Lxmert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_lxmert`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
-    load_into(model, backbone, LXMERT, where=where)
-    return heads
-
-
 def normalize_answer(answer: str) -> str:
     """As LXMERT spells its pre-training answers: no final period, no article, digits up to ten."""
     answer = answer.lower()
@@ -121,7 +101,7 @@ def transfer_answers(
     The layers before it are copied.
 
     Args:
-        weights: what `load_lxmert` returned, with `answer_head` in it.
+        weights: what `load_model` returned, with `answer_head` in it.
         learned: the answers of pre-training, in the order of its rows.
         answers: those of the task, in the order of the rows of `head`.
         where: what the weights come from, for the error message.
@@ -150,7 +130,7 @@ def transfer_answers(
     return tuple(answer for answer, found in zip(answers, rows, strict=True) if found is None)
 
 
-def _sizes(file: Parted) -> Node:
+def _sizes(file: Split) -> Node:
     weights = file.backbone
     return bert_sizes(weights) | {
         "feature_dim": weights["encoder.visn_fc.visn_fc.weight"].shape[1],
@@ -163,24 +143,24 @@ def _regions(weights: Weights) -> Node:
     """Original files ask for objects, attributes and features; others may lack some of them."""
     count = {name: len(weights.get(f"obj_predict_head.decoder_dict.{name}.bias", ())) for name in KINDS}
     predict = {
-        "labels": forms.objective("RegionLabels", classes=count["obj"]),
-        "attributes": forms.objective("RegionLabels", classes=count["attr"], field="attributes"),
-        "features": forms.objective(
+        "labels": heads.objective("RegionLabels", classes=count["obj"]),
+        "attributes": heads.objective("RegionLabels", classes=count["attr"], field="attributes"),
+        "features": heads.objective(
             "RegionFeatures", feature_dim=count["feat"], loss="smooth_l1", share=0.15
         ),
     }
     found = {name: node for (name, node), kind in zip(predict.items(), KINDS, strict=True) if count[kind]}
-    return forms.objective("MaskedRegions", predict=found)
+    return heads.objective("MaskedRegions", predict=found)
 
 
 def _answers(weights: Weights) -> Node:
     count = len(weights["answer_head.logit_fc.3.bias"])
-    return forms.objective("Answers", labels=[str(number) for number in range(count)])
+    return heads.objective("Answers", labels=[str(number) for number in range(count)])
 
 
 def _vilio(use: Use) -> bool:
     """Vilio's head is called `classifier`; what it saved without a head shows by BERT's counter."""
-    return use.head == "classifier" or "embeddings.position_ids" in use.found.parted.backbone
+    return use.head == "classifier" or "embeddings.position_ids" in use.found.split.backbone
 
 
 def _processor(use: Use) -> Settings:
@@ -194,7 +174,7 @@ def _processor(use: Use) -> Settings:
     }
 
 
-def _benchmark(use: Use) -> tuple[str, str] | None:
+def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     if use.head == "classifier":
         return MEMES, "the file: Vilio's head"
     return (NLVR2, "the file: a head over two pairs") if use.pairs == 2 else None
@@ -205,23 +185,22 @@ FAMILY = Family(
     name="lxmert",
     title="LXMERT (airsplay/lxmert, Hugging Face, Vilio's X)",
     model=Lxmert,
-    fill=fill_lxmert,
     table=LXMERT,
     sizes=_sizes,
-    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "encoder.visn_fc.visn_fc.weight"}),
+    required=frozenset({"encoder.layer.0.attention.self.query.weight", "encoder.visn_fc.visn_fc.weight"}),
     builders={(768, 9): "lxmert_base"},
     heads=(
-        *forms.heads("classifier", forms.classes),
-        *forms.heads("logit_fc", forms.classes),
-        forms.pretraining(
+        *heads.layouts("classifier", heads.classes),
+        *heads.layouts("logit_fc", heads.classes),
+        heads.pretraining(
             LXMERT_PRETRAIN,
-            matching=("cls.seq_relationship.bias", lambda _: forms.objective("Matching")),
-            words=forms.masked_text("cls.predictions.transform.dense.bias"),
+            matching=("cls.seq_relationship.bias", lambda _: heads.objective("Matching")),
+            words=heads.masked_text("cls.predictions.transform.dense.bias"),
             regions=("obj_predict_head.transform.dense.bias", _regions),
             answers=("answer_head.logit_fc.3.bias", _answers),
         ),
-        *forms.heads("answer_head.logit_fc", forms.answers),
-        *forms.heads("cls.seq_relationship", forms.matching(MATCHES["lxmert"])),
+        *heads.layouts("answer_head.logit_fc", heads.answers),
+        *heads.layouts("cls.seq_relationship", heads.matching(matches=1)),
     ),
     drops=(
         *PRETRAINING,

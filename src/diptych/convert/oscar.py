@@ -1,15 +1,12 @@
 """Oscar's weights: microsoft/Oscar, Oscar+ (VinVL), and Vilio's."""
 
-from pathlib import Path
+from dataclasses import replace
 
-from torch import Tensor
-
-from diptych.convert import forms
-from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
-from diptych.convert.heads import MATCHES
-from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, load_into, rename
-from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
+from diptych.convert import heads
+from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes
+from diptych.convert.rules import Drop, Table, Weights, bert_heads, bert_layer, bert_text, rename
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Benchmark, Setting, Settings, Use
+from diptych.convert.split import Split
 from diptych.models.oscar import Oscar
 
 OSCAR: Table = (
@@ -23,29 +20,16 @@ OSCAR: Table = (
 OSCAR_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
-def load_oscar(model: Oscar, path: Path | str) -> dict[str, Tensor]:
-    """Fill an Oscar and return, under their own names, the weights of heads, which belong to tasks.
-
-    A model that reads 4 numbers of a box takes a file for 6 too: width and height are cut off, as Vilio does.
-
-    Raises:
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is not Oscar's, or of other sizes.
-    """
-    return fill_oscar(model, read_weights(path), where=path)
-
-
-def fill_oscar(model: Oscar, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_oscar`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+def _adapt(model: Oscar, split: Split) -> Split:
+    """A model that reads 4 numbers of a box takes a file for 6, without width and height, as Vilio does."""
     name, width = "img_embedding.weight", model.regions.project.in_features
-    if model.regions.box_numbers == 4 and name in backbone and backbone[name].shape[-1] == width + 2:
-        backbone[name] = backbone[name][:, :width]
-    load_into(model, backbone, OSCAR, where=where)
-    return heads
+    matrix = split.backbone.get(name)
+    if matrix is None or model.regions.box_numbers != 4 or matrix.shape[-1] != width + 2:
+        return split
+    return replace(split, backbone={**split.backbone, name: matrix[:, :width]})
 
 
-def _sizes(file: Parted) -> Node:
+def _sizes(file: Split) -> Node:
     weights = file.backbone
     width = weights["img_embedding.weight"].shape[1]
     numbers = 4 if width % 8 == 4 else 6  # widths of features are multiples of 8
@@ -57,7 +41,7 @@ def _sizes(file: Parted) -> Node:
 
 
 def _contrast(weights: Weights) -> Node:
-    return forms.objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
+    return heads.objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
 
 
 VILIO = "model."  # the prefix of its names; the original's is bert.
@@ -91,7 +75,7 @@ def _processor(use: Use) -> Settings:
     return settings | {"max_tokens": Setting(tokens, why), "max_regions": Setting(regions, why)}
 
 
-def _benchmark(use: Use) -> tuple[str, str] | None:
+def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     if use.prefix == VILIO:
         return MEMES, "the file: Vilio's prefix model."
     return (NLVR2, "the file: a head over two pairs") if use.pairs == 2 else None
@@ -101,20 +85,20 @@ FAMILY = Family(
     name="oscar",
     title="Oscar or Oscar+ (microsoft/Oscar, Vilio's O)",
     model=Oscar,
-    fill=fill_oscar,
     table=OSCAR,
+    adapt=_adapt,
     sizes=_sizes,
-    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embedding.weight"}),
+    required=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embedding.weight"}),
     builders={(768, 12): "oscar_base", (1024, 24): "oscar_large"},
     # Vilio's prefix is model., and its head has a GELU
     heads=(
-        *forms.heads("classifier", forms.classes, relu=lambda found: found.parted.prefix == "bert."),
-        forms.pretraining(
+        *heads.layouts("classifier", heads.classes, relu=lambda found: found.split.prefix == "bert."),
+        heads.pretraining(
             OSCAR_PRETRAIN,
             matching=("cls.seq_relationship.bias", _contrast),
-            words=forms.masked_text("cls.predictions.transform.dense.bias"),
+            words=heads.masked_text("cls.predictions.transform.dense.bias"),
         ),
-        *forms.heads("cls.seq_relationship", forms.matching(MATCHES["oscar"])),
+        *heads.layouts("cls.seq_relationship", heads.matching(matches=0)),
     ),
     drops=PRETRAINING,
     processor=_processor,

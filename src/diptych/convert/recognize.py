@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Sequence
 
-from diptych.convert.family import Family, Found, Head, Node, Parted
+from diptych.convert.family import Family, Found, Head, Node
 from diptych.convert.rules import Drop, Rule, Table, Weights, left_out, taken
+from diptych.convert.split import Split
 from diptych.errors import CheckpointMismatch, ConfigError, nearest
 
 
 def recognize(weights: Weights, families: Sequence[Family], *, where: object, asked: str | None) -> Found:
-    """The one family whose marks a file bears, whatever the file is called.
+    """The one family whose names a file has, whatever the file is called.
 
     Args:
         asked: the family that somebody expects; None takes any.
@@ -22,39 +23,42 @@ def recognize(weights: Weights, families: Sequence[Family], *, where: object, as
         raise ConfigError(
             f"there is no family {asked!r}.{nearest(asked, names)} There are {', '.join(names)}."
         )
-    parts = [(family, family.part(weights)) for family in families]
-    fitting = [(one, part) for one, part in parts if part is not None and not part.lacks(one.marks)]
-    # BERT's marks are also part of most others
+    by_backbone = {one: one.split(weights) for one in {family.backbone for family in families}}
+    splits = [(one, split) for one in families if (split := by_backbone[one.backbone]) is not None]
+    fitting = [(one, split) for one, split in splits if not split.missing(one.required)]
+    # what BERT requires, most others do, too
     finest = [
-        (one, part) for one, part in fitting if not any(one.marks < other.marks for other, _ in fitting)
+        (one, split)
+        for one, split in fitting
+        if not any(one.required < other.required for other, _ in fitting)
     ]
     if len(finest) > 1 and asked is not None:
-        finest = [(one, part) for one, part in finest if one.name == asked] or finest
+        finest = [(one, split) for one, split in finest if one.name == asked] or finest
     if len(finest) != 1:
-        raise CheckpointMismatch(f"{where}: {_seen(weights, parts, [one.name for one, _ in finest])}")
-    [(family, part)] = finest
+        raise CheckpointMismatch(f"{where}: {_seen(weights, splits, [one.name for one, _ in finest])}")
+    [(family, split)] = finest
     if asked not in (None, family.name):
         raise CheckpointMismatch(
-            f"{where}: holds {family.title}, known by {', '.join(sorted(family.marks))}; expected "
+            f"{where}: holds {family.title}, known by {', '.join(sorted(family.required))}; expected "
             f"{asked}. Leave the family out, or say {family.name}."
         )
     try:
-        sizes = family.sizes(part)
+        sizes = family.sizes(split)
     except (KeyError, IndexError) as error:
         raise CheckpointMismatch(
             f"{where}: {family.title}, but {error.args[0]} is missing, and with it a size. Was a part lost?"
         ) from error
-    return Found(family=family, parted=part, sizes=sizes)
+    return Found(family=family, split=split, sizes=sizes)
 
 
-def _seen(weights: Weights, parts: Sequence[tuple[Family, Parted | None]], fitting: list[str]) -> str:
+def _seen(weights: Weights, splits: Sequence[tuple[Family, Split]], fitting: list[str]) -> str:
     first = f"{len(weights)} tensors, first {', '.join(list(weights)[:4])}"
     if fitting:
         return f"fits {' and '.join(fitting)} ({first}); say which with family=."
     lacking = {
-        family.name: part.lacks(family.marks)
-        for family, part in parts
-        if part is not None and len(part.lacks(family.marks)) < len(family.marks)
+        family.name: missing
+        for family, split in splits
+        if len(missing := split.missing(family.required)) < len(family.required)
     }
     if not lacking:
         return f"no family fits: none has such names ({first}). `diptych convert --list` names public files."
@@ -75,7 +79,7 @@ def choose_head(found: Found, dim: int, *, asked: str | None, where: object) -> 
     """
     fitting: dict[str, tuple[Head, Node, int]] = {}
     for head in found.family.heads:
-        own = taken(found.parted.rest, head.table)
+        own = taken(found.split.heads, head.table)
         if own and head.name not in fitting and (made := head.task(own, dim, found)):
             fitting[head.name] = (head, *made)
     if asked is not None and asked not in fitting:
@@ -97,9 +101,9 @@ def dropped(
     Raises:
         CheckpointMismatch: names that nothing accounts for.
     """
-    part, family = found.parted, found.family
-    reasons, lost = left_out(part.backbone, family.table, targets=targets)
-    rest = {**part.rest, **lost}
+    split, family = found.split, found.family
+    reasons, lost = left_out(split.backbone, family.table, targets=targets)
+    rest = {**split.heads, **lost}
     for table in (() if head is None else head.table, family.drops, _others(family, head)):
         more, rest = left_out(rest, table)
         for reason, names in more.items():
@@ -109,10 +113,12 @@ def dropped(
             f"{where}: {len(rest)} name(s) beside {family.title} mean nothing here: "
             f"{', '.join(list(rest)[:8])}. Remove them, if they are no part of the model."
         )
-    result: dict[str, list[str]] = {"state of the optimizer": part.training} if part.training else {}
+    result: dict[str, list[str]] = {"state of the optimizer": split.optimizer} if split.optimizer else {}
     for reason, names in reasons.items():
         result[reason] = [
-            family.original(name, prefix=part.prefix, outer=part.outer, head=name in part.rest)
+            family.backbone.original(
+                name, prefix=split.prefix, head_prefix=split.head_prefix, head=name in split.heads
+            )
             for name in names
         ]
     return result

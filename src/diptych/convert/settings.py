@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diptych.convert.family import Found
 
-MEMES, NLVR2 = "Hateful Memes", "NLVR2"  # benchmarks whose two classes have names
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What others trained a head of two classes for.
+
+    Args:
+        labels: names of the classes, in the order of the head's outputs in their files.
+    """
+
+    name: str
+    labels: tuple[str, str]
+
+
+# facts about published checkpoints, whatever data sets there are here
+MEMES = Benchmark("Hateful Memes", ("benign", "hateful"))
+NLVR2 = Benchmark("NLVR2", ("False", "True"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +58,7 @@ class Use:
 
     @property
     def prefix(self) -> str:
-        return self.found.parted.prefix
+        return self.found.split.prefix
 
     @property
     def pairs(self) -> int:

@@ -1,13 +1,7 @@
 """UNITER's weights: ChenRocks/UNITER, and what nav13n and Vilio saved of it."""
 
-from pathlib import Path
-
-from torch import Tensor
-
-from diptych.convert import forms
-from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, bert_sizes
-from diptych.convert.heads import MATCHES, PAIR_ATTENTION
-from diptych.convert.load import read_weights, split_prefix
+from diptych.convert import heads
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, bert_sizes
 from diptych.convert.rules import (
     Drop,
     Keep,
@@ -15,12 +9,12 @@ from diptych.convert.rules import (
     Weights,
     bert_layer,
     bert_text,
-    load_into,
     masked_words,
     rename,
     row,
 )
-from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
+from diptych.convert.settings import MEMES, NLVR2, Benchmark, Setting, Settings, Use
+from diptych.convert.split import Split
 from diptych.models.uniter import Uniter
 
 UNITER: Table = (
@@ -47,24 +41,7 @@ UNITER_PRETRAIN: Table = (  # objectives: words, features, classes, matching
 )
 
 
-def load_uniter(model: Uniter, path: Path | str) -> dict[str, Tensor]:
-    """Fill a UNITER and return, under their own names, the weights of heads, which belong to tasks.
-
-    Raises:
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is not UNITER's, or of other sizes.
-    """
-    return fill_uniter(model, read_weights(path), where=path)
-
-
-def fill_uniter(model: Uniter, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_uniter`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
-    load_into(model, backbone, UNITER, where=where)
-    return heads
-
-
-def _sizes(file: Parted) -> Node:
+def _sizes(file: Split) -> Node:
     return bert_sizes(file.backbone) | {
         "feature_dim": file.backbone["img_embeddings.img_linear.weight"].shape[1]
     }
@@ -94,7 +71,7 @@ def _processor(use: Use) -> Settings:
     }
 
 
-def _benchmark(use: Use) -> tuple[str, str] | None:
+def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     if use.head in ("attn1", "nlvr2_output"):
         return NLVR2, f"the file: a head called {use.head}"
     if use.head == "linear":
@@ -102,38 +79,37 @@ def _benchmark(use: Use) -> tuple[str, str] | None:
     return (MEMES, "the file: Vilio's prefix model.") if use.prefix == "model." else None
 
 
-FEATURES = {"features": forms.objective("RegionFeatures", tied="regions.feature")}
+FEATURES = {"features": heads.objective("RegionFeatures", tied="regions.feature")}
 FAMILY = Family(
     name="uniter",
     title="UNITER (ChenRocks/UNITER, nav13n, Vilio's U)",
     model=Uniter,
-    fill=fill_uniter,
     table=UNITER,
     sizes=_sizes,
-    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embeddings.img_linear.weight"}),
+    required=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embeddings.img_linear.weight"}),
     builders={(768, 12): "uniter_base", (1024, 24): "uniter_large"},
     heads=(
-        Head(name="attn1", table=PAIR_ATTENTION, task=_paired),
-        *forms.heads("classifier", forms.classes),
-        *forms.heads("linear", forms.classes),
-        *forms.heads("nlvr2_output", forms.classes),
-        *forms.heads("vqa_output", forms.answers),
-        *forms.heads("vcr_output", forms.choices, relu=lambda _: True),
-        *forms.heads("re_output", forms.grounding),
-        *forms.heads("rank_output", forms.retrieval),
-        forms.pretraining(
+        Head(name="attn1", table=heads.PAIR_ATTENTION, task=_paired),
+        *heads.layouts("classifier", heads.classes),
+        *heads.layouts("linear", heads.classes),
+        *heads.layouts("nlvr2_output", heads.classes),
+        *heads.layouts("vqa_output", heads.answers),
+        *heads.layouts("vcr_output", heads.choices, relu=lambda _: True),
+        *heads.layouts("re_output", heads.grounding),
+        *heads.layouts("rank_output", heads.retrieval),
+        heads.pretraining(
             UNITER_PRETRAIN,
-            matching=("itm_output.bias", lambda _: forms.objective("Matching", exchange="regions")),
-            alignment=("itm_output.bias", lambda _: forms.objective("Alignment")),
-            words=forms.masked_text("cls.predictions.transform.dense.bias"),
-            features=("feat_regress.bias", lambda _: forms.objective("MaskedRegions", predict=FEATURES)),
-            classes=forms.region_classes("region_classifier.net.3.bias", loss="kl_mean"),
+            matching=("itm_output.bias", lambda _: heads.objective("Matching", exchange="regions")),
+            alignment=("itm_output.bias", lambda _: heads.objective("Alignment")),
+            words=heads.masked_text("cls.predictions.transform.dense.bias"),
+            features=("feat_regress.bias", lambda _: heads.objective("MaskedRegions", predict=FEATURES)),
+            classes=heads.region_classes("region_classifier.net.3.bias", loss="kl_mean"),
             draw={
                 "weights": {"alignment": 0.1},
                 "draw": {"matching+alignment": 6, "words": 8, "features": 4, "classes": 4},
             },
         ),
-        *forms.heads("itm_output", forms.matching(MATCHES["uniter"])),
+        *heads.layouts("itm_output", heads.matching(matches=1)),
     ),
     drops=(
         *PRETRAINING,

@@ -1,13 +1,9 @@
 """ViLBERT's weights: facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D."""
 
-from pathlib import Path
+from dataclasses import replace
 
-from torch import Tensor
-
-from diptych.convert import forms
-from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, Parted, count, heads_of
-from diptych.convert.heads import MATCHES, weight_normed
-from diptych.convert.load import read_weights, split_prefix
+from diptych.convert import heads
+from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, count, heads_of
 from diptych.convert.rules import (
     Drop,
     Keep,
@@ -17,12 +13,12 @@ from diptych.convert.rules import (
     bert_heads,
     bert_layer,
     bert_text,
-    load_into,
     masked_words,
     rename,
     transform,
 )
-from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Setting, Settings, Use
+from diptych.convert.settings import MEMES, NLVR2, VILIO_SETTINGS, Benchmark, Setting, Settings, Use
+from diptych.convert.split import Split
 from diptych.models.vilbert import Vilbert
 
 
@@ -38,9 +34,10 @@ def _classes(source: str, target: str) -> tuple[Rule, ...]:
     return *transform(f"{source}.transform", target), rename(f"{source}.decoder", f"{target}.3")
 
 
+TASKS = "embeddings.task_embeddings"
 LAYER, MEETING = "encoder.c_layer.{}", "encoder.meetings.{}"
 # The originals number what is projected: 1 comes from the regions, 2 from the text.
-COMMON: Table = (
+VILBERT: Table = (
     *bert_text("embeddings", "text"),
     rename("v_embeddings.image_embeddings", "regions.feature"),
     rename("v_embeddings.image_location_embeddings", "regions.box"),
@@ -68,15 +65,8 @@ COMMON: Table = (
     Drop(f"{LAYER}.biOutput.q_dense1", "the original declares it and never uses it"),
     Drop(f"{LAYER}.biOutput.q_dense2", "the original declares it and never uses it"),
     Drop("embeddings.position_ids", "a counter that newer versions of BERT save"),
-)
-VILBERT: Table = (
-    *COMMON,
-    rename("embeddings.task_embeddings", "tasks"),
+    rename(TASKS, "tasks"),
     Keep("tasks", "only 12-in-1 has task tokens"),
-)
-TASKLESS: Table = (
-    *COMMON,
-    Drop("embeddings.task_embeddings", "the model was built without task tokens"),
 )
 CAUSES = ("t", "v", "t2v", "v2t")
 VILBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
@@ -98,29 +88,17 @@ DEVLBERT_PRETRAIN: Table = (  # objectives: words, regions, matching, causes
 BOX = "v_embeddings.image_location_embeddings.weight"
 
 
-def load_vilbert(model: Vilbert, path: Path | str) -> dict[str, Tensor]:
-    """Fill a ViLBERT and return, under their own names, the weights of heads, which belong to tasks.
-
-    Raises:
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is not ViLBERT's, or of other sizes.
-    """
-    return fill_vilbert(model, read_weights(path), where=path)
-
-
-def fill_vilbert(model: Vilbert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_vilbert`, from weights that have been read.
-
-    A model without the area of boxes takes the other four columns of the published weights, as Vilio does.
-    """
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+def _adapt(model: Vilbert, split: Split) -> Split:
+    """Without the area of boxes, a model takes the other four columns, as Vilio does."""
+    backbone = dict(split.backbone)
     if not model.regions.box_area and BOX in backbone:
         backbone[BOX] = backbone[BOX][:, :4]
-    load_into(model, backbone, TASKLESS if model.tasks is None else VILBERT, where=where)
-    return heads
+    if model.tasks is None:
+        backbone.pop(f"{TASKS}.weight", None)
+    return replace(split, backbone=backbone)
 
 
-def _sizes(file: Parted) -> Node:
+def _sizes(file: Split) -> Node:
     """Streams meet in their last layers, as in all published files; 8 heads or 128 numbers per head."""
     weights = file.backbone
     words, box = weights["embeddings.word_embeddings.weight"], weights[BOX]
@@ -150,7 +128,7 @@ def _sizes(file: Parted) -> Node:
         "meetings": [[layers - meetings + n, vision_layers - meetings + n] for n in range(meetings)],
         "max_positions": len(weights["embeddings.position_embeddings.weight"]),
         "segments": len(weights["embeddings.token_type_embeddings.weight"]),
-        "tasks": len(weights.get("embeddings.task_embeddings.weight", ())),
+        "tasks": len(weights.get(f"{TASKS}.weight", ())),
         # four columns are Vilio's, who shows no region of the whole image either
         "box_area": box.shape[1] == 5,
         "whole_image": box.shape[1] == 5,
@@ -163,7 +141,7 @@ def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int]
         return None
     width = len(weights[names[0]]) // dim
     head = {"_target_": "diptych.nn.WeightNormHead", "_partial_": True, "width": width}
-    made = forms.classes(len(weights[names[1]]), 1)
+    made = heads.classes(len(weights[names[1]]), 1)
     return None if made is None else ({**made[0], "head": head}, made[1])
 
 
@@ -181,7 +159,7 @@ def _processor(use: Use) -> Settings:
     return {"max_regions": Setting(100, why)}
 
 
-def _benchmark(use: Use) -> tuple[str, str] | None:
+def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     if use.head == "vil_binary_prediction.logit_fc":
         return NLVR2, f"the file: a head called {use.head}"
     return (MEMES, "the file: Vilio's names or its four columns of a box") if _vilio(use) else None
@@ -192,30 +170,30 @@ FAMILY = Family(
     name="vilbert",
     title="ViLBERT or DeVLBERT (facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D)",
     model=Vilbert,
-    fill=fill_vilbert,
     table=VILBERT,
+    adapt=_adapt,
     sizes=_sizes,
-    marks=frozenset({"encoder.layer.0.attention.self.query.weight", BOX}),
+    required=frozenset({"encoder.layer.0.attention.self.query.weight", BOX}),
     builders={(768, 12): "vilbert_base"},
     heads=(
         Head(
             name="vil_prediction",
-            table=weight_normed("vil_prediction.main"),
+            table=heads.weight_normed("vil_prediction.main"),
             task=_weight_normed,
         ),
-        *forms.heads("vil_prediction.logit_fc", forms.answers),
-        *forms.heads("vil_prediction_gqa.logit_fc", forms.answers),
-        *forms.heads("vil_binary_prediction.logit_fc", forms.classes),
-        *forms.heads("vil_tri_prediction", forms.classes),
-        *forms.heads("vil_logit", forms.retrieval),
-        *forms.heads("vision_logit", forms.grounding),
-        forms.pretraining(
+        *heads.layouts("vil_prediction.logit_fc", heads.answers),
+        *heads.layouts("vil_prediction_gqa.logit_fc", heads.answers),
+        *heads.layouts("vil_binary_prediction.logit_fc", heads.classes),
+        *heads.layouts("vil_tri_prediction", heads.classes),
+        *heads.layouts("vil_logit", heads.retrieval),
+        *heads.layouts("vision_logit", heads.grounding),
+        heads.pretraining(
             VILBERT_PRETRAIN,
-            matching=("cls.bi_seq_relationship.bias", lambda _: forms.objective("Matching", matches=0)),
-            words=forms.masked_text("cls.predictions.transform.dense.bias", matched_only=True),
-            regions=forms.region_classes("cls.imagePredictions.decoder.bias", matched_only=True),
+            matching=("cls.bi_seq_relationship.bias", lambda _: heads.objective("Matching", matches=0)),
+            words=heads.masked_text("cls.predictions.transform.dense.bias", matched_only=True),
+            regions=heads.region_classes("cls.imagePredictions.decoder.bias", matched_only=True),
         ),
-        *forms.heads("cls.bi_seq_relationship", forms.matching(MATCHES["vilbert"])),
+        *heads.layouts("cls.bi_seq_relationship", heads.matching(matches=0)),
     ),
     drops=(
         *PRETRAINING,

@@ -1,15 +1,10 @@
 """VisualBERT's weights: uclanlp/visualbert, mmf's, Vilio's and Hugging Face's."""
 
-from pathlib import Path
-
-from torch import Tensor
-
-from diptych.convert import forms
-from diptych.convert.family import PRETRAINING, Family, Node, Parted, bert_sizes
-from diptych.convert.heads import MATCHES
-from diptych.convert.load import read_weights, split_prefix
-from diptych.convert.rules import Drop, Keep, Table, bert_heads, bert_layer, bert_text, load_into, rename
-from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
+from diptych.convert import heads
+from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes
+from diptych.convert.rules import Drop, Keep, Table, bert_heads, bert_layer, bert_text, rename
+from diptych.convert.settings import MEMES, NLVR2, Benchmark, Setting, Settings, Use
+from diptych.convert.split import Split
 from diptych.models.visualbert import VisualBert
 
 VISUALBERT: Table = (
@@ -31,28 +26,12 @@ FEATURE = ("embeddings.projection.weight", "embeddings.visual_projection.weight"
 VISUALBERT_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
-def load_visualbert(model: VisualBert, path: Path | str) -> dict[str, Tensor]:
-    """Fill a VisualBERT and return, under their own names, the weights of heads, which belong to tasks.
-
-    The pooler counts as a head where the model reads another state than the first token's.
-
-    Raises:
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is not VisualBERT's, or of other sizes.
-    """
-    return fill_visualbert(model, read_weights(path), where=path)
+def _adapt(model: VisualBert, split: Split) -> Split:
+    """The pooler counts as a head where the model reads another state than the first token's."""
+    return split if model.pool is not None else split.moved(("pooler.",))
 
 
-def fill_visualbert(model: VisualBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_visualbert`, from weights that have been read."""
-    backbone, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
-    if model.pool is None:
-        heads |= {name: backbone.pop(name) for name in list(backbone) if name.startswith("pooler.")}
-    load_into(model, backbone, VISUALBERT, where=where)
-    return heads
-
-
-def _sizes(file: Parted) -> Node:
+def _sizes(file: Split) -> Node:
     weights = file.backbone
     return bert_sizes(weights) | {
         "feature_dim": next(weights[name].shape[1] for name in FEATURE if name in weights),
@@ -62,11 +41,11 @@ def _sizes(file: Parted) -> Node:
     }
 
 
-def _readout(file: Parted) -> str:
+def _readout(file: Split) -> str:
     """More than three classes are answers, whose head reads the token before the last."""
     if "layer_weights" in file.backbone:
         return "layer_average"
-    outputs = max((len(file.rest[name]) for name in LAST if name in file.rest), default=0)
+    outputs = max((len(file.heads[name]) for name in LAST if name in file.heads), default=0)
     return "before_end" if outputs > 3 and file.prefix != VILIO else "first"
 
 
@@ -85,7 +64,7 @@ def _processor(use: Use) -> Settings:
     return settings
 
 
-def _benchmark(use: Use) -> tuple[str, str] | None:
+def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     if use.prefix == VILIO:
         return MEMES, "the file: Vilio's prefix model."
     if use.pairs == 2:
@@ -103,22 +82,22 @@ FAMILY = Family(
     name="visualbert",
     title="VisualBERT (uclanlp/visualbert, mmf, Hugging Face, Vilio's V)",
     model=VisualBert,
-    fill=fill_visualbert,
     table=VISUALBERT,
+    adapt=_adapt,
     sizes=_sizes,
-    marks=frozenset({"encoder.layer.0.attention.self.query.weight", "|".join(FEATURE)}),
+    required=frozenset({"encoder.layer.0.attention.self.query.weight", "|".join(FEATURE)}),
     builders={(768, 12): "visualbert_base"},
     heads=(
-        *forms.heads("classifier", forms.classes),
-        *forms.heads("classifier", forms.choices),
-        forms.pretraining(
+        *heads.layouts("classifier", heads.classes),
+        *heads.layouts("classifier", heads.choices),
+        heads.pretraining(
             VISUALBERT_PRETRAIN,
-            matching=("cls.seq_relationship.bias", lambda _: forms.objective("Matching")),
-            words=forms.masked_text("cls.predictions.transform.dense.bias"),
+            matching=("cls.seq_relationship.bias", lambda _: heads.objective("Matching")),
+            words=heads.masked_text("cls.predictions.transform.dense.bias"),
         ),
-        *forms.heads("cls", forms.classes),
-        *forms.heads("cls", forms.choices),
-        *forms.heads("cls.seq_relationship", forms.matching(MATCHES["visualbert"])),
+        *heads.layouts("cls", heads.classes),
+        *heads.layouts("cls", heads.choices),
+        *heads.layouts("cls.seq_relationship", heads.matching(matches=1)),
     ),
     drops=PRETRAINING,
     processor=_processor,

@@ -1,13 +1,14 @@
 """VL-BERT's weights: jackroos/VL-BERT, MM-BERT (phaedonmit/VL-BERT), and BERT's as a start."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diptych.convert import forms, heads
-from diptych.convert.family import Family, Node, Parted, count, heads_of
-from diptych.convert.load import read_weights, split_prefix
+from diptych.convert import heads
+from diptych.convert.family import Family, Layout, Node, count, heads_of
+from diptych.convert.load import read_weights
 from diptych.convert.rules import (
     Drop,
     Keep,
@@ -20,6 +21,7 @@ from diptych.convert.rules import (
     rename,
 )
 from diptych.convert.settings import Setting, Settings, Use
+from diptych.convert.split import Backbone, Split
 from diptych.models.vlbert import VlBert
 
 
@@ -73,12 +75,14 @@ VLBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
     rename("vlbert.mvrc_head.region_cls_pred", "objectives.regions.predict.classes.decoder"),
     rename("vlbert.relationsip_head.caption_image_relationship", "objectives.matching.head.layers.0"),
 )
-SEGMENTS, POOLER = "embeddings.token_type_embeddings.weight", "vlbert.pooler."
-HEADS = tuple(f"vlbert.{name}_head." for name in ("mlm", "mvrc", "relationsip", "MLT"))  # their spelling
+SEGMENTS, BLANK = "embeddings.token_type_embeddings.weight", "aux_text_visual_embedding."
+HEAD_PREFIXES = tuple(
+    f"vlbert.{name}_head." for name in ("mlm", "mvrc", "relationsip", "MLT")
+)  # their spelling
 OUTSIDE = (
     "image_feature_extractor.obj_downsample.",
     "object_linguistic_embeddings.",
-    "aux_text_visual_embedding.",
+    BLANK,
 )
 HIDDEN = ("object_mask_visual_embedding.", "object_mask_word_embedding.")
 SEEING = (  # what MM-BERT takes of VL-BERT once it has started from a multilingual BERT
@@ -92,70 +96,48 @@ SPEAKING: Table = tuple(
 )
 
 
-def load_vlbert(model: VlBert, path: Path | str) -> dict[str, Tensor]:
-    """Fill a VL-BERT and return, as `vlbert.*` or under their own names, all that belongs to tasks.
-
-    That is heads, the image network of end-to-end files, and a pooler where the model reads another state.
-    Of a BERT, which the original starts from, what sees stays new, as does the segment of regions.
-
-    Raises:
-        FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is neither VL-BERT's nor BERT's, or of other sizes.
-    """
-    return fill_vlbert(model, read_weights(path), where=path)
-
-
-def fill_vlbert(model: VlBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_vlbert`, from weights that have been read."""
-    if any(name.endswith(SEGMENTS) for name in weights):
-        return _fill_from_bert(model, weights, where=where)
-    own, heads = _part(model, weights, where=where)
-    load_into(model, own, VLBERT, where=where)
-    return heads
-
-
 def load_mmbert(model: VlBert, *, bert: Path | str, vlbert: Path | str) -> dict[str, Tensor]:
     """Start as MM-BERT does (`hybrid`): a multilingual BERT that sees as VL-BERT has learned to.
 
-    Positions and segments come from VL-BERT. Returns what `load_vlbert` returns of both files.
+    Positions and segments come from VL-BERT. Returns the weights of heads in both files.
 
     Raises:
         FormatError: a file is not a weight file.
         CheckpointMismatch: `bert` is not BERT's, `vlbert` not VL-BERT's, or one is of other sizes.
     """
-    heads = _fill_from_bert(model, read_weights(bert), where=bert)
-    own, others = _part(model, read_weights(vlbert), where=vlbert)
-    seeing = {name: one for name, one in own.items() if name.startswith(SEEING)}
+    split = FROM_BERT.split(read_weights(bert), where=bert)
+    others = FROM_BERT.fill(model, split, where=bert)
+    split = _adapt(model, FAMILY.split(read_weights(vlbert), where=vlbert))
+    seeing = {name: one for name, one in split.backbone.items() if name.startswith(SEEING)}
     load_into(model, seeing, (*VLBERT, *SPEAKING), where=vlbert)
-    return others | heads
+    return {**split.heads, **others}
 
 
-def _part(
-    model: VlBert, weights: dict[str, Tensor], *, where: object
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the model takes, below `vlbert.` whatever the prefix was, and the rest."""
-    backbone, others = split_prefix(weights, "word_embeddings.weight", where=where)
-    own = {f"vlbert.{name}": one for name, one in backbone.items()}
-    own |= {name: others.pop(name) for name in list(others) if name.startswith((*OUTSIDE, *HIDDEN))}
-    heads = (*HEADS, POOLER) if model.pool is None else HEADS
-    others |= {name: own.pop(name) for name in list(own) if name.startswith(heads)}
-    if model.blank is None:  # trained with zeros
-        own.pop("aux_text_visual_embedding.weight", None)
-    return own, others
-
-
-def _fill_from_bert(model: VlBert, weights: dict[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    own, heads = split_prefix(weights, "embeddings.word_embeddings.weight", where=where)
+def _adapt(model: VlBert, split: Split) -> Split:
+    """The pooler counts as a head where the model reads another state than the first token's."""
     if model.pool is None:
-        heads |= {name: own.pop(name) for name in list(own) if name.startswith("pooler.")}
-    if SEGMENTS in own:  # BERT has no segment of regions
-        known = own[SEGMENTS]
-        own[SEGMENTS] = torch.cat([known, model.embedding.segments.weight.detach()[len(known) :]])
-    load_into(model, own, BERT, where=where)
-    return heads
+        split = split.moved(("vlbert.pooler.",))
+    if model.blank is None:  # trained with zeros
+        backbone = {name: one for name, one in split.backbone.items() if name != f"{BLANK}weight"}
+        split = replace(split, backbone=backbone)
+    return split
 
 
-def _sizes(file: Parted) -> Node:
+def _adapt_bert(model: VlBert, split: Split) -> Split:
+    """BERT has no segment of regions; it stays new, as does what sees."""
+    if model.pool is None:
+        split = split.moved(("pooler.",))
+    if SEGMENTS not in split.backbone:
+        return split
+    known = split.backbone[SEGMENTS]
+    segments = torch.cat([known, model.embedding.segments.weight.detach()[len(known) :]])
+    return replace(split, backbone={**split.backbone, SEGMENTS: segments})
+
+
+FROM_BERT = Layout(table=BERT, adapt=_adapt_bert)
+
+
+def _sizes(file: Split) -> Node:
     weights = file.backbone
     words = weights["vlbert.word_embeddings.weight"]
     visual, width = weights["image_feature_extractor.obj_downsample.1.weight"].shape
@@ -180,8 +162,8 @@ def _sizes(file: Parted) -> Node:
     }
 
 
-def _asks(file: Parted) -> bool:
-    head = any(name.startswith("final_mlp.") for name in file.rest)
+def _asks(file: Split) -> bool:
+    head = any(name.startswith("final_mlp.") for name in file.heads)
     return head and "vlbert.pooler.dense.weight" not in file.backbone
 
 
@@ -211,63 +193,75 @@ MULTILINGUAL = 119547  # tokens of BERT's multilingual cased vocabulary
 
 def _matching(weights: Weights) -> Node:
     count = len(weights["vlbert.relationsip_head.caption_image_relationship.bias"])
-    return forms.objective("Matching", classes=count)
+    return heads.objective("Matching", classes=count)
 
 
 def _related(outputs: int, pairs: int) -> tuple[Node, int] | None:
     """MM-BERT has one score."""
     one = ({"_target_": "diptych.tasks.Match"}, 0)
-    return one if outputs == 1 else forms.matching(heads.MATCHES["vlbert"])(outputs, pairs)
+    return one if outputs == 1 else heads.matching(matches=1)(outputs, pairs)
 
 
-TABLES = heads.HEADS["vlbert"]
+ANSWERS: Table = heads.transformed("final_mlp", last=2)
+SMALL_ANSWERS: Table = (
+    rename("final_mlp.1", f"{heads.LAYERS}.0"),
+    rename("final_mlp.4", f"{heads.LAYERS}.2"),
+)
+CHOICES: Table = heads.linear("final_mlp.1")
+GROUNDING: Table = (
+    rename("final_mlp.0.dense", f"{heads.LAYERS}.0"),
+    rename("final_mlp.2", f"{heads.LAYERS}.2"),
+)
 FAMILY = Family(
     name="vlbert",
     title="VL-BERT or MM-BERT (jackroos/VL-BERT, phaedonmit/VL-BERT)",
     model=VlBert,
-    fill=fill_vlbert,
     table=VLBERT,
     sizes=_sizes,
-    anchor="word_embeddings.weight",
-    inner="vlbert.",
-    beside=(*OUTSIDE, *HIDDEN),
-    within=HEADS,
-    marks=frozenset(
+    adapt=_adapt,
+    backbone=Backbone(
+        key="word_embeddings.weight",
+        root="vlbert.",
+        extra_prefixes=(*OUTSIDE, *HIDDEN),
+        head_prefixes=HEAD_PREFIXES,
+    ),
+    starts=(FROM_BERT,),
+    required=frozenset(
         {
             "vlbert.encoder.layer.0.attention.self.query.weight",
             "image_feature_extractor.obj_downsample.1.weight",
         }
     ),
     heads=(
-        forms.linears(
-            "final_mlp", TABLES["vqa"], ["final_mlp.0.dense.weight", "final_mlp.2.weight"], forms.answers
+        heads.linears(
+            "final_mlp", ANSWERS, ["final_mlp.0.dense.weight", "final_mlp.2.weight"], heads.answers
         ),
-        forms.linears(
+        heads.linears(
             "final_mlp",
-            TABLES["refcoco_plus"],
+            GROUNDING,
             ["final_mlp.0.dense.weight", "final_mlp.2.weight"],
-            forms.grounding,
+            heads.grounding,
             norm=False,
         ),
-        forms.linears(
+        heads.linears(
             "final_mlp",
-            TABLES["vqa_2fc"],
+            SMALL_ANSWERS,
             ["final_mlp.1.weight", "final_mlp.4.weight"],
-            forms.answers,
+            heads.answers,
             norm=False,
             relu=lambda _: True,
         ),
-        forms.linears("final_mlp", TABLES["vcr"], ["final_mlp.1.weight"], forms.choices),
-        forms.pretraining(
+        heads.linears("final_mlp", CHOICES, ["final_mlp.1.weight"], heads.choices),
+        heads.pretraining(
             VLBERT_PRETRAIN,
             matching=("vlbert.relationsip_head.caption_image_relationship.bias", _matching),
-            words=forms.masked_text("vlbert.mlm_head.predictions.transform.dense.bias"),
-            regions=forms.region_classes(
+            words=heads.masked_text("vlbert.mlm_head.predictions.transform.dense.bias"),
+            regions=heads.region_classes(
                 "vlbert.mvrc_head.region_cls_pred.bias", loss="cross_entropy", norm=False
             ),
         ),
-        *forms.heads("vlbert.MLT_head.MLT_cls_pred", forms.answers),
-        *forms.heads("vlbert.relationsip_head.caption_image_relationship", _related),
+        *heads.layouts("vlbert.MLT_head.MLT_cls_pred", heads.answers),
+        *heads.layouts("vlbert.relationsip_head.caption_image_relationship", _related),
     ),
     builders={(768, 12): "vlbert_base", (1024, 24): "vlbert_large"},
     drops=(

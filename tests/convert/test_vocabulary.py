@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from diptych.adopt.vocabulary import require_fitting, tokenizer_settings
+from diptych.convert.vocabulary import require_fitting, tokenizer_settings
 from diptych.errors import ConfigError, FormatError
 from diptych.text import WordPiece, write_vocabulary
 

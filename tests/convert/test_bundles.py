@@ -10,9 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diptych import models
-from diptych.adopt import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 from diptych.bundle import load_bundle, save_bundle
-from diptych.convert import FAMILIES, read_source, restore
+from diptych.convert import (
+    FAMILIES,
+    convert_checkpoint,
+    inspect_checkpoint,
+    read_source,
+    restore,
+    restore_checkpoint,
+)
 from diptych.data import Sources, require_sources
 from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 from diptych.tasks import Classify
@@ -43,7 +49,7 @@ def tiny(name, **sizes):
     weights = restore(model.state_dict(), family.table)
     outer = "module." if prefix.startswith("module.") else ""
     named = {
-        family.original(key, prefix=prefix, outer=outer, head=False): one.contiguous()
+        family.backbone.original(key, prefix=prefix, head_prefix=outer, head=False): one.contiguous()
         for key, one in weights.items()
     }
     if outer:

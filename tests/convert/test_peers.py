@@ -4,9 +4,8 @@ import pytest
 import torch
 import transformers
 
-from diptych.adopt import convert_checkpoint, restore_checkpoint
 from diptych.bundle import load_bundle
-from diptych.convert import read_weights
+from diptych.convert import convert_checkpoint, read_weights, restore_checkpoint
 from diptych.text import write_vocabulary
 from diptych.text.tokenizer import SPECIAL_TOKENS
 

@@ -1,4 +1,4 @@
-"""What a file of others is found to be, and the card of what it became."""
+"""What a weight file of others holds, and the model card of its bundle."""
 
 import json
 from collections import Counter
@@ -9,8 +9,10 @@ from typing import Any
 
 import yaml
 
-from diptych.adopt.plan import Plan
-from diptych.convert import Family, Source, kept
+from diptych.convert.family import Family
+from diptych.convert.load import Source
+from diptych.convert.plan import Plan
+from diptych.convert.rules import kept
 from diptych.convert.settings import Settings
 from diptych.documents import shorten
 
@@ -61,7 +63,7 @@ def certificate(family: str) -> dict[str, dict[str, Any]]:
 
 
 def reason_for(family: Family) -> str:
-    return f"{family.title}, known by {' and '.join(sorted(family.marks))}"
+    return f"{family.title}, known by {' and '.join(sorted(family.required))}"
 
 
 def report_on(
@@ -87,7 +89,7 @@ def report_on(
     if plan is None:
         return report
     found = plan.found
-    new = kept(found.parted.backbone, found.family.table, plan.model.state_dict())
+    new = kept(found.split.backbone, found.family.table, plan.model.state_dict())
     numbered = [name for name in ("labels", "answers") if plan.task.get(name, ())[:1] == ["0"]]
     if numbered:
         new[f"names instead of numbers; say task.{numbered[0]}=@FILE"] = [f"task.{numbered[0]}"]
@@ -96,7 +98,7 @@ def report_on(
     return replace(
         report,
         family=found.family.name,
-        prefix=found.parted.prefix,
+        prefix=found.split.prefix,
         model=plan.node,
         head=None if plan.head is None else (plan.head.name, str(plan.task["_target_"])),
         dropped=plan.dropped,

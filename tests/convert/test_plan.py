@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from diptych import models
-from diptych.adopt import inspect_checkpoint
-from diptych.convert import FAMILIES, restore
+from diptych.convert import FAMILIES, inspect_checkpoint, restore
+from diptych.convert.settings import MEMES
+from diptych.datasets import hateful_memes
 
 FAMILY = {family.name: family for family in FAMILIES}
 SIZES = {"vocab_size": 40, "feature_dim": 16, "max_positions": 300}
@@ -87,7 +88,7 @@ def test_settings_follow_from_what_the_file_is(tmp_path, case):
     model = getattr(models, f"{name}_tiny")(**SIZES, **options)
     family = FAMILY[name]
     named = {
-        family.original(key, prefix=prefix, outer="", head=False): one
+        family.backbone.original(key, prefix=prefix, head_prefix="", head=False): one
         for key, one in restore(model.state_dict(), family.table).items()
     }
     torch.save(named | head, tmp_path / "w.pth")
@@ -110,3 +111,7 @@ def test_settings_follow_from_what_the_file_is(tmp_path, case):
         )
     if case.endswith("vqa") and name in ("visualbert", "vlbert"):
         assert report.settings["model.readout"][0] == "before_end"
+
+
+def test_the_classes_of_published_memes_are_those_of_the_data_set():
+    assert MEMES.labels == hateful_memes.LABELS

@@ -8,16 +8,18 @@ from typing import Any
 
 import torch
 
-from diptych.adopt.vocabulary import published, require_fitting, tokenizer_settings
-from diptych.convert import FAMILIES, Found, Head, Source, choose_head, dropped, find, recognize
-from diptych.convert.settings import MEMES, NLVR2, Setting, Settings, Use
-from diptych.datasets.hateful_memes import LABELS
+from diptych.convert.families import FAMILIES
+from diptych.convert.family import Found, Head
+from diptych.convert.fetch import find
+from diptych.convert.load import Source
+from diptych.convert.recognize import choose_head, dropped, recognize
+from diptych.convert.settings import MEMES, Setting, Settings, Use
+from diptych.convert.vocabulary import published, require_fitting, tokenizer_settings
 from diptych.errors import ConfigError
 from diptych.nodes import HERE, build
 from diptych.text import WordPiece
 
 Node = dict[str, Any]
-CLASSES = {MEMES: LABELS, NLVR2: ("False", "True")}
 DEFAULT = "default: nothing tells"
 TOKENIZER = ("lowercase", "strip_accents")  # settings of the tokenizer, not of the processor
 # what a configuration of Hugging Face's or of the originals calls the numbers that shapes do not say
@@ -55,6 +57,16 @@ def plan_for(
     family: str | None = None,
     head: str | None = None,
 ) -> Plan:
+    """Recognize a file, and settle its model, its task and their settings.
+
+    Args:
+        source: what somebody gave, for the error messages.
+        device: of the model; `meta` takes no memory.
+
+    Raises:
+        ConfigError: a setting that nothing says, or no such family or head.
+        CheckpointMismatch: no family or several fit, or names are unaccounted for.
+    """
     found = recognize(given.weights, FAMILIES, where=source, asked=family)
     node = _settle(found, given.config, overrides.get("model", {}), where=source)
     with torch.device(device):
@@ -218,7 +230,7 @@ def _named(use: Use) -> Settings:
         return {}
     names, why = [str(number) for number in range(use.count)], "default: the file names none"
     if not use.head:
-        names, why = list(CLASSES[MEMES]), "default: a new head for Hateful Memes"
+        names, why = list(MEMES.labels), f"default: a new head for {MEMES.name}"
     elif use.kind == "Classify" and use.count == 2 and (known := use.found.family.benchmark(use)):
-        names, why = list(CLASSES[known[0]]), f"{known[1]}, so {known[0]}"
+        names, why = list(known[0].labels), f"{known[1]}, so {known[0].name}"
     return {"task.answers" if use.kind == "Answer" else "task.labels": Setting(names, why)}

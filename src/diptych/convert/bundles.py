@@ -10,12 +10,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from diptych.adopt.plan import asked, nested, plan_for, processor_for, vocabulary_of
-from diptych.adopt.report import Inspection, card_of, reason_for, report_on
 from diptych.bundle import find_bundle, load_bundle, write_bundle
-from diptych.convert import FAMILIES, Family, Found, find, load_into, read_source, recognize, restore
-from diptych.convert.fetch import Progress
-from diptych.convert.rules import Rule, taken
+from diptych.convert.families import FAMILIES
+from diptych.convert.family import Family, Found
+from diptych.convert.fetch import Progress, find
+from diptych.convert.load import read_source
+from diptych.convert.plan import asked, nested, plan_for, processor_for, vocabulary_of
+from diptych.convert.recognize import recognize
+from diptych.convert.report import Inspection, card_of, reason_for, report_on
+from diptych.convert.rules import Rule, load_into, restore, taken
 from diptych.errors import CheckpointMismatch, ConfigError
 from diptych.files import atomic_file, atomic_folder, require_new, reserved
 from diptych.nodes import build
@@ -49,7 +52,7 @@ def inspect_checkpoint(
         plan = plan_for(given, source, overrides=wanted, device="meta")
     except (CheckpointMismatch, ConfigError) as error:
         report = report_on(given, source, None, reason=f"{reason}; not convertible as it is: {error}")
-        return replace(report, family=found.family.name, prefix=found.parted.prefix)
+        return replace(report, family=found.family.name, prefix=found.split.prefix)
     settings = plan.settings | asked(wanted)
     if vocabulary_of(given, vocabulary) is not None:
         _, settings = processor_for(plan, given, vocabulary, overrides=wanted)
@@ -92,8 +95,8 @@ def convert_checkpoint(
         task = build(plan.task, model=plan.model)
     found = plan.found
     processor, settings = processor_for(plan, given, vocabulary, overrides=wanted)
-    found.family.fill(plan.model, dict(given.weights), where=source)
-    own = {} if plan.head is None else taken(found.parted.rest, plan.head.table)
+    found.family.fill(plan.model, found.split, where=source)
+    own = {} if plan.head is None else taken(found.split.heads, plan.head.table)
     if plan.head is not None:
         load_into(task, own, plan.head.table, where=source)
     report = report_on(given, source, plan, reason=reason_for(found.family), settings=settings)
@@ -134,32 +137,32 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     family = next((one for one in FAMILIES if one.model is type(loaded.model)), None)
     if family is None:
         raise ConfigError(f"{bundle}: nobody publishes weights of a {type(loaded.model).__name__}.")
-    place = {"prefix": about.get("prefix", ""), "outer": about.get("outer", "")}
+    place = {"prefix": about.get("prefix", ""), "head_prefix": about.get("outer", "")}
     absent = about.get("absent", ())
     table = [line for line in family.table if not isinstance(line, Rule) or line.sources[0] not in absent]
     weights = {
-        family.original(name, head=False, **place): one
+        family.backbone.original(name, head=False, **place): one
         for name, one in restore(loaded.model.state_dict(), table).items()
     }
     own = _restore_head(family, loaded.task, set(about.get("head", ())))
-    weights |= {family.original(name, head=True, **place): one for name, one in own.items()}
+    weights |= {family.backbone.original(name, head=True, **place): one for name, one in own.items()}
     with reserved(out, overwrite=overwrite, kind="a safetensors file"), atomic_file(out) as file:
         file.write(save({name: one.contiguous() for name, one in weights.items()}))
     return len(weights)
 
 
 def _way_back(found: Found, head: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What `restore_checkpoint` cannot see in the weights.
+    """What `restore_checkpoint` cannot see in the weights; the keys stand in bundles that people keep.
 
     `absent` are rules without a name in the file: another spelling of what it has, or what stays new.
     """
     rules = [line for line in found.family.table if isinstance(line, Rule)]
     return {
         "family": found.family.name,
-        "prefix": found.parted.prefix,
-        "outer": found.parted.outer,
+        "prefix": found.split.prefix,
+        "outer": found.split.head_prefix,
         "head": sorted(head),
-        "absent": [rule.sources[0] for rule in rules if not taken(found.parted.backbone, [rule])],
+        "absent": [rule.sources[0] for rule in rules if not taken(found.split.backbone, [rule])],
     }
 
 
