@@ -1,3 +1,4 @@
+import errno
 import io
 import struct
 import zipfile
@@ -5,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from diptych.archives import open_archive, read_array, read_npz
+from diptych.archives import guarded, open_archive, read_array, read_npz, require_plain
 from diptych.errors import FormatError
 
 ARRAYS = {
@@ -93,7 +94,7 @@ def twice(path):
     [
         (lambda path: packed(path)[:-30], "not a whole ZIP archive"),
         (lambda path: b"", "not a whole ZIP archive"),
-        (changed(8, 1), "it is encrypted"),
+        (changed(8, 1), "'a.npy' is encrypted"),
         (changed(6, 99), "not a whole ZIP archive"),
         (changed(10, 99), "is packed by method 99"),
         (lambda path: packed(path, zipfile.ZIP_LZMA), "is packed by method 14"),
@@ -123,3 +124,35 @@ def test_errors_inside_keep_their_own_words(tmp_path):
     packed(tmp_path / "a.zip")
     with pytest.raises(FormatError, match=r"^mine$"), open_archive(tmp_path / "a.zip"):
         raise FormatError("mine")
+
+
+def test_a_member_is_looked_at_before_it_is_unpacked(tmp_path):
+    packed(tmp_path / "a.zip", zipfile.ZIP_DEFLATED, b"x" * 1000)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        [member] = archive.infolist()
+    require_plain(member, 1000)
+    with pytest.raises(FormatError, match="unpacks to 1,000 bytes; expected at most 999"):
+        require_plain(member, 999)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), ValueError("x"), EOFError(), KeyError("x"), MemoryError(), RecursionError()]
+)
+def test_whatever_damage_raises_becomes_one_error(error):
+    with pytest.raises(FormatError, match="f: not a whole ZIP archive"), guarded("f", "a whole ZIP archive"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("named", "text", "expected"), [(False, "x", "x"), (True, "x", "f: x"), (True, "f: x", "f: x")]
+)
+def test_a_file_is_named_once_where_it_is_asked_for(named, text, expected):
+    with pytest.raises(FormatError) as found, guarded("f", "whole", named=named):
+        raise FormatError(text)
+    assert str(found.value) == expected
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_no_damage(code):
+    with pytest.raises(OSError, match="full"), guarded("f", "whole"):
+        raise OSError(code, "full")

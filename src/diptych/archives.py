@@ -20,6 +20,7 @@ from diptych.files import ByteStream
 ROOM = 64 << 20  # bytes that any archive may unpack to
 MAX_RATIO = 20  # of what is unpacked to what is stored, beyond that room; weights shrink by a tenth
 MAX_MEMBERS = 1_000_000
+ENCRYPTED = 1  # flag of a member
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others take memory as the file says
 MAX_HEAD = 1 << 16
 
@@ -38,16 +39,33 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
             raise FormatError(f"{path}: two members of the archive have the same name.")
         if len(members) > MAX_MEMBERS:
             raise FormatError(f"{path}: {len(members):,} members; expected at most {MAX_MEMBERS:,}.")
-        for member in members:
-            if member.flag_bits & 1:
-                raise FormatError(f"{path}: it is encrypted. Unpack it and give what is in it.")
-            if member.compress_type not in METHODS:
-                raise FormatError(
-                    f"{path}: {shorten(member.filename)} is packed by method {member.compress_type}; "
-                    "expected stored or deflated."
-                )
+        with guarded(path, "a whole ZIP archive", named=True):
+            for member in members:
+                require_plain(member)
         require_room(path, sum(member.file_size for member in members))
         yield archive
+
+
+def require_plain(member: zipfile.ZipInfo, largest: int | None = None) -> None:
+    """Refuse a member that cannot be unpacked in bounded memory.
+
+    Args:
+        largest: bytes that it may unpack to; None leaves that to `require_room`.
+
+    Raises:
+        FormatError: it is encrypted, packed by another method than deflate (LZMA and BZIP2 unpack a few bytes
+            into gigabytes at once), or too large.
+    """
+    name = shorten(member.filename)
+    if member.flag_bits & ENCRYPTED:
+        raise FormatError(f"{name} is encrypted. Unpack it and give what is in it.")
+    if member.compress_type not in METHODS:
+        raise FormatError(
+            f"{name} is packed by method {member.compress_type}; expected stored or deflated. Unpack the "
+            "archive and pack it again."
+        )
+    if largest is not None and member.file_size > largest:
+        raise FormatError(f"{name} unpacks to {member.file_size:,} bytes; expected at most {largest:,}.")
 
 
 def require_room(path: Path, total: int) -> None:
@@ -65,12 +83,18 @@ def require_room(path: Path, total: int) -> None:
 
 
 @contextmanager
-def guarded(path: object, what: str) -> Iterator[None]:
-    """Whatever goes wrong inside is a `FormatError` about this file: damage breaks readers in many ways."""
+def guarded(path: object, what: str, *, named: bool = False) -> Iterator[None]:
+    """Whatever goes wrong inside is a `FormatError` about this file: damage breaks readers in many ways.
+
+    Args:
+        named: put the path before errors that do not begin with it, too.
+    """
     try:
         yield
-    except FormatError:
-        raise
+    except FormatError as error:
+        if not named or str(error).startswith(str(path)):
+            raise
+        raise FormatError(f"{path}: {error}") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise  # of what is written meanwhile
@@ -90,12 +114,8 @@ def read_npz(path: Path) -> dict[str, ndarray]:
         arrays = {}
         for member in archive.infolist():
             where = f"{path}: {shorten(member.filename)}"
-            with guarded(where, "a whole array"), archive.open(member) as file:
-                try:
-                    array = read_array(file, member.file_size)
-                except FormatError as error:
-                    raise FormatError(f"{where}: {error}") from error
-            arrays[member.filename.removesuffix(".npy")] = array
+            with guarded(where, "a whole array", named=True), archive.open(member) as file:
+                arrays[member.filename.removesuffix(".npy")] = read_array(file, member.file_size)
         return arrays
 
 
@@ -113,11 +133,22 @@ def read_array(file: ByteStream, size: int | None = None) -> ndarray:
         size = file.seek(0, os.SEEK_END) - start
         file.seek(start)
     shape, fortran, kind, head = read_array_head(file, size)
+    return read_numbers(file, size - head, shape, fortran, kind)
+
+
+def read_numbers(
+    file: ByteStream, size: int, shape: tuple[int, ...], fortran: bool, kind: np.dtype[Any]
+) -> ndarray:
+    """What stands behind the head of an NPY file.
+
+    Raises:
+        FormatError: no plain numbers, or another number of them than the shape says.
+    """
     if kind.hasobject or kind.kind not in "biufc":
         raise FormatError(f"it holds {shorten(str(kind))}; expected numbers.")
     expected = prod(shape) * kind.itemsize
-    if size - head != expected:
-        raise FormatError(f"{size - head:,} bytes of numbers; expected {expected:,} for {kind} of {shape}.")
+    if size != expected:
+        raise FormatError(f"{size:,} bytes of numbers; expected {expected:,} for {kind} of {shape}.")
     data = bytearray(expected)
     if file.readinto(memoryview(data)) != expected:  # type: ignore[attr-defined]
         raise EOFError("it ends too soon")

@@ -88,7 +88,7 @@ def test_the_order_is_that_of_the_list_of_keys(put, regions):
             r"image '7': it has no boxes \(expected one of boxes, bbox\); it holds features",
         ),
         ({"7": b"\x93", "__keys__": b'["7"]'}, "image '7': it is no whole msgpack"),
-        ({"7": b"PK\x03\x04", "__keys__": b'["7"]'}, "image '7': its value is not a whole NPZ"),
+        ({"7": b"PK\x03\x04", "__keys__": b'["7"]'}, "image '7': its value: not a whole NPZ"),
     ],
 )
 def test_what_an_lmdb_lacks_is_named(put, regions, changes, message):

@@ -144,7 +144,7 @@ def json_features(case: Case) -> list[str]:
     return _import(case, source)
 
 
-@target("zip", "features.json_files", "features.archive", "zip_entries", "vlbert-zip", weight=2)
+@target("zip", "features.json_files", "features.format", "zip_entries", "vlbert-zip", weight=2)
 def zip_features(case: Case) -> list[str]:
     source = case.take("formats/vlbert-zip", "in")
     held = members(source.read_bytes())

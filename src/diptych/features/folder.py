@@ -1,13 +1,29 @@
 """Files of a folder with one file per image."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 from diptych.errors import FormatError
+from diptych.files import atomic_folder
+from diptych.types import Regions
 
 
 def files_below(path: Path, suffix: str) -> list[Path]:
     """Files with that ending in the folder and the folders below it, sorted."""
     return sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
+
+
+def write_files(
+    path: Path,
+    items: Iterable[tuple[str, Regions]],
+    write: Callable[[Path, str, Regions], None],
+    *,
+    overwrite: bool,
+) -> None:
+    """A folder of which `write` makes the files of each image; all of it or nothing."""
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
+        for key, regions in items:
+            write(folder, key, regions)
 
 
 def file_for(folder: Path, key: str, suffix: str) -> Path:

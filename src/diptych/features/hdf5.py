@@ -1,7 +1,6 @@
 """HDF5 as VOLTA makes it: one group per image with the arrays of the TSV."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from diptych.archives import guarded
 from diptych.errors import ConfigError, FormatError
-from diptych.features.archive import LARGEST
-from diptych.features.reading import Entry
+from diptych.features.format import LARGEST, Entry, Format
 from diptych.features.record import MEANING, Record, record_of
 from diptych.files import atomic_file, reserved
 from diptych.types import FeatureMeta, Regions
@@ -22,8 +21,9 @@ VOLTA = "features obj_id obj_conf attr_id attr_conf boxes img_w img_h cls_prob"
 
 
 def hdf5_entries(path: Path) -> Iterator[Entry]:
+    """Every group of the file."""
     h5py = _h5py()
-    with _guarded(f"{path}: not a whole HDF5 file"), h5py.File(path, "r") as file:
+    with guarded(path, "a whole HDF5 file"), h5py.File(path, "r") as file:
         keys = list(file)
         for number, key in enumerate(keys, 1):
             yield Entry(key, partial(_record, file, key), number, len(keys))
@@ -32,6 +32,7 @@ def hdf5_entries(path: Path) -> Iterator[Entry]:
 def write_hdf5(
     path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
 ) -> None:
+    """As VOLTA's scripts do."""
     h5py = _h5py()
     with reserved(path, overwrite=overwrite, kind="an HDF5 file"), atomic_file(path, "w+b") as raw:
         disk = _Disk(raw)
@@ -88,7 +89,7 @@ def _write(file: Any, key: str, regions: Regions) -> None:
 
 
 def _record(file: Any, key: str) -> tuple[str, Record]:
-    with _guarded("its group cannot be read"):
+    with guarded("its group", "readable"):
         group = _inside(file, key)
         if not hasattr(group, "keys"):
             raise FormatError(
@@ -127,15 +128,6 @@ def _value(dataset: Any, most: int) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-@contextmanager
-def _guarded(what: str) -> Iterator[None]:
-    """Turn what HDF5 raises, which may be nearly anything, into one error."""
-    try:
-        yield
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
-        raise FormatError(f"{what} ({str(error).partition(chr(10))[0]:.300}).") from error
-
-
 def _h5py() -> Any:
     try:
         import h5py
@@ -144,3 +136,10 @@ def _h5py() -> Any:
             f'HDF5 files need h5py ({error}). Install it: pip install "diptych[hdf5]"'
         ) from error
     return h5py
+
+
+FORMAT = Format(
+    recognizes=lambda sample: sample.starts(b"\x89HDF\r\n\x1a\n"),
+    entries=hdf5_entries,
+    writers={"volta-hdf5": write_hdf5},
+)

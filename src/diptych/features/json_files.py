@@ -9,13 +9,13 @@ from typing import Any
 
 from numpy import ndarray
 
+from diptych.archives import guarded, require_plain
 from diptych.documents import parse_json
 from diptych.errors import FormatError
-from diptych.features.archive import guarded, open_zip, require_plain
-from diptych.features.folder import file_for, files_below, member_name
-from diptych.features.reading import Entry
+from diptych.features.folder import file_for, files_below, member_name, write_files
+from diptych.features.format import Entry, Format
 from diptych.features.record import Record, encode, record_of
-from diptych.files import atomic_file, atomic_folder, require_file, reserved
+from diptych.files import atomic_file, require_file, reserved
 from diptych.types import FeatureMeta, Regions
 
 VLBERT = (
@@ -25,8 +25,11 @@ NAV13N = "img_id img_h img_w objects_id objects_conf num_boxes boxes features at
 LISTS = ("objects_id", "objects_conf")  # which nav13n writes as lists
 LONGEST = 32 << 20  # bytes of one image; as Python values they may take thirty times as much
 
+Items = Iterable[tuple[str, Regions]]
+
 
 def json_entries(path: Path) -> Iterator[Entry]:
+    """Every JSON below a folder."""
     files = files_below(path, ".json")
     for number, file in enumerate(files, 1):
         key = file.relative_to(path).with_suffix("").as_posix()
@@ -34,8 +37,9 @@ def json_entries(path: Path) -> Iterator[Entry]:
 
 
 def zip_entries(path: Path) -> Iterator[Entry]:
-    with guarded(path, "ZIP"):
-        archive = open_zip(path)
+    """Every JSON in a ZIP."""
+    with guarded(path, "a whole ZIP archive"):
+        archive = zipfile.ZipFile(path)
     with archive:
         members = [member for member in archive.infolist() if member.filename.endswith(".json")]
         for number, member in enumerate(members, 1):
@@ -43,17 +47,17 @@ def zip_entries(path: Path) -> Iterator[Entry]:
             yield Entry(key, partial(_member, archive, member, key), number, len(members))
 
 
-def write_vlbert(
-    path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
-) -> None:
-    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
-        for key, regions in items:
-            file_for(folder, key, ".json").write_bytes(_vlbert(key, regions))
+def write_vlbert(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """A folder of JSON, as VL-BERT reads it."""
+
+    def write(folder: Path, key: str, regions: Regions) -> None:
+        file_for(folder, key, ".json").write_bytes(_vlbert(key, regions))
+
+    write_files(path, items, write, overwrite=overwrite)
 
 
-def write_zip(
-    path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
-) -> None:
+def write_zip(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """A ZIP of JSON, as VL-BERT reads it."""
     whole = reserved(path, overwrite=overwrite, kind="a ZIP of JSON")
     with whole, atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for key, regions in items:
@@ -61,16 +65,17 @@ def write_zip(
             archive.writestr(zipfile.ZipInfo(f"{member_name(key)}.json"), _vlbert(key, regions))
 
 
-def write_nav13n(
-    path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
-) -> None:
-    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
-        for key, regions in items:
-            record = record_of(key, regions, NAV13N)
-            lists = {name: record[name].tolist() for name in LISTS if name in record}
-            if regions.labels is not None and max(regions.labels, default=0) < len(meta.classes):
-                lists["objects"] = [meta.classes[label] for label in regions.labels]
-            file_for(folder, key, ".json").write_bytes(_dumped(record | lists))
+def write_nav13n(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """A folder of JSON, as nav13n reads it: some arrays are lists, objects are named."""
+
+    def write(folder: Path, key: str, regions: Regions) -> None:
+        record = record_of(key, regions, NAV13N)
+        lists = {name: record[name].tolist() for name in LISTS if name in record}
+        if regions.labels is not None and max(regions.labels, default=0) < len(meta.classes):
+            lists["objects"] = [meta.classes[label] for label in regions.labels]
+        file_for(folder, key, ".json").write_bytes(_dumped(record | lists))
+
+    write_files(path, items, write, overwrite=overwrite)
 
 
 def _vlbert(key: str, regions: Regions) -> bytes:
@@ -86,12 +91,15 @@ def _text(value: ndarray) -> str:
 
 
 def _file(key: str, file: Path) -> tuple[str, Record]:
-    with guarded(file.name, "JSON"), require_file(file, "the JSON of one image").open("rb") as stream:
+    with (
+        guarded(file.name, "a whole JSON file", named=True),
+        require_file(file, "the JSON of one image").open("rb") as stream,
+    ):
         return key, parse_record(stream.read(LONGEST + 1), file.name)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> tuple[str, Record]:
-    with guarded("its member", "ZIP"):
+    with guarded("its member", "whole", named=True):
         require_plain(member, LONGEST)
         data = archive.read(member)
     return key, parse_record(data, member.filename)
@@ -107,3 +115,15 @@ def parse_record(data: bytes, name: str) -> Record:
             f"{name} holds a {type(record).__name__}; expected an object with boxes and features."
         )
     return record
+
+
+FOLDER = Format(
+    recognizes=lambda sample: sample.holds(".json", b"{", b'"features"'),
+    entries=json_entries,
+    writers={"vlbert-json": write_vlbert, "nav13n-json": write_nav13n},
+)
+ZIP = Format(
+    recognizes=lambda sample: any(name.endswith(".json") for name in sample.members),
+    entries=zip_entries,
+    writers={"vlbert-zip": write_zip},
+)

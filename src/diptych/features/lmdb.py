@@ -14,10 +14,9 @@ from numpy import ndarray
 
 from diptych.documents import check_shape, parse_json
 from diptych.errors import ConfigError, DiptychError, FormatError
-from diptych.features.archive import LARGEST
+from diptych.features.format import LARGEST, Entry, Format, Sample
 from diptych.features.numpy_files import read_npz, uniter_record
 from diptych.features.pages import Pages
-from diptych.features.reading import Entry
 from diptych.features.record import Record, encode, record_of
 from diptych.files import atomic_folder, require_file
 from diptych.pickles import read_pickle
@@ -30,6 +29,7 @@ MMF = (
 VILBERT = (
     "image_id image_h image_w num_boxes boxes features objects_id objects_conf cls_prob attrs_id attrs_conf"
 )
+MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 MAP = 1 << 42  # bytes of address space; the file is as large as its content
 COMMIT = 64 << 20
 LONGEST_KEY = 511
@@ -39,6 +39,7 @@ Items = Iterable[tuple[str, Regions]]
 
 
 def lmdb_entries(path: Path) -> Iterator[Entry]:
+    """Every listed key, then what the list leaves out, which is refused."""
     database = _file(path)
     with require_file(database, "an LMDB").open("rb") as file:
         pages = Pages(database, file.fileno())
@@ -76,10 +77,13 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def write_mmf(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """Pickled dicts, as mmf's `detectron.lmdb`."""
     _write_pickled(path, ((key, record_of(key, one, MMF)) for key, one in items), overwrite=overwrite)
 
 
 def write_vilbert(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """Pickled dicts with boxes and features in base64, as ViLBERT and VOLTA read them."""
+
     def texts() -> Iterator[tuple[str, Record]]:
         for key, regions in items:
             record = record_of(key, regions, VILBERT)
@@ -238,3 +242,16 @@ def _msgpack() -> Any:
             f'LMDB files of UNITER need msgpack ({error}). Install it: pip install "diptych[lmdb]"'
         ) from error
     return msgpack
+
+
+def _recognizes(sample: Sample) -> bool:
+    if sample.head is not None:
+        return sample.head[16:20] == MAGIC
+    return (sample.path / "data.mdb").is_file() or any(sample.path.glob("*/data.mdb"))
+
+
+FORMAT = Format(
+    recognizes=_recognizes,
+    entries=lmdb_entries,
+    writers={"mmf-lmdb": write_mmf, "uniter-lmdb": write_uniter, "vilbert-lmdb": write_vilbert},
+)

@@ -1,19 +1,19 @@
 """Folders of NumPy files: `ID.npy` beside `ID_info.npy` (mmf), and `ID.npz` (UNITER)."""
 
+import zipfile
 from collections.abc import Iterable, Iterator
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diptych.archives import guarded, read_array_head, read_numbers, require_plain
 from diptych.errors import FormatError
-from diptych.features.archive import LARGEST, guarded, open_zip, require_plain
-from diptych.features.folder import file_for, files_below
-from diptych.features.reading import Entry
+from diptych.features.folder import file_for, files_below, write_files
+from diptych.features.format import LARGEST, Entry, Format
 from diptych.features.record import MEANING, Record, record_of
-from diptych.files import ByteStream, atomic_folder, require_file
+from diptych.files import ByteStream, require_file
 from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta, Regions
 
@@ -21,6 +21,8 @@ INFO = "_info.npy"
 HEAD = 128  # bytes before the numbers
 MMF = "bbox num_boxes objects cls_prob image_width image_height objects_conf attrs_id attrs_conf"
 UNITER = "norm_bb features conf soft_labels boxes img_w img_h objects_id attrs_id attrs_conf"
+
+Items = Iterable[tuple[str, Regions]]
 
 
 def npy_entries(path: Path) -> Iterator[Entry]:
@@ -32,34 +34,34 @@ def npy_entries(path: Path) -> Iterator[Entry]:
 
 
 def npz_entries(path: Path) -> Iterator[Entry]:
+    """Every `ID.npz`."""
     files = files_below(path, ".npz")
     for number, file in enumerate(files, 1):
         key = file.relative_to(path).with_suffix("").as_posix()
         yield Entry(key, partial(_npz, key, file), number, len(files))
 
 
-def write_npy(
-    path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
-) -> None:
-    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
-        for key, regions in items:
-            if f"{key}.npy".endswith(INFO):
-                raise FormatError(
-                    f"image {key!r}: an id must not end in _info here; export to another format."
-                )
-            info = np.array(record_of(key, regions, MMF), object)
-            np.save(file_for(folder, key, ".npy"), regions.features)
-            with file_for(folder, key, INFO).open("wb") as file:
-                np.lib.format.write_array(file, info, allow_pickle=True)
+def write_npy(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """A folder of `ID.npy` and `ID_info.npy`, as mmf reads it."""
+    write_files(path, items, _write_npy, overwrite=overwrite)
 
 
-def write_npz(
-    path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
-) -> None:
-    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
-        for key, regions in items:
-            with file_for(folder, key, ".npz").open("wb") as file:
-                np.savez(file, **uniter_record(key, regions))  # type: ignore[arg-type]
+def write_npz(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
+    """A folder of `ID.npz`, as UNITER's scripts read it."""
+    write_files(path, items, _write_npz, overwrite=overwrite)
+
+
+def _write_npy(folder: Path, key: str, regions: Regions) -> None:
+    if f"{key}.npy".endswith(INFO):
+        raise FormatError(f"image {key!r}: an id must not end in _info here; export to another format.")
+    np.save(file_for(folder, key, ".npy"), regions.features)
+    with file_for(folder, key, INFO).open("wb") as file:
+        np.lib.format.write_array(file, np.array(record_of(key, regions, MMF), object), allow_pickle=True)
+
+
+def _write_npz(folder: Path, key: str, regions: Regions) -> None:
+    with file_for(folder, key, ".npz").open("wb") as file:
+        np.savez(file, **uniter_record(key, regions))  # type: ignore[arg-type]
 
 
 def uniter_record(key: str, regions: Regions) -> dict[str, np.ndarray]:
@@ -85,7 +87,7 @@ def read_npz(file: Any, name: object) -> Record:
     Raises:
         FormatError: it is damaged, packed in a rare way, or claims more bytes than `LARGEST`.
     """
-    with guarded(name, "NPZ of plain arrays"), open_zip(file) as archive:
+    with guarded(name, "a whole NPZ of plain arrays", named=True), zipfile.ZipFile(file) as archive:
         record, left = {}, LARGEST
         for member in archive.infolist():
             part = member.filename.removesuffix(".npy")
@@ -117,7 +119,7 @@ def _npy(key: str, file: Path) -> tuple[str, Record]:
 def _load(file: Path) -> Any:
     """An array; or what an array around one object holds, unpickled without running code."""
     size = require_file(file, "an array of NumPy").stat().st_size
-    with guarded(file.name, "NumPy file"), file.open("rb") as stream:
+    with guarded(file.name, "a whole NumPy file", named=True), file.open("rb") as stream:
         return _array(stream, size, pickled=True)
 
 
@@ -125,15 +127,19 @@ def _array(stream: ByteStream, size: int, *, pickled: bool = False) -> Any:
     """One array of a file of so many bytes; its header is checked before anything is allocated."""
     if size > LARGEST:
         raise FormatError(f"it has {size:,} bytes; expected at most {LARGEST:,} for one image.")
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    try:
-        shape, fortran, kind = read(stream)
-    except Exception as error:  # the header is parsed as Python: nesting, names, dates, anything can go wrong
-        raise ValueError(f"its header cannot be read: {type(error).__name__}: {error!s:.200}") from error
+    shape, fortran, kind, head = read_array_head(stream, size)
     if kind.hasobject and pickled:
         return read_pickle(stream)
-    data = stream.read()
-    if kind.kind not in "biuf" or min(shape, default=0) < 0 or prod(shape) * kind.itemsize != len(data):
-        raise ValueError(f"{len(data):,} bytes for {kind} of shape {shape}")
-    return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
+    return read_numbers(stream, size - head, shape, fortran, kind)
+
+
+NPY = Format(
+    recognizes=lambda sample: sample.holds(".npy", b"\x93NUMPY"),
+    entries=npy_entries,
+    writers={"mmf-npy": write_npy},
+)
+NPZ = Format(
+    recognizes=lambda sample: sample.holds(".npz", b"PK"),
+    entries=npz_entries,
+    writers={"uniter-npz": write_npz},
+)

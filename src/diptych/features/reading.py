@@ -1,18 +1,19 @@
 """Reads images one by one from any source of region features, and says which ones are bad and why."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from diptych.boxes import ADVICE, CONVENTIONS, doubts, other_convention
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.features.record import Record, Widths, regions_of, widths_of
+from diptych.features.format import Format
+from diptych.features.record import Widths, regions_of, widths_of
 from diptych.types import Regions
 
 PROBED = 64  # images that decide how wide features are,
@@ -21,28 +22,6 @@ CLIPPED = 0.05  # of the longer side; by more no extractor misses the border
 
 OnError = Literal["raise", "skip", "truncate"]
 BoxPolicy = Literal["check", "clip", "scaled", "xywh", "yxyx"]
-
-
-class Entry(NamedTuple):
-    """One image of a source, not yet decoded.
-
-    Args:
-        key: None where only `load` can tell.
-        load: reads key and record; valid until the next entry is asked for.
-        done: how far the source is after it, of `total`; bytes of a text file, images of anything else.
-        line: of a text file, counted from 1.
-        file: its name, where there are several.
-    """
-
-    key: str | None
-    load: Callable[[], tuple[str, Record]]
-    done: int
-    total: int
-    line: int = 0
-    file: str = ""
-
-
-Entries = Callable[[Path], Iterator[Entry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +58,7 @@ class ReadLog:
 
 def read_entries(
     path: Path,
-    entries: Entries,
+    form: Format,
     *,
     on_error: OnError = "raise",
     boxes: BoxPolicy = "check",
@@ -93,9 +72,9 @@ def read_entries(
             known = get_args(allowed)
             raise ConfigError(f"{name} is {got!r}; expected one of {', '.join(known)}.{nearest(got, known)}")
     log = ReadLog() if log is None else log
-    widths = widths or find_widths(path, entries)
+    widths = widths or find_widths(path, form)
     seen: set[str] = set()
-    for entry in entries(path):
+    for entry in form.entries(path):
         log.line, log.file, log.done, log.total = entry.line, entry.file, entry.done, entry.total
         key = entry.key or ""
         if key and key in done:
@@ -106,13 +85,13 @@ def read_entries(
                 continue
             if key in seen:
                 raise FormatError("the id occurs a second time; expected every id once.")
-            regions, surplus = regions_of(record, widths, truncate=on_error == "truncate")
+            regions, surplus = regions_of(record, widths, form.fields, truncate=on_error == "truncate")
             regions = _meant(regions, boxes)
             regions.verify()
         except FormatError as error:
             fault = Fault(entry.line, key, str(error), entry.file)
             if on_error != "skip":
-                more = _alike(path, entries, widths, str(error), boxes)
+                more = _alike(path, form, widths, str(error), boxes)
                 raise FormatError(
                     f"{path}: {fault}{more} Leave such images out with on_error=skip."
                 ) from error
@@ -125,7 +104,7 @@ def read_entries(
         yield key, regions
 
 
-def find_widths(path: Path, entries: Entries) -> Widths:
+def find_widths(path: Path, form: Format) -> Widths:
     """What most of the first images agree on, so that one bad one does not decide.
 
     Raises:
@@ -134,11 +113,11 @@ def find_widths(path: Path, entries: Entries) -> Widths:
     found: Counter[Widths] = Counter()
     first: Fault | None = None
     looked_at = 0
-    with closing(entries(path)) as source:  # type: ignore[type-var]
+    with closing(form.entries(path)) as source:  # type: ignore[type-var]
         for entry in islice(source, PROBED):
             looked_at += 1
             try:
-                if (widths := widths_of(entry.load()[1])).features:
+                if (widths := widths_of(entry.load()[1], form.fields)).features:
                     found[widths] += 1
                 if found[widths] == AGREED:
                     break
@@ -172,17 +151,17 @@ def _meant(regions: Regions, policy: BoxPolicy) -> Regions:
     return replace(regions, boxes=CONVENTIONS[policy][1](regions.boxes))
 
 
-def _alike(path: Path, entries: Entries, widths: Widths, reason: str, policy: BoxPolicy) -> str:
+def _alike(path: Path, form: Format, widths: Widths, reason: str, policy: BoxPolicy) -> str:
     """How many of the first images suggest the same other convention of boxes as the one that is refused."""
     hint = reason[reason.find(" As ") :] if ADVICE in reason else ""
     if not hint:
         return ""
     count = looked_at = 0
-    with closing(entries(path)) as source:  # type: ignore[type-var]
+    with closing(form.entries(path)) as source:  # type: ignore[type-var]
         for entry in islice(source, PROBED):
             looked_at += 1
             with suppress(FormatError):
-                regions = regions_of(entry.load()[1], widths)[0]
+                regions = regions_of(entry.load()[1], widths, form.fields)[0]
                 try:
                     _meant(regions, policy).verify()
                 except FormatError as error:

@@ -51,19 +51,22 @@ class Widths(NamedTuple):
     kind: str = ""
 
 
-def regions_of(record: Record, widths: Widths, *, truncate: bool = False) -> tuple[Regions, str]:
+def regions_of(
+    record: Record, widths: Widths, fields: Mapping[str, str] = MEANING, *, truncate: bool = False
+) -> tuple[Regions, str]:
     """The regions of a record, and what was cut off it, if anything.
 
     A record without the size of its picture but with normalized boxes (`norm_bb`, as UNITER has it) is put on
     a picture of 1024 x 1024.
 
     Args:
+        fields: what the names of the record mean.
         truncate: cut arrays that are longer than `boxes`.
 
     Raises:
         FormatError: a part is missing or malformed, or the counts disagree.
     """
-    names = _names(record)
+    names = _names(record, fields)
     _require(record, names, "features")
     size, boxes = _size_and_boxes(record, names)
     count = len(boxes)
@@ -73,7 +76,7 @@ def regions_of(record: Record, widths: Widths, *, truncate: bool = False) -> tup
     arrays["features"] = _rows(features, names["features"], widths.features)
     for part in ("labels", "scores", "attributes", "attribute_scores"):
         if part in names:
-            values = _array(record, names[part], count)
+            values = _array(record, names[part], count, whole=part in INTEGERS)
             arrays[part] = values.reshape(-1) if values.shape[1:] in ((), (1,)) else values
             if arrays[part].ndim != 1:
                 raise FormatError(f"{names[part]} has the shape {values.shape}; expected a number per box.")
@@ -86,9 +89,9 @@ def regions_of(record: Record, widths: Widths, *, truncate: bool = False) -> tup
     return Regions(size=size, **arrays), surplus
 
 
-def widths_of(record: Record) -> Widths:
+def widths_of(record: Record, fields: Mapping[str, str] = MEANING) -> Widths:
     """Widths of a record; that of features is 0 if there are not as many features as boxes, or none."""
-    names = _names(record)
+    names = _names(record, fields)
     count = len(_boxes(record, names))
     _require(record, names, "features")
     value, kind = record[names["features"]], ""
@@ -142,11 +145,11 @@ def encode(values: ndarray) -> bytes:
     return binascii.b2a_base64(np.ascontiguousarray(values, dtype).data, newline=False)
 
 
-def _names(record: Record) -> dict[str, str]:
+def _names(record: Record, fields: Mapping[str, str]) -> dict[str, str]:
     """Which name of the record stands for which part; names of objects in words are no labels."""
     names: dict[str, str] = {}
     for name, value in record.items():
-        part = MEANING.get(name)
+        part = fields.get(name)
         words = part == "labels" and isinstance(value, list) and value and isinstance(value[0], str)
         if part and value is not None and not words:
             names.setdefault(part, name)
@@ -237,14 +240,21 @@ def _whole(record: Record, name: str) -> int:
     raise FormatError(f"{name} is {str(shown)[:40]!r}; expected a whole number.")
 
 
-def _array(record: Record, name: str, expected: int = 0, kinds: tuple[str, ...] = FLOATS) -> ndarray:
+def _array(
+    record: Record,
+    name: str,
+    expected: int = 0,
+    kinds: tuple[str, ...] = FLOATS,
+    *,
+    whole: bool = False,
+) -> ndarray:
     """Numbers as int64 for indices; float16 stays, all others become float32.
 
     Args:
         expected: how many there should be, which tells the type of those in base64; the first of `kinds`
             where it does not.
     """
-    value, whole = record[name], MEANING[name] in INTEGERS
+    value = record[name]
     if isinstance(value, (bytes, str)):
         data, kinds = _base64(value, name), WHOLES if whole else kinds
         kind = next((one for one in kinds if len(data) == expected * int(one[2])), kinds[0])

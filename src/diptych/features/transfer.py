@@ -1,23 +1,21 @@
 """Region features of other formats into a store, and back."""
 
 import time
+import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from diptych.archives import guarded
 from diptych.boxes import DOUBTS
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features import hdf5, json_files, lmdb, numpy_files, tsv
-from diptych.features.archive import guarded, open_zip
-from diptych.features.folder import files_below
+from diptych.features.format import Format, Sample
 from diptych.features.reading import (
     BoxPolicy,
-    Entries,
     Fault,
     OnError,
     ReadLog,
@@ -30,26 +28,17 @@ from diptych.features.writer import StoreWriter
 from diptych.files import MARK, require_apart, require_file
 from diptych.types import FeatureMeta, Regions
 
-WRITERS: dict[str, Callable[..., None]] = {
-    "tsv": tsv.write_tsv,
-    "caffe-tsv": partial(tsv.write_tsv, layout=tsv.CAFFE),
-    "mmf-lmdb": lmdb.write_mmf,
-    "mmf-npy": numpy_files.write_npy,
-    "uniter-lmdb": lmdb.write_uniter,
-    "uniter-npz": numpy_files.write_npz,
-    "vilbert-lmdb": lmdb.write_vilbert,
-    "vlbert-json": json_files.write_vlbert,
-    "vlbert-zip": json_files.write_zip,
-    "nav13n-json": json_files.write_nav13n,
-    "volta-hdf5": hdf5.write_hdf5,
-}
-KINDS: tuple[tuple[str, bytes, bytes, Entries], ...] = (  # ending, first bytes, a word inside, reader
-    (".npy", b"\x93NUMPY", b"", numpy_files.npy_entries),
-    (".npz", b"PK", b"", numpy_files.npz_entries),
-    (".json", b"{", b'"features"', json_files.json_entries),
+# in the order in which they are asked whether a source is theirs; the last takes what is text
+FORMATS: tuple[Format, ...] = (
+    hdf5.FORMAT,
+    lmdb.FORMAT,
+    numpy_files.NPY,
+    numpy_files.NPZ,
+    json_files.FOLDER,
+    json_files.ZIP,
+    tsv.FORMAT,
 )
-SAMPLED = 8  # files that are looked at to tell what a folder holds
-LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
+WRITERS = {name: write for form in reversed(FORMATS) for name, write in form.writers.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,37 +84,38 @@ class ImportReport:
         return lines
 
 
-def recognize(path: Path) -> Entries:
-    """The reader for what a file or folder holds, by its content.
+def recognize(path: Path) -> Format:
+    """The format of a file or folder, by its content.
 
     Raises:
-        FormatError: it holds none of the formats.
+        FormatError: it is of none.
     """
-    if path.is_dir():
-        return _recognize_folder(path)
-    with require_file(path, "region features").open("rb") as file:
-        head = file.read(512)
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return hdf5.hdf5_entries
-    if head[16:20] == LMDB_MAGIC:
-        return lmdb.lmdb_entries
-    if head.startswith((b"\x93NUMPY", b"{")):
-        raise FormatError(f"{path}: the file of one image; give the folder that holds those of all.")
-    if head.startswith((b"ustar", b"BZh", b"\xfd7zXZ", b"Rar!", b"7z\xbc\xaf")) or head[257:262] == b"ustar":
-        raise FormatError(f"{path}: this is an archive; unpack it, and import what is inside.")
-    return _recognize_zip(path) if head.startswith(b"PK") else tsv.tsv_entries
-
-
-def _recognize_zip(path: Path) -> Entries:
-    with guarded(path, "ZIP"), open_zip(path) as archive:
-        names = [name.lower() for name in archive.namelist()]
-    if any(name.endswith(".json") for name in names):
-        return json_files.zip_entries
-    if any(name.endswith(tsv.ENDINGS) for name in names):
-        return tsv.tsv_entries
-    if any(name.endswith((".npz", ".mdb", ".h5", ".hdf5")) or "/" in name for name in names):
+    if (path / INDEX).is_file():
+        raise FormatError(f"{path}: this is a feature store already; use it as it is.")
+    sample = _look(path)
+    for form in FORMATS:
+        if form.recognizes(sample):
+            return form
+    if sample.head is None:
+        raise FormatError(
+            f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of "
+            "JSON, or a folder with .npy, .npz, .json or .tsv files."
+        )
+    nested = any(name.endswith((".npz", ".mdb", ".h5", ".hdf5")) or "/" in name for name in sample.members)
+    if sample.packed or nested:
         raise FormatError(f"{path}: this is an archive; unpack it, and import what is inside.")
     raise FormatError(f"{path}: the file of one image; give the folder that holds those of all.")
+
+
+def _look(path: Path) -> Sample:
+    if path.is_dir():
+        return Sample(path, None)
+    with require_file(path, "region features").open("rb") as file:
+        head = file.read(512)
+    if not head.startswith(b"PK"):
+        return Sample(path, head)
+    with guarded(path, "a whole ZIP archive"), zipfile.ZipFile(path) as archive:
+        return Sample(path, head, tuple(name.lower() for name in archive.namelist()))
 
 
 def read_features(
@@ -154,9 +144,9 @@ def read_features(
         ConfigError: a package is missing that the format needs.
     """
     path = Path(path)
-    entries = recognize(path)
+    form = recognize(path)
     widths = Widths(feature_dim) if feature_dim else None
-    return read_entries(path, entries, on_error=on_error, boxes=boxes, widths=widths, done=done, log=log)
+    return read_entries(path, form, on_error=on_error, boxes=boxes, widths=widths, done=done, log=log)
 
 
 def import_features(
@@ -188,8 +178,8 @@ def import_features(
     """
     begin = time.perf_counter()
     source = Path(source)
-    entries = recognize(source)
-    widths = Widths(feature_dim) if feature_dim else find_widths(source, entries)
+    form = recognize(source)
+    widths = Widths(feature_dim) if feature_dim else find_widths(source, form)
     meta = FeatureMeta(
         feature_dim=widths.features,
         detector=detector,
@@ -201,7 +191,7 @@ def import_features(
     log = ReadLog()
     with StoreWriter(out, meta, resume=resume, overwrite=overwrite) as writer:
         images = read_entries(
-            source, entries, on_error=on_error, boxes=boxes, widths=widths, done=writer.done, log=log
+            source, form, on_error=on_error, boxes=boxes, widths=widths, done=writer.done, log=log
         )
         for key, regions in images:
             try:
@@ -249,30 +239,6 @@ def _items(store: FeatureStore, progress: Callable[[int, int], None] | None) -> 
         yield key, store[key]
         if progress is not None:
             progress(number, len(store))
-
-
-def _recognize_folder(path: Path) -> Entries:
-    if (path / INDEX).is_file():
-        raise FormatError(f"{path}: this is a feature store already; use it as it is.")
-    if (path / "data.mdb").is_file() or any(path.glob("*/data.mdb")):
-        return lmdb.lmdb_entries
-    for ending, head, word, entries in KINDS:
-        for file in islice(files_below(path, ending), SAMPLED):
-            if _holds(file, head, word):
-                return entries
-    if any(file.name.lower().endswith(tsv.IN_FOLDER) for file in files_below(path, "")):
-        return tsv.tsv_entries
-    raise FormatError(
-        f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of JSON, or "
-        "a folder with .npy, .npz, .json or .tsv files."
-    )
-
-
-def _holds(file: Path, head: bytes, word: bytes) -> bool:
-    """Whether it starts with `head` and has `word` somewhere in its first megabytes."""
-    with file.open("rb") as stream:
-        start = stream.read(json_files.LONGEST if word else len(head))
-    return start.startswith(head) and word in start
 
 
 def _bytes(path: Path) -> int:

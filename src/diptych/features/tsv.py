@@ -17,10 +17,10 @@ from typing import IO, Any, NoReturn
 import numpy as np
 from numpy import ndarray
 
+from diptych.archives import guarded, require_plain
 from diptych.errors import FormatError
-from diptych.features.archive import PACKED, guarded, open_zip, require_plain
 from diptych.features.folder import files_below
-from diptych.features.reading import Entry
+from diptych.features.format import Entry, Format, Sample
 from diptych.features.record import Record, encode, record_of
 from diptych.features.vinvl import (
     BESIDE,
@@ -41,6 +41,7 @@ LAYOUTS = {len(layout.split()): layout for layout in (LXMERT, CAFFE, OSCAR)}
 INTEGERS = ("objects_id", "attrs_id")
 CELL = re.compile(rb'(?:"((?:[^"]|"")*+)"|([^\t]*+))(?:\t|$)')  # as the csv module writes one
 LONGEST_LINE = 64 << 20
+PACKED = 200  # times that a text of features shrinks at most; base64 of numbers shrinks by less than 2
 ENDINGS = (".tsv", ".csv", ".txt", ".tsv.gz")  # of what lies in a ZIP
 IN_FOLDER = (".tsv", ".tsv.gz")  # a folder of features may hold other texts
 
@@ -85,7 +86,7 @@ def _texts(path: Path) -> Iterator[_Text]:
         magic = start.read(4)
     found = []
     if magic == b"PK\3\4":
-        with guarded(path, "ZIP"), open_zip(path) as archive:
+        with guarded(path, "a whole ZIP archive", named=True), zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.filename.lower().endswith(ENDINGS):
                     require_plain(member, max(LONGEST_LINE, PACKED * member.compress_size))
@@ -103,7 +104,7 @@ def _texts(path: Path) -> Iterator[_Text]:
 
 
 def _open_member(path: Path, member: zipfile.ZipInfo) -> Any:
-    return open_zip(path).open(member)
+    return zipfile.ZipFile(path).open(member)
 
 
 def _lines(text: _Text) -> Iterator[tuple[int, bytes | str, int]]:
@@ -218,3 +219,19 @@ def _quoted(key: str) -> str:
     if "\n" in key or "\r" in key or not key:
         raise FormatError(f"image {key!r}: an id in a TSV must not be empty or hold a line break.")
     return '"' + key.replace('"', '""') + '"' if "\t" in key or '"' in key else key
+
+
+def _recognizes(sample: Sample) -> bool:
+    """What is nothing else is taken for lines of text."""
+    if sample.head is None:
+        return any(file.name.lower().endswith(IN_FOLDER) for file in files_below(sample.path, ""))
+    if sample.starts(b"PK"):
+        return any(name.endswith(ENDINGS) for name in sample.members)
+    return not sample.alone and not sample.packed
+
+
+FORMAT = Format(
+    recognizes=_recognizes,
+    entries=tsv_entries,
+    writers={"tsv": write_tsv, "caffe-tsv": partial(write_tsv, layout=CAFFE)},
+)
