@@ -40,7 +40,7 @@ def torch_bytes(case: Case) -> list[str]:
     return _convert(case, path.name)
 
 
-@target("torch pickles", "convert.load", "convert.torch_file", "pickle_machine", weight=3)
+@target("torch pickles", "convert.load", "torch_file", "pickle_machine", weight=3)
 def torch_pickles(case: Case) -> list[str]:
     """Checkpoints that ask for code, in the old format and in the new."""
     path = case.take("weights/u.pth", "in.pth")

@@ -1,3 +1,5 @@
+import argparse
+import collections
 import errno
 import io
 import math
@@ -122,3 +124,39 @@ def test_weights_of_another_model_are_refused(tmp_path):
 def test_other_settings_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"seed was 1, is now 2.*into another folder"):
         require_same({"seed": 1, "steps": 3}, {"seed": 2, "steps": 3}, tmp_path / "last.ckpt")
+
+
+def test_the_whole_content_comes_back(tmp_path):
+    shared = [torch.tensor(2.5), {"deep": torch.zeros(0, 3)}]
+    content = {
+        "weights": collections.OrderedDict(
+            a=torch.arange(6).view(2, 3), b=torch.ones(4, dtype=torch.bfloat16)
+        ),
+        "state": {0: {"step": torch.tensor(7.0)}, 1: {"step": torch.tensor(8.0)}},
+        "random": (3, (1 << 127, 2), None, True, "x", b"y", -1.5),
+        "shared": [shared, shared],
+        **{f"row {number}": {"one": torch.tensor(float(number))} for number in range(300)},
+    }
+    torch.save(content, tmp_path / "a.ckpt")
+    found = load(tmp_path / "a.ckpt")
+    assert found["weights"]["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found["weights"]["b"].dtype == torch.bfloat16
+    assert [one["step"].item() for one in found["state"].values()] == [7.0, 8.0]
+    assert found["random"] == content["random"]
+    assert found["shared"][0] is found["shared"][1]
+    assert found["shared"][0][1]["deep"].shape == (0, 3)
+    assert [found[f"row {number}"]["one"].item() for number in range(300)] == [*range(300)]
+
+
+def test_content_beyond_plain_values_is_refused(tmp_path):
+    circle = []
+    circle.append(circle)
+    deep = []
+    for _ in range(60):
+        deep = [deep, deep]  # 2 ** 60 leaves
+    for odd in (argparse.Namespace(a=1), {1, 2}, circle):
+        torch.save({"weights": {}, "odd": odd}, tmp_path / "a.ckpt")
+        with pytest.raises(FormatError, match=r"a\.ckpt"):
+            load(tmp_path / "a.ckpt")
+    torch.save({"weights": {}, "deep": deep}, tmp_path / "a.ckpt")
+    assert len(load(tmp_path / "a.ckpt")["deep"]) == 2

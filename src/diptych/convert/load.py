@@ -12,11 +12,11 @@ from typing_extensions import TypedDict
 
 from diptych.archives import guarded, open_archive, read_npz
 from diptych.convert.paddle import read_paddle
-from diptych.convert.torch_file import Lying, Unread, from_array, read_torch
 from diptych.documents import read_json, shorten
 from diptych.errors import FormatError
 from diptych.files import require_file
 from diptych.pickle_machine import Foreign, Name
+from diptych.torch_file import Lying, Unread, from_array, read_torch
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "model_state")
 MAX_WRAPPERS = 8  # around each other

@@ -4,7 +4,6 @@ Both are written beside and renamed, so that a whole one exists at any moment, a
 and plain values, so that they load without trust.
 """
 
-import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from diptych.documents import shorten
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
-from diptych.files import atomic_file
+from diptych.files import atomic_file, require_file
+from diptych.pickle_machine import Foreign
+from diptych.torch_file import Lying, read_torch
 
 Row = dict[str, int | float]  # `step`, `epoch` and metrics of one validation
 
@@ -95,18 +97,65 @@ def load(path: Path) -> dict[str, Any]:
         FormatError: the file is damaged or something else.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused anyway
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        foreign = isinstance(error, pickle.UnpicklingError)
-        reason = "it holds more than tensors and plain values" if foreign else "it is damaged or cut off"
+        state = _read_content(require_file(path, "a checkpoint of a run"))
+    except FormatError as error:
+        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
         raise FormatError(
-            f"{path}: not a checkpoint of a run ({reason}). Delete it to start this run afresh."
+            f"{path}: not a checkpoint of a run ({reason}). Delete it to start this run again."
         ) from error
     if not isinstance(state, dict) or "weights" not in state:
         raise FormatError(f"{path}: holds no weights; expected a checkpoint that `diptych train` wrote.")
     return state
+
+
+def _read_content(path: Path) -> Any:
+    """All that a file holds: tensors, plain values, and dicts, lists and tuples of them.
+
+    Raises:
+        FormatError: as `read_torch`; or it holds something else.
+    """
+    lying: dict[int, Lying] = {}
+    whole: list[object] = []
+
+    def choose(value: object) -> Mapping[str, Any]:
+        whole.append(value)
+        _collect(value, lying, set(), path)
+        return {str(place): one for place, one in lying.items()}
+
+    try:
+        tensors = read_torch(path, choose)
+        return _filled(whole[0], tensors, {})
+    except RecursionError as error:
+        raise FormatError(f"{path}: its values lie in each other too deep, or in a circle.") from error
+
+
+def _collect(value: object, lying: dict[int, Lying], seen: set[int], path: Path) -> None:
+    """Find the tensors, by the identity of what stands for them. What occurs often is looked at once."""
+    if isinstance(value, Lying):
+        lying[id(value)] = value
+    elif type(value) in (dict, list, tuple):
+        if id(value) not in seen:
+            seen.add(id(value))
+            # no tuples of items: an object that is gone may give its identity to the next one
+            parts = (*value, *value.values()) if isinstance(value, dict) else value
+            for part in parts:  # type: ignore[attr-defined]
+                _collect(part, lying, seen, path)
+    elif value is not None and type(value) not in (bool, int, float, str, bytes):
+        kind = value.name if isinstance(value, Foreign) else type(value).__name__
+        raise FormatError(f"{path}: it holds {shorten(kind)}; expected tensors and plain values.")
+
+
+def _filled(value: Any, tensors: Mapping[str, Tensor], done: dict[int, Any]) -> Any:
+    if isinstance(value, Lying):
+        return tensors[str(id(value))]
+    if type(value) not in (dict, list, tuple):
+        return value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            done[id(value)] = {name: _filled(part, tensors, done) for name, part in value.items()}
+        else:
+            done[id(value)] = type(value)(_filled(part, tensors, done) for part in value)
+    return done[id(value)]
 
 
 def fill(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
