@@ -3,7 +3,7 @@
 A format is one file with a `FORMAT`, and a place in `diptych.features.transfer.FORMATS`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from diptych.features.folder import files_below
 from diptych.features.record import MEANING, Record
+from diptych.types import Regions
 
 LARGEST = 64 << 20  # bytes of all arrays of one image; as other numbers they may take eight times as much
 SAMPLED = 8  # files that are looked at to tell what a folder holds
 SCANNED = 32 << 20  # bytes of a file in which a word is looked for
 ALONE = (b"\x93NUMPY", b"{")  # first bytes of files of one image
 ARCHIVES = (b"ustar", b"BZh", b"\xfd7zXZ", b"Rar!", b"7z\xbc\xaf")
+Items = Iterable[tuple[str, Regions]]  # images by their keys, to be written
 
 
 class Entry(NamedTuple):

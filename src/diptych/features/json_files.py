@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from diptych.archives import guarded, require_plain
 from diptych.documents import parse_json
 from diptych.errors import FormatError
 from diptych.features.folder import file_for, files_below, member_name, write_files
-from diptych.features.format import Entry, Format
+from diptych.features.format import Entry, Format, Items
 from diptych.features.record import Record, encode, record_of
 from diptych.files import atomic_file, require_file, reserved
 from diptych.types import FeatureMeta, Regions
@@ -24,8 +24,6 @@ VLBERT = (
 NAV13N = "img_id img_h img_w objects_id objects_conf num_boxes boxes features attrs_id attrs_conf cls_prob"
 LISTS = ("objects_id", "objects_conf")  # which nav13n writes as lists
 LONGEST = 32 << 20  # bytes of one image; as Python values they may take thirty times as much
-
-Items = Iterable[tuple[str, Regions]]
 
 
 def json_entries(path: Path) -> Iterator[Entry]:

@@ -14,13 +14,13 @@ from numpy import ndarray
 
 from diptych.documents import check_shape, parse_json
 from diptych.errors import ConfigError, DiptychError, FormatError
-from diptych.features.format import LARGEST, Entry, Format, Sample
+from diptych.features.format import LARGEST, Entry, Format, Items, Sample
 from diptych.features.numpy_files import read_npz, uniter_record
 from diptych.features.pages import Pages
 from diptych.features.record import Record, encode, record_of
 from diptych.files import atomic_folder, require_file
 from diptych.pickles import read_pickle
-from diptych.types import FeatureMeta, Regions
+from diptych.types import FeatureMeta
 
 MMF = (
     "feature_path features image_height image_width num_boxes objects cls_prob bbox "
@@ -34,8 +34,6 @@ MAP = 1 << 42  # bytes of address space; the file is as large as its content
 COMMIT = 64 << 20
 LONGEST_KEY = 511
 UNITER_NAME = "feat_th0.2_max100_min10"
-
-Items = Iterable[tuple[str, Regions]]
 
 
 def lmdb_entries(path: Path) -> Iterator[Entry]:

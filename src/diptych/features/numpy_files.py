@@ -1,7 +1,7 @@
 """Folders of NumPy files: `ID.npy` beside `ID_info.npy` (mmf), and `ID.npz` (UNITER)."""
 
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from diptych.archives import guarded, read_array_head, read_numbers, require_plain
 from diptych.errors import FormatError
 from diptych.features.folder import file_for, files_below, write_files
-from diptych.features.format import LARGEST, Entry, Format
+from diptych.features.format import LARGEST, Entry, Format, Items
 from diptych.features.record import MEANING, Record, record_of
 from diptych.files import ByteStream, require_file
 from diptych.pickles import read_pickle
@@ -21,8 +21,6 @@ INFO = "_info.npy"
 HEAD = 128  # bytes before the numbers
 MMF = "bbox num_boxes objects cls_prob image_width image_height objects_conf attrs_id attrs_conf"
 UNITER = "norm_bb features conf soft_labels boxes img_w img_h objects_id attrs_id attrs_conf"
-
-Items = Iterable[tuple[str, Regions]]
 
 
 def npy_entries(path: Path) -> Iterator[Entry]:
