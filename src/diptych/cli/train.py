@@ -115,6 +115,7 @@ often changed:
 
 def _run(job: Job) -> int:
     from diptych.recipe import run_recipe
+    from diptych.tasks import Pretrain
 
     config = _resolve(job.config)
     if job.number is not None:
@@ -134,7 +135,7 @@ def _run(job: Job) -> int:
         "", ["on the validation split", ""], [(n, f"{v:.4f}") for n, v in outcome.metrics.items()], numbers=1
     )
     print(f"bundle: {outcome.folder / 'bundle'}")
-    if str(config["task"].get("_target_")).endswith(".Pretrain"):
+    if isinstance(outcome.task, Pretrain):
         print(f"next:   diptych train experiment=... root=... weights.model={outcome.folder}")
     else:
         print(f"next:   diptych predict {outcome.folder}")

@@ -54,6 +54,17 @@ def await_file(path: Path, *, seconds: float = 600) -> None:
         time.sleep(0.05)
 
 
+@contextmanager
+def entered(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """The first process holds the folder while the block runs; further ones wait for its settings before."""
+    if is_first_process():
+        with held(folder, config):
+            yield
+    else:
+        await_file(folder / CONFIG)
+        yield
+
+
 class _Plain(yaml.SafeDumper):
     """Values that occur twice are written twice; `read_yaml` takes no aliases."""
 
