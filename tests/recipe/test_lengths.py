@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from diptych.cli.catalog import names
-from diptych.cli.train import composer
-from diptych.recipe import settle
+from diptych.conf import names
+from diptych.recipe import compose, settle
 
 TINY = [name for name in names("experiment") if name.startswith("hateful_memes/") and name.endswith("_tiny")]
 SETTINGS = {
@@ -22,8 +21,7 @@ def test_length_is_that_of_the_row(name: str, settings: str, memes: Path, tmp_pa
     words = [f"experiment={name}", f"root={memes}", f"out={tmp_path}", *SETTINGS[settings]]
     if name.endswith("end_to_end_tiny"):
         words += ["processor.grid=[2,2]", "processor.prepare.least=32", "processor.whole_image=true"]
-    with composer() as compose:
-        settled = settle(compose(words), tmp_path)
+    settled = settle(compose(words), tmp_path)
     processor, sources, lengths = settled.processor, settled.sources, set()
     if settings == "without regions" and sources.regions is not None:
         sources = sources._replace(regions=Half(sources.regions))

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from diptych.cli.train import composer
 from diptych.data import BoxSource, Prepare, Processor
 from diptych.errors import ConfigError
 from diptych.features import FeatureStore
-from diptych.recipe import settle
+from diptych.recipe import compose, settle
 from diptych.recipe.settle import require_labels, with_objectives, with_sizes
 from diptych.tasks.objectives import RegionLabels
 from diptych.types import Example, Pair
@@ -74,8 +73,7 @@ def test_an_objective_is_known_by_its_class(memes: Path):
 
 def test_settling_leaves_the_configuration_as_it_is(memes: Path, tmp_path: Path):
     words = ["experiment=hateful_memes/uniter_tiny", f"root={memes}", f"out={tmp_path}", "vocabulary=auto"]
-    with composer() as compose:
-        config = compose([*words, "task.threshold=f1", "task.class_weights=balanced"])
+    config = compose([*words, "task.threshold=f1", "task.class_weights=balanced"])
     before = copy.deepcopy(config)
     settled = settle(config, tmp_path)
     assert config == before

@@ -20,9 +20,14 @@ def chosen_data(
     from diptych.datasets import find_data
 
     data = find_data(root, name=arguments.data, node=node, where=where)
+    say_data(arguments, data)
+    return data
+
+
+def say_data(arguments: argparse.Namespace, data: "Data") -> None:
+    """Say which data set was taken, where --data does not say it."""
     if arguments.data is None and not getattr(arguments, "json", False):
         print(f"data set: {data.kind.name} (by {data.why})")
-    return data
 
 
 def node_of_files(files: Iterable[Path]) -> tuple[Mapping[str, Any] | None, str]:

@@ -88,12 +88,10 @@ def _average(arguments: argparse.Namespace) -> int:
 
 
 def _average_as_vilio(arguments: argparse.Namespace) -> int:
-    from diptych.ensemble import average_raw, heard_by_vilio, read_predictions, write_predictions
+    from diptych.ensemble import write_predictions
+    from diptych.ensemble.vilio import average_files
 
-    files = heard_by_vilio(arguments.files)
-    members = [read_predictions(path, kind="raw") for path in files]
-    first = min(arguments.files, key=lambda path: path.name)
-    average = average_raw(members, labels=read_predictions(first, kind="raw"))
+    average, files = average_files(arguments.files)
     write_predictions(average, arguments.out)
     unheard = sorted(path.name for path in set(arguments.files) - set(files))
     more = f"; as in Vilio without {', '.join(unheard)}" if unheard else ""

@@ -7,31 +7,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from diptych.bundle import read_content
-from diptych.ensemble import (
-    Members,
-    average_raw,
-    blend,
-    fit_blend,
-    heard_by_vilio,
-    read_predictions,
-    write_predictions,
-)
+from diptych.ensemble import Members, blend, fit_blend, read_predictions, write_predictions
+from diptych.ensemble.vilio import family_average
 from diptych.errors import ConfigError, DiptychError, report_internal
 from diptych.features import open_stores
 from diptych.files import atomic_file, atomic_folder, claimed, require_new
 from diptych.predict import Predictor, load
-from diptych.predictions import Predictions
+from diptych.predict.predictor import Progress
 from diptych.recipe import run_recipe
 from diptych.study.graph import Graph, Step, wrap_up
 from diptych.study.progress import Record, read_record, require_own, write_record
@@ -51,12 +44,16 @@ class Options:
         jobs: members at the same time, each in a process; 1 runs all in this one.
         engine: runs members somewhere, as `diptych.scale.ray_engine` does; `jobs` is passed over then. All
             machines must see the study's files under the same paths.
+        begin: called with the planned study before the first step.
         say: called before (with None) and after each step that is run here.
+        progress: opens, for what takes long before that, what is called with (done, all).
     """
 
     jobs: int = 1
     engine: Engine | None = None
+    begin: Callable[[Graph], None] | None = None
     say: Say | None = None
+    progress: Callable[[str], AbstractContextManager[Progress | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +63,23 @@ class Report:
     Args:
         records: of every step of `graph` that was tried, now or before.
         interrupted: stopped by Ctrl-C; the same call continues.
+        areas: AUROC on dev and its interval, of members by MEMBER/RUN and of families by FAMILY/average.
+        card: the run card; None of a study that did not come to its end.
+        files: the final predictions, and what `score_meme` reads; none where there is no blend.
     """
 
     graph: Graph
     records: Mapping[str, Record]
     interrupted: bool = False
+    areas: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    card: Path | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def blend(self) -> Record | None:
+        """The record of the blend; None where there is none."""
+        record = self.records.get("ensemble")
+        return None if record is None or record.state == "failed" else record
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -104,8 +113,8 @@ class Workshop:
         return predictor
 
 
-def run_study(graph: Graph, options: Options) -> Report:
-    """Everything that is not done. A member that fails is left out of the averages; the rest goes on.
+def run_steps(graph: Graph, options: Options) -> Report:
+    """Do everything that is not done. A member that fails is left out of the averages; the rest goes on.
 
     Raises:
         ConfigError: another process works on this study, or `graph.out` holds other things.
@@ -289,37 +298,14 @@ def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
 def _average(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
     with atomic_folder(step.folder, kind="an average", overwrite=True) as folder:
         for split, files in _files(graph, step.needs).items():
+            found = {name: read_predictions(path) for name, path in files.items()}
             if step.settings["compat"]:
-                average = _average_as_vilio(files, split, step.settings["scores"])
+                average = family_average(found, split, step.settings["scores"])
             else:
-                average = blend([read_predictions(path) for path in files.values()])
+                average = blend([*found.values()])
             write_predictions(average, folder / f"{split}.npz")
             write_predictions(average, folder / f"{split}.csv")
     return {"members": step.settings["members"]}
-
-
-def _average_as_vilio(files: Mapping[str, Path], split: str, scores: str) -> Predictions:
-    """The mean of what Vilio writes: log-probabilities, or logits of those members that it does not lose."""
-    form = "{split}{name}.csv" if scores == "logit" else "{name}_{split}.csv"
-    names = {Path(form.format(split=split, name=name)): name for name in files}
-    return average_raw(
-        [_raw(read_predictions(files[names[path]]), scores) for path in heard_by_vilio([*names])]
-    )
-
-
-def _raw(predictions: Predictions, scores: str) -> Predictions:
-    assert predictions.scores is not None and predictions.classes is not None
-    no, yes = np.log(predictions.scores.clip(1e-300)).T
-    value = (
-        yes - no if scores == "logit" else yes if scores == "log_probability" else predictions.scores[:, 1]
-    )
-    label = predictions.answers if scores != "logit" else (predictions.classes[0],) * len(predictions)
-    return replace(
-        predictions,
-        scores=np.stack((-value, value), 1),
-        answers=label,
-        meta={**predictions.meta, "kind": "raw"},
-    )
 
 
 def _ensemble(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
