@@ -1,4 +1,4 @@
-"""The option --data, and what decides where it is not given."""
+"""The data set of a verb, where --data names it and where it does not."""
 
 import argparse
 from collections.abc import Iterable, Mapping
@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diptych.datasets import Data
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="NAME", help="the data set (default: told from the files)")
 
 
 def chosen_data(

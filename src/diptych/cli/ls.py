@@ -8,6 +8,7 @@ try:
 import argparse
 
 from diptych import conf
+from diptych.cli.options import add_json
 from diptych.cli.screen import as_json
 from diptych.errors import ConfigError, nearest
 
@@ -27,7 +28,7 @@ GROUPS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("group", nargs="?", help=f"one of {', '.join(GROUPS)}; all by default")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

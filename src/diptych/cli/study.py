@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.cli.data import add_data, say_data
+from diptych.cli.data import say_data
 from diptych.cli.engine import chosen_engine, configure_engine
+from diptych.cli.options import add_batch_size, add_data, add_device, add_out, add_root
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
 
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("run", "status", "predict"))
     parser.add_argument("study", help="a name of `diptych ls study`, or a YAML file")
-    parser.add_argument("--root", type=Path, help="folder of the data set (status: as in the last call)")
-    parser.add_argument("--out", type=Path, help="folder of the study (default: runs/study/NAME)")
+    add_root(parser, "(status: as in the last call)")
+    add_out(parser, "folder of the study (default: runs/study/NAME)")
     parser.add_argument("--members", help="comma-separated families and members (default: the study's own)")
     parser.add_argument("--seeds", type=int, help="at most so many members of each family")
     parser.add_argument("--limit", type=int, help="memes of every split, for a trial")
@@ -45,9 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundles", type=Path, help="trained models as MEMBER/RUN, for predict")
     parser.add_argument("--fast", action="store_true", help="the study's best members only")
     add_data(parser)
-    parser.add_argument("--device", default="auto", help="for predictions (default: a GPU if there is one)")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="for predictions")
-    parser.add_argument("--batch-size", type=int, default=32, help="for predictions (default: 32)")
+    add_device(parser, "of predictions")
+    add_batch_size(parser, "of predictions")
     configure_engine(parser)
 
 

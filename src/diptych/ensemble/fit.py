@@ -16,7 +16,7 @@ from diptych.ensemble.loop import Round, one_search, ranks_among, two_round_loop
 from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
 from diptych.ensemble.vilio import VILIO
-from diptych.errors import ConfigError, FormatError, nearest
+from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.metrics import auroc, bootstrap_interval
 from diptych.predictions import Predictions, respell
 
@@ -149,8 +149,8 @@ def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bo
     extra = truth.keys() - set(ids)
     if missing or extra:
         raise FormatError(
-            f"{dev}: {len(missing)} predicted example(s) have no label ({', '.join(missing[:5])}), and "
-            f"{len(extra)} labeled ones no prediction ({', '.join(sorted(extra)[:5])}); expected the same "
+            f"{dev}: {len(missing)} predicted example(s) have no label ({first_five(missing)}), and "
+            f"{len(extra)} labeled ones no prediction ({first_five(sorted(extra))}); expected the same "
             "examples. Predict the whole split with every model."
         )
     labels = np.array([truth[key] == 1 for key in ids])

@@ -14,7 +14,7 @@ import yaml
 
 from diptych.data.inputs import checksums
 from diptych.documents import read_json, read_yaml
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError, FormatError, first_five
 from diptych.files import MARK, atomic_file, claimed
 
 CONFIG, INPUTS, LOCK = "config.yaml", "inputs.json", ".run.lock"
@@ -135,7 +135,7 @@ def _require_own(folder: Path, config: Mapping[str, Any], *, killed: bool) -> No
     overwrite = bool(config.get("overwrite"))
     if different and not overwrite:
         raise ConfigError(
-            f"{folder} holds a run with other settings ({'; '.join(different[:5])}). "
+            f"{folder} holds a run with other settings ({first_five(different)}). "
             "Choose another out=, or say overwrite=true to replace it."
         )
     if changed and not overwrite:

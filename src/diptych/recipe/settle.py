@@ -14,7 +14,7 @@ import numpy as np
 
 from diptych.bundle import Bundle, call
 from diptych.data import Processor, Sources, open_regions, with_regions
-from diptych.errors import ConfigError, nearest
+from diptych.errors import ConfigError, first_five, nearest
 from diptych.features import MergedStore
 from diptych.metrics import best_threshold
 from diptych.nodes import function_of
@@ -94,10 +94,10 @@ def require_labels(name: str, examples: Sequence[Example]) -> None:
     """
     missing = [example.id for example in examples if example.target is None]
     if missing and (name == "training" or len(missing) == len(examples)):
-        shown = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        role = "train" if name == "training" else "validate"
         raise ConfigError(
-            f"{len(missing)} of {len(examples)} {name} examples have no label: {shown}. Give labels, or name "
-            f"another split with data.{'train' if name == 'training' else 'validate'}.split=NAME."
+            f"{len(missing)} of {len(examples)} {name} examples have no label: {first_five(missing)}. "
+            f"Give labels, or name another split with data.{role}.split=NAME."
         )
     labels = {example.target for example in examples if isinstance(example.target, str)}
     if name == "training" and len(labels) == 1:  # of validation, its metrics tell

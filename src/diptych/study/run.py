@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,15 @@ import torch
 from diptych.bundle import read_content
 from diptych.ensemble import Members, blend, fit_blend, read_predictions, write_predictions
 from diptych.ensemble.vilio import family_average
-from diptych.errors import ConfigError, DiptychError, report_internal
+from diptych.errors import ConfigError, DiptychError, full_disk, report_internal
 from diptych.features import open_stores
 from diptych.files import atomic_file, atomic_folder, claimed, require_new
 from diptych.predict import Predictor, load
-from diptych.predict.predictor import Progress
 from diptych.recipe import run_recipe
 from diptych.study.graph import Graph, Step, wrap_up
 from diptych.study.progress import Record, read_record, require_own, write_record
 from diptych.text import CachedTokenizer
-from diptych.types import RegionSource
+from diptych.types import Progress, RegionSource
 
 Say = Callable[[Step, Record | None], None]
 LaneFunction = Callable[[tuple[int, Sequence[Step]]], int]
@@ -177,29 +176,37 @@ def _lane_function(graph: Graph) -> LaneFunction:
 
 
 def _run_beside(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -> None:
-    """A process for each lane that has something to do; one that dies fails its steps only."""
+    """A process for each lane that has something to do; one that dies fails its steps only.
+
+    A `ProcessPoolExecutor` gives up on all lanes when one process dies, and its children outlive a killed
+    parent.
+    """
     context = get_context("spawn")
     records = records_of(graph)
     waiting = [lane for lane in lanes if any(_open(step, records) for step in lane)]
-    running: list[tuple[Any, Sequence[Step]]] = []
+    running: list[tuple[Any, Any, Sequence[Step]]] = []
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     try:
         while waiting or running:
             while waiting and len(running) < options.jobs:
                 lane = waiting.pop(0)
-                process = context.Process(target=_run_apart, args=(graph, lane, threads, os.getpid()))
+                heard, told = context.Pipe(duplex=False)
+                args = (graph, lane, threads, os.getpid(), told)
+                process = context.Process(target=_run_apart, args=args)
                 process.start()
-                running.append((process, lane))
-            wait([process.sentinel for process, _ in running])
-            for process, lane in [one for one in running if not one[0].is_alive()]:
-                running.remove((process, lane))
-                if process.exitcode == 130:
-                    raise KeyboardInterrupt
+                told.close()  # the child's end alone is open, so that `heard` ends with it
+                running.append((process, heard, lane))
+            wait([process.sentinel for process, _, _ in running])
+            for ended in [one for one in running if not one[0].is_alive()]:
+                running.remove(ended)
+                process, heard, lane = ended
+                with suppress(EOFError):
+                    raise heard.recv()
                 _after(graph, lane, process.exitcode, options.say)
     finally:
-        for process, _ in running:  # they save a checkpoint on Ctrl-C and on this
+        for process, _, _ in running:  # they save a checkpoint on Ctrl-C and on this
             process.terminate()
-        for process, _ in running:
+        for process, _, _ in running:
             process.join()
 
 
@@ -218,8 +225,12 @@ def _after(graph: Graph, lane: Sequence[Step], code: int | None, say: Say | None
             say(step, records_of(graph).get(step.name))
 
 
-def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int) -> None:
-    """The body of a process for one member; it does not outlive the process that started it."""
+def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int, told: Connection) -> None:
+    """The body of a process for one member; it does not outlive the process that started it.
+
+    Args:
+        told: takes what ends the whole study: Ctrl-C, or a full disk.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -231,9 +242,13 @@ def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int) ->
     try:
         _run_lane(graph, lane, None, Workshop())
     except KeyboardInterrupt:
+        told.send(KeyboardInterrupt())
         raise SystemExit(130) from None
     except Exception as error:
-        print(f"diptych: {report_internal(error, graph.out)}", file=sys.stderr)
+        if (full := full_disk(error)) is not None:
+            told.send(full)
+        else:
+            print(f"diptych: {report_internal(error, graph.out)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -262,10 +277,11 @@ def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
     state: dict[str, Any] = {"state": "done"}
     try:
         state["facts"] = work(graph, step, workshop)
-    except DiptychError as error:
-        state = {"state": "failed", "error": str(error)}
     except Exception as error:  # one member's trouble, whatever it is, is not the others'
-        state = {"state": "failed", "error": report_internal(error, graph.out)}
+        if (full := full_disk(error)) is not None:  # but this one is
+            raise full from error
+        known = isinstance(error, DiptychError)
+        state = {"state": "failed", "error": str(error) if known else report_internal(error, graph.out)}
     return Record(step=step.name, seconds=round(time.perf_counter() - began, 1), **state)
 
 
