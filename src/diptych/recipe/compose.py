@@ -146,6 +146,6 @@ def _reason(error: Exception, words: Sequence[str]) -> str:
     for word in words:
         group, _, value = word.partition("=")
         if value == "null" and (conf.CONF / group).is_dir():
-            return f"{group} is null; expected a name. `diptych ls {group}` lists the names."
+            return f"{group} is null; expected a name. `diptych ls` lists the names that a group can have."
     lines = [line.strip() for line in f"{error}\n{cause or ''}".splitlines() if line.strip()]
     return " ".join(lines[:2])
