@@ -10,6 +10,7 @@ Messages follow one pattern: what failed, where, got, expected, what to do. The 
 without a traceback and exits with 2.
 """
 
+import errno
 import re
 import sys
 from collections.abc import Collection, Iterable
@@ -17,6 +18,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from diptych import __version__
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiptychError(Exception):
@@ -31,10 +34,8 @@ class MissingFeatures(DiptychError):
     """Images for which a feature store has no regions."""
 
     def __init__(self, missing: Collection[str], store: object) -> None:
-        first = ", ".join(sorted(missing)[:5])
-        more = ", ..." if len(missing) > 5 else ""
         super().__init__(
-            f"{len(missing)} image(s) have no regions in {store}: {first}{more}. "
+            f"{len(missing)} image(s) have no regions in {store}: {first_five(sorted(missing))}. "
             "Import features that hold them with `diptych import` (end to end: add their boxes), or list the "
             "gaps with `diptych check`."
         )
@@ -52,6 +53,31 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the allowed name closest to `name`, or an empty string."""
     close = get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def first_five(names: Iterable[object]) -> str:
+    """`a, b, c, d, e, ...` of the names, with the dots only where there are more."""
+    names = list(names)
+    return ", ".join([*map(str, names[:5]), *(["..."] if len(names) > 5 else [])])
+
+
+def missing_library(what: str, extra: str, error: Exception) -> ConfigError:
+    """The error for a library that is not installed; raise it from `error`.
+
+    Args:
+        what: what needs which library, such as `HDF5 files need h5py`.
+        extra: of diptych, which installs it.
+    """
+    return ConfigError(f'{what} ({error}). Install it: pip install "diptych[{extra}]"')
+
+
+def full_disk(error: BaseException | None) -> OSError | None:
+    """The full disk that is behind an error; None where it was something else."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def report_internal(error: BaseException, folder: Path | None = None) -> str:

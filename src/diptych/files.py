@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError, FormatError, full_disk
 
 MARK = ".diptych"  # in a folder that may be replaced later: its kind, and the names of all that belongs to it
 HEADS = {  # how the files begin that may be replaced
@@ -387,11 +387,11 @@ def _remove(path: Path) -> None:
 
 def _name(error: BaseException, path: Path) -> None:
     """Say where the disk was full; the system does not, or names a file that the user never sees."""
-    if isinstance(error, OSError) and error.errno:
-        known = error.filename is not None and not Path(os.fsdecode(error.filename)).name.startswith(
-            f".{path.name}."
-        )
-        error.filename = error.filename if known else str(path)
+    found = error if isinstance(error, OSError) else full_disk(error)
+    if found is not None and found.errno:
+        name = "" if found.filename is None else Path(os.fsdecode(found.filename)).name
+        if not name or name.startswith(f".{path.name}."):
+            found.filename = str(path)
 
 
 def _umask() -> int:

@@ -97,6 +97,19 @@ def parameters_of(function: Callable[..., Any]) -> Parameters:
     return Parameters(types, passes_on)
 
 
+def function_of(node: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """What a node of one's own configuration calls; None where that cannot be found, as its call will say.
+
+    Not for nodes of a stranger's file: the module is imported.
+    """
+    target = node.get("_target_")
+    try:
+        found = allowed().get(target) or pkgutil.resolve_name(target) if isinstance(target, str) else None
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if callable(found) else None
+
+
 def parameters(function: Callable[..., Any]) -> list[str]:
     """Names of the keyword parameters of `parameters_of`."""
     return list(parameters_of(function).types)

@@ -15,7 +15,7 @@ from numpy import ndarray
 from typing_extensions import TypedDict
 
 from diptych.documents import check_shape, parse_json
-from diptych.errors import FormatError
+from diptych.errors import FormatError, first_five
 from diptych.files import atomic_file, require_file
 
 MAX_BYTES = 1 << 30  # of an unpacked prediction file
@@ -238,5 +238,4 @@ def _by_number(ids: Collection[str]) -> dict[str, str]:
 
 
 def _some(keys: Collection[str]) -> str:
-    shown = ", ".join(list(keys)[:5])
-    return f"{len(keys)} ({shown}{', ...' if len(keys) > 5 else ''})" if keys else "0"
+    return f"{len(keys)} ({first_five(keys)})" if keys else "0"

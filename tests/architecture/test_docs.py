@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from diptych.cli import VERBS
-from diptych.cli.catalog import names
+from diptych.conf import names
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = ROOT / "docs" / "snippets"

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import diptych
-from diptych.cli import VERBS, catalog, main, parsed, parser_of
-from diptych.cli.train import _forgiving, composer
+from diptych import conf
+from diptych.cli import VERBS, main, parsed, parser_of
+from diptych.recipe import compose
 
 SOURCE = Path(diptych.__file__).parent
 PAGES = SOURCE.parent.parent
@@ -53,25 +54,19 @@ def cut(pattern: re.Pattern[str], text: str) -> Iterator[str]:
 COMMANDS = commands()
 
 
-@pytest.fixture(scope="module")
-def compose():
-    with composer() as function:
-        yield function
-
-
 def test_there_are_commands_of_every_verb() -> None:
     assert {line.split()[0] for line in COMMANDS} >= set(VERBS)
     assert len(COMMANDS) > 100
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_can_be_typed(line: str, compose, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_can_be_typed(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     verb, *words = shlex.split(line)
     assert verb in VERBS
     open_end = "..." in words or not words or words[0].startswith("-")  # a verb or an option that is named
     words = [word for word in words if not word.endswith("...")]
     if verb == "train":
-        check_training(words, compose)
+        check_training(words)
         return
     arguments, code = None, None
     try:
@@ -85,13 +80,13 @@ def test_a_command_can_be_typed(line: str, compose, capsys: pytest.CaptureFixtur
         return
     if verb in ("cp", "study"):
         name = arguments.experiment if verb == "cp" else arguments.study
-        known = catalog.names("experiment" if verb == "cp" else "study")
+        known = conf.names("experiment" if verb == "cp" else "study")
         assert name in known or name.isupper() or name.endswith(".yaml")
 
 
-def check_training(words: list[str], compose) -> None:
+def check_training(words: list[str]) -> None:
     plain = [word for word in words if not word.startswith("-") and "=" in word]
-    flags = [word for word in _forgiving(words) if word.startswith("-")]
+    flags = [word for word in words if word.startswith("-")]
     assert set(flags) <= {"--cfg", "--multirun", "--config-dir", "--help", "-h"}
     if "--config-dir" in flags:
         return  # names of one's own

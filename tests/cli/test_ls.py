@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from diptych.cli import catalog, main
+from diptych import conf
+from diptych.cli import main
 
 
 def test_everything_is_listed_with_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +25,7 @@ def test_one_group(capsys: pytest.CaptureFixture[str]) -> None:
 def test_cp_hands_out_an_experiment_once(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cp", "hateful_memes/uniter_tiny", str(tmp_path)]) == 0
     mine = tmp_path / "experiment" / "my" / "uniter_tiny.yaml"
-    assert mine.read_text() == (catalog.CONF / "experiment/hateful_memes/uniter_tiny.yaml").read_text()
+    assert mine.read_text() == (conf.CONF / "experiment/hateful_memes/uniter_tiny.yaml").read_text()
     mine.write_text("edited")
     assert main(["cp", "hateful_memes/uniter_tiny", str(tmp_path)]) == 2
     assert mine.read_text() == "edited"

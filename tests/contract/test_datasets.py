@@ -13,12 +13,11 @@ from tests.contract.toy import NODE, Toy
 
 from diptych.bundle import read_content
 from diptych.check import check
-from diptych.cli.train import composer
 from diptych.datasets import Data, Split, data_names, fabricate, find_data, named_data, open_split
 from diptych.errors import ConfigError, DiptychError
 from diptych.evaluate import evaluate
 from diptych.predict import load
-from diptych.recipe import run_recipe
+from diptych.recipe import compose, run_recipe
 
 TRUST = ("tests.contract.toy",)
 TOY = Data(node=NODE, why="test", train="train", validate="held", trust=TRUST)
@@ -44,9 +43,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def configuration(world: World, out: Path) -> dict[str, Any]:
     words = ["model=text_bert_tiny", f"root={world.root}", f"out={out}", "trainer.max_steps=2", "loggers=[]"]
-    with composer() as compose:
-        name = "hateful_memes" if world.data is TOY else world.name
-        config = compose([f"data={name}", *words, "progress=false", "data.batch_size=4"])
+    name = "hateful_memes" if world.data is TOY else world.name
+    config = compose([f"data={name}", *words, "progress=false", "data.batch_size=4"])
     if world.data is TOY:
         for role, split in (("train", TOY.train), ("validate", TOY.validate)):
             config["data"][role] = {**NODE, "root": str(world.root), "split": split}

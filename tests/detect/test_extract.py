@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -370,3 +371,16 @@ def test_stores_are_named_after_detector_weights_and_rule(tmp_path):
 def test_shards_have_a_size(photos, tmp_path):
     with pytest.raises(ConfigError, match="10 pictures in shards of 0"):
         extract(photos, tmp_path / "out", TINY, shard=0)
+
+
+@pytest.mark.parametrize("trouble", ["weights", "picture", "disk"])
+def test_a_failed_start_leaves_nothing(trouble, photos, tmp_path, full_disk):
+    out, settings = tmp_path / "out", TINY
+    if trouble == "weights":
+        settings = replace(TINY, weights=tmp_path / "absent.pkl")
+        (tmp_path / "absent.pkl").write_text("no weights")
+    if trouble == "picture":
+        next(iter(sorted(photos.iterdir()))).write_text("no picture")
+    with pytest.raises((DiptychError, OSError)), full_disk(10 if trouble == "disk" else 1 << 30):
+        extract(photos, out, settings, shard=3)
+    assert not out.exists()

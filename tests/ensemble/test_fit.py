@@ -12,13 +12,13 @@ from diptych.cli import main
 from diptych.ensemble import (
     FitReport,
     Members,
-    average_raw,
     fit_blend,
     read_members,
     read_predictions,
     write_predictions,
 )
 from diptych.ensemble.loop import two_round_loop
+from diptych.ensemble.vilio import average_raw
 from diptych.errors import ConfigError, FormatError
 from diptych.metrics import auroc
 from diptych.predictions import Predictions

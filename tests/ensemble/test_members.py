@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from diptych.ensemble import heard_by_vilio, read_members, read_predictions
+from diptych.ensemble import read_members, read_predictions
 from diptych.ensemble.members import name_of
+from diptych.ensemble.vilio import kept_files
 from diptych.errors import ConfigError, FormatError
 
 
@@ -77,7 +78,7 @@ def test_what_cannot_be_sorted_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pattern", ["dev_seen{}.csv", "test_seen{}.csv", "test_unseen{}.csv"])
 def test_vilio_hears_three_of_five_members_of_ernievil(pattern: str) -> None:
     names = ("EL36", "EL72", "ELV50", "ELVCR36", "ELVCR72")
-    heard = heard_by_vilio([Path(pattern.format(name)) for name in names])
+    heard = kept_files([Path(pattern.format(name)) for name in names])
     assert [name_of(path)[0] for path in heard] == ["EL72", "ELV50", "ELVCR72"]
     theirs = [Path(f"O{boxes}_dev_seen.csv") for boxes in (36, 50)]
-    assert heard_by_vilio(theirs) == theirs
+    assert kept_files(theirs) == theirs

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from diptych.ensemble.search import area_under, greedy_search, rounded_area_under, simplex_search
+from diptych.ensemble.search import area_under, greedy_search, simplex_search
+from diptych.ensemble.vilio import rounded_area_under
 
 ROWS = np.arange(24)
 TRUTH = (7 * ROWS + 3) % 5 < 2
@@ -16,10 +17,10 @@ COLUMNS = np.stack(
 )
 
 
-@pytest.mark.parametrize("compat", [False, True])
+@pytest.mark.parametrize("area", [area_under, rounded_area_under])
 @pytest.mark.parametrize("steps", [14, 50, 200, 3000])
-def test_the_search_of_the_original(steps: int, compat: bool) -> None:
-    found = simplex_search(COLUMNS, TRUTH, steps=steps, compat=compat)
+def test_the_search_of_the_original(steps: int, area) -> None:
+    found = simplex_search(COLUMNS, TRUTH, steps=steps, area=area)
     assert found.weights == pytest.approx([0.07538661, 0.72496506, 0.16506027], abs=1e-7)
     assert found.auroc == pytest.approx(0.9037037)
     assert found.evaluation == 14

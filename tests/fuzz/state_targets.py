@@ -33,7 +33,7 @@ def study_settings(case: Case) -> list[str]:
     return case.pick(f"study status {data}", f"study run {data} --limit 4", *damaged)
 
 
-STATE = ("study.progress", "study.score", "study.run", "cli.study", "ensemble.members")
+STATE = ("study.progress", "study.score", "study.run", "study.call", "ensemble.members")
 
 
 @target("study state", *STATE, writes=("st",), weight=3)

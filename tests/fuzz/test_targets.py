@@ -40,11 +40,13 @@ READERS = {
     *("from_pretrained", "Unpickler", "read_array"),
 }
 UNTRIED = {
+    "data.inputs": "sums bytes, whatever they are",
+    "predict.splits": "reads by `predictions`",
     "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
     "datasets.table.world": "writes",
     "datasets.catalog": "reads the configuration that comes with diptych",
-    "cli.catalog": "reads the configuration that comes with diptych",
+    "conf": "reads the configuration that comes with diptych",
     "cli.cp": "copies the configuration that comes with diptych",
     "convert.fetch": "downloads, then `convert.load`; archives in tests/convert/test_fetch.py",
     "documents": "called by the readers; tests/test_documents.py",

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from diptych.cli.catalog import names
-from diptych.cli.train import composer
-from diptych.recipe.run import build_parts
+from diptych.conf import names
+from diptych.recipe import compose, settle
 
 TINY = [name for name in names("experiment") if name.startswith("hateful_memes/") and name.endswith("_tiny")]
 SETTINGS = {
@@ -22,12 +21,11 @@ def test_length_is_that_of_the_row(name: str, settings: str, memes: Path, tmp_pa
     words = [f"experiment={name}", f"root={memes}", f"out={tmp_path}", *SETTINGS[settings]]
     if name.endswith("end_to_end_tiny"):
         words += ["processor.grid=[2,2]", "processor.prepare.least=32", "processor.whole_image=true"]
-    with composer() as compose:
-        parts = build_parts(compose(words), tmp_path)
-    processor, sources, lengths = parts.processor, parts.sources, set()
+    settled = settle(compose(words), tmp_path)
+    processor, sources, lengths = settled.processor, settled.sources, set()
     if settings == "without regions" and sources.regions is not None:
         sources = sources._replace(regions=Half(sources.regions))
-    for example in (parts.train[index] for index in range(0, len(parts.train), 4)):
+    for example in (settled.train[index] for index in range(0, len(settled.train), 4)):
         rows = [processor(pair, sources) for pair in example.pairs]
         real = max(len(row.tokens or ()) + (0 if row.boxes is None else len(row.boxes)) for row in rows)
         assert processor.length(example, sources.regions) == real

@@ -1,10 +1,15 @@
+import copy
 import warnings
+from pathlib import Path
 
 import pytest
 
 from diptych.data import BoxSource, Prepare, Processor
 from diptych.errors import ConfigError
-from diptych.recipe.settle import fill_objectives, fill_sizes, require_labels
+from diptych.features import FeatureStore
+from diptych.recipe import compose, settle
+from diptych.recipe.settle import require_labels, with_objectives, with_sizes
+from diptych.tasks.objectives import RegionLabels
 from diptych.types import Example, Pair
 
 
@@ -34,11 +39,10 @@ def end_to_end(**settings):
 def test_end_to_end_the_network_below_decides_how_wide_features_are():
     store = BoxSource({})
     node = {"_target_": "a", "model": {"_target_": "b"}}
-    fill_sizes(node, end_to_end(), store)
-    assert node == {"_target_": "a", "model": {"_target_": "b"}}
+    assert with_sizes(node, end_to_end(), store) == node
     node = {"_target_": "b"}
-    fill_sizes(node, Processor(regions=True), store)
-    assert node["feature_dim"] == 0
+    assert with_sizes(node, Processor(regions=True), store) == {"_target_": "b", "feature_dim": 0}
+    assert node == {"_target_": "b"}
 
 
 @pytest.mark.parametrize(
@@ -51,4 +55,30 @@ def test_end_to_end_the_network_below_decides_how_wide_features_are():
 def test_objectives_that_make_no_sense_end_to_end_are_refused(kind, settings, message):
     task = {"objectives": {"one": {"_target_": f"diptych.tasks.objectives.{kind}"}}}
     with pytest.raises(ConfigError, match=message):
-        fill_objectives(task, end_to_end(**settings), None)
+        with_objectives(task, end_to_end(**settings), None)
+
+
+class OwnLabels(RegionLabels):
+    """A class of one's own, that no name tells."""
+
+
+def test_an_objective_is_known_by_its_class(memes: Path):
+    store = FeatureStore(memes / "features")
+    own = {"_target_": f"{__name__}.OwnLabels", "everywhere": False}
+    task = {"_target_": "diptych.tasks.Pretrain", "objectives": {"one": {"predict": {"labels": own}}}}
+    found = with_objectives(task, Processor(regions=True), store)
+    assert found["objectives"]["one"]["predict"]["labels"] == {**own, "classes": len(store.meta.classes)}
+    assert "classes" not in own
+
+
+def test_settling_leaves_the_configuration_as_it_is(memes: Path, tmp_path: Path):
+    words = ["experiment=hateful_memes/uniter_tiny", f"root={memes}", f"out={tmp_path}", "vocabulary=auto"]
+    config = compose([*words, "task.threshold=f1", "task.class_weights=balanced"])
+    before = copy.deepcopy(config)
+    settled = settle(config, tmp_path)
+    assert config == before
+    assert settled.criterion == "f1"
+    assert settled.config["task"]["threshold"] == 0.5
+    assert len(settled.config["task"]["class_weights"]) == 2
+    assert settled.config["model"]["vocab_size"] == settled.processor.text.vocab_size
+    assert settled.config.keys() == config.keys()

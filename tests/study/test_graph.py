@@ -4,8 +4,6 @@ import pytest
 import torch
 
 from diptych.bundle import call
-from diptych.cli.study import find_study
-from diptych.cli.train import composer
 from diptych.errors import ConfigError
 from diptych.study import Checksums, Planner, plan, read_study, wrap_up
 
@@ -21,10 +19,9 @@ def keys(tmp_path, memes, write):
         shutil.copyfile(root / "train.jsonl", root / f"{view}.jsonl")
 
     def made(tree, *, home=root, limit=None, extra=(), sums="sums.json"):
-        study = read_study(str(write(tree)), find_study)
-        with composer() as compose:
-            planner = Planner(compose=compose, checksums=Checksums(tmp_path / sums), home=memes, extra=extra)
-            graph = plan(study, root=home, out=tmp_path / "out", limit=limit, planner=planner)
+        study = read_study(str(write(tree)))
+        planner = Planner(checksums=Checksums(tmp_path / sums), home=memes, extra=extra)
+        graph = plan(study, root=home, out=tmp_path / "out", limit=limit, planner=planner)
         return {name: step.key for name, step in wrap_up(graph, list(graph.steps)).steps.items()}
 
     made.root = root
@@ -82,10 +79,9 @@ def test_a_study_may_move(keys, tree, tmp_path):
 
 
 def test_members_that_failed_leave_the_average_and_its_key(keys, tree, tmp_path, memes, write):
-    study = read_study(str(write(tree)), find_study)
-    with composer() as compose:
-        planner = Planner(compose=compose, checksums=Checksums(tmp_path / "sums.json"), home=memes)
-        graph = plan(study, root=keys.root, out=tmp_path / "out", limit=None, planner=planner)
+    study = read_study(str(write(tree)))
+    planner = Planner(checksums=Checksums(tmp_path / "sums.json"), home=memes)
+    graph = plan(study, root=keys.root, out=tmp_path / "out", limit=None, planner=planner)
     done = [name for name in graph.steps if name != "U2/traindev/predict"]
     part = wrap_up(graph, done).steps["U/average"]
     assert part.settings["members"] == ["U1"]
@@ -95,13 +91,12 @@ def test_members_that_failed_leave_the_average_and_its_key(keys, tree, tmp_path,
 
 
 def test_every_member_of_vilio_is_a_model_that_can_be_built(keys, tmp_path, memes, write):
-    stores = dict.fromkeys(read_study("vilio", find_study).features, "features")
+    stores = dict.fromkeys(read_study("vilio").features, "features")
     vocabularies = {"uncased": "auto", "cased": "auto"}
     path = write({"extends": "vilio", "features": stores, "vocabularies": vocabularies, "default": []})
-    study = read_study(str(path), find_study).select(["O", "U", "V", "X", "D", "ES", "EL"], seeds=1)
-    with composer() as compose:
-        planner = Planner(compose=compose, checksums=Checksums(tmp_path / "sums.json"), home=memes)
-        graph = plan(study, root=keys.root, out=tmp_path / "out", limit=None, planner=planner)
+    study = read_study(str(path)).select(["O", "U", "V", "X", "D", "ES", "EL"], seeds=1)
+    planner = Planner(checksums=Checksums(tmp_path / "sums.json"), home=memes)
+    graph = plan(study, root=keys.root, out=tmp_path / "out", limit=None, planner=planner)
     trained = {name: step for name, step in graph.steps.items() if step.kind in ("train", "pretrain")}
     assert len(trained) == 7 * 2 + 3
     for name, step in trained.items():

@@ -5,6 +5,7 @@ import pytest
 
 from diptych.cli import main
 from diptych.ensemble import read_predictions
+from diptych.study import Call, run_study, study_status
 from diptych.study.run import Workshop
 
 FILES = ("FIN_dev_seen.csv", "FIN_test_seen.csv", "FIN_test_unseen.csv")
@@ -108,6 +109,21 @@ def test_trained_members_predict_without_training(call, write, tree, finished, t
     single = [next(place.glob("U1/predictions-*/test_unseen.npz")) for place in (there, half)]
     one, other = (read_predictions(path).column("hateful") for path in single)
     np.testing.assert_allclose(one, other, atol=0.02)
+
+
+def test_a_study_is_one_call_in_python(write, tree, finished, memes, tmp_path):
+    path, out = str(write(tree)), tmp_path / "there"
+    call = Call(root=memes, limit=20, bundles=finished)
+    report = run_study(path, call, out=out)
+    assert [one.name for one in report.files] == [*FILES, "members.json"]
+    assert results(out) == results(finished)
+    assert report.card == out / "README.md"
+    assert {"U1/train", "U/average"} <= report.areas.keys()
+    assert all(low <= area <= high for area, low, high in report.areas.values())
+    assert report.blend is not None
+    known = study_status(path, out=out)
+    assert known.records == report.records
+    assert known.graph.steps.keys() == report.graph.steps.keys()
 
 
 @pytest.mark.parametrize("words", [["bundles=x"], ["jobs=0"], ["limit=0"], ["members=W"]])

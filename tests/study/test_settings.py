@@ -3,9 +3,8 @@ import copy
 
 import pytest
 
-from diptych.cli.study import find_study
 from diptych.errors import ConfigError, DiptychError, FormatError
-from diptych.study import read_study
+from diptych.study import find_study, read_study
 
 
 def test_vilio_has_its_nineteen_members_with_the_published_seeds():

@@ -10,9 +10,9 @@ from diptych.boxes import DOUBTS, doubts
 from diptych.check.reading import Folder, open_folder, paths_of, pictures_of, read_pictures, read_regions
 from diptych.check.report import CheckReport, Finding, Severity, SplitSummary, Spread
 from diptych.datasets import Data
-from diptych.datasets.base import DuplicateId, Progress
+from diptych.datasets.base import DuplicateId
 from diptych.errors import FormatError
-from diptych.types import Example, Regions, RegionSource
+from diptych.types import Example, Progress, Regions, RegionSource
 
 SHOWN = 5
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

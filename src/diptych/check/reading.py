@@ -8,10 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from diptych.datasets import Data, find_data
-from diptych.datasets.base import Progress
 from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image
-from diptych.types import Example, Regions, RegionSource
+from diptych.types import Example, Progress, Regions, RegionSource
 
 
 @dataclass(slots=True)

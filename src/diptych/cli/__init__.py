@@ -5,7 +5,6 @@ it runs, so that `--help` and `ls` answer at once.
 """
 
 import argparse
-import errno
 import io
 import os
 import sys
@@ -17,9 +16,7 @@ from typing import Any, NamedTuple
 
 from diptych import __version__
 from diptych.cli.screen import visible
-from diptych.errors import ConfigError, DiptychError, nearest, report_internal
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from diptych.errors import NO_SPACE, ConfigError, DiptychError, nearest, report_internal
 
 
 class Verb(NamedTuple):

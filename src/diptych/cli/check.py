@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.cli.data import add_data, chosen_data
+from diptych.cli.data import chosen_data
+from diptych.cli.options import add_data, add_json
 from diptych.cli.screen import as_json, progress, table
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--splits", help="comma-separated (default: all that are there)")
     add_data(parser)
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

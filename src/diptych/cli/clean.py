@@ -13,7 +13,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from diptych.cli.data import add_data, chosen_data
+from diptych.cli.data import chosen_data
+from diptych.cli.options import add_data, add_json
 from diptych.cli.screen import as_json, progress, table
 
 SHOWN = 20
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cache", type=Path, help="file that keeps the hashes (default: OUT/hashes.json)")
     add_data(parser)
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

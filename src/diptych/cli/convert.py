@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from diptych.cli.options import add_json, add_overwrite
 from diptych.cli.screen import as_json, progress, table
 from diptych.documents import shorten
 from diptych.errors import ConfigError
@@ -38,8 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", help="vocab.txt of the weights (default: the one beside them)")
     parser.add_argument("--family", help="refuse files of another family")
     parser.add_argument("--head", help="the head that becomes the task, where a file holds several")
-    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
-    parser.add_argument("--json", action="store_true", help="print for programs")
+    add_overwrite(parser, "replace what exists")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ try:
 import argparse
 from pathlib import Path
 
-from diptych.cli import catalog
+from diptych import conf
 from diptych.errors import ConfigError, nearest
 from diptych.files import atomic_file, reserved
 
@@ -20,14 +20,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     name = arguments.experiment.removesuffix(".yaml").removeprefix("experiment/")
-    known = catalog.names("experiment")
+    known = conf.names("experiment")
     if name not in known:
         raise ConfigError(
             f"there is no experiment {name!r}.{nearest(name, known)} `diptych ls experiment` lists them."
         )
     short = Path(name).name
     target = arguments.folder / "experiment" / "my" / f"{short}.yaml"
-    text = (catalog.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (conf.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
     with reserved(target), atomic_file(target, "w", encoding="utf-8") as file:
         file.write(text)
     print(f"wrote {target}; edit it, then:")

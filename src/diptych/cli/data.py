@@ -1,4 +1,4 @@
-"""The option --data, and what decides where it is not given."""
+"""The data set of a verb, where --data names it and where it does not."""
 
 import argparse
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,6 @@ if TYPE_CHECKING:
     from diptych.datasets import Data
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="NAME", help="the data set (default: told from the files)")
-
-
 def chosen_data(
     arguments: argparse.Namespace, root: Path | None, node: Mapping[str, Any] | None = None, where: str = ""
 ) -> "Data":
@@ -20,9 +16,14 @@ def chosen_data(
     from diptych.datasets import find_data
 
     data = find_data(root, name=arguments.data, node=node, where=where)
+    say_data(arguments, data)
+    return data
+
+
+def say_data(arguments: argparse.Namespace, data: "Data") -> None:
+    """Say which data set was taken, where --data does not say it."""
     if arguments.data is None and not getattr(arguments, "json", False):
         print(f"data set: {data.kind.name} (by {data.why})")
-    return data
 
 
 def node_of_files(files: Iterable[Path]) -> tuple[Mapping[str, Any] | None, str]:

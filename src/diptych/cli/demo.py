@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.cli import screen
+from diptych.cli.options import add_out
 from diptych.errors import ConfigError
 from diptych.files import require_new
 
@@ -35,7 +36,7 @@ SPLITS = ("dev_seen", "test_seen", "test_unseen")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="default: demo")
+    add_out(parser, "default: demo", default=Path("demo"))
     parser.add_argument("--size", type=int, default=2000, help="number of memes (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the memes (default: 0)")
 

@@ -2,11 +2,12 @@
 
 import argparse
 
+from diptych.cli.options import add_json
 from diptych.cli.screen import as_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

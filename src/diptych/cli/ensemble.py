@@ -17,7 +17,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.cli.data import add_data, chosen_data
+from diptych.cli.data import chosen_data
+from diptych.cli.options import add_data, add_out, add_overwrite, add_root
 from diptych.cli.screen import table
 from diptych.errors import ConfigError
 
@@ -30,7 +31,7 @@ FITTED = ("simplex", "greedy", "loop")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=Path, nargs="+", help="prediction files, or folders of them")
-    parser.add_argument("--out", type=Path, required=True, help="a new .csv or .npz file, or a new folder")
+    add_out(parser, "a new .csv or .npz file, or a new folder", required=True)
     parser.add_argument("--method", choices=(*METHODS, *FITTED), default="mean", help="default: mean")
     parser.add_argument("--power", type=float, default=2.0, help="exponent of --method power (default: 2)")
     parser.add_argument("--weights", help="comma-separated, one number per file (default: equal)")
@@ -39,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("probability", "log_probability", "logit"),
         help="what the numbers of csv files are (default: told from the numbers)",
     )
-    parser.add_argument("--root", type=Path, help="folder of the data set whose labels are fitted")
+    add_root(parser, "whose labels are fitted")
     parser.add_argument("--dev", default="dev_seen", help="split to fit on (default: dev_seen)")
     parser.add_argument(
         "--incomplete",
@@ -52,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_data(parser)
     parser.add_argument("--compat", action="store_true", help="Vilio's arithmetic (mean, simplex, loop)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the result if it exists")
+    add_overwrite(parser, "replace the result if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,12 +89,10 @@ def _average(arguments: argparse.Namespace) -> int:
 
 
 def _average_as_vilio(arguments: argparse.Namespace) -> int:
-    from diptych.ensemble import average_raw, heard_by_vilio, read_predictions, write_predictions
+    from diptych.ensemble import write_predictions
+    from diptych.ensemble.vilio import average_files
 
-    files = heard_by_vilio(arguments.files)
-    members = [read_predictions(path, kind="raw") for path in files]
-    first = min(arguments.files, key=lambda path: path.name)
-    average = average_raw(members, labels=read_predictions(first, kind="raw"))
+    average, files = average_files(arguments.files)
     write_predictions(average, arguments.out)
     unheard = sorted(path.name for path in set(arguments.files) - set(files))
     more = f"; as in Vilio without {', '.join(unheard)}" if unheard else ""

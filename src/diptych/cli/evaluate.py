@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from diptych.cli.data import add_data, chosen_data, node_of_files
+from diptych.cli.data import chosen_data, node_of_files
+from diptych.cli.options import add_data, add_json, add_overwrite, add_root
 from diptych.cli.screen import as_json, table
 from diptych.errors import ConfigError
 
@@ -18,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", type=Path, nargs="+", help="prediction files; each is compared with the first"
     )
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    add_root(parser, required=True)
     parser.add_argument("--split", required=True, help="the split that was predicted")
     parser.add_argument(
         "--answers", type=Path, help="file with withheld labels (default: SPLIT.answers.jsonl)"
@@ -28,9 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--form", help="form of decision (default: what the files say or look like)")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
-    parser.add_argument("--overwrite", action="store_true", help="replace the PNG if it exists")
+    add_overwrite(parser, "replace the PNG if it exists")
     add_data(parser)
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ try:
 import argparse
 from pathlib import Path
 
+from diptych.cli.options import add_overwrite
 from diptych.cli.screen import progress
 
 
@@ -22,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", type=Path, help="a feature store")
     parser.add_argument("out", type=Path, help="a new file or folder")
     parser.add_argument("--format", default="tsv", help="one of those above (default: tsv)")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    add_overwrite(parser, "replace what is there")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,21 +13,18 @@ try:
 
 import argparse
 import re
-from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.importing import names
+from diptych.cli.options import add_device, add_overwrite
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
 from diptych.files import require_new
 
 if TYPE_CHECKING:
     from diptych.detect import ExtractReport, ExtractSettings
-
-VILIO = {"vgattr": "36,50,72,10:100", "vg": "50,10:100"}
-RANDOM = "random"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--detector", default="vgattr", help="vg, vgattr, vgattr-original, coco, tiny, grid (default: vgattr)"
     )
     add("--preset", choices=("vilio",), help="Vilio's six stores, of the detectors vgattr and vg")
-    add("--weights", action="append", help=f"a file, `{RANDOM}`, or DETECTOR=FILE where there are two")
+    add("--weights", action="append", help="a file, `random`, or DETECTOR=FILE where there are two")
     add("--boxes", default="36", help="rules such as 36,50,72,10:100 (default: 36)")
     add("--select", default="max-class", help="max-class, per-class, caffe (default: max-class)")
     add("--given", type=Path, help="JSON lines with `id` and `boxes` to take instead of finding any")
@@ -50,15 +47,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--classes", type=Path, help="file with one object name per line")
     add("--attributes", type=Path, help="file with one attribute name per line")
     add("--dtype", choices=("float16", "float32"), default="float32", help="of the stores (default: float32)")
-    add("--precision", choices=("32", "bf16"), default="32", help="of the convolutions (default: 32)")
-    add("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
+    add_device(parser, "of the network")
     add("--batch", type=int, default=4, help="pictures whose boxes are computed together (default: 4)")
     add("--workers", type=int, default=2, help="threads that read pictures ahead (default: 2)")
     add("--shard", type=int, default=128, help="pictures per file, lost at most when killed (default: 128)")
     add("--bad", choices=("stop", "skip"), default="stop", help="at a bad picture (default: stop)")
     add("--show", type=int, default=0, metavar="N", help="draw N pictures with what was found")
     add("--resume", action="store_true", help="go on with a stopped run")
-    add("--overwrite", action="store_true", help="replace stores that exist")
+    add_overwrite(parser, "replace stores that exist")
     configure_engine(parser)
 
 
@@ -110,49 +106,38 @@ def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> "list[ExtractSettings]":
-    from diptych.detect import ExtractSettings
+    from diptych.detect import passes
 
-    passes = VILIO if arguments.preset == "vilio" else {arguments.detector: arguments.boxes}
-    weights = _weights(arguments.weights or [], passes)
-    common: dict[str, Any] = {
-        "mode": arguments.select,
-        "given": arguments.given,
-        "padded": arguments.padded,
-        "backbone": arguments.backbone,
-        "stage": arguments.stage,
-        "size": arguments.size,
-        "cells": _cells(arguments.grid),
-        "classes": names(arguments.classes),
-        "dtype": arguments.dtype,
-        "precision": arguments.precision,
-        "batch": arguments.batch,
-    }
-    return [
-        ExtractSettings(
-            detector=detector,
-            rules=tuple(rules.split(",")),
-            weights=weights[detector],
-            attributes=() if detector == "vg" else names(arguments.attributes),
-            **common,
-        )
-        for detector, rules in passes.items()
-    ]
+    return passes(
+        arguments.detector,
+        arguments.boxes.split(","),
+        preset=arguments.preset,
+        weights=_weights(arguments),
+        mode=arguments.select,
+        given=arguments.given,
+        padded=arguments.padded,
+        backbone=arguments.backbone,
+        stage=arguments.stage,
+        size=arguments.size,
+        cells=_cells(arguments.grid),
+        classes=names(arguments.classes),
+        attributes=names(arguments.attributes),
+        dtype=arguments.dtype,
+        precision=arguments.precision,
+        batch=arguments.batch,
+    )
 
 
-def _weights(given: list[str], detectors: Collection[str]) -> dict[str, Path | None]:
-    """The weight file of each detector, None for random ones."""
+def _weights(arguments: argparse.Namespace) -> dict[str, str]:
+    """Files by detector; one without a name is for all."""
+    from diptych.detect.passes import detectors_of
+
+    detectors = detectors_of(arguments.detector, arguments.preset)
     found: dict[str, str] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        found |= {name: path} if equals and name in detectors else dict.fromkeys(detectors, text)
-    for name in detectors:
-        if name not in found and name not in ("grid", "tiny"):
-            raise ConfigError(
-                f"detector {name!r} needs its weights: say --weights {name}=FILE, or --weights {RANDOM} to "
-                "try things out with boxes that mean nothing."
-            )
-    files = {name: found.get(name, RANDOM) for name in detectors}
-    return {name: None if file == RANDOM else Path(file) for name, file in files.items()}
+    for word in arguments.weights or []:
+        name, equals, path = word.partition("=")
+        found |= {name: path} if equals and name in detectors else {"": word}
+    return found
 
 
 def _cells(text: str | None) -> tuple[int, int] | None:

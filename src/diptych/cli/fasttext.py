@@ -8,6 +8,7 @@ try:
 
 import argparse
 
+from diptych.cli.options import add_overwrite
 from diptych.cli.texts import add_texts, read_texts
 from diptych.files import require_apart
 
@@ -21,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bucket", type=int, default=200_000, help="subword rows (default: 200000)")
     parser.add_argument("--threads", type=int, default=1, help="more than 1 is faster and not reproducible")
     parser.add_argument("--line-suffix", default="", help='compat: "/n" reproduces the DrivenData baseline')
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_overwrite(parser, "replace the file if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:

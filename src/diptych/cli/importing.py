@@ -12,6 +12,7 @@ try:
 import argparse
 from pathlib import Path
 
+from diptych.cli.options import add_overwrite
 from diptych.cli.screen import progress
 from diptych.errors import FormatError
 from diptych.files import require_file
@@ -41,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--width", type=int, help="numbers per region (default: what most images agree on)")
     parser.add_argument("--resume", action="store_true", help="continue a stopped import")
-    parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
+    add_overwrite(parser, "replace the store if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,8 @@ try:
 
 import argparse
 
-from diptych.cli import catalog
+from diptych import conf
+from diptych.cli.options import add_json
 from diptych.cli.screen import as_json
 from diptych.errors import ConfigError, nearest
 
@@ -27,14 +28,14 @@ GROUPS = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("group", nargs="?", help=f"one of {', '.join(GROUPS)}; all by default")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.group is not None and arguments.group not in GROUPS:
         raise ConfigError(f"there is no group {arguments.group!r}.{nearest(arguments.group, GROUPS)}")
     groups = [arguments.group] if arguments.group else list(GROUPS)
-    found = {group: {name: catalog.summary(group, name) for name in catalog.names(group)} for group in groups}
+    found = {group: {name: conf.summary(group, name) for name in conf.names(group)} for group in groups}
     if arguments.json:
         as_json(found)
         return 0

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diptych.cli.data import add_data, chosen_data
+from diptych.cli.data import chosen_data
 from diptych.cli.engine import chosen_engine, configure_engine
+from diptych.cli.options import add_batch_size, add_data, add_device, add_out, add_overwrite, add_root
 from diptych.cli.screen import progress, table
 from diptych.errors import ConfigError
 
@@ -31,16 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run folder or a bundle")
     parser.add_argument("--splits", help="default: dev_seen,test_seen, or all but that of training")
     add_data(parser)
-    parser.add_argument("--root", type=Path, help="folder of the data set (default: the one trained on)")
+    add_root(parser, "(default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
     parser.add_argument("--more-features", type=Path, help="the second store of a model that merges two")
-    parser.add_argument("--out", type=Path, help="folder for the files (default: RUN/predictions)")
-    parser.add_argument("--overwrite", action="store_true", help="score again, and replace prediction files")
+    add_out(parser, "folder for the files (default: RUN/predictions)")
+    add_overwrite(parser, "score again, and replace prediction files")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
     parser.add_argument("--text", help="the text of the picture")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="default: 32")
-    parser.add_argument("--batch-size", type=int, default=32, help="default: 32")
+    add_device(parser)
+    add_batch_size(parser)
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
     configure_engine(parser)
 

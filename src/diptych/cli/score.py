@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from diptych.cli.options import add_device, add_json
 from diptych.cli.screen import table
 from diptych.errors import ConfigError
 
@@ -36,9 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="find regions in the picture: DETECTOR=FILE (or random) of each detector behind the stores",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="default: 32")
-    parser.add_argument("--json", action="store_true", help="all numbers, for programs")
+    add_device(parser)
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

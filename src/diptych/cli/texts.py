@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from diptych.cli.data import add_data, chosen_data
+from diptych.cli.data import chosen_data
+from diptych.cli.options import add_data
 
 
 def add_texts(parser: argparse.ArgumentParser) -> None:

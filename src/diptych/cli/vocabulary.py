@@ -9,6 +9,7 @@ try:
 
 import argparse
 
+from diptych.cli.options import add_overwrite
 from diptych.cli.texts import add_texts, read_texts
 from diptych.files import reserved
 
@@ -17,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_texts(parser)
     parser.add_argument("--size", type=int, default=8000, help="tokens at most (default: 8000)")
     parser.add_argument("--cased", action="store_true", help="keep capitals and accents")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_overwrite(parser, "replace the file if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,17 +11,16 @@ try:
 import argparse
 from pathlib import Path
 
+from diptych.cli.options import add_data, add_overwrite
 from diptych.cli.screen import progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--size", type=int, default=2000, help="number of memes (default: 2000)")
-    parser.add_argument(
-        "--data", metavar="NAME", help="write the files of this data set (default: hateful_memes)"
-    )
+    add_data(parser, "write the files of this data set (default: hateful_memes)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+    add_overwrite(parser, "replace the folder if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:

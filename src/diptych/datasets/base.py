@@ -1,7 +1,7 @@
 """What every benchmark answers for: its files, its splits, its labels, its official prediction file."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 from diptych.datasets.examples import cached_examples
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
-from diptych.types import Example
-
-Progress = Callable[[int, int], None]
+from diptych.types import Example, Progress
 
 
 class DuplicateId(FormatError):

@@ -9,10 +9,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from diptych.datasets.base import Progress, Split
+from diptych.datasets.base import Split
 from diptych.documents import read_yaml, shorten
 from diptych.errors import ConfigError, DiptychError, FormatError, nearest
 from diptych.files import atomic_folder, require_new
+from diptych.types import Progress
 
 HERE = "diptych.datasets."
 KIND = "a world"

@@ -15,12 +15,11 @@ from jaxtyping import Int
 from numpy import ndarray
 from numpy.random import Generator
 
-from diptych.datasets.base import Progress
 from diptych.errors import ConfigError
 from diptych.features import FeatureStore, write_store
 from diptych.features.tsv import write_tsv
 from diptych.text import learn_vocabulary, write_vocabulary
-from diptych.types import FeatureMeta, Regions
+from diptych.types import FeatureMeta, Progress, Regions
 from diptych.world.language import Remark, captions, grumble
 from diptych.world.render import CLASSES, FEATURE_DIM, detect, draw_meme, draw_scene
 from diptych.world.scene import COLORS, Family, Scene, new_scene

@@ -3,6 +3,7 @@
 from diptych.detect.extract import ExtractReport, extract
 from diptych.detect.extractor import ExtractSettings
 from diptych.detect.faster_rcnn import FasterRcnn, build_detector
+from diptych.detect.passes import passes
 from diptych.detect.selection import BoxRule, Detection, describe, select
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "build_detector",
     "describe",
     "extract",
+    "passes",
     "select",
 ]

@@ -24,6 +24,7 @@ from diptych.detect.ledger import Done, Ledger, Shard, StoreReport
 from diptych.detect.pictures import PictureFile, list_pictures
 from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.features import Fault, PartWriter
+from diptych.types import Progress
 
 LARGEST = 100_000  # shards, as many as five digits number
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def extract(
     resume: bool = False,
     overwrite: bool = False,
     engine: Engine | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ExtractReport:
     """Write the regions of all pictures to one store per rule, from one pass over each picture.
 
@@ -229,7 +230,7 @@ def _shards(pictures: Sequence[PictureFile], size: int) -> list[Shard]:
 class _Counter:
     """Pictures done: in finished shards, and in the one at work."""
 
-    def __init__(self, done: int, total: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(self, done: int, total: int, progress: Progress | None) -> None:
         self.done, self.inside, self.total, self.progress = done, 0, total, progress
         self._tell()
 

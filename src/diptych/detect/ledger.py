@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -135,13 +135,28 @@ class Ledger:
             if going_on:
                 before = read_json(self.folder / PLAN, Plan, advice=AGAIN)
                 _require_same(before, plan, self.folder)
-            else:
+                yield
+                return
+            try:
                 for file in left:
                     file.unlink()
                 for part in partials.values():
                     part.mkdir(exist_ok=True)
                 _write(self.folder / PLAN, plan)
-            yield
+                yield
+            except BaseException:
+                if not any(self.folder.glob("part-*.json")):  # nothing is finished that another run could use
+                    self._discard(partials.values())
+                raise
+
+    def _discard(self, partials: Iterable[Path]) -> None:
+        for part in partials:
+            for file in part.glob("*part-*"):
+                file.unlink()
+            with suppress(OSError):  # it holds something else
+                part.rmdir()
+        if holds_only(self.folder, RECORDS):
+            shutil.rmtree(self.folder)
 
     def record(self, done: Done) -> None:
         """Say that all files of a shard are in place."""

@@ -2,19 +2,17 @@
 
 from diptych.ensemble.blend import agreement, blend, join, member_names
 from diptych.ensemble.files import read_predictions, read_together, write_predictions
-from diptych.ensemble.fit import FitReport, average_raw, fit_blend
-from diptych.ensemble.members import Members, heard_by_vilio, read_members
+from diptych.ensemble.fit import FitReport, fit_blend
+from diptych.ensemble.members import Members, read_members
 from diptych.ensemble.search import greedy_search, simplex_search
 
 __all__ = [
     "FitReport",
     "Members",
     "agreement",
-    "average_raw",
     "blend",
     "fit_blend",
     "greedy_search",
-    "heard_by_vilio",
     "join",
     "member_names",
     "read_members",

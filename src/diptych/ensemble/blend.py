@@ -11,7 +11,7 @@ from numpy import ndarray
 from scipy.special import expit, softmax
 from scipy.stats import rankdata
 
-from diptych.errors import ConfigError, FormatError, nearest
+from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.predictions import Predictions
 
 Method = Literal["mean", "power", "rank", "geometric", "logit"]
@@ -123,9 +123,7 @@ def join(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
     for name, member in zip(names, members, strict=True):
         here = set(member.ids)
         if missing := [key for key in every if key not in here]:
-            gaps.append(
-                f"{name} lacks {len(missing)} ({', '.join(missing[:5])}{', ...' * (len(missing) > 5)})"
-            )
+            gaps.append(f"{name} lacks {len(missing)} ({first_five(missing)})")
     if gaps:
         raise FormatError(
             f"members do not cover the same {len(every)} examples: {'; '.join(gaps)}. "

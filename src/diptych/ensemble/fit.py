@@ -1,30 +1,23 @@
 """Blends that are fitted on a labeled split, and how far their score on it flatters."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_curve
 from sklearn.model_selection import StratifiedKFold
 
-from diptych.ensemble.blend import join, require_probabilities
-from diptych.ensemble.loop import (
-    Round,
-    Scores,
-    one_search,
-    ranks_among,
-    two_round_loop,
-    weighted_mean,
-)
+from diptych.ensemble.arithmetic import OURS, Arithmetic, Scores
+from diptych.ensemble.blend import join
+from diptych.ensemble.loop import Round, one_search, ranks_among, two_round_loop
 from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
-from diptych.errors import ConfigError, FormatError, nearest
-from diptych.metrics import auroc, best_threshold, bootstrap_interval
+from diptych.ensemble.vilio import VILIO
+from diptych.errors import ConfigError, FormatError, first_five, nearest
+from diptych.metrics import auroc, bootstrap_interval
 from diptych.predictions import Predictions, respell
 
 Fitted = Literal["simplex", "greedy", "loop"]
@@ -89,9 +82,7 @@ def fit_blend(
         truth: 1 for a positive example of `dev`, by id.
         folds: of the out-of-fold estimate; none is made with fewer than 2.
         steps: evaluations of each simplex search.
-        compat: as Vilio: columns as they are in the files (read them with kind `raw`), scaled and ranked
-            per split, no logistic fit, a threshold for equally many examples of both classes; on dev the
-            labels of the first file that the last round did not drop.
+        compat: with Vilio's arithmetic; read the files with kind `raw`.
 
     Raises:
         FormatError: labels and dev predictions differ in ids, a label is missing, or classes are not two.
@@ -100,14 +91,15 @@ def fit_blend(
     if method not in get_args(Fitted):
         known = get_args(Fitted)
         raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
-    names, columns = members.names, _columns(members, dev, compat=compat)
+    arithmetic = VILIO if compat else OURS
+    names, columns = members.names, _columns(members, dev, arithmetic)
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
-    fit = _fitter(method, names, steps=steps, compat=compat)
+    fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
     scores, rounds = fit(columns, labels, dev=dev)
     held_out = _out_of_fold(fit, columns[dev], labels, folds)
-    if method == "loop" and not compat:
-        scores = _probabilities(scores, labels, dev)
-    threshold = _threshold(labels, scores[dev], compat=compat)
+    if method == "loop":
+        scores = arithmetic.finish(scores, labels, dev)
+    threshold = arithmetic.threshold(labels, scores[dev])
     singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
     report = FitReport(
         method=method,
@@ -121,27 +113,11 @@ def fit_blend(
         best_member=max(singles.items(), key=lambda single: single[1]),
         threshold=threshold,
     )
-    return {
-        split: _predictions(members, split, scores[split], threshold, report, compat) for split in scores
-    }, report
+    blends = {split: _predictions(members, split, scores[split], report, arithmetic) for split in scores}
+    return blends, report
 
 
-def average_raw(members: Sequence[Predictions], *, labels: Predictions | None = None) -> Predictions:
-    """The mean of the numbers as they are in the files, and the labels of the first: Vilio's family average.
-
-    The members are read with kind `raw`; which files Vilio averages, `heard_by_vilio` says.
-
-    Args:
-        labels: predictions whose answers are taken instead: Vilio takes those of the first file by name,
-            which may be one that it does not average.
-    """
-    columns = join(members)[:, :, -1]
-    scores = weighted_mean(columns, np.full(len(members), 1 / len(members)))
-    answers = (labels or members[0]).align(members[0].ids).answers
-    return replace(members[0], scores=np.stack((-scores, scores), axis=1), answers=answers)
-
-
-def _columns(members: Members, dev: str, *, compat: bool) -> dict[str, ndarray]:
+def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, ndarray]:
     """The scores of the last class, by split."""
     if dev not in members.predictions:
         found = list(members.predictions)
@@ -153,15 +129,17 @@ def _columns(members: Members, dev: str, *, compat: bool) -> dict[str, ndarray]:
         raise FormatError(
             f"{dev}: the members score {count} classes; blends are fitted for two. Use --method mean."
         )
-    for scores in () if compat else joined.values():
-        require_probabilities(scores, members.names, sum_to_one=False)
+    for scores in joined.values():
+        arithmetic.require(scores, members.names)
     return {split: scores[:, :, -1] for split, scores in joined.items()}
 
 
-def _fitter(method: Fitted, names: Sequence[str], *, steps: int, compat: bool) -> Fit:
+def _fitter(method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Arithmetic) -> Fit:
     if method == "loop":
-        return partial(two_round_loop, names=names, steps=steps, compat=compat)
-    search = partial(simplex_search, steps=steps, compat=compat) if method == "simplex" else greedy_search
+        return partial(two_round_loop, names=names, steps=steps, arithmetic=arithmetic)
+    search = (
+        partial(simplex_search, steps=steps, area=arithmetic.area) if method == "simplex" else greedy_search
+    )
     return partial(one_search, names=names, search=search)
 
 
@@ -171,8 +149,8 @@ def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bo
     extra = truth.keys() - set(ids)
     if missing or extra:
         raise FormatError(
-            f"{dev}: {len(missing)} predicted example(s) have no label ({', '.join(missing[:5])}), and "
-            f"{len(extra)} labeled ones no prediction ({', '.join(sorted(extra)[:5])}); expected the same "
+            f"{dev}: {len(missing)} predicted example(s) have no label ({first_five(missing)}), and "
+            f"{len(extra)} labeled ones no prediction ({first_five(sorted(extra))}); expected the same "
             "examples. Predict the whole split with every model."
         )
     labels = np.array([truth[key] == 1 for key in ids])
@@ -204,58 +182,31 @@ def _out_of_fold(
     return scores
 
 
-def _probabilities(scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
-    """Scores through the logistic curve that fits dev best; it keeps their order."""
-    middle, width = scores[dev].mean(), scores[dev].std() or 1.0
-    rows = {split: ((values - middle) / width)[:, None] for split, values in scores.items()}
-    curve = LogisticRegression().fit(rows[dev], truth)
-    if curve.coef_[0, 0] <= 0:  # no better than chance: the curve would turn the order around
-        return scores
-    return {split: curve.predict_proba(values)[:, 1] for split, values in rows.items()}
-
-
-def _threshold(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"], *, compat: bool) -> float:
-    """Where accuracy on dev is best; in Vilio as if dev held equally many of both classes."""
-    if not compat:
-        return best_threshold(truth, scores, criterion="accuracy")
-    alarms, hits, thresholds = roc_curve(truth, scores)
-    return float(thresholds[np.argmax((hits * 250 + (1 - alarms) * 250) / 500)])
-
-
 def _measured(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> tuple[float, float, float]:
     return auroc(truth, scores), *bootstrap_interval(truth, scores, auroc)
 
 
 def _predictions(
-    members: Members,
-    split: str,
-    scores: Float[ndarray, " N"],
-    threshold: float,
-    report: FitReport,
-    compat: bool,
+    members: Members, split: str, scores: Float[ndarray, " N"], report: FitReport, arithmetic: Arithmetic
 ) -> Predictions:
     first = members.predictions[split][0]
     negative, positive = first.classes or ("0", "1")
     raw = first.meta.get("kind") == "raw"
-    answers = tuple(positive if value >= threshold else negative for value in scores)
+    answers: tuple[str, ...] | None
+    answers = tuple(positive if value >= report.threshold else negative for value in scores)
+    if split == report.dev:
+        answers = arithmetic.dev_answers(members, split, [*report.rounds[-1].weights], answers)
     meta = {
         "method": report.method,
         "members": list(members.names),
         "fitted_on": report.dev,
-        "compat": compat,
+        "compat": arithmetic.compat,
         **({"kind": "raw"} if raw else {}),
     }
     return Predictions(
         ids=first.ids,
         scores=np.stack(((0 if raw else 1) - scores, scores), axis=1),
-        answers=_first_kept(members, split, report) if compat and split == report.dev else answers,
+        answers=answers,
         classes=(negative, positive),
         meta=meta,
     )
-
-
-def _first_kept(members: Members, split: str, report: FitReport) -> tuple[str, ...] | None:
-    """Vilio's labels of dev: those of the first file that survives the pruning of the last round."""
-    found, kept = members.predictions[split], report.rounds[-1].weights
-    number = next(number for number, name in enumerate(members.names) if name in kept)
-    return found[number].align(found[0].ids).answers

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from diptych.ensemble.arithmetic import OURS, Arithmetic, Scores
 from diptych.ensemble.search import STEPS, Found, simplex_search
 from diptych.metrics import auroc
 
 Columns = Mapping[str, Float[ndarray, "K _"]]
-Scores = dict[str, ndarray]
 ROUNDS, KEPT = 2, 5  # of Vilio's loop; columns that survive into the second
 BLENDS = ("(mean)", "(mean square)", "(mean rank)", "(simplex)")
 
@@ -64,7 +64,7 @@ def two_round_loop(
     *,
     dev: str,
     names: Sequence[str],
-    compat: bool = False,
+    arithmetic: Arithmetic = OURS,
     steps: int = STEPS,
 ) -> tuple[Scores, tuple[Round, ...]]:
     """Vilio's loop over blends of blends (`fit_blend` says what it does); scores of every split.
@@ -76,7 +76,7 @@ def two_round_loop(
         columns: by split; `names` are those of the rows.
         steps: of each simplex search.
     """
-    search = partial(simplex_search, steps=steps, compat=compat)
+    search = partial(simplex_search, steps=steps, area=arithmetic.area)
     current, labels = dict(columns), list(names)
     rounds: list[Round] = []
     while True:
@@ -98,7 +98,11 @@ def two_round_loop(
             return scores, tuple(rounds)
         current = {
             split: np.stack(
-                (*columns[split], *_averages(values, values if compat else current[dev]), scores[split])
+                (
+                    *columns[split],
+                    *_averages(values, arithmetic.reference(values, current[dev])),
+                    scores[split],
+                )
             )
             for split, values in current.items()
         }

@@ -111,20 +111,6 @@ def name_of(path: Path, splits: Sequence[str] = ()) -> tuple[str, str]:
     return str(folder), last[1]
 
 
-def heard_by_vilio(files: Sequence[Path]) -> list[Path]:
-    """The files that Vilio's family average of one split uses, of those given.
-
-    It keeps files under their names without the last 8 (dev), 7 (test) or 14 (test_unseen) characters, and
-    names of ERNIE-ViL's members are equal then: of EL36, EL72, ELV50, ELVCR36 and ELVCR72 three remain.
-    """
-    kept: dict[str, Path] = {}
-    for path in sorted(files, key=lambda path: path.name):
-        split = name_of(path)[1]
-        cut = 8 if split.startswith(("dev", "val")) else 14 if split == "test_unseen" else 7
-        kept[path.name[:-cut]] = path
-    return list(kept.values())
-
-
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]

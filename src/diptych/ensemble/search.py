@@ -39,32 +39,13 @@ def area_under(truth: Bool[ndarray, " N"]) -> Callable[[Float[ndarray, " N"]], f
     return area
 
 
-def rounded_area_under(truth: Bool[ndarray, " N"]) -> Callable[[Float[ndarray, " N"]], float]:
-    """AUROC with the rounding errors of scikit-learn's `roc_auc_score`, bit for bit.
-
-    Vilio's search takes the first of equal values, and there a difference in the last bit decides.
-    """
-
-    def area(scores: ndarray) -> float:
-        order = np.argsort(scores)[::-1]
-        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-        hits = truth[order].cumsum()[ends].astype(np.float64)
-        alarms = 1 + ends - hits
-        corners = np.ones(len(ends), dtype=bool)
-        corners[1:-1] = (np.diff(hits, 2) != 0) | (np.diff(alarms, 2) != 0)
-        high, wide = (np.append(0.0, steps[corners]) for steps in (hits, alarms))
-        return float(np.trapezoid(high / high[-1], wide / wide[-1]))
-
-    return area
-
-
 def simplex_search(
     columns: Float[ndarray, "K N"],
     truth: Bool[ndarray, " N"],
     *,
     steps: int = STEPS,
     exploration: float = EXPLORATION,
-    compat: bool = False,
+    area: Callable[[ndarray], Callable[[ndarray], float]] = area_under,
 ) -> Found:
     """The weights in [0, 1] that Vilio's search finds (chrisstroemel/Simple), deterministic.
 
@@ -76,9 +57,9 @@ def simplex_search(
         columns: scores of the members; they are not scaled.
         steps: number of evaluations.
         exploration: weight of the size of a part.
-        compat: measure with the original's rounding errors, which decide between equal weights.
+        area: from the truth to the function of scores that is maximized.
     """
-    area, corners = (rounded_area_under if compat else area_under)(truth), len(columns) + 1
+    measure, corners = area(truth), len(columns) + 1
     points = np.zeros((max(steps, corners), corners))  # a place in the first K columns, its value in the last
     points[1:corners, :-1] = np.eye(corners - 1)
     queue: list[tuple[float, _Part]] = []
@@ -91,7 +72,7 @@ def simplex_search(
             part = _promising(queue, high - low)
             points[step] = part.probe
         # added row by row, as equal rows must keep equal sums; a matrix product does not promise that
-        value = points[step, -1] = area((points[step, :-1, None] * columns).sum(axis=0))
+        value = points[step, -1] = measure((points[step, :-1, None] * columns).sum(axis=0))
         low = min(low, value)
         if value > high:
             best, high = step, value

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diptych.errors import ConfigError, FormatError, nearest
+from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.evaluate.answers import Answers
 from diptych.evaluate.binary import Binary
 from diptych.evaluate.boxes import Boxes
@@ -175,7 +175,7 @@ def _rows_by_group(ids: Sequence[str], groups: Mapping[str, str | None]) -> dict
 
 def _require_none(missing: Sequence[str], problem: str) -> None:
     if missing:
-        first = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        first = first_five(missing)
         raise FormatError(
             f"{problem} for {len(missing)} example(s): {first}. Predict the split that is evaluated, use one "
             "with labels, or allow a subset."

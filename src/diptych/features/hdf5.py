@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from diptych.archives import guarded
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import FormatError, missing_library
 from diptych.features.format import LARGEST, Entry, Format
 from diptych.features.record import MEANING, Record, record_of
 from diptych.files import atomic_file, reserved
@@ -132,9 +132,7 @@ def _h5py() -> Any:
     try:
         import h5py
     except Exception as error:
-        raise ConfigError(
-            f'HDF5 files need h5py ({error}). Install it: pip install "diptych[hdf5]"'
-        ) from error
+        raise missing_library("HDF5 files need h5py", "hdf5", error) from error
     return h5py
 
 

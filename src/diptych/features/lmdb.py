@@ -13,7 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from diptych.documents import check_shape, parse_json
-from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.errors import DiptychError, FormatError, missing_library
 from diptych.features.format import LARGEST, Entry, Format, Items, Sample
 from diptych.features.numpy_files import read_npz, uniter_record
 from diptych.features.pages import Pages
@@ -226,9 +226,7 @@ def _lmdb() -> Any:
     try:
         import lmdb
     except Exception as error:
-        raise ConfigError(
-            f'LMDB files need lmdb ({error}). Install it: pip install "diptych[lmdb]"'
-        ) from error
+        raise missing_library("LMDB files need lmdb", "lmdb", error) from error
     return lmdb
 
 
@@ -236,9 +234,7 @@ def _msgpack() -> Any:
     try:
         import msgpack
     except Exception as error:
-        raise ConfigError(
-            f'LMDB files of UNITER need msgpack ({error}). Install it: pip install "diptych[lmdb]"'
-        ) from error
+        raise missing_library("LMDB files of UNITER need msgpack", "lmdb", error) from error
     return msgpack
 
 

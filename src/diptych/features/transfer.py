@@ -2,7 +2,7 @@
 
 import time
 import zipfile
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from diptych.features.record import Widths
 from diptych.features.store import INDEX, FeatureStore
 from diptych.features.writer import StoreWriter
 from diptych.files import MARK, require_apart, require_file
-from diptych.types import FeatureMeta, Regions
+from diptych.types import FeatureMeta, Progress, Regions
 
 # in the order in which they are asked whether a source is theirs; the last takes what is text
 FORMATS: tuple[Format, ...] = (
@@ -163,7 +163,7 @@ def import_features(
     feature_dim: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ImportReport:
     """Turn region features of any format into a feature store, in bounded memory.
 
@@ -217,7 +217,7 @@ def export_features(
     *,
     format: str = "tsv",
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Write a feature store in another format, in its order; returns the number of images.
 
@@ -234,7 +234,7 @@ def export_features(
     return len(store)
 
 
-def _items(store: FeatureStore, progress: Callable[[int, int], None] | None) -> Iterable[tuple[str, Regions]]:
+def _items(store: FeatureStore, progress: Progress | None) -> Iterable[tuple[str, Regions]]:
     for number, key in enumerate(store, 1):
         yield key, store[key]
         if progress is not None:

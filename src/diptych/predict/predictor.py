@@ -1,6 +1,6 @@
 """A trained model that answers: for one meme, for many, for the examples of a split."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,12 +20,11 @@ from diptych.types import (
     Example,
     FeatureMeta,
     Pair,
+    Progress,
     Regions,
     RegionSource,
     VisionLanguageModel,
 )
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from diptych.data import open_regions
 from diptych.data.inputs import checksums, digest, file_checksum, picture_checksum
 from diptych.errors import ConfigError, DiptychError
 from diptych.files import claimed, require_name, reserved
-from diptych.predict.predictor import Predictor, Progress, load
+from diptych.predict.predictor import Predictor, load
 from diptych.predictions import Predictions
-from diptych.types import RegionSource
+from diptych.types import Progress, RegionSource
 
 if TYPE_CHECKING:
     from diptych.datasets import Data, Split

@@ -1,5 +1,7 @@
 """One training run as one call, from a configuration to a bundle."""
 
-from diptych.recipe.run import Run, build_parts, run_recipe
+from diptych.recipe.compose import as_yaml, combinations, compose
+from diptych.recipe.run import Parts, Run, build, run_recipe
+from diptych.recipe.settle import Settled, settle
 
-__all__ = ["Run", "build_parts", "run_recipe"]
+__all__ = ["Parts", "Run", "Settled", "as_yaml", "build", "combinations", "compose", "run_recipe", "settle"]

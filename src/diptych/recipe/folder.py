@@ -14,7 +14,7 @@ import yaml
 
 from diptych.data.inputs import checksums
 from diptych.documents import read_json, read_yaml
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError, FormatError, first_five
 from diptych.files import MARK, atomic_file, claimed
 
 CONFIG, INPUTS, LOCK = "config.yaml", "inputs.json", ".run.lock"
@@ -52,6 +52,17 @@ def await_file(path: Path, *, seconds: float = 600) -> None:
         if time.monotonic() > until:
             raise ConfigError(f"{path} did not appear; the first process of this run must write it.")
         time.sleep(0.05)
+
+
+@contextmanager
+def entered(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """The first process holds the folder while the block runs; further ones wait for its settings before."""
+    if is_first_process():
+        with held(folder, config):
+            yield
+    else:
+        await_file(folder / CONFIG)
+        yield
 
 
 class _Plain(yaml.SafeDumper):
@@ -124,7 +135,7 @@ def _require_own(folder: Path, config: Mapping[str, Any], *, killed: bool) -> No
     overwrite = bool(config.get("overwrite"))
     if different and not overwrite:
         raise ConfigError(
-            f"{folder} holds a run with other settings ({'; '.join(different[:5])}). "
+            f"{folder} holds a run with other settings ({first_five(different)}). "
             "Choose another out=, or say overwrite=true to replace it."
         )
     if changed and not overwrite:

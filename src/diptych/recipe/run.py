@@ -1,4 +1,4 @@
-"""One training run as one call: from a resolved configuration to a bundle.
+"""One training run as one call: settle the configuration, build the parts, fit them, save a bundle.
 
 What lies in the run folder afterwards:
 
@@ -11,7 +11,6 @@ What lies in the run folder afterwards:
     bundle/         the trained model; its presence means that the run is complete
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,34 +20,16 @@ import torch
 
 from diptych.bundle import call, load_bundle, save_bundle, write_places
 from diptych.convert import find, load_model, load_region_encoder, load_towers
-from diptych.data import (
-    Collate,
-    DataModule,
-    Processor,
-    Sources,
-    open_regions,
-    require_sources,
-    require_vocabulary,
-    with_regions,
-)
+from diptych.data import Collate, DataModule, require_sources, require_vocabulary
 from diptych.data.inputs import checksums, picture_checksum
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
 from diptych.nodes import parameters
-from diptych.recipe.folder import PICTURES, await_file, held, is_first_process, write_settings
-from diptych.recipe.settle import (
-    balance_classes,
-    choose_threshold,
-    fill_objectives,
-    fill_sizes,
-    learn_text_files,
-    require_labels,
-    take_labels,
-    take_threshold,
-)
+from diptych.recipe.folder import PICTURES, entered, is_first_process, write_settings
+from diptych.recipe.settle import Settled, choose_threshold, require_labels, settle
 from diptych.tasks import Classify, Task, Trainable
 from diptych.train import FitResult, fit
-from diptych.types import Dataset, RegionSource
+from diptych.types import RegionSource
 from diptych.weights import fill
 
 
@@ -58,11 +39,13 @@ class Run:
 
     Args:
         fit: None when the run was complete before.
+        task: with the weights that were kept.
         metrics: of the kept weights on the validation split.
     """
 
     folder: Path
     fit: FitResult | None
+    task: Trainable
     metrics: Mapping[str, float]
 
     @property
@@ -72,25 +55,26 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a configuration builds before the first step; `config` has every open setting settled."""
-
-    config: dict[str, Any]
-    criterion: str | None
-    train: Dataset
-    validate: Dataset
-    model: Any
-    task: Trainable
-    processor: Processor
-    sources: Sources
-    data: DataModule
-    settings: dict[str, Any]
-
-
-def run_recipe(config: dict[str, Any]) -> Run:
-    """Train what a configuration describes, or continue where it was stopped.
+    """What `fit` trains, built from a settled configuration.
 
     Args:
-        config: the tree of `conf/train.yaml`, resolved to plain values.
+        settings: further arguments of `fit`: optimizer, schedule, averaging, trainer.
+    """
+
+    model: Any
+    task: Trainable
+    data: DataModule
+    settings: Mapping[str, Any]
+
+
+def run_recipe(config: Mapping[str, Any]) -> Run:
+    """Train what a configuration describes, or continue where it was stopped.
+
+        run = run_recipe(compose(["experiment=hateful_memes/uniter_tiny", "root=memes"]))
+        print(run.metrics["auroc"], run.folder / "bundle")
+
+    Args:
+        config: the tree of `conf/train.yaml`, resolved to plain values; see `compose`.
 
     Raises:
         ConfigError: a setting cannot work, or the folder holds a run with other settings.
@@ -98,32 +82,27 @@ def run_recipe(config: dict[str, Any]) -> Run:
     """
     _require_settings(config)
     folder = Path(config["out"])
-    if is_first_process():
-        with held(folder, config):
-            return _run(config, folder, first=True)
-    await_file(folder / "config.yaml")
-    return _run(config, folder, first=False)
-
-
-def _run(config: dict[str, Any], folder: Path, *, first: bool) -> Run:
-    if (folder / "bundle").exists():
-        return Run(folder=folder, fit=None, metrics=load_bundle(folder).metrics)
-    parts = build_parts(copy.deepcopy(config), folder)
-    if first:
-        write_settings(folder, config, _inputs(parts, folder))
-    result = fit(
-        parts.model,
-        parts.task,
-        parts.data,
-        folder=folder,
-        seed=config["seed"],
-        loggers=config["loggers"],
-        progress=config["progress"],
-        **parts.settings,
-    )
-    if result.main and not result.interrupted:
-        _save(parts, result)
-    return Run(folder=folder, fit=result, metrics=result.metrics)
+    with entered(folder, config):
+        if (folder / "bundle").exists():
+            before = load_bundle(folder)
+            return Run(folder=folder, fit=None, task=before.task, metrics=before.metrics)
+        settled = settle(config, folder)
+        parts = build(settled)
+        if is_first_process():
+            write_settings(folder, config, _inputs(settled, parts, folder))
+        result = fit(
+            parts.model,
+            parts.task,
+            parts.data,
+            folder=folder,
+            seed=config["seed"],
+            loggers=config["loggers"],
+            progress=config["progress"],
+            **parts.settings,
+        )
+        if result.main and not result.interrupted:
+            _save(settled, parts, result)
+        return Run(folder=folder, fit=result, task=parts.task, metrics=result.metrics)
 
 
 SETTINGS = (
@@ -150,39 +129,20 @@ def _require_settings(config: Mapping[str, Any]) -> None:
         )
 
 
-def build_parts(config: dict[str, Any], folder: Path) -> Parts:
-    """Build and check everything that a run needs; `config` is changed in place.
+def build(settled: Settled) -> Parts:
+    """Build and check everything that a run needs.
 
-    Args:
-        folder: text files that are learned for the run go to its `files/`.
+    Raises:
+        ConfigError: a call that cannot be made, or parts that do not fit each other.
+        MissingFeatures: images without regions.
     """
-    train, validate = call(config["data"]["train"]), call(config["data"]["validate"])
-    for name, split in (("training", train), ("validation", validate)):
-        if not len(split):
-            raise ConfigError(f"the {name} split has no examples; expected at least one.")
+    config, processor, sources = settled.config, settled.processor, settled.sources
+    train, validate = settled.train, settled.validate
     examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
-    take_labels(config, train)
-    criterion = take_threshold(config, validate)
-    learn_text_files(config, examples[: len(train)], folder / "files")
-    processor = call(config["processor"])
-    images = _images(train, validate)
-    regions = open_regions(
-        processor,
-        config["features"],
-        images,
-        more=config["more_features"],
-        merge=config["region_merge"],
-    )
-    train, validate = (with_regions(split, processor, regions) for split in (train, validate))
-    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
-    balance_classes(config, train)
-    fill_sizes(config["model"], processor, regions)
-    fill_objectives(config["task"], processor, regions)
     torch.manual_seed(config["seed"])  # before anything random is built
     model = call(config["model"])
-    _load_weights(model, config["weights"], regions)
-    task = _require_two_classes(call(config["task"], model=model), criterion)
-    sources = Sources(regions=regions, images=images)
+    _load_weights(model, config["weights"], sources.regions)
+    task = _require_two_classes(call(config["task"], model=model), settled.criterion)
     require_sources(model.needs, processor, sources, examples)
     for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
         task.targets(part)  # a wrong label shows now, not in the middle of an epoch
@@ -191,17 +151,9 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     require_vocabulary(model, processor)
     averaging = config["averaging"] or {}
     return Parts(
-        config=config,
-        criterion=criterion,
-        train=train,
-        validate=validate,
         model=model,
         task=task,
-        processor=processor,
-        sources=sources,
-        data=_data(
-            config["data"], train, validate, Collate(processor, sources=sources, targets=task.targets)
-        ),
+        data=_data(settled, Collate(processor, sources=sources, targets=task.targets)),
         settings={
             "optim": call(config["optim"]),
             "schedule": call(config["schedule"]),
@@ -217,17 +169,15 @@ def _require_two_classes(task: Trainable, criterion: str | None) -> Trainable:
     return task
 
 
-def _save(parts: Parts, result: FitResult) -> None:
-    config, task, place = parts.config, parts.task, parts.config["features"]
-    regions = parts.sources.regions
+def _save(settled: Settled, parts: Parts, result: FitResult) -> None:
+    config, task, place = settled.config, parts.task, settled.config["features"]
+    regions, nodes = settled.sources.regions, {name: config[name] for name in ("model", "processor", "task")}
     learned = isinstance(parts.model, EndToEnd)  # no features to agree with
-    if parts.criterion is not None:
-        threshold = choose_threshold(
-            parts.model, task, parts.processor, parts.validate, parts.sources, parts.criterion
-        )
+    if settled.criterion is not None:
         assert isinstance(task, Classify), "only this task has a threshold"
-        task.threshold = config["task"]["threshold"] = threshold
-    node = getattr(parts.train, "node", None)
+        task.threshold = choose_threshold(settled, parts.model, task)
+        nodes["task"] = {**nodes["task"], "threshold": task.threshold}
+    node = getattr(settled.train, "node", None)
     places = {
         "root": Path(config["root"]),
         "features": None if regions is None or place is None else Path(place),
@@ -238,7 +188,7 @@ def _save(parts: Parts, result: FitResult) -> None:
         Path(config["out"]) / "bundle",
         model=parts.model,
         task=task,
-        nodes={name: config[name] for name in ("model", "processor", "task")},
+        nodes=nodes,
         features=None if regions is None or learned else regions.meta,
         metrics=result.metrics,
         provenance={
@@ -247,8 +197,11 @@ def _save(parts: Parts, result: FitResult) -> None:
             **_shown(places),
             **({"region_merge": config["region_merge"]} if places["more_features"] else {}),
             **({} if node is None else {"data": node}),
-            "training": {"examples": len(parts.train), "split": config["data"]["train"].get("split")},
-            "validation": {"examples": len(parts.validate), "split": config["data"]["validate"].get("split")},
+            "training": {"examples": len(settled.train), "split": config["data"]["train"].get("split")},
+            "validation": {
+                "examples": len(settled.validate),
+                "split": config["data"]["validate"].get("split"),
+            },
             "steps": result.steps,
             "threads": torch.get_num_threads(),
             "optim": config["optim"],
@@ -258,20 +211,22 @@ def _save(parts: Parts, result: FitResult) -> None:
     )
 
 
-def _inputs(parts: Parts, folder: Path) -> dict[str, str]:
+def _inputs(settled: Settled, parts: Parts, folder: Path) -> dict[str, str]:
     """Checksums of the files and feature stores that the run reads, starting weights included."""
-    config, processor = parts.config, parts.config["processor"]
-    places = [config["features"], config["more_features"]] if parts.sources.regions is not None else []
+    config, processor, sources = settled.config, settled.config["processor"], settled.sources
+    places = [config["features"], config["more_features"]] if sources.regions is not None else []
     places += [
         processor.get(name, {}).get(key) for name, key in (("text", "vocabulary"), ("vectors", "path"))
     ]
-    annotations = [file for split in (parts.train, parts.validate) for file in getattr(split, "files", ())]
+    annotations = [
+        file for split in (settled.train, settled.validate) for file in getattr(split, "files", ())
+    ]
     weights = [_bundle_or(find(source)) for source in config["weights"].values() if source]
     given = [*annotations, *(Path(place) for place in places if isinstance(place, str)), *weights]
     paths = [path for path in dict.fromkeys(given) if path.exists()]
     found = checksums(path for path in paths if (folder / "files") not in path.parents)
-    if "pixels" in parts.model.needs or parts.processor.prepare is not None:
-        found[PICTURES] = picture_checksum(parts.sources.images or {})
+    if "pixels" in parts.model.needs or settled.processor.prepare is not None:
+        found[PICTURES] = picture_checksum(sources.images or {})
     return found
 
 
@@ -285,7 +240,8 @@ def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:
     return {key: place.resolve().name for key, place in places.items() if place is not None}
 
 
-def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:
+def _data(settled: Settled, collate: Collate) -> DataModule:
+    node = settled.config["data"]
     known = {"train", "validate", *node["train"]}  # what both splits take may be said once, above them
     settings = {key: value for key, value in node.items() if key not in known}
     allowed = parameters(DataModule)
@@ -294,7 +250,7 @@ def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: C
             f"data has no key {unknown[0]!r}.{nearest(unknown[0], allowed)} It takes: {', '.join(allowed)}."
         )
     try:
-        return DataModule(train=train, validate=validate, collate=collate, **settings)
+        return DataModule(train=settled.train, validate=settled.validate, collate=collate, **settings)
     except TypeError as error:
         raise ConfigError(f"data cannot be {settings}: {error}. Is a value of the wrong kind?") from error
 
@@ -320,7 +276,3 @@ def _load_weights(model: Any, weights: Mapping[str, str | None], regions: Region
         if not isinstance(model, Concat):
             raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")
         load_towers(model, text=paths.get("text"), image=paths.get("image"))
-
-
-def _images(*datasets: Dataset) -> dict[str, Path]:
-    return {key: path for dataset in datasets for key, path in getattr(dataset, "images", {}).items()}

@@ -1,26 +1,89 @@
-"""Settings that data decide: learned text files, sizes, class weights, the threshold."""
+"""Settle a configuration: what `auto`, `balanced` and sizes become once the data are seen.
+
+`settle` takes a configuration and returns another one; the functions below it do the same for one node each.
+"""
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from diptych.bundle import Bundle
-from diptych.data import Processor, Sources
-from diptych.errors import ConfigError, nearest
+from diptych.bundle import Bundle, call
+from diptych.data import Processor, Sources, open_regions, with_regions
+from diptych.errors import ConfigError, first_five, nearest
 from diptych.features import MergedStore
 from diptych.metrics import best_threshold
+from diptych.nodes import function_of
 from diptych.predict import Predictor
 from diptych.predictions import likeliest
+from diptych.tasks.objectives import MaskedRegions, MaskedText, RegionFeatures, RegionLabels
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, Example, RegionSource
 
+Node = Mapping[str, Any]
 Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
 CRITERIA = get_args(Criterion)
-OBJECTIVES = "diptych.tasks.objectives"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """A configuration in which nothing is left open, and the data that settled it.
+
+    Args:
+        criterion: chooses the threshold after training; None where the configuration gives a number.
+        train: the split, without examples that `processor.missing` leaves out; so is `validate`.
+    """
+
+    config: Mapping[str, Any]
+    criterion: str | None
+    train: Dataset
+    validate: Dataset
+    processor: Processor
+    sources: Sources
+
+
+def settle(config: Mapping[str, Any], folder: Path) -> Settled:
+    """Open the data of a run and settle what they decide; `config` stays as it is.
+
+    Args:
+        folder: of the run; text files that are learned for it go to its `files/`, and are read there when it
+            goes on.
+
+    Raises:
+        ConfigError: a split is empty or has no labels, or a setting asks the data for what they lack.
+    """
+    train, validate = call(config["data"]["train"]), call(config["data"]["validate"])
+    for name, split in (("training", train), ("validation", validate)):
+        if not len(split):
+            raise ConfigError(f"the {name} split has no examples; expected at least one.")
+    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
+    task, criterion = without_criterion(with_labels(config["task"], train), validate)
+    node = with_text_files(config, examples[: len(train)], folder / "files")
+    processor = call(node)
+    images = _images(train, validate)
+    regions = open_regions(
+        processor,
+        config["features"],
+        images,
+        more=config["more_features"],
+        merge=config["region_merge"],
+    )
+    train, validate = (with_regions(split, processor, regions) for split in (train, validate))
+    task = with_class_weights(task, train)
+    model = with_sizes(config["model"], processor, regions)
+    task = with_objectives(task, processor, regions)
+    return Settled(
+        config={**config, "model": model, "processor": node, "task": task},
+        criterion=criterion,
+        train=train,
+        validate=validate,
+        processor=processor,
+        sources=Sources(regions=regions, images=images),
+    )
 
 
 def require_labels(name: str, examples: Sequence[Example]) -> None:
@@ -31,127 +94,149 @@ def require_labels(name: str, examples: Sequence[Example]) -> None:
     """
     missing = [example.id for example in examples if example.target is None]
     if missing and (name == "training" or len(missing) == len(examples)):
-        shown = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        role = "train" if name == "training" else "validate"
         raise ConfigError(
-            f"{len(missing)} of {len(examples)} {name} examples have no label: {shown}. Give labels, or name "
-            f"another split with data.{'train' if name == 'training' else 'validate'}.split=NAME."
+            f"{len(missing)} of {len(examples)} {name} examples have no label: {first_five(missing)}. "
+            f"Give labels, or name another split with data.{role}.split=NAME."
         )
     labels = {example.target for example in examples if isinstance(example.target, str)}
     if name == "training" and len(labels) == 1:  # of validation, its metrics tell
         warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
 
-def take_labels(config: dict[str, Any], train: Dataset) -> None:
+def with_labels(task: Node, train: Dataset) -> Node:
     """`labels: auto` becomes the classes of the training split."""
-    if config["task"].get("labels") != "auto":
-        return
+    if task.get("labels") != "auto":
+        return task
     labels = getattr(train, "labels", ())
     if len(labels) < 2:
         raise ConfigError(
             f"task.labels=auto, but the training split has the classes {list(labels)}; expected two or more. "
             "Which column holds the labels? Say data.columns.label=NAME, or task.labels=[...]."
         )
-    config["task"]["labels"] = list(labels)
+    return {**task, "labels": list(labels)}
 
 
-def take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:
-    """Replace a criterion by a number until training is over; returns the criterion."""
-    value = config["task"].get("threshold")
+def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:
+    """A criterion gives way to a number until training is over; returns the node and the criterion."""
+    value = task.get("threshold")
     if not isinstance(value, str):
-        return None
+        return task, None
     if value not in CRITERIA:
         raise ConfigError(
             f"task.threshold is {value!r}; expected a number or one of {CRITERIA}.{nearest(value, CRITERIA)}"
         )
     if not any(validate[index].target is not None for index in range(len(validate))):
         raise ConfigError(f"task.threshold={value} needs labels in the validation split.")
-    config["task"]["threshold"] = 0.5
-    return value
+    return {**task, "threshold": 0.5}, value
 
 
-def choose_threshold(
-    model: Any, task: Any, processor: Processor, validate: Dataset, sources: Sources, criterion: str
-) -> float:
-    predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=processor))
+def choose_threshold(settled: Settled, model: Any, task: Any) -> float:
+    """The threshold that is best on the validation split by the criterion of the configuration."""
+    validate, sources = settled.validate, settled.sources
+    predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=settled.processor))
     predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
     targets = [validate[index].target for index in range(len(validate))]
     known = [row for row, target in enumerate(targets) if target is not None]
     truth = [likeliest(targets[row]) == task.labels[1] for row in known]
     scores = predictions.column(task.labels[1])[known]
-    return best_threshold(np.array(truth), scores, criterion=cast(Criterion, criterion))
+    return best_threshold(np.array(truth), scores, criterion=cast(Criterion, settled.criterion))
 
 
-def balance_classes(config: dict[str, Any], train: Dataset) -> None:
+def with_class_weights(task: Node, train: Dataset) -> Node:
     """`class_weights: balanced` becomes numbers: examples / (classes * examples of the class)."""
-    task = config["task"]
     if task.get("class_weights") != "balanced":
-        return
+        return task
     counts = Counter(likeliest(train[index].target) for index in range(len(train)))
     if missing := [label for label in task["labels"] if not counts[label]]:
         raise ConfigError(
             f"task.class_weights=balanced, but the training split has no {missing[0]!r} example."
         )
-    task["class_weights"] = [len(train) / (len(task["labels"]) * counts[label]) for label in task["labels"]]
+    weights = [len(train) / (len(task["labels"]) * counts[label]) for label in task["labels"]]
+    return {**task, "class_weights": weights}
 
 
-def learn_text_files(config: dict[str, Any], examples: Sequence[Example], folder: Path) -> None:
-    """Settle `vocabulary` and `fasttext.path`; what is `auto` and not at hand is learned here."""
+def with_text_files(config: Mapping[str, Any], examples: Iterable[Example], folder: Path) -> Node:
+    """The node of the processor with `vocabulary` and `vectors.path` settled.
+
+    What is `auto` and not at hand is learned from the examples; the file stays in `folder`.
+    """
+    node: Node = config["processor"]
     texts = [
         text for example in examples for pair in example.pairs for text in (pair.text, pair.text_b) if text
     ]
-    processor = config["processor"]
-    if "text" in processor and processor["text"]["vocabulary"] == "auto":
+    if "text" in node and node["text"]["vocabulary"] == "auto":
         given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
         if not given.exists() and not learned.exists():
-            lowercase = bool(processor["text"].get("lowercase", True))
+            lowercase = bool(node["text"].get("lowercase", True))
             write_vocabulary(learned, learn_vocabulary(texts, config["vocabulary_size"], lowercase=lowercase))
-        processor["text"]["vocabulary"] = str(given if given.exists() else learned)
-    if "vectors" in processor and processor["vectors"]["path"] == "auto":
+        path = given if given.exists() else learned
+        node = {**node, "text": {**node["text"], "vocabulary": str(path)}}
+    if "vectors" in node and node["vectors"]["path"] == "auto":
         learned = folder / "fasttext.bin"
         if not learned.exists():
             settings = {key: value for key, value in config["fasttext"].items() if key != "path"}
             train_fasttext(texts, learned, **settings)
-        processor["vectors"]["path"] = str(learned)
+        node = {**node, "vectors": {**node["vectors"], "path": str(learned)}}
+    return node
 
 
-def fill_objectives(task: dict[str, Any], processor: Processor, regions: RegionSource | None) -> None:
-    """What objectives of pre-training have to know of the vocabulary and of the features, where not said."""
-    text, meta = processor.text, None if regions is None else regions.meta
-    for node in _objectives(task):
-        kind = node["_target_"].rpartition(".")[2]
-        if kind == "MaskedText" and text is not None:
-            masking = node.setdefault("masking", {"_target_": f"{OBJECTIVES}.WordMasking"})
-            masking.setdefault("mask_id", text.mask_id)
-            masking.setdefault("special", [*text.special_ids])
-        elif processor.prepare is not None and kind == "RegionFeatures":
-            raise ConfigError("RegionFeatures predicts features; end to end there are none. Leave it out.")
-        elif processor.whole_image and kind == "MaskedRegions":
-            raise ConfigError("MaskedRegions would hide the whole picture; set processor.whole_image=false.")
-        elif kind == "RegionFeatures" and meta is not None and not node.get("tied"):
-            node.setdefault("feature_dim", meta.feature_dim)
-        elif kind == "RegionLabels" and meta is not None:
-            names = meta.attributes if node.get("field") == "attributes" else meta.classes
-            node.setdefault("classes", len(names))
+def with_objectives(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
+    """What objectives of pre-training have to know of the vocabulary and the features, where not said.
+
+    Args:
+        node: a task, or any node below one.
+    """
+    node = _objective(node, processor, regions)
+    return {
+        key: with_objectives(value, processor, regions) if isinstance(value, Mapping) else value
+        for key, value in node.items()
+    }
 
 
-def _objectives(node: Any) -> Iterator[dict[str, Any]]:
-    """All nodes below one that call an objective, or a part of one."""
-    if isinstance(node, dict):
-        if str(node.get("_target_")).startswith(f"{OBJECTIVES}."):
-            yield node
-        for value in list(node.values()):
-            yield from _objectives(value)
+def _objective(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
+    kind, text, meta = function_of(node), processor.text, None if regions is None else regions.meta
+    if not isinstance(kind, type):
+        return node
+    if issubclass(kind, MaskedText) and text is not None:
+        masking = node.get("masking") or {"_target_": "diptych.tasks.objectives.WordMasking"}
+        special = [*text.special_ids]
+        return {**node, "masking": _filled(masking, mask_id=text.mask_id, special=special)}
+    if issubclass(kind, RegionFeatures) and processor.prepare is not None:
+        raise ConfigError("RegionFeatures predicts features; end to end there are none. Leave it out.")
+    if issubclass(kind, MaskedRegions) and processor.whole_image:
+        raise ConfigError("MaskedRegions would hide the whole picture; set processor.whole_image=false.")
+    if issubclass(kind, RegionFeatures) and meta is not None and not node.get("tied"):
+        return _filled(node, feature_dim=meta.feature_dim)
+    if issubclass(kind, RegionLabels) and meta is not None:
+        names = meta.attributes if node.get("field") == "attributes" else meta.classes
+        return _filled(node, classes=len(names))
+    return node
 
 
-def fill_sizes(model: dict[str, Any], processor: Processor, regions: RegionSource | None) -> None:
+def with_sizes(model: Node, processor: Processor, regions: RegionSource | None) -> Node:
     """The sizes that data decide, where the configuration does not say them."""
     if "model" in model:  # end to end: the network below decides how wide features are
-        model, regions = model["model"], None
+        return {**model, "model": with_sizes(model["model"], processor, None)}
     if processor.text is not None:
-        model.setdefault("vocab_size", processor.text.vocab_size)
+        model = _filled(model, vocab_size=processor.text.vocab_size)
     if processor.vectors is not None:
-        model.setdefault("vector_dim", processor.vectors.dim)
+        model = _filled(model, vector_dim=processor.vectors.dim)
     if regions is not None:
-        model.setdefault("feature_dim", regions.meta.feature_dim)
-    if isinstance(regions, MergedStore) and model.setdefault("whole_image", False):
-        raise ConfigError("more_features brings a region of the whole image; leave model.whole_image out.")
+        model = _filled(model, feature_dim=regions.meta.feature_dim)
+    if isinstance(regions, MergedStore):
+        model = _filled(model, whole_image=False)
+        if model["whole_image"]:
+            raise ConfigError(
+                "more_features brings a region of the whole image; leave model.whole_image out."
+            )
+    return model
+
+
+def _filled(node: Node, **defaults: Any) -> Node:
+    """The node, its own keys first, with defaults for those that it lacks."""
+    return {**node, **defaults, **node}
+
+
+def _images(*datasets: Dataset) -> dict[str, Path]:
+    return {key: path for dataset in datasets for key, path in getattr(dataset, "images", {}).items()}

@@ -1,11 +1,11 @@
 """Pictures of results, drawn by matplotlib without a display."""
 
-from diptych.errors import ConfigError
+from diptych.errors import missing_library
 
 try:
     import matplotlib  # noqa: F401
 except Exception as error:
-    raise ConfigError('figures need matplotlib; install it with: pip install "diptych[report]"') from error
+    raise missing_library("figures need matplotlib", "report", error) from error
 
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page

@@ -12,13 +12,13 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from diptych.errors import ConfigError, DiptychError
+from diptych.errors import ConfigError, DiptychError, missing_library
 
 try:
     import ray
     import ray.data
 except Exception as error:
-    raise ConfigError('the engine ray needs Ray; install it with: pip install "diptych[ray]"') from error
+    raise missing_library("the engine ray needs Ray", "ray", error) from error
 
 T = TypeVar("T")
 R = TypeVar("R")

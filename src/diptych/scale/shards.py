@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diptych.predict import Predictor, load
 from diptych.predictions import Predictions
-from diptych.types import Dataset, RegionSource
+from diptych.types import Dataset, Progress, RegionSource
 
 Batches = list[list[int]]
 BatchFunction = Callable[[Batches], Predictions]
@@ -23,7 +23,7 @@ def predict_split(
     batch_size: int = 32,
     shard: int = 32,
     workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Predictions:
     """As `Predictor.predict_dataset`, computed by the workers of an engine, to the bit.
 

@@ -1,13 +1,14 @@
 """Many runs as one: members by splits to predictions, family averages and a blend."""
 
-from diptych.study.card import measure, write_card
+from diptych.study.call import Call, run_study, study_status
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
-from diptych.study.progress import Checksums, Record, require_own
-from diptych.study.run import Options, Report, publish, records_of, run_study
-from diptych.study.score import Opinion, found_in, places_of, score_meme, write_members
-from diptych.study.settings import Study, read_study
+from diptych.study.progress import Checksums, Record
+from diptych.study.run import Options, Report, records_of
+from diptych.study.score import Opinion, found_in, places_of, score_meme
+from diptych.study.settings import Study, find_study, read_study
 
 __all__ = [
+    "Call",
     "Checksums",
     "Graph",
     "Opinion",
@@ -17,17 +18,14 @@ __all__ = [
     "Report",
     "Step",
     "Study",
+    "find_study",
     "found_in",
-    "measure",
     "places_of",
     "plan",
-    "publish",
     "read_study",
     "records_of",
-    "require_own",
     "run_study",
     "score_meme",
+    "study_status",
     "wrap_up",
-    "write_card",
-    "write_members",
 ]

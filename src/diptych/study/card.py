@@ -14,20 +14,16 @@ from diptych.study.run import Report
 Areas = Mapping[str, tuple[float, float, float]]
 
 
-def write_card(report: Report, areas: Areas) -> Path:
-    """Write `README.md` of a study that was run.
-
-    Args:
-        areas: see `measure`.
-    """
+def write_card(report: Report) -> Path:
+    """Write `README.md` of a study that was run and measured."""
     path = report.graph.out / "README.md"
     require_new(path, overwrite=True, kind="a run card")
     with atomic_file(path, "w", encoding="utf-8") as file:
-        file.write("\n".join(_lines(report, areas)) + "\n")
+        file.write("\n".join(_lines(report)) + "\n")
     return path
 
 
-def _lines(report: Report, areas: Areas) -> Iterator[str]:
+def _lines(report: Report) -> Iterator[str]:
     study, graph = report.graph.study, report.graph
     yield f"# Study {study.name}\n"
     yield f"Data: `{graph.root}`{f', the first {graph.limit} memes of every split' if graph.limit else ''}."
@@ -43,8 +39,8 @@ def _lines(report: Report, areas: Areas) -> Iterator[str]:
     for step in graph.steps.values():
         if step.kind in ("pretrain", "train"):
             yield _training_row(report, step)
-    yield from _members(report, areas)
-    yield from _blend(report, areas)
+    yield from _members(report)
+    yield from _blend(report)
     missing = [f"{name}: {report.records[name].error}" for name in report.failed]
     if missing or study.left_out:
         yield "\n## Missing\n"
@@ -71,9 +67,9 @@ def _training_row(report: Report, step: Step) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _members(report: Report, areas: Areas) -> Iterator[str]:
+def _members(report: Report) -> Iterator[str]:
     yield f"\n## AUROC on {report.graph.study.dev}\n\n| | AUROC | 95 % interval |\n|---|---|---|"
-    for name, (area, low, high) in areas.items():
+    for name, (area, low, high) in report.areas.items():
         yield f"| {name} | {area:.4f} | {low:.4f} to {high:.4f} |"
 
 
@@ -97,7 +93,7 @@ def measure(report: Report) -> Areas:
     return areas
 
 
-def _blend(report: Report, areas: Areas) -> Iterator[str]:
+def _blend(report: Report) -> Iterator[str]:
     record = report.records.get("ensemble")
     yield "\n## Blend\n"
     if record is None or record.state == "failed":
@@ -109,6 +105,7 @@ def _blend(report: Report, areas: Areas) -> Iterator[str]:
     if (fold := facts["out_of_fold"]) is None:
         yield "No out-of-fold estimate: a class has fewer than two memes."
     else:
+        areas = report.areas
         name = max(areas, key=lambda one: areas[one][0])
         verdict = "beats" if fold[0] > areas[name][0] else "does not beat"
         yield "Out-of-fold AUROC {:.4f} ({:.4f} to {:.4f}).".format(*fold)

@@ -5,7 +5,7 @@ the steps it needs. A step whose key has a record is done; a changed setting cha
 and no others. Paths are no part of a key, so a study may move.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,10 @@ from diptych.data.inputs import digest
 from diptych.datasets import Data, find_data
 from diptych.errors import ConfigError, FormatError
 from diptych.features import FeatureStore
+from diptych.recipe import compose
 from diptych.study.progress import Checksums
 from diptych.study.settings import Member, Study
 
-Compose = Callable[[Sequence[str]], dict[str, Any]]
 NO_PART = ("out", "progress", "loggers", "overwrite")  # of what a run computes
 
 
@@ -66,14 +66,12 @@ class Planner:
     """What planning looks at.
 
     Args:
-        compose: from words of `diptych train` to a configuration.
         home: folder that the names of feature stores are below; differs from `root` after cleaning.
         extra: words for every training run.
         bundles: trained models by MEMBER/RUN, instead of training them.
         predict: `precision`, `batch_size` and `device` of predictions.
     """
 
-    compose: Compose
     checksums: Checksums
     home: Path
     extra: tuple[str, ...] = ()
@@ -157,7 +155,7 @@ def _add_training(
         *member.overrides,
         *planner.extra,
     ]
-    config = planner.compose(words)
+    config = compose(words)
     inputs = {
         "train": _split(graph, planner, view),
         "validate": _split(graph, planner, graph.study.dev),

@@ -7,36 +7,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from diptych.bundle import read_content
-from diptych.ensemble import (
-    Members,
-    average_raw,
-    blend,
-    fit_blend,
-    heard_by_vilio,
-    read_predictions,
-    write_predictions,
-)
-from diptych.errors import ConfigError, DiptychError, report_internal
+from diptych.ensemble import Members, blend, fit_blend, read_predictions, write_predictions
+from diptych.ensemble.vilio import family_average
+from diptych.errors import ConfigError, DiptychError, full_disk, report_internal
 from diptych.features import open_stores
 from diptych.files import atomic_file, atomic_folder, claimed, require_new
 from diptych.predict import Predictor, load
-from diptych.predictions import Predictions
 from diptych.recipe import run_recipe
 from diptych.study.graph import Graph, Step, wrap_up
 from diptych.study.progress import Record, read_record, require_own, write_record
 from diptych.text import CachedTokenizer
-from diptych.types import RegionSource
+from diptych.types import Progress, RegionSource
 
 Say = Callable[[Step, Record | None], None]
 LaneFunction = Callable[[tuple[int, Sequence[Step]]], int]
@@ -51,12 +43,16 @@ class Options:
         jobs: members at the same time, each in a process; 1 runs all in this one.
         engine: runs members somewhere, as `diptych.scale.ray_engine` does; `jobs` is passed over then. All
             machines must see the study's files under the same paths.
+        begin: called with the planned study before the first step.
         say: called before (with None) and after each step that is run here.
+        progress: opens, for what takes long before that, what is called with (done, all).
     """
 
     jobs: int = 1
     engine: Engine | None = None
+    begin: Callable[[Graph], None] | None = None
     say: Say | None = None
+    progress: Callable[[str], AbstractContextManager[Progress | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +62,23 @@ class Report:
     Args:
         records: of every step of `graph` that was tried, now or before.
         interrupted: stopped by Ctrl-C; the same call continues.
+        areas: AUROC on dev and its interval, of members by MEMBER/RUN and of families by FAMILY/average.
+        card: the run card; None of a study that did not come to its end.
+        files: the final predictions, and what `score_meme` reads; none where there is no blend.
     """
 
     graph: Graph
     records: Mapping[str, Record]
     interrupted: bool = False
+    areas: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    card: Path | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def blend(self) -> Record | None:
+        """The record of the blend; None where there is none."""
+        record = self.records.get("ensemble")
+        return None if record is None or record.state == "failed" else record
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -104,8 +112,8 @@ class Workshop:
         return predictor
 
 
-def run_study(graph: Graph, options: Options) -> Report:
-    """Everything that is not done. A member that fails is left out of the averages; the rest goes on.
+def run_steps(graph: Graph, options: Options) -> Report:
+    """Do everything that is not done. A member that fails is left out of the averages; the rest goes on.
 
     Raises:
         ConfigError: another process works on this study, or `graph.out` holds other things.
@@ -168,29 +176,37 @@ def _lane_function(graph: Graph) -> LaneFunction:
 
 
 def _run_beside(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -> None:
-    """A process for each lane that has something to do; one that dies fails its steps only."""
+    """A process for each lane that has something to do; one that dies fails its steps only.
+
+    A `ProcessPoolExecutor` gives up on all lanes when one process dies, and its children outlive a killed
+    parent.
+    """
     context = get_context("spawn")
     records = records_of(graph)
     waiting = [lane for lane in lanes if any(_open(step, records) for step in lane)]
-    running: list[tuple[Any, Sequence[Step]]] = []
+    running: list[tuple[Any, Any, Sequence[Step]]] = []
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     try:
         while waiting or running:
             while waiting and len(running) < options.jobs:
                 lane = waiting.pop(0)
-                process = context.Process(target=_run_apart, args=(graph, lane, threads, os.getpid()))
+                heard, told = context.Pipe(duplex=False)
+                args = (graph, lane, threads, os.getpid(), told)
+                process = context.Process(target=_run_apart, args=args)
                 process.start()
-                running.append((process, lane))
-            wait([process.sentinel for process, _ in running])
-            for process, lane in [one for one in running if not one[0].is_alive()]:
-                running.remove((process, lane))
-                if process.exitcode == 130:
-                    raise KeyboardInterrupt
+                told.close()  # the child's end alone is open, so that `heard` ends with it
+                running.append((process, heard, lane))
+            wait([process.sentinel for process, _, _ in running])
+            for ended in [one for one in running if not one[0].is_alive()]:
+                running.remove(ended)
+                process, heard, lane = ended
+                with suppress(EOFError):
+                    raise heard.recv()
                 _after(graph, lane, process.exitcode, options.say)
     finally:
-        for process, _ in running:  # they save a checkpoint on Ctrl-C and on this
+        for process, _, _ in running:  # they save a checkpoint on Ctrl-C and on this
             process.terminate()
-        for process, _ in running:
+        for process, _, _ in running:
             process.join()
 
 
@@ -209,8 +225,12 @@ def _after(graph: Graph, lane: Sequence[Step], code: int | None, say: Say | None
             say(step, records_of(graph).get(step.name))
 
 
-def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int) -> None:
-    """The body of a process for one member; it does not outlive the process that started it."""
+def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int, told: Connection) -> None:
+    """The body of a process for one member; it does not outlive the process that started it.
+
+    Args:
+        told: takes what ends the whole study: Ctrl-C, or a full disk.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -222,9 +242,13 @@ def _run_apart(graph: Graph, lane: Sequence[Step], threads: int, parent: int) ->
     try:
         _run_lane(graph, lane, None, Workshop())
     except KeyboardInterrupt:
+        told.send(KeyboardInterrupt())
         raise SystemExit(130) from None
     except Exception as error:
-        print(f"diptych: {report_internal(error, graph.out)}", file=sys.stderr)
+        if (full := full_disk(error)) is not None:
+            told.send(full)
+        else:
+            print(f"diptych: {report_internal(error, graph.out)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -253,10 +277,11 @@ def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
     state: dict[str, Any] = {"state": "done"}
     try:
         state["facts"] = work(graph, step, workshop)
-    except DiptychError as error:
-        state = {"state": "failed", "error": str(error)}
     except Exception as error:  # one member's trouble, whatever it is, is not the others'
-        state = {"state": "failed", "error": report_internal(error, graph.out)}
+        if (full := full_disk(error)) is not None:  # but this one is
+            raise full from error
+        known = isinstance(error, DiptychError)
+        state = {"state": "failed", "error": str(error) if known else report_internal(error, graph.out)}
     return Record(step=step.name, seconds=round(time.perf_counter() - began, 1), **state)
 
 
@@ -289,37 +314,14 @@ def _predict(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
 def _average(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:
     with atomic_folder(step.folder, kind="an average", overwrite=True) as folder:
         for split, files in _files(graph, step.needs).items():
+            found = {name: read_predictions(path) for name, path in files.items()}
             if step.settings["compat"]:
-                average = _average_as_vilio(files, split, step.settings["scores"])
+                average = family_average(found, split, step.settings["scores"])
             else:
-                average = blend([read_predictions(path) for path in files.values()])
+                average = blend([*found.values()])
             write_predictions(average, folder / f"{split}.npz")
             write_predictions(average, folder / f"{split}.csv")
     return {"members": step.settings["members"]}
-
-
-def _average_as_vilio(files: Mapping[str, Path], split: str, scores: str) -> Predictions:
-    """The mean of what Vilio writes: log-probabilities, or logits of those members that it does not lose."""
-    form = "{split}{name}.csv" if scores == "logit" else "{name}_{split}.csv"
-    names = {Path(form.format(split=split, name=name)): name for name in files}
-    return average_raw(
-        [_raw(read_predictions(files[names[path]]), scores) for path in heard_by_vilio([*names])]
-    )
-
-
-def _raw(predictions: Predictions, scores: str) -> Predictions:
-    assert predictions.scores is not None and predictions.classes is not None
-    no, yes = np.log(predictions.scores.clip(1e-300)).T
-    value = (
-        yes - no if scores == "logit" else yes if scores == "log_probability" else predictions.scores[:, 1]
-    )
-    label = predictions.answers if scores != "logit" else (predictions.classes[0],) * len(predictions)
-    return replace(
-        predictions,
-        scores=np.stack((-value, value), 1),
-        answers=label,
-        meta={**predictions.meta, "kind": "raw"},
-    )
 
 
 def _ensemble(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:

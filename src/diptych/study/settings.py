@@ -32,6 +32,7 @@ from typing import Any, Literal, Required, cast
 
 from typing_extensions import TypedDict
 
+from diptych import conf
 from diptych.documents import check_shape, read_yaml, shorten
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import require_name
@@ -187,7 +188,24 @@ class Study:
         return replace(self, families=tuple(families), left_out=left_out)
 
 
-def read_study(name: str, find: Callable[[str], Path]) -> Study:
+def find_study(name: str) -> Path:
+    """The file of a study: one's own YAML, or one that comes with diptych.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = conf.CONF / "study" / f"{name}.yaml"
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"{path} does not exist; expected the YAML file of a study.")
+    elif not path.is_file():
+        known = conf.names("study")
+        raise ConfigError(f"there is no study {name!r}.{nearest(name, known)} There are: {', '.join(known)}.")
+    return path
+
+
+def read_study(name: str, find: Callable[[str], Path] = find_study) -> Study:
     """Read a study.
 
     Args:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError, FormatError, missing_library
 from diptych.files import atomic_file, require_new, reserved
 
 # What two predecessors trained with, as arguments of `train_fasttext`. Both ran on many threads, which is why
@@ -137,9 +137,7 @@ def _floret() -> Any:
     try:
         import floret
     except Exception as error:
-        raise ConfigError(
-            f'fastText vectors need floret ({error}). Install it: pip install "diptych[fasttext]"'
-        ) from error
+        raise missing_library("fastText vectors need floret", "fasttext", error) from error
     return floret
 
 

@@ -17,7 +17,14 @@ from diptych.types.batches import (
     Targets,
 )
 from diptych.types.examples import Example, Mention, Pair, Tokens
-from diptych.types.protocols import Dataset, RegionSource, TargetEncoder, Tokenizer, VisionLanguageModel
+from diptych.types.protocols import (
+    Dataset,
+    Progress,
+    RegionSource,
+    TargetEncoder,
+    Tokenizer,
+    VisionLanguageModel,
+)
 from diptych.types.regions import OPTIONAL_REGION_FIELDS, FeatureMeta, Regions
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "PaddedRegions",
     "PaddedText",
     "Pair",
+    "Progress",
     "RegionSource",
     "Regions",
     "TargetEncoder",

@@ -1,6 +1,6 @@
 """What models, data sets, tokenizers and region sources have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +10,8 @@ from diptych.predictions import Predictions
 from diptych.types.batches import EVERYTHING, Encoding, Inputs, Targets
 from diptych.types.examples import Example, Tokens
 from diptych.types.regions import FeatureMeta, Regions
+
+Progress = Callable[[int, int], None]  # called with what is done, and what there is in all
 
 
 @runtime_checkable

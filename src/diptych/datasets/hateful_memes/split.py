@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diptych.datasets.base import Progress, Split
+from diptych.datasets.base import Split
 from diptych.datasets.binary_csv import read_scores, write_scores
 from diptych.datasets.examples import ExampleTable
 from diptych.datasets.hateful_memes.records import (
@@ -21,7 +21,7 @@ from diptych.datasets.hateful_memes.records import (
 )
 from diptych.errors import FormatError
 from diptych.predictions import Predictions
-from diptych.types import Example, Pair
+from diptych.types import Example, Pair, Progress
 
 if TYPE_CHECKING:
     from diptych.datasets.hateful_memes.views import CleanReport

@@ -14,11 +14,11 @@ from os.path import relpath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from diptych.datasets.base import Progress
 from diptych.datasets.hateful_memes.hashes import Fingerprint, fingerprint
 from diptych.datasets.hateful_memes.records import Meme, require_memes, split_path, write_memes
 from diptych.errors import ConfigError, FormatError
 from diptych.files import atomic_file, claimed, require_apart
+from diptych.types import Progress
 
 VIEWS = ("train", "traindev", "pretrain")
 BITS = 64

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from diptych.datasets.base import Progress
 from diptych.datasets.hateful_memes.records import Meme, write_answers, write_memes
 from diptych.datasets.miniature import Miniature
+from diptych.types import Progress
 
 DESCRIPTION = "world.json"
 LABEL_MEANING = (

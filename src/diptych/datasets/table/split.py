@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from diptych.datasets.base import Progress, Split, at_most, require_split
+from diptych.datasets.base import Split, at_most, require_split
 from diptych.datasets.binary_csv import read_scores
 from diptych.datasets.columns import SUFFIXES, Cells, column_names, find_tables, read_cells
 from diptych.datasets.examples import one_pair_batch
@@ -28,7 +28,7 @@ from diptych.datasets.table.world import write_table_world
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file
 from diptych.predictions import Predictions
-from diptych.types import Example
+from diptych.types import Example, Progress
 
 ROLES = ("id", "image", "text", "text_b", "label", "split", "group", "weight")
 MAY_LACK = ("label", "group", "weight")  # columns that a test split may not have

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diptych.datasets.base import Progress
 from diptych.datasets.miniature import Meme, Miniature
+from diptych.types import Progress
 
 COLUMNS = {
     "id": "id",

@@ -1,0 +1,151 @@
+"""From words such as `optim.lr=1e-4` to the configuration of a run. Hydra composes, and does nothing else."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diptych import conf
+from diptych.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+PLAIN = re.compile(r"[\w./\\+\-$%*@?|: ]*", re.ASCII)  # what Hydra takes without quotes
+CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
+
+
+def compose(words: Sequence[str], *, folder: Path | str | None = None) -> dict[str, Any]:
+    """The configuration for `run_recipe`.
+
+        config = compose(["experiment=hateful_memes/uniter_tiny", "root=memes", "seed=2"])
+
+    Args:
+        words: as behind `diptych train`; each value is one value.
+        folder: with YAML files of one's own, beside those of diptych.
+
+    Raises:
+        ConfigError: an unknown key or name (with the nearest), a value that is missing, or no such folder.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue
+
+    with _explained(words):
+        try:
+            config = _composed(words, folder)
+            plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        except MissingMandatoryValue as error:
+            key = str(error.full_key)
+            hint = {"root": "; say root=FOLDER, the folder of the data set"}.get(key, f"; say {key}=VALUE")
+            raise ConfigError(f"{key} is not given{hint}.") from error
+    return dict(plain)
+
+
+def as_yaml(words: Sequence[str], *, folder: Path | str | None = None, resolve: bool = False) -> str:
+    """The configuration as YAML; what is not given is `???`. Arguments and errors as in `compose`.
+
+    Args:
+        resolve: fill in the `${...}`.
+    """
+    from omegaconf import OmegaConf
+
+    with _explained(words):
+        return OmegaConf.to_yaml(_composed(words, folder), resolve=resolve)
+
+
+def combinations(words: Sequence[str]) -> list[list[str]]:
+    """Words with one value each, for every combination of `seed=1,2` and the like.
+
+    The last word changes first.
+
+    Raises:
+        ConfigError: a word that cannot be read, or a range without steps.
+    """
+    with _explained(words):
+        return [list(one) for one in product(*map(_choices, _parsed(words)))]
+
+
+def _choices(override: "Override") -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{override.input_line}: expected values that can be counted, as seed=1,2.")
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _parsed(words: Sequence[str]) -> "list[Override]":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides([_forgiving(word) for word in words])
+
+
+def _composed(words: Sequence[str], folder: Path | str | None) -> Any:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+
+    overrides = [_forgiving(word) for word in words]
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{folder} does not exist; expected a folder of YAML files.")
+        overrides.append(f"hydra.searchpath=[{_quoted(f'file://{Path(folder).absolute()}')}]")
+    with initialize_config_module("diptych.conf", version_base="1.3"):
+        return hydra_compose("train", overrides=overrides)
+
+
+def _forgiving(word: str) -> str:
+    """`model.dropout=0.2` may name what the YAML leaves out, and values need no quotes.
+
+    The call that a node stands for knows its parameters and checks them.
+    """
+    key, equals, value = word.partition("=")
+    open_node = key.partition(".")[0] in CALLS and "." in key
+    # Hydra reads lists, sweeps and quotes itself
+    plain = PLAIN.fullmatch(value) or value[:1] in "=\"'" or set(value) & set(",[]{}")
+    return f"{'++' if open_node else ''}{key}{equals}{value if plain else _quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    """In quotes: Hydra's grammar knows few characters outside of them."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@contextmanager
+def _explained(words: Sequence[str]) -> Iterator[None]:
+    """Errors of Hydra and OmegaConf in our words."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ConfigError(_missing(str(error.missing_cfg_file), str(error))) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{_reason(error, words)} (in {' '.join(words)})") from error
+
+
+def _missing(name: str, message: str) -> str:
+    group, _, option = name.removesuffix(".yaml").partition("/")
+    known = conf.names(group) if (conf.CONF / group).is_dir() else []
+    if not known:
+        return message.splitlines()[0]
+    return f"there is no {group} {option!r}.{nearest(option, known)} `diptych ls {group}` lists them."
+
+
+def _reason(error: Exception, words: Sequence[str]) -> str:
+    """The first line of an error, with the nearest key where one was mistyped."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    cause = error.__cause__
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
+        key = str(cause.full_key)
+        close = nearest(key, [*conf.top_level_keys(), *CALLS])
+        return f"there is no key {key!r}.{close} `diptych train --cfg job ...` prints all keys."
+    for word in words:
+        group, _, value = word.partition("=")
+        if value == "null" and (conf.CONF / group).is_dir():
+            return f"{group} is null; expected a name. `diptych ls` lists the names that a group can have."
+    lines = [line.strip() for line in f"{error}\n{cause or ''}".splitlines() if line.strip()]
+    return " ".join(lines[:2])
