@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import diptych
 from diptych.bundle import call
-from diptych.cli.train import composer
+from diptych.recipe import compose as compose_run
 from diptych.study.settings import read_study
 from diptych.tasks import Trainable
 
@@ -135,5 +135,4 @@ def test_every_family_of_a_study_composes(name: str) -> None:
 
 
 def compose_words(words: list[str]) -> dict[str, Any]:
-    with composer() as compose_run:
-        return compose_run(["root=data", "out=run", *words])
+    return compose_run(["root=data", "out=run", *words])
