@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.data.processor import Processor, image_keys
+from diptych.data.stream import stream
 from diptych.errors import MissingFeatures
 from diptych.predictions import Predictions
 from diptych.types import Dataset, Example, RegionSource
@@ -47,20 +48,20 @@ def with_regions(dataset: Dataset, processor: Processor, regions: RegionSource |
     """
     if processor.missing != "skip" or regions is None:
         return dataset
-    examples = [dataset[index] for index in range(len(dataset))]
-    lacking = {
-        example.id: key
-        for example in examples
-        for pair in example.pairs
-        for key in image_keys(pair)
-        if key not in regions
-    }
+    lacking: dict[str, str] = {}
+    kept = []
+    for index, example in enumerate(stream(dataset)):
+        keys = [key for pair in example.pairs for key in image_keys(pair) if key not in regions]
+        if keys:
+            lacking[example.id] = keys[-1]
+        else:
+            kept.append(index)
     if not lacking:
         return dataset
-    if len(lacking) == len(examples):
+    if len(lacking) == len(dataset):
         raise MissingFeatures(list(lacking.values()), getattr(regions, "path", "the feature store"))
     first = f"{', '.join(list(lacking)[:5])}{', ...' if len(lacking) > 5 else ''}"
     warnings.warn(
-        f"{len(lacking)} of {len(examples)} examples have no regions and are left out: {first}.", stacklevel=2
+        f"{len(lacking)} of {len(dataset)} examples have no regions and are left out: {first}.", stacklevel=2
     )
-    return Selection(dataset, [index for index, one in enumerate(examples) if one.id not in lacking])
+    return Selection(dataset, kept)

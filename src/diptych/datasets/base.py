@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diptych.datasets.examples import cached_examples
+from diptych.datasets.rows import Rows
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Example
@@ -195,20 +196,44 @@ class Split(ABC):
     def ids(self) -> tuple[str, ...]:
         return self.table.ids
 
+    @property
+    def rows(self) -> Rows | None:
+        """The columns of the examples; None for a subclass that makes other examples of them."""
+        own = (getattr(type(self), name) is getattr(Split, name) for name in ("__getitem__", "__len__"))
+        return self.table if all(own) else None
+
     @cached_property
     def images(self) -> Mapping[str, Path]:
-        """Picture files by image key."""
-        named = self.table.image_files()
-        return {
-            key: self.root / named[key] if key in named else self.image_path(key)
-            for key in self.table.image_keys()
-        }
+        """Picture files by image key; looked up when asked for."""
+        return _Pictures(self)
 
     @property
     def node(self) -> dict[str, Any]:
         """What opens any split of this data set again, by `diptych.datasets.open_split`."""
         kind = type(self)
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **self.settings}
+
+
+class _Pictures(Mapping[str, Path]):
+    """Most runs on features never look at them, and paths of millions of pictures take time and memory."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    @cached_property
+    def names(self) -> dict[str, str | None]:
+        files = self.split.table.image_files()
+        return {key: files.get(key) for key in self.split.table.image_keys()}
+
+    def __getitem__(self, key: str) -> Path:
+        name = self.names[key]
+        return self.split.image_path(key) if name is None else self.split.root / name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def require_split(split: str, root: Path, found: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ What lies in the run folder afterwards:
 """
 
 import copy
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from diptych.data import (
     with_regions,
 )
 from diptych.data.inputs import checksums, picture_checksum
+from diptych.data.stream import different_targets
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
 from diptych.nodes import parameters
@@ -160,10 +162,9 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     for name, split in (("training", train), ("validation", validate)):
         if not len(split):
             raise ConfigError(f"the {name} split has no examples; expected at least one.")
-    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
     take_labels(config, train)
     criterion = take_threshold(config, validate)
-    learn_text_files(config, examples[: len(train)], folder / "files")
+    learn_text_files(config, train, folder / "files")
     processor = call(config["processor"])
     images = _images(train, validate)
     regions = open_regions(
@@ -174,7 +175,6 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
         merge=config["region_merge"],
     )
     train, validate = (with_regions(split, processor, regions) for split in (train, validate))
-    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
     balance_classes(config, train)
     fill_sizes(config["model"], processor, regions)
     fill_objectives(config["task"], processor, regions)
@@ -183,9 +183,10 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
     _load_weights(model, config["weights"], regions)
     task = _require_two_classes(call(config["task"], model=model), criterion)
     sources = Sources(regions=regions, images=images)
-    require_sources(model.needs, processor, sources, examples)
-    for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
-        task.targets(part)  # a wrong label shows now, not in the middle of an epoch
+    require_sources(model.needs, processor, sources, train, validate)
+    for name, part in (("training", train), ("validation", validate)):
+        for window in different_targets(part):
+            task.targets(window)  # a wrong label shows now, not in the middle of an epoch
         if isinstance(task, Task):
             require_labels(name, part)
     require_vocabulary(model, processor)
@@ -322,5 +323,7 @@ def _load_weights(model: Any, weights: Mapping[str, str | None], regions: Region
         load_towers(model, text=paths.get("text"), image=paths.get("image"))
 
 
-def _images(*datasets: Dataset) -> dict[str, Path]:
-    return {key: path for dataset in datasets for key, path in getattr(dataset, "images", {}).items()}
+def _images(*datasets: Dataset) -> Mapping[str, Path]:
+    """Where several data sets have a key, the last one counts; none is looked up here."""
+    found = [one.images for one in reversed(datasets) if hasattr(one, "images")]
+    return ChainMap(*found)

@@ -10,6 +10,7 @@ import numpy as np
 
 from diptych.bundle import Bundle
 from diptych.data import Processor, Sources
+from diptych.data.stream import Texts, look_at_labels, targets_of
 from diptych.errors import ConfigError, nearest
 from diptych.features import MergedStore
 from diptych.metrics import best_threshold
@@ -23,20 +24,19 @@ CRITERIA = get_args(Criterion)
 OBJECTIVES = "diptych.tasks.objectives"
 
 
-def require_labels(name: str, examples: Sequence[Example]) -> None:
+def require_labels(name: str, examples: Dataset | Sequence[Example]) -> None:
     """Training needs every label, validation some; a training split of one class is warned about.
 
     Raises:
         ConfigError: says how many labels are missing, and of which examples.
     """
-    missing = [example.id for example in examples if example.target is None]
-    if missing and (name == "training" or len(missing) == len(examples)):
-        shown = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+    missing, first, labels = look_at_labels(examples)
+    if missing and (name == "training" or missing == len(examples)):
+        shown = f"{', '.join(first)}{', ...' if missing > 5 else ''}"
         raise ConfigError(
-            f"{len(missing)} of {len(examples)} {name} examples have no label: {shown}. Give labels, or name "
+            f"{missing} of {len(examples)} {name} examples have no label: {shown}. Give labels, or name "
             f"another split with data.{'train' if name == 'training' else 'validate'}.split=NAME."
         )
-    labels = {example.target for example in examples if isinstance(example.target, str)}
     if name == "training" and len(labels) == 1:  # of validation, its metrics tell
         warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
@@ -63,7 +63,7 @@ def take_threshold(config: dict[str, Any], validate: Dataset) -> str | None:
         raise ConfigError(
             f"task.threshold is {value!r}; expected a number or one of {CRITERIA}.{nearest(value, CRITERIA)}"
         )
-    if not any(validate[index].target is not None for index in range(len(validate))):
+    if look_at_labels(validate)[0] == len(validate):
         raise ConfigError(f"task.threshold={value} needs labels in the validation split.")
     config["task"]["threshold"] = 0.5
     return value
@@ -74,7 +74,7 @@ def choose_threshold(
 ) -> float:
     predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=processor))
     predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
-    targets = [validate[index].target for index in range(len(validate))]
+    targets = [target for _, target in targets_of(validate)]
     known = [row for row, target in enumerate(targets) if target is not None]
     truth = [likeliest(targets[row]) == task.labels[1] for row in known]
     scores = predictions.column(task.labels[1])[known]
@@ -86,7 +86,7 @@ def balance_classes(config: dict[str, Any], train: Dataset) -> None:
     task = config["task"]
     if task.get("class_weights") != "balanced":
         return
-    counts = Counter(likeliest(train[index].target) for index in range(len(train)))
+    counts = Counter(likeliest(target) for _, target in targets_of(train))
     if missing := [label for label in task["labels"] if not counts[label]]:
         raise ConfigError(
             f"task.class_weights=balanced, but the training split has no {missing[0]!r} example."
@@ -94,12 +94,9 @@ def balance_classes(config: dict[str, Any], train: Dataset) -> None:
     task["class_weights"] = [len(train) / (len(task["labels"]) * counts[label]) for label in task["labels"]]
 
 
-def learn_text_files(config: dict[str, Any], examples: Sequence[Example], folder: Path) -> None:
+def learn_text_files(config: dict[str, Any], train: Dataset, folder: Path) -> None:
     """Settle `vocabulary` and `fasttext.path`; what is `auto` and not at hand is learned here."""
-    texts = [
-        text for example in examples for pair in example.pairs for text in (pair.text, pair.text_b) if text
-    ]
-    processor = config["processor"]
+    texts, processor = Texts(train), config["processor"]
     if "text" in processor and processor["text"]["vocabulary"] == "auto":
         given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
         if not given.exists() and not learned.exists():
