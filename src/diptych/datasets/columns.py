@@ -143,8 +143,9 @@ def _plain_lines(block: bytes, kinds: Mapping[str, pa.DataType]) -> pa.RecordBat
     import pyarrow.json as reader
 
     body = block.rstrip(b"\r\n")
-    count = body.count(b"}\n{") + body.count(b"}\r\n{") + 1
-    if not (body.startswith(b"{") and body.endswith(b"}") and body.count(b"\n") + 1 == count):
+    count = body.count(b"\n") + 1
+    between = b"}\r\n{" if b"\r" in body else b"}\n{"
+    if not (body.startswith(b"{") and body.endswith(b"}") and body.count(between) + 1 == count):
         return None
     try:
         if not body.isascii():
