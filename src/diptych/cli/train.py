@@ -26,6 +26,7 @@ VALUED = (
     "-p",
 )
 PLAIN = re.compile(r"[\w./\\+\-$%*@?|: ]*", re.ASCII)  # what Hydra takes without quotes
+STORE = re.compile(r"features\.(?P<name>[^=.]+)=(?P<place>.*)", re.DOTALL)
 CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
 
 
@@ -103,7 +104,7 @@ experiments:
 often changed:
   out=runs/mine                 where everything goes (default: runs/NAME/seedN)
   seed=2                        initial weights, order, dropout
-  features=FOLDER               feature store (default: ROOT/features)
+  features=FOLDER               feature store (default: ROOT/features); several: features.NAME=FOLDER
   trainer.max_epochs=3  data.batch_size=64  optim.lr=1e-4  model.dropout=0.2
   trainer.precision=bf16-mixed  trainer.devices=2  trainer.strategy=ddp
   weights.model=FILE            start from pretrained weights (also weights.text, weights.image)
@@ -163,6 +164,7 @@ def _forgiving(argv: Sequence[str]) -> list[str]:
     """
     flags: list[str] = []
     overrides: list[str] = []
+    stores: dict[str, str] = {}  # `features` is a text by default, below which Hydra finds no keys
     words = iter(argv)
     for word in words:
         if word.startswith("-"):
@@ -172,7 +174,12 @@ def _forgiving(argv: Sequence[str]) -> list[str]:
         else:
             open_node = word.partition(".")[0] in CALLS and "." in word.partition("=")[0]
             word = _quoted(word)
+            if named := STORE.fullmatch(word):
+                stores[named["name"]] = named["place"]
+                continue
             overrides.append(f"++{word}" if open_node else word)
+    if stores:
+        overrides.append(f"features={{{','.join(f'{name}:{place}' for name, place in stores.items())}}}")
     return flags + overrides
 
 

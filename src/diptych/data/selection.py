@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diptych.data.processor import Processor, image_keys
 from diptych.data.stream import stream
 from diptych.errors import MissingFeatures
@@ -15,7 +17,7 @@ from diptych.types import Dataset, Example, RegionSource
 
 @dataclass(frozen=True)
 class Selection:
-    """Some examples of a data set, in order."""
+    """Some examples of a data set, in its order."""
 
     dataset: Dataset
     indices: Sequence[int]
@@ -29,6 +31,22 @@ class Selection:
     def node(self) -> dict[str, Any] | None:
         """What opens any split of the data set again, if it says so."""
         return getattr(self.dataset, "node", None)
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """Names of the feature stores of the data set."""
+        return getattr(self.dataset, "stores", ())
+
+    @property
+    def draws(self) -> list[tuple[int, int]] | None:
+        """Those of a weighted mix, as far as its examples are here."""
+        draws = getattr(self.dataset, "draws", None)
+        if draws is None:
+            return None
+        ends = np.cumsum([count for count, _ in draws])
+        kept = np.diff(np.searchsorted(self.indices, ends), prepend=0).tolist()
+        both = zip(draws, kept, strict=True)
+        return [(left, max(1, round(wanted * left / count))) for (count, wanted), left in both if left]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -124,7 +124,7 @@ def lengths_of(
 def _counter(text: Tokenizer | None) -> WordPiece | None:
     """The tokenizer, if its tokens are those of words, and special ones are two or three."""
     text = text.tokenizer if isinstance(text, CachedTokenizer) else text
-    return text if type(text) is WordPiece else None
+    return text if isinstance(text, WordPiece) and type(text).encode is WordPiece.encode else None
 
 
 def _countable(processor: Processor, text: WordPiece | None) -> bool:
@@ -133,9 +133,7 @@ def _countable(processor: Processor, text: WordPiece | None) -> bool:
     return type(processor) is Processor and known and not processor.tags and processor.max_tokens >= 3
 
 
-def _token_lengths(
-    counts: Int[ndarray, "K P"], processor: Processor, text: WordPiece
-) -> Int[ndarray, " P"]:
+def _token_lengths(counts: Int[ndarray, "K P"], processor: Processor, text: WordPiece) -> Int[ndarray, " P"]:
     """Tokens with the special ones, cut as `WordPiece.encode` cuts."""
     first = np.array(counts[0])
     if processor.text_end is not None:

@@ -1,6 +1,6 @@
 """The files of whole splits. A split that is done is not scored again, also after a kill."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -93,7 +93,9 @@ def predict_splits(
         jobs = []
         for split in splits:
             dataset = data.open(root.absolute(), split)
-            store = regions_of_run(predictor, run, dataset.images, features, more_features)
+            store = regions_of_run(
+                predictor, run, dataset.images, features, more_features, stores=dataset.stores
+            )
             made_of = {"bundle": bundle, **_inputs(predictor, dataset, store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
@@ -173,8 +175,13 @@ def regions_of_run(
     images: Mapping[str, Any],
     features: Path | str | None = None,
     more_features: Path | str | None = None,
+    *,
+    stores: Collection[str] = (),
 ) -> RegionSource | None:
     """Where the regions of `images` come from: what is given, else what the run was trained with.
+
+    Args:
+        stores: names that the data set has for feature stores.
 
     Raises:
         ConfigError: the model needs one store more, or fewer.
@@ -186,7 +193,7 @@ def regions_of_run(
     if more is None and merge not in (None, "detector_only"):
         raise ConfigError("the model was trained on two feature stores; say --more-features FOLDER.")
     main = features or places["features"]
-    return open_regions(predictor.processor, main, images, more=more, merge=merge or "vilio")
+    return open_regions(predictor.processor, main, images, more=more, merge=merge or "vilio", stores=stores)
 
 
 def _splits(

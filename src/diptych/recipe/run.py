@@ -25,6 +25,7 @@ from diptych.convert import find, load_model, load_region_encoder, load_towers
 from diptych.data import (
     Collate,
     DataModule,
+    Place,
     Processor,
     Sources,
     open_regions,
@@ -173,6 +174,7 @@ def build_parts(config: dict[str, Any], folder: Path) -> Parts:
         images,
         more=config["more_features"],
         merge=config["region_merge"],
+        stores=[name for one in (train, validate) for name in getattr(one, "stores", ())],
     )
     train, validate = (with_regions(split, processor, regions) for split in (train, validate))
     balance_classes(config, train)
@@ -229,10 +231,10 @@ def _save(parts: Parts, result: FitResult) -> None:
         assert isinstance(task, Classify), "only this task has a threshold"
         task.threshold = config["task"]["threshold"] = threshold
     node = getattr(parts.train, "node", None)
-    places = {
+    places: dict[str, Place] = {
         "root": Path(config["root"]),
-        "features": None if regions is None or place is None else Path(place),
-        "more_features": None if config["more_features"] is None else Path(config["more_features"]),
+        "features": None if regions is None else place,
+        "more_features": config["more_features"],
     }
     write_places(Path(config["out"]), places)
     save_bundle(
@@ -262,7 +264,10 @@ def _save(parts: Parts, result: FitResult) -> None:
 def _inputs(parts: Parts, folder: Path) -> dict[str, str]:
     """Checksums of the files and feature stores that the run reads, starting weights included."""
     config, processor = parts.config, parts.config["processor"]
-    places = [config["features"], config["more_features"]] if parts.sources.regions is not None else []
+    places: list[Any] = []
+    if parts.sources.regions is not None:
+        named = config["features"]
+        places = [*(named.values() if isinstance(named, Mapping) else [named]), config["more_features"]]
     places += [
         processor.get(name, {}).get(key) for name, key in (("text", "vocabulary"), ("vectors", "path"))
     ]
@@ -281,9 +286,14 @@ def _bundle_or(path: Path) -> Path:
     return path / "bundle" if (path / "bundle" / "bundle.yaml").exists() else path
 
 
-def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:
+def _shown(places: Mapping[str, Place]) -> dict[str, str]:
     """Names of folders for people: where they lie is nobody's business who gets the bundle."""
-    return {key: place.resolve().name for key, place in places.items() if place is not None}
+    found: dict[str, str] = {}
+    for key, place in places.items():
+        if place is not None:
+            several = place.values() if isinstance(place, Mapping) else [place]
+            found[key] = ", ".join(Path(one).resolve().name for one in several)
+    return found
 
 
 def _data(node: Mapping[str, Any], train: Dataset, validate: Dataset, collate: Collate) -> DataModule:

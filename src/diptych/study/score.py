@@ -13,7 +13,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from diptych.bundle import trained_on
-from diptych.data import open_regions
+from diptych.data import Place, open_regions
 from diptych.detect import ExtractSettings, extract
 from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
@@ -28,7 +28,6 @@ from diptych.types import FeatureMeta
 
 NAME = "members.json"
 STORES = ("features", "more_features")
-Place = str | Path | None
 
 
 @closed
