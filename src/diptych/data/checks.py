@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.data.processor import Processor, Sources
-from diptych.data.stream import key_windows
+from diptych.data.stream import count_regions, key_windows
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.types import Dataset, Example, RegionSource, VisionLanguageModel
 
@@ -70,7 +70,12 @@ def _windows(examples: Sequence[Dataset | Iterable[Example]]) -> Iterator[list[s
 
 
 def _require_regions(windows: Iterable[Sequence[str]], regions: RegionSource) -> None:
-    missing = {key for keys in windows for key in keys if key not in regions}
+    missing = {
+        key
+        for keys in windows
+        for key, count in zip(keys, count_regions(regions, keys).tolist(), strict=True)
+        if count < 0
+    }
     if missing:
         raise MissingFeatures(missing, getattr(regions, "path", "the feature store"))
 

@@ -1,6 +1,6 @@
 """What a run has to know of all examples, from columns where a data set has them, else one by one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +112,17 @@ def lengths_of(
             total[start : start + CHUNK] = _token_lengths(counts[:, start : start + CHUNK], processor, text)
     if processor.regions and regions is not None:
         most, source = processor.max_regions, regions
-
-        def cost(key: str) -> int:
-            return min(source.count(key), most) if key in source else 0
-
-        total += rows.image_costs(cost)
+        total += rows.image_costs(lambda keys: count_regions(source, keys).clip(0, most))
         total += int(processor.whole_image)
     return rows.longest(total)
+
+
+def count_regions(source: RegionSource, keys: Sequence[str]) -> Int[ndarray, " N"]:
+    """Number of regions of each image; -1 of one that is not there."""
+    many: Callable[[Sequence[str]], ndarray] | None = getattr(source, "counts_of", None)
+    if many is not None:
+        return many(keys)
+    return np.array([source.count(key) if key in source else -1 for key in keys], np.int64)
 
 
 def _counter(text: Tokenizer | None) -> WordPiece | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diptych.datasets.examples import cached_examples
-from diptych.datasets.rows import PlacedRows, Rows, store_key
+from diptych.datasets.placed import PlacedRows, store_key
+from diptych.datasets.rows import Rows
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Example

@@ -26,7 +26,8 @@ from diptych.files import NO_LOCKS, atomic_file, make_parents
 from diptych.types import Example, Mention
 
 VERSION = 1  # of the layout of `rows.SCHEMA`; a cached table of another version is not found
-COUNTS = 1  # of the layout of cached numbers of tokens
+COLUMNS = 1  # of the layout of columns that are cached beside a table
+HEADER = 512  # bytes before these: names, types and shapes as JSON
 IN_MEMORY = 16 << 20  # bytes of annotation files up to which a table needs no file
 AHEAD = 16  # windows of a mapped file that stay in memory while it is read through
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one per call
@@ -113,34 +114,66 @@ class ExampleTable(Rows):
         return ExampleTable(table, path=self.path, mapped=self._mapped, whole=whole)
 
     def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
+        found = self._kept(
+            f"tokens {key} {trim}", lambda: {"counts": count_texts(self.windows(), count, trim)}
+        )
+        counts: ndarray = found["counts"]
+        return counts if self.whole else counts[:, : self.pair_count]
+
+    def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
+        if not self.whole:  # its images are others than those of the whole
+            return super().coded_images()
+
+        def make() -> dict[str, ndarray]:
+            keys, codes = super(ExampleTable, self).coded_images()
+            text = pa.BufferOutputStream()
+            with pa.ipc.new_stream(text, pa.schema([("key", pa.string())])) as writer:
+                writer.write_batch(pa.record_batch([keys], ["key"]))
+            return {"codes": codes, "keys": np.frombuffer(text.getvalue(), np.uint8)}
+
+        found = self._kept("images", make)
+        keys = pa.ipc.open_stream(pa.py_buffer(found["keys"])).read_all().column("key").combine_chunks()
+        return keys, found["codes"]
+
+    def _kept(self, what: str, make: Callable[[], dict[str, ndarray]]) -> dict[str, ndarray]:
+        """Arrays that are made once for every table on disk, and mapped afterwards."""
         if self.path is None:
-            return count_texts(self.windows(), count, trim)
-        name = sha256(repr((COUNTS, key, trim)).encode()).hexdigest()[:16]
-        place = self.path.with_name(f"{self.path.stem}-{name}.npy")
+            return make()
+        name = sha256(f"{COLUMNS} {what}".encode()).hexdigest()[:16]
+        place = self.path.with_name(f"{self.path.stem}-{name}")
         if not (self.whole or place.exists()):
-            return count_texts(self.windows(), count, trim)
+            return make()
         with suppress(OSError):  # a cache that cannot be written is done without
             with once(place) as missing:
-                found = None if missing else _read_counts(place, self.pair_count, whole=self.whole)
+                found = None if missing else _open_arrays(place)
                 if found is None:
-                    found = count_texts(self.windows(), count, trim)
+                    found = make()
                     if self.whole:
-                        with atomic_file(place) as file:
-                            np.save(file, found)
+                        _save_arrays(place, found)
             return found
-        return count_texts(self.windows(), count, trim)
+        return make()
 
 
-def _read_counts(path: Path, pairs: int, *, whole: bool) -> Int[ndarray, "K P"] | None:
+def _save_arrays(path: Path, arrays: dict[str, ndarray]) -> None:
+    with atomic_file(path) as file:
+        header = {name: [one.dtype.str, one.shape] for name, one in arrays.items()}
+        file.write(json.dumps(header).encode().ljust(HEADER))
+        for one in arrays.values():
+            file.write(np.ascontiguousarray(one).data)
+
+
+def _open_arrays(path: Path) -> dict[str, ndarray] | None:
     """None for a damaged file."""
     try:
-        found: ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
+        whole = np.memmap(path, np.uint8, mode="r")
+        header, start, found = json.loads(whole[:HEADER].tobytes()), HEADER, {}
+        for name, (kind, shape) in header.items():
+            size = np.dtype(kind).itemsize * int(np.prod(shape))
+            found[name] = whole[start : start + size].view(kind).reshape(shape)
+            start += size
+    except (ValueError, TypeError, AttributeError):
         return None
-    fits = found.dtype == np.int32 and found.ndim == 2 and len(found) in (1, 2)
-    return (
-        found[:, :pairs] if fits and (found.shape[1] == pairs if whole else found.shape[1] > pairs) else None
-    )
+    return found if start == len(whole) else None
 
 
 @contextmanager

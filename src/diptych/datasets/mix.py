@@ -13,7 +13,8 @@ import pyarrow as pa
 from jaxtyping import Int
 from numpy import ndarray
 
-from diptych.datasets.rows import Count, PlacedRows, Rows, placed
+from diptych.datasets.placed import PlacedRows, placed
+from diptych.datasets.rows import Count, Rows
 from diptych.errors import ConfigError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Dataset, Example
@@ -150,11 +151,28 @@ class MixedRows(Rows):
         for one in self.members:
             yield from one.windows()
 
+    @property
+    def one_each(self) -> bool:
+        return all(one.one_each for one in self.members)
+
+    @property
+    def pair_count(self) -> int:
+        return sum(one.pair_count for one in self.members)
+
     def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
         found = [one.text_counts(count, key=key, trim=trim) for one in self.members]
         most = max(map(len, found))
         wide = [np.pad(one, ((0, most - len(one)), (0, 0)), constant_values=-1) for one in found]
         return np.concatenate(wide, axis=1)
+
+    def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
+        keys: dict[str, int] = {}
+        parts = [np.zeros(0, np.int32)]
+        for one in self.members:
+            names, codes = one.coded_images()
+            numbers = [keys.setdefault(name, len(keys)) for name in names.to_pylist()]
+            parts.append(np.array(numbers, np.int32)[codes])
+        return pa.array(list(keys), pa.string()), np.concatenate(parts)
 
 
 class _Prefixed(Mapping[str, Path]):

@@ -3,7 +3,6 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -78,6 +77,15 @@ class Rows(ABC):
                     yield example_of(**record)
 
     @property
+    def one_each(self) -> bool:
+        """Whether every example has one pair, and every pair one image."""
+        return all(
+            len(batch) == len(images) and not images.null_count and len(images.flatten()) == len(images)
+            for batch in self.windows()
+            for images in [batch.column("pairs").flatten().field("images")]
+        )
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """All ids as Python strings; for splits that are predicted, not for the largest training sets."""
         return tuple(key for batch in self.windows() for key in batch.column("id").to_pylist())
@@ -88,13 +96,17 @@ class Rows(ABC):
         offsets = (batch.column("pairs").offsets for batch in self.windows())
         return sum(one[len(one) - 1].as_py() - one[0].as_py() for one in offsets)
 
+    def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
+        """Every image key once, and which of them the pairs name, one after the other."""
+        return code_images(self.windows())
+
     def image_keys(self) -> tuple[str, ...]:
         """Every image key once, sorted."""
-        return tuple(sorted(self._coded_keys()[0].to_pylist()))
+        return tuple(sorted(self.coded_images()[0].to_pylist()))
 
     def key_windows(self, window: int) -> Iterator[list[str]]:
         """Every image key once, sorted, so many at a time."""
-        keys, _ = self._coded_keys()
+        keys, _ = self.coded_images()
         order = pc.sort_indices(keys)
         for start in range(0, len(keys), window):
             yield keys.take(order.slice(start, window)).to_pylist()
@@ -109,15 +121,14 @@ class Rows(ABC):
                 found.update(zip(keys.to_pylist(), files.to_pylist(), strict=True))
         return found
 
-    def image_costs(self, cost: Callable[[str], int]) -> Int[ndarray, " P"]:
-        """What the images of every pair cost together; every key is asked about once."""
-        keys, codes = self._coded_keys()
-        each = np.array([cost(key) for key in keys.to_pylist()], np.int32)
+    def image_costs(self, cost: Callable[[list[str]], ndarray]) -> Int[ndarray, " P"]:
+        """What the images of every pair cost together; `cost` is asked about every key once."""
+        keys, codes = self.coded_images()
+        costs: ndarray = np.asarray(cost(keys.to_pylist()), np.int32)[codes]
+        if self.one_each:
+            return costs
         many = [pc.list_value_length(pairs.field("images")).fill_null(0) for pairs in self._pairs()]
         counts = np.concatenate([one.to_numpy() for one in many] or [np.zeros(0, np.int32)])
-        costs = np.concatenate([np.zeros(0, np.int32), *(each[one] for one in codes)])
-        if len(counts) == len(costs) and bool((counts == 1).all()):
-            return costs
         sums = np.concatenate([[0], np.cumsum(costs)])
         ends = np.cumsum(counts, dtype=np.int64)
         found: ndarray = sums[ends] - sums[ends - counts]
@@ -223,77 +234,13 @@ class Rows(ABC):
     def _pairs(self) -> Iterator[pa.StructArray]:
         return (batch.column("pairs").flatten() for batch in self.windows())
 
-    def _coded_keys(self) -> tuple[pa.Array, list[Int[ndarray, " _"]]]:
-        """Every image key once, and which of them follow each other."""
-        keys = [pairs.field("images").flatten() for pairs in self._pairs()]
-        chunks = pa.chunked_array(keys, pa.string()).dictionary_encode().unify_dictionaries().chunks
-        first = chunks[0].dictionary if chunks else pa.array([], pa.string())
-        return first, [chunk.indices.to_numpy() for chunk in chunks]
 
-
-class PlacedRows(Rows):
-    """Rows whose ids begin with a prefix, and whose image keys name a feature store.
-
-    Args:
-        store: its name, or a function from an image key to the name and the key there; None leaves keys.
-    """
-
-    def __init__(self, rows: Rows, store: "Store", prefix: str = "") -> None:
-        self.rows, self.store, self.prefix = rows, store, prefix
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Example:
-        return placed(self.rows[index], self.store, self.prefix)
-
-    def windows(self) -> Iterator[pa.RecordBatch]:
-        for batch in self.rows.windows():
-            columns = {name: batch.column(name) for name in SCHEMA.names}
-            if self.prefix:
-                columns["id"] = pc.binary_join_element_wise(self.prefix, columns["id"], "")
-            if self.store is not None:
-                columns["pairs"] = self._pairs_placed(columns["pairs"])
-            yield pa.record_batch([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-
-    def _pairs_placed(self, lists: pa.ListArray) -> pa.ListArray:
-        pairs = lists.flatten()
-        images = pairs.field("images")
-        keys = images.flatten().dictionary_encode()
-        named = pa.array([store_key(self.store, key) for key in keys.dictionary.to_pylist()], pa.string())
-        counts = pc.list_value_length(images)
-        ends = np.cumsum(np.concatenate([[0], counts.fill_null(0).to_numpy()]), dtype=np.int32)
-        offsets = pa.array(ends, mask=np.append(images.is_null().to_numpy(zero_copy_only=False), False))
-        fields = [pairs.field(field.name) for field in PAIR]
-        fields[2] = pa.ListArray.from_arrays(offsets, named.take(keys.indices), type=STRINGS)
-        struct = pa.StructArray.from_arrays(fields, fields=list(PAIR))
-        starts = lists.offsets.to_numpy() - lists.offsets[0].as_py()
-        return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), struct)
-
-    def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
-        return self.rows.text_counts(count, key=key, trim=trim)
-
-
-Store = str | Callable[[str], tuple[str | None, str]] | None
-
-
-def store_key(store: Store, key: str) -> str:
-    """`STORE:KEY`, as `diptych.features.NamedStores` reads it."""
-    name, inner = store(key) if callable(store) else (store, key)
-    return inner if name is None else f"{name}:{inner}"
-
-
-def placed(example: Example, store: Store, prefix: str = "") -> Example:
-    """An example of `PlacedRows`."""
-    pairs = tuple(
-        replace(pair, image=store_key(store, pair.image))
-        if isinstance(pair.image, str)
-        else replace(
-            pair, image=None if pair.image is None else tuple(store_key(store, one) for one in pair.image)
-        )
-        for pair in example.pairs
-    )
-    return replace(example, id=f"{prefix}{example.id}", pairs=pairs)
+def code_images(windows: Iterator[pa.RecordBatch]) -> tuple[pa.Array, Int[ndarray, " I"]]:
+    """What `Rows.coded_images` gives."""
+    keys = [batch.column("pairs").flatten().field("images").flatten() for batch in windows]
+    chunks = pa.chunked_array(keys, pa.string()).dictionary_encode().unify_dictionaries().chunks
+    first = chunks[0].dictionary if chunks else pa.array([], pa.string())
+    return first, np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in chunks)])
 
 
 def count_texts(windows: Iterator[pa.RecordBatch], count: Count, trim: str) -> Int[ndarray, "K P"]:

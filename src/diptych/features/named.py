@@ -1,8 +1,12 @@
 """Several feature stores as one source, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
 
 from diptych.errors import ConfigError
 from diptych.types import Regions, RegionSource
@@ -59,6 +63,19 @@ class NamedStores:
     def count(self, key: str) -> int:
         store, inner = self._find(key)
         return store.count(inner)
+
+    def counts_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
+        """Number of regions of many images; -1 of one that is not there."""
+        found = [self._find(key) for key in keys]
+        counts = np.full(len(keys), -1, np.int64)
+        for store in {id(one): one for one, _ in found}.values():
+            rows = [row for row, (one, _) in enumerate(found) if one is store]
+            many: Callable[[Sequence[str]], ndarray] | None = getattr(store, "counts_of", None)
+            inner = [found[row][1] for row in rows]
+            counts[rows] = (
+                [store.count(key) if key in store else -1 for key in inner] if many is None else many(inner)
+            )
+        return counts
 
     def _find(self, key: str) -> tuple[RegionSource, str]:
         name, sign, inner = key.partition(":")

@@ -13,7 +13,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from diptych.bundle import trained_on
-from diptych.data import Place, open_regions
+from diptych.data import open_regions
 from diptych.detect import ExtractSettings, extract
 from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
@@ -28,6 +28,7 @@ from diptych.types import FeatureMeta
 
 NAME = "members.json"
 STORES = ("features", "more_features")
+Place = str | Path | None
 
 
 @closed
@@ -143,7 +144,8 @@ def places_of(source: Path) -> dict[str, Place]:
     if (source / NAME).is_file():
         return {name: source / place for name, place in _read(source / NAME)["features"].items()}
     places = trained_on(source)
-    return {"features": places["features"], "more_features": places["more_features"]}
+    named = places["features"]  # of several stores, none is that of any picture
+    return {"features": None if isinstance(named, dict) else named, "more_features": places["more_features"]}
 
 
 @contextmanager
