@@ -30,6 +30,7 @@ COLUMNS = 1  # of the layout of columns that are cached beside a table
 HEADER = 512  # bytes before these: names, types and shapes as JSON
 IN_MEMORY = 16 << 20  # bytes of annotation files up to which a table needs no file
 AHEAD = 16  # windows of a mapped file that stay in memory while it is read through
+OFTEN = 128  # rows after which their pages, and those around them, leave the memory of the process
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one per call
 
 
@@ -54,6 +55,7 @@ class ExampleTable(Rows):
         self.table, self.path, self.whole, self._mapped = table, path, whole, mapped
         self._batches = table.to_batches()
         self._ends = np.cumsum([len(batch) for batch in self._batches], dtype=np.int64)
+        self._read = 0
 
     @classmethod
     def open(cls, path: Path, count: int | None = None) -> "ExampleTable":
@@ -91,6 +93,9 @@ class ExampleTable(Rows):
         number = int(np.searchsorted(self._ends, row, side="right"))
         batch = self._batches[number]
         place = row - int(self._ends[number]) + len(batch)
+        self._read += 1
+        if not self._read % OFTEN:
+            self._forget()
         return example_of(*(batch.column(name)[place].as_py() for name in SCHEMA.names))
 
     def windows(self) -> Iterator[pa.RecordBatch]:
@@ -102,6 +107,7 @@ class ExampleTable(Rows):
                     self._forget()
         finally:
             self._forget()
+            pa.default_memory_pool().release_unused()
 
     def _forget(self) -> None:
         if self._mapped is not None:

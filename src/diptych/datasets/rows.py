@@ -154,7 +154,10 @@ class Rows(ABC):
         counts: dict[str | None, tuple[str, int]] = {}
         for batch in self.windows():
             names, codes = _coded(batch.column("target"))
-            number, first, times = np.unique(codes, return_index=True, return_counts=True)
+            if len(names) == 1:  # as where nothing has a label
+                number, first, times = (np.array([one]) for one in (0, 0, len(codes)))
+            else:
+                number, first, times = np.unique(codes, return_index=True, return_counts=True)
             for code, place, many in zip(number.tolist(), first.tolist(), times.tolist(), strict=True):
                 key, before = batch.column("id")[place].as_py(), counts.get(names[code])
                 counts[names[code]] = (key, many) if before is None else (before[0], before[1] + many)
@@ -193,6 +196,9 @@ class Rows(ABC):
         done = 0
         for batch in self.windows():
             names, codes = _coded(batch.column("target"))
+            if names == [None]:
+                done += len(batch)
+                continue
             many = np.diff(batch.column("pairs").offsets.to_numpy())
             both, first = np.unique(codes.astype(np.int64) << 32 | many, return_index=True)
             for one, place in sorted(
