@@ -93,9 +93,8 @@ def predict_splits(
         jobs = []
         for split in splits:
             dataset = data.open(root.absolute(), split)
-            store = regions_of_run(
-                predictor, run, dataset.images, features, more_features, stores=dataset.stores
-            )
+            given = (dataset.images, features, more_features)
+            store = regions_of_run(predictor, run, *given, stores=dataset.stores)
             made_of = {"bundle": bundle, **_inputs(predictor, dataset, store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
