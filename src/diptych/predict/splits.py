@@ -1,6 +1,6 @@
 """The files of whole splits. A split that is done is not scored again, also after a kill."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -93,8 +93,7 @@ def predict_splits(
         jobs = []
         for split in splits:
             dataset = data.open(root.absolute(), split)
-            given = (dataset.images, features, more_features)
-            store = regions_of_run(predictor, run, *given, stores=dataset.stores)
+            store = regions_of_run(predictor, run, dataset, features, more_features)
             made_of = {"bundle": bundle, **_inputs(predictor, dataset, store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
@@ -171,16 +170,14 @@ def root_of_run(run: Path, root: Path | str | None = None) -> Path:
 def regions_of_run(
     predictor: Predictor,
     run: Path,
-    images: Mapping[str, Any],
+    images: "Mapping[str, Any] | Split",
     features: Path | str | None = None,
     more_features: Path | str | None = None,
-    *,
-    stores: Collection[str] = (),
 ) -> RegionSource | None:
     """Where the regions of `images` come from: what is given, else what the run was trained with.
 
     Args:
-        stores: names that the data set has for feature stores.
+        images: pictures by key, or the data set that has them.
 
     Raises:
         ConfigError: the model needs one store more, or fewer.
@@ -192,7 +189,9 @@ def regions_of_run(
     if more is None and merge not in (None, "detector_only"):
         raise ConfigError("the model was trained on two feature stores; say --more-features FOLDER.")
     main = features or places["features"]
-    return open_regions(predictor.processor, main, images, more=more, merge=merge or "vilio", stores=stores)
+    stores: tuple[str, ...] = getattr(images, "stores", ())
+    pictures: Mapping[str, Any] = getattr(images, "images", images)
+    return open_regions(predictor.processor, main, pictures, more=more, merge=merge or "vilio", stores=stores)
 
 
 def _splits(
