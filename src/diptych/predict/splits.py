@@ -190,7 +190,8 @@ def regions_of_run(
         raise ConfigError("the model was trained on two feature stores; say --more-features FOLDER.")
     main = features or places["features"]
     stores: tuple[str, ...] = getattr(images, "stores", ())
-    pictures: Mapping[str, Any] = getattr(images, "images", images)
+    source: Any = images
+    pictures: Mapping[str, Any] = getattr(source, "images", source)
     return open_regions(predictor.processor, main, pictures, more=more, merge=merge or "vilio", stores=stores)
 
 
