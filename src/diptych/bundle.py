@@ -256,15 +256,21 @@ class Places(TypedDict):
     """Where the data of a run lie, in the file `places.json` beside its bundle."""
 
     root: str | None
-    features: str | None
+    features: str | dict[str, str] | None
     more_features: str | None
 
 
-def write_places(run: Path, places: Mapping[str, Path | str | None]) -> None:
+def write_places(run: Path, places: Mapping[str, Path | str | Mapping[str, Path | str] | None]) -> None:
     """Remember where the data of a run lie; a bundle says nothing of this machine."""
-    plain = {key: None if place is None else str(Path(place).absolute()) for key, place in places.items()}
+    plain = {key: _absolute(place) for key, place in places.items()}
     with atomic_file(run / PLACES, "w", encoding="utf-8") as file:
         json.dump(plain, file, indent=1)
+
+
+def _absolute(place: Path | str | Mapping[str, Path | str] | None) -> str | dict[str, str] | None:
+    if isinstance(place, Mapping):
+        return {name: str(Path(one).absolute()) for name, one in place.items()}
+    return None if place is None else str(Path(place).absolute())
 
 
 def trained_on(folder: Path) -> Places:

@@ -49,6 +49,14 @@ class ConfigError(DiptychError):
     """A setting that cannot work."""
 
 
+def unlabeled(key: str) -> ConfigError:
+    """The error for an example that balanced sampling cannot place."""
+    return ConfigError(
+        f"example {key} has no label; balanced sampling needs one of every training example. "
+        "Set data.balance=null or give labels."
+    )
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the allowed name closest to `name`, or an empty string."""
     close = get_close_matches(name, list(allowed), n=1)

@@ -58,7 +58,7 @@ experiments:
 often changed:
   out=runs/mine                 where everything goes (default: runs/NAME/seedN)
   seed=2                        initial weights, order, dropout
-  features=FOLDER               feature store (default: ROOT/features)
+  features=FOLDER               feature store (default: ROOT/features); several: features.NAME=FOLDER
   trainer.max_epochs=3  data.batch_size=64  optim.lr=1e-4  model.dropout=0.2
   trainer.precision=bf16-mixed  trainer.devices=2  trainer.strategy=ddp
   weights.model=FILE            start from pretrained weights (also weights.text, weights.image)

@@ -1,17 +1,11 @@
 """The pipeline: examples to rows to batches."""
 
-from diptych.data.boxes import BoxSource, GivenBoxes, bare_regions, open_regions, read_boxes
+from diptych.data.boxes import BoxSource, GivenBoxes, Place, bare_regions, open_regions, read_boxes
+from diptych.data.checks import require_sources, require_vocabulary
 from diptych.data.collate import Collate, pad
 from diptych.data.module import DataModule
 from diptych.data.prepare import Picture, Prepare
-from diptych.data.processor import (
-    Processor,
-    Row,
-    Sources,
-    image_keys,
-    require_sources,
-    require_vocabulary,
-)
+from diptych.data.processor import Processor, Row, Sources, image_keys
 from diptych.data.selection import Selection, with_regions
 
 __all__ = [
@@ -20,6 +14,7 @@ __all__ = [
     "DataModule",
     "GivenBoxes",
     "Picture",
+    "Place",
     "Prepare",
     "Processor",
     "Row",

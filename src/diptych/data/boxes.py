@@ -1,7 +1,7 @@
 """Boxes without a detector: given picture by picture, or the cells of a grid."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from diptych.errors import ConfigError, FormatError
 from diptych.files import require_file
 from diptych.images import image_size
 from diptych.types import FeatureMeta, Regions, RegionSource
+
+Place = Path | str | Mapping[str, Path | str] | None  # what `features` of a run may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,28 +139,34 @@ class BoxSource:
 
 def open_regions(
     processor: Processor,
-    place: Path | str | None,
+    place: Place,
     images: Mapping[str, str | Path | Image.Image],
     *,
     more: Path | str | None = None,
     merge: str = "vilio",
+    stores: Collection[str] = (),
 ) -> RegionSource | None:
     """What a recipe calls `features`, if the model reads regions.
 
     Args:
         place: a feature store; for end-to-end models also JSON lines of boxes, or None for the processor's
-            grid.
+            grid. Several stores by name are read as one.
         more: a second store, merged into the first one.
         merge: how; see `diptych.features.MergedStore`.
+        stores: names that data sets have for the one store there is.
 
     Raises:
         ConfigError: the model needs another source.
         FormatError: the store or the file cannot be read.
     """
-    from diptych.features import open_stores  # which loads pyarrow
+    from diptych.features import FeatureStore, NamedStores, open_stores  # which loads pyarrow
 
     if not processor.regions:
         return None
+    if isinstance(place, Mapping):
+        if more is not None:
+            raise ConfigError("more_features goes with one store; features names several.")
+        return NamedStores({name: FeatureStore(Path(folder)) for name, folder in place.items()})
     if place is not None and Path(place).suffix == ".jsonl":
         if processor.prepare is None:
             raise ConfigError(
@@ -167,7 +175,8 @@ def open_regions(
             )
         return BoxSource(images, given=read_boxes(place))
     if place is not None:
-        return open_stores(place, more, merge)
+        store = open_stores(place, more, merge)
+        return NamedStores(dict.fromkeys(stores, store)) if stores else store
     if processor.grid is not None:
         return BoxSource(images, grid=processor.grid)
     raise ConfigError(

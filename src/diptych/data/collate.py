@@ -5,13 +5,16 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from diptych.data.processor import Processor, Row, Sources
+from diptych.data.stream import lengths_of, stream
 from diptych.types import (
     OPTIONAL_REGION_FIELDS,
     Batch,
+    Dataset,
     Example,
     Inputs,
     PaddedRegions,
@@ -49,6 +52,12 @@ class Collate:
     def length(self, example: Example) -> int:
         """What an example costs, for length buckets."""
         return self.processor.length(example, self.sources.regions)
+
+    def lengths(self, dataset: Dataset) -> Int[ndarray, " N"]:
+        """`length` of every example, from the columns of the data set where it has some."""
+        if type(self).length is not Collate.length:
+            return np.array([self.length(example) for example in stream(dataset)])
+        return lengths_of(dataset, self.processor, self.sources.regions)
 
 
 def _weights(examples: Sequence[Example]) -> Float[Tensor, " N"] | None:

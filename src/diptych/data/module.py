@@ -12,14 +12,18 @@ from torch import Generator
 from torch.utils.data import DataLoader
 
 from diptych.data.sampler import Plan, Positions, longest_first
-from diptych.errors import ConfigError
+from diptych.data.stream import rows_of, stream, targets_of
+from diptych.errors import ConfigError, unlabeled
 from diptych.predictions import likeliest
 from diptych.types import Batch, Dataset, Example
 
 
 @runtime_checkable
 class Collator(Protocol):
-    """Examples to a batch, and what one example costs; `Collate` is one."""
+    """Examples to a batch, and what one example costs; `Collate` is one.
+
+    One that has `lengths(dataset)` beside it is asked for all at once.
+    """
 
     def __call__(self, examples: Sequence[Example]) -> Batch: ...
 
@@ -74,16 +78,16 @@ class DataModule:
         limit: int | float | None = None,
         repeat: bool = False,
     ) -> Plan:
-        """Which examples every step takes (see `Plan`). Looks at every training example for its length."""
-        examples = [self.train[index] for index in range(len(self.train))]
+        """Which examples every step takes (see `Plan`). Needs the length of every training example."""
         return Plan(
-            len(examples),
+            len(self.train),
             batch_size=self.batch_size,
             seed=seed,
             ranks=ranks,
             accumulate=accumulate,
-            lengths=[self.collate.length(example) for example in examples],
-            classes=[_class(example) for example in examples] if self.balance else None,
+            lengths=self._lengths_of(self.train),
+            classes=_classes(self.train) if self.balance else None,
+            draws=getattr(self.train, "draws", None),
             balance=self.balance,
             limit=limit,
             repeat=repeat,
@@ -108,15 +112,17 @@ class DataModule:
     @cached_property
     def targets(self) -> dict[str, Any]:
         """The target of each validation example, by id."""
-        return {example.id: example.target for example in self._validation}
-
-    @cached_property
-    def _validation(self) -> list[Example]:
-        return [] if self.validate is None else [self.validate[index] for index in range(len(self.validate))]
+        return {} if self.validate is None else dict(targets_of(self.validate))
 
     @cached_property
     def _lengths(self) -> Int[ndarray, " N"]:
-        return np.array([self.collate.length(example) for example in self._validation])
+        return np.zeros(0, np.int64) if self.validate is None else self._lengths_of(self.validate)
+
+    def _lengths_of(self, dataset: Dataset) -> Int[ndarray, " N"]:
+        whole: Callable[[Dataset], ndarray] | None = getattr(self.collate, "lengths", None)
+        if whole is not None:
+            return whole(dataset)
+        return np.array([self.collate.length(example) for example in stream(dataset)])
 
     def _loader(
         self, dataset: Dataset, batches: Any, *, pin_memory: bool, persistent: bool = False
@@ -146,10 +152,13 @@ def _leave_signals_to_main(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _class(example: Example) -> Any:
-    if example.target is None:
-        raise ConfigError(
-            f"example {example.id} has no label; balanced sampling needs one of every training example. "
-            "Set data.balance=null or give labels."
-        )
-    return likeliest(example.target)
+def _classes(dataset: Dataset) -> list[Any] | ndarray:
+    rows = rows_of(dataset)
+    if rows is not None:
+        return rows.classes()
+    found = []
+    for key, target in targets_of(dataset):
+        if target is None:
+            raise unlabeled(key)
+        found.append(likeliest(target))
+    return found

@@ -1,9 +1,9 @@
 """From one pair to the numbers of one row: tokenize, look up regions, open the picture."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from diptych.data.prepare import MOST, Prepare
-from diptych.errors import ConfigError, FormatError, MissingFeatures
+from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image, to_pixels
 from diptych.text import FastText
 from diptych.types import (
@@ -23,7 +23,6 @@ from diptych.types import (
     RegionSource,
     Tokenizer,
     Tokens,
-    VisionLanguageModel,
 )
 
 MISSING = ("error", "none", "skip")
@@ -313,72 +312,3 @@ def _join(found: list[Regions]) -> Regions:
             for name in ("features", "boxes", *shared)
         },
     )
-
-
-def require_sources(
-    needs: frozenset[str], processor: Processor, sources: Sources, examples: Iterable[Example] = ()
-) -> None:
-    """Check once, before the first step, that a model will get what it needs.
-
-    Raises:
-        ConfigError: the processor does not provide a modality, or its source is not given.
-        MissingFeatures: images of `examples` without regions, unless the processor tolerates them.
-        FormatError: picture files of `examples` that do not exist.
-    """
-    if lacking := sorted(needs - processor.provides):
-        raise ConfigError(
-            f"the model needs {sorted(needs)} but the processor provides {sorted(processor.provides)}; "
-            f"give the processor what makes {lacking}."
-        )
-    if surplus := sorted(processor.provides - needs):
-        raise ConfigError(
-            f"the processor provides {surplus}, which the model does not take; it reads {sorted(needs)}. "
-            "Leave that setting of the processor out, or take another model."
-        )
-    if processor.regions and sources.regions is None:
-        raise ConfigError(
-            "the model reads regions but no feature store is given; say features=FOLDER. "
-            "`diptych import` makes one from a TSV."
-        )
-    if processor.tags and not (sources.regions and sources.regions.meta.classes):
-        raise ConfigError("processor.tags needs a feature store that names its object classes.")
-    pixels = "pixels" in processor.provides
-    if pixels and sources.images is None:
-        raise ConfigError("the model reads pixels but no picture files are given; say root=FOLDER.")
-    keys = {key for example in examples for pair in example.pairs for key in image_keys(pair)}
-    if processor.regions and processor.missing == "error" and sources.regions is not None:
-        _require_regions(keys, sources.regions)
-    if pixels and sources.images is not None:
-        _require_pictures(sorted(keys), sources.images)
-
-
-def require_vocabulary(model: object, processor: Processor) -> None:
-    """Every token id has a row in the model's word embedding; published models may have spare rows.
-
-    Raises:
-        ConfigError: the vocabulary is larger than the embedding.
-    """
-    embedding = model.word_embedding() if isinstance(model, VisionLanguageModel) else None
-    if processor.text is not None and embedding is not None:
-        tokens, rows = processor.text.vocab_size, embedding.num_embeddings
-        if tokens > rows:
-            raise ConfigError(
-                f"the vocabulary has {tokens} tokens, but the model knows {rows}; use the vocabulary that it "
-                "was trained with, or leave model.vocab_size out."
-            )
-
-
-def _require_regions(keys: Collection[str], regions: RegionSource) -> None:
-    if missing := [key for key in keys if key not in regions]:
-        raise MissingFeatures(missing, getattr(regions, "path", "the feature store"))
-
-
-def _require_pictures(keys: Sequence[str], images: Mapping[str, Any]) -> None:
-    """Every picture that is given as a file is there; whether it can be read shows when it is read."""
-    files = [images[key] for key in keys if isinstance(images[key], str | Path)]
-    if missing := [str(file) for file in files if not Path(file).exists()]:
-        first = f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
-        raise FormatError(
-            f"{len(missing)} of {len(files)} pictures are missing: {first}. Get these files, or list what "
-            "else is wrong with `diptych check`."
-        )

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diptych.data.processor import Processor, image_keys
+from diptych.data.stream import stream
 from diptych.errors import MissingFeatures
 from diptych.predictions import Predictions
 from diptych.types import Dataset, Example, RegionSource
@@ -14,7 +17,7 @@ from diptych.types import Dataset, Example, RegionSource
 
 @dataclass(frozen=True)
 class Selection:
-    """Some examples of a data set, in order."""
+    """Some examples of a data set, in its order."""
 
     dataset: Dataset
     indices: Sequence[int]
@@ -28,6 +31,22 @@ class Selection:
     def node(self) -> dict[str, Any] | None:
         """What opens any split of the data set again, if it says so."""
         return getattr(self.dataset, "node", None)
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """Names of the feature stores of the data set."""
+        return getattr(self.dataset, "stores", ())
+
+    @property
+    def draws(self) -> list[tuple[int, int]] | None:
+        """Those of a weighted mix, as far as its examples are here."""
+        draws = getattr(self.dataset, "draws", None)
+        if draws is None:
+            return None
+        ends = np.cumsum([count for count, _ in draws])
+        kept = np.diff(np.searchsorted(self.indices, ends), prepend=0).tolist()
+        both = zip(draws, kept, strict=True)
+        return [(left, max(1, round(wanted * left / count))) for (count, wanted), left in both if left]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -47,20 +66,20 @@ def with_regions(dataset: Dataset, processor: Processor, regions: RegionSource |
     """
     if processor.missing != "skip" or regions is None:
         return dataset
-    examples = [dataset[index] for index in range(len(dataset))]
-    lacking = {
-        example.id: key
-        for example in examples
-        for pair in example.pairs
-        for key in image_keys(pair)
-        if key not in regions
-    }
+    lacking: dict[str, str] = {}
+    kept = []
+    for index, example in enumerate(stream(dataset)):
+        keys = [key for pair in example.pairs for key in image_keys(pair) if key not in regions]
+        if keys:
+            lacking[example.id] = keys[-1]
+        else:
+            kept.append(index)
     if not lacking:
         return dataset
-    if len(lacking) == len(examples):
+    if len(lacking) == len(dataset):
         raise MissingFeatures(list(lacking.values()), getattr(regions, "path", "the feature store"))
     first = f"{', '.join(list(lacking)[:5])}{', ...' if len(lacking) > 5 else ''}"
     warnings.warn(
-        f"{len(lacking)} of {len(examples)} examples have no regions and are left out: {first}.", stacklevel=2
+        f"{len(lacking)} of {len(dataset)} examples have no regions and are left out: {first}.", stacklevel=2
     )
-    return Selection(dataset, [index for index, one in enumerate(examples) if one.id not in lacking])
+    return Selection(dataset, kept)

@@ -13,6 +13,7 @@ from diptych.datasets.catalog import (
 )
 from diptych.datasets.examples import ExampleTable
 from diptych.datasets.hateful_memes import HatefulMemes
+from diptych.datasets.mix import Mix
 from diptych.datasets.table import Guess, Table, guess_table
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ExampleTable",
     "Guess",
     "HatefulMemes",
+    "Mix",
     "Split",
     "Table",
     "WorldReport",

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diptych.datasets.examples import cached_examples
+from diptych.datasets.placed import PlacedRows, store_key
+from diptych.datasets.rows import Rows
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Example, Progress
@@ -52,6 +54,9 @@ class Split(ABC):
     views: ClassVar[tuple[str, ...]] = ()
     """Splits that `clean` makes."""
 
+    stores: tuple[str, ...] = ()
+    """Names of the feature stores that `place` tells apart."""
+
     settings: Mapping[str, Any] = {}
     answers: Path | None = None
     files: tuple[Path, ...]
@@ -74,10 +79,10 @@ class Split(ABC):
         return len(self.table)
 
     def __getitem__(self, index: int) -> Example:
-        return self.table[index]
+        return self._placed[index]
 
     def __iter__(self) -> Iterator[Example]:
-        return iter(self.table)
+        return iter(self._placed)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r}, {self.split!r})"
@@ -121,6 +126,18 @@ class Split(ABC):
     def image_path(self, key: str) -> Path:
         """Where the picture of an image key lies if its pair names no file, whether it exists or not."""
         return self.root / key
+
+    def place(self, key: str) -> tuple[str | None, str]:
+        """Where the regions of an image key lie: the name of a feature store of the run, and the key there.
+
+        A data set whose pictures come from several collections overrides this, and names them in `stores`.
+        None is the one store that a run has.
+        """
+        return None, key
+
+    @property
+    def _placed(self) -> Rows:
+        return PlacedRows(self.table, self.place) if self.stores else self.table
 
     @abstractmethod
     def write(self, predictions: Predictions, path: Path) -> None:
@@ -193,20 +210,44 @@ class Split(ABC):
     def ids(self) -> tuple[str, ...]:
         return self.table.ids
 
+    @property
+    def rows(self) -> Rows | None:
+        """The columns of the examples; None for a subclass that makes other examples of them."""
+        own = (getattr(type(self), name) is getattr(Split, name) for name in ("__getitem__", "__len__"))
+        return self._placed if all(own) else None
+
     @cached_property
     def images(self) -> Mapping[str, Path]:
-        """Picture files by image key."""
-        named = self.table.image_files()
-        return {
-            key: self.root / named[key] if key in named else self.image_path(key)
-            for key in self.table.image_keys()
-        }
+        """Picture files by image key; looked up when asked for."""
+        return _Pictures(self)
 
     @property
     def node(self) -> dict[str, Any]:
         """What opens any split of this data set again, by `diptych.datasets.open_split`."""
         kind = type(self)
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **self.settings}
+
+
+class _Pictures(Mapping[str, Path]):
+    """Most runs on features never look at them, and paths of millions of pictures take time and memory."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    @cached_property
+    def names(self) -> dict[str, tuple[str, str | None]]:
+        files, place = self.split.table.image_files(), self.split.place
+        return {store_key(place, key): (key, files.get(key)) for key in self.split.table.image_keys()}
+
+    def __getitem__(self, key: str) -> Path:
+        key, name = self.names[key]
+        return self.split.image_path(key) if name is None else self.split.root / name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def require_split(split: str, root: Path, found: Sequence[str]) -> None:

@@ -1,8 +1,11 @@
 """Columns of table files, in windows: CSV, TSV, JSON, JSON lines, Parquet."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from diptych.files import require_file
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 ROWS = 65_536
 BLOCK = 16 << 20  # bytes of CSV at a time, also the longest row
+LINES = 8 << 20  # bytes of JSON lines at a time
+BOM = b"\xef\xbb\xbf"
+KINDS = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 Cells = dict[str, list[Any]]
 """Cells of some rows by column: text, numbers, booleans, lists of these, or None."""
@@ -68,12 +74,97 @@ def read_cells(path: Path, names: Sequence[str], header: Sequence[str] | None = 
             yield {name: [record.get(name) for record in window] for name in names}
         return
     with _damage_named(path):
-        if path.suffix == ".parquet":
-            batches = pyarrow.parquet.ParquetFile(path).iter_batches(ROWS, columns=list(names))
-            yield from (batch.to_pydict() for batch in batches)
-            return
-        with _csv(path, names, header) as reader:
-            yield from (batch.to_pydict() for batch in reader)
+        yield from (batch.to_pydict() for batch in _batches(path, names, header))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Some rows of a table.
+
+    Args:
+        columns: as Arrow has them; None where cells of a column are of several kinds, or a row is damaged.
+        cells: the same cells as Python values.
+    """
+
+    columns: pa.RecordBatch | None
+    cells: Callable[[], Cells]
+
+
+def read_windows(path: Path, names: Sequence[str], header: Sequence[str] | None = None) -> Iterator[Window]:
+    """As `read_cells`, for readers that take whole columns where they can."""
+    require_file(path, "a table")
+    if path.suffix == ".jsonl":
+        yield from _line_windows(path, names)
+    elif path.suffix == ".json":
+        yield from (Window(None, partial(dict, cells)) for cells in read_cells(path, names, header))
+    else:
+        with _damage_named(path):
+            yield from (Window(batch, batch.to_pydict) for batch in _batches(path, names, header))
+
+
+def _batches(path: Path, names: Sequence[str], header: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    if path.suffix == ".parquet":
+        yield from pyarrow.parquet.ParquetFile(path).iter_batches(ROWS, columns=list(names))
+        return
+    with _csv(path, names, header) as reader:
+        yield from reader
+
+
+def _line_windows(path: Path, names: Sequence[str]) -> Iterator[Window]:
+    number, kinds = 1, dict[str, pa.DataType]()
+    with path.open("rb") as file:
+        while block := file.read(LINES):
+            block += file.readline()
+            if number == 1:
+                block = block.removeprefix(BOM)
+                kinds = _kinds(block, names)
+            read = partial(_line_cells, path, block, number, names)
+            yield Window(_plain_lines(block, kinds), read)
+            number += block.count(b"\n")
+
+
+def _kinds(block: bytes, names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Of the first cell of each column that is not empty; texts where there is none."""
+    found: dict[str, pa.DataType] = {}
+    for line in block.split(b"\n", 1000)[:1000]:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        for name in names:
+            value = record.get(name) if isinstance(record, dict) else None
+            if type(value) in KINDS:
+                found.setdefault(name, KINDS[type(value)])
+    return {name: found.get(name, pa.string()) for name in names}
+
+
+def _plain_lines(block: bytes, kinds: Mapping[str, pa.DataType]) -> pa.RecordBatch | None:
+    """None unless every line is one object whose cells are of these kinds; Arrow takes more than lines."""
+    import pyarrow.json as reader
+
+    body = block.rstrip(b"\r\n")
+    count = body.count(b"\n") + 1
+    between = b"}\r\n{" if b"\r" in body else b"}\n{"
+    if not (body.startswith(b"{") and body.endswith(b"}") and body.count(between) + 1 == count):
+        return None
+    try:
+        if not body.isascii():
+            body.decode()
+        table = reader.read_json(
+            pa.BufferReader(body),
+            read_options=reader.ReadOptions(block_size=LINES),
+            parse_options=reader.ParseOptions(
+                explicit_schema=pa.schema(list(kinds.items())), unexpected_field_behavior="ignore"
+            ),
+        )
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    return table.combine_chunks().to_batches()[0] if table.num_rows == count else None
+
+
+def _line_cells(path: Path, block: bytes, first: int, names: Sequence[str]) -> Cells:
+    records = [*_objects(path, _lines(path, BytesIO(block), first))]
+    return {name: [record.get(name) for record in records] for name in names}
 
 
 def _csv(path: Path, names: Sequence[str] | None, header: Sequence[str] | None) -> pa.csv.CSVStreamingReader:
@@ -103,9 +194,13 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             values = [
                 {"id": key, **value} if isinstance(value, dict) else value for key, value in values.items()
             ]
-        found: Any = enumerate(values if isinstance(values, list) else [values], 1)
-    else:
-        found = _lines(path)
+        yield from _objects(path, enumerate(values if isinstance(values, list) else [values], 1))
+        return
+    with path.open("rb") as file:
+        yield from _objects(path, _lines(path, file))
+
+
+def _objects(path: Path, found: Iterable[tuple[int, Any]]) -> Iterator[dict[str, Any]]:
     for number, record in found:
         if not isinstance(record, dict):
             raise FormatError(
@@ -114,16 +209,15 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise FormatError(f"{path}:{number}: not JSON ({error}).") from error
+def _lines(path: Path, lines: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, first):
+        if number == 1:
+            line = line.removeprefix(BOM)
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise FormatError(f"{path}:{number}: not JSON ({error}).") from error
 
 
 @contextmanager

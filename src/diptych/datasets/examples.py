@@ -5,9 +5,12 @@ that they were read from. A row turns back into an `Example` only when a loader 
 split stays in memory.
 """
 
+import fcntl
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,62 +20,60 @@ import pyarrow as pa
 from jaxtyping import Int
 from numpy import ndarray
 
+from diptych.datasets.rows import PAIR, SCHEMA, STRINGS, WINDOW, Count, Rows, count_texts, example_of
 from diptych.errors import FormatError
-from diptych.files import atomic_file
-from diptych.types import Example, Mention, Pair
+from diptych.files import NO_LOCKS, atomic_file, make_parents
+from diptych.types import Example, Mention
 
-VERSION = 1  # of the layout below; a cached table of another version is not found
-WINDOW = 16_384  # rows that are in memory while a table is written
+VERSION = 1  # of the layout of `rows.SCHEMA`; a cached table of another version is not found
+COLUMNS = 1  # of the layout of columns that are cached beside a table
+HEADER = 512  # bytes before these: names, types and shapes as JSON
 IN_MEMORY = 16 << 20  # bytes of annotation files up to which a table needs no file
+AHEAD = 16  # windows of a mapped file that stay in memory while it is read through
+OFTEN = 128  # rows after which their pages, and those around them, leave the memory of the process
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one per call
-STRINGS = pa.list_(pa.string())
-PAIR = pa.struct(
-    [
-        ("text", pa.string()),
-        ("text_b", pa.string()),
-        ("images", STRINGS),
-        ("files", STRINGS),
-        ("mentions", pa.string()),  # JSON
-    ]
-)
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("pairs", pa.list_(PAIR)),
-        ("target", pa.string()),  # JSON
-        ("weight", pa.float32()),
-        ("group", pa.string()),
-        ("meta", pa.string()),  # JSON
-    ]
-)
 
 
-class ExampleTable:
+class ExampleTable(Rows):
     """Examples by row, decoded when asked for.
 
     May be pickled: a table on disk travels as its path, one in memory as its bytes.
+
+    Args:
+        path: the file that holds the table, of which `whole` is False for the first rows alone.
+        mapped: the mapping of that file.
     """
 
-    def __init__(self, table: pa.Table, *, path: Path | None = None) -> None:
-        self.table, self.path = table, path
+    def __init__(
+        self,
+        table: pa.Table,
+        *,
+        path: Path | None = None,
+        mapped: mmap.mmap | None = None,
+        whole: bool = True,
+    ) -> None:
+        self.table, self.path, self.whole, self._mapped = table, path, whole, mapped
         self._batches = table.to_batches()
         self._ends = np.cumsum([len(batch) for batch in self._batches], dtype=np.int64)
+        self._read = 0
 
     @classmethod
-    def open(cls, path: Path) -> "ExampleTable":
-        """Map a file that `write_examples` wrote.
+    def open(cls, path: Path, count: int | None = None) -> "ExampleTable":
+        """Map a file that `write_examples` wrote, or its first rows.
 
         Raises:
             FormatError: it is damaged.
         """
         try:
-            with pa.memory_map(str(path)) as source:
-                table = pa.ipc.open_file(source).read_all()
-        except pa.ArrowException as error:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
+        except (pa.ArrowException, ValueError) as error:
             raise FormatError(
                 f"{path}: damaged cache of examples ({error}). Delete it and try again."
             ) from error
-        return cls(table, path=path)
+        found = cls(table, path=path, mapped=mapped)
+        return found if count is None else found.head(count)
 
     @classmethod
     def of(cls, examples: Iterable[Example | pa.RecordBatch]) -> "ExampleTable":
@@ -81,7 +82,7 @@ class ExampleTable:
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         if self.path is not None:
-            return ExampleTable.open, (self.path,)
+            return ExampleTable.open, (self.path, None if self.whole else len(self))
         return ExampleTable, (self.table,)
 
     def __len__(self) -> int:
@@ -92,76 +93,109 @@ class ExampleTable:
         number = int(np.searchsorted(self._ends, row, side="right"))
         batch = self._batches[number]
         place = row - int(self._ends[number]) + len(batch)
-        return _example(*(batch.column(name)[place].as_py() for name in SCHEMA.names))
+        self._read += 1
+        if not self._read % OFTEN:
+            self._forget()
+        return example_of(*(batch.column(name)[place].as_py() for name in SCHEMA.names))
 
-    def __iter__(self) -> Iterator[Example]:
-        for batch in self._batches:
-            for start in range(0, len(batch), 1024):
-                for record in batch.slice(start, 1024).to_pylist():
-                    yield _example(**record)
+    def windows(self) -> Iterator[pa.RecordBatch]:
+        """All rows; pages of a mapped file that were read leave the memory of the process again."""
+        try:
+            for number, batch in enumerate(self._batches, 1):
+                yield batch
+                if not number % AHEAD:
+                    self._forget()
+        finally:
+            self._forget()
+            pa.default_memory_pool().release_unused()
+
+    def _forget(self) -> None:
+        if self._mapped is not None:
+            self._mapped.madvise(mmap.MADV_DONTNEED)  # they stay in the page cache
 
     def head(self, count: int) -> "ExampleTable":
         """The first `count` rows."""
-        return ExampleTable(self.table.slice(0, count))
+        table = self.table.slice(0, count)
+        whole = self.whole and len(table) == len(self)
+        return ExampleTable(table, path=self.path, mapped=self._mapped, whole=whole)
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """All ids as Python strings; for splits that are predicted, not for the largest training sets."""
-        return tuple(self.table.column("id").to_pylist())
+    def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
+        found = self._kept(
+            f"tokens {key} {trim}", lambda: {"counts": count_texts(self.windows(), count, trim)}
+        )
+        counts: ndarray = found["counts"]
+        return counts if self.whole else counts[:, : self.pair_count]
 
-    def image_keys(self) -> tuple[str, ...]:
-        """Every image key once, sorted."""
-        found: set[str] = set()
-        for pairs in self._pairs():
-            found.update(pairs.field("images").flatten().unique().drop_null().to_pylist())
-        return tuple(sorted(found))
+    def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
+        if not self.whole:  # its images are others than those of the whole
+            return super().coded_images()
 
-    def image_files(self) -> dict[str, str]:
-        """The picture file of every image key that has one, below the root of the data set."""
-        found: dict[str, str] = {}
-        for pairs in self._pairs():
-            both = pairs.filter(pairs.field("files").is_valid())
-            keys, files = (both.field(name).flatten().to_pylist() for name in ("images", "files"))
-            found.update(zip(keys, files, strict=True))
-        return found
+        def make() -> dict[str, ndarray]:
+            keys, codes = super(ExampleTable, self).coded_images()
+            text = pa.BufferOutputStream()
+            with pa.ipc.new_stream(text, pa.schema([("key", pa.string())])) as writer:
+                writer.write_batch(pa.record_batch([keys], ["key"]))
+            return {"codes": codes, "keys": np.frombuffer(text.getvalue(), np.uint8)}
 
-    def _pairs(self) -> Iterator[pa.StructArray]:
-        return (batch.column("pairs").flatten() for batch in self._batches)
+        found = self._kept("images", make)
+        keys = pa.ipc.open_stream(pa.py_buffer(found["keys"])).read_all().column("key").combine_chunks()
+        return keys, found["codes"]
 
-    def targets(self) -> Iterator[tuple[Any, str, int]]:
-        """Every different target once: (target, id of the first example that has it, how many have it)."""
-        counts: dict[str | None, tuple[str, int]] = {}
-        for batch in self._batches:
-            encoded = batch.column("target").dictionary_encode(null_encoding="encode")
-            codes = encoded.indices.to_numpy(zero_copy_only=False)
-            names = encoded.dictionary.to_pylist()
-            number, first, times = np.unique(codes, return_index=True, return_counts=True)
-            for code, place, many in zip(number.tolist(), first.tolist(), times.tolist(), strict=True):
-                key, before = batch.column("id")[place].as_py(), counts.get(names[code])
-                counts[names[code]] = (key, many) if before is None else (before[0], before[1] + many)
-        for text, (key, many) in counts.items():
-            yield (None if text is None else json.loads(text)), key, many
+    def _kept(self, what: str, make: Callable[[], dict[str, ndarray]]) -> dict[str, ndarray]:
+        """Arrays that are made once for every table on disk, and mapped afterwards."""
+        if self.path is None:
+            return make()
+        name = sha256(f"{COLUMNS} {what}".encode()).hexdigest()[:16]
+        place = self.path.with_name(f"{self.path.stem}-{name}")
+        if not (self.whole or place.exists()):
+            return make()
+        with suppress(OSError):  # a cache that cannot be written is done without
+            with once(place) as missing:
+                found = None if missing else _open_arrays(place)
+                if found is None:
+                    found = make()
+                    if self.whole:
+                        _save_arrays(place, found)
+            return found
+        return make()
 
-    def texts(self) -> Iterator[str]:
-        """Every text, first and second of each pair, in order."""
-        for pairs in self._pairs():
-            for start in range(0, len(pairs), WINDOW):
-                window = pairs.slice(start, WINDOW)
-                both = zip(window.field("text").to_pylist(), window.field("text_b").to_pylist(), strict=True)
-                yield from (text for pair in both for text in pair if text)
 
-    def count_tokens(self, count: Callable[[Sequence[str]], Sequence[int]]) -> Int[ndarray, " N"]:
-        """Tokens of the longest pair of every example, special tokens and truncation apart.
+def _save_arrays(path: Path, arrays: dict[str, ndarray]) -> None:
+    with atomic_file(path) as file:
+        header = {name: [one.dtype.str, one.shape] for name, one in arrays.items()}
+        file.write(json.dumps(header).encode().ljust(HEADER))
+        for one in arrays.values():
+            file.write(np.ascontiguousarray(one).data)
 
-        A space always ends a token, so every word is counted once, however often it occurs: 10 million texts
-        take seconds instead of minutes.
 
-        Args:
-            count: numbers of tokens of many words.
-        """
-        known: dict[str, int] = {}
-        lengths = [_count_batch(batch, known, count) for batch in self._batches]
-        return np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+def _open_arrays(path: Path) -> dict[str, ndarray] | None:
+    """None for a damaged file."""
+    try:
+        whole = np.memmap(path, np.uint8, mode="r")
+        header, start, found = json.loads(whole[:HEADER].tobytes()), HEADER, {}
+        for name, (kind, shape) in header.items():
+            size = np.dtype(kind).itemsize * int(np.prod(shape))
+            found[name] = whole[start : start + size].view(kind).reshape(shape)
+            start += size
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return found if start == len(whole) else None
+
+
+@contextmanager
+def once(path: Path) -> Iterator[bool]:
+    """Whether a file of the cache is missing; then other processes wait until the block has made it."""
+    if path.exists():
+        yield False
+        return
+    make_parents(path)
+    with path.with_name(f".{path.name}.wait").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield not path.exists()
 
 
 def cached_examples(
@@ -184,8 +218,9 @@ def cached_examples(
     facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
     key = sha256(repr((VERSION, facts, settings)).encode()).hexdigest()[:32]
     path = (cache or cache_folder()) / "examples" / f"{key}.arrow"
-    if not path.exists():
-        write_examples(path, read())
+    with once(path) as missing:
+        if missing:
+            write_examples(path, read())
     return ExampleTable.open(path)
 
 
@@ -300,65 +335,3 @@ def _json(value: Any) -> str | None:
 
 def _mentions(mentions: Sequence[Mention]) -> str | None:
     return _json([[m.start, m.stop, m.region, m.segment] for m in mentions]) if mentions else None
-
-
-def _example(
-    id: str,
-    pairs: list[dict[str, Any]],
-    target: str | None,
-    weight: float | None,
-    group: str | None,
-    meta: str | None,
-) -> Example:
-    return Example(
-        id=id,
-        pairs=tuple(_pair(**pair) for pair in pairs),
-        target=None if target is None else json.loads(target),
-        weight=1.0 if weight is None else weight,
-        group=group,
-        meta={} if meta is None else json.loads(meta),
-    )
-
-
-def _pair(
-    text: str, text_b: str | None, images: list[str] | None, files: list[str] | None, mentions: str | None
-) -> Pair:
-    named = () if mentions is None else json.loads(mentions)
-    return Pair(
-        image=None if images is None else images[0] if len(images) == 1 else tuple(images),
-        text=text,
-        text_b=text_b,
-        mentions=tuple(Mention(start=a, stop=b, region=c, segment=d) for a, b, c, d in named),
-        files=tuple(files or ()),
-    )
-
-
-def _count_batch(
-    batch: pa.RecordBatch, known: dict[str, int], count: Callable[[Sequence[str]], Sequence[int]]
-) -> Int[ndarray, " N"]:
-    pairs = batch.column("pairs")
-    struct = pairs.flatten()
-    tokens = _count_texts(struct.field("text"), known, count) + _count_texts(
-        struct.field("text_b"), known, count
-    )
-    starts = pairs.offsets.to_numpy()[:-1] - pairs.offsets[0].as_py()
-    return np.maximum.reduceat(tokens, starts) if len(starts) else np.zeros(0, np.int64)
-
-
-def _count_texts(
-    texts: pa.Array, known: dict[str, int], count: Callable[[Sequence[str]], Sequence[int]]
-) -> Int[ndarray, " N"]:
-    import pyarrow.compute as pc
-
-    if texts.null_count == len(texts):
-        return np.zeros(len(texts), np.int64)
-    words = pc.split_pattern(pc.fill_null(texts, ""), " ")
-    encoded = words.flatten().dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    if new := [name for name in names if name not in known]:
-        known.update(zip(new, count(new), strict=True))
-    each = np.array([known[name] for name in names], np.int64)[encoded.indices.to_numpy()]
-    sums = np.concatenate([[0], np.cumsum(each)])
-    offsets = words.offsets.to_numpy() - words.offsets[0].as_py()
-    lengths: ndarray = sums[offsets[1:]] - sums[offsets[:-1]]
-    return lengths

@@ -1,6 +1,7 @@
 """Region features: the store on disk, and the files in which others keep theirs."""
 
 from diptych.features.merged import MergedStore, open_stores
+from diptych.features.named import NamedStores
 from diptych.features.reading import Fault, ReadLog
 from diptych.features.store import FeatureStore
 from diptych.features.transfer import ImportReport, export_features, import_features, read_features
@@ -12,6 +13,7 @@ __all__ = [
     "FeatureStore",
     "ImportReport",
     "MergedStore",
+    "NamedStores",
     "PartWriter",
     "ReadLog",
     "StoreWriter",

@@ -11,11 +11,12 @@ store of which a part is missing or cut off does not open. Any Arrow reader can 
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
 from numpy import ndarray
@@ -87,6 +88,15 @@ class FeatureStore:
     def count(self, key: str | int) -> int:
         """Number of regions of one image, without touching its features."""
         return int(self._places["count"][self._row(key)])
+
+    def counts_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
+        """Number of regions of many images; -1 of one that is not there."""
+        rows = np.array([self._rows.get(key, -1) for key in keys], np.int64)
+        for place in np.flatnonzero(rows < 0).tolist():
+            rows[place] = -1 if (found := self._find(keys[place])) is None else found
+        if not len(self):
+            return rows
+        return np.where(rows < 0, -1, self._places["count"][rows])
 
     def counts(self) -> Int[ndarray, " N"]:
         """Number of regions of every image, in the order of `keys`."""

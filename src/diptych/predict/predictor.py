@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from diptych.bundle import Bundle, load_bundle
 from diptych.data import BoxSource, Collate, Sources, require_sources
+from diptych.data.sampler import Batches, longest_first
+from diptych.data.stream import ids_of
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
 from diptych.tasks import Task
@@ -150,14 +152,14 @@ class Predictor:
             ConfigError: a source is missing, or features come from another detector.
         """
         sources = self.sources(dataset, features=features, images=images)
-        examples = [dataset[index] for index in range(len(dataset))]
-        parts = []
-        batches = self.batches(examples, sources, batch_size)
-        for part in self.predict_batches(examples, sources, batches, workers=workers):
+        parts, done = [], 0
+        batches = self.batches(dataset, sources, batch_size)
+        for part in self.predict_batches(dataset, sources, batches, workers=workers):
             parts.append(part)
+            done += len(part)
             if progress is not None:
-                progress(sum(map(len, parts)), len(examples))
-        return Predictions.concat(parts).align([example.id for example in examples])
+                progress(done, len(dataset))
+        return Predictions.concat(parts).align(ids_of(dataset))
 
     def sources(
         self,
@@ -169,24 +171,23 @@ class Predictor:
         """Where regions and pixels come from, checked as `predict_dataset` says."""
         if features is not None and self.bundle.features is not None:
             features.meta.require_like(self.bundle.features, where=getattr(features, "path", "the regions"))
-        images = images or getattr(dataset, "images", None)
+        if images is None or (isinstance(images, dict) and not images):  # others are slow to look through
+            images = getattr(dataset, "images", None)
         if features is None and self.processor.grid is not None and images is not None:
             features = BoxSource(images, grid=self.processor.grid)
         return Sources(regions=features, images=images)
 
-    def batches(self, examples: Sequence[Example], sources: Sources, batch_size: int) -> list[list[int]]:
+    def batches(self, dataset: Dataset, sources: Sources, batch_size: int) -> Batches:
         """Indices of examples that go through the model together: of like length, the longest first."""
-        require_sources(self.needs, self.processor, sources, examples)
-        if not examples:
+        require_sources(self.needs, self.processor, sources, dataset)
+        if not len(dataset):
             raise ConfigError("there is nothing to predict: the split has no examples.")
-        collate = Collate(self.processor, sources=sources)
-        lengths = [collate.length(example) for example in examples]
-        order = sorted(range(len(examples)), key=lambda index: -lengths[index])  # stable, so reproducible
-        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        lengths = Collate(self.processor, sources=sources).lengths(dataset)
+        return longest_first(lengths, batch_size=batch_size)
 
     def predict_batches(
         self,
-        examples: Sequence[Example],
+        dataset: Dataset,
         sources: Sources,
         batches: Sequence[list[int]],
         *,
@@ -194,7 +195,7 @@ class Predictor:
     ) -> Iterator[Predictions]:
         """Score batch by batch."""
         loader: DataLoader[Example] = DataLoader(
-            _Listed(examples),  # type: ignore[arg-type]
+            dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
             collate_fn=Collate(self.processor, sources=sources),
             num_workers=workers,

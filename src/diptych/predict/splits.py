@@ -93,7 +93,7 @@ def predict_splits(
         jobs = []
         for split in splits:
             dataset = data.open(root.absolute(), split)
-            store = regions_of_run(predictor, run, dataset.images, features, more_features)
+            store = regions_of_run(predictor, run, dataset, features, more_features)
             made_of = {"bundle": bundle, **_inputs(predictor, dataset, store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
@@ -170,11 +170,14 @@ def root_of_run(run: Path, root: Path | str | None = None) -> Path:
 def regions_of_run(
     predictor: Predictor,
     run: Path,
-    images: Mapping[str, Any],
+    images: "Mapping[str, Any] | Split",
     features: Path | str | None = None,
     more_features: Path | str | None = None,
 ) -> RegionSource | None:
     """Where the regions of `images` come from: what is given, else what the run was trained with.
+
+    Args:
+        images: pictures by key, or the data set that has them.
 
     Raises:
         ConfigError: the model needs one store more, or fewer.
@@ -186,7 +189,10 @@ def regions_of_run(
     if more is None and merge not in (None, "detector_only"):
         raise ConfigError("the model was trained on two feature stores; say --more-features FOLDER.")
     main = features or places["features"]
-    return open_regions(predictor.processor, main, images, more=more, merge=merge or "vilio")
+    stores: tuple[str, ...] = getattr(images, "stores", ())
+    source: Any = images
+    pictures: Mapping[str, Any] = getattr(source, "images", source)
+    return open_regions(predictor.processor, main, pictures, more=more, merge=merge or "vilio", stores=stores)
 
 
 def _splits(

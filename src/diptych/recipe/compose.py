@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 PLAIN = re.compile(r"[\w./\\+\-$%*@?|: ]*", re.ASCII)  # what Hydra takes without quotes
+STORE = re.compile(r"features\.(?P<name>[^=.]+)=(?P<place>.*)", re.DOTALL)
 CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
 
 
@@ -78,20 +79,33 @@ def _choices(override: "Override") -> list[str]:
 def _parsed(words: Sequence[str]) -> "list[Override]":
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    return OverridesParser.create().parse_overrides([_forgiving(word) for word in words])
+    return OverridesParser.create().parse_overrides(_overrides(words))
 
 
 def _composed(words: Sequence[str], folder: Path | str | None) -> Any:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
 
-    overrides = [_forgiving(word) for word in words]
+    overrides = _overrides(words)
     if folder is not None:
         if not Path(folder).is_dir():
             raise ConfigError(f"{folder} does not exist; expected a folder of YAML files.")
         overrides.append(f"hydra.searchpath=[{_quoted(f'file://{Path(folder).absolute()}')}]")
     with initialize_config_module("diptych.conf", version_base="1.3"):
         return hydra_compose("train", overrides=overrides)
+
+
+def _overrides(words: Sequence[str]) -> list[str]:
+    """Words as Hydra takes them; `features.NAME=FOLDER`, of which there may be several, become one mapping.
+
+    By default `features` is a text, below which Hydra finds no keys.
+    """
+    stores = {named["name"]: named["place"] for word in words if (named := STORE.fullmatch(word))}
+    overrides = [_forgiving(word) for word in words if not STORE.fullmatch(word)]
+    if stores:
+        places = ",".join(f"{name}:{_quoted(place)}" for name, place in stores.items())
+        overrides.append(f"features={{{places}}}")
+    return overrides
 
 
 def _forgiving(word: str) -> str:

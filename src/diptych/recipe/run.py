@@ -20,8 +20,9 @@ import torch
 
 from diptych.bundle import call, load_bundle, save_bundle, write_places
 from diptych.convert import find, load_model, load_region_encoder, load_towers
-from diptych.data import Collate, DataModule, require_sources, require_vocabulary
+from diptych.data import Collate, DataModule, Place, require_sources, require_vocabulary
 from diptych.data.inputs import checksums, picture_checksum
+from diptych.data.stream import different_targets
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd
 from diptych.nodes import parameters
@@ -138,14 +139,14 @@ def build(settled: Settled) -> Parts:
     """
     config, processor, sources = settled.config, settled.processor, settled.sources
     train, validate = settled.train, settled.validate
-    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
     torch.manual_seed(config["seed"])  # before anything random is built
     model = call(config["model"])
     _load_weights(model, config["weights"], sources.regions)
     task = _require_two_classes(call(config["task"], model=model), settled.criterion)
-    require_sources(model.needs, processor, sources, examples)
-    for name, part in (("training", examples[: len(train)]), ("validation", examples[len(train) :])):
-        task.targets(part)  # a wrong label shows now, not in the middle of an epoch
+    require_sources(model.needs, processor, sources, train, validate)
+    for name, part in (("training", train), ("validation", validate)):
+        for window in different_targets(part):
+            task.targets(window)  # a wrong label shows now, not in the middle of an epoch
         if isinstance(task, Task):
             require_labels(name, part)
     require_vocabulary(model, processor)
@@ -170,7 +171,7 @@ def _require_two_classes(task: Trainable, criterion: str | None) -> Trainable:
 
 
 def _save(settled: Settled, parts: Parts, result: FitResult) -> None:
-    config, task, place = settled.config, parts.task, settled.config["features"]
+    config, task = settled.config, parts.task
     regions, nodes = settled.sources.regions, {name: config[name] for name in ("model", "processor", "task")}
     learned = isinstance(parts.model, EndToEnd)  # no features to agree with
     if settled.criterion is not None:
@@ -178,10 +179,10 @@ def _save(settled: Settled, parts: Parts, result: FitResult) -> None:
         task.threshold = choose_threshold(settled, parts.model, task)
         nodes["task"] = {**nodes["task"], "threshold": task.threshold}
     node = getattr(settled.train, "node", None)
-    places = {
-        "root": Path(config["root"]),
-        "features": None if regions is None or place is None else Path(place),
-        "more_features": None if config["more_features"] is None else Path(config["more_features"]),
+    places: dict[str, Place] = {
+        "root": config["root"],
+        "features": None if regions is None else config["features"],
+        "more_features": config["more_features"],
     }
     write_places(Path(config["out"]), places)
     save_bundle(
@@ -214,7 +215,9 @@ def _save(settled: Settled, parts: Parts, result: FitResult) -> None:
 def _inputs(settled: Settled, parts: Parts, folder: Path) -> dict[str, str]:
     """Checksums of the files and feature stores that the run reads, starting weights included."""
     config, processor, sources = settled.config, settled.config["processor"], settled.sources
-    places = [config["features"], config["more_features"]] if sources.regions is not None else []
+    stores, places = config["features"], list[Any]()
+    if sources.regions is not None:
+        places = [*(stores.values() if isinstance(stores, Mapping) else [stores]), config["more_features"]]
     places += [
         processor.get(name, {}).get(key) for name, key in (("text", "vocabulary"), ("vectors", "path"))
     ]
@@ -235,9 +238,14 @@ def _bundle_or(path: Path) -> Path:
     return path / "bundle" if (path / "bundle" / "bundle.yaml").exists() else path
 
 
-def _shown(places: Mapping[str, Path | None]) -> dict[str, str]:
-    """Names of folders for people: where they lie is nobody's business who gets the bundle."""
-    return {key: place.resolve().name for key, place in places.items() if place is not None}
+def _shown(places: Mapping[str, Place]) -> dict[str, str]:
+    """Names of folders without their paths, which a bundle must not tell others."""
+    found: dict[str, str] = {}
+    for key, place in places.items():
+        if place is not None:
+            several = place.values() if isinstance(place, Mapping) else [place]
+            found[key] = ", ".join(Path(folder).resolve().name for folder in several)
+    return found
 
 
 def _data(settled: Settled, collate: Collate) -> DataModule:

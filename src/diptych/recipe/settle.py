@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 
 from diptych.bundle import Bundle, call
 from diptych.data import Processor, Sources, open_regions, with_regions
-from diptych.errors import ConfigError, first_five, nearest
+from diptych.data.stream import Texts, look_at_labels, targets_of
+from diptych.errors import ConfigError, nearest
 from diptych.features import MergedStore
 from diptych.metrics import best_threshold
 from diptych.nodes import function_of
@@ -60,9 +61,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     for name, split in (("training", train), ("validation", validate)):
         if not len(split):
             raise ConfigError(f"the {name} split has no examples; expected at least one.")
-    examples = [dataset[index] for dataset in (train, validate) for index in range(len(dataset))]
     task, criterion = without_criterion(with_labels(config["task"], train), validate)
-    node = with_text_files(config, examples[: len(train)], folder / "files")
+    node = with_text_files(config, Texts(train), folder / "files")
     processor = call(node)
     images = _images(train, validate)
     regions = open_regions(
@@ -71,6 +71,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         images,
         more=config["more_features"],
         merge=config["region_merge"],
+        stores=[name for split in (train, validate) for name in getattr(split, "stores", ())],
     )
     train, validate = (with_regions(split, processor, regions) for split in (train, validate))
     task = with_class_weights(task, train)
@@ -86,20 +87,20 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     )
 
 
-def require_labels(name: str, examples: Sequence[Example]) -> None:
+def require_labels(name: str, examples: Dataset | Sequence[Example]) -> None:
     """Training needs every label, validation some; a training split of one class is warned about.
 
     Raises:
         ConfigError: says how many labels are missing, and of which examples.
     """
-    missing = [example.id for example in examples if example.target is None]
-    if missing and (name == "training" or len(missing) == len(examples)):
+    missing, first, labels = look_at_labels(examples)
+    if missing and (name == "training" or missing == len(examples)):
         role = "train" if name == "training" else "validate"
+        shown = f"{', '.join(first)}{', ...' if missing > len(first) else ''}"
         raise ConfigError(
-            f"{len(missing)} of {len(examples)} {name} examples have no label: {first_five(missing)}. "
+            f"{missing} of {len(examples)} {name} examples have no label: {shown}. "
             f"Give labels, or name another split with data.{role}.split=NAME."
         )
-    labels = {example.target for example in examples if isinstance(example.target, str)}
     if name == "training" and len(labels) == 1:  # of validation, its metrics tell
         warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
@@ -126,7 +127,7 @@ def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:
         raise ConfigError(
             f"task.threshold is {value!r}; expected a number or one of {CRITERIA}.{nearest(value, CRITERIA)}"
         )
-    if not any(validate[index].target is not None for index in range(len(validate))):
+    if look_at_labels(validate)[0] == len(validate):
         raise ConfigError(f"task.threshold={value} needs labels in the validation split.")
     return {**task, "threshold": 0.5}, value
 
@@ -136,7 +137,7 @@ def choose_threshold(settled: Settled, model: Any, task: Any) -> float:
     validate, sources = settled.validate, settled.sources
     predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=settled.processor))
     predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
-    targets = [validate[index].target for index in range(len(validate))]
+    targets = [target for _, target in targets_of(validate)]
     known = [row for row, target in enumerate(targets) if target is not None]
     truth = [likeliest(targets[row]) == task.labels[1] for row in known]
     scores = predictions.column(task.labels[1])[known]
@@ -147,7 +148,7 @@ def with_class_weights(task: Node, train: Dataset) -> Node:
     """`class_weights: balanced` becomes numbers: examples / (classes * examples of the class)."""
     if task.get("class_weights") != "balanced":
         return task
-    counts = Counter(likeliest(train[index].target) for index in range(len(train)))
+    counts = Counter(likeliest(target) for _, target in targets_of(train))
     if missing := [label for label in task["labels"] if not counts[label]]:
         raise ConfigError(
             f"task.class_weights=balanced, but the training split has no {missing[0]!r} example."
@@ -156,15 +157,12 @@ def with_class_weights(task: Node, train: Dataset) -> Node:
     return {**task, "class_weights": weights}
 
 
-def with_text_files(config: Mapping[str, Any], examples: Iterable[Example], folder: Path) -> Node:
+def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Path) -> Node:
     """The node of the processor with `vocabulary` and `vectors.path` settled.
 
-    What is `auto` and not at hand is learned from the examples; the file stays in `folder`.
+    What is `auto` and does not exist yet is learned from the texts; the file stays in `folder`.
     """
     node: Node = config["processor"]
-    texts = [
-        text for example in examples for pair in example.pairs for text in (pair.text, pair.text_b) if text
-    ]
     if "text" in node and node["text"]["vocabulary"] == "auto":
         given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
         if not given.exists() and not learned.exists():
@@ -238,5 +236,6 @@ def _filled(node: Node, **defaults: Any) -> Node:
     return {**node, **defaults, **node}
 
 
-def _images(*datasets: Dataset) -> dict[str, Path]:
-    return {key: path for dataset in datasets for key, path in getattr(dataset, "images", {}).items()}
+def _images(*datasets: Dataset) -> Mapping[str, Path]:
+    """Where several data sets have a key, the last one counts; none is looked up here."""
+    return ChainMap(*(split.images for split in reversed(datasets) if hasattr(split, "images")))

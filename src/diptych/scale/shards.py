@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from diptych.data.stream import ids_of
 from diptych.predict import Predictor, load
 from diptych.predictions import Predictions
 from diptych.types import Dataset, Progress, RegionSource
@@ -32,9 +33,8 @@ def predict_split(
             pictures of `dataset` under the same paths.
         shard: batches that a worker computes in one go.
     """
-    examples = [dataset[index] for index in range(len(dataset))]
-    batches = predictor.batches(examples, predictor.sources(dataset, features=features), batch_size)
-    shards = [batches[start : start + shard] for start in range(0, len(batches), shard)]
+    batches = predictor.batches(dataset, predictor.sources(dataset, features=features), batch_size)
+    shards = [[*batches[start : start + shard]] for start in range(0, len(batches), shard)]
     build = partial(
         batch_function,
         run.absolute(),
@@ -44,12 +44,13 @@ def predict_split(
         precision=predictor.precision,
         workers=workers,
     )
-    parts = []
+    parts, done = [], 0
     for part in engine(build, shards):
         parts.append(part)
+        done += len(part)
         if progress is not None:
-            progress(sum(map(len, parts)), len(examples))
-    return Predictions.concat(parts).align([example.id for example in examples])
+            progress(done, len(dataset))
+    return Predictions.concat(parts).align(ids_of(dataset))
 
 
 def batch_function(
@@ -64,9 +65,8 @@ def batch_function(
     """Load the model; returns the function that scores some batches of the data set."""
     predictor = load(run, device=device, precision=precision)
     sources = predictor.sources(dataset, features=features)
-    examples = [dataset[index] for index in range(len(dataset))]
 
     def score(batches: Batches) -> Predictions:
-        return Predictions.concat([*predictor.predict_batches(examples, sources, batches, workers=workers)])
+        return Predictions.concat([*predictor.predict_batches(dataset, sources, batches, workers=workers)])
 
     return score

@@ -144,7 +144,8 @@ def places_of(source: Path) -> dict[str, Place]:
     if (source / NAME).is_file():
         return {name: source / place for name, place in _read(source / NAME)["features"].items()}
     places = trained_on(source)
-    return {"features": places["features"], "more_features": places["more_features"]}
+    named = places["features"]  # of several stores, none is that of any picture
+    return {"features": None if isinstance(named, dict) else named, "more_features": places["more_features"]}
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """WordPiece: text to token ids as BERT makes them, and small vocabularies learned from one's own texts."""
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +101,32 @@ class WordPiece:
         pairs = zip(texts, others, strict=True)
         return [self.encode(text, other, max_tokens=max_tokens) for text, other in pairs]
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Numbers of tokens, without special tokens and truncation."""
+        with _alone():
+            found = self._tokenizer.encode_batch_fast([*map(_encodable, texts)], add_special_tokens=False)
+        return [len(one) for one in found]
+
     def _pieces(self, text: str) -> Encoding:
         return self._tokenizer.encode(_encodable(text), add_special_tokens=False)
 
 
 _NOWHERE = (0, 0)
+_PARALLEL = "TOKENIZERS_PARALLELISM"
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Without the library's threads: once it has used them, it warns in every process forked later."""
+    before = os.environ.get(_PARALLEL)
+    os.environ[_PARALLEL] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PARALLEL]
+        else:
+            os.environ[_PARALLEL] = before
 
 
 class CachedTokenizer:
@@ -150,18 +173,24 @@ def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True)
     It opens with the special tokens and holds every character of the texts, so none of their words of up to
     100 characters is unknown.
 
+    Args:
+        texts: read twice; what can be read once only is kept in memory.
+
     Raises:
         ConfigError: there are no texts, or more special tokens and characters than `size`.
     """
-    # the trainer takes minutes over a word of millions of characters, which is nobody's word
-    lines = [re.sub(r"(\S{1000})", r"\1 ", _encodable(text)) for text in texts]
+    if iter(texts) is texts:  # which can be read once only
+        texts = list(texts)
     tokenizer = Tokenizer(WordPieceModel(unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     normalize = tokenizer.normalizer.normalize_str
-    alphabet = sorted({char for line in lines for char in normalize(line) if not char.isspace()})
+    count, found = 0, set[str]()
+    for count, line in enumerate(_lines(texts), 1):  # noqa: B007
+        found.update(normalize(line))
+    alphabet = sorted(char for char in found if not char.isspace())
     if not alphabet:
-        raise ConfigError(f"no vocabulary can be learned: {len(lines)} text(s) hold no character.")
+        raise ConfigError(f"no vocabulary can be learned: {count} text(s) hold no character.")
     if (least := len(SPECIAL_TOKENS) + 2 * len(alphabet)) > size:
         raise ConfigError(
             f"a vocabulary of {size} tokens is too small: the texts have {len(alphabet)} different "
@@ -171,9 +200,14 @@ def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True)
     # announcing them as special tokens fixes the numbers.
     announced = [*SPECIAL_TOKENS, *(f"##{char}" for char in alphabet)]
     trainer = WordPieceTrainer(vocab_size=size, special_tokens=announced, show_progress=False)
-    tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.train_from_iterator(_lines(texts), trainer)
     index = tokenizer.get_vocab()
     return sorted(index, key=index.__getitem__)
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Texts for the trainer, which takes minutes over a word of millions of characters, nobody's word."""
+    return (re.sub(r"(\S{1000})", r"\1 ", _encodable(text)) for text in texts)
 
 
 def write_vocabulary(path: Path | str, tokens: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ import csv
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from os.path import normpath
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,20 @@ import pyarrow as pa
 
 from diptych.datasets.base import Split, at_most, require_split
 from diptych.datasets.binary_csv import read_scores
-from diptych.datasets.columns import SUFFIXES, Cells, column_names, find_tables, read_cells
+from diptych.datasets.columns import (
+    SUFFIXES,
+    Cells,
+    Window,
+    column_names,
+    find_tables,
+    read_cells,
+    read_windows,
+)
 from diptych.datasets.examples import one_pair_batch
 from diptych.datasets.table.cells import cell_number, cell_score, cell_text, string_column
 from diptych.datasets.table.guess import guess_table, split_order
+from diptych.datasets.table.place import listed, needed, only_file
+from diptych.datasets.table.plain import NotPlain, plain_window
 from diptych.datasets.table.world import write_table_world
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file
@@ -125,17 +136,17 @@ class Table(Split):
             settings = cls._guessed(root, settings)[1]
         column = (settings.get("columns") or {}).get("split")
         if column is None:
-            needed = _needed(settings)
-            names = {path.stem for path in find_tables(root, needed, settings.get("header"))}
+            tables = find_tables(root, needed(settings), settings.get("header"))
+            names = {path.stem for path in tables}
             if settings.get("file") is not None:
                 names = {Path(settings["file"]).stem}
         else:
-            values, path = settings.get("values") or {}, _only_file(root, settings)
+            values, path = settings.get("values") or {}, only_file(root, settings)
             names = set()
-            for cells in read_cells(path, [column], settings.get("header")):
-                names |= {
-                    str(values.get(str(cell), cell)) for cell in set(cells[column]) if cell not in (None, "")
-                }
+            for window in read_windows(path, [column], settings.get("header")):
+                found = window.cells()[column] if window.columns is None else window.columns[0].unique()
+                cells = set(found if isinstance(found, list) else found.to_pylist())
+                names |= {str(values.get(str(cell), cell)) for cell in cells if cell not in (None, "")}
         return tuple(sorted(names, key=split_order))
 
     @classmethod
@@ -150,20 +161,37 @@ class Table(Split):
         file = settings.get("file")
         if file is None and "split" not in (settings.get("columns") or {}):
             return (next(path for end in SUFFIXES if (path := root / f"{split}{end}").is_file()),)
-        return (_only_file(root, settings),)
+        return (only_file(root, settings),)
 
     def read(self) -> Iterable[Example]:
         path, header = self.files[0], self.settings["header"]
         self._require_columns(path)
-        names = list(dict.fromkeys(name for value in self.columns.values() for name in _listed(value)))
-        hashes, row = array("q"), 0
-        for cells in read_cells(path, names, header):
-            kept = self._of_split(cells)
-            batch = self._window(cells, kept, where=path, first=len(hashes))
-            hashes.extend(map(hash, batch.column("id").to_pylist()))
-            row += len(cells[names[0]])
+        names = list(dict.fromkeys(name for value in self.columns.values() for name in listed(value)))
+        hashes, done = array("q"), 0
+        for window in read_windows(path, names, header):
+            batch = self._examples(window, path, done)
+            if "id" in self.columns:
+                hashes.extend(map(hash, batch.column("id").to_pylist()))
+            done += len(batch)
             yield batch
         self._require_unique(path, np.asarray(hashes))
+
+    def _examples(self, window: Window, where: Path, done: int) -> pa.RecordBatch:
+        """Of some rows, those of this split, of which `done` came before."""
+        try:
+            if window.columns is None:
+                raise NotPlain
+            return plain_window(
+                window.columns,
+                self.columns,
+                chosen=self._chosen,
+                target=partial(self._target, where=where),
+                images=self.settings["images"],
+                key=lambda row: f"{self.split}/{done + row + 1}",
+            )
+        except (NotPlain, pa.ArrowException):
+            cells = window.cells()  # these say which row is wrong
+            return self._window(cells, self._of_split(cells), where=where, first=done)
 
     def _require_columns(self, path: Path) -> None:
         found = column_names(path, self.settings["header"])
@@ -171,10 +199,10 @@ class Table(Split):
         self.columns = {
             role: value
             for role, value in self.columns.items()
-            if role not in hidden or set(_listed(value)) <= {*found}
+            if role not in hidden or set(listed(value)) <= {*found}
         }
         for role, value in self.columns.items():
-            for name in _listed(value):
+            for name in listed(value):
                 if name not in found:
                     shown = at_most([one[:40] for one in found], 20)
                     raise ConfigError(
@@ -184,7 +212,7 @@ class Table(Split):
 
     def _require_unique(self, path: Path, hashes: np.ndarray) -> None:
         """Ids of millions of rows do not fit into memory, their hashes do; a clash of hashes is looked up."""
-        if len(np.unique(hashes)) == len(hashes) or "id" not in self.columns:
+        if not (np.diff(np.sort(hashes)) == 0).any():
             return
         seen: set[str] = set()
         for cells in read_cells(
@@ -197,14 +225,14 @@ class Table(Split):
                 seen.add(key)
 
     def _of_split(self, cells: Cells) -> Sequence[int]:
-        """Rows of this split."""
         column = self.columns.get("split")
         if column is None:
             return range(len(next(iter(cells.values()))))
-        values = self.settings["values"]
-        return [
-            row for row, cell in enumerate(cells[column]) if values.get(str(cell), str(cell)) == self.split
-        ]
+        return [row for row, cell in enumerate(cells[column]) if self._chosen(cell)]
+
+    def _chosen(self, cell: Any) -> bool:
+        """Whether a cell of the split column names this split."""
+        return bool(self.settings["values"].get(str(cell), str(cell)) == self.split)
 
     def _window(self, cells: Cells, rows: Sequence[int], *, where: Path, first: int) -> pa.RecordBatch:
         def column(role: str) -> list[Any] | None:
@@ -370,29 +398,3 @@ class Table(Split):
 def image_key(file: str) -> str:
     """The key of a picture in a feature store: its file name without the ending."""
     return Path(file).stem
-
-
-def _needed(settings: Mapping[str, Any]) -> list[str]:
-    """The columns that every table has; the labels of test splits may be kept back."""
-    columns = {role: name for role, name in (settings.get("columns") or {}).items() if name is not None}
-    roles = ("id", "image", "text", "split")
-    return [columns[role] for role in roles if role in columns] or _listed(columns.get("label") or [])
-
-
-def _only_file(root: Path, settings: Mapping[str, Any]) -> Path:
-    file = settings.get("file")
-    if file is not None:
-        if normpath(str(file)).startswith(("/", "../")) or not (root / str(file)).is_file():
-            raise ConfigError(f"{root} holds no file {file!r} (data.file).")
-        return root / str(file)
-    found = find_tables(root, _needed(settings), settings.get("header"))
-    if len(found) != 1:
-        raise ConfigError(
-            f"{root} holds {len(found)} tables with the columns {', '.join(_needed(settings))} "
-            f"({at_most([path.name for path in found])}); say which with data.file=NAME."
-        )
-    return found[0]
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)

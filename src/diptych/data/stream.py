@@ -1,0 +1,153 @@
+"""What a run has to know of all examples, from columns where a data set has them, else one by one."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from diptych.data.processor import Processor, image_keys
+from diptych.text import CachedTokenizer, WordPiece
+from diptych.types import Dataset, Example, RegionSource, Tokenizer
+
+if TYPE_CHECKING:
+    from diptych.datasets.rows import Rows  # which loads pyarrow
+
+CHUNK = 1 << 20  # pairs whose lengths are computed together
+WINDOW = 4096  # examples that are in memory together
+
+
+def rows_of(dataset: object) -> "Rows | None":
+    """The columns of a data set; None where it has none, or where its examples differ from them."""
+    return getattr(dataset, "rows", None)
+
+
+def stream(dataset: Dataset) -> Iterator[Example]:
+    """All examples in order, none kept."""
+    rows = rows_of(dataset)
+    return (dataset[index] for index in range(len(dataset))) if rows is None else iter(rows)
+
+
+def ids_of(dataset: Dataset) -> tuple[str, ...]:
+    """The ids of all examples."""
+    rows = rows_of(dataset)
+    return tuple(example.id for example in stream(dataset)) if rows is None else rows.ids
+
+
+def targets_of(dataset: Dataset) -> Iterator[tuple[str, Any]]:
+    """The id and the target of every example."""
+    rows = rows_of(dataset)
+    if rows is not None:
+        return rows.target_column()
+    return ((example.id, example.target) for example in stream(dataset))
+
+
+def look_at_labels(examples: Dataset | Sequence[Example]) -> tuple[int, list[str], set[str]]:
+    """How many examples have no target, the ids of the first five, and the names of the first classes."""
+    rows = rows_of(examples)
+    if rows is not None:
+        named = (target for target, _, _ in rows.targets() if isinstance(target, str))
+        return *rows.unlabeled(), set(islice(named, 2))
+    count, first, labels = 0, list[str](), set[str]()
+    for index in range(len(examples)):
+        example = examples[index]
+        if example.target is None:
+            count += 1
+            first += [example.id] if count <= 5 else []
+        elif isinstance(example.target, str):
+            labels.add(example.target)
+    return count, first, labels
+
+
+class Texts:
+    """The texts of a data set, first and second of each pair; may be read through again and again."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator[str]:
+        rows = rows_of(self.dataset)
+        if rows is not None:
+            return rows.texts()
+        pairs = (pair for example in stream(self.dataset) for pair in example.pairs)
+        return (text for pair in pairs for text in (pair.text, pair.text_b) if text)
+
+
+def different_targets(dataset: Dataset) -> Iterator[list[Example]]:
+    """Examples whose targets stand for those of all, some thousand at a time."""
+    rows = rows_of(dataset)
+    if rows is not None:
+        yield from rows.different_targets(WINDOW)
+        return
+    for start in range(0, len(dataset), WINDOW):
+        yield [dataset[index] for index in range(start, min(start + WINDOW, len(dataset)))]
+
+
+def key_windows(examples: Dataset | Iterable[Example]) -> Iterator[list[str]]:
+    """Every image key once, sorted, some thousand at a time."""
+    rows = rows_of(examples)
+    if rows is not None:
+        yield from rows.key_windows(WINDOW)
+        return
+    found = examples if isinstance(examples, Iterable) else stream(examples)
+    yield sorted({key for example in found for pair in example.pairs for key in image_keys(pair)})
+
+
+def lengths_of(
+    dataset: Dataset, processor: Processor, regions: RegionSource | None = None
+) -> Int[ndarray, " N"]:
+    """`Processor.length` of every example."""
+    rows = rows_of(dataset)
+    text = _counter(processor.text)
+    if rows is None or not _countable(processor, text):
+        lengths = (processor.length(example, regions) for example in stream(dataset))
+        return np.fromiter(lengths, np.int64, len(dataset))
+    total = np.zeros(rows.pair_count, np.int32)
+    if text is not None:
+        trim = "" if processor.text_end is None else "? "
+        counts = rows.text_counts(text.count, key=text.fingerprint, trim=trim)
+        for start in range(0, len(total), CHUNK):
+            total[start : start + CHUNK] = _token_lengths(counts[:, start : start + CHUNK], processor, text)
+    if processor.regions and regions is not None:
+        most, source = processor.max_regions, regions
+        total += rows.image_costs(lambda keys: count_regions(source, keys).clip(0, most))
+        total += int(processor.whole_image)
+    return rows.longest(total)
+
+
+def count_regions(source: RegionSource, keys: Sequence[str]) -> Int[ndarray, " N"]:
+    """Number of regions of each image; -1 of one that is not there."""
+    many: Callable[[Sequence[str]], ndarray] | None = getattr(source, "counts_of", None)
+    if many is not None:
+        return many(keys)
+    return np.array([source.count(key) if key in source else -1 for key in keys], np.int64)
+
+
+def _counter(text: Tokenizer | None) -> WordPiece | None:
+    """The tokenizer, if its tokens are those of words, and special ones are two or three."""
+    text = text.tokenizer if isinstance(text, CachedTokenizer) else text
+    return text if isinstance(text, WordPiece) and type(text).encode is WordPiece.encode else None
+
+
+def _countable(processor: Processor, text: WordPiece | None) -> bool:
+    """Whether lengths follow from numbers of tokens and regions: not with object names as second texts."""
+    known = (text is None) == (processor.text is None)
+    return type(processor) is Processor and known and not processor.tags and processor.max_tokens >= 3
+
+
+def _token_lengths(counts: Int[ndarray, "K P"], processor: Processor, text: WordPiece) -> Int[ndarray, " P"]:
+    """Tokens with the special ones, cut as `WordPiece.encode` cuts."""
+    first = np.array(counts[0])
+    if processor.text_end is not None:
+        first += text.count([processor.text_end])[0]
+    second = np.array(counts[1]) if len(counts) > 1 else np.full(len(first), -1, np.int32)
+    if processor.text_b is not None:
+        second[second == -1] = text.count([processor.text_b])[0]
+    room = processor.max_tokens - 3
+    shorter = np.minimum(np.minimum(first, second), room // 2)
+    longer = np.minimum(np.maximum(first, second), room - shorter)
+    alone = np.minimum(first, room + 1) + 2
+    lengths: ndarray = np.where(second == -1, alone, shorter + longer + 3)
+    return lengths

@@ -1,0 +1,92 @@
+"""Rows under other names: ids with a prefix, image keys with the name of a feature store."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int
+from numpy import ndarray
+
+from diptych.datasets.rows import PAIR, SCHEMA, STRINGS, Count, Rows
+from diptych.types import Example
+
+Store = str | Callable[[str], tuple[str | None, str]] | None
+
+
+class PlacedRows(Rows):
+    """Rows whose ids begin with a prefix, and whose image keys name a feature store.
+
+    Args:
+        store: its name, or a function from an image key to the name and the key there; None leaves keys.
+    """
+
+    def __init__(self, rows: Rows, store: Store, prefix: str = "") -> None:
+        self.rows, self.store, self.prefix = rows, store, prefix
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return placed(self.rows[index], self.store, self.prefix)
+
+    def windows(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.rows.windows():
+            columns = {name: batch.column(name) for name in SCHEMA.names}
+            if self.prefix:
+                columns["id"] = pc.binary_join_element_wise(self.prefix, columns["id"], "")
+            if self.store is not None:
+                columns["pairs"] = self._pairs_placed(columns["pairs"])
+            yield pa.record_batch([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    def _pairs_placed(self, lists: pa.ListArray) -> pa.ListArray:
+        pairs = lists.flatten()
+        images = pairs.field("images")
+        keys = images.flatten().dictionary_encode()
+        named = pa.array([store_key(self.store, key) for key in keys.dictionary.to_pylist()], pa.string())
+        counts = pc.list_value_length(images)
+        ends = np.cumsum(np.concatenate([[0], counts.fill_null(0).to_numpy()]), dtype=np.int32)
+        offsets = pa.array(ends, mask=np.append(images.is_null().to_numpy(zero_copy_only=False), False))
+        fields = [pairs.field(field.name) for field in PAIR]
+        fields[2] = pa.ListArray.from_arrays(offsets, named.take(keys.indices), type=STRINGS)
+        struct = pa.StructArray.from_arrays(fields, fields=list(PAIR))
+        starts = lists.offsets.to_numpy() - lists.offsets[0].as_py()
+        return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), struct)
+
+    @property
+    def one_each(self) -> bool:
+        return self.rows.one_each
+
+    @property
+    def pair_count(self) -> int:
+        return self.rows.pair_count
+
+    def longest(self, costs: Int[ndarray, " P"]) -> Int[ndarray, " N"]:
+        return self.rows.longest(costs)
+
+    def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
+        return self.rows.text_counts(count, key=key, trim=trim)
+
+    def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
+        keys, codes = self.rows.coded_images()
+        return pa.array([store_key(self.store, key) for key in keys.to_pylist()], pa.string()), codes
+
+
+def store_key(store: Store, key: str) -> str:
+    """`STORE:KEY`, as `diptych.features.NamedStores` reads it."""
+    name, inner = store(key) if callable(store) else (store, key)
+    return inner if name is None else f"{name}:{inner}"
+
+
+def placed(example: Example, store: Store, prefix: str = "") -> Example:
+    """An example of `PlacedRows`."""
+    pairs = tuple(
+        replace(pair, image=store_key(store, pair.image))
+        if isinstance(pair.image, str)
+        else replace(
+            pair, image=None if pair.image is None else tuple(store_key(store, one) for one in pair.image)
+        )
+        for pair in example.pairs
+    )
+    return replace(example, id=f"{prefix}{example.id}", pairs=pairs)

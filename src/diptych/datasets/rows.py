@@ -1,0 +1,335 @@
+"""Examples as columns: what can be asked of millions of them without a Python object for each."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int
+from numpy import ndarray
+
+from diptych.errors import unlabeled
+from diptych.predictions import likeliest
+from diptych.types import Example, Mention, Pair
+
+WINDOW = 16_384  # rows that are in memory while a table is written
+FEW = 1024  # different targets that are remembered
+STRINGS = pa.list_(pa.string())
+PAIR = pa.struct(
+    [
+        ("text", pa.string()),
+        ("text_b", pa.string()),
+        ("images", STRINGS),
+        ("files", STRINGS),
+        ("mentions", pa.string()),  # JSON
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("pairs", pa.list_(PAIR)),
+        ("target", pa.string()),  # JSON
+        ("weight", pa.float32()),
+        ("group", pa.string()),
+        ("meta", pa.string()),  # JSON
+    ]
+)
+
+Count = Callable[[Sequence[str]], Sequence[int]]
+Target = tuple[Any, str, int]
+
+
+class Rows(ABC):
+    """Examples by row, decoded when asked for, and their columns in windows."""
+
+    _known_targets: list[Target] | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Example: ...
+
+    @abstractmethod
+    def windows(self) -> Iterator[pa.RecordBatch]:
+        """All rows in order, some thousand at a time, as columns of `SCHEMA`."""
+
+    @abstractmethod
+    def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
+        """Tokens of the first text of every pair, and of the second, where any pair has one; -1 without one.
+
+        Special tokens and truncation apart. Counted once for every `key` where the table is on disk.
+
+        Args:
+            count: numbers of tokens of many words. A space always ends a token.
+            key: names the tokenizer, as its fingerprint does.
+            trim: characters that are cut off the end of first texts.
+        """
+
+    def __iter__(self) -> Iterator[Example]:
+        for batch in self.windows():
+            for start in range(0, len(batch), 1024):
+                for record in batch.slice(start, 1024).to_pylist():
+                    yield example_of(**record)
+
+    @property
+    def one_each(self) -> bool:
+        """Whether every example has one pair, and every pair one image."""
+        return all(
+            len(batch) == len(images) and not images.null_count and len(images.flatten()) == len(images)
+            for batch in self.windows()
+            for images in [batch.column("pairs").flatten().field("images")]
+        )
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All ids as Python strings; for splits that are predicted, not for the largest training sets."""
+        return tuple(key for batch in self.windows() for key in batch.column("id").to_pylist())
+
+    @property
+    def pair_count(self) -> int:
+        """Number of all pairs."""
+        offsets = (batch.column("pairs").offsets for batch in self.windows())
+        return sum(one[len(one) - 1].as_py() - one[0].as_py() for one in offsets)
+
+    def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
+        """Every image key once, and which of them the pairs name, one after the other."""
+        return code_images(self.windows())
+
+    def image_keys(self) -> tuple[str, ...]:
+        """Every image key once, sorted."""
+        return tuple(sorted(self.coded_images()[0].to_pylist()))
+
+    def key_windows(self, window: int) -> Iterator[list[str]]:
+        """Every image key once, sorted, so many at a time."""
+        keys, _ = self.coded_images()
+        order = pc.sort_indices(keys)
+        for start in range(0, len(keys), window):
+            yield keys.take(order.slice(start, window)).to_pylist()
+
+    def image_files(self) -> dict[str, str]:
+        """The picture file of every image key that has one, below the root of the data set."""
+        found: dict[str, str] = {}
+        for pairs in self._pairs():
+            both = pairs.filter(pairs.field("files").is_valid())
+            names = [both.field(name).flatten() for name in ("images", "files")]
+            for keys, files in _first_of_each(*names):
+                found.update(zip(keys.to_pylist(), files.to_pylist(), strict=True))
+        return found
+
+    def image_costs(self, cost: Callable[[list[str]], ndarray]) -> Int[ndarray, " P"]:
+        """What the images of every pair cost together; `cost` is asked about every key once."""
+        keys, codes = self.coded_images()
+        costs: ndarray = np.asarray(cost(keys.to_pylist()), np.int32)[codes]
+        if self.one_each:
+            return costs
+        many = [pc.list_value_length(pairs.field("images")).fill_null(0) for pairs in self._pairs()]
+        counts = np.concatenate([one.to_numpy() for one in many] or [np.zeros(0, np.int32)])
+        sums = np.concatenate([[0], np.cumsum(costs)])
+        ends = np.cumsum(counts, dtype=np.int64)
+        found: ndarray = sums[ends] - sums[ends - counts]
+        return found.astype(np.int32)
+
+    def longest(self, costs: Int[ndarray, " P"]) -> Int[ndarray, " N"]:
+        """The largest number of each example, of one number for each of its pairs."""
+        if len(costs) == len(self):
+            return costs
+        parts, done = [], 0
+        for batch in self.windows():
+            offsets = batch.column("pairs").offsets.to_numpy()
+            starts, count = offsets[:-1] - offsets[0], int(offsets[-1] - offsets[0])
+            parts.append(np.maximum.reduceat(costs[done : done + count], starts))
+            done += count
+        return np.concatenate(parts)
+
+    def targets(self) -> Iterator[Target]:
+        """Every different target once: (target, id of the first example that has it, how many have it)."""
+        if self._known_targets is not None:
+            yield from self._known_targets
+            return
+        counts: dict[str | None, tuple[str, int]] = {}
+        for batch in self.windows():
+            names, codes = _coded(batch.column("target"))
+            if len(names) == 1:  # as where nothing has a label
+                number, first, times = (np.array([one]) for one in (0, 0, len(codes)))
+            else:
+                number, first, times = np.unique(codes, return_index=True, return_counts=True)
+            for code, place, many in zip(number.tolist(), first.tolist(), times.tolist(), strict=True):
+                key, before = batch.column("id")[place].as_py(), counts.get(names[code])
+                counts[names[code]] = (key, many) if before is None else (before[0], before[1] + many)
+        found = ((_read(text), key, many) for text, (key, many) in counts.items())
+        if len(counts) <= FEW:
+            self._known_targets = list(found)
+        yield from self._known_targets or found
+
+    def target_column(self) -> Iterator[tuple[str, Any]]:
+        """The id and the target of every example."""
+        for batch in self.windows():
+            names, codes = _coded(batch.column("target"))
+            values = [_read(name) for name in names]
+            ids = batch.column("id").to_pylist()
+            yield from zip(ids, (values[code] for code in codes.tolist()), strict=True)
+
+    def unlabeled(self, most: int = 5) -> tuple[int, list[str]]:
+        """How many examples have no target, and the ids of the first ones."""
+        count, first = 0, list[str]()
+        for batch in self.windows():
+            if missing := batch.column("target").null_count:
+                count += missing
+                if len(first) < most:
+                    rows = batch.filter(batch.column("target").is_null()).slice(0, most - len(first))
+                    first += rows.column("id").to_pylist()
+        return count, first
+
+    def different_targets(self, window: int = 4096) -> Iterator[list[Example]]:
+        """Examples that stand for all: one for each different target and number of pairs, unlabeled apart."""
+        rows = self._different_rows()
+        while some := [self[row] for row in islice(rows, window)]:
+            yield some
+
+    def _different_rows(self) -> Iterator[int]:
+        seen: set[tuple[str, int]] = set()
+        done = 0
+        for batch in self.windows():
+            names, codes = _coded(batch.column("target"))
+            if names == [None]:
+                done += len(batch)
+                continue
+            many = np.diff(batch.column("pairs").offsets.to_numpy())
+            both, first = np.unique(codes.astype(np.int64) << 32 | many, return_index=True)
+            for one, place in sorted(
+                zip(both.tolist(), first.tolist(), strict=True), key=lambda pair: pair[1]
+            ):
+                text = names[one >> 32]
+                if text is None or (text, one & 0xFFFFFFFF) in seen:
+                    continue
+                if len(seen) < 1 << 16:  # beyond, the windows may repeat a target
+                    seen.add((text, one & 0xFFFFFFFF))
+                yield done + place
+            done += len(batch)
+
+    def classes(self) -> Int[ndarray, " N"]:
+        """The class of every example as a number; soft targets count as their likeliest class.
+
+        Raises:
+            ConfigError: an example has no target.
+        """
+        numbers: dict[Any, int] = {}
+        parts = [np.zeros(0, np.int32)]
+        for batch in self.windows():
+            names, codes = _coded(batch.column("target"))
+            if None in names:
+                place = int(np.flatnonzero(codes == names.index(None))[0])
+                raise unlabeled(batch.column("id")[place].as_py())
+            each = [numbers.setdefault(likeliest(_read(name)), len(numbers)) for name in names]
+            parts.append(np.array(each, np.int32)[codes])
+        return np.concatenate(parts)
+
+    def texts(self) -> Iterator[str]:
+        """Every text, first and second of each pair, in order."""
+        for pairs in self._pairs():
+            for start in range(0, len(pairs), WINDOW):
+                window = pairs.slice(start, WINDOW)
+                both = zip(window.field("text").to_pylist(), window.field("text_b").to_pylist(), strict=True)
+                yield from (text for pair in both for text in pair if text)
+
+    def _pairs(self) -> Iterator[pa.StructArray]:
+        return (batch.column("pairs").flatten() for batch in self.windows())
+
+
+def code_images(windows: Iterator[pa.RecordBatch]) -> tuple[pa.Array, Int[ndarray, " I"]]:
+    """What `Rows.coded_images` gives."""
+    keys = [batch.column("pairs").flatten().field("images").flatten() for batch in windows]
+    chunks = pa.chunked_array(keys, pa.string()).dictionary_encode().unify_dictionaries().chunks
+    first = chunks[0].dictionary if chunks else pa.array([], pa.string())
+    return first, np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in chunks)])
+
+
+def count_texts(windows: Iterator[pa.RecordBatch], count: Count, trim: str) -> Int[ndarray, "K P"]:
+    """What `Rows.text_counts` counts: every word once, however often it occurs."""
+    known: dict[str, int] = {}
+    first, second = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for batch in windows:
+        pairs = batch.column("pairs").flatten()
+        texts = pairs.field("text")
+        first.append(_count_texts(pc.utf8_rtrim(texts, trim) if trim else texts, known, count))
+        second.append(_count_texts(pairs.field("text_b"), known, count))
+    if all(bool((one == -1).all()) for one in second):
+        return np.concatenate(first)[None]
+    return np.stack([np.concatenate(first), np.concatenate(second)])
+
+
+def _count_texts(texts: pa.Array, known: dict[str, int], count: Count) -> Int[ndarray, " P"]:
+    if texts.null_count == len(texts):
+        return np.full(len(texts), -1, np.int32)
+    words = pc.split_pattern(texts, " ")
+    encoded = words.flatten().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    if new := [name for name in names if name not in known]:
+        known.update(zip(new, count(new), strict=True))
+    each = np.array([known[name] for name in names] or [0], np.int32)[encoded.indices.to_numpy()]
+    sums = np.concatenate([[0], np.cumsum(each)])
+    offsets = words.offsets.to_numpy() - words.offsets[0].as_py()
+    lengths: ndarray = sums[offsets[1:]] - sums[offsets[:-1]]
+    if texts.null_count:
+        lengths[texts.is_null().to_numpy(zero_copy_only=False)] = -1
+    return lengths.astype(np.int32)
+
+
+def _first_of_each(keys: pa.Array, files: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Where a key has one file in a window, that; else all, of which the last one counts."""
+    if not len(keys):
+        return
+    both = pa.table({"key": keys, "file": files}).group_by(["key", "file"], use_threads=False).aggregate([])
+    if len(both.column("key").unique()) == len(both):
+        keys, files = (both.column(name).combine_chunks() for name in ("key", "file"))
+    yield keys, files
+
+
+def _coded(column: pa.Array) -> tuple[list[str | None], Int[ndarray, " N"]]:
+    """The different values of a column in order of appearance, and which of them each row has."""
+    if column.null_count == len(column):
+        return [None], np.zeros(len(column), np.int32)
+    encoded = column.dictionary_encode(null_encoding="encode")
+    codes: ndarray = encoded.indices.to_numpy(zero_copy_only=False)
+    return encoded.dictionary.to_pylist(), codes
+
+
+def _read(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def example_of(
+    id: str,
+    pairs: list[dict[str, Any]],
+    target: str | None,
+    weight: float | None,
+    group: str | None,
+    meta: str | None,
+) -> Example:
+    """An example from the cells of a row."""
+    return Example(
+        id=id,
+        pairs=tuple(_pair(**pair) for pair in pairs),
+        target=_read(target),
+        weight=1.0 if weight is None else weight,
+        group=group,
+        meta={} if meta is None else json.loads(meta),
+    )
+
+
+def _pair(
+    text: str, text_b: str | None, images: list[str] | None, files: list[str] | None, mentions: str | None
+) -> Pair:
+    named = () if mentions is None else json.loads(mentions)
+    return Pair(
+        image=None if images is None else images[0] if len(images) == 1 else tuple(images),
+        text=text,
+        text_b=text_b,
+        mentions=tuple(Mention(start=a, stop=b, region=c, segment=d) for a, b, c, d in named),
+        files=tuple(files or ()),
+    )

@@ -1,0 +1,89 @@
+"""Several feature stores as one source, by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from diptych.errors import ConfigError
+from diptych.types import Regions, RegionSource
+
+
+class NamedStores:
+    """Regions of `NAME:KEY`, the key in the store of that name; keys of two stores are never the same.
+
+    A key without a name is that of the only store there is.
+
+    Args:
+        stores: of the same detector. Several names may stand for one store.
+
+    Raises:
+        ConfigError: there is none, or their features do not mean the same.
+    """
+
+    def __init__(self, stores: Mapping[str, RegionSource]) -> None:
+        if not stores:
+            raise ConfigError("features names no store; say features.NAME=FOLDER.")
+        if odd := [name for name in stores if not name or ":" in name]:
+            raise ConfigError(f"features has the name {odd[0]!r}; expected names without ':'.")
+        self.stores = dict(stores)
+        different = {id(store): store for store in stores.values()}
+        self._only, *others = different.values()
+        self._several = bool(others)
+        for other in others:
+            other.meta.require_like(self._only.meta, where=getattr(other, "path", "a feature store"))
+        self.meta = self._only.meta
+        if others:
+            sums = [[name, store.meta.checksum] for name, store in sorted(self.stores.items())]
+            rules = dict.fromkeys(store.meta.box_rule for store in different.values())
+            self.meta = replace(
+                self.meta,
+                box_rule=" or ".join(rules),
+                count=sum(store.meta.count for store in different.values()),
+                checksum=sha256(repr(sums).encode()).hexdigest(),
+            )
+
+    @property
+    def path(self) -> str:
+        """All places, for messages."""
+        places = {str(getattr(store, "path", "a store")): None for store in self.stores.values()}
+        return " or ".join(places)
+
+    def __getitem__(self, key: str) -> Regions:
+        store, inner = self._find(key)
+        return store[inner]
+
+    def __contains__(self, key: str) -> bool:
+        store, inner = self._find(key)
+        return inner in store
+
+    def count(self, key: str) -> int:
+        store, inner = self._find(key)
+        return store.count(inner)
+
+    def counts_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
+        """Number of regions of many images; -1 of one that is not there."""
+        found = [self._find(key) for key in keys]
+        counts = np.full(len(keys), -1, np.int64)
+        for store in {id(one): one for one, _ in found}.values():
+            rows = [row for row, (one, _) in enumerate(found) if one is store]
+            many: Callable[[Sequence[str]], ndarray] | None = getattr(store, "counts_of", None)
+            inner = [found[row][1] for row in rows]
+            counts[rows] = (
+                [store.count(key) if key in store else -1 for key in inner] if many is None else many(inner)
+            )
+        return counts
+
+    def _find(self, key: str) -> tuple[RegionSource, str]:
+        name, sign, inner = key.partition(":")
+        if sign and name in self.stores:
+            return self.stores[name], inner
+        if self._several:
+            raise ConfigError(
+                f"features names the stores {', '.join(self.stores)}; image {key!r} is of none of them. "
+                "A data set says where its pictures are: see `stores` of diptych.datasets.Mix."
+            )
+        return self._only, key
