@@ -312,7 +312,7 @@ def test_what_is_missing_is_named_or_missed_by_nobody(name):
         except ConfigError as error:
             message = str(error)
         if message:
-            assert f" reads {need}, and this batch has none." in message, message
+            assert f" reads {need}, but this batch has none." in message, message
         else:
             assert need == "regions"
             torch.testing.assert_close(alone, model(without_regions(given)).pooled)

@@ -226,12 +226,12 @@ def test_bfloat16_stays_close():
 def test_what_does_not_fit_is_named():
     model, given = build(), inputs()
     large = replace(given.regions, sizes=torch.full((3, 2), 100.0))
-    with pytest.raises(ConfigError, match=r"a picture of 100 x 100 in pixels of 96 x 96"):
+    with pytest.raises(ConfigError, match=r"a picture of 100 x 100, but the pixels are 96 x 96"):
         model(replace(given, regions=large))
     second = replace(given.regions, image_index=torch.ones(3, 3, dtype=torch.int64))
     with pytest.raises(ConfigError, match="regions of two pictures"):
         model(replace(given, regions=second))
-    with pytest.raises(ConfigError, match="EndToEnd reads pixels, and this batch has none"):
+    with pytest.raises(ConfigError, match="EndToEnd reads pixels, but this batch has none"):
         model(replace(given, pixels=None))
-    with pytest.raises(ConfigError, match=r"come 128 wide; Uniter takes 64. Set feature_dim=128"):
+    with pytest.raises(ConfigError, match=r"width 128; Uniter takes width 64. Set feature_dim=128"):
         EndToEnd(model.regions, uniter_tiny())

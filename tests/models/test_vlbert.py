@@ -189,7 +189,5 @@ def test_options_that_do_not_exist(option, message):
 
 def test_text_regions_and_end_must_fit_the_positions(given):
     assert build(max_positions=7)(given).pooled.isfinite().all()
-    with pytest.raises(
-        ConfigError, match="a text of 5 tokens and what follows it need 7 positions, the model has 6"
-    ):
+    with pytest.raises(ConfigError, match=r"a text of 5 tokens needs 7 positions .* the model has 6"):
         build(max_positions=6)(given)

@@ -136,5 +136,5 @@ def test_pool_says_what_it_cannot_do():
     with pytest.raises(ConfigError, match="fusion is 'mean'; expected 'product' or 'sum'"):
         FusedPool(12, 8, 20, fusion="mean")
     text, _, vision, _ = streams(regions=0)
-    with pytest.raises(ConfigError, match="without whole_image every row needs one"):
+    with pytest.raises(ConfigError, match="without whole_image"):
         FusedPool(12, 8, 20)(text, vision)

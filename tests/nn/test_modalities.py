@@ -30,8 +30,8 @@ def test_what_is_there_comes_back():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"text": TEXT}, "Reader reads regions, and this batch has none. Let the processor provide regions"),
-        ({"regions": REGIONS}, "Reader reads text, and this batch has none"),
+        ({"text": TEXT}, "Reader reads regions, but this batch has none. Let the processor provide regions"),
+        ({"regions": REGIONS}, "Reader reads text, but this batch has none"),
         ({"text": TEXT, "regions": REGIONS}, "of width 5; those of this batch have width 6. Use features of"),
     ],
 )

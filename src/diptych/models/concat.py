@@ -1,12 +1,12 @@
-"""Concat: a text tower and an image tower, side by side, then one layer that fuses them.
+"""Concat: a text tower and an image tower whose vectors one layer fuses.
 
-The two published baselines of Hateful Memes, and what remains of them when one tower is taken away:
+This covers two published baselines of Hateful Memes, and their ablations with a single tower:
 
 - DrivenData's benchmark (2020): fastText sentence vector + ResNet-152 features.
 - nav13n/multimodal-learning: BERT + the 1000 ImageNet logits of ResNet-101.
 
-The last Linear of the originals is the head of the task. Differs from nav13n: padding of the text is not
-attended unless `attend_padding` asks for it.
+The last Linear of the originals belongs to the task's head. Difference from nav13n: the text tower does not
+attend to padding unless `attend_padding` is set.
 """
 
 from typing import Any
@@ -48,8 +48,9 @@ class BertTower(nn.Module):
     """`dropout(relu(project(BERT's pooled first token)))`.
 
     Args:
-        width: of BERT; `dim` is the width of what comes out.
-        dropout: of the projection; `bert_dropout` is BERT's own, attention included.
+        dim: width of the projected output.
+        width: width of BERT's states.
+        dropout: rate after the projection; `bert_dropout` is the rate inside BERT, attention included.
         attend_padding: attend to padded tokens as if they were real, as nav13n does; a score then depends on
             what else is in the batch.
     """
@@ -91,7 +92,7 @@ class BertTower(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """`dropout(relu(project(ResNet's vector)))`; the vector is its average features or ImageNet logits."""
+    """`dropout(relu(project(vector)))`, where ResNet's vector is its average features or its logits."""
 
     needs = "pixels"
 
@@ -108,13 +109,13 @@ class ImageTower(nn.Module):
 
 
 class Concat(nn.Module):
-    """`dropout(relu(fuse([text ; image])))`, or the vector of the only tower.
+    """`dropout(relu(fuse([text ; image])))`, or the vector of a single tower.
 
     Args:
-        text: None leaves the text out.
-        image: None leaves the picture out.
-        dim: width after fusion; an only tower passes its own width on.
-        dropout: after fusion.
+        text: text tower; None for a model of images only.
+        image: image tower; None for a model of text only.
+        dim: width after fusion. A single tower is not fused, so its own width is the model's.
+        dropout: rate after fusion.
     """
 
     text_dim = region_dim = 0
@@ -257,5 +258,5 @@ def image_resnet_tiny(
 
 
 def _tiny_bert(dim: int, **overrides: Any) -> BertTower:
-    # Large initial weights and no dropout inside, for the reason that `uniter_tiny` gives.
+    # Large initial weights and no dropout inside BERT: see `uniter_tiny`.
     return BertTower(dim, width=48, heads=4, hidden=192, layers=2, bert_dropout=0.0, std=0.2, **overrides)

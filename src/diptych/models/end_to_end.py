@@ -1,9 +1,10 @@
-"""End to end: regions from pixels and boxes, by a ResNet that learns with the model above it.
+"""End-to-end training: a ResNet computes region features from pixels and boxes and learns with the model.
 
-As VL-BERT does it (Su et al., 2020, https://arxiv.org/abs/1908.08530; original: jackroos/VL-BERT), for any
-region model: the first three stages over the picture, RoIAlign of every box, the fourth stage on each region,
-its average. A model that pre-training hides regions from may put its own vector in place of their features;
-VL-BERT feeds the feature of the hole (`vlbert_base(hide_features=False)`).
+The method is VL-BERT's (Su et al., 2020, https://arxiv.org/abs/1908.08530; original: jackroos/VL-BERT) and
+works with any region model. ResNet's first three stages run over the picture, RoIAlign pools every box, the
+fourth stage runs on each region, and its average is the feature. Where pre-training hides a region, a model
+may replace its feature by a vector of its own. VL-BERT keeps the feature of the blanked pixels instead
+(`vlbert_base(hide_features=False)`).
 """
 
 from dataclasses import replace
@@ -21,25 +22,26 @@ from diptych.nn.roi import roi_align
 from diptych.nn.sizes import require_sizes
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
-STRIDE = 16
-MOST = 256  # points per box and direction; VL-BERT has 14
+STRIDE = 16  # pixels per cell of ResNet's third stage
+MOST = 256  # sampling points per box and direction; VL-BERT has 14
 
 
 class RegionEncoder(nn.Module):
-    """Pixels and boxes to one vector per region; `dim` is its width.
+    """Compute one vector of width `dim` per region from pixels and boxes.
 
-    Pixels of a batch are padded with zeros on the right and below; `regions.resized`, or where it is None
-    `regions.sizes`, says how much of them is picture. In training, as in the original, padding reaches the
-    cells at the border of the picture; evaluation leaves it out, so that neighbors change nothing. Features
-    of the regions are not looked at, and may have width 0.
+    The pixels of a batch are padded with zeros on the right and at the bottom. `regions.resized` holds the
+    size of each picture inside them; if it is None, `regions.sizes` does. In training the ResNet runs over
+    the padded batch, so padding influences the cells at a picture's border, as in the original. In evaluation
+    each picture is cropped first, so that its features do not depend on the rest of the batch. Existing
+    region features are ignored and may have width 0.
 
     Args:
-        resnet: VL-BERT takes `resnet101(classes=None, stride_first=True, dilate_last=True, frozen=2,
-            freeze_batch_norm=True)`.
+        resnet: image network. VL-BERT's is `resnet101(classes=None, stride_first=True, dilate_last=True,
+            frozen=2, freeze_batch_norm=True)`.
         size: bins per box and direction.
         samples, aligned: see `roi_align`; the defaults are VL-BERT's.
-        hide_pixels: zero the pixels below the boxes of regions that pre-training hides, so that overlapping
-            boxes do not show them.
+        hide_pixels: zero the pixels inside the boxes of hidden regions, so that overlapping boxes do not
+            show them.
     """
 
     def __init__(
@@ -60,11 +62,11 @@ class RegionEncoder(nn.Module):
         self.hide_pixels = hide_pixels
 
     def forward(self, pixels: Float[Tensor, "B 3 h w"], regions: PaddedRegions) -> Float[Tensor, "B R F"]:
-        """Zero for padding.
+        """Return the features of all regions, with zeros for padded ones.
 
         Raises:
-            ConfigError: the sizes do not fit the pixels, a region is of a second picture, or silhouettes have
-                another resolution than the regions.
+            ConfigError: a picture is larger than the pixels, a row has regions of a second picture, or
+                silhouettes have another resolution than the regions.
         """
         sizes = regions.sizes if regions.resized is None else regions.resized
         _check(pixels, regions, sizes)
@@ -72,7 +74,7 @@ class RegionEncoder(nn.Module):
         if self.hide_pixels and regions.hidden is not None:
             pixels = pixels.masked_fill(_holes(pixels, boxes, regions.hidden & regions.mask), 0)
         maps = self._maps(pixels, sizes)
-        # Padding would cost as much as what is real.
+        # Only real regions go through the fourth stage: a padded one would cost as much as a real one.
         pooled = torch.cat([self._pool(*row) for row in zip(maps, boxes, regions.mask, strict=True)])
         states = self.resnet.layer4(pooled.contiguous(memory_format=torch.channels_last)).float()
         if regions.silhouettes is not None:
@@ -89,14 +91,15 @@ class RegionEncoder(nn.Module):
     def _maps(
         self, pixels: Float[Tensor, "B 3 h w"], sizes: Float[Tensor, "B 2"]
     ) -> list[Float[Tensor, "D _ _"]]:
-        """The third stage of every picture."""
+        """Feature map of the third stage for every picture."""
         if self.training:
             return list(self.resnet.body(pixels))
-        alike: dict[tuple[int, int], list[int]] = {}
+        # Cropped pictures of one size run together; others cannot share a batch.
+        rows_by_size: dict[tuple[int, int], list[int]] = {}
         for row, (width, height) in enumerate(sizes.int().tolist()):
-            alike.setdefault((width, height), []).append(row)
+            rows_by_size.setdefault((width, height), []).append(row)
         maps: dict[int, Tensor] = {}
-        for (width, height), rows in alike.items():
+        for (width, height), rows in rows_by_size.items():
             maps |= dict(zip(rows, self.resnet.body(pixels[rows, :, :height, :width]), strict=True))
         return [maps[row] for row in range(len(pixels))]
 
@@ -118,29 +121,30 @@ def _check(pixels: Tensor, regions: PaddedRegions, sizes: Float[Tensor, "B 2"]) 
     widest, highest = sizes.amax(0).tolist()
     if widest > width or highest > height:
         raise ConfigError(
-            f"the regions are of a picture of {widest:g} x {highest:g} in pixels of {width} x {height}; "
-            "expected the size of the picture as it stands in the pixels."
+            f"the regions belong to a picture of {widest:g} x {highest:g}, but the pixels are {width} x "
+            f"{height}; expected the size of the picture inside the pixels."
         )
     if (regions.image_index * regions.mask).any():
-        raise ConfigError("a row has regions of two pictures; end to end takes one picture per row.")
+        raise ConfigError("a row has regions of two pictures; end-to-end training takes one picture per row.")
 
 
 def _holes(pixels: Tensor, boxes: Float[Tensor, "B R 4"], hidden: Tensor) -> Tensor:
-    """Which pixels lie in a hidden box, the one below its corner included."""
-    # A whole number that was divided by the size and multiplied again may lie a trifle below itself.
+    """Mask of the pixels inside hidden boxes, including the pixel at the lower right corner."""
+    # Dividing by the size and multiplying again may turn 5 into 4.9999; the margin keeps floor() at 5.
     x1, y1, x2, y2 = (boxes + 1e-3).floor().unsqueeze(-1).unbind(2)
     height, width = (torch.arange(side, device=pixels.device) for side in pixels.shape[2:])
     rows = (height >= y1) & (height <= y2) & hidden[..., None]
     columns = (width >= x1) & (width <= x2)
+    # A pixel is hidden if any box covers both its row and its column: a sum over boxes, so a matrix product.
     return (rows.float().mT @ columns.float() > 0)[:, None]
 
 
 class EndToEnd(nn.Module):
-    """A region model that sees pixels and boxes instead of features.
+    """A region model on top of a `RegionEncoder`, so that it reads pixels and boxes instead of features.
 
     Args:
-        regions: its width must be the feature width of the model.
-        model: any model that needs regions.
+        regions: region encoder; its `dim` must equal `model.feature_dim`.
+        model: any model that reads regions.
 
     Raises:
         ConfigError: the widths differ.
@@ -150,8 +154,8 @@ class EndToEnd(nn.Module):
         super().__init__()
         if regions.dim != model.feature_dim:
             raise ConfigError(
-                f"the regions come {regions.dim} wide; {type(model).__name__} takes {model.feature_dim}. Set "
-                f"feature_dim={regions.dim} of that model."
+                f"the region encoder gives features of width {regions.dim}; {type(model).__name__} takes "
+                f"width {model.feature_dim}. Set feature_dim={regions.dim} for that model."
             )
         self.regions, self.model = regions, model
         self.needs = frozenset({"pixels", *model.needs})

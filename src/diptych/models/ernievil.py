@@ -1,8 +1,8 @@
 """ERNIE-ViL: two streams that attend to each other, pre-trained on scene graphs.
 
 Yu et al., 2021, https://arxiv.org/abs/2006.16934. Original: PaddlePaddle/ERNIE, branch repro, on Paddle.
-Differs in the states of padded positions, which nobody reads, and in the initial weights, which the original
-cuts at two standard deviations.
+Differences: the states of padded positions, which are never used, and the initial weights, which the original
+truncates at two standard deviations.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ from diptych.types import EVERYTHING, Encoding, Inputs
 TEXT = Sizes(dim=768, heads=12, hidden=3072, layers=12)
 VISION = Sizes(dim=1024, heads=8, hidden=1024, layers=6)
 BRIDGE = Sizes(dim=1024, heads=8)
-MEETINGS = ((6, 0), (7, 1), (8, 2), (9, 3), (10, 4), (11, 5))
+MEETINGS = ((6, 0), (7, 1), (8, 2), (9, 3), (10, 4), (11, 5))  # numbers of layers before each co-attention
 
 
 class ErnieVil(nn.Module):
-    """Two-stream encoder; pools the first token and the whole-image region, and multiplies them.
+    """Two-stream encoder; its pooled vector is the product of the first token's and the whole image's.
 
     Args:
-        bridge: width and heads of the co-attention; its width is that of the pooled vector.
-        meetings: of each co-attention layer, how many text and how many vision layers come before it; the
-            original has one more layer of each after the last.
-        fusion: of the two pooled vectors, `product` or `sum`.
-        whole_image: put a region of the whole image, with the mean of the features, before the others.
+        bridge: width and heads of the co-attention; the pooled vector has the same width.
+        meetings: for each co-attention layer, the numbers of text and of vision layers before it. The
+            original has one more layer of each stream after the last.
+        fusion: `product` or `sum` of the two pooled vectors.
+        whole_image: put a region for the whole image, whose feature is the mean, before the others.
         std: standard deviation of the initial weights.
     """
 
@@ -63,7 +63,7 @@ class ErnieVil(nn.Module):
             text.dim,
             max_positions=max_positions,
             segments=segments,
-            word_padding=None,
+            word_padding=None,  # unlike in BERT, the padding token's vector is trained
             dropout=dropout,
             eps=eps,
         )
@@ -87,7 +87,7 @@ class ErnieVil(nn.Module):
         words, areas = require_both(self, inputs, feature_dim=self.feature_dim)
         regions, region_mask = self.regions(areas)
         text, regions = self.encoder(self.text(words), words.mask, regions, region_mask, reads)
-        # The state of the whole image, which the model added, stays inside.
+        # The model added the whole-image region itself, so callers do not get its state.
         return Encoding(
             pooled=self.dropout(self.pool(text, regions)) if "pooled" in reads else None,
             text=text if "text" in reads else None,
@@ -95,12 +95,14 @@ class ErnieVil(nn.Module):
         )
 
     def layer_powers(self) -> dict[str, int]:
-        """How often layer decay shrinks a rate, by the start of names, as the original counts layers.
+        """Exponents of layer-wise learning-rate decay, by prefix of parameter names.
 
-        From the first meeting on, text layers, vision layers and meetings lie above each other in turn; the
-        poolers and the norms of the embeddings have the full rate.
+        The original counts depth over both streams: from the first co-attention layer on, every co-attention
+        layer is one level, and the text and vision layer after it are the next one. Poolers and the norms of
+        the embeddings have the full rate.
         """
         text, vision = len(self.encoder.text_layers), len(self.encoder.vision_layers)
+        # `alone` text layers lie below the first co-attention layer; `top` is the number of levels.
         alone, top = text - vision, text + vision
         powers = {"text.norm": 0, "text.": top + 1, "regions.norm": 0, "regions.": top - alone + 1}
         for layer in range(text):
@@ -116,12 +118,12 @@ class ErnieVil(nn.Module):
 
 
 def ernievil_base(**overrides: Any) -> ErnieVil:
-    """12 text layers of width 768, 6 vision layers and 6 meetings of width 1024: 236 M parameters."""
+    """12 text layers of width 768, 6 vision and 6 co-attention layers of width 1024: 236 M parameters."""
     return ErnieVil(**overrides)
 
 
 def ernievil_large(**overrides: Any) -> ErnieVil:
-    """24 text layers, 6 vision layers and 6 meetings, all of width 1024: 565 M parameters."""
+    """24 text, 6 vision and 6 co-attention layers, all of width 1024: 565 M parameters."""
     sizes = {
         "text": Sizes(dim=1024, heads=16, hidden=4096, layers=24),
         "vision": Sizes(dim=1024, heads=16, hidden=4096, layers=6),
@@ -132,7 +134,7 @@ def ernievil_large(**overrides: Any) -> ErnieVil:
 
 
 def ernievil_tiny(**overrides: Any) -> ErnieVil:
-    """2 layers and 2 meetings of width 48, no dropout; initial weights as in `vilbert_tiny`."""
+    """2 layers per stream and 2 co-attention layers of width 48, no dropout; weights as in `vilbert_tiny`."""
     sizes = {
         "text": Sizes(dim=48, heads=4, hidden=192, layers=2),
         "vision": Sizes(dim=48, heads=4, hidden=96, layers=2),

@@ -1,8 +1,8 @@
 """Oscar and Oscar+ (VinVL): one transformer over text, the names of detected objects, and image regions.
 
 Li et al., 2020, https://arxiv.org/abs/2004.06165; Zhang et al., 2021, https://arxiv.org/abs/2101.00529.
-Original: microsoft/Oscar. The names are the second segment of the text (`tags: true` of the processor).
-Differs: captioning's three-dimensional masks and the discrete image codes are left out.
+Original: microsoft/Oscar. The object names are the text's second segment (`tags: true` in the processor).
+Differences: no three-dimensional attention masks for captioning, and no discrete image codes.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
 
 class RegionEmbedding(nn.Module):
-    """`dropout(project([feature, box]))`, no position, no segment; Oscar+ normalizes before the dropout."""
+    """`dropout(project([feature, box]))`, without position or segment; Oscar+ adds a LayerNorm inside."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Oscar(nn.Module):
     """Single-stream encoder over text and regions; pools the first token.
 
     Args:
-        box_numbers: how many of `x1 y1 x2 y2 w h` follow a feature: 6, or 4 as in Vilio.
+        box_numbers: how many of `x1 y1 x2 y2 w h` are appended to a feature: 6, or 4 as in Vilio.
         region_norm: normalize region vectors, as Oscar+ does.
         std: standard deviation of the initial weights.
 
@@ -126,8 +126,9 @@ def oscar_large(**overrides: Any) -> Oscar:
 def oscar_tiny(**overrides: Any) -> Oscar:
     """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
 
-    Measured on 2,000 miniature memes at a learning rate of 1e-3: initial weights of 0.1 leave the saddle in 2
-    to 4 epochs; 0.2, which suits models that normalize regions, does not in 12.
+    Measured on 2,000 miniature memes at a learning rate of 1e-3: a standard deviation of 0.1 escapes the
+    saddle point (see `uniter_tiny`) in 2 to 4 epochs. 0.2, which suits models that normalize their regions,
+    does not in 12.
     """
     sizes = {"vocab_size": 1000, "feature_dim": 64, "dim": 48, "heads": 4, "hidden": 192, "layers": 2}
     return Oscar(**{**sizes, "dropout": 0.0, "attention_dropout": 0.0, "std": 0.1, **overrides})

@@ -2,8 +2,8 @@
 
 Lu et al., 2019, https://arxiv.org/abs/1908.02265, and 2020, https://arxiv.org/abs/1912.02315 (12-in-1).
 Original: facebookresearch/vilbert-multi-task. DeVLBERT: Zhang et al., 2020, https://arxiv.org/abs/2008.06884,
-shengyuzhang/DeVLBert. Differs in where the whole-image region comes from: the originals' loaders put it
-before the others, here the model does.
+shengyuzhang/DeVLBert. Difference: the model adds the region for the whole image, where the originals' data
+loaders do.
 """
 
 from collections.abc import Sequence
@@ -23,23 +23,23 @@ from diptych.types import EVERYTHING, Encoding, Inputs
 TEXT = Sizes(dim=768, heads=12, hidden=3072, layers=12)
 VISION = Sizes(dim=1024, heads=8, hidden=1024, layers=6)
 BRIDGE = Sizes(dim=1024, heads=8)
-MEETINGS = ((6, 0), (7, 1), (8, 2), (9, 3), (10, 4), (11, 5))
+MEETINGS = ((6, 0), (7, 1), (8, 2), (9, 3), (10, 4), (11, 5))  # numbers of layers before each co-attention
 
 
 class Vilbert(nn.Module):
-    """Two-stream encoder; pools the first token and the whole-image region, and multiplies them.
+    """Two-stream encoder; its pooled vector is the product of the first token's and the whole image's.
 
     Args:
-        bridge: width and heads of the co-attention; its width is that of the pooled vector.
-        meetings: of each co-attention layer, how many text and how many vision layers come before it.
-        fusion: of the two pooled vectors, `product` or `sum`.
+        bridge: width and heads of the co-attention; the pooled vector has the same width.
+        meetings: for each co-attention layer, the numbers of text and of vision layers before it.
+        fusion: `product` or `sum` of the two pooled vectors.
         tasks: rows of the table of task tokens; 12-in-1 has 20, the others have none.
-        task: row of the token that follows the first one of every text; None inserts none.
-        whole_image: put a region of the whole image, with the mean of the features, before the others. False
+        task: row of the task token to insert after the first token of every text; None inserts none.
+        whole_image: put a region for the whole image, whose feature is the mean, before the others. False
             reproduces Vilio, which pools the first detected region instead.
-        box_area: False reproduces Vilio, which shows the four corners only.
-        attend_padding: attend to padded regions as if they were real, as Vilio does; a score then depends on
-            what else is in the batch.
+        box_area: append the area to the four corners of a box. False reproduces Vilio.
+        attend_padding: attend to padded regions as if they were real, as Vilio does. A score then depends on
+            the other rows of the batch.
         std: standard deviation of the initial weights.
     """
 
@@ -69,7 +69,9 @@ class Vilbert(nn.Module):
     ) -> None:
         super().__init__()
         if task is not None and not 0 <= task < tasks:
-            raise ConfigError(f"task is {task}, but the table of task tokens has {tasks} rows; say tasks.")
+            raise ConfigError(
+                f"task is {task}, but the table of task tokens has {tasks} rows; set tasks above {task}."
+            )
         self.dim, self.text_dim, self.region_dim = bridge.dim, text.dim, vision.dim
         self.std = std
         self.feature_dim = feature_dim
@@ -102,7 +104,7 @@ class Vilbert(nn.Module):
             region_mask = torch.ones_like(region_mask)
         text, regions = self.encoder(text, text_mask, regions, region_mask, reads)
         pooled = self.dropout(self.pool(text, regions)) if "pooled" in reads else None
-        # What the model added, the token of the task and the whole image, stays inside.
+        # The model added the task token and the whole-image region itself: callers do not get their states.
         if self.task is not None:
             text = torch.cat([text[:, :1], text[:, 2:]], 1)
         return Encoding(
@@ -124,20 +126,20 @@ class Vilbert(nn.Module):
 
 
 def vilbert_base(**overrides: Any) -> Vilbert:
-    """12 text layers of width 768, 6 vision layers and 6 meetings of width 1024: 236 M parameters."""
+    """12 text layers of width 768, 6 vision and 6 co-attention layers of width 1024: 236 M parameters."""
     return Vilbert(**overrides)
 
 
 def devlbert_base(**overrides: Any) -> Vilbert:
-    """`vilbert_base`, which DeVLBERT pre-trains with interventions and reads with a weight-normed head."""
+    """`vilbert_base`; DeVLBERT pre-trains it with interventions and adds a weight-normalized head."""
     return vilbert_base(**overrides)
 
 
 def vilbert_tiny(**overrides: Any) -> Vilbert:
-    """2 layers and 2 meetings of width 48, no dropout: learns from scratch in a minute on a CPU.
+    """2 layers per stream and 2 co-attention layers of width 48, no dropout: learns in a minute on a CPU.
 
-    Large initial weights for the reason that `uniter_tiny` gives; the product of two streams wants 0.1, with
-    0.2 it leaves the saddle later, with a learning rate above 1e-3 not at all.
+    Large initial weights for the reason given in `uniter_tiny`. The product of two streams needs a standard
+    deviation of 0.1: with 0.2 it escapes the saddle point later, with a learning rate above 1e-3 never.
     """
     sizes = {
         "text": Sizes(dim=48, heads=4, hidden=192, layers=2),
@@ -150,5 +152,5 @@ def vilbert_tiny(**overrides: Any) -> Vilbert:
 
 
 def devlbert_tiny(**overrides: Any) -> Vilbert:
-    """`vilbert_tiny`, to be read with a weight-normed head."""
+    """`vilbert_tiny`, for use with a weight-normalized head."""
     return vilbert_tiny(**overrides)

@@ -1,8 +1,8 @@
 """VisualBERT: one transformer over text tokens and image regions, which share one LayerNorm.
 
 Li et al., 2019, https://arxiv.org/abs/1908.03557. Originals: uclanlp/visualbert and facebookresearch/mmf;
-those of Hugging Face and Vilio (V) differ in the segment of regions only. Boxes are never read.
-Differs: the bypass layer, which no published weights have, is left out.
+the versions of Hugging Face and Vilio (V) differ only in the segment of the regions. The model ignores boxes.
+Difference: no bypass layer, which no published weights have.
 """
 
 from functools import partial
@@ -25,14 +25,15 @@ READOUTS = ("first", "before_end", "layer_average")
 
 
 class RegionEmbedding(nn.Module):
-    """`feature + segment + position`, from tables of its own; the LayerNorm is the text's."""
+    """`feature + segment + position`, with its own tables; the LayerNorm is shared with the text."""
 
     def __init__(self, feature_dim: int, dim: int, *, max_positions: int, segments: int) -> None:
         super().__init__()
         require_sizes(feature_dim=feature_dim, dim=dim)
         self.feature = nn.Linear(feature_dim, dim)
         self.segments = nn.Embedding(segments, dim)
-        self.positions = nn.Embedding(max_positions, dim)  # published whole, but only row 0 is ever read
+        # Published weights hold the whole table, but the originals read row 0 only.
+        self.positions = nn.Embedding(max_positions, dim)
 
     def forward(
         self, regions: PaddedRegions, segment: Int[Tensor, "B R"], named: Float[Tensor, "B R D"] | None
@@ -44,19 +45,20 @@ class RegionEmbedding(nn.Module):
 class VisualBert(nn.Module):
     """Single-stream encoder over text and regions.
 
-    A region that words of the text name (`PaddedText.mentions`) also gets the mean of their positions.
+    If words of the text name a region (`PaddedText.mentions`), the mean of their position vectors is added to
+    that region's embedding.
 
     Args:
-        segments: rows of the segment tables, of which text and regions have one each.
-        region_segment: segment of the regions of a row's first image; those of image n have n more. 0 in the
-            originals, 1 in Vilio and by default in Hugging Face's version.
-        readout: `first` pools the first token; `before_end` reads the state of the token before the last, as
-            the originals do for VQA, where uclanlp's questions end in `[MASK] [SEP]`; `layer_average` is
-            Vilio's V with `--reg`: a learned mean of the first token's states after every layer.
+        segments: rows of each segment table; text and regions have one table each.
+        region_segment: segment of the regions of a row's first image; the regions of image n have segment
+            `region_segment + n`. 0 in the originals, 1 in Vilio and by default in Hugging Face's version.
+        readout: `first` pools the first token. `before_end` takes the state of the second-to-last token, as
+            the originals do for VQA, where uclanlp's questions end in `[MASK] [SEP]`. `layer_average` is
+            Vilio's V with `--reg`: a learned average of the first token's states after every layer.
         std: standard deviation of the initial weights.
 
     Raises:
-        ConfigError: `region_segment` is not a row of the table, or there is no such readout.
+        ConfigError: `region_segment` is not a row of the table, or `readout` is unknown.
     """
 
     needs = frozenset({"text", "regions"})
@@ -82,7 +84,7 @@ class VisualBert(nn.Module):
         super().__init__()
         if not 0 <= region_segment < segments:
             raise ConfigError(
-                f"model.region_segment is {region_segment}; expected a row of {segments} segments, from 0."
+                f"model.region_segment is {region_segment}; expected a number from 0 to {segments - 1}."
             )
         if readout not in READOUTS:
             raise ConfigError(f"model.readout is {readout!r}; expected one of {READOUTS}.")
@@ -119,14 +121,15 @@ class VisualBert(nn.Module):
             last = every[-1]
             return Encoding(pooled=self.average(every), text=last[:, :length], regions=last[:, length:])
         if self.pool is None and "pooled" in reads:
-            reads |= {"text"}
+            reads |= {"text"}  # `before_end` needs more than the first state
         pool = self.pool or partial(before_end, mask=text.mask)
         return encode_jointly(self.encoder, parts, masks=masks, pool=pool, reads=reads)
 
     def named(self, text: PaddedText, regions: PaddedRegions) -> Float[Tensor, "B R D"]:
-        """Mean position vector of the words that name each region; zeros where none does."""
+        """Mean position vector of the words that name each region; zeros for a region without a name."""
         assert text.mentions is not None
         numbers = torch.arange(regions.mask.shape[1], device=text.ids.device)
+        # B x R x T: whether token t names region r. The matrix product below averages over these tokens.
         naming = (text.mentions[:, None] == numbers[:, None]) & text.mask[:, None]
         share = naming / naming.sum(-1, keepdim=True).clamp(min=1)
         positions: Tensor = share @ self.text.positions.weight[: text.ids.shape[1]]
@@ -144,7 +147,7 @@ def visualbert_base(**overrides: Any) -> VisualBert:
 def visualbert_tiny(**overrides: Any) -> VisualBert:
     """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
 
-    The wide initial weights are UNITER-tiny's, for the same reason: small ones leave it on a saddle.
+    Large initial weights for the reason given in `uniter_tiny`.
     """
     sizes = {"vocab_size": 1000, "feature_dim": 64, "dim": 48, "heads": 4, "hidden": 192, "layers": 2}
     return VisualBert(**{**sizes, "dropout": 0.0, "attention_dropout": 0.0, "std": 0.2, **overrides})

@@ -1,9 +1,9 @@
-"""VL-BERT: one transformer over text and regions, where every word also carries what it is seen with.
+"""VL-BERT: one transformer over text and regions, in which every token also has a visual embedding.
 
 Su et al., 2020, https://arxiv.org/abs/1908.08530. Original: jackroos/VL-BERT. MM-BERT (phaedonmit/VL-BERT) is
-the same network over a multilingual vocabulary. `EndToEnd` learns the image network below it, as the
-originals do. Differs in layout: rows stay padded, which leaves every valid state
-unchanged; the model, not the loader, adds the whole image.
+the same network with a multilingual vocabulary. `EndToEnd` trains the image network below it, as the
+originals do. Differences: rows stay padded, which leaves the states of real positions unchanged; and the
+model adds the region for the whole image, where the original's data loader does.
 """
 
 from functools import partial
@@ -22,13 +22,14 @@ from diptych.nn.sizes import require_sizes
 from diptych.nn.transformer import Encoder, encode_jointly
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
 
-REGION_SEGMENT = 2  # after the two of the text
+REGION_SEGMENT = 2  # segments 0 and 1 belong to the text
 
 
 def box_waves(boxes: Float[Tensor, "B R 4"], dim: int) -> Float[Tensor, "B R W"]:
-    """Center and size of boxes, in percent, each as sines and cosines of `dim / 8` frequencies.
+    """Encode the center and size of boxes, in percent, as sines and cosines of `dim / 8` frequencies.
 
-    These fall from 1 to almost 1/1000; the layout is sines, then cosines, of x, then y, width and height.
+    The frequencies fall from 1 to almost 1/1000. The layout is x, y, width, height; each has its sines first,
+    then its cosines.
     """
     low, high = boxes.split(2, -1)
     percent = 100 * torch.cat([(low + high) / 2, high - low], -1)
@@ -38,12 +39,12 @@ def box_waves(boxes: Float[Tensor, "B R 4"], dim: int) -> Float[Tensor, "B R W"]
 
 
 class RegionEmbedding(nn.Module):
-    """`relu(project(dropout([box waves | feature])))` of the whole image and of every region.
+    """`relu(project(dropout([box waves | feature])))` for the whole image and for every region.
 
     Args:
-        box_dim: width of the waves.
-        whole_image: put a region before the others: the mean of the features (`PaddedRegions.mean`), and the
-            box of the whole image. False takes the first region of every row for it.
+        box_dim: width of the encoded box.
+        whole_image: put a region before the others whose feature is the mean (`PaddedRegions.mean`) and whose
+            box is the whole image. False means that the first region of every row already is that region.
         hide_features: see `VlBert`.
     """
 
@@ -63,17 +64,17 @@ class RegionEmbedding(nn.Module):
             raise ConfigError(f"model.box_dim is {box_dim}; expected a multiple of 8.")
         self.box_dim, self.whole_image, self.hide_features = box_dim, whole_image, hide_features
         self.project, self.dropout = nn.Linear(box_dim + feature_dim, dim), nn.Dropout(dropout)
-        self.hidden = nn.Parameter(torch.zeros(feature_dim))  # stands in for regions that pre-training hides
+        self.hidden = nn.Parameter(torch.zeros(feature_dim))  # feature of regions that pre-training hides
 
     def forward(self, regions: PaddedRegions) -> tuple[Float[Tensor, "B S V"], Bool[Tensor, "B S"]]:
-        """The embedded regions and which of them are real; one more than given with the whole image."""
+        """Return embedded regions and their mask; S is R, or R + 1 with the whole image."""
         features, boxes, mask = regions.features, regions.boxes, regions.mask
         if regions.hidden is not None and self.hide_features:
             features = torch.where(regions.hidden[..., None], self.hidden, features)
         if self.whole_image:
             mean = regions.mean(features)
-            # The original's box ends at the last pixel, not behind it: of the picture as it came, and of the
-            # resized one, where that is smaller.
+            # In the original the box of the whole image ends at the last pixel (width - 1), not at the width.
+            # Its loader counts pixels of the resized picture if that is smaller than the original picture.
             sizes = regions.sizes
             sizes = sizes if regions.resized is None else sizes.minimum(regions.resized)
             whole = torch.cat([torch.zeros_like(sizes), 1 - 1 / sizes], -1)
@@ -84,11 +85,11 @@ class RegionEmbedding(nn.Module):
 
 
 class Visual(nn.Module):
-    """What a place of the sequence is seen with: `norm(project(x))`, or `scale * project(x)`.
+    """Visual part of a position's embedding: `norm(project(x))`, or `scale * project(x)`.
 
     Args:
-        norm: False takes one learned number instead of a LayerNorm.
-        scale: initial value of that number, or of the weight of the LayerNorm.
+        norm: True for a LayerNorm, False for one learned scale.
+        scale: initial value of that scale, or of the LayerNorm's weight.
     """
 
     def __init__(self, visual_dim: int, dim: int, *, norm: bool, scale: int | float, eps: float) -> None:
@@ -105,12 +106,13 @@ class Visual(nn.Module):
 
 
 class JointEmbedding(nn.Module):
-    """`dropout(norm(word + visual + position + segment))` of the text, and of `[regions | END]`.
+    """`dropout(norm(word + visual + position + segment))` for the text and for `[regions | END]`.
 
-    Text counts its real tokens; all regions of a row stand at the place after them, END one further.
+    Positions of the text are counted over its real tokens. All regions of a row share the next position, and
+    END has the one after it.
 
     Args:
-        first_position: row of the position table of the first token; RoBERTa's tables begin with 2.
+        first_position: row of the position table for the first token; 2 in RoBERTa's tables.
         visual_norm, visual_scale: see `Visual`.
     """
 
@@ -141,26 +143,28 @@ class JointEmbedding(nn.Module):
     def forward(
         self,
         text: PaddedText,
-        carried: Float[Tensor, "B #T V"],
+        visual: Float[Tensor, "B #T V"],
         *,
         regions: Float[Tensor, "B S V"],
         words: Float[Tensor, "*#BS D"],
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B Q D"]]:
-        """The embedded text, and the embedded regions with END behind them.
+        """Return the embedded text, and the embedded regions followed by END.
 
         Args:
-            carried: what each token is seen with, or one for all tokens of a row.
-            words: what stands for a word at each region.
+            visual: visual input of each token, or one for all tokens of a row.
+            regions: visual input of each region.
+            words: word embedding of each region, or one for all regions.
         """
         rows, length = text.ids.shape
-        last = length + 1 + self.first_position
+        last = length + 1 + self.first_position  # position of END in a row without padding
         if last >= self.positions.num_embeddings:
             raise ConfigError(
-                f"a text of {length} tokens and what follows it need {last + 1} positions, the model has "
-                f"{self.positions.num_embeddings}; lower processor.max_tokens."
+                f"a text of {length} tokens needs {last + 1} positions with its regions and END; the model "
+                f"has {self.positions.num_embeddings}. Lower processor.max_tokens."
             )
-        tokens = self.words(text.ids) + self.text_visual(carried)
+        tokens = self.words(text.ids) + self.text_visual(visual)
         others = torch.cat([words + self.region_visual(regions), self.end.expand(rows, 1, -1)], 1)
+        # Regions have no order, so all get the first position after the text of their row.
         count = text.mask.sum(1, keepdim=True)
         places = torch.cat([count.expand(-1, regions.shape[1]), count + 1], 1)
         return (
@@ -178,29 +182,30 @@ class JointEmbedding(nn.Module):
 class VlBert(nn.Module):
     """Single-stream encoder over text and regions.
 
-    A token that names a region (`PaddedText.mentions`) carries that region, every other one the whole image,
-    and in a row without regions a vector of its own. Rows may all be without: `Inputs.regions` None.
+    The visual part of a token is the region that it names (`PaddedText.mentions`), else the whole image. In a
+    row without regions it is the blank vector. `Inputs.regions` is None if no row of the batch has regions.
 
     Args:
-        box_dim: width of the sines and cosines of a box.
+        box_dim: width of the sines and cosines of a box, a multiple of 8.
         visual_dim: width of an embedded region; None means `dim`.
-        visual_norm: normalize what a place is seen with; False multiplies it with a learned number.
-        visual_scale: initial weight of that. 0, as published, starts from BERT's own states.
-        first_position: row of the position table of the first token; RoBERTa's tables begin with 2.
-        readout: `first` pools the first token; `before_end` reads the state of the token before the last, as
+        visual_norm: apply a LayerNorm to the visual part of a position. False multiplies by a learned scale.
+        visual_scale: initial value of that LayerNorm's weight or of the scale. With 0, as published, training
+            starts from BERT's own states.
+        first_position: row of the position table for the first token; 2 in RoBERTa's tables.
+        readout: `first` pools the first token. `before_end` takes the state of the second-to-last token, as
             the original does for questions, which end in `[MASK] [SEP]`.
-        whole_image: put a region of the whole image before the others. False takes the first region of every
-            row for it.
-        hide_features: the features of regions that pre-training hides give way to a learned vector. False
-            keeps them, as the original does end to end, where they show a hole in the pixels.
-        learned_blank: what text carries in a row without regions is learned; False is zeros, as in MM-BERT's
-            training on text pairs and translation.
-        blind: regions keep their places but show nothing and text carries what it carries without regions;
-            reproduces MM-BERT's retrieval and word translation without vision.
+        whole_image: put a region for the whole image before the others. False means that the first region of
+            every row already is that region.
+        hide_features: replace the features of regions that pre-training hides by a learned vector. False
+            keeps them, as the original does in end-to-end training, where the pixels are blanked instead.
+        learned_blank: learn the blank vector. False fixes it at zero, as in MM-BERT's training on text pairs
+            and translation.
+        blind: ignore what regions show: they keep their positions but are embedded as zeros, and the text has
+            the blank vector. Reproduces MM-BERT's retrieval and word translation without vision.
         std: standard deviation of the initial weights.
 
     Raises:
-        ConfigError: there is no such readout, or `box_dim` is no multiple of 8.
+        ConfigError: `readout` is unknown, or `box_dim` is not a multiple of 8.
     """
 
     needs = frozenset({"text", "regions"})
@@ -256,7 +261,7 @@ class VlBert(nn.Module):
             eps=eps,
         )
         self.region_word = nn.Parameter(torch.zeros(dim))  # the original's [IMG] token
-        self.hidden_word = nn.Parameter(torch.zeros(dim))  # instead of it at regions that pre-training hides
+        self.hidden_word = nn.Parameter(torch.zeros(dim))  # replaces it at regions that pre-training hides
         self.blank = nn.Parameter(torch.zeros(self.visual_dim)) if learned_blank else None
         rates = {"dropout": dropout, "attention_dropout": attention_dropout}
         self.encoder = Encoder(layers, dim, heads=heads, hidden=hidden, eps=eps, **rates)
@@ -282,24 +287,24 @@ class VlBert(nn.Module):
         words = self._region_words(regions)
         if self.blind:
             embedded, words = torch.zeros_like(embedded), torch.zeros_like(words)
-        parts = self.embedding(text, self._carried(text, embedded, mask), regions=embedded, words=words)
-        masks = text.mask, functional.pad(mask, (0, 1), value=True)
+        parts = self.embedding(text, self._text_visual(text, embedded, mask), regions=embedded, words=words)
+        masks = text.mask, functional.pad(mask, (0, 1), value=True)  # END is real in every row
         if self.pool is None and "pooled" in reads:
-            reads |= {"text"}
+            reads |= {"text"}  # `before_end` needs more than the first state
         pool = self.pool or partial(before_end, mask=text.mask)
         encoding = encode_jointly(self.encoder, parts, masks=masks, pool=pool, reads=reads)
         states = None if regions is None else encoding.regions
-        if states is not None:  # what the model added, the whole image and END, stays inside
+        if states is not None:  # without the whole image and END, which the model added itself
             states = states[:, int(self.regions.whole_image) : -1]
         return Encoding(pooled=encoding.pooled, text=encoding.text, regions=states)
 
     def _region_words(self, regions: PaddedRegions | None) -> Float[Tensor, "*#BS D"]:
         if regions is None or regions.hidden is None:
             return self.region_word
-        hidden = functional.pad(regions.hidden, (int(self.regions.whole_image), 0))
+        hidden = functional.pad(regions.hidden, (int(self.regions.whole_image), 0))  # it is never hidden
         return torch.where(hidden[..., None], self.hidden_word, self.region_word)
 
-    def _carried(
+    def _text_visual(
         self, text: PaddedText, embedded: Float[Tensor, "B S V"], mask: Bool[Tensor, "B S"]
     ) -> Float[Tensor, "B #T V"]:
         rows, count, width = embedded.shape
@@ -309,6 +314,7 @@ class VlBert(nn.Module):
         if text.mentions is None:
             named = embedded[:, :1]
         else:
+            # A mention of -1 (none) must become row 0, the whole image; adding it shifted the others by one.
             index = text.mentions + 1 if self.regions.whole_image else text.mentions.clamp(min=0)
             named = embedded.gather(1, index[..., None].expand(-1, -1, width))
         return torch.where(mask.any(1)[:, None, None], named, blank)
@@ -328,15 +334,15 @@ def vlbert_large(**overrides: Any) -> VlBert:
 
 
 def mmbert_base(**overrides: Any) -> VlBert:
-    """`vlbert_base` over the 119,547 words of BERT's multilingual cased vocabulary: 181 M parameters."""
+    """`vlbert_base` with the 119,547 tokens of BERT's multilingual cased vocabulary: 181 M parameters."""
     return vlbert_base(**{"vocab_size": 119547, **overrides})
 
 
 def vlbert_tiny(**overrides: Any) -> VlBert:
     """2 layers, width 48, no dropout: learns from scratch in a minute on a CPU.
 
-    The wide initial weights are UNITER-tiny's, for the same reason: small ones leave it on a saddle. What is
-    seen counts from the first step on; where it counts as much as the words, pictures are learned by heart.
+    Large initial weights for the reason given in `uniter_tiny`. `visual_scale` is above 0 so that regions
+    count from the first step. If they count as much as the words, the model memorizes the training pictures.
     """
     sizes = {"vocab_size": 1000, "feature_dim": 64, "box_dim": 256, "dim": 48, "heads": 4, "hidden": 192}
     learning = {"dropout": 0.0, "attention_dropout": 0.0, "visual_scale": 0.2, "std": 0.2}

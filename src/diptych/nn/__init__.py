@@ -1,4 +1,4 @@
-"""Building blocks of all families: plain torch modules and functions, no file formats, no tasks."""
+"""Building blocks shared by the model families: plain torch modules and functions."""
 
 from diptych.nn.attention import Attention, capture_attention
 from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes

@@ -1,4 +1,4 @@
-"""The attention sub-layer of every family, and a way to look at its maps."""
+"""The attention sub-layer of every family, and a context manager that captures its attention maps."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from diptych.nn.sizes import require_sizes
 class Attention(nn.Module):
     """`norm(x + dropout(out(attend(query(x), key(context), value(context)))))`, the post-norm of BERT.
 
-    A query that may look at no key at all attends to nothing: it gets zeros before `out`, not NaN.
+    If every key of a row is masked, the attended value is zero, not NaN.
 
     Args:
-        context_dim: width of what is looked at; None means `dim`.
+        context_dim: width of the states that are attended to; None means `dim`.
         inner_dim: width of all heads together; None means `dim`.
     """
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         if inner_dim % heads:
             raise ConfigError(f"the attention width (={inner_dim}) must be divisible by heads (={heads}).")
         self.heads, self.attention_dropout = heads, attention_dropout
-        # Three Linears instead of a fused one: weights of the originals come in by renaming alone.
+        # Three Linears instead of a fused one, so that the originals' weights only have to be renamed.
         self.query = nn.Linear(dim, inner_dim)
         self.key = nn.Linear(context_dim, inner_dim)
         self.value = nn.Linear(context_dim, inner_dim)
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         v = self._by_head(self.value(context))
         keys = mask[:, None, None, :].expand(-1, 1, x.shape[1], -1)
         dropout = self.attention_dropout if self.training else 0.0
-        # Measured on a CPU in bfloat16: the fused kernel takes four times as long, most of it backward.
+        # Measured on a CPU in bfloat16: the fused kernel is four times as slow, mostly in the backward pass.
         plain = q.dtype == torch.bfloat16 and q.device.type == "cpu"
         if self.record is None and not plain:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout)
@@ -83,7 +83,7 @@ def _weights(
     q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H K d"], keys: Bool[Tensor, "B 1 Q K"]
 ) -> Float[Tensor, "B H Q K"]:
     scores: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    # A finite minimum, since a row of minus infinities would become NaN.
+    # The softmax of a row of minus infinities is NaN; a finite minimum gives finite weights, zeroed below.
     scores = scores.masked_fill(~keys, torch.finfo(scores.dtype).min)
     return scores.softmax(-1).masked_fill(~keys, 0)
 
@@ -92,9 +92,9 @@ def _weights(
 def capture_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H Q K"]]]:
     """Collect the attention maps of every forward pass inside the block, by module name.
 
-    The last pass wins. A model of which less is read (`reads`) has maps of fewer queries in its last layer.
-    Maps are taken before attention dropout and stay in the autograd graph, so that gradients with respect to
-    them can be asked for.
+    Later passes overwrite the maps of earlier ones. If `reads` leaves out fields of the encoding, the map of
+    the last layer has fewer queries. Maps are recorded before attention dropout and stay in the autograd
+    graph, so gradients with respect to them can be computed.
     """
     maps: dict[str, Tensor] = {}
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}

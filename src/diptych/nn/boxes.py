@@ -1,4 +1,4 @@
-"""Boxes as numbers that a model can read.
+"""Numeric encodings of boxes that the families use as inputs, and the overlap of boxes.
 
 Boxes are x1 y1 x2 y2, normalized to [0, 1] by the width and height of the image.
 """

@@ -1,4 +1,4 @@
-"""Two streams, one per modality, that look at each other at given points: ViLBERT and its descendants."""
+"""Co-attention between a text and a vision stream: ViLBERT and its descendants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,13 @@ from diptych.types import EVERYTHING, PaddedRegions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Sizes of one stream, or of the bridge between two, which has heads only.
+    """Sizes of one stream, or of the co-attention between two (the bridge).
 
     Args:
-        hidden: width inside the feed-forward.
+        dim: width of the states.
+        heads: number of attention heads.
+        hidden: width inside the feed-forward network; not used for the bridge.
+        layers: number of layers; not used for the bridge.
     """
 
     dim: int
@@ -30,7 +33,9 @@ class Sizes:
 
 
 class CoLayer(nn.Module):
-    """Each stream attends to the other one, as both were before, then to its own feed-forward.
+    """Each stream attends to the other, then passes its own feed-forward network.
+
+    Both attentions read the incoming states, so the order of the two streams does not matter.
 
     Args:
         bridge: width and heads of both attentions.
@@ -73,7 +78,7 @@ class CoLayer(nn.Module):
         keep_text: slice = ALL,
         keep_vision: slice = ALL,
     ) -> tuple[Float[Tensor, "B S Dt"], Float[Tensor, "B Q Dv"]]:
-        """New states of the positions to keep of both streams."""
+        """Return new states of both streams, at the positions to keep."""
         words, areas = text[:, keep_text], vision[:, keep_vision]
         if keep_text != NOTHING:
             words = self.text_feedforward(self.text_attention(words, vision_mask, vision))
@@ -83,11 +88,11 @@ class CoLayer(nn.Module):
 
 
 class CoEncoder(nn.Module):
-    """Two stacks of layers that meet in co-attention layers.
+    """Two stacks of layers, joined by co-attention layers.
 
     Args:
         bridge: width and heads of the co-attention.
-        meetings: of each co-attention layer, how many text and how many vision layers come before it.
+        meetings: for each co-attention layer, the numbers of text and of vision layers before it.
     """
 
     def __init__(
@@ -104,10 +109,10 @@ class CoEncoder(nn.Module):
         super().__init__()
         rates = {"dropout": dropout, "attention_dropout": attention_dropout, "eps": eps}
         ends = [(0, 0), *((before, seen) for before, seen in meetings), (text.layers, vision.layers)]
-        if any(one != sorted(one) for one in map(list, zip(*ends, strict=True))):
+        if any(stream != sorted(stream) for stream in map(list, zip(*ends, strict=True))):
             raise ConfigError(
-                f"meetings are {[*map(tuple, meetings)]}; expected pairs of layer numbers that never fall, "
-                f"up to {text.layers} in the text and {vision.layers} in the vision stream."
+                f"meetings are {[*map(tuple, meetings)]}; expected pairs of layer numbers that never "
+                f"decrease, up to {text.layers} in the text and {vision.layers} in the vision stream."
             )
         self.ends = tuple(ends[1:])
         self.text_layers = nn.ModuleList(
@@ -126,12 +131,14 @@ class CoEncoder(nn.Module):
         vision_mask: Bool[Tensor, "B R"],
         reads: frozenset[str] = EVERYTHING,
     ) -> tuple[Float[Tensor, "B S Dt"], Float[Tensor, "B Q Dv"]]:
-        """States of both streams as far as they are read; the pooled vector reads the first of each."""
+        """Return the states of both streams that `reads` asks for; `pooled` needs the first of each."""
         keep_text, keep_vision = (
             ALL if part in reads else FIRST if "pooled" in reads else NOTHING for part in ("text", "regions")
         )
+        # Numbers of (text, vision) layers before the last meeting and in all; no meeting counts as (0, 0).
         *_, met, end = (0, 0), *self.ends
-        # A stream that has layers of its own after the last meeting leaves there whole, if it is read.
+        # Layers of its own after the last meeting attend to the whole stream, so the meeting may drop none of
+        # its positions, unless the stream is not read at all.
         keeps = {
             "keep_text": keep_text if keep_text == NOTHING or met[0] == end[0] else ALL,
             "keep_vision": keep_vision if keep_vision == NOTHING or met[1] == end[1] else ALL,
@@ -150,14 +157,14 @@ class CoEncoder(nn.Module):
 
 
 class BoxedRegions(nn.Module):
-    """`dropout(norm(feature + box))`, the box as `x1 y1 x2 y2 area`.
+    """`dropout(norm(feature + box))`, with boxes as `x1 y1 x2 y2 area`.
 
-    Regions that pre-training hides show zeros.
+    The features of regions that pre-training hides are zeros.
 
     Args:
-        box_area: False leaves out the area, as Vilio does.
-        whole_image: put a region before the others: the mean of the features (`PaddedRegions.mean`), and the
-            whole image as its box.
+        box_area: whether a box includes its area; Vilio's do not.
+        whole_image: put a region before the others whose feature is the mean (`PaddedRegions.mean`) and whose
+            box is the whole image.
     """
 
     def __init__(
@@ -177,7 +184,7 @@ class BoxedRegions(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)
 
     def forward(self, regions: PaddedRegions) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
-        """The embedded regions and which of them are real; one more than given with the whole image."""
+        """Return embedded regions and their mask; S is R, or R + 1 with the whole image."""
         features, boxes, mask = regions.features, regions.boxes, regions.mask
         if regions.hidden is not None:
             features = features.masked_fill(regions.hidden[..., None], 0)
@@ -191,7 +198,7 @@ class BoxedRegions(nn.Module):
 
 
 class FusedPool(nn.Module):
-    """`relu(text(first token))` times, or plus, `relu(vision(first region))`."""
+    """Product or sum of `relu(text(first token))` and `relu(vision(first region))`."""
 
     def __init__(self, text_dim: int, vision_dim: int, dim: int, *, fusion: str = "product") -> None:
         super().__init__()
@@ -202,7 +209,7 @@ class FusedPool(nn.Module):
 
     def forward(self, text: Float[Tensor, "B T Dt"], vision: Float[Tensor, "B R Dv"]) -> Float[Tensor, "B D"]:
         if not vision.shape[1]:
-            raise ConfigError("the batch has no region; without whole_image every row needs one.")
-        one: Tensor = self.text(text[:, 0]).relu()
-        other: Tensor = self.vision(vision[:, 0]).relu()
-        return one * other if self.fusion == "product" else one + other
+            raise ConfigError("the batch has no region; without whole_image every row needs at least one.")
+        text_vector: Tensor = self.text(text[:, 0]).relu()
+        vision_vector: Tensor = self.vision(vision[:, 0]).relu()
+        return text_vector * vision_vector if self.fusion == "product" else text_vector + vision_vector

@@ -1,4 +1,4 @@
-"""From token ids to vectors."""
+"""The text embedding that most families share."""
 
 import torch
 from jaxtyping import Float
@@ -10,10 +10,10 @@ from diptych.types import PaddedText
 
 
 class TextEmbedding(nn.Module):
-    """`dropout(norm(word + position + segment))`, positions counted from 0 in every row.
+    """`dropout(norm(word + position + segment))`; positions count from 0 in every row.
 
     Args:
-        word_padding: row of the word table that is never trained; None for no such row.
+        word_padding: row of the word table that gets no gradient; None if all rows are trained.
         position_padding: the same for the position table.
         segment_padding: the same for the segment table.
     """

@@ -1,4 +1,4 @@
-"""What stands between a vector and its scores."""
+"""Classification head: from a vector to the scores of classes."""
 
 from typing import Literal
 
@@ -17,15 +17,15 @@ class ClassifierHead(nn.Module):
     """Scores of classes: `Linear`, or `Linear, activation, LayerNorm, Linear`, after an optional dropout.
 
     Args:
-        layers: 1 or 2 Linears.
-        width: of the hidden layer, as a multiple of `dim`; the originals take 2, and 1 for regions.
-        norm: whether the hidden layer is normalized; Oscar's NLVR2 head is not.
-        activation: `gelu` is exact (erf); UNITER's VCR head takes `relu`.
-        dropout: before the first Linear.
-        hidden_dropout: before the last Linear of two, as VL-BERT has it.
-        samples: in training, the scores are the mean of so many passes with dropouts of their own, as in
-            Vilio's V with its 5.
-        std: standard deviation of the initial weights. Tasks give that of the model, unless you say another.
+        layers: number of Linears, 1 or 2.
+        width: width of the hidden layer, as a multiple of `dim`. The originals use 2, and 1 for regions.
+        norm: whether the hidden layer has a LayerNorm; Oscar's NLVR2 head has none.
+        activation: `gelu` is exact (erf); UNITER's VCR head uses `relu`.
+        dropout: rate before the first Linear.
+        hidden_dropout: rate before the second Linear, as in VL-BERT.
+        samples: number of dropout masks whose scores are averaged in training (multi-sample dropout). Vilio's
+            V has 5.
+        std: standard deviation of the initial weights. Tasks pass the model's value by default.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ClassifierHead(nn.Module):
             raise ConfigError(f"a classifier head has 1 or 2 layers; got layers={layers}.")
         if samples < 1:
             raise ConfigError(
-                f"a classifier head takes the mean of samples={samples} passes; expected 1 or more."
+                f"a classifier head averages samples={samples} dropout masks; expected at least 1."
             )
         require_sizes(dim=dim, classes=classes, width=max(1, round(width * dim)) if width > 0 else 0)
         self.samples = samples

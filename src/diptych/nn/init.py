@@ -1,4 +1,4 @@
-"""Initial weights."""
+"""Initial weights as in BERT."""
 
 import torch
 from torch import nn
@@ -8,9 +8,9 @@ STD = 0.02  # BERT's
 
 @torch.no_grad()
 def init_bert(module: nn.Module, *, std: float = STD) -> None:
-    """As BERT does: normal weights, zero biases, norms that change nothing.
+    """Draw normal weights, and reset biases to zero and LayerNorms to the identity.
 
-    Padding rows are random like any other, as in all originals; they only get no gradients.
+    Padding rows of embeddings are drawn like all others, as in the originals; they only get no gradients.
 
     Args:
         std: standard deviation of Linear and Embedding weights.
@@ -25,6 +25,6 @@ def init_bert(module: nn.Module, *, std: float = STD) -> None:
 
 
 def initial_std(model: object) -> float:
-    """Standard deviation of a model's initial weights, with which the originals draw heads too."""
+    """Standard deviation of a model's initial weights; the originals draw their heads with it, too."""
     std: float = getattr(model, "std", STD)
     return std

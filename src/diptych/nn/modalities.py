@@ -1,4 +1,4 @@
-"""What a model reads must be in its batch."""
+"""Checks that a batch holds the inputs that a model reads."""
 
 from typing import TypeVar
 
@@ -11,27 +11,31 @@ Part = TypeVar("Part")
 
 
 def require(reader: nn.Module, what: str, part: Part | None) -> Part:
-    """`part` of the inputs, which `reader` cannot do without.
+    """Return `part` of the inputs, or fail if it is missing.
+
+    Args:
+        reader: module that needs the part.
+        what: name of the part.
 
     Raises:
-        ConfigError: the batch has none.
+        ConfigError: `part` is None.
     """
     if part is None:
         raise ConfigError(
-            f"{type(reader).__name__} reads {what}, and this batch has none. Let the processor provide "
-            f"{what}, or take a model that does without."
+            f"{type(reader).__name__} reads {what}, but this batch has none. Let the processor provide "
+            f"{what}, or use a model that does not need it."
         )
     return part
 
 
 def require_both(reader: nn.Module, inputs: Inputs, *, feature_dim: int) -> tuple[PaddedText, PaddedRegions]:
-    """Text and regions.
+    """Return the text and the regions of the inputs.
 
     Args:
         feature_dim: width of region features that `reader` takes.
 
     Raises:
-        ConfigError: one of them is missing, or the features have another width.
+        ConfigError: text or regions are missing, or the features have another width.
     """
     text, regions = require(reader, "text", inputs.text), require(reader, "regions", inputs.regions)
     require_width(reader, regions, feature_dim=feature_dim)
@@ -39,7 +43,7 @@ def require_both(reader: nn.Module, inputs: Inputs, *, feature_dim: int) -> tupl
 
 
 def require_width(reader: nn.Module, regions: PaddedRegions, *, feature_dim: int) -> None:
-    """Regions as `reader` has learned to read them.
+    """Check the width of region features.
 
     Raises:
         ConfigError: the features have another width.
@@ -47,5 +51,5 @@ def require_width(reader: nn.Module, regions: PaddedRegions, *, feature_dim: int
     if (width := regions.features.shape[-1]) != feature_dim:
         raise ConfigError(
             f"{type(reader).__name__} takes region features of width {feature_dim}; those of this batch have "
-            f"width {width}. Use features of the detector that it knows, or set model.feature_dim."
+            f"width {width}. Use features of the detector that it was trained with, or set model.feature_dim."
         )

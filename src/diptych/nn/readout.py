@@ -1,4 +1,4 @@
-"""From states to vectors: of one sequence inside a model, of an example's pairs in front of a head."""
+"""From states to vectors: poolers inside models, and readouts of an example's pairs for a task's head."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -26,36 +26,39 @@ class FirstToken(nn.Module):
 
 
 def before_end(states: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-    """State of the token before the last real one; of a row with a single token, that token's."""
+    """State of the second-to-last real token of each row, or of its only token."""
     index = (mask.sum(1) - 2).clamp(min=0)
     return states[torch.arange(len(states), device=states.device), index]
 
 
 class LayerAverage(nn.Module):
-    """Weighted mean of the first token's states before and after every layer; the weights are learned.
+    """Learned weighted average of the first token's states before and after every layer.
 
     Args:
-        layers: of the encoder. At first the last one has the weight `1 / (1 + layers * exp(-3))`.
-        dropout: of every state by itself.
+        layers: number of layers of the encoder. Initially, the last one has the weight
+            `1 / (1 + layers * exp(-3))`.
+        dropout: rate on the states before they are averaged, drawn for each state by itself.
     """
 
     def __init__(self, layers: int, *, dropout: int | float = 0.2) -> None:
         super().__init__()
+        # Logits of a softmax, as in Vilio: training starts close to the last layer alone.
         weights = torch.full((layers + 1,), -3.0)
         weights[-1] = 0
         self.weights = nn.Parameter(weights)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Sequence[Float[Tensor, "B T D"]]) -> Float[Tensor, "B D"]:
-        first = self.dropout(torch.stack([one[:, 0] for one in states], -1))
+        first = self.dropout(torch.stack([state[:, 0] for state in states], -1))
         vector: Tensor = first @ self.weights.softmax(0)
         return vector
 
 
 class Readout(nn.Module, ABC):
-    """What a head reads of the pairs of an example; built with a model and the number of pairs.
+    """Base of readouts, which turn the encodings of an example's pairs into one vector for the head.
 
-    `dim` is the width of the vector, `reads` are the fields of an encoding that it comes from.
+    A readout is built from a model and the number of pairs. `dim` is the width of its vector; `reads` names
+    the fields of the encoding that it uses.
     """
 
     dim: int
@@ -63,11 +66,11 @@ class Readout(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N D"]:
-        """One vector per example."""
+        """Return one vector per example."""
 
 
 class Pooled(Readout):
-    """The pooled vectors of an example's pairs, side by side."""
+    """Concatenate the pooled vectors of an example's pairs."""
 
     reads = frozenset({"pooled"})
 
@@ -82,11 +85,11 @@ class Pooled(Readout):
 
 
 class PairAttention(Readout):
-    """Each of two pairs attends to the other, then both are pooled by attention (UNITER's NLVR2).
+    """Let each of two pairs attend to the other, then pool both by attention (UNITER's NLVR2).
 
     Args:
-        heads: of the attention from pair to pair.
-        dropout: of its weights, and of what comes out.
+        heads: number of heads of the attention between pairs.
+        dropout: rate on the attention's weights and on its output.
     """
 
     reads = frozenset({"text", "regions"})
@@ -98,8 +101,8 @@ class PairAttention(Readout):
         dim = model.text_dim
         if pairs != 2 or not dim or model.region_dim != dim:
             raise ConfigError(
-                f"PairAttention takes 2 pairs and states of tokens and regions of one width; got {pairs} and "
-                f"the widths {dim} and {model.region_dim} of {type(model).__name__}."
+                f"PairAttention takes 2 pairs, and token and region states of one width; got {pairs} pairs "
+                f"and the widths {dim} and {model.region_dim} of {type(model).__name__}."
             )
         require_sizes(heads=heads)
         if dim % heads:
@@ -128,6 +131,7 @@ class PairAttention(Readout):
             own, other, other, key_padding_mask=~masks[1 - side], need_weights=False
         )
         x = self.dropout(self.merge(torch.cat([seen, own], -1)).relu())
+        # ReLU on the scores and -1e4 for padding are UNITER's.
         scores = self.weigh(x).relu().squeeze(-1).masked_fill(~masks[side], -1e4)
         pooled: Tensor = (scores.softmax(-1)[:, None] @ x).squeeze(1)
         return pooled

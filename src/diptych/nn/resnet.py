@@ -2,7 +2,7 @@
 
 He et al., 2015, https://arxiv.org/abs/1512.03385. The default is v1.5, as in torchvision: a bottleneck that
 halves the resolution does so in its 3x3 convolution. Caffe's original (v1) does it in the first 1x1.
-Detectors take it apart: `body` is the map of stride 16, `layer4` what they apply to each region.
+Detectors use two parts: `body` gives the feature map of stride 16, `layer4` is applied to each region.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions around a shortcut; arguments as of `Bottleneck`."""
+    """Two 3x3 convolutions and a shortcut; for the arguments see `Bottleneck`."""
 
     expansion = 1
 
@@ -44,12 +44,14 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut.
 
     Args:
-        width: channels of the 3x3 convolution, `outputs` those that come out.
+        width: channels of the 3x3 convolution.
+        outputs: channels of the block's output.
         stride_first: reduce the resolution in the first convolution (v1) instead of the second (v1.5).
-        dilation: of the 3x3 convolution, and `groups`.
+        dilation: dilation of the 3x3 convolution.
+        groups: groups of the 3x3 convolution.
     """
 
     expansion = 4
@@ -89,21 +91,21 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """Pixels to one vector: ImageNet logits, or the average of the last feature map without `fc`.
+    """Image network from pixels to one vector: class logits, or the average features if it has no `fc`.
 
     Args:
-        blocks: how many blocks each of the four stages has.
-        width: channels inside the blocks of the first stage; every stage doubles them.
-        outputs: channels that come out of the first stage, doubled likewise; None means `block.expansion`
-            times `width`. detectron2 names them RES2_OUT_CHANNELS, and `width` NUM_GROUPS x WIDTH_PER_GROUP.
-        groups: of the 3x3 convolutions.
+        blocks: number of blocks in each of the four stages.
+        width: channels inside the blocks of the first stage; every further stage doubles them.
+        outputs: output channels of the first stage, doubled likewise; None means `block.expansion * width`.
+            detectron2 calls this RES2_OUT_CHANNELS, and `width` is its NUM_GROUPS x WIDTH_PER_GROUP.
+        groups: groups of the 3x3 convolutions.
         classes: outputs of `fc`; None leaves `fc` out.
         stride_first: v1 instead of v1.5, see `Bottleneck`.
-        freeze_batch_norm: keep the statistics and the scales of batch norms as loaded, for small batches.
+        freeze_batch_norm: keep the statistics and scales of batch norms as loaded, for small batches.
         stem: channels of the first convolution; None means `width`.
-        caffe_pool: the first pooling pads nothing and rounds its size up, as Caffe does.
+        caffe_pool: the first pooling has no padding and rounds its output size up, as in Caffe.
         dilate_last: the last stage keeps the resolution and dilates its 3x3 convolutions instead.
-        frozen: how many parts keep their weights: 1 is the first convolution, 2 also the first stage.
+        frozen: number of parts that are not trained: 1 freezes the first convolution, 2 the first stage too.
     """
 
     def __init__(
@@ -131,17 +133,18 @@ class ResNet(nn.Module):
         stages = []
         for stage, count in enumerate(blocks):
             dilation = 2 if dilate_last and stage == 3 else 1
-            rows = []
-            for row in range(count):
-                stride = 2 if stage and not row and dilation == 1 else 1
-                rows.append(make(channels, width << stage, first << stage, stride, dilation=dilation))
+            layers = []
+            for number in range(count):
+                stride = 2 if stage and not number and dilation == 1 else 1
+                layers.append(make(channels, width << stage, first << stage, stride, dilation=dilation))
                 channels = first << stage
-            stages.append(nn.Sequential(*rows))
+            stages.append(nn.Sequential(*layers))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)
         self.dim = channels if classes is None else classes
         self.body_dim = channels // 2
         self._init(freeze_batch_norm)
+        # `frozen` counts the first convolution and its norm as one part, hence one more here.
         for part in [self.conv1, self.bn1, *stages][: frozen + 1 if frozen else 0]:
             part.requires_grad_(False)
         self.freeze_batch_norm = freeze_batch_norm
@@ -154,8 +157,8 @@ class ResNet(nn.Module):
         return vector
 
     def body(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D H W"]:
-        """The map of the third stage, one cell for 16 x 16 pixels."""
-        # Channels last is what convolutions are fastest in; weights stay as they are stored.
+        """Feature map of the third stage, one cell per 16 x 16 pixels."""
+        # Convolutions are fastest in this memory layout; the weights keep theirs.
         x = pixels.contiguous(memory_format=torch.channels_last)
         x = self.pool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         maps: Tensor = self.layer3(self.layer2(self.layer1(x)))
@@ -163,6 +166,7 @@ class ResNet(nn.Module):
 
     def train(self, mode: bool = True) -> "ResNet":
         super().train(mode)
+        # Frozen norms use their stored statistics in training, too.
         if self.freeze_batch_norm:
             for norm in self._norms():
                 norm.eval()
@@ -176,7 +180,8 @@ class ResNet(nn.Module):
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             elif frozen_norms and isinstance(part, Basic | Bottleneck):
-                # Norms that normalize nothing let the sums of random blocks grow beyond all bounds.
+                # Frozen norms of a random network do not normalize: without a small scale, the residual sums
+                # explode over the blocks.
                 nn.init.constant_((part.bn2 if isinstance(part, Basic) else part.bn3).weight, 0.3)
 
 

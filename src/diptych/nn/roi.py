@@ -1,7 +1,8 @@
 """Regions of a feature map: anchors, box coding, non-maximum suppression, RoIPool and RoIAlign.
 
-Boxes are x1 y1 x2 y2 in pixels, without the "+1" of Caffe: the arithmetic of detectron2 and torchvision, in
-pure torch. Where torchvision works, its kernels do the work; its wheels load beside few builds of torch.
+Boxes are x1 y1 x2 y2 in pixels, without Caffe's "+1" for the last pixel, as in detectron2 and torchvision.
+torchvision's kernels are used if they can be loaded. Its wheels work with few builds of torch, so everything
+is also implemented in pure torch.
 """
 
 import math
@@ -16,19 +17,19 @@ from torch import Tensor
 
 from diptych.nn.boxes import iou
 
-NMS_BLOCK = 256
-CHUNK = 2**20  # numbers that pooling holds at a time; many more leave a CPU's caches and take twice as long
-WEIGHED = 16  # boxes whose samples are weighed at a time: a huge box has very many
-LARGEST = math.log(1000 / 16)  # by which a delta may stretch a side
+NMS_BLOCK = 256  # boxes that are compared with each other at a time
+CHUNK = 2**20  # numbers that pooling holds at a time; with many more it leaves a CPU's caches: twice as slow
+WEIGHED = 16  # boxes whose sample weights are computed at a time: a huge box has very many samples
+LARGEST = math.log(1000 / 16)  # largest log factor by which a delta may stretch a side, as in detectron2
 
 
 @cache
 def torchvision_ops() -> Any:
-    """`torchvision.ops` if it can be imported and computes; else None."""
+    """Return `torchvision.ops` if it can be imported and works, else None."""
     try:
         ops = import_module("torchvision.ops")
         kept = ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    except Exception:  # a wheel for another torch fails in many ways
+    except Exception:  # a wheel built for another torch may raise anything
         return None
     return ops if kept.tolist() == [0] else None
 
@@ -36,10 +37,10 @@ def torchvision_ops() -> Any:
 def anchors(
     height: int, width: int, *, sizes: Sequence[int], ratios: Sequence[int | float], stride: int
 ) -> Float[Tensor, "A 4"]:
-    """Boxes around every cell of a map of `height` x `width` cells: by row, column, size, ratio.
+    """Anchor boxes of a map of `height` x `width` cells, ordered by row, column, size, ratio.
 
     Args:
-        sizes: side in pixels of the square of the same area.
+        sizes: side in pixels of the square with the same area.
         ratios: height over width.
         stride: pixels per cell; the boxes of a cell are centered on its upper left corner.
     """
@@ -59,10 +60,10 @@ def decode_boxes(
     *,
     weights: Sequence[int | float] = (1, 1, 1, 1),
 ) -> Float[Tensor, "R E"]:
-    """Boxes moved and stretched by `dx dy dw dh`, of which every box has E / 4.
+    """Apply deltas `dx dy dw dh` to boxes; every box has E / 4 such deltas.
 
     Args:
-        weights: the deltas are divided by these.
+        weights: divisors of the four deltas.
     """
     corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
     deltas = deltas.unflatten(1, (-1, 4)) / torch.tensor(weights, device=boxes.device)
@@ -72,12 +73,12 @@ def decode_boxes(
 
 
 def clip_boxes(boxes: Float[Tensor, "R 4"], size: tuple[int, int]) -> Float[Tensor, "R 4"]:
-    """Boxes cut off at the border of a picture of (width, height)."""
+    """Clip boxes to a picture of size (width, height)."""
     return boxes.clamp(min=0).minimum(boxes.new_tensor([*size, *size]))
 
 
 def has_area(boxes: Float[Tensor, "R 4"]) -> Tensor:
-    """Which boxes are not empty."""
+    """Mask of the boxes that are not empty."""
     return (boxes[:, 2:] > boxes[:, :2]).all(1)
 
 
@@ -89,31 +90,33 @@ def nms(
     groups: Int[Tensor, " R"] | None = None,
     limit: int | None = None,
 ) -> Int[Tensor, " K"]:
-    """Rows of the boxes that no better box overlaps by more than `threshold` (IoU), best first.
+    """Greedy non-maximum suppression: indices of the boxes that survive, best first.
 
-    Equal scores rank in the order of the rows. Boxes without area neither suppress nor are suppressed.
+    A box survives if no better survivor overlaps it by more than `threshold` (IoU). Equal scores rank in the
+    order of the rows. Boxes without area neither suppress nor are suppressed.
 
     Args:
-        groups: boxes of different groups do not suppress each other.
-        limit: how many to keep at most; the search ends there.
+        groups: group of each box; boxes of different groups do not suppress each other.
+        limit: largest number of boxes to keep.
     """
     ops = torchvision_ops()
     if ops is not None and groups is None:
         kept: Tensor = ops.nms(boxes, scores, threshold)[:limit]
         return kept
     order = scores.argsort(descending=True, stable=True)
-    found = order[:0]
+    survivors = order[:0]
     for block in order.split(NMS_BLOCK):
-        if limit is not None and len(found) >= limit:
+        if limit is not None and len(survivors) >= limit:
             break
-        block = block[~_overlap(boxes, found, block, threshold, groups).any(0)]
-        among = _overlap(boxes, block, block, threshold, groups).triu(1).float()
-        # Whoever is kept suppresses: this has one solution, reached after as many turns as chains are long.
+        block = block[~_overlap(boxes, survivors, block, threshold, groups).any(0)]
+        suppresses = _overlap(boxes, block, block, threshold, groups).triu(1).float()
+        # A box is suppressed only by boxes that survive themselves. Iterating from "all survive" reaches the
+        # unique fixed point after at most as many turns as the longest chain of overlaps has boxes.
         keep, before = torch.ones_like(block, dtype=torch.bool), None
         while before is None or not torch.equal(keep, before):
-            keep, before = (keep.float() @ among) == 0, keep
-        found = torch.cat([found, block[keep]])
-    return found[:limit]
+            keep, before = (keep.float() @ suppresses) == 0, keep
+        survivors = torch.cat([survivors, block[keep]])
+    return survivors[:limit]
 
 
 def _overlap(boxes: Tensor, rows: Tensor, others: Tensor, threshold: float, groups: Tensor | None) -> Tensor:
@@ -124,9 +127,9 @@ def _overlap(boxes: Tensor, rows: Tensor, others: Tensor, threshold: float, grou
 def roi_pool(
     features: Float[Tensor, "D h w"], boxes: Float[Tensor, "R 4"], *, size: int, scale: float
 ) -> Float[Tensor, "R D size size"]:
-    """The largest value of every bin, `size` x `size` bins per box; 0 for bins outside the map.
+    """RoIPool: the maximum of every bin, with `size` x `size` bins per box; 0 for bins outside the map.
 
-    Boxes are rounded to whole cells, halves away from zero, and both border cells belong to the box.
+    Boxes are rounded to whole cells, halves away from zero, and include the cells at both borders.
 
     Args:
         scale: cells per pixel.
@@ -139,26 +142,29 @@ def roi_pool(
     tops, bottoms = _bins(boxes[:, 1] * scale, boxes[:, 3] * scale, size, height)
     lefts, rights = _bins(boxes[:, 0] * scale, boxes[:, 2] * scale, size, width)
     empty = (bottoms <= tops)[:, :, None] | (rights <= lefts)[:, None, :]
-    # The maximum of any range is that of two ranges as long as a power of two: these are looked up in tables.
+    # A sparse table: any range is the union of two overlapping ranges whose length is a power of two, and
+    # the maxima of those are precomputed. Every bin then needs four look-ups, two per direction.
     down, right = _powers(bottoms - tops), _powers(rights - lefts)
     downs, rightwards = (1 + int(power.max()) if power.numel() else 1 for power in (down, right))
     tables = _running_max(_running_max(features.permute(1, 2, 0).contiguous(), 0, downs), 2, rightwards)
     flat = tables.reshape(-1, depth)
     rows = [down * height + start for start in (tops, bottoms - 2**down)]
     columns = [right * (downs * height * width) + start for start in (lefts, rights - 2**right)]
+    # Flat indices of the four corner ranges of each bin. Bins outside the map may have indices out of range;
+    # the clamp makes them valid, and the bins are zeroed below.
     places = [
         (row[:, :, None] * width + column[:, None, :]).clamp(0, len(flat) - 1)
         for row in rows
         for column in columns
     ]
-    found = []
+    pooled_parts = []
     for part in torch.arange(len(boxes), device=boxes.device).split(_fitting(size**2 * depth)):
         corners = [flat.index_select(0, place[part].flatten()) for place in places]
         best = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
         best = best.masked_fill(empty[part].reshape(-1, 1), 0)
-        found.append(best.reshape(-1, size, size, depth))
-    # The numbers of a cell stay side by side: convolutions are fastest so.
-    return torch.cat(found).permute(0, 3, 1, 2)
+        pooled_parts.append(best.reshape(-1, size, size, depth))
+    # The result is in channels-last memory layout, in which convolutions are fastest.
+    return torch.cat(pooled_parts).permute(0, 3, 1, 2)
 
 
 def roi_align(
@@ -170,14 +176,16 @@ def roi_align(
     samples: int = 0,
     aligned: bool = True,
 ) -> Float[Tensor, "R D size size"]:
-    """The average of bilinear samples in every bin, `size` x `size` bins per box; 0 outside the map.
+    """RoIAlign: the average of bilinear samples in every bin, with `size` x `size` bins per box.
 
-    It is linear in the map and in each direction on its own: two matrix products per box.
+    Samples outside the map are 0. Bilinear interpolation is linear in the map and separable in its two
+    directions, so it is computed as two matrix products per box.
 
     Args:
         scale: cells per pixel.
-        samples: per bin and direction; 0 takes one per cell begun.
-        aligned: a cell's value stands in its middle; without, in its corner, and boxes are one cell at least.
+        samples: samples per bin and direction; 0 takes one per cell, rounded up.
+        aligned: True puts a cell's value at its center. False puts it at its corner and makes boxes at least
+            one cell wide and high.
     """
     ops = torchvision_ops()
     if ops is not None:
@@ -188,28 +196,29 @@ def roi_align(
     least = 0 if aligned else 1
     cells = features.permute(1, 2, 0).reshape(height, width * depth)
     few = _fitting(size * width * depth)
-    found: list[Tensor] = []
+    pooled_parts: list[Tensor] = []
     for part in boxes.split(WEIGHED):
         down = _weights(part[:, 1], part[:, 3], size, height, samples, least).to(features.dtype)
         right = _weights(part[:, 0], part[:, 2], size, width, samples, least).to(features.dtype)
-        found += [
+        pooled_parts += [
             rightwards[:, None] @ (downwards @ cells).reshape(-1, size, width, depth)
             for downwards, rightwards in zip(down.split(few), right.split(few), strict=True)
         ]
-    return torch.cat(found).permute(0, 3, 1, 2)
+    return torch.cat(pooled_parts).permute(0, 3, 1, 2)
 
 
 def _fitting(numbers: int) -> int:
-    """Boxes pooled at a time, where one takes so many numbers."""
+    """How many boxes to pool at a time if each takes `numbers` numbers."""
     return max(1, CHUNK // numbers)
 
 
 def _bins(
     low: Float[Tensor, " R"], high: Float[Tensor, " R"], size: int, cells: int
 ) -> tuple[Int[Tensor, "R size"], Int[Tensor, "R size"]]:
-    """First cell of every bin, and the one behind its last."""
+    """First cell of every bin, and the cell after its last (exclusive end)."""
     low, high = _round(low), _round(high)
-    # Single precision matters: a box of 57 cells reads one cell more than exact arithmetic says.
+    # Single precision is part of the original's result: a box of 57 cells reads one cell more than in exact
+    # arithmetic. Do not compute this in double precision.
     step = ((high - low + 1).clamp(min=1) / size)[:, None]
     number = torch.arange(size, device=low.device, dtype=low.dtype)
     start, end = (number * step).floor() + low[:, None], ((number + 1) * step).ceil() + low[:, None]
@@ -217,19 +226,20 @@ def _bins(
 
 
 def _round(values: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
-    """To whole numbers, halves away from zero as in C; `torch.round` takes the even neighbor."""
+    """Round halves away from zero, as C does; `torch.round` rounds them to the even neighbor."""
     whole = values.trunc()
     return whole + values.sign() * ((values - whole).abs() >= 0.5)
 
 
 def _powers(lengths: Int[Tensor, "R size"]) -> Int[Tensor, "R size"]:
-    """Exponent of the largest power of two that is no longer."""
+    """Exponent of the largest power of two that does not exceed each length."""
     return torch.frexp(lengths.clamp(min=1).float()).exponent.long() - 1
 
 
 def _running_max(table: Tensor, axis: int, count: int) -> Tensor:
-    """Maxima of the next 1, 2, 4, ... along an axis, as `count` tables."""
+    """Stack `count` tables: the maxima over the next 1, 2, 4, ... entries along an axis."""
     tables = [table]
+    # Doubling: the maximum over 2 * k entries is that of two neighboring ranges of k.
     for power in range(count - 1):
         shifted = (torch.arange(table.shape[axis], device=table.device) + 2**power).clamp(
             max=table.shape[axis] - 1
@@ -241,7 +251,7 @@ def _running_max(table: Tensor, axis: int, count: int) -> Tensor:
 def _weights(
     low: Float[Tensor, " R"], high: Float[Tensor, " R"], size: int, cells: int, samples: int, least: int
 ) -> Float[Tensor, "R size cells"]:
-    """Share of every cell in every bin, along one direction."""
+    """Weight of every cell in the average of every bin, along one direction."""
     extent = (high - low).clamp(min=least) if least else high - low
     step = extent / size
     count = torch.full_like(step, samples) if samples else step.ceil()
@@ -249,6 +259,7 @@ def _weights(
     bins = torch.arange(size, device=low.device, dtype=low.dtype)[:, None]
     step, many = step[:, None, None], count[:, None, None]
     at = low[:, None, None] + bins * step + (sample + 0.5) * step / many.clamp(min=1)
+    # As in the original kernels, samples up to one cell outside the map read its border.
     real = (sample < many) & (at >= -1) & (at <= cells)
     distance = at.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=low.device)
     shares = (1 - distance.abs()).clamp(min=0) * real[..., None]

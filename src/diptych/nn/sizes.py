@@ -1,4 +1,4 @@
-"""Sizes of layers, checked where a layer is made."""
+"""Checks the sizes of layers when they are built."""
 
 from numbers import Integral
 
@@ -6,11 +6,11 @@ from diptych.errors import ConfigError
 
 
 def require_sizes(**sizes: object) -> None:
-    """Whole numbers from 1; torch takes some others and fails much later.
+    """Check that sizes are whole numbers of at least 1; torch accepts some others and fails much later.
 
     Raises:
-        ConfigError: names the first one that is none.
+        ConfigError: names the first size that is not.
     """
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 1:
-            raise ConfigError(f"{name} is {size!r}; expected a whole number from 1.")
+            raise ConfigError(f"{name} is {size!r}; expected a whole number of at least 1.")

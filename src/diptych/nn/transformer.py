@@ -13,7 +13,7 @@ from diptych.nn.attention import Attention
 from diptych.nn.sizes import require_sizes
 from diptych.types import Encoding
 
-# Which positions are read after a layer; of the others only keys and values are computed.
+# Positions whose states are needed after a layer. The others only serve as keys and values.
 ALL, FIRST, NOTHING = slice(None), slice(1), slice(0)
 
 
@@ -54,7 +54,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], keep: slice = ALL
     ) -> Float[Tensor, "B S D"]:
-        """New states of the positions `keep`."""
+        """Return new states of the positions `keep`."""
         states: Tensor = self.feedforward(self.attention(x[:, keep], mask, x))
         return states
 
@@ -62,10 +62,11 @@ class Layer(nn.Module):
 def run_layers(
     layers: Iterable[nn.Module], x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B K"], keep: slice = ALL
 ) -> Float[Tensor, "B S D"]:
-    """States of the positions `keep` after all layers; without any position nothing is computed."""
+    """Return the states of the positions `keep` after all layers; for NOTHING, no layer runs."""
     stack = [] if keep == NOTHING else [*layers]
     if not stack:
         return x[:, keep]
+    # Only the last layer may drop positions: every other layer's output is the next one's keys and values.
     for layer in stack[:-1]:
         x = layer(x, mask)
     states: Tensor = stack[-1](x, mask, keep)
@@ -99,7 +100,7 @@ class Encoder(nn.Module):
         return run_layers(self.layers, x, mask, keep)
 
     def states(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> list[Float[Tensor, "B T D"]]:
-        """What comes in, and what every layer makes of it."""
+        """Return the input and the output of every layer."""
         states = [x]
         for layer in self.layers:
             states.append(layer(states[-1], mask))
@@ -114,12 +115,17 @@ def encode_jointly(
     pool: Callable[[Float[Tensor, "B S D"]], Float[Tensor, "B D"]],
     reads: frozenset[str],
 ) -> Encoding:
-    """One sequence of text and regions, as far as it is read.
+    """Encode text and regions as one sequence, and compute only the states that `reads` asks for.
 
     Args:
-        pool: joint vector of the text states, of which it reads the first unless `reads` has them all.
+        parts: embedded text and embedded regions.
+        masks: masks of both.
+        pool: from the text states to the pooled vector. It gets the first state only, unless `reads` has
+            `text`.
     """
     length = parts[0].shape[1]
+    # The text comes first. `start` to `stop` is the smallest range of positions that covers what is read;
+    # the pooled vector needs the first one only.
     start = 0 if reads & {"pooled", "text"} else length
     stop = None if "regions" in reads else length if "text" in reads else 1
     states = encoder(torch.cat(parts, 1), torch.cat(masks, 1), slice(start, stop))
@@ -132,9 +138,9 @@ def encode_jointly(
 
 
 class CrossLayer(nn.Module):
-    """Text and regions look at each other through one shared attention, then each has a layer of its own.
+    """Text and regions attend to each other with shared weights, then each passes its own layer (LXMERT).
 
-    Both look at what came in, so that their order means nothing (LXMERT).
+    Both directions read the incoming states, so their order does not matter for the result.
     """
 
     def __init__(
@@ -164,11 +170,12 @@ class CrossLayer(nn.Module):
         keep_text: slice = ALL,
         keep_regions: slice = ALL,
     ) -> tuple[Float[Tensor, "B S D"], Float[Tensor, "B Q D"]]:
-        """New states of the text and region positions to keep."""
+        """Return new states of both modalities, at the positions to keep."""
         words, areas = text[:, NOTHING], regions[:, NOTHING]
         if keep_regions != NOTHING:
             areas = self.regions(self.attention(regions, text_mask, text), region_mask, keep_regions)
-        # The text looks last: of the two maps of the shared attention, a capture keeps the text's.
+        # The text comes last, because `capture_attention` keeps the last map of the shared attention, and
+        # that should be the text's.
         if keep_text != NOTHING:
             words = self.text(self.attention(text, region_mask, regions), text_mask, keep_text)
         return words, areas
@@ -176,7 +183,7 @@ class CrossLayer(nn.Module):
 
 @contextmanager
 def checkpointed(module: nn.Module) -> Iterator[None]:
-    """Inside the block, what a layer computes is computed again for its gradients instead of being kept.
+    """Enable activation checkpointing inside the block: layers recompute activations in the backward pass.
 
     Layers are the members of every `nn.ModuleList`. Loss and gradients stay the same, dropout included.
     """
@@ -188,4 +195,4 @@ def checkpointed(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            del layer.forward  # the method of its class shows again
+            del layer.forward  # removes the instance attribute, so that the method of the class is back

@@ -1,4 +1,4 @@
-"""The head of DeVLBERT and of Vilio's D, whose matrices have a length of their own."""
+"""The weight-normalized head of DeVLBERT and of Vilio's D."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from diptych.nn.sizes import require_sizes
 
 
 class WeightNormLinear(nn.Module):
-    """A Linear with the weight `scale * direction / norm(direction)`; the norm is of the whole matrix."""
+    """A Linear with the weight `scale * direction / norm(direction)`, with one norm for the whole matrix."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -22,11 +22,11 @@ class WeightNormLinear(nn.Module):
 
 
 class WeightNormHead(nn.Module):
-    """Scores of classes: `Linear, ReLU, dropout, Linear`, both Linears weight-normed.
+    """Scores of classes: `Linear, ReLU, dropout, Linear`, both Linears weight-normalized.
 
     Args:
-        width: of the hidden layer, as a multiple of `dim`.
-        dropout: between the two.
+        width: width of the hidden layer, as a multiple of `dim`.
+        dropout: rate between the two Linears.
     """
 
     def __init__(self, dim: int, classes: int, *, width: int = 2, dropout: float = 0.5) -> None:
