@@ -1,4 +1,4 @@
-"""Dataclasses of tensors that move between devices as one."""
+"""Dataclasses of tensors that can be moved between devices as a whole."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,27 +8,27 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 Class = TypeVar("Class", bound=type)
-Some = TypeVar("Some", bound="Tree")  # typing.Self does not survive the shape-checking hook
+AnyTree = TypeVar("AnyTree", bound="Tree")  # typing.Self does not survive the shape-checking hook
 
 
-def tree(cls: Class) -> Class:
-    """Register a dataclass with the pytree registry, so that torch looks inside it."""
+def register_tree(cls: Class) -> Class:
+    """Register a dataclass as a pytree, so that torch's functions find the tensors in it."""
     pytree.register_dataclass(cls)
     return cls
 
 
 class Tree:
-    """Gives a registered dataclass what loaders and trainers call."""
+    """Mixin for registered dataclasses with the methods that data loaders and trainers call."""
 
     __slots__ = ()
 
-    def map(self: Some, function: Callable[[Tensor], Tensor]) -> Some:
-        """The same tree with `function` applied to every tensor."""
+    def map(self: AnyTree, function: Callable[[Tensor], Tensor]) -> AnyTree:
+        """Apply `function` to every tensor, and return the new tree."""
         return pytree.tree_map_only(Tensor, function, self)  # type: ignore[no-any-return]
 
-    def to(self: Some, device: torch.device | str, *, non_blocking: bool = False) -> Some:
+    def to(self: AnyTree, device: torch.device | str, *, non_blocking: bool = False) -> AnyTree:
         """Move every tensor."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self: Some) -> Some:
+    def pin_memory(self: AnyTree) -> AnyTree:
         return self.map(Tensor.pin_memory)

@@ -76,7 +76,7 @@ def test_an_empty_line_is_refused(tmp_path):
 
 def test_a_repeated_line_is_refused(tmp_path):
     write_vocabulary(tmp_path / "v.txt", [*CASED, "w3"])
-    with pytest.raises(FormatError, match=r"token 'w3' stands in line"):
+    with pytest.raises(FormatError, match=r"token 'w3' is already in line"):
         WordPiece(tmp_path / "v.txt")
 
 

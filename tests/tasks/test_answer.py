@@ -70,7 +70,7 @@ def test_accuracy_is_the_mean_score_of_the_answers(model, batch):
 
 @pytest.mark.parametrize("answers", [(), ("yes", "no", "yes")])
 def test_answers_are_told_apart(model, answers):
-    with pytest.raises(ConfigError, match=r"task\.answers is empty or names an answer twice"):
+    with pytest.raises(ConfigError, match=r"task\.answers is empty or has duplicates"):
         Answer(model, answers=answers)
 
 

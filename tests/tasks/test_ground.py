@@ -68,5 +68,5 @@ def test_the_box_of_the_best_real_region_is_given_in_pixels(model, batch):
 def test_wrong_settings_are_named(model):
     with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
         Ground(model, loss="mse")
-    with pytest.raises(ConfigError, match="Concat gives none"):
+    with pytest.raises(ConfigError, match="Concat provides none"):
         Ground(text_fasttext_tiny())

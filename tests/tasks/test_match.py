@@ -39,7 +39,7 @@ def test_losses_over_several_pairs(model, batch):
 @pytest.mark.parametrize("loss", ["ce", "margin"])
 def test_one_pair_has_nothing_to_be_compared_with(model, batch, loss):
     with pytest.raises(
-        ConfigError, match=f"task.loss={loss} compares the pairs of an example, but m0 has one"
+        ConfigError, match=f"task.loss={loss} compares the pairs of an example, but m0 has only one"
     ):
         Match(model, loss=loss).loss(logits(4, 1), batch([1, 0, 0, 1]))
 

@@ -66,7 +66,7 @@ def test_measures_skip_what_is_not_known(model, batch):
 
 
 def test_wrong_settings_are_named(model):
-    with pytest.raises(ConfigError, match="every label once"):
+    with pytest.raises(ConfigError, match="at least one label, and each once"):
         MultiLabel(model, labels=["a", "a"])
     with pytest.raises(ConfigError, match="1 numbers for 2 labels"):
         MultiLabel(model, labels=["a", "b"], positive_weights=[1.0])

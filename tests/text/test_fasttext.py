@@ -106,7 +106,7 @@ def test_damaged_file_is_an_error_and_never_hangs(trained: Path, tmp_path: Path,
     lengths = [0, 1, 50, 60, 90, 150, 400, len(whole) // 2, len(whole) - 1]
     for content in (*(whole[:length] for length in lengths), whole + b"\0", b"text\n" * 100):
         path.write_bytes(content)
-        with pytest.raises(FormatError, match=r"damaged\.bin: .*expected a whole \.bin"):
+        with pytest.raises(FormatError, match=r"damaged\.bin: .*expected a complete \.bin"):
             FastText(path)
 
 
@@ -123,7 +123,7 @@ def test_wrong_numbers_in_the_header_are_errors(trained: Path, tmp_path: Path) -
                 continue
             path.write_bytes(damaged)
             if (name, value) != ("pruned", -1):
-                with pytest.raises(FormatError, match="expected a whole"):
+                with pytest.raises(FormatError, match="expected a complete"):
                     FastText(path)
 
 

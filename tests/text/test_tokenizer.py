@@ -168,7 +168,7 @@ def test_crlf_and_byte_order_mark_do_not_matter(tmp_path: Path, tokenizer: WordP
     [
         (b"", r"0 tokens without \[PAD\], \[UNK\]"),
         (b"[PAD]\n[CLS]\n[SEP]\n[MASK]\nthe\n", r"without \[UNK\]"),
-        (b"[PAD]\n[UNK]\nthe\n[CLS]\nthe\n", r"vocab\.txt:5: token 'the' stands in line 3"),
+        (b"[PAD]\n[UNK]\nthe\n[CLS]\nthe\n", r"vocab\.txt:5: token 'the' is already in line 3"),
         (b"[PAD]\n\xff\xfe\n", "not UTF-8 at byte 6"),
     ],
 )

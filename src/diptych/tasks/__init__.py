@@ -1,4 +1,4 @@
-"""Forms of decision: head, loss, decoding and metric, for any model and any data set."""
+"""Tasks: head, loss, decoding and metrics of a form of decision, for any model and any data set."""
 
 from diptych.tasks.answer import Answer
 from diptych.tasks.base import AnswerScores, Part, RightPair, Task, Trainable

@@ -1,4 +1,4 @@
-"""One answer out of many, each of which may be right to a degree (VQA, GQA)."""
+"""Question answering: one answer out of many, where each may be partly right (VQA, GQA)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,16 +17,16 @@ LOSSES = ("bce", "ce", "kl")
 
 
 class Answer(Task):
-    """Scores of `answers`; the best one is given.
+    """Scores all `answers` and predicts the best one.
 
     Args:
-        answers: all that can be given.
-        readout: (model, 1) to the vector that the head reads.
-        head: (width, number of answers) to a module.
-        loss: `bce` is binary cross entropy of every answer, summed over answers; `ce` cross entropy against
-            the best known answer, in the mean over the examples that have one; `kl` the divergence from all
-            scores as they are.
-        keep_scores: whether predictions hold the scores of all answers beside the best answer.
+        answers: all possible answers.
+        readout: function of the model and the number of pairs (1) that builds the readout.
+        head: function of the input width and the number of answers that builds the head.
+        loss: `bce` is the binary cross entropy of every answer, summed over answers. `ce` is cross entropy
+            against the best known answer, averaged over the examples that have one. `kl` is the divergence
+            from the target scores, which are not normalized first.
+        keep_scores: whether predictions contain the scores of all answers.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Answer(Task):
             raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
         self.answers = tuple(answers)
         if not answers or len(set(answers)) < len(answers):
-            raise ConfigError("task.answers is empty or names an answer twice; expected every answer once.")
+            raise ConfigError("task.answers is empty or has duplicates; expected every answer once.")
         self.targets = AnswerScores(self.answers)
         self.readout = readout(model, 1)
         self.reads = self.readout.reads
@@ -57,6 +57,7 @@ class Answer(Task):
 
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
         logits, targets = logits.float(), batch.target()
+        # The mean over answers times their number is the sum over answers, as in the originals.
         if self.kind == "bce":
             return functional.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
         if self.kind == "kl":

@@ -1,4 +1,4 @@
-"""What every form of decision answers for."""
+"""Base classes of tasks, and what several tasks share."""
 
 import operator
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ from diptych.types import EVERYTHING, Batch, Encoding, Example, Outcome, TargetE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one batch of a validation set leaves behind; travels between processes.
+    """Result of one batch of a validation set; must be picklable, since processes exchange it.
 
     Args:
-        count: number of its examples.
-        loss: their mean loss; None where one of them has no target.
-        found: what `Trainable.summarize` needs: predictions of a task, losses by name of pre-training.
+        count: number of examples in the batch.
+        loss: their mean loss; None if one of them has no target.
+        found: input of `Trainable.summarize`: predictions of a task, or losses by name in pre-training.
         finite: whether every number in `found` is finite.
     """
 
@@ -35,11 +35,11 @@ class Part:
 
 
 class Trainable(nn.Module, ABC):
-    """What a model can be trained for: a loss for each batch, and measures over a validation set.
+    """A training objective: a loss for each batch, and measures over a validation set.
 
     The model is an argument of `forward`, not a member, so that checkpoints keep `model.*` and `task.*` apart
-    and a task can be swapped on a trained backbone. `reads` names the fields of an encoding that are looked
-    at; models need not compute others.
+    and a trained model can get another task. `reads` names the fields of an encoding that the task uses;
+    models need not compute the others.
     """
 
     targets: TargetEncoder
@@ -49,46 +49,46 @@ class Trainable(nn.Module, ABC):
     def forward(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Outcome:
-        """Logits, and the loss where the batch has targets.
+        """Return the logits, and the loss if the batch has targets.
 
         Args:
-            generator: of what is drawn, as pre-training does when it corrupts a batch.
+            generator: source of random numbers; pre-training draws how it corrupts a batch.
         """
 
     @abstractmethod
     def validate(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Part:
-        """Look at one batch of a validation set."""
+        """Process one batch of a validation set."""
 
     @abstractmethod
     def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
-        """Measures over all parts, the one that decides what is best first."""
+        """Compute measures over all parts; the first one selects the best checkpoint."""
 
     def higher(self, name: str) -> bool:
-        """Whether more of the measure of this name is better."""
-        from diptych.metrics.measures import measure_named  # SciPy comes along, which prediction does without
+        """Whether higher values of a measure are better."""
+        from diptych.metrics.measures import measure_named  # imports SciPy, which prediction does not need
 
         return measure_named(name).higher
 
 
 class Task(Trainable):
-    """Head, loss, decoding and measures of one form of decision about every example.
+    """Base of tasks: head, loss, decoding and measures for one form of decision per example.
 
-    It sees encodings and never asks which model made them.
+    A task depends on encodings only, never on the class of the model.
     """
 
     @abstractmethod
     def score(self, encoding: Encoding, batch: Batch) -> Shaped[Tensor, "N ..."]:
-        """Logits of every example."""
+        """Return the logits of every example."""
 
     @abstractmethod
     def loss(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Float[Tensor, ""]:
-        """Mean loss over the examples of the batch, which has targets."""
+        """Return the mean loss over the examples of a batch with targets."""
 
     @abstractmethod
     def decode(self, logits: Shaped[Tensor, "N ..."], batch: Batch) -> Predictions:
-        """Scores and answers in the words of the data set."""
+        """Convert logits to scores and answers in the labels of the data set."""
 
     def forward(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
@@ -97,21 +97,21 @@ class Task(Trainable):
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> Predictions:
-        """Decide about every example of a batch; a task that generates or ranks does it in its own way."""
+        """Predict every example of a batch. Tasks that generate or rank override this."""
         return self.decode(self.score(model(batch.inputs, reads=self.reads), batch), batch)
 
     @abstractmethod
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """Measures over the examples whose target is known, the one that decides what is best first."""
+        """Compute measures over the examples with a known target; the first selects the best checkpoint."""
 
     def validate(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Part:
-        """Loss and predictions of a batch; weights of examples are for training and do not count."""
+        """Return loss and predictions of a batch; example weights apply to training only."""
         outcome = self(model, replace(batch, weights=None), generator)
-        found = self.decode(outcome.logits, batch)
+        predictions = self.decode(outcome.logits, batch)
         loss = None if outcome.loss is None else outcome.loss.item()
-        return Part(count=len(batch), loss=loss, found=found, finite=found.finite)
+        return Part(count=len(batch), loss=loss, found=predictions, finite=predictions.finite)
 
     def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
         return self.measure(Predictions.concat([part.found for part in parts]), targets)
@@ -119,12 +119,13 @@ class Task(Trainable):
 
 @dataclass(frozen=True)
 class AnswerScores:
-    """`{answer: score in [0, 1]}`, or a single right answer, to scores of the known answers.
+    """Converts targets, `{answer: score in [0, 1]}` or one right answer, to scores of all `answers`.
 
-    An answer that is not known has no column; an example whose answers are all unknown has zeros.
+    Other answers are ignored, so an example may have zeros only.
 
     Args:
-        partial: whether an example without a target has zeros too; otherwise nothing of the batch is known.
+        answers: the answers of the task, one column each.
+        partial: if True, an example without a target has zeros; if False, it makes the whole batch unlabeled.
     """
 
     answers: tuple[str, ...]
@@ -132,6 +133,7 @@ class AnswerScores:
     columns: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # The dataclass is frozen, so a derived field needs object.__setattr__.
         object.__setattr__(self, "columns", {answer: number for number, answer in enumerate(self.answers)})
 
     def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"] | None:
@@ -159,7 +161,7 @@ def _graded(example: Example) -> Mapping[str, int | float]:
 
 @dataclass(frozen=True)
 class RightPair:
-    """Index of the right pair of each example; of an example with one pair, whether it is right."""
+    """Converts targets to the index of the right pair; with a single pair, to 1 if it is right, else 0."""
 
     def __call__(self, examples: Sequence[Example]) -> Int[Tensor, " N"] | None:
         if any(example.target is None for example in examples):
@@ -183,11 +185,12 @@ class RightPair:
 def build_head(
     head: Callable[[int, int], nn.Module], model: VisionLanguageModel, width: int, outputs: int
 ) -> nn.Module:
-    """`head(width, outputs)`; one that takes `std`, and was given none, gets that of the model.
+    """Build `head(width, outputs)`, with the model's `std` if the head takes one and none is set.
 
-    At sizes that are published both are 0.02. The tiny models begin with larger weights, and a head with
-    small ones kept some of them at chance for epochs.
+    For models of published size, both are 0.02. The tiny models start with larger weights, and with a head of
+    small weights some of them stayed at chance for epochs.
     """
+    # `head` may be a `functools.partial` that already sets std.
     if "std" in getattr(head, "keywords", {}) or "std" not in signature(head).parameters:
         return head(width, outputs)
     build: Callable[..., nn.Module] = head
@@ -197,7 +200,8 @@ def build_head(
 def score_pairs(
     readout: Readout, head: nn.Module, encoding: Encoding, batch: Batch
 ) -> Float[Tensor, "N P C"]:
-    """What a head makes of every pair by itself; `readout` was built for one pair."""
+    """Apply a head to every pair separately; `readout` must be built for one pair."""
+    # To the readout, each row is an example of its own.
     rows = replace(batch, pairs=1, targets=None)
     scores: Tensor = batch.group(head(readout(encoding, rows)))
     return scores

@@ -1,4 +1,4 @@
-"""Which pair of an example is right (VCR: a picture and a question with four answers)."""
+"""Multiple choice: which pair of an example is right (VCR: a picture and a question with four answers)."""
 
 from collections.abc import Callable, Mapping
 from math import inf
@@ -18,14 +18,16 @@ LOSSES = ("bce", "ce", "two_way")
 
 
 class Choose(Task):
-    """Every pair gets a score; the best one is chosen.
+    """Scores every pair and predicts the best one.
 
     Args:
-        readout: (model, 1) to the vector of a pair.
-        head: (width, 1) to a module; 2 instead of 1 for `two_way`.
-        loss: `ce` is cross entropy over the pairs of an example, `bce` binary cross entropy of each pair.
-            `two_way` is UNITER's: each pair is classified as wrong or right, and chosen by the second logit.
-        positive_weight: of the right pairs in `bce`; the loss is scaled by (w + 1) / (2 w), as in VL-BERT.
+        readout: function of the model and the number of pairs (1) that builds the readout.
+        head: function of the input width and the number of outputs that builds the head; outputs are 1, or 2
+            for `two_way`.
+        loss: `ce` is cross entropy over the pairs of an example, `bce` the binary cross entropy of each pair.
+            `two_way` is UNITER's: each pair is classified as wrong or right, and ranked by the second logit.
+        positive_weight: weight w of the right pairs in `bce`; the loss is scaled by (w + 1) / (2 w), as in
+            VL-BERT.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One label per example; the pairs of an example are read side by side."""
+"""Classification: one label per example."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from diptych.types import Batch, Encoding, Example, VisionLanguageModel
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """Label names to indices; runs in loader workers, so it holds names only.
+    """Converts label names to indices. It is pickled for data workers, so it holds names only.
 
-    Where an example of the batch has a soft label, `{label: probability}`, all get rows of probabilities.
+    If any example of the batch has a soft label, `{label: probability}`, all get rows of probabilities.
     """
 
     labels: tuple[str, ...]
@@ -37,10 +37,11 @@ class ClassIndex:
             soft = example.target if isinstance(example.target, Mapping) else {example.target: 1.0}
             for label, share in soft.items():
                 row[self._index(example, label)] = share
+            # The tolerance is for probabilities that are rounded in files.
             if bool((row < 0).any()) or abs(float(row.sum()) - 1) > 1e-3:
                 raise FormatError(
                     f"example {example.id} has the target {example.target!r}; expected probabilities of "
-                    "classes whose sum is 1."
+                    "classes with the sum 1."
                 )
         return rows
 
@@ -57,20 +58,20 @@ class Classify(Task):
     """Softmax over `labels`: Hateful Memes with one pair, NLVR2 with two.
 
     Args:
-        labels: class names; of two, the second is the positive one.
-        pairs: image-text pairs of one example.
-        readout: (model, pairs) to the vector that the head reads; by default pooled vectors side by side.
-        head: (width, number of classes) to a module.
-        class_weights: factor of each class in the loss; the mean is over weights, as in torch.
+        labels: class names. With two labels, the second is the positive class.
+        pairs: image-text pairs per example.
+        readout: function of the model and the number of pairs that builds the readout. The default
+            concatenates pooled vectors.
+        head: function of the input width and the number of classes that builds the head.
+        class_weights: factor of each class in the loss; as in torch, the mean is weighted, too.
         label_smoothing: probability mass spread over all classes, in [0, 1).
-        threshold: with two labels, the probability from which the answer is the positive one.
+        threshold: with two labels, the smallest probability for which the answer is the positive class.
         loss: `ce` is cross entropy on logits. `softmax_ce` reproduces DrivenData's and nav13n's double
             softmax: cross entropy on probabilities, which for two classes stays within [0.3133, 1.3133].
-            `bce` is ERNIE-ViL's: of two labels the head scores the second alone. The first gets the logit 0,
-            which makes the same loss the binary cross entropy of a sigmoid.
-        batch_auroc: a number of examples reproduces nav13n's metric, the mean of the AUROCs of batches of
-            that size in file order, and lets it decide which weights are best; the exact one is reported
-            beside it.
+            `bce` is ERNIE-ViL's loss for two labels: the head scores the second label only. The first has the
+            logit 0, so cross entropy equals the binary cross entropy of a sigmoid.
+        batch_auroc: batch size of nav13n's metric, the mean AUROC of batches in file order. If set, this
+            metric selects the best checkpoint; the exact AUROC is reported as well.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Classify(Task):
         if class_weights is not None and len(class_weights) != len(self.labels):
             raise ConfigError(
                 f"task.class_weights has {len(class_weights)} numbers for the labels {self.labels}; "
-                "expected one each."
+                "expected one number per label."
             )
         if not 0 <= label_smoothing < 1:
             raise ConfigError(f"task.label_smoothing is {label_smoothing}; expected at least 0 and below 1.")
@@ -115,9 +116,11 @@ class Classify(Task):
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
         logits: Tensor = self.head(self.readout(encoding, batch))
+        # With `bce` the first label has the logit 0, so the rest of the task sees two classes as usual.
         return torch.cat([torch.zeros_like(logits), logits], -1) if self.one_logit else logits
 
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
+        # In single precision also under autocast: a loss in half precision loses small probabilities.
         logits, targets = logits.float(), batch.target()
         if self.double_softmax:
             logits = logits.softmax(-1)
@@ -131,7 +134,7 @@ class Classify(Task):
         )
         if batch.weights is None:
             return loss()
-        # torch's mean is over class weights where there are such, and not with soft labels
+        # torch divides by the sum of class weights for hard labels, but by the number of rows for soft ones.
         hard = weights is not None and targets.ndim == 1
         total = weights[targets].sum() if hard else len(logits)
         return (loss(reduction="none") * batch.weights).sum() / total
@@ -144,7 +147,7 @@ class Classify(Task):
         return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=self.labels)
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        # here, because SciPy takes most of a second to import and prediction needs none of it
+        # Imported here because SciPy takes most of a second to import, and prediction does not need it.
         from diptych.metrics import batch_mean_auroc, measure_classes
 
         metrics = measure_classes(predictions, targets, self.labels)

@@ -1,4 +1,4 @@
-"""Which region a phrase refers to (RefCOCO+)."""
+"""Grounding: which region a phrase refers to (RefCOCO+)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from diptych.predictions import Predictions
 from diptych.tasks.base import Task, build_head
 from diptych.types import Batch, Encoding, Example, PaddedRegions, VisionLanguageModel
 
-PADDED = -1e4  # score of regions that are not there
+PADDED = -1e4  # score of padded regions
 
 
 @dataclass(frozen=True)
 class GoldBox:
-    """The box that is meant, x1 y1 x2 y2 in pixels."""
+    """Converts targets, boxes x1 y1 x2 y2 in pixels, to a tensor."""
 
     def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N 4"] | None:
         if any(example.target is None for example in examples):
@@ -30,25 +30,25 @@ class GoldBox:
         return torch.tensor([self._box(example) for example in examples], dtype=torch.float32)
 
     def _box(self, example: Example) -> list[float]:
-        box = np.asarray(example.target, dtype=object)
-        if box.shape != (4,) or not all(isinstance(one, int | float | np.number) for one in box):
+        box = np.asarray(example.target, dtype=object)  # any other type would convert invalid values
+        if box.shape != (4,) or not all(isinstance(value, int | float | np.number) for value in box):
             raise FormatError(
                 f"example {example.id} has the target {example.target!r}; expected a box x1 y1 x2 y2 "
                 "in pixels."
             )
-        return [float(one) for one in box]
+        return [float(value) for value in box]
 
 
 class Ground(Task):
-    """Every region gets a score; the box of the best one is given.
+    """Scores every region and predicts the box of the best one.
 
-    A region is right when its box overlaps the gold box by at least `threshold` (intersection over union).
+    A region is right if its box overlaps the gold box by at least `threshold` (intersection over union).
 
     Args:
-        head: (width of region states, 1) to a module.
-        loss: `bce` is binary cross entropy of every region, in the mean over all regions; `ce` cross entropy
-            over the regions of an example against the one that overlaps most, in the mean over the examples
-            that have a right region.
+        head: function of the width of region states and the number of outputs (1) that builds the head.
+        loss: `bce` is the binary cross entropy of every region, averaged over all regions. `ce` is cross
+            entropy over the regions of an example against the one with the largest overlap, averaged over the
+            examples that have a right region.
     """
 
     reads = frozenset({"regions"})
@@ -65,7 +65,7 @@ class Ground(Task):
         if loss not in ("bce", "ce"):
             raise ConfigError(f"task.loss is {loss!r}; expected 'bce' or 'ce'.")
         if not model.region_dim:
-            raise ConfigError(f"grounding scores states of regions; {type(model).__name__} gives none.")
+            raise ConfigError(f"grounding needs region states; {type(model).__name__} provides none.")
         self.targets = GoldBox()
         self.head = build_head(head, model, model.region_dim, 1)
         self.kind, self.threshold = loss, threshold
@@ -77,7 +77,7 @@ class Ground(Task):
 
     def loss(self, logits: Float[Tensor, "N R"], batch: Batch) -> Float[Tensor, ""]:
         regions, logits = _regions(batch), logits.float()
-        gold = batch.target() / regions.sizes.repeat(1, 2)
+        gold = batch.target() / regions.sizes.repeat(1, 2)  # pixels to [0, 1], like the regions' boxes
         overlap = iou(regions.boxes, gold[:, None]).squeeze(-1).masked_fill(~regions.mask, 0)
         right = overlap >= self.threshold
         if self.kind == "bce":
@@ -88,7 +88,7 @@ class Ground(Task):
         return (each * known).sum() / known.sum().clamp(min=1)
 
     def decode(self, logits: Float[Tensor, "N R"], batch: Batch) -> Predictions:
-        """The best box in pixels, and the region's number as answer."""
+        """Return the best box in pixels, and the number of its region as the answer."""
         regions, best = _regions(batch), logits.argmax(-1)
         boxes = regions.boxes[torch.arange(len(best), device=best.device), best] * regions.sizes.repeat(1, 2)
         return Predictions(

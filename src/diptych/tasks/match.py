@@ -1,4 +1,4 @@
-"""Whether image and text belong together, for retrieval of one by the other."""
+"""Image-text matching, for retrieval of images by text and of texts by image."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,20 +17,20 @@ LOSSES = ("bce", "ce", "margin")
 
 
 class Match(Task):
-    """One logit per pair: how much it looks like a match.
+    """Scores every pair with one logit; larger means a better match.
 
-    Training takes examples of one pair with the target 0 or 1, or of several with the index of the right one
-    as target. For retrieval, predict examples of one pair whose ids are `image|text`.
+    For training, an example has one pair and the target 0 or 1, or several pairs and the index of the right
+    one as target. For retrieval, predict examples of one pair with ids of the form `image|text`.
 
     Args:
-        matches: of a two-way head, the index that means "matches", which differs between checkpoints; the
-            logit is the difference of the two. None takes a head of one logit.
-        readout: (model, 1) to the vector of a pair.
-        head: (width, 1 or 2) to a module.
-        loss: `bce` is binary cross entropy of each pair, which of a two-way head is its cross entropy; `ce`
-            cross entropy over the pairs of an example; `margin` the mean of `max(0, margin + wrong - right)`
-            over the wrong pairs of all examples, on sigmoids.
-        margin: in [0, 1], of the loss of that name.
+        matches: index of the class "matches" for a head with two outputs, which differs between checkpoints;
+            the logit is the difference of the two. None is for a head with one output.
+        readout: function of the model and the number of pairs (1) that builds the readout.
+        head: function of the input width and the number of outputs (1 or 2) that builds the head.
+        loss: `bce` is the binary cross entropy of each pair, which equals the cross entropy of two outputs.
+            `ce` is cross entropy over the pairs of an example. `margin` is the mean of
+            `max(0, margin + wrong - right)` over the wrong pairs of all examples, on sigmoids.
+        margin: margin of the loss `margin`, in [0, 1].
     """
 
     def __init__(
@@ -58,14 +58,15 @@ class Match(Task):
         logits = score_pairs(self.readout, self.head, encoding, batch)
         if self.matches is None:
             return logits.squeeze(-1)
+        # The sigmoid of this difference is the softmax probability of "matches".
         return logits[..., self.matches] - logits[..., 1 - self.matches]
 
     def loss(self, logits: Float[Tensor, "N P"], batch: Batch) -> Float[Tensor, ""]:
         logits, targets = logits.float(), batch.target()
         if batch.pairs == 1 and self.kind != "bce":
             raise ConfigError(
-                f"task.loss={self.kind} compares the pairs of an example, but {batch.ids[0]} has one; "
-                "give it wrong pairs too, or say task.loss=bce."
+                f"task.loss={self.kind} compares the pairs of an example, but {batch.ids[0]} has only one; "
+                "provide wrong pairs, too, or set task.loss=bce."
             )
         if self.kind == "ce":
             return functional.cross_entropy(logits, targets)
@@ -73,8 +74,8 @@ class Match(Task):
         if self.kind == "bce":
             return functional.binary_cross_entropy_with_logits(logits, right.float())
         scores = logits.sigmoid()
-        short = (self.margin + scores - scores.gather(1, targets[:, None])).clamp(min=0)
-        return short[right == 0].mean()
+        violations = (self.margin + scores - scores.gather(1, targets[:, None])).clamp(min=0)
+        return violations[right == 0].mean()
 
     def decode(self, logits: Float[Tensor, "N P"], batch: Batch) -> Predictions:
         scores = logits.detach().double().sigmoid().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Several labels of each example, each of which may hold or not (MAMI, Memotion)."""
+"""Multi-label classification: any number of labels per example (MAMI, Memotion)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,29 +22,30 @@ SEPARATOR = " | "  # between the labels of an answer
 
 @dataclass(frozen=True)
 class LabelScores:
-    """`{label: score in [0, 1]}`, or names of the labels that hold, to a row of scores, 0 for all others."""
+    """Converts targets, `{label: score in [0, 1]}` or names of labels, to scores; other labels have 0."""
 
     labels: tuple[str, ...]
 
     def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"] | None:
         if any(example.target is None for example in examples):
             return None
-        from diptych.metrics.labels import label_matrix  # late, because SciPy comes along
+        from diptych.metrics.labels import label_matrix  # imports SciPy, which prediction does not need
 
         targets, ids = [example.target for example in examples], [example.id for example in examples]
         return torch.from_numpy(label_matrix(targets, self.labels, ids)).float()
 
 
 class MultiLabel(Task):
-    """A sigmoid for each of `labels`. An answer is the labels from `threshold` on, joined by ` | `.
+    """Predicts each label with a sigmoid. An answer joins the predicted labels by ` | `.
 
     Args:
         labels: names of the labels.
-        readout: (model, pairs) to the vector that the head reads; by default pooled vectors side by side.
-        head: (width, number of labels) to a module.
-        pairs: image-text pairs of one example.
-        positive_weights: factor of each label in the loss where it holds, for rare labels.
-        threshold: probability from which a label is given.
+        pairs: image-text pairs per example.
+        readout: function of the model and the number of pairs that builds the readout. The default
+            concatenates pooled vectors.
+        head: function of the input width and the number of labels that builds the head.
+        positive_weights: factor of each label's positive examples in the loss, for rare labels.
+        threshold: smallest probability for which a label is predicted.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class MultiLabel(Task):
         super().__init__()
         self.labels, self.pairs, self.threshold = tuple(labels), pairs, threshold
         if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise ConfigError(f"task.labels is {self.labels}; expected every label once, and one at least.")
+            raise ConfigError(f"task.labels is {self.labels}; expected at least one label, and each once.")
         if positive_weights is not None and len(positive_weights) != len(self.labels):
             raise ConfigError(
-                f"task.positive_weights has {len(positive_weights)} numbers for {len(self.labels)} labels."
+                f"task.positive_weights has {len(positive_weights)} numbers for {len(self.labels)} labels; "
+                "expected one per label."
             )
         self.targets = LabelScores(self.labels)
         self.readout = readout(model, pairs)
@@ -88,8 +90,8 @@ class MultiLabel(Task):
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:
         scores = logits.detach().double().sigmoid().cpu().numpy()
-        given = (np.flatnonzero(row >= self.threshold) for row in scores)
-        answers = tuple(SEPARATOR.join(self.labels[column] for column in columns) for columns in given)
+        predicted = (np.flatnonzero(row >= self.threshold) for row in scores)
+        answers = tuple(SEPARATOR.join(self.labels[column] for column in columns) for columns in predicted)
         return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=self.labels, form="labels")
 
     def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Pre-training: several objectives on one batch (LXMERT), or one drawn for each batch (UNITER)."""
+"""Pre-training: all objectives on every batch (LXMERT), or one drawn per batch (UNITER)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,24 +20,25 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Unlabeled:
-    """No targets: the data ask nothing beyond what objectives make up."""
+    """Target encoder for data without targets: the objectives create their own."""
 
     def __call__(self, examples: Sequence[Example]) -> None:
         return None
 
 
 class Pretrain(Trainable):
-    """The weighted sum of objectives, of all of them or of some drawn for each batch.
+    """Weighted sum of the losses of all objectives, or of a group of them drawn for each batch.
 
-    Objectives corrupt a batch in their order: put matching first, so that words and regions are hidden in
-    what the pair has become. What a batch is asked depends on the generator alone. Outside of training every
-    group is asked, each in a forward pass of its own.
+    Objectives corrupt a batch in the given order. Put matching first, so that words and regions are masked in
+    the exchanged pairs. The drawn group depends on the generator only. Outside of training, every group runs,
+    in one forward pass each.
 
     Args:
-        objectives: names to what takes a model and gives an objective.
-        weights: factors of the losses; 1 where not named.
-        draw: names, or several joined by `+`, to how often they are drawn: UNITER's all-data run on COCO has
-            `{matching+alignment: 6, words: 8, features: 4, classes: 4}`. None asks all on every batch.
+        objectives: for each name, a function of the model that builds the objective.
+        weights: factors of the losses by name; others have 1.
+        draw: for each group, one name or several joined by `+`, its relative frequency. UNITER's all-data run
+            on COCO has `{matching+alignment: 6, words: 8, features: 4, classes: 4}`. None runs all objectives
+            on every batch.
     """
 
     def __init__(
@@ -52,14 +53,17 @@ class Pretrain(Trainable):
         self.objectives = nn.ModuleDict({name: build(model) for name, build in objectives.items()})
         self.weights = dict(weights or {})
         self.groups = [group.split("+") for group in draw] if draw else [list(self.objectives)]
-        self.odds = [float(often) for often in draw.values()] if draw else [1.0]
+        self.odds = [float(frequency) for frequency in draw.values()] if draw else [1.0]
         self._require_known([*self.weights, *(name for group in self.groups for name in group)])
         if min(self.odds) < 0 or not sum(self.odds):
-            raise ConfigError(f"task.draw is {draw}; expected shares from 0, and one above.")
-        if mute := [group for group in self.groups if not any(self._objective(name).parts for name in group)]:
-            raise ConfigError(f"the objectives {mute[0]} of one batch ask for nothing; add one that does.")
+            raise ConfigError(f"task.draw is {draw}; expected frequencies of at least 0, and one above 0.")
+        lossless = [group for group in self.groups if not any(self._objective(name).parts for name in group)]
+        if lossless:
+            raise ConfigError(
+                f"the objectives {lossless[0]} of one batch have no loss; add an objective that has one."
+            )
         self.reads = frozenset().union(*(self._objective(name).reads for name in self.objectives))
-        answers = [one for one in self.objectives.values() if isinstance(one, Answers)]
+        answers = [objective for objective in self.objectives.values() if isinstance(objective, Answers)]
         self.targets: TargetEncoder = answers[0].targets if answers else Unlabeled()
 
     def _require_known(self, names: Sequence[str]) -> None:
@@ -72,7 +76,7 @@ class Pretrain(Trainable):
     def forward(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Outcome:
-        """Corrupt, encode, and the weighted sum of the losses; `logs` holds each, unweighted."""
+        """Corrupt and encode the batch and sum the weighted losses; `logs` holds each loss unweighted."""
         logs: Losses = {}
         for names in self._drawn(generator) if self.training else self.groups:
             logs |= self._ask(model, batch, names, generator)
@@ -82,22 +86,23 @@ class Pretrain(Trainable):
     def _drawn(self, generator: torch.Generator | None) -> list[list[str]]:
         if len(self.groups) == 1:
             return self.groups
-        device = "cpu" if generator is None else generator.device
+        device = "cpu" if generator is None else generator.device  # multinomial() needs both on one device
         odds = torch.tensor(self.odds, device=device)
         return [self.groups[int(torch.multinomial(odds, 1, generator=generator))]]
 
     def losses(self, model: VisionLanguageModel, sample: Sample, names: Sequence[str]) -> Losses:
-        """The unweighted losses of some objectives on a sample as it is."""
-        asked = [self._objective(name) for name in names]
-        encoding = model(sample.inputs, reads=frozenset().union(*(objective.reads for objective in asked)))
+        """Return the unweighted losses of some objectives on an already corrupted sample."""
+        objectives = [self._objective(name) for name in names]
+        reads = frozenset().union(*(objective.reads for objective in objectives))
+        encoding = model(sample.inputs, reads=reads)
         return {
             self._name(name, part): loss
-            for name, objective in zip(names, asked, strict=True)
+            for name, objective in zip(names, objectives, strict=True)
             for part, loss in objective(model, encoding, sample).items()
         }
 
     def total(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-        """The weighted sum."""
+        """Return the weighted sum of the losses."""
         return torch.stack([self._weight(name) * value for name, value in losses.items()]).sum()
 
     def _ask(
@@ -131,19 +136,20 @@ class Pretrain(Trainable):
     def validate(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Part:
-        """The losses of a batch by name."""
+        """Return the losses of a batch by name."""
         outcome = self(model, batch, generator)
-        found = {name: float(value) for name, value in outcome.logs.items()}
-        finite = all(map(math.isfinite, found.values()))
-        return Part(count=len(batch), loss=outcome.loss.item(), found=found, finite=finite)
+        losses = {name: float(value) for name, value in outcome.logs.items()}
+        finite = all(map(math.isfinite, losses.values()))
+        return Part(count=len(batch), loss=outcome.loss.item(), found=losses, finite=finite)
 
     def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
-        """The mean of each loss over examples; `loss` is their weighted sum."""
+        """Average each loss over the examples; `loss` is the weighted sum."""
         counts = [part.count for part in parts]
+        # Batches may differ in size: repeating each batch's loss per example makes this a mean over examples.
         rows = {name: np.repeat([part.found[name] for part in parts], counts) for name in self.parts}
         means = {name: float(values.mean()) for name, values in rows.items()}
         return {"loss": sum(self._weight(name) * value for name, value in means.items()), **means}
 
     def higher(self, name: str) -> bool:
-        """Never: all measures are losses."""
+        """Return False: all measures are losses."""
         return False

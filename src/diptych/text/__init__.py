@@ -1,4 +1,4 @@
-"""Text: subword tokens and sentence vectors."""
+"""Subword tokens and sentence vectors."""
 
 from diptych.text.fasttext import FastText, train_fasttext
 from diptych.text.tokenizer import CachedTokenizer, WordPiece, learn_vocabulary, write_vocabulary

@@ -1,7 +1,7 @@
-"""fastText sentence vectors: train them, read them. The work is done by `floret`, a fork of fastText.
+"""fastText sentence vectors: training and reading, with `floret`, a fork of fastText.
 
-In its default mode floret trains the same vectors as fastText, bit for bit. Its files differ by two numbers
-in the header, and reading a file of the other kind or a damaged one never ends, so files are looked at first.
+In its default mode floret trains the same vectors as fastText, bit for bit. Its files have two more numbers
+in the header. Given a file of fastText or a damaged file, its reader never returns: files are checked first.
 """
 
 import errno
@@ -22,8 +22,8 @@ from numpy import ndarray
 from diptych.errors import ConfigError, FormatError, missing_library
 from diptych.files import atomic_file, require_new, reserved
 
-# What two predecessors trained with, as arguments of `train_fasttext`. Both ran on many threads, which is why
-# their own files cannot be reproduced.
+# Training settings of two predecessors, as arguments of `train_fasttext`. Both trained on many threads, so
+# their exact vectors cannot be reproduced.
 DRIVENDATA = {"model": "cbow", "dim": 150, "bucket": 2_000_000, "line_suffix": "/n"}
 NAV13N = {"model": "skipgram", "dim": 100, "min_count": 1, "epochs": 100, "bucket": 2_000_000}
 
@@ -46,14 +46,16 @@ def train_fasttext(
     line_suffix: str = "",
     overwrite: bool = False,
 ) -> None:
-    """Train word and subword vectors on texts and write them as `out` (a fastText `.bin`).
+    """Train word and subword vectors on texts and write them to `out` (a fastText `.bin`).
 
     Args:
-        min_count: rarer words are known by their subwords only.
-        min_n: shortest and `max_n` longest subword in characters; `max_n=0` trains whole words only.
+        min_count: words with fewer occurrences have subword vectors only.
+        min_n: length of the shortest subword in characters.
+        max_n: length of the longest subword in characters; 0 trains whole words only.
         bucket: rows for hashed subwords. fastText's own default is 2,000,000, a file of 1.2 GB at `dim=150`.
-        threads: with more than one, two runs give different vectors.
-        line_suffix: appended to every text; "/n" reproduces a slip of the DrivenData baseline.
+        threads: number of threads; results are reproducible with 1 only.
+        line_suffix: appended to every text. "/n" reproduces a mistake of the DrivenData baseline, which
+            meant a line break.
 
     Raises:
         ConfigError: `floret` is not installed, `out` exists, or the settings and texts give no vectors.
@@ -81,7 +83,7 @@ def train_fasttext(
         vectors.save_model(str(trained))
         try:
             _read_layout(trained)
-        except FormatError as error:  # native code does not notice it
+        except FormatError as error:  # floret does not report a full disk, but leaves a truncated file
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out)) from error
         with trained.open("rb") as source, atomic_file(out) as target:
             shutil.copyfileobj(source, target)
@@ -89,10 +91,10 @@ def train_fasttext(
 
 @contextmanager
 def _workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder beside `out`, which no other process writes meanwhile."""
+    """Yield a temporary folder beside `out`, which stays reserved for this process."""
     folder = out.with_name(f".{out.name}.training")
     with reserved(out, overwrite=overwrite, kind="a fastText model"):
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # leftover of a process that was killed
         try:
             folder.mkdir()
             yield folder
@@ -101,10 +103,10 @@ def _workplace(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 class FastText:
-    """Sentence vectors of a `.bin` that `train_fasttext` or fastText itself wrote.
+    """Sentence vectors from a `.bin` file of `train_fasttext` or of fastText itself.
 
-    The vector of a text is the mean of its words' vectors scaled to unit length, where a word's vector is the
-    mean of its own and its subwords' vectors; zero vectors do not count. Travels to loader workers by path.
+    The vector of a text is the mean of its words' vectors, each scaled to unit length. The vector of a word
+    is the mean of its own and its subwords' vectors. Zero vectors do not count. Pickling keeps the path only.
 
     Raises:
         FormatError: the file is damaged, quantized, or holds a classifier.
@@ -120,12 +122,12 @@ class FastText:
         return FastText, (self.path,)
 
     def vector(self, text: str) -> Float[ndarray, " E"]:
-        """The sentence vector in float32; zeros for an empty text."""
+        """Return the sentence vector in float32; zeros for an empty text."""
         vector: ndarray = self._vectors.get_sentence_vector(_one_line(text))
         return vector
 
     def vectors(self, texts: Sequence[str]) -> Float[ndarray, "N E"]:
-        """One row per text."""
+        """Return the sentence vectors of several texts, one row each."""
         return np.array([self.vector(text) for text in texts], np.float32).reshape(len(texts), self.dim)
 
 
@@ -145,6 +147,7 @@ def _load(path: Path) -> Any:
     floret = _floret()
     if _read_layout(path) == "floret":
         return floret.load_model(str(path))
+    # Insert the two header numbers that floret expects into a copy of fastText's file.
     with tempfile.NamedTemporaryFile(suffix=".bin") as copy, path.open("rb") as source:
         copy.write(source.read(_MODE_AT))
         copy.write(struct.pack("<2i", _FASTTEXT_MODE, 1))
@@ -162,10 +165,10 @@ _MATRIX = struct.Struct("<?qq")  # quantized, rows, columns; then the float32 nu
 
 
 def _read_layout(path: Path) -> Literal["floret", "fasttext"]:
-    """Who wrote the file, after following its structure to its very end.
+    """Check the structure of a file and return which program wrote it.
 
     Raises:
-        FormatError: it does not end where its header says, or holds something else than word vectors.
+        FormatError: the file has another length than its header says, or does not hold word vectors.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -173,8 +176,8 @@ def _read_layout(path: Path) -> Literal["floret", "fasttext"]:
     except (ValueError, struct.error) as error:
         reason = error if isinstance(error, ValueError) else "it is cut short"
         raise FormatError(
-            f"{path}: {reason}; expected a whole .bin of unsupervised fastText vectors, as `diptych "
-            "fasttext` writes it. Train it again or fetch it again."
+            f"{path}: {reason}; expected a complete .bin of unsupervised fastText vectors, as `diptych "
+            "fasttext` writes it. Train or download it again."
         ) from error
 
 
@@ -184,6 +187,7 @@ def _follow(data: mmap.mmap) -> Literal["floret", "fasttext"]:
         raise ValueError(f"it starts with {magic} {version} instead of {_MAGIC} {_VERSION}")
     if model not in (1, 2) or dim < 1 or bucket < (max_n > 0):
         raise ValueError(f"it holds model {model}, dim {dim}, bucket {bucket}, or it is a classifier")
+    # In fastText's files other fields have these bytes, with other values, which tells the formats apart.
     mode, hashes = struct.unpack_from("<2i", data, _MODE_AT)
     floret = mode == _FASTTEXT_MODE and hashes == 1
     at = _MODE_AT + (8 if floret else 0)

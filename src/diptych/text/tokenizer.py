@@ -1,4 +1,4 @@
-"""WordPiece: text to token ids as BERT makes them, and small vocabularies learned from one's own texts."""
+"""WordPiece tokenization as in BERT, and small vocabularies learned from your own texts."""
 
 import hashlib
 import os
@@ -25,11 +25,11 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class WordPiece:
     """BERT's tokenizer over a plain `vocab.txt` (one token per line, line number = id).
 
-    Equal to `transformers.BertTokenizer` of version 5; its ancestors in Python, which the originals use,
-    differ in rare characters, as docs/howto/compat.md says. White space is collapsed, control characters
-    vanish, special tokens spelled out in a text count as special tokens, words of more than 100 characters
-    become `[UNK]`. Unpaired surrogates, which JSON can carry, read as `?`. Travels to loader workers without
-    the file.
+    Gives the same tokens as `transformers.BertTokenizer` of version 5. The older Python tokenizers of the
+    originals differ in rare characters; see docs/howto/compat.md. White space is collapsed, control
+    characters are removed, special tokens written out in a text become special tokens, words of more than 100
+    characters become `[UNK]`. Unpaired surrogates, which JSON can contain, are read as `?`. A pickled
+    tokenizer contains the vocabulary and does not need the file.
 
     Args:
         lowercase: True for uncased vocabularies; also strips accents unless `strip_accents` says otherwise.
@@ -57,20 +57,21 @@ class WordPiece:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The vocabulary in the order of ids, as `write_vocabulary` takes it."""
+        """The vocabulary in the order of ids, as `write_vocabulary` expects it."""
         index = self._tokenizer.get_vocab()
         return tuple(sorted(index, key=index.__getitem__))
 
     @property
     def fingerprint(self) -> str:
-        """Equal for tokenizers that make equal tokens of every text."""
+        """Digest that is equal for tokenizers that give equal tokens for every text."""
         return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     def encode(self, text: str, text_b: str | None = None, *, max_tokens: int) -> Tokens:
-        """Tokens of one text or of a pair.
+        """Tokenize a text or a pair.
 
         Args:
-            max_tokens: special tokens included. A longer text loses its end; of a pair, the longer one first.
+            max_tokens: largest number of tokens, special tokens included. Longer texts lose their end; of a
+                pair, the longer text is truncated first.
 
         Raises:
             ConfigError: `max_tokens` leaves no room for the special tokens.
@@ -81,8 +82,8 @@ class WordPiece:
                 f"max_tokens is {max_tokens}; expected at least {max_tokens - room} for the special tokens."
             )
         first, second = self._pieces(text), self._pieces(text_b or "")
-        # Not the library's truncation: of a pair it also builds every combination of the parts cut off, which
-        # for two texts of 10,000 words fills the memory.
+        # The library's own truncation also builds all combinations of the overflowing parts of a pair. Two
+        # texts of 10,000 words would fill the memory.
         keep, keep_b = _shares(len(first), len(second), room)
         ids = [self.cls_id, *first.ids[:keep], self.sep_id]
         offsets = [_NOWHERE, *first.offsets[:keep], _NOWHERE]
@@ -96,7 +97,7 @@ class WordPiece:
     def encode_batch(
         self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, max_tokens: int
     ) -> list[Tokens]:
-        """`encode` of every text or pair."""
+        """Tokenize several texts or pairs, see `encode`."""
         others: Sequence[str | None] = [None] * len(texts) if texts_b is None else texts_b
         pairs = zip(texts, others, strict=True)
         return [self.encode(text, other, max_tokens=max_tokens) for text, other in pairs]
@@ -130,10 +131,10 @@ def _alone() -> Iterator[None]:
 
 
 class CachedTokenizer:
-    """A tokenizer that tokenizes every text once.
+    """Wraps a tokenizer and caches the tokens of every text.
 
     Args:
-        memory: where the tokens are kept; tokenizers of one fingerprint may share it.
+        memory: cache; tokenizers with equal fingerprints may share it.
     """
 
     def __init__(self, tokenizer: types.Tokenizer, memory: MutableMapping[Any, Tokens]) -> None:
@@ -161,17 +162,17 @@ class CachedTokenizer:
 
 
 def _shares(length: int, length_b: int, room: int) -> tuple[int, int]:
-    """How much of two texts fits into `room` when the longer one is cut first."""
+    """Numbers of tokens of two texts that fit into `room` if the longer text is truncated first."""
     shorter = min(length, length_b, room // 2)
     longer = min(max(length, length_b), room - shorter)
     return (longer, shorter) if length > length_b else (shorter, longer)
 
 
 def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True) -> list[str]:
-    """A WordPiece vocabulary of at most `size` tokens; the same texts give the same list.
+    """Learn a WordPiece vocabulary of at most `size` tokens; the same texts always give the same list.
 
-    It opens with the special tokens and holds every character of the texts, so none of their words of up to
-    100 characters is unknown.
+    It starts with the special tokens and contains every character of the texts, so none of their words of up
+    to 100 characters is unknown.
 
     Args:
         texts: read twice; what can be read once only is kept in memory.
@@ -179,22 +180,23 @@ def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True)
     Raises:
         ConfigError: there are no texts, or more special tokens and characters than `size`.
     """
-    if iter(texts) is texts:  # which can be read once only
+    if iter(texts) is texts:  # an iterator can be read only once, but the texts are read twice
         texts = list(texts)
     tokenizer = Tokenizer(WordPieceModel(unk_token="[UNK]"))
     tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     normalize = tokenizer.normalizer.normalize_str
-    count, found = 0, set[str]()
+    count, characters = 0, set[str]()
     for count, line in enumerate(_lines(texts), 1):  # noqa: B007
-        found.update(normalize(line))
-    alphabet = sorted(char for char in found if not char.isspace())
+        characters.update(normalize(line))
+    alphabet = sorted(char for char in characters if not char.isspace())
     if not alphabet:
         raise ConfigError(f"no vocabulary can be learned: {count} text(s) hold no character.")
+    # Every character needs two tokens, one for the start of a word and one ("##x") for the rest.
     if (least := len(SPECIAL_TOKENS) + 2 * len(alphabet)) > size:
         raise ConfigError(
             f"a vocabulary of {size} tokens is too small: the texts have {len(alphabet)} different "
-            f"characters, which take {least} tokens. Ask for a larger size."
+            f"characters, which take {least} tokens. Choose a larger size."
         )
     # The trainer numbers "##x" in the order of a randomly seeded hash map and breaks ties by these numbers;
     # announcing them as special tokens fixes the numbers.
@@ -206,7 +208,7 @@ def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True)
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """Texts for the trainer, which takes minutes over a word of millions of characters, nobody's word."""
+    """Split very long words: the trainer needs minutes for a "word" of millions of characters."""
     return (re.sub(r"(\S{1000})", r"\1 ", _encodable(text)) for text in texts)
 
 
@@ -227,7 +229,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     for number, token in enumerate(lines):
         if token in index:
             raise FormatError(
-                f"{path}:{number + 1}: token {token!r} stands in line {index[token] + 1} already; "
+                f"{path}:{number + 1}: token {token!r} is already in line {index[token] + 1}; "
                 "expected every token once, because its line number is its id."
             )
         index[token] = number

@@ -1,8 +1,8 @@
-"""The types that all rooms share: what flows from the files on disk to predictions, one type per step.
+"""Types shared by all subpackages: one type per step of the data from files on disk to predictions.
 
 Letters used in all shapes: N examples, P pairs per example, B = N * P rows, T text tokens, R regions,
 F region-feature width, D model width (Dt text, Dv region), J width of joint vectors, C classes, K detector
-classes, E sentence-vector width. Masks are bool and True means real. Boxes are x1 y1 x2 y2. Sizes are
+classes, E sentence-vector width. Masks are bool; True marks real positions. Boxes are x1 y1 x2 y2. Sizes are
 (width, height).
 """
 

@@ -1,4 +1,4 @@
-"""Tensors on their way through a model: inputs, batches, encodings, outcomes."""
+"""Tensors of a forward pass: inputs, batches, encodings, outcomes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,16 +8,20 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from diptych.errors import ConfigError
-from diptych.tree import Tree
-from diptych.tree import tree as _tree
+from diptych.tree import Tree, register_tree
 
 Targets = Tensor | Mapping[str, Tensor]
 
 
-@_tree
+@register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedText(Tree):
-    """Token ids; `segments` tells first from second text; `mentions` is the named region or -1."""
+    """Token ids of each row.
+
+    Args:
+        segments: 0 for tokens of the first text, 1 for the second.
+        mentions: number of the region that a token names, or -1.
+    """
 
     ids: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
@@ -25,22 +29,22 @@ class PaddedText(Tree):
     mentions: Int[Tensor, "B T"] | None = None
 
 
-@_tree
+@register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddedRegions(Tree):
     """Regions of each row.
 
     Args:
         boxes: normalized to [0, 1] by the width and height of the image.
-        image_index: which image of the row a region belongs to; 0 unless a row holds several.
-        silhouettes: the part of its box that an object covers, in [0, 1].
-        sizes: width and height in pixels of the first image.
-        resized: the same of what `Inputs.pixels` shows of it, or of the picture in which boxes were clipped;
-            None where it is not resized.
-        hidden: regions that pre-training hides.
-        beyond: sum of the features that `processor.max_regions` cut off, and how many these were in
-            `beyond_count`; None where nothing was.
-        labels: and what follows: what the detector said, as in `Regions`; -1 where it said nothing.
+        image_index: index of the image that a region belongs to; 0 unless a row has several images.
+        silhouettes: share of each cell of a box that the object covers, in [0, 1].
+        sizes: width and height of the first image in pixels.
+        resized: width and height of the image after resizing: as it is in `Inputs.pixels`, or as it was when
+            boxes were clipped. None if it was not resized.
+        hidden: mask of the regions that pre-training hides.
+        beyond: sum of the features that `processor.max_regions` cut off; None if it cut off none.
+        beyond_count: number of features in `beyond`.
+        labels: this and the following fields are detector outputs as in `Regions`; labels are -1 if unknown.
     """
 
     features: Float[Tensor, "B R F"]
@@ -60,21 +64,21 @@ class PaddedRegions(Tree):
     probabilities: Float[Tensor, "B R K"] | None = None
 
     def mean(self, features: Float[Tensor, "B R F"]) -> Float[Tensor, "B F"]:
-        """Features of the whole image: the mean over all its regions but the hidden ones.
+        """Mean feature of each image, without hidden regions.
 
-        As in the readers of ERNIE-ViL, ViLBERT and VL-BERT, regions that were cut off count.
+        Regions beyond `processor.max_regions` count, as in the loaders of ERNIE-ViL, ViLBERT and VL-BERT.
         """
         shown = self.mask if self.hidden is None else self.mask & ~self.hidden
         total, count = features.masked_fill(~shown[..., None], 0).sum(1), shown.sum(1, keepdim=True)
         if self.beyond is not None and self.beyond_count is not None:
             total, count = total + self.beyond, count + self.beyond_count[:, None]
-        return total / count.clamp(min=1)
+        return total / count.clamp(min=1)  # zeros for a row without regions
 
 
-@_tree
+@register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs(Tree):
-    """What a model sees; an absent modality is None."""
+    """Inputs of a model; an absent modality is None."""
 
     text: PaddedText | None = None
     regions: PaddedRegions | None = None
@@ -85,14 +89,14 @@ class Inputs(Tree):
         return len(next(leaf for leaf in pytree.tree_leaves(self) if isinstance(leaf, Tensor)))
 
 
-@_tree
+@register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Tree):
-    """What a task sees: N examples of `pairs` rows each.
+    """Inputs of a task: N examples of `pairs` rows each.
 
     Args:
-        targets: one tensor, or several by name, as the task's `TargetEncoder` makes them.
-        weights: factor of each example's loss; None where all are 1.
+        targets: one tensor or several named ones, as the task's `TargetEncoder` makes them.
+        weights: factor of each example's loss; None means 1 for all.
     """
 
     ids: tuple[str, ...]
@@ -105,38 +109,38 @@ class Batch(Tree):
         return len(self.ids)
 
     def target(self, name: str | None = None) -> Shaped[Tensor, "N ..."]:
-        """The one target tensor, or that of a name.
+        """Return the only target tensor, or the one with the given name.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: the batch has no such target.
         """
-        found = self.targets.get(name or "") if isinstance(self.targets, Mapping) else self.targets
-        if found is None or isinstance(self.targets, Mapping) is (name is None):
+        target = self.targets.get(name or "") if isinstance(self.targets, Mapping) else self.targets
+        if target is None or isinstance(self.targets, Mapping) is (name is None):
             raise ConfigError(
                 f"a batch has the targets {self.targets!r:.80}; expected {name or 'one tensor'}."
             )
-        return found
+        return target
 
     def group(self, rows: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "N P ..."]:
-        """Fold rows back into examples."""
+        """Reshape rows into examples of pairs."""
         return rows.reshape(-1, self.pairs, *rows.shape[1:])
 
 
-EVERYTHING = frozenset(
-    {"pooled", "text", "regions", "joint_image", "joint_text"}
-)  # that an encoding can hold
+# All fields of `Encoding`.
+EVERYTHING = frozenset({"pooled", "text", "regions", "joint_image", "joint_text"})
 
 
-@_tree
+@register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding(Tree):
-    """What a model returns: the joint vector, and the states of tokens and regions where it has them.
+    """Output of a model: one vector per row, and the states of tokens and regions.
 
-    What nobody reads may be None.
+    Fields not requested through `reads`, and fields that the model does not provide, may be None.
 
     Args:
-        joint_image: of a dual encoder, the vector of the image in the space that both modalities share;
-            `joint_text` that of the text.
+        pooled: vector of the whole row.
+        joint_image: vector of the image in the space shared by both modalities (dual encoders only).
+        joint_text: vector of the text in that space.
     """
 
     pooled: Float[Tensor, "B D"] | None = None
@@ -146,10 +150,10 @@ class Encoding(Tree):
     joint_text: Float[Tensor, "B J"] | None = None
 
 
-@_tree
+@register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Tree):
-    """What a task returns. `loss` is None when the batch has no targets; pre-training has no logits."""
+    """Output of a task. `loss` is None if the batch has no targets; pre-training has no logits."""
 
     loss: Float[Tensor, ""] | None
     logits: Shaped[Tensor, "N ..."] | None = None

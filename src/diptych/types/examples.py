@@ -1,4 +1,4 @@
-"""One decision of a data set: images, texts and what is known about them."""
+"""Examples of a data set, and tokenized texts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mention:
-    """Characters `start` to `stop` of a text name region number `region` (VCR).
+    """A span of a text, characters `start` to `stop`, that names region number `region` (VCR).
 
     Args:
         segment: 0 for `text`, 1 for `text_b` of the pair.
@@ -24,9 +24,10 @@ class Pair:
     """One image and one text.
 
     Args:
-        image: key of the image; two keys put the regions of both images into one row; None means text only.
+        image: key of the image. Two keys put the regions of both images into one row; None means text only.
         text_b: second segment (an answer, object names, the other language).
-        files: picture of each key, below the root of the data set; empty where keys alone tell.
+        files: path of the picture of each key, relative to the root of the data set; empty if the keys are
+            enough to find the pictures.
     """
 
     image: str | tuple[str, ...] | None
@@ -38,11 +39,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One decision of a dataset.
+    """One example of a data set, about which a task makes one decision.
 
     Args:
-        weight: factor of its loss in training.
-        group: a slice that measures are also reported for, such as a country.
+        target: right answer in the form that the task expects; None if unknown.
+        weight: factor of the example's loss in training.
+        group: subset for which measures are reported separately, such as a country.
         meta: JSON values for writers and reports; models never see them.
     """
 
@@ -56,7 +58,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
-    """One text, or two, as a model reads them: `[CLS] text [SEP]` or `[CLS] text [SEP] text_b [SEP]`.
+    """Tokens of a text or of a pair: `[CLS] text [SEP]` or `[CLS] text [SEP] text_b [SEP]`.
 
     Args:
         segments: 0 up to the first `[SEP]`, then 1.

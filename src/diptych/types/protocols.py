@@ -1,4 +1,4 @@
-"""What models, data sets, tokenizers and region sources have in common."""
+"""Protocols of models, data sets, tokenizers, region sources and target encoders."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ Progress = Callable[[int, int], None]  # called with what is done, and what ther
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to token ids; `diptych.text.WordPiece` is one. Travels to loader workers."""
+    """Converts text to token ids, as `diptych.text.WordPiece` does. Must be picklable for data workers."""
 
     pad_id: int
-    """Fills rows that are shorter than the longest of their batch."""
+    """Token that pads rows to the longest of their batch."""
     mask_id: int
-    """Stands for a token that pre-training hides."""
+    """Token that replaces hidden tokens in pre-training."""
     special_ids: tuple[int, ...]
-    """Tokens that are no part of a text; pre-training never hides them."""
+    """Tokens that are not part of a text; pre-training never hides them."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -35,21 +35,22 @@ class Tokenizer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for tokenizers that make equal tokens of every text."""
+        """Digest that is equal for tokenizers that give equal tokens for every text."""
         ...
 
     def encode(self, text: str, text_b: str | None = None, *, max_tokens: int) -> Tokens:
-        """Tokens of one text or of a pair, special tokens included, cut to `max_tokens`."""
+        """Tokenize a text or a pair, add the special tokens and truncate to `max_tokens`."""
         ...
 
 
 @runtime_checkable
 class VisionLanguageModel(Protocol):
-    """Any `nn.Module` with these.
+    """An `nn.Module` that encodes images and texts.
 
-    The widths are those of `Encoding.pooled`, `.text` and `.regions`; 0 means not provided.
-    `needs` is a subset of {"text", "regions", "pixels", "vectors", "mentions", "labels"}. `reads` names the
-    fields of the encoding that somebody looks at; what only the others need is not computed.
+    `dim`, `text_dim` and `region_dim` are the widths of `Encoding.pooled`, `.text` and `.regions`; 0 means
+    that the model does not provide the field. `needs` names the inputs that the model reads, a subset of
+    {"text", "regions", "pixels", "vectors", "mentions", "labels"}. The argument `reads` names the fields of
+    the encoding that the caller uses; the model may skip the computation of all others.
     """
 
     dim: int
@@ -64,20 +65,20 @@ class VisionLanguageModel(Protocol):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """One split of one benchmark; also a torch map-style data set."""
+    """One split of a benchmark; also a map-style data set of torch."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
 
     def write(self, predictions: Predictions, path: Path) -> None:
-        """Write the official submission file."""
+        """Write predictions in the format of the benchmark's official submission file."""
         ...
 
 
 @runtime_checkable
 class RegionSource(Protocol):
-    """Regions by image key: a feature store, or a live detector."""
+    """Provides regions by image key: a feature store or a live detector."""
 
     meta: FeatureMeta
 
@@ -86,12 +87,12 @@ class RegionSource(Protocol):
     def __contains__(self, key: str) -> bool: ...
 
     def count(self, key: str) -> int:
-        """Number of regions, without reading them."""
+        """Return the number of regions without reading them."""
         ...
 
 
 @runtime_checkable
 class TargetEncoder(Protocol):
-    """Examples to their targets, None when any of them is unlabeled. Travels to loader workers."""
+    """Converts the targets of examples to tensors; None if any is unlabeled. Must be picklable."""
 
     def __call__(self, examples: Sequence[Example]) -> Targets | None: ...

@@ -1,4 +1,4 @@
-"""What a detector found in an image, and what produced it."""
+"""Regions that a detector found in an image, and the description of a set of region features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -14,7 +14,7 @@ from diptych.errors import ConfigError, FormatError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regions:
-    """What a detector found in one image, best first.
+    """Regions of one image, in descending order of confidence.
 
     Args:
         features: one row per region; float16 or float32.
@@ -22,8 +22,9 @@ class Regions:
         size: width and height of the original image in pixels.
         labels: index of the object class.
         scores: confidence of the object class in [0, 1].
-        attributes: index of the attribute; `attribute_scores` its confidence.
-        probabilities: soft object classes.
+        attributes: index of the attribute.
+        attribute_scores: confidence of the attribute in [0, 1].
+        probabilities: probabilities of all detector classes.
     """
 
     features: Float[ndarray, "R F"]
@@ -53,10 +54,10 @@ class Regions:
         return len(self.boxes)
 
     def verify(self) -> None:
-        """Look at every number, which costs time: finite everywhere, boxes ordered and inside the image.
+        """Check all values, which takes time: numbers are finite, boxes are ordered and inside the image.
 
         Raises:
-            FormatError: names the first region that is wrong. A box may leave the image by one pixel.
+            FormatError: names the first invalid region. A box may exceed the image by one pixel.
         """
         width, height = self.size
         if width < 1 or height < 1:
@@ -77,7 +78,7 @@ class Regions:
         if (bad := np.flatnonzero(outside)).size:
             box = _numbers(self.boxes[bad[0]])
             raise FormatError(
-                f"box {bad[0]} leaves the image: {box}; expected within {width} x {height}."
+                f"box {bad[0]} leaves the image: {box}; expected it within {width} x {height}."
                 f"{other_convention(self.boxes, self.size)}"
             )
 
@@ -98,16 +99,17 @@ def _numbers(row: ndarray) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureMeta:
-    """Where region features come from; a store carries it and a trained model remembers it.
+    """Origin of region features. Stores keep it, and a trained model keeps that of its training data.
 
     Args:
-        feature_dim: width F of one region.
-        detector: name of what produced the features, for example `vgattr` or `world`.
-        box_rule: how many boxes an image has, for example `36` or `10:100`.
-        classes: object class names, `attributes` attribute names; empty where unknown.
+        feature_dim: width F of one feature.
+        detector: name of the detector, for example `vgattr` or `world`.
+        box_rule: number of boxes per image, for example `36`, or `10:100` for a range.
+        classes: names of object classes; empty if unknown.
+        attributes: names of attributes; empty if unknown.
         dtype: `float16` or `float32`.
         count: number of images.
-        checksum: SHA-256 over keys and arrays in order; tells two stores apart.
+        checksum: SHA-256 over keys and arrays in order; different for stores with different contents.
     """
 
     feature_dim: int
@@ -120,22 +122,26 @@ class FeatureMeta:
     checksum: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return the fields as JSON values."""
         return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FeatureMeta":
+        # JSON has lists for tuples.
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain)
 
     def require_like(self, other: "FeatureMeta", *, where: object) -> None:
-        """Check that features described by `self` may stand in for those described by `other`.
+        """Check that features described by `self` can replace those described by `other`.
 
-        Width, detector and class names must agree; box rule, number type and images may differ. `unknown`
-        detectors and empty class names agree with everything.
+        Width, detector and class names must agree; box rule, number type and images may differ. A detector
+        `unknown` and empty class names agree with everything.
+
+        Args:
+            where: name of the feature source for the message.
 
         Raises:
-            ConfigError: names what differs and both values.
+            ConfigError: names the difference and both values.
         """
         if self.feature_dim != other.feature_dim:
             raise ConfigError(
@@ -144,11 +150,12 @@ class FeatureMeta:
         if "unknown" not in (self.detector, other.detector) and self.detector != other.detector:
             raise ConfigError(
                 f"{where}: features come from detector {self.detector!r}; the model was trained on "
-                f"{other.detector!r}. Their numbers do not mean the same; use features of the same detector."
+                f"{other.detector!r}. Features of different detectors are not comparable; use features of "
+                "the same detector."
             )
         if self.classes and other.classes and self.classes != other.classes:
             raise ConfigError(
-                f"{where}: the detector's class names differ from those that the model was trained on."
+                f"{where}: the detector's class names differ from those the model was trained with."
             )
 
 

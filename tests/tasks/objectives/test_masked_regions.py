@@ -132,15 +132,15 @@ def test_vlbert_asks_regions_whose_probabilities_sum_to_one():
 
 def test_absent_labels_are_missed_with_a_way_to_get_them():
     given = replace(seen(2, 3), labels=None)
-    with pytest.raises(ConfigError, match=r"asks for the labels of regions.*processor\.labels=true"):
+    with pytest.raises(ConfigError, match=r"needs the labels of regions.*processor\.labels=true"):
         ask(partial(RegionLabels, classes=CLASSES), given, given.mask)
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (partial(RegionFeatures), "expected one of feature_dim and tied"),
-        (partial(RegionFeatures, feature_dim=64, tied="regions.feature"), "expected one of"),
+        (partial(RegionFeatures), "expected either feature_dim or tied"),
+        (partial(RegionFeatures, feature_dim=64, tied="regions.feature"), "expected either"),
         (partial(RegionFeatures, feature_dim=64, loss="l1"), "'mse' or 'smooth_l1'"),
         (partial(RegionLabels, classes=3, field="colors"), "field is 'colors'"),
         (partial(RegionProbabilities, classes=3, loss="ce"), "loss is 'ce'"),

@@ -65,7 +65,7 @@ def test_impossible_shares_are_refused(odd):
 
 
 def test_a_model_without_text_states_is_refused():
-    with pytest.raises(ConfigError, match=r"Concat gives text states of width 0"):
+    with pytest.raises(ConfigError, match=r"Concat has text states of width 0"):
         MaskedText(image_resnet_tiny())
 
 
@@ -94,5 +94,5 @@ def test_torn_pairs_are_left_alone_on_demand():
     assert (careful.words[given.broken == 1] == -1).all()
     assert torch.equal(careful.inputs.text.ids[1::2], given.inputs.text.ids[1::2])
     assert (MaskedText(uniter_tiny()).corrupt(given, generator).words[1::2] >= 0).any()
-    with pytest.raises(ConfigError, match=r"two objectives of one batch ask for words"):
+    with pytest.raises(ConfigError, match=r"two objectives of one batch set words"):
         MaskedText(uniter_tiny()).corrupt(careful, generator)

@@ -1,4 +1,4 @@
-"""Pre-training objectives: each corrupts a batch, owns a head and says its loss."""
+"""Pre-training objectives: each corrupts a batch, owns a head and computes a loss."""
 
 from diptych.tasks.objectives.alignment import Alignment
 from diptych.tasks.objectives.answers import Answers

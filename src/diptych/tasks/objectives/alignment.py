@@ -11,15 +11,15 @@ from diptych.types import Encoding, VisionLanguageModel
 
 
 class Alignment(Objective):
-    """Transport between words and regions is to be cheap in intact pairs and dear in torn ones.
+    """Optimal-transport distance between words and regions: small for matching pairs, large for mismatched.
 
-    The loss is `(sum of distances of intact rows - sum of those of torn rows) / rows`, which UNITER adds to
-    that of matching with a weight of 0.1. Special tokens take part, padding does not. Xie et al., 2018,
-    https://arxiv.org/abs/1802.04307 (IPOT).
+    The loss is `(sum of distances of matching rows - sum of distances of mismatched rows) / rows`. UNITER
+    adds it to the matching loss with a weight of 0.1. Special tokens take part, padding does not. Xie et al.,
+    2018, https://arxiv.org/abs/1802.04307 (IPOT).
 
     Args:
-        beta: of the proximal step.
-        iterations: of the proximal point method, each with one update of both scalings.
+        beta: step size of the proximal point method.
+        iterations: number of its iterations, each with one update of both scaling vectors.
     """
 
     reads = frozenset({"text", "regions"})
@@ -29,8 +29,8 @@ class Alignment(Objective):
         super().__init__()
         if not model.text_dim == model.region_dim > 0:
             raise ConfigError(
-                f"{type(model).__name__} gives text states of width {model.text_dim} and region states of "
-                f"width {model.region_dim}; alignment compares them, so leave it out for this model."
+                f"{type(model).__name__} has text states of width {model.text_dim} and region states of "
+                f"width {model.region_dim}; alignment needs equal widths, so remove it for this model."
             )
         self.beta, self.iterations = beta, iterations
 
@@ -41,6 +41,7 @@ class Alignment(Objective):
         assert text is not None and regions is not None
         assert encoding.text is not None and encoding.regions is not None
         distance = self.distance(encoding.text, text.mask, encoding.regions, regions.mask)
+        # +1 for matching rows, -1 for mismatched ones.
         sign = 1.0 if sample.broken is None else 1 - 2 * sample.broken.clamp(max=1)
         return {"alignment": (distance * sign).mean()}
 
@@ -51,11 +52,13 @@ class Alignment(Objective):
         regions: Float[Tensor, "B R D"],
         region_mask: Bool[Tensor, "B R"],
     ) -> Float[Tensor, " B"]:
-        """Cost of the transport of each row; 0 for a row without any word or region."""
+        """Return the transport cost of each row; 0 for a row without words or regions."""
+        # In single precision, as in UNITER, because the iterations of `transport` accumulate rounding errors.
         with torch.autocast(text.device.type, enabled=False):
             words, seen = (functional.normalize(x.float(), dim=-1, eps=1e-5) for x in (text, regions))
             pairs = text_mask[:, :, None] & region_mask[:, None]
             cost = (1 - words @ seen.mT).masked_fill(~pairs, 0.0)
+            # As in UNITER, the plan is a constant: gradients flow through the cost only.
             with torch.no_grad():
                 plan = transport(cost, text_mask, region_mask, beta=self.beta, iterations=self.iterations)
             return (cost * plan).sum((1, 2))
@@ -69,13 +72,14 @@ def transport(
     beta: int | float,
     iterations: int,
 ) -> Float[Tensor, "B T R"]:
-    """The plan that IPOT finds: how much of each word goes to each region; 0 at padding."""
+    """Compute IPOT's transport plan: how much of each word goes to each region; 0 at padding."""
     pairs = text_mask[:, :, None] & region_mask[:, None]
     words, seen = (mask.sum(1, keepdim=True).clamp(min=1).float() for mask in (text_mask, region_mask))
+    # All words of a row have equal weights, and all regions; `scale` and `share` are the two scaling vectors.
     kernel = (-cost / beta).exp() * pairs
     plan = pairs.float()
     scale = text_mask / words
-    # divisors where nothing can flow, whose numerators are 0 or never used
+    # Added to the divisors of padded words and regions, which would be 0; their numerators are 0 or unused.
     off_words, off_regions = (~pairs.any(2)).float(), (~pairs.any(1)).float()
     for _ in range(iterations):
         flow = kernel * plan

@@ -1,4 +1,4 @@
-"""Answers to questions, asked in pre-training (LXMERT)."""
+"""Question answering as a pre-training objective (LXMERT)."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,15 @@ from torch.nn import functional
 
 from diptych.nn import ClassifierHead, initial_std
 from diptych.tasks.base import AnswerScores
-from diptych.tasks.objectives.base import Objective, Sample, average, nothing
+from diptych.tasks.objectives.base import Objective, Sample, average, zero_loss
 from diptych.types import Encoding, VisionLanguageModel
 
 
 class Answers(Objective):
-    """The answer to the question that the text is; mean cross entropy over rows that have one.
+    """Predicts the answer if the text is a question; mean cross entropy over the rows with an answer.
 
-    Of several answers one is drawn in proportion to its score, each time anew; torn pairs have none.
+    If a question has several answers, one is drawn for each batch with a probability proportional to its
+    score. Mismatched pairs have no answer.
 
     Args:
         labels: all answers; LXMERT has 9,500.
@@ -35,6 +36,7 @@ class Answers(Objective):
         if scores is None:
             return sample
         known = scores.sum(1) > 0
+        # Rows without an answer get equal weights, because multinomial() rejects rows of zeros.
         drawn = torch.multinomial(torch.where(known[:, None], scores, 1.0), 1, generator=generator)[:, 0]
         return sample.ask(answers=torch.where(known if intact is None else known & intact, drawn, -1))
 
@@ -43,8 +45,8 @@ class Answers(Objective):
     ) -> dict[str, Float[Tensor, ""]]:
         assert encoding.pooled is not None
         if sample.answers is None:
-            return {"answers": nothing(encoding.pooled)}
-        asked = sample.answers >= 0
-        scores = self.head(encoding.pooled[asked]).float()
-        losses = functional.cross_entropy(scores, sample.answers[asked], reduction="none")
-        return {"answers": average(losses, asked[:, None])}
+            return {"answers": zero_loss(encoding.pooled)}
+        predicted = sample.answers >= 0
+        scores = self.head(encoding.pooled[predicted]).float()
+        losses = functional.cross_entropy(scores, sample.answers[predicted], reduction="none")
+        return {"answers": average(losses, predicted[:, None])}

@@ -1,4 +1,4 @@
-"""What every pre-training objective answers for."""
+"""Base class of pre-training objectives, and what several of them share."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -15,19 +15,19 @@ from diptych.types import Encoding, Inputs, PaddedRegions, VisionLanguageModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A batch on its way through corruption: what the model sees, and what it is asked.
+    """A batch during corruption: the inputs of the model, and the labels of the objectives.
 
-    None means that nobody has asked yet. Data that bring their own questions fill the fields themselves.
+    A label is None until an objective sets it. Data with labels of their own can set them before.
 
     Args:
-        inputs: what the model sees.
+        inputs: inputs of the model, as corrupted so far.
         regions: the regions before any was hidden.
-        words: id to be predicted of each token, -1 where none is.
-        wanted: regions to be predicted, seen or not.
-        broken: how a pair was torn apart: 0 it was not, 1 another text, image or second text, 2 another first
-            text.
-        answers: index of the answer to be given, -1 where none is.
-        targets: of the batch.
+        words: label of each token, its id before masking; -1 for tokens that are not predicted.
+        wanted: mask of the regions that are predicted, hidden or not.
+        broken: label of each pair: 0 if it matches, 1 if its text, image or second text comes from another
+            row, 2 if its first text does.
+        answers: index of the answer; -1 for rows without one.
+        targets: targets of the batch.
     """
 
     inputs: Inputs
@@ -38,42 +38,46 @@ class Sample:
     answers: Int[Tensor, " B"] | None = None
     targets: Shaped[Tensor, "N ..."] | None = None
 
-    def ask(self, inputs: Inputs | None = None, **asked: Any) -> "Sample":
-        """The same with other inputs and further questions, each of which nobody has asked before."""
-        if double := [name for name in asked if getattr(self, name) is not None]:
+    def ask(self, inputs: Inputs | None = None, **labels: Any) -> "Sample":
+        """Return a copy with other inputs and additional labels.
+
+        Raises:
+            ConfigError: another objective has set one of the labels already.
+        """
+        if double := [name for name in labels if getattr(self, name) is not None]:
             raise ConfigError(
-                f"two objectives of one batch ask for {double[0]}; draw them in turn with task.draw, or "
-                "join what they predict in one objective."
+                f"two objectives of one batch set {double[0]}; draw them alternately with task.draw, or "
+                "combine their predictions in one objective."
             )
-        return replace(self, inputs=self.inputs if inputs is None else inputs, **asked)
+        return replace(self, inputs=self.inputs if inputs is None else inputs, **labels)
 
     def intact(self) -> Bool[Tensor, " B"] | None:
-        """Rows whose text and image belong together; None where none was torn apart."""
+        """Return the mask of rows whose text and image match; None if all do."""
         return None if self.broken is None else self.broken == 0
 
 
 class Objective(nn.Module, ABC):
-    """One thing that pre-training asks.
+    """Base of pre-training objectives.
 
-    `reads` names the fields of an encoding that its losses look at, `parts` names its losses.
+    `reads` names the fields of an encoding that the losses use, `parts` names the losses.
     """
 
     reads: frozenset[str]
     parts: tuple[str, ...]
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
-        """Change what the model sees and note what it is asked; runs on the device of the batch."""
+        """Corrupt the inputs and set the labels; runs on the device of the batch."""
         return sample
 
     @abstractmethod
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
     ) -> dict[str, Float[Tensor, ""]]:
-        """The losses by name, unweighted; 0 with zero gradients where nothing is asked."""
+        """Return the unweighted losses by name; 0 with zero gradients if nothing is predicted."""
 
 
-def transform(dim: int, *, norm: bool = True, eps: float = 1e-12, std: float = 0.02) -> nn.Sequential:
-    """Linear, GELU, LayerNorm: what most heads of pre-training begin with."""
+def first_layers(dim: int, *, norm: bool = True, eps: float = 1e-12, std: float = 0.02) -> nn.Sequential:
+    """Build Linear, GELU, LayerNorm: the first layers of most pre-training heads."""
     layers = nn.Sequential(nn.Linear(dim, dim), nn.GELU())
     if norm:
         layers.append(nn.LayerNorm(dim, eps=eps))
@@ -81,22 +85,25 @@ def transform(dim: int, *, norm: bool = True, eps: float = 1e-12, std: float = 0
     return layers
 
 
-def average(losses: Float[Tensor, " M"], asked: Bool[Tensor, "B L"], *, by: str = "all") -> Float[Tensor, ""]:
-    """Mean of the losses of all asked places, in their order; 0 where none is.
+def average(losses: Float[Tensor, " M"], mask: Bool[Tensor, "B L"], *, by: str = "all") -> Float[Tensor, ""]:
+    """Average the losses of all predicted positions; 0 if there are none.
 
     Args:
-        by: `rows` takes the mean of each row first, then over rows that ask anything. It adds 1e-4 to both
-            divisors, as VL-BERT's `*_LOSS_NORM_IN_BATCH_FIRST` does.
+        losses: one loss per True in `mask`, in the same order.
+        mask: predicted positions of each row.
+        by: `all` averages over positions. `rows` averages within each row first, then over the rows with
+            predictions; it adds 1e-4 to both divisors, as VL-BERT's `*_LOSS_NORM_IN_BATCH_FIRST` does.
     """
     if by not in ("all", "rows"):
         raise ConfigError(f"losses are averaged by {by!r}; expected 'all' or 'rows'.")
     if by == "all":
-        return losses.sum() / asked.sum().clamp(min=1)
-    sums = losses.new_zeros(len(asked)).index_add(0, asked.nonzero()[:, 0], losses)
-    counts = asked.sum(1)
+        return losses.sum() / mask.sum().clamp(min=1)
+    sums = losses.new_zeros(len(mask)).index_add(0, mask.nonzero()[:, 0], losses)
+    counts = mask.sum(1)
     return (sums / (counts + 1e-4)).sum() / ((counts > 0).sum() + 1e-4)
 
 
-def nothing(states: Tensor) -> Float[Tensor, ""]:
-    """A loss of 0 with zero gradients."""
+def zero_loss(states: Tensor) -> Float[Tensor, ""]:
+    """Return a loss of 0 with zero gradients."""
+    # Not a constant: backward() needs a graph, even if this is the only loss of a batch.
     return states.float().sum() * 0

@@ -1,4 +1,4 @@
-"""DeVLBERT's interventions: what a token or region owes to each entry of a dictionary of confounders.
+"""DeVLBERT's interventions: predictions from an attention over dictionaries of confounders.
 
 Zhang et al., 2020, https://arxiv.org/abs/2008.06884, "design D" of shengyuzhang/DeVLBert.
 """
@@ -12,15 +12,20 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 from diptych.nn import init_bert, initial_std
-from diptych.tasks.objectives.base import Objective, Sample, average, transform
-from diptych.tasks.objectives.masked_regions import divergence, given
-from diptych.tasks.objectives.masked_text import TiedWords, among, word_loss
+from diptych.tasks.objectives.base import Objective, Sample, average, first_layers
+from diptych.tasks.objectives.masked_regions import divergence, require_field
+from diptych.tasks.objectives.masked_text import TiedWords, is_in, word_loss
 from diptych.types import Encoding, VisionLanguageModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confounders:
-    """A dictionary and how frequent its entries are."""
+    """A dictionary of confounders.
+
+    Args:
+        vectors: one vector per entry.
+        prior: frequency of each entry.
+    """
 
     vectors: Float[Tensor, "K E"]
     prior: Float[Tensor, " K"]
@@ -30,7 +35,7 @@ class Intervention(nn.Module):
     """`sum over k of softmax(query(state) . key(z_k) / sqrt(width)) prior_k value(z_k)`.
 
     Args:
-        value_dim: of a learned projection of the entries; None takes them as they are.
+        value_dim: width of a learned projection of the entries; None uses the entries without projection.
     """
 
     def __init__(
@@ -54,15 +59,15 @@ class Intervention(nn.Module):
 
 
 class Interventions(Objective):
-    """Words and regions from what two dictionaries tell of them: within each stream, and across.
+    """Predicts words and regions from both dictionaries: within each stream, and across streams.
 
-    Asked are nouns of the dictionary that masking left alone, with ViLBERT's cross entropy of words, and
-    regions that were not hidden, with its divergence from the detector's probabilities. The dictionaries are
-    no weights and are not saved, as in the original.
+    Predicted are the nouns of the dictionary that were not masked, with ViLBERT's cross entropy of words, and
+    the regions that were not hidden, with ViLBERT's divergence from the detector's probabilities. The
+    dictionaries are constants and are not saved, as in the original.
 
     Args:
-        seen: one entry per class of the detector, as wide as features.
-        known: one entry per noun, as wide as text states.
+        seen: dictionary with one entry per detector class, as wide as region features.
+        known: dictionary with one entry per noun, as wide as text states.
         nouns: token ids of those nouns.
     """
 
@@ -76,7 +81,7 @@ class Interventions(Objective):
         text, regions, classes = model.text_dim, model.region_dim, len(seen.prior)
         if not text or not regions:
             raise ConfigError(
-                f"{type(model).__name__} lacks states of text or regions; leave interventions out for it."
+                f"{type(model).__name__} lacks text or region states; remove interventions for this model."
             )
         self.nouns = tuple(nouns)
         std = initial_std(model)
@@ -89,7 +94,7 @@ class Interventions(Objective):
         self.word_heads = nn.ModuleList(TiedWords(model) for _ in self.words)
         dims = [seen.vectors.shape[1], regions]
         self.region_heads = nn.ModuleList(
-            nn.Sequential(*transform(dim), nn.Linear(dim, classes)) for dim in dims
+            nn.Sequential(*first_layers(dim), nn.Linear(dim, classes)) for dim in dims
         )
         init_bert(self.region_heads, std=std)
 
@@ -98,12 +103,13 @@ class Interventions(Objective):
     ) -> dict[str, Float[Tensor, ""]]:
         text, regions = sample.inputs.text, sample.inputs.regions
         assert text is not None and regions is not None and encoding.text is not None
-        named = text.mask & among(text.ids, self.nouns)
+        named = text.mask & is_in(text.ids, self.nouns)
+        # Masked nouns belong to the objective that masked them.
         if sample.words is not None:
             named &= sample.words < 0
         shown = regions.mask if regions.hidden is None else regions.mask & ~regions.hidden
         words = text.ids.masked_fill(~named, -1)
-        return self.losses(model, encoding, words, given(regions, "probabilities"), shown)
+        return self.losses(model, encoding, words, require_field(regions, "probabilities"), shown)
 
     def losses(
         self,
@@ -113,17 +119,17 @@ class Interventions(Objective):
         probabilities: Float[Tensor, "B R C"],
         shown: Bool[Tensor, "B R"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """The four losses of given questions: words that are not -1, and regions that are shown."""
+        """Compute the four losses for given labels: words other than -1, and the regions in `shown`."""
         assert encoding.text is not None and encoding.regions is not None
-        result = {}
+        losses = {}
         for name, mix, head in zip(("words", "words_by_regions"), self.words, self.word_heads, strict=True):
-            result[name] = word_loss(partial(_mixed, mix, head), model, encoding.text, words)
+            losses[name] = word_loss(partial(_mixed, mix, head), model, encoding.text, words)
         for name, mix, head in zip(
             ("regions", "regions_by_words"), self.regions, self.region_heads, strict=True
         ):
             scores = head(mix(encoding.regions[shown])).float()
-            result[name] = average(divergence(scores, probabilities[shown], "kl"), shown)
-        return result
+            losses[name] = average(divergence(scores, probabilities[shown], "kl"), shown)
+        return losses
 
 
 def _mixed(mix: nn.Module, head: nn.Module, states: Tensor, table: Tensor) -> Tensor:

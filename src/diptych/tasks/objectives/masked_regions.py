@@ -1,4 +1,4 @@
-"""Masked regions: some are hidden or exchanged; the model says what a detector had found there."""
+"""Masked regions: some are hidden or exchanged, and the model predicts the detector's output for them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,23 +10,23 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import init_bert, initial_std
-from diptych.tasks.objectives.base import Objective, Sample, average, nothing, transform
+from diptych.tasks.objectives.base import Objective, Sample, average, first_layers, zero_loss
 from diptych.types import Encoding, PaddedRegions, VisionLanguageModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionMasking:
-    """Which regions are asked for, and what stands in their place. Boxes always stay.
+    """Chooses the regions to predict, and hides or exchanges their features. Boxes do not change.
 
-    A hidden region has zeros for features; models with a vector for hidden regions put that.
+    The features of a hidden region are zeros, or the vector that a model has for hidden regions.
 
     Args:
-        rate: share of regions that are asked for: 0.15, in DeVLBERT's second half 0.3.
-        hidden: of these, the share that is hidden: UNITER 1, ViLBERT and VL-BERT 0.9, LXMERT and Vilio 0.8.
-        exchanged: of these, the share that shows a random region of the batch: LXMERT and Vilio 0.1, which
-            draw from all data. The others stay as they are.
-        at_least_one: ask for one region where chance chose none (UNITER).
-        overlap: hide also what overlaps an asked region by more than this IoU: ViLBERT 0.4.
+        rate: share of regions to predict: 0.15, in the second half of DeVLBERT's training 0.3.
+        hidden: share of these that is hidden: UNITER 1, ViLBERT and VL-BERT 0.9, LXMERT and Vilio 0.8.
+        exchanged: share of these that gets the features of a random region of the batch. LXMERT and Vilio
+            have 0.1 and draw from all data. The rest keeps its features.
+        at_least_one: predict one region of a row if chance chose none (UNITER).
+        overlap: also hide regions whose IoU with a predicted region exceeds this: ViLBERT 0.4.
     """
 
     rate: int | float = 0.15
@@ -54,18 +54,26 @@ class RegionMasking:
         *,
         rows: Bool[Tensor, " B"] | None = None,
     ) -> tuple[PaddedRegions, Bool[Tensor, "B R"]]:
-        """The regions as the model sees them, and which are asked for; `rows` are the only ones, None all."""
+        """Return the corrupted regions and the mask of those to predict.
+
+        Args:
+            rows: mask of the rows that may be corrupted; None means all.
+        """
         eligible = regions.mask if rows is None else regions.mask & rows[:, None]
         draw = torch.rand(eligible.shape, generator=generator, device=eligible.device)
         if self.at_least_one:
             none = ~(eligible & (draw < self.rate)).any(1, keepdim=True)
+            # Take the region with the smallest draw, which needs no further random number, and set its draw
+            # to 0, below any positive rate.
             least = draw.masked_fill(~eligible, 2.0).argmin(1, keepdim=True)
             first = torch.zeros_like(eligible).scatter(1, least, value=True)
             draw = draw.masked_fill(none & eligible & first, 0.0)
         wanted = eligible & (draw < self.rate)
+        # One uniform number decides both whether a region is predicted and what happens to its features.
         hidden = wanted & (draw < self.rate * self.hidden)
         exchanged = wanted & ~hidden & (draw < self.rate * (self.hidden + self.exchanged))
         if self.overlap is not None:
+            # A region overlaps itself with an IoU of 1, which must not hide those that are to be kept.
             itself = torch.eye(eligible.shape[1], dtype=torch.bool, device=eligible.device)
             near = (overlaps(regions.boxes) > self.overlap) & wanted[:, None] & ~itself
             hidden |= near.any(2) & regions.mask
@@ -80,7 +88,7 @@ class RegionMasking:
 
 
 def overlaps(boxes: Float[Tensor, "B R 4"]) -> Float[Tensor, "B R R"]:
-    """Intersection over union of all boxes of a row; 0 where a box has no area."""
+    """Intersection over union of all pairs of boxes in a row; 0 for boxes without area."""
     low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
     high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
     inside = (high - low).clamp(min=0).prod(-1)
@@ -92,14 +100,15 @@ Target = Callable[[VisionLanguageModel], nn.Module]
 
 
 class MaskedRegions(Objective):
-    """What was where regions are hidden, in the words of `predict`; the first layers of the head are shared.
+    """Predicts one or more properties of masked regions; the heads share their first layers.
 
     Args:
-        predict: names to what takes a model and gives `RegionFeatures`, `RegionLabels`,
-            `RegionProbabilities` or another module of their form. Empty: regions are hidden as noise, and
-            nothing is asked, as Vilio does.
+        predict: for each name, a function of the model that builds `RegionFeatures`, `RegionLabels`,
+            `RegionProbabilities` or another module with the same interface. If empty, regions are masked as
+            noise without a loss, as in Vilio.
+        masking: how regions are masked; the default is UNITER's without `at_least_one`.
         norm: whether the shared layers end in a LayerNorm; VL-BERT's do not.
-        matched_only: leave torn pairs alone, as ViLBERT does.
+        matched_only: do not mask mismatched pairs, as in ViLBERT.
     """
 
     reads = frozenset({"regions"})
@@ -116,12 +125,12 @@ class MaskedRegions(Objective):
         super().__init__()
         if not model.region_dim:
             raise ConfigError(
-                f"{type(model).__name__} gives no region states; leave masked regions out for this model."
+                f"{type(model).__name__} has no region states; remove masked regions for this model."
             )
         self.masking, self.matched_only = masking or RegionMasking(), matched_only
         self.parts = tuple(predict)
         self.transform = (
-            transform(model.region_dim, norm=norm, std=initial_std(model)) if predict else nn.Identity()
+            first_layers(model.region_dim, norm=norm, std=initial_std(model)) if predict else nn.Identity()
         )
         self.predict = nn.ModuleDict({name: target(model) for name, target in predict.items()})
         if not predict:
@@ -141,7 +150,7 @@ class MaskedRegions(Objective):
             return {}
         assert encoding.regions is not None
         if sample.regions is None or sample.wanted is None:
-            return dict.fromkeys(self.predict, nothing(encoding.regions))
+            return dict.fromkeys(self.predict, zero_loss(encoding.regions))
         return {
             name: target(model, self.transform, encoding.regions, sample.regions, sample.wanted)
             for name, target in self.predict.items()
@@ -149,14 +158,15 @@ class MaskedRegions(Objective):
 
 
 class RegionFeatures(nn.Module):
-    """The features of hidden regions, as a mean over features and regions.
+    """Predicts the features of masked regions; the loss is a mean over features and regions.
 
     Args:
         feature_dim: width of a feature; not needed with `tied`.
-        tied: name of the model's Linear for features whose transpose decodes: `regions.feature` in UNITER.
+        tied: name of the model's Linear whose transposed weight decodes features: `regions.feature` in
+            UNITER.
         loss: `mse` (UNITER) or `smooth_l1` (LXMERT).
-        share: None divides by the number of asked regions (UNITER); 0.15 by that share of all real ones,
-            whatever the rate (LXMERT).
+        share: None divides by the number of predicted regions (UNITER). A number divides by that share of all
+            real regions, independent of the masking rate; LXMERT has 0.15.
     """
 
     def __init__(
@@ -171,8 +181,8 @@ class RegionFeatures(nn.Module):
         super().__init__()
         if (feature_dim is None) == (tied is None) or loss not in ("mse", "smooth_l1"):
             raise ConfigError(
-                f"region features are asked with feature_dim={feature_dim}, tied={tied}, loss={loss!r}; "
-                "expected one of feature_dim and tied, and 'mse' or 'smooth_l1'."
+                f"RegionFeatures has feature_dim={feature_dim}, tied={tied}, loss={loss!r}; expected either "
+                "feature_dim or tied, and the loss 'mse' or 'smooth_l1'."
             )
         self.tied, self.loss, self.share = tied, loss, share
         width = feature_dim if feature_dim is not None else self._weight(model).shape[1]
@@ -192,23 +202,24 @@ class RegionFeatures(nn.Module):
         wanted: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
         x = first(states[wanted])
-        got = self.decoder(x) if self.decoder is not None else x @ self._weight(model) + self.bias
+        predicted = self.decoder(x) if self.decoder is not None else x @ self._weight(model) + self.bias
         distance = functional.mse_loss if self.loss == "mse" else functional.smooth_l1_loss
-        losses = distance(got.float(), regions.features[wanted].float(), reduction="none").mean(-1)
+        losses = distance(predicted.float(), regions.features[wanted].float(), reduction="none").mean(-1)
         return average(losses, wanted) if self.share is None else _over(losses, regions, self.share)
 
 
 class RegionLabels(nn.Module):
-    """The class or the attribute that the detector named; cross entropy times the detector's confidence.
+    """Predicts the detector's class or attribute; cross entropy, weighted by the detector's confidence.
 
-    Labels of -1 ask for nothing. As in LXMERT, the sum is divided by `share` of all real regions.
+    Labels of -1 are ignored. As in LXMERT, the sum is divided by `share` times the number of real regions.
 
     Args:
-        field: `labels` with `scores` for confidence, or `attributes` with `attribute_scores`.
-        everywhere: ask for every region, hidden or not, as LXMERT's code does; its paper asks for hidden ones
-            only.
-        weighted: False takes every region for certain.
-        share: LXMERT and Vilio 0.15, whatever the rate; Hugging Face 1 / 6.67.
+        classes: number of classes or attributes.
+        field: `labels` with `scores` as confidence, or `attributes` with `attribute_scores`.
+        everywhere: predict every region, masked or not, as LXMERT's code does. Its paper predicts masked
+            regions only.
+        weighted: whether to weight by confidence.
+        share: LXMERT and Vilio 0.15, independent of the masking rate; Hugging Face 1 / 6.67.
     """
 
     def __init__(
@@ -235,26 +246,27 @@ class RegionLabels(nn.Module):
         regions: PaddedRegions,
         wanted: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
-        labels = given(regions, self.field)
-        asked = (regions.mask if self.everywhere else wanted) & (labels >= 0)
-        scores = self.decoder(first(states[asked])).float()
-        losses = functional.cross_entropy(scores, labels[asked], reduction="none")
+        labels = require_field(regions, self.field)
+        predicted = (regions.mask if self.everywhere else wanted) & (labels >= 0)
+        scores = self.decoder(first(states[predicted])).float()
+        losses = functional.cross_entropy(scores, labels[predicted], reduction="none")
         if self.weighted:
             confidence = "scores" if self.field == "labels" else "attribute_scores"
-            losses = losses * given(regions, confidence)[asked]
+            losses = losses * require_field(regions, confidence)[predicted]
         return _over(losses, regions, self.share)
 
 
 class RegionProbabilities(nn.Module):
-    """The detector's probabilities over its classes, background included; mean over asked regions.
+    """Predicts the detector's class probabilities, background included; mean over predicted regions.
 
-    Regions whose probabilities do not sum to one, within 0.1, ask for nothing.
+    Regions whose probabilities do not sum to 1, within 0.1, are ignored.
 
     Args:
-        loss: `kl` (ViLBERT); `kl_mean`, also a mean over classes (UNITER's MRC-kl); `cross_entropy` with
-            soft labels (VL-BERT's MVRC); `hard` with the most likely class but the first, which is background
-            (UNITER's MRC).
-        by: `rows` is VL-BERT's mean of means.
+        classes: number of classes with background.
+        loss: `kl` is the divergence (ViLBERT). `kl_mean` also averages it over classes (UNITER's MRC-kl).
+            `cross_entropy` uses soft labels (VL-BERT's MVRC). `hard` uses the most likely class except the
+            first, which is background (UNITER's MRC).
+        by: see `average`; VL-BERT uses `rows`.
     """
 
     def __init__(
@@ -280,16 +292,16 @@ class RegionProbabilities(nn.Module):
         regions: PaddedRegions,
         wanted: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
-        probabilities = given(regions, "probabilities")
-        asked = wanted & ((probabilities.sum(-1) - 1).abs() < 0.1)
-        scores = self.decoder(first(states[asked])).float()
-        return average(divergence(scores, probabilities[asked], self.loss), asked, by=self.by)
+        probabilities = require_field(regions, "probabilities")
+        predicted = wanted & ((probabilities.sum(-1) - 1).abs() < 0.1)
+        scores = self.decoder(first(states[predicted])).float()
+        return average(divergence(scores, probabilities[predicted], self.loss), predicted, by=self.by)
 
 
 def divergence(
     scores: Float[Tensor, "M C"], probabilities: Float[Tensor, "M C"], loss: str
 ) -> Float[Tensor, " M"]:
-    """One number per region: see `RegionProbabilities`."""
+    """Loss of each region; see `RegionProbabilities`."""
     if loss == "hard":
         return functional.cross_entropy(scores, probabilities[:, 1:].argmax(-1) + 1, reduction="none")
     if loss == "cross_entropy":
@@ -308,12 +320,16 @@ def _decoder(model: VisionLanguageModel, classes: int) -> nn.Linear:
     return decoder
 
 
-def given(regions: PaddedRegions, field: str) -> Tensor:
-    """What the detector said, or an error that tells how to come by it."""
+def require_field(regions: PaddedRegions, field: str) -> Tensor:
+    """Return a detector output of the regions.
+
+    Raises:
+        ConfigError: the regions of the batch do not have it.
+    """
     value: Tensor | None = getattr(regions, field)
     if value is None:
         raise ConfigError(
-            f"pre-training asks for the {field} of regions, but the batch has none. Take features whose "
-            f"detector gave {field}, and say processor.labels=true."
+            f"pre-training needs the {field} of regions, but the batch has none. Use features with the "
+            f"detector's {field}, and set processor.labels=true."
         )
     return value

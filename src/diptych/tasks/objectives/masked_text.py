@@ -1,4 +1,4 @@
-"""Masked words: some tokens are hidden, exchanged or only asked for; the model names them."""
+"""Masked language modeling: some tokens are masked, exchanged or kept, and the model predicts them."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -10,23 +10,23 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import initial_std
-from diptych.tasks.objectives.base import Objective, Sample, average, nothing, transform
+from diptych.tasks.objectives.base import Objective, Sample, average, first_layers, zero_loss
 from diptych.types import Encoding, PaddedText, VisionLanguageModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordMasking:
-    """Which tokens are asked for, and what stands in their place. The numbers are those of all originals.
+    """Chooses the tokens to predict, and masks or exchanges them. All originals have the default shares.
 
     Args:
-        mask_id: of `[MASK]`; 103 in BERT's uncased vocabulary.
+        mask_id: id of `[MASK]`; 103 in BERT's uncased vocabulary.
         special: ids that are never chosen: `[PAD]`, `[CLS]`, `[SEP]`, `[MASK]`.
-        rate: share of tokens that are asked for.
-        masked: of these, the share that becomes `[MASK]`.
-        random: of these, the share that becomes a random id; the others stay as they are.
-        random_from: the lowest random id; UNITER draws from `!` on, the others from the whole vocabulary.
-        at_least_one: ask for the first token where chance chose none (UNITER).
-        continuations: ids that continue a word; where given, words are chosen as a whole (VL-BERT).
+        rate: share of tokens to predict.
+        masked: share of these that becomes `[MASK]`.
+        random: share of these that becomes a random id; the rest is kept.
+        random_from: lowest random id. UNITER starts at `!`, the others draw from the whole vocabulary.
+        at_least_one: predict the first token of a row if chance chose none (UNITER).
+        continuations: ids of word pieces that continue a word; if given, whole words are chosen (VL-BERT).
     """
 
     mask_id: int = 103
@@ -53,42 +53,44 @@ class WordMasking:
         vocab_size: int,
         rows: Bool[Tensor, " B"] | None = None,
     ) -> tuple[PaddedText, Int[Tensor, "B T"]]:
-        """The text as the model sees it, and the id asked of each token or -1.
+        """Return the corrupted text, and the id to predict for each token or -1.
 
         Args:
             vocab_size: random ids are below it.
-            rows: the only ones to be asked; None is all.
+            rows: mask of the rows that may be corrupted; None means all.
         """
         ids, device = text.ids, text.ids.device
-        eligible = text.mask & ~among(ids, self.special)
+        eligible = text.mask & ~is_in(ids, self.special)
         if rows is not None:
             eligible = eligible & rows[:, None]
         draw = torch.rand(ids.shape, generator=generator, device=device)
         if self.continuations:
-            word = (eligible & ~among(ids, self.continuations)).cumsum(1) - 1
+            # All pieces of word number n take the n-th random number, so they are chosen together.
+            word = (eligible & ~is_in(ids, self.continuations)).cumsum(1) - 1
             draw = draw.gather(1, word.clamp(min=0))
         if self.at_least_one:
             none = ~(eligible & (draw < self.rate)).any(1, keepdim=True)
             draw = draw.masked_fill(none & eligible & (eligible.cumsum(1) == 1), 0.0)
-        asked = eligible & (draw < self.rate)
+        predicted = eligible & (draw < self.rate)
         other = torch.randint(self.random_from, vocab_size, ids.shape, generator=generator, device=device)
+        # One uniform number decides both whether a token is predicted and what replaces it.
         kept = draw >= self.rate * (self.masked + self.random)
         shown = torch.where(draw < self.rate * self.masked, self.mask_id, torch.where(kept, ids, other))
-        return replace(text, ids=torch.where(asked, shown, ids)), torch.where(asked, ids, -1)
+        return replace(text, ids=torch.where(predicted, shown, ids)), torch.where(predicted, ids, -1)
 
 
 class TiedWords(nn.Module):
-    """Scores of words: Linear, GELU, LayerNorm, then the word table of the model and a bias."""
+    """Scores of words: Linear, GELU, LayerNorm, then the model's word table (tied weights) and a bias."""
 
     def __init__(self, model: VisionLanguageModel) -> None:
         super().__init__()
         words = model.word_embedding()
         if words is None or words.embedding_dim != model.text_dim:
             raise ConfigError(
-                f"{type(model).__name__} gives text states of width {model.text_dim}; masked words need "
-                "states as wide as the word table. Take a model that reads text, or leave this objective out."
+                f"{type(model).__name__} has text states of width {model.text_dim}; masked words need states "
+                "as wide as the word table. Use a model that reads text, or remove this objective."
             )
-        self.transform = transform(model.text_dim, std=initial_std(model))
+        self.transform = first_layers(model.text_dim, std=initial_std(model))
         self.bias = nn.Parameter(torch.zeros(words.num_embeddings))
 
     def forward(self, states: Float[Tensor, "... D"], table: Float[Tensor, "V D"]) -> Float[Tensor, "... V"]:
@@ -96,12 +98,13 @@ class TiedWords(nn.Module):
 
 
 class MaskedText(Objective):
-    """Masked language model. The decoder runs on the asked tokens only, which changes no number.
+    """Masked language modeling. The decoder runs on the predicted tokens only, with the same result.
 
     Args:
-        matched_only: leave torn pairs alone, as ViLBERT does; LXMERT, VisualBERT, Oscar and Vilio ask them
-            too.
-        by: `rows` is VL-BERT's mean of means; the others take the mean over all asked tokens of the batch.
+        masking: how tokens are masked.
+        matched_only: do not mask mismatched pairs, as in ViLBERT. LXMERT, VisualBERT, Oscar and Vilio mask
+            them, too.
+        by: see `average`. VL-BERT uses `rows`, the others average over all predicted tokens of the batch.
     """
 
     reads = frozenset({"text"})
@@ -133,7 +136,7 @@ class MaskedText(Objective):
     ) -> dict[str, Float[Tensor, ""]]:
         assert encoding.text is not None
         if sample.words is None:
-            return {"words": nothing(encoding.text)}
+            return {"words": zero_loss(encoding.text)}
         return {"words": word_loss(self.head, model, encoding.text, sample.words, by=self.by)}
 
 
@@ -145,18 +148,20 @@ def word_loss(
     *,
     by: str = "all",
 ) -> Float[Tensor, ""]:
-    """Cross entropy of the asked words, which are not -1.
+    """Cross entropy of the predicted words.
 
     Args:
-        head: states and the word table to scores.
+        head: function of states and the word table that returns scores.
+        words: id to predict for each token; -1 for tokens that are not predicted.
+        by: see `average`.
     """
-    asked = words >= 0
+    predicted = words >= 0
     table = model.word_embedding()
     assert table is not None, "the head was built on it"
-    scores = head(states[asked], table.weight).float()
-    return average(functional.cross_entropy(scores, words[asked], reduction="none"), asked, by=by)
+    scores = head(states[predicted], table.weight).float()
+    return average(functional.cross_entropy(scores, words[predicted], reduction="none"), predicted, by=by)
 
 
-def among(ids: Int[Tensor, "B T"], some: Collection[int]) -> Bool[Tensor, "B T"]:
-    """Where an id is one of some."""
+def is_in(ids: Int[Tensor, "B T"], some: Collection[int]) -> Bool[Tensor, "B T"]:
+    """Mask of the ids that are in `some`."""
     return torch.isin(ids, torch.tensor(sorted(some), dtype=ids.dtype, device=ids.device))

@@ -1,4 +1,4 @@
-"""Image-text matching: some rows get another row's text or image; the model says which."""
+"""Image-text matching: some rows get the text or image of another row, and the model detects them."""
 
 from dataclasses import replace
 
@@ -9,22 +9,22 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, initial_std
-from diptych.tasks.objectives.base import Objective, Sample, nothing
+from diptych.tasks.objectives.base import Objective, Sample, zero_loss
 from diptych.types import Encoding, Inputs, VisionLanguageModel
 
 
 class Matching(Objective):
-    """Whether text and image belong together, from the pooled vector; mean cross entropy over rows.
+    """Predicts from the pooled vector whether text and image match; mean cross entropy over rows.
 
-    Strangers come from the same batch (the originals draw from all data), never a row with the same text or
-    the same boxes; a row without any stranger stays as it is.
+    Replacements come from the same batch, where the originals draw from all data. A row never gets a text or
+    image of a row with the same text or the same boxes; if there is no other row, it keeps its own.
 
     Args:
-        matches: class that means "they belong together": 1 in UNITER, LXMERT, VisualBERT, VL-BERT and Vilio,
-            0 in ViLBERT, DeVLBERT and Oscar.
+        matches: class of matching pairs: 1 in UNITER, LXMERT, VisualBERT, VL-BERT and Vilio, 0 in ViLBERT,
+            DeVLBERT and Oscar.
         classes: 2, or 1 for a single logit with binary cross entropy (MM-BERT).
         exchange: `text` (LXMERT, ViLBERT, VL-BERT, Vilio) or `regions` (UNITER).
-        rate: share of rows that are torn apart.
+        rate: share of rows that become mismatched.
     """
 
     reads = frozenset({"pooled"})
@@ -48,19 +48,19 @@ class Matching(Objective):
         self.head = ClassifierHead(model.dim, classes, std=initial_std(model))
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
-        other, torn = strangers(sample.inputs, generator)
-        torn &= torch.rand(len(torn), generator=generator, device=torn.device) < self.rate
-        take = torch.where(torn, other, torch.arange(len(torn), device=torn.device))
+        other, replaced = draw_other_rows(sample.inputs, generator)
+        replaced &= torch.rand(len(replaced), generator=generator, device=replaced.device) < self.rate
+        take = torch.where(replaced, other, torch.arange(len(replaced), device=replaced.device))
         part = getattr(sample.inputs, self.exchange)
         changed = {self.exchange: part.map(lambda tensor: tensor[take])}
-        return sample.ask(replace(sample.inputs, **changed), broken=torn.long())
+        return sample.ask(replace(sample.inputs, **changed), broken=replaced.long())
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
     ) -> dict[str, Float[Tensor, ""]]:
         assert encoding.pooled is not None
         if sample.broken is None:
-            return {"match": nothing(encoding.pooled)}
+            return {"match": zero_loss(encoding.pooled)}
         scores = self.head(encoding.pooled).float()
         if self.classes == 1:
             together = (sample.broken == 0).float()
@@ -68,24 +68,30 @@ class Matching(Objective):
         return {"match": functional.cross_entropy(scores, self.labels(sample.broken))}
 
     def labels(self, broken: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """The class of each row: `matches`, and the others in order."""
+        """Return the class of each row: `matches` if intact, else the remaining classes in order."""
         others = broken - 1
         return torch.where(broken == 0, self.matches, others + (others >= self.matches))
 
 
-def strangers(
+def draw_other_rows(
     inputs: Inputs, generator: torch.Generator | None
 ) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Of each row another one, drawn among those with another text and other boxes; whether there is one."""
+    """Draw for each row another row with another text and other boxes.
+
+    Returns:
+        The index of the other row, and whether there is one.
+    """
     text, regions = inputs.text, inputs.regions
     assert text is not None and regions is not None, "matching takes text and regions"
     ids, boxes = text.ids.masked_fill(~text.mask, -1), regions.boxes.masked_fill(~regions.mask[..., None], -1)
     same = _same(ids) | _same(boxes.flatten(1))
+    # The largest random number wins; equal rows get -1, so they win only if there is no other row.
     chance = torch.rand(same.shape, generator=generator, device=same.device).masked_fill(same, -1.0)
     return chance.argmax(1), ~same.all(1)
 
 
 def _same(rows: Shaped[Tensor, "B L"]) -> Bool[Tensor, "B B"]:
-    """Which rows equal each other."""
+    """Matrix of which rows are equal."""
+    # Number the distinct rows and compare numbers: comparing all pairs of rows would need B * B * L values.
     number: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
     return number[:, None] == number

@@ -1,4 +1,4 @@
-"""Oscar's contrast: some rows get the object names of another image, or its caption; the model says which."""
+"""Oscar's contrastive objective: detect rows that got another image's object names or caption."""
 
 from dataclasses import replace
 
@@ -8,21 +8,22 @@ from torch import Tensor
 
 from diptych.errors import ConfigError
 from diptych.tasks.objectives.base import Sample
-from diptych.tasks.objectives.matching import Matching, strangers
+from diptych.tasks.objectives.matching import Matching, draw_other_rows
 from diptych.types import PaddedText, VisionLanguageModel
 
 
 class TagContrast(Matching):
-    """Which part of `[CLS] caption [SEP] names [SEP]` is another image's: none, the names or the caption.
+    """Predicts which part of `[CLS] caption [SEP] names [SEP]` was replaced: none, the names or the caption.
 
-    VisualBERT's second caption is the same with `matches=1`. Strangers are as in `Matching`; a row
-    without a second text stays. One that would grow longer than the batch loses the end of its longer part.
+    VisualBERT's objective with a second caption is the same with `matches=1`. Replacements are drawn as in
+    `Matching`; a row without a second text keeps its own. A row that becomes longer than the batch loses the
+    end of its longer part.
 
     Args:
         matches: class of an intact row, 0 in the original.
-        classes: 2, or 3 where captions are exchanged as well (Oscar+).
-        rate: share of rows with another's names: 0.5, in Oscar+ 0.25.
-        caption_rate: share of rows with another's caption: 0, in Oscar+ 0.25.
+        classes: 2, or 3 if captions are replaced as well (Oscar+).
+        rate: share of rows with replaced names: 0.5, in Oscar+ 0.25.
+        caption_rate: share of rows with a replaced caption: 0, in Oscar+ 0.25.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class TagContrast(Matching):
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
         text = sample.inputs.text
         assert text is not None, "the contrast is between texts"
-        other, possible = strangers(sample.inputs, generator)
+        other, possible = draw_other_rows(sample.inputs, generator)
         draw = torch.rand(len(other), generator=generator, device=other.device)
         possible &= (text.mask & (text.segments == 1)).any(1)
         names = possible & (draw < self.rate)
@@ -54,11 +55,12 @@ class TagContrast(Matching):
 def combine(
     text: PaddedText, other: Int[Tensor, " B"], first: Bool[Tensor, " B"], second: Bool[Tensor, " B"]
 ) -> PaddedText:
-    """Texts whose first or second segment is another row's.
+    """Replace the first or second segment of some rows by that of another row.
 
     Args:
-        first: rows that take the first segment of row `other`.
-        second: rows that take its second segment.
+        other: index of the other row, for each row.
+        first: mask of the rows that take the first segment of their other row.
+        second: mask of the rows that take its second segment.
     """
     own = torch.arange(len(other), device=other.device)
     a, b = torch.where(first, other, own), torch.where(second, other, own)
@@ -66,11 +68,12 @@ def combine(
     starts = (text.mask & (text.segments == 0)).sum(1)  # where second segments begin
     full_a, full_b = starts[a], (lengths - starts)[b]
     width = text.ids.shape[1]
+    # Either part may have at least half of the width; what the shorter part does not use goes to the longer.
     keep_a = torch.minimum(full_a, width - full_b.clamp(max=width // 2))
     keep_b = torch.minimum(full_b, width - keep_a)
     place = torch.arange(width, device=other.device).expand_as(text.ids)
     in_a, inside = place < keep_a[:, None], place < (keep_a + keep_b)[:, None]
-    # the last token of a part is its [SEP], however much of the part is cut off
+    # The last token of a part stays its [SEP], however much of the part is truncated.
     from_a = torch.where(place == keep_a[:, None] - 1, full_a[:, None] - 1, place)
     offset = place - keep_a[:, None]
     from_b = starts[b][:, None] + torch.where(offset == keep_b[:, None] - 1, full_b[:, None] - 1, offset)
