@@ -175,7 +175,7 @@ def test_the_form_can_be_said():
     assert evaluate(predictions, gold, form="classes", samples=1).form == "classes"
     with pytest.raises(ConfigError, match=r"no form 'clsses'.*Did you mean 'classes'\?"):
         evaluate(predictions, gold, form="clsses")
-    with pytest.raises(FormatError, match="neither scores of classes, answers nor boxes"):
+    with pytest.raises(FormatError, match="no class scores, answers or boxes"):
         evaluate(Predictions(ids=("a",)), {"a": "x"})
 
 

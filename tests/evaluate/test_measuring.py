@@ -127,10 +127,10 @@ def test_a_subset_must_be_asked_for_and_may_not_be_empty():
 
 def test_wrong_gold_and_nan_scores_are_named():
     predictions, gold = judged(4)
-    with pytest.raises(FormatError, match="example m1: target 'hatful' is no class"):
+    with pytest.raises(FormatError, match="example m1: target 'hatful' is not a class"):
         evaluate(predictions, gold | {"m1": "hatful"})
     predictions.scores[2] = np.nan
-    with pytest.raises(FormatError, match=r"a.npz: 1 score\(s\) are nan, the first that of m2"):
+    with pytest.raises(FormatError, match=r"a.npz: 1 example\(s\) have nan scores, the first is m2"):
         evaluate(predictions, gold)
 
 

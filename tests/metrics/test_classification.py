@@ -78,7 +78,7 @@ def test_unusable_input_is_refused(measure):
 
 @pytest.mark.parametrize("measure", [brier, calibration_error, reliability])
 def test_calibration_takes_probabilities_only(measure):
-    with pytest.raises(ValueError, match=r"score -2.0 in row 1 is no probability"):
+    with pytest.raises(ValueError, match=r"score -2.0 in row 1 is not a probability"):
         measure(np.array([0, 1]), np.array([0.1, -2.0]))
 
 
@@ -216,7 +216,7 @@ def test_many_classes_are_measured_one_against_the_rest():
 @pytest.mark.parametrize("target", ["hatefull", 2, -1, 0.5])
 def test_a_wrong_target_is_named(target):
     with pytest.raises(
-        FormatError, match=r"^0: target .* is no class; expected one of \('benign', 'hateful'\)"
+        FormatError, match=r"^0: target .* is not a class; expected one of \('benign', 'hateful'\)"
     ):
         measure_classes(classifier([[0.9, 0.1]], ("benign", "hateful")), {"0": target}, ("benign", "hateful"))
 

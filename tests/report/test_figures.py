@@ -51,7 +51,7 @@ def test_curves_need_predictions_and_both_classes(tmp_path):
     predictions, gold = judged(1)
     with pytest.raises(ConfigError, match="nothing to draw"):
         curves({}, gold, tmp_path / "a.png")
-    with pytest.raises(FormatError, match=r"uniter: all 80 examples are of one class"):
+    with pytest.raises(FormatError, match=r"uniter: all 80 examples have one class"):
         curves({"uniter": predictions}, dict.fromkeys(gold, 0), tmp_path / "a.png", samples=5)
     assert not list(tmp_path.iterdir())
 

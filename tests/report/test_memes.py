@@ -24,7 +24,7 @@ def shown(items, *, count=16, columns=4):
     ]
 
 
-def test_surest_mistakes_come_first_then_surest_successes():
+def test_most_confident_mistakes_come_first_then_successes():
     items = [
         card(0.6, "benign"),
         card(0.1, "benign"),
@@ -49,7 +49,9 @@ def test_half_of_the_page_is_wrong_where_there_are_enough():
 
 def test_memes_without_label_are_shown_but_not_judged():
     assert JUDGE.is_right(card(0.9, None), "a") is None
-    assert shown([card(0.9, None), card(0.1, None)]) == [("Without label: 2 of 2, surest first", [0.9, 0.1])]
+    assert shown([card(0.9, None), card(0.1, None)]) == [
+        ("Without label: 2 of 2, most confident first", [0.9, 0.1])
+    ]
 
 
 def test_a_decision_is_right_at_and_above_the_threshold():

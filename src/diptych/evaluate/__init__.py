@@ -1,10 +1,10 @@
-"""Predictions and gold to numbers that say how far they can be trusted.
+"""Evaluation of predictions against gold targets, with confidence intervals and significance tests.
 
     evaluation = evaluate(predictions, gold)             how good are they?
     comparison = compare(first, second, gold)            is the first better on the same examples?
 
-Both join on ids and give plain JSON values and the cells of tables. Each form of decision has a file that
-says how it is measured.
+Both join on ids; their results convert to JSON values and to tables. Each form of decision has a module that
+defines its measures.
 """
 
 from diptych.evaluate.binary import Binary

@@ -1,4 +1,4 @@
-"""Answers that are right to a degree."""
+"""Evaluation of answers that may be partly right."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,16 +14,17 @@ class Answers(Form):
 
     @classmethod
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
-        """Answers without scores."""
+        """Whether there are answers without scores."""
         return predictions.answers is not None and predictions.scores is None
 
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
-        if any(one.answers is None for one in sets):
-            raise FormatError("the predictions hold no answers, so they cannot be graded.")
+        if any(predictions.answers is None for predictions in sets):
+            raise FormatError("the predictions have no answers, so they cannot be graded.")
         for key, target in zip(sets[0].ids, targets, strict=True):
             if not isinstance(target, str | Mapping):
                 raise FormatError(
                     f"example {key} has the target {target!r}; expected an answer, or scores by answer."
                 )
         self.strata = one_stratum(len(targets))
-        self.measures = {"accuracy": mean_measure([answer_scores(one, targets) for one in sets])}
+        scores = [answer_scores(predictions, targets) for predictions in sets]
+        self.measures = {"accuracy": mean_measure(scores)}

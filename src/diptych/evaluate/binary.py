@@ -1,4 +1,4 @@
-"""Two classes, or one class against the rest."""
+"""Evaluation of two classes, or of one class against the rest."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,28 +23,29 @@ from diptych.predictions import Predictions
 
 
 class Binary(Form):
-    """AUROC, average precision, accuracy, F1; calibration error and Brier score of probabilities.
+    """AUROC, average precision, accuracy, F1; for probabilities also calibration error and Brier score.
 
-    Predictions of a single class hold its score alone, and targets are 0 or 1.
+    Predictions may have the scores of a single class only; then targets are 0 or 1.
     """
 
     @classmethod
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
-        """Two classes, a single one, or one that the caller names."""
+        """Whether there are scores of one or two classes, or the caller names the positive class."""
         named = options.positive is not None
         return predictions.scores is not None and (named or len(predictions.classes or ()) in (1, 2))
 
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
         classes = sets[0].classes or ()
         self.positive, self.threshold = options.positive or classes[-1], options.threshold
-        sets[0].column(self.positive)  # the error for a class that does not exist names those that do
+        sets[0].column(self.positive)  # raises a helpful error if there is no such class
         labels = classes if len(classes) > 1 else (f"not {self.positive}", self.positive)
         ids = sets[0].ids
-        found = [
-            class_index(one, labels, where=f"example {key}") for one, key in zip(targets, ids, strict=True)
+        indices = [
+            class_index(target, labels, where=f"example {key}")
+            for target, key in zip(targets, ids, strict=True)
         ]
-        self.truth: Bool[ndarray, " N"] = np.array(found) == labels.index(self.positive)
-        self.scores: list[Float[ndarray, " N"]] = [one.column(self.positive) for one in sets]
+        self.truth: Bool[ndarray, " N"] = np.array(indices) == labels.index(self.positive)
+        self.scores: list[Float[ndarray, " N"]] = [each.column(self.positive) for each in sets]
         self.strata = class_rows(self.truth)
         self.metrics = self._metrics(probabilities=all(map(_are_probabilities, self.scores)))
         self.measures = {
@@ -55,7 +56,7 @@ class Binary(Form):
         return self.metrics[name](self.truth, self.scores[number])
 
     def p_value(self, name: str, *, samples: int, seed: int) -> float:
-        """DeLong's test of AUROC; else a permutation test, for which both sets must be on one scale."""
+        """DeLong's test for AUROC; else a permutation test, for which both sets must be on the same scale."""
         if name == "auroc":
             return delong_test(self.truth, *self.scores).p
         return super().p_value(name, samples=samples, seed=seed)

@@ -1,4 +1,4 @@
-"""Boxes that meet gold boxes more or less."""
+"""Evaluation of boxes by their overlap with gold boxes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from diptych.predictions import Predictions
 
 
 class Boxes(Form):
-    """Share of boxes with an overlap (intersection over union) of at least 0.5, and the mean overlap."""
+    """Accuracy (share of boxes with an intersection over union of at least 0.5) and mean overlap."""
 
     @classmethod
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
-        """There are boxes."""
+        """Whether there are boxes."""
         return predictions.boxes is not None
 
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
-        overlaps = [box_overlaps(one, targets) for one in sets]
+        overlaps = [box_overlaps(predictions, targets) for predictions in sets]
         self.strata = one_stratum(len(targets))
         self.measures = {
             "accuracy": mean_measure([(overlap >= 0.5).astype(float) for overlap in overlaps]),

@@ -1,4 +1,4 @@
-"""Which pair of an example is right."""
+"""Evaluation of multiple choice: which pair of an example is right."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,13 @@ from diptych.predictions import Predictions
 
 
 class Choices(Form):
-    """Accuracy, and the mean of 1 / rank of the right pair."""
+    """Accuracy, and the mean reciprocal rank of the right pair."""
 
     @classmethod
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
-        """Scores of pairs that are numbered from 0, and the number of the right one."""
+        """Whether the classes are pairs numbered from 0, and the targets are numbers of pairs."""
         classes = predictions.classes or ()
+        # Two pairs would look like the labels "0" and "1" of a binary classifier.
         numbered = classes == tuple(map(str, range(len(classes)))) and len(classes) > 2
         return numbered and all(isinstance(target, int | np.integer) for target in targets)
 
@@ -28,9 +29,9 @@ class Choices(Form):
                 raise FormatError(
                     f"example {key} has the target {target!r}; expected a number below {pairs}."
                 )
-        found = [choice_ranks(one.scores, targets) for one in sets if one.scores is not None]
+        results = [choice_ranks(each.scores, targets) for each in sets if each.scores is not None]
         self.strata = one_stratum(len(targets))
         self.measures = {
-            "accuracy": mean_measure([right.astype(float) for right, _ in found]),
-            "mean_reciprocal_rank": mean_measure([1 / ranks for _, ranks in found]),
+            "accuracy": mean_measure([right.astype(float) for right, _ in results]),
+            "mean_reciprocal_rank": mean_measure([1 / ranks for _, ranks in results]),
         }

@@ -1,4 +1,4 @@
-"""One of several classes for each example."""
+"""Evaluation of three or more classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,28 +16,29 @@ from diptych.predictions import Predictions
 class Classes(Form):
     """Accuracy, macro F1 over the classes that occur, macro AUROC of one class against the rest.
 
-    Decisions are the answers, or the class of the highest score where there are none.
+    Decisions are the answers, or the class with the highest score if there are no answers.
     """
 
     @classmethod
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
-        """Scores of three classes or more."""
+        """Whether there are scores of three or more classes."""
         return predictions.scores is not None and len(predictions.classes or ()) > 2
 
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
         self.labels = labels = sets[0].classes or ()
-        self.scores = [np.stack([one.column(label) for label in labels], axis=1) for one in sets]
+        self.scores = [np.stack([each.column(label) for label in labels], axis=1) for each in sets]
         self.truth = _indices(targets, labels, sets[0].ids)
         self.decisions = [
-            scores.argmax(axis=1) if one.answers is None else _indices(one.answers, labels, one.ids)
-            for one, scores in zip(sets, self.scores, strict=True)
+            scores.argmax(axis=1) if each.answers is None else _indices(each.answers, labels, each.ids)
+            for each, scores in zip(sets, self.scores, strict=True)
         ]
+        # Every class keeps its size in a resample, so that none is missing by chance.
         self.strata = [np.flatnonzero(self.truth == index) for index in np.unique(self.truth)]
-        each = [self._auroc(index) for index in range(len(labels))]
+        aurocs = [self._auroc(index) for index in range(len(labels))]
         self.measures = {
-            "accuracy": mean_measure([(self.truth == one).astype(float) for one in self.decisions]),
+            "accuracy": mean_measure([(self.truth == decided).astype(float) for decided in self.decisions]),
             "macro_f1": self._macro_f1,
-            "macro_auroc": lambda rows: mean_defined(np.stack([measure(rows) for measure in each])),
+            "macro_auroc": lambda rows: mean_defined(np.stack([measure(rows) for measure in aurocs])),
         }
 
     def details(self) -> dict[str, Any]:
@@ -52,6 +53,7 @@ class Classes(Form):
         flat, classes = rows.reshape(-1, rows.shape[-1]), len(self.labels)
         truth = np.tile(self.truth, len(self.decisions))[flat]
         decided = np.concatenate(self.decisions)[flat]
+        # One histogram of classes per resample: offsets give every resample its own range of codes.
         offsets = classes * np.arange(len(flat))[:, None]
 
         def count(codes: ndarray) -> ndarray:

@@ -1,4 +1,4 @@
-"""What each form of decision answers for, so that its predictions can be evaluated."""
+"""Base class of the forms of decision, which define how predictions are measured."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from diptych.predictions import Predictions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a caller may say about a form.
+    """Options of a form.
 
     Args:
-        positive: the class to be found; None is the second of two.
-        threshold: scores from here on are decided positive.
+        positive: name of the positive class; None means the second of two.
+        threshold: smallest score that is decided positive.
     """
 
     positive: str | None = None
@@ -28,18 +28,18 @@ class Options:
 
 
 class Form(ABC):
-    """N examples with one or two sets of predictions, and measures of any of their rows.
+    """One or two sets of predictions of N examples, with measures that work on any selection of rows.
 
     Args:
         sets: predictions with the same ids in the same order.
-        targets: of the same examples; none is None.
+        targets: targets of the same examples; none is None.
 
     Attributes:
-        measures: by name, the main one first.
-        strata: the rows that are drawn among themselves in a resample; together all rows, each once.
+        measures: measures by name, the main one first.
+        strata: row numbers of each stratum. Rows are resampled within strata, and every row is in one.
 
     Raises:
-        FormatError: a target is not of this form.
+        FormatError: a target does not fit this form.
     """
 
     measures: Mapping[str, RowMeasure]
@@ -51,41 +51,41 @@ class Form(ABC):
     @classmethod
     @abstractmethod
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
-        """Whether predictions and targets that do not say it look like this form."""
+        """Whether predictions without an explicit form look like this one."""
 
     def value(self, name: str, number: int = 0) -> float:
-        """A measure of all rows of set `number`."""
+        """Compute a measure over all rows of set `number`."""
         count = sum(map(len, self.strata))
         rows = number * count + np.arange(count)
         return float(self.measures[name](rows[None, None])[0, 0])
 
     def p_value(self, name: str, *, samples: int, seed: int) -> float:
-        """Two-sided, of no difference between two sets: a permutation test."""
+        """Two-sided p-value of a permutation test for no difference between the two sets."""
         count = sum(map(len, self.strata))
         return row_permutation(self.measures[name], count, samples=samples, seed=seed)
 
     def facts(self) -> dict[str, Any]:
-        """Further fields of both `Evaluation` and `Comparison`."""
+        """Return additional fields for both `Evaluation` and `Comparison`."""
         return {}
 
     def details(self) -> dict[str, Any]:
-        """Further fields of `Evaluation`, of the first set."""
+        """Return additional fields for `Evaluation`, computed from the first set."""
         return {}
 
 
 def one_stratum(count: int) -> list[Int[ndarray, " N"]]:
-    """Rows that are all drawn among themselves."""
+    """A single stratum of `count` rows."""
     return [np.arange(count)]
 
 
 def mean_measure(values: Sequence[Float[ndarray, " N"]]) -> RowMeasure:
-    """The mean of what each example scores by itself, in each set."""
+    """Measure that averages one value per example, for each set."""
     flat = np.concatenate(values)
     return lambda rows: flat[rows].mean(axis=-1)
 
 
 def mean_defined(values: Float[ndarray, "C S M"]) -> Float[ndarray, "S M"]:
-    """The mean over classes where a measure is defined; nan where it is for none."""
+    """Mean over the classes for which a measure is defined; nan if there are none."""
     known = ~np.isnan(values)
     count = known.sum(axis=0)
     total = np.where(known, values, 0.0).sum(axis=0)
@@ -93,7 +93,7 @@ def mean_defined(values: Float[ndarray, "C S M"]) -> Float[ndarray, "S M"]:
 
 
 def dense_ranks(sets: Sequence[Float[ndarray, " N"]]) -> Int[ndarray, " MN"]:
-    """Ranks among all scores of all sets, equal scores sharing one."""
+    """Dense ranks of the scores of all sets together; equal scores have equal ranks."""
     ranks: ndarray = np.unique(np.concatenate(sets), return_inverse=True)[1].ravel()
     return ranks
 
@@ -101,12 +101,12 @@ def dense_ranks(sets: Sequence[Float[ndarray, " N"]]) -> Int[ndarray, " MN"]:
 def class_details(
     truth: Bool[ndarray, " N"], decided: Bool[ndarray, " N"], scores: Float[ndarray, " N"]
 ) -> dict[str, int | float]:
-    """How well one class or label is told from the rest."""
-    found, count, given = (int(np.count_nonzero(one)) for one in (truth & decided, truth, decided))
+    """Measures of one class or label against the rest."""
+    hits, count, predicted = (int(np.count_nonzero(rows)) for rows in (truth & decided, truth, decided))
     return {
         "count": count,
-        "precision": found / given if given else float("nan"),
-        "recall": found / count if count else float("nan"),
+        "precision": hits / predicted if predicted else float("nan"),
+        "recall": hits / count if count else float("nan"),
         "f1": f1(truth, decided),
         "auroc": auroc(truth, scores),
     }

@@ -1,4 +1,4 @@
-"""Several labels of each example, each of which may hold or not."""
+"""Evaluation of multi-label classification."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ class Labels(Form):
 
     @classmethod
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
-        """Targets by label, and answers that are not always exactly one label."""
+        """Whether targets are scores by label, and answers are not always exactly one label."""
         classes, answers = predictions.classes or (), predictions.answers
         several = answers is None or not set(answers) <= set(classes)
         mappings = all(isinstance(target, Mapping) for target in targets)
@@ -27,18 +27,20 @@ class Labels(Form):
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
         self.labels, self.threshold = sets[0].classes or (), options.threshold
         self.truth = label_matrix(targets, self.labels, sets[0].ids) >= 0.5
-        self.scores = [np.stack([one.column(label) for label in self.labels], axis=1) for one in sets]
-        self.strata = one_stratum(len(targets))
+        self.scores = [np.stack([each.column(label) for label in self.labels], axis=1) for each in sets]
+        self.strata = one_stratum(len(targets))  # labels overlap, so no strata keep all of their sizes
         self._truth = np.tile(self.truth, (len(sets), 1))
         self._decided = np.concatenate(self.scores) >= self.threshold
-        each = {label: self._auroc(column) for column, label in enumerate(self.labels)}
+        aurocs = {label: self._auroc(column) for column, label in enumerate(self.labels)}
         self.measures = {
-            "macro_auroc": lambda rows: mean_defined(np.stack([measure(rows) for measure in each.values()])),
+            "macro_auroc": lambda rows: mean_defined(
+                np.stack([measure(rows) for measure in aurocs.values()])
+            ),
             "micro_f1": lambda rows: _ratio(*np.sum(self._counts(rows), axis=0)),
             "macro_f1": lambda rows: mean_defined(
                 np.stack([_ratio(*counts) for counts in self._counts(rows)])
             ),
-            **{f"auroc_{label}": measure for label, measure in each.items()},
+            **{f"auroc_{label}": measure for label, measure in aurocs.items()},
         }
 
     def facts(self) -> dict[str, Any]:
@@ -59,11 +61,14 @@ class Labels(Form):
         return measure
 
     def _counts(self, rows: Int[ndarray, "S M N"]) -> list[tuple[ndarray, ndarray]]:
-        """Of each label: how often it is found, and how often it holds plus how often it is given."""
+        """Return, for each label, the number of true positives and the sum of actual and predicted positives.
+
+        These are the numerator and denominator of F1 = 2 TP / (actual + predicted).
+        """
         columns = zip(self._truth.T, self._decided.T, strict=True)
         pairs = ((truth & decided, truth.astype(int) + decided) for truth, decided in columns)
-        return [(found[rows].sum(-1), involved[rows].sum(-1)) for found, involved in pairs]
+        return [(hits[rows].sum(-1), involved[rows].sum(-1)) for hits, involved in pairs]
 
 
-def _ratio(found: Int[ndarray, "S M"], involved: Int[ndarray, "S M"]) -> Float[ndarray, "S M"]:
-    return np.asarray(np.divide(2.0 * found, involved, out=np.full(found.shape, np.nan), where=involved > 0))
+def _ratio(hits: Int[ndarray, "S M"], involved: Int[ndarray, "S M"]) -> Float[ndarray, "S M"]:
+    return np.asarray(np.divide(2.0 * hits, involved, out=np.full(hits.shape, np.nan), where=involved > 0))

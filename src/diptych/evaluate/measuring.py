@@ -1,4 +1,4 @@
-"""Predictions meet gold on ids, and are measured in the form of decision that they are."""
+"""Joins predictions with gold targets on ids and measures them according to their form of decision."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ FORMS: dict[str, type[Form]] = {
     "binary": Binary,
     "classes": Classes,
 }
-"""By name; of predictions that do not say their form, the first that fits is taken."""
+"""Forms by name. For predictions without an explicit form, the first one that fits is used."""
 
 
 def evaluate(
@@ -45,17 +45,17 @@ def evaluate(
     """Measure predictions against gold.
 
     Args:
-        targets: by example id, or a data set whose examples have targets: a class name or index, scores by
-            label or answer, the number of a pair, a box.
-        form: a name in `FORMS`; None takes what the predictions say they are, or look like.
-        positive: the class that is to be found, of two by default the second; all others count as negative.
-        threshold: scores from here on are decided positive.
-        groups: a group, such as a country, by example id; by default that of a data set's examples.
-        subset: measure the examples that have both a prediction and a target, however few.
-        samples: resamples behind every interval.
+        targets: targets by example id, or a data set whose examples have targets. A target is a class name or
+            index, scores by label or answer, the number of a pair, or a box.
+        form: name in `FORMS`. None uses the form stored in the predictions, else the first one that fits.
+        positive: positive class, by default the second of two; all other classes are negative.
+        threshold: smallest score that is decided positive.
+        groups: group of each example id, such as a country; by default the groups of the data set.
+        subset: measure only the examples that have both a prediction and a target.
+        samples: number of bootstrap resamples per interval.
 
     Raises:
-        FormatError: examples lack a prediction or a target, a target is not of the form, or a score is nan.
+        FormatError: examples lack a prediction or target, a target does not fit the form, or a score is nan.
     """
     groups = _groups(targets) if groups is None else groups
     predictions, gold = join(predictions, targets, subset=subset)
@@ -65,8 +65,8 @@ def evaluate(
     by_group = {}
     for group, rows in _rows_by_group(predictions.ids, groups).items():
         part = FORMS[kind]([predictions.select(rows)], [gold[row] for row in rows], options)
-        one = _estimate(part, next(iter(part.measures)), samples, seed)
-        by_group[group] = GroupEstimate(value=one.value, low=one.low, high=one.high, count=len(rows))
+        main = _estimate(part, next(iter(part.measures)), samples, seed)
+        by_group[group] = GroupEstimate(value=main.value, low=main.low, high=main.high, count=len(rows))
     return Evaluation(
         name=_name(predictions, "predictions"),
         form=kind,
@@ -92,11 +92,11 @@ def compare(
     samples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Measure two predictions of the same examples against gold, and whether they differ.
+    """Measure two sets of predictions for the same examples, and test whether they differ.
 
-    Arguments and errors as in `evaluate`. The permutation tests exchange what is predicted for an example
-    between the two, so scores must be on one scale, as probabilities are; DeLong's test of the AUROC of two
-    classes needs no such thing.
+    For arguments and errors see `evaluate`. The permutation tests exchange predictions of the same example
+    between the two sets, so scores must be on the same scale, such as probabilities. DeLong's test, which is
+    used for the AUROC of two classes, does not need that.
     """
     first, gold = join(first, targets, subset=subset)
     second, _ = join(second, targets, subset=subset)
@@ -116,6 +116,7 @@ def compare(
             p=both.p_value(name, samples=samples, seed=seed),
         )
     names = _name(first, "first"), _name(second, "second")
+    # File names are enough for the table unless they are equal.
     if Path(names[0]).name != Path(names[1]).name:
         names = Path(names[0]).name, Path(names[1]).name
     return Comparison(
@@ -133,10 +134,10 @@ def compare(
 def join(
     predictions: Predictions, targets: Mapping[str, Any] | Dataset, *, subset: bool = False
 ) -> tuple[Predictions, list[Any]]:
-    """Predictions and targets in the order of the gold.
+    """Join predictions and targets on ids; both are returned in the order of the gold targets.
 
     Raises:
-        FormatError: says how many examples lack a prediction or a target, and the first of them.
+        FormatError: examples lack a prediction or a target; names their number and the first ones.
     """
     predictions = predictions.unique()
     gold = {key: target for key, target in _targets(targets).items() if target is not None}
@@ -166,40 +167,40 @@ def _groups(targets: Mapping[str, Any] | Dataset) -> Mapping[str, str | None]:
 
 
 def _rows_by_group(ids: Sequence[str], groups: Mapping[str, str | None]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    rows: dict[str, list[int]] = {}
     for row, key in enumerate(ids):
         if (group := groups.get(key)) is not None:
-            found.setdefault(group, []).append(row)
-    return dict(sorted(found.items()))
+            rows.setdefault(group, []).append(row)
+    return dict(sorted(rows.items()))
 
 
 def _require_none(missing: Sequence[str], problem: str) -> None:
     if missing:
         first = first_five(missing)
         raise FormatError(
-            f"{problem} for {len(missing)} example(s): {first}. Predict the split that is evaluated, use one "
-            "with labels, or allow a subset."
+            f"{problem} for {len(missing)} example(s): {first}. Predict the split that is evaluated, use a "
+            "split with labels, or allow a subset."
         )
 
 
 def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name: str | None) -> str:
     if name is not None and name not in FORMS:
         raise ConfigError(f"there is no form {name!r}; expected one of {tuple(FORMS)}.{nearest(name, FORMS)}")
-    named = name or predictions.form
-    if named not in FORMS:
-        named = next((one for one, form in FORMS.items() if form.fits(predictions, gold, options)), None)
+    kind = name or predictions.form
+    if kind not in FORMS:
+        kind = next((known for known, form in FORMS.items() if form.fits(predictions, gold, options)), None)
     where = _name(predictions, "predictions")
-    if named is None:
+    if kind is None:
         raise FormatError(
-            f"{where}: has neither scores of classes, answers nor boxes, so nothing can be measured."
+            f"{where}: the predictions have no class scores, answers or boxes, so nothing can be measured."
         )
     scores = predictions.scores
     if scores is not None and (missing := np.flatnonzero(np.isnan(scores).any(axis=1))).size:
         raise FormatError(
-            f"{where}: {missing.size} score(s) are nan, the first that of {predictions.ids[missing[0]]}; "
-            "expected a number for every example."
+            f"{where}: {missing.size} example(s) have nan scores, the first is "
+            f"{predictions.ids[missing[0]]}; expected a number for every example."
         )
-    return named
+    return kind
 
 
 def _estimate(form: Form, name: str, samples: int, seed: int) -> Estimate:

@@ -1,4 +1,4 @@
-"""What a measurement says: estimates with intervals, per class and per group, and differences of two."""
+"""Results of an evaluation: estimates with intervals, per class and group, and differences of two sets."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from diptych.metrics.classification import ReliabilityBin
 from diptych.metrics.measures import measure_named
 
 Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
-"""Column titles, and the rows below them."""
+"""A table: column titles, and rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,16 +24,16 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupEstimate(Estimate):
-    """The same of the `count` examples of a group."""
+    """Estimate for a group of `count` examples."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A measure of two sets of predictions, first minus second with its 95 % interval, and a p-value.
+    """A measure of two sets of predictions: both values, their difference with a 95 % interval, a p-value.
 
-    `p` is two-sided: DeLong's test for AUROC of two classes, a permutation test for every other measure.
+    `p` is two-sided: DeLong's test for the AUROC of two classes, a permutation test for all other measures.
     """
 
     first: float
@@ -46,18 +46,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """How good predictions are.
+    """Measures of one set of predictions.
 
     Args:
-        form: name of the kind of decision, in `FORMS`.
-        metrics: by name, the main one first; calibration error and Brier score only of probabilities.
-        samples: resamples behind every interval, drawn from `seed`.
-        by_class: of several classes or labels: number of examples, precision, recall, F1, AUROC of each.
+        form: name of the form of decision, in `FORMS`.
+        count: number of examples.
+        metrics: estimates by name, the main one first. Calibration error and Brier score need probabilities.
+        samples: number of bootstrap resamples per interval, drawn with `seed`.
+        by_class: for several classes or labels, number of examples, precision, recall, F1 and AUROC of each.
         by_group: the main measure in each group of examples.
-        positive: of two classes, and what follows: the one to be found; all others count as negative.
-        threshold: scores from here on are decided positive; also of several labels.
-        confusion: number of true and false positives and negatives at `threshold`.
-        reliability: ten bins of about equally many examples; empty unless scores are probabilities.
+        positive: this and the following fields are for two classes: the positive class.
+        threshold: smallest score that is decided positive; also set for multi-label predictions.
+        positives: number of positive examples.
+        confusion: numbers of true and false positives and negatives at `threshold`.
+        reliability: ten bins with about equal numbers of examples; empty unless scores are probabilities.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Evaluation:
     reliability: tuple[ReliabilityBin, ...] = ()
 
     def __getitem__(self, name: str) -> Estimate:
-        """The metric of this name."""
+        """Return the metric of this name."""
         return self.metrics[name]
 
     @property
@@ -84,18 +86,18 @@ class Evaluation:
         return None if self.positives is None else self.positives / self.count
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; undefined measures are None."""
+        """Return JSON values; undefined measures are None."""
         return _plain_dict(asdict(self) | {"prevalence": self.prevalence})
 
     def table(self) -> Cells:
-        """One row per metric: title, value, interval."""
+        """Table with one row per metric: title, value, interval."""
         rows: list[tuple[str, ...]] = [
             (measure_named(name).title, *_cells(each)) for name, each in self.metrics.items()
         ]
         return ("metric", "value", "95 % interval"), rows
 
     def tables(self) -> dict[str, Cells]:
-        """By title: the table of metrics, that of classes, and that of groups, as far as there are such."""
+        """Tables by title: metrics, classes and groups, without empty ones."""
         tables = {self.name: self.table()}
         if self.by_class:
             names = list(next(iter(self.by_class.values())))
@@ -125,7 +127,7 @@ class Evaluation:
         return tables
 
     def summary(self) -> str:
-        """Counts in words."""
+        """Describe the counts in a sentence."""
         if self.prevalence is None:
             return f"{self.count} examples."
         c = self.confusion
@@ -138,7 +140,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two sets of predictions for the same examples; fields as in `Evaluation`."""
+    """Measures of two sets of predictions for the same examples; for the fields see `Evaluation`."""
 
     first: str
     second: str
@@ -152,15 +154,15 @@ class Comparison:
     positives: int | None = None
 
     def __getitem__(self, name: str) -> Difference:
-        """The difference in the metric of this name."""
+        """Return the difference in the metric of this name."""
         return self.metrics[name]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; undefined measures are None."""
+        """Return JSON values; undefined measures are None."""
         return _plain_dict(asdict(self))
 
     def table(self) -> Cells:
-        """One row per metric: title, both values, difference, interval, p-value."""
+        """Table with one row per metric: title, both values, difference, interval, p-value."""
         rows: list[tuple[str, ...]] = [
             (
                 measure_named(name).title,

@@ -1,4 +1,4 @@
-"""Pure functions over scores and gold; no state, no framework."""
+"""Measures as pure functions of predictions and gold targets."""
 
 from diptych.metrics.answers import consistency, grade_answers, measure_answers, without_punctuation
 from diptych.metrics.classification import (

@@ -1,4 +1,4 @@
-"""How good given answers are."""
+"""Measures of predicted answers (VQA, NLVR2)."""
 
 import re
 from collections import Counter, defaultdict
@@ -12,34 +12,35 @@ from numpy import ndarray
 from diptych.metrics.classification import labeled
 from diptych.predictions import Predictions
 
-PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # the marks of VQA's evaluation script
 
 
 def grade_answers(given: Iterable[str]) -> dict[str, float]:
-    """Scores of what several people answered, as VQA's models learn them: 0.3 for each, at most 1."""
+    """Training scores of several people's answers, as in VQA: 0.3 per person, at most 1."""
     return {answer: min(1.0, 0.3 * count) for answer, count in Counter(given).items()}
 
 
 def without_punctuation(answer: str) -> str:
-    """An answer as VQA's evaluation and VL-BERT's list of answers spell it.
+    """Normalize punctuation as VQA's evaluation and VL-BERT's list of answers do.
 
-    A mark between two characters becomes a space, unless it stands beside a space somewhere in the answer, or
-    the answer holds a number like `10,000`; then it vanishes, as do periods that no digit follows.
+    A punctuation mark becomes a space. It is removed instead if it is next to a space anywhere in the answer,
+    or if the answer contains a number like `10,000`. Periods are removed unless a digit follows.
     """
     number = re.search(r"\d,\d", answer) is not None
     plain = answer
+    # The evaluation's script decides once per mark and answer, not per occurrence.
     for mark in PUNCTUATION:
-        loose = number or f"{mark} " in answer or f" {mark}" in answer
-        plain = plain.replace(mark, "" if loose else " ")
+        remove = number or f"{mark} " in answer or f" {mark}" in answer
+        plain = plain.replace(mark, "" if remove else " ")
     return re.sub(r"\.(?!\d)", "", plain)
 
 
 def measure_answers(predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-    """Mean score of the answers, which is VQA's accuracy; empty without any known target.
+    """Mean score of the answers (VQA's accuracy); empty if no target is known.
 
     Args:
-        targets: `{answer: score}` by id, or the only right answer; None where it is not known. Answers that
-            have no score get 0.
+        targets: for each id, `{answer: score}` or the only right answer; None if unknown. Answers without a
+            score count as 0.
 
     Raises:
         FormatError: an id has no entry in `targets`.
@@ -51,7 +52,7 @@ def measure_answers(predictions: Predictions, targets: Mapping[str, Any]) -> dic
 
 
 def answer_scores(predictions: Predictions, targets: Sequence[Any]) -> Float[ndarray, " N"]:
-    """Score in [0, 1] of the answer of each row; 0 where its target has none for it."""
+    """Score of each row's answer in [0, 1]; 0 if its target does not list it."""
     scores = [
         float(target == answer) if isinstance(target, str) else float(target.get(answer, 0))
         for target, answer in zip(targets, predictions.answers or (), strict=True)
@@ -60,11 +61,11 @@ def answer_scores(predictions: Predictions, targets: Sequence[Any]) -> Float[nda
 
 
 def consistency(predictions: Predictions, targets: Mapping[str, str]) -> float:
-    """Share of NLVR2's sentences that are judged right with every pair of images they are shown with.
+    """NLVR2's consistency: share of sentences that are judged correctly for all of their image pairs.
 
     Args:
-        targets: the right answer by id. An id is `split-set-pair-sentence`; those that differ in the pair
-            alone share a sentence.
+        targets: right answer by id. Ids are `split-set-pair-sentence`; ids that differ only in the pair
+            belong to the same sentence.
     """
     groups: dict[str, list[bool]] = defaultdict(list)
     for key, answer in zip(predictions.ids, predictions.answers or (), strict=True):

@@ -1,8 +1,8 @@
-"""How well scores and decisions fit known classes.
+"""Measures of scores and decisions for classification.
 
-In two-class functions `truth` is bool or 0/1 and True is the positive class, larger scores mean more
-positive, and a result is nan where the measure is undefined (AUROC of a single class). Scores that are nan,
-truth that is not 0/1 and empty input raise ValueError.
+In two-class functions, `truth` is bool or 0/1 with True for the positive class, and larger scores mean more
+positive. The result is nan if the measure is undefined, such as the AUROC of a single class. nan scores,
+truth other than 0/1 and empty input raise ValueError.
 """
 
 import operator
@@ -31,22 +31,22 @@ Criterion = Literal["youden", "accuracy", "f1"]
 
 
 def auroc(truth: Truth, scores: Real[ndarray, " N"]) -> float:
-    """Probability in [0, 1] that a positive outscores a negative, ties counting half.
+    """Area under the ROC curve in [0, 1]: probability that a positive outscores a negative; ties count half.
 
-    nan when only one class is present.
+    nan if only one class is present.
     """
     truth = checked(truth, scores)
     if truth.all() or not truth.any():
         return float("nan")
-    # ranks, because scikit-learn refuses infinite scores such as the logarithm of 0
+    # Ranks have the same AUROC, and scikit-learn rejects infinite scores such as the logarithm of 0.
     return float(roc_auc_score(truth, rankdata(scores)))
 
 
 def batch_mean_auroc(truth: Truth, scores: Real[ndarray, " N"], batch_size: int) -> float:
     """Mean of the AUROCs of consecutive batches, weighted by their size.
 
-    This is what nav13n/multimodal-learning logs and selects checkpoints by; it is not the AUROC of the split.
-    Batches of one class are left out; nan when all are.
+    nav13n/multimodal-learning logs this number and selects checkpoints by it; it is not the AUROC of the
+    split. Batches with a single class are skipped; nan if all are.
     """
     truth = checked(truth, scores)
     starts = range(0, len(truth), batch_size)
@@ -57,9 +57,9 @@ def batch_mean_auroc(truth: Truth, scores: Real[ndarray, " N"], batch_size: int)
 
 
 def average_precision(truth: Truth, scores: Real[ndarray, " N"]) -> float:
-    """Area under the precision-recall steps in [0, 1], without interpolation; nan without positives.
+    """Area under the precision-recall curve in [0, 1], without interpolation; nan without positives.
 
-    Chance level is the share of positives.
+    The chance level is the share of positives.
     """
     truth = checked(truth, scores)
     return float(average_precision_score(truth, rankdata(scores))) if truth.any() else float("nan")
@@ -68,35 +68,35 @@ def average_precision(truth: Truth, scores: Real[ndarray, " N"]) -> float:
 def roc_points(
     truth: Truth, scores: Real[ndarray, " N"]
 ) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
-    """False-positive and true-positive rates in [0, 1] as the threshold falls; needs both classes."""
-    alarms, hits, _ = roc_curve(checked(truth, scores), rankdata(scores))
-    return alarms, hits
+    """ROC curve: false-positive and true-positive rates in [0, 1]; needs both classes."""
+    false_rates, true_rates, _ = roc_curve(checked(truth, scores), rankdata(scores))
+    return false_rates, true_rates
 
 
 def precision_recall_points(
     truth: Truth, scores: Real[ndarray, " N"]
 ) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
-    """Recall, falling from 1 to 0, and precision, both in [0, 1]; needs a positive."""
+    """Precision-recall curve: recall, from 1 to 0, and precision, both in [0, 1]; needs a positive."""
     precision, recall, _ = precision_recall_curve(checked(truth, scores), rankdata(scores))
     return recall, precision
 
 
 def accuracy(truth: Shaped[ndarray, " N"], decisions: Shaped[ndarray, " N"]) -> float:
-    """Share of decisions in [0, 1] that equal the truth; any number of classes."""
+    """Share of correct decisions in [0, 1]; any number of classes."""
     if not len(truth):
         raise ValueError("there are no rows to measure.")
     return float(np.mean(truth == decisions))
 
 
 def f1(truth: Truth, decisions: Truth) -> float:
-    """Harmonic mean of precision and recall of the positive class; nan without any positive in both."""
+    """Harmonic mean of precision and recall of the positive class; nan if neither argument has a positive."""
     truth, decisions = checked(truth), checked(decisions)
-    involved = np.count_nonzero(truth) + np.count_nonzero(decisions)
-    return float(2 * np.count_nonzero(truth & decisions) / involved) if involved else float("nan")
+    positives = np.count_nonzero(truth) + np.count_nonzero(decisions)
+    return float(2 * np.count_nonzero(truth & decisions) / positives) if positives else float("nan")
 
 
 def macro_f1(truth: Shaped[ndarray, " N"], decisions: Shaped[ndarray, " N"]) -> float:
-    """Unweighted mean of the F1 of every class that occurs in either argument."""
+    """Unweighted mean of F1 over the classes that occur in either argument."""
     return float(f1_score(truth, decisions, average="macro", zero_division=0.0))
 
 
@@ -107,7 +107,13 @@ def brier(truth: Truth, probabilities: Float[ndarray, " N"]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBin:
-    """Rows of similar probability: their number, mean probability and share of positives."""
+    """A bin of rows with similar probabilities.
+
+    Args:
+        count: number of rows.
+        probability: their mean probability.
+        frequency: their share of positives.
+    """
 
     count: int
     probability: float
@@ -117,11 +123,11 @@ class ReliabilityBin:
 def reliability(
     truth: Truth, probabilities: Float[ndarray, " N"], *, bins: int = 10, binning: Binning = "mass"
 ) -> tuple[ReliabilityBin, ...]:
-    """Rows grouped by probability, lowest first; empty groups are left out.
+    """Reliability diagram: rows binned by probability, lowest first, without empty bins.
 
     Args:
-        binning: `mass` puts about equally many rows into every bin (equal probabilities always share one),
-            `width` cuts [0, 1] into equal parts.
+        binning: `mass` puts about equal numbers of rows into the bins; equal probabilities always share a
+            bin. `width` divides [0, 1] into equal parts.
     """
     counts, means, shares = _binned(truth, probabilities, bins, binning)
     rows = zip(counts.tolist(), means.tolist(), shares.tolist(), strict=True)
@@ -131,33 +137,35 @@ def reliability(
 def calibration_error(
     truth: Truth, probabilities: Float[ndarray, " N"], *, bins: int = 10, binning: Binning = "mass"
 ) -> float:
-    """Expected calibration error in [0, 1]: mean gap between probability and frequency over bins.
+    """Expected calibration error in [0, 1]: mean difference of probability and frequency over bins.
 
-    Bins are weighted by their rows. Equal mass is the default (Nixon et al., 2019), because the usual equal
-    width (Guo et al., 2017, there with 15 bins) leaves most bins of a small split almost empty.
+    Bins are weighted by their number of rows. The default is equal mass (Nixon et al., 2019), because the
+    usual equal width (Guo et al., 2017, with 15 bins) leaves most bins of a small split almost empty.
     """
     counts, means, shares = _binned(truth, probabilities, bins, binning)
     return float(np.average(np.abs(means - shares), weights=counts))
 
 
 def best_threshold(truth: Truth, scores: Real[ndarray, " N"], *, criterion: Criterion = "youden") -> float:
-    """The threshold for which the decisions `scores >= threshold` fit best; choose it on dev, not on test.
+    """Find the threshold with the best decisions `scores >= threshold`. Use it on dev, never on test.
 
-    Candidates lie halfway between neighboring scores, at the lowest score (all positive) and just above the
-    highest (none positive). Of equally good ones the highest is taken.
+    Candidates are the midpoints between neighboring scores, the lowest score (all positive) and a value just
+    above the highest (none positive). Ties go to the highest threshold.
 
     Args:
-        criterion: `youden` maximizes true-positive minus false-positive rate.
+        criterion: `youden` maximizes true-positive rate minus false-positive rate.
 
     Raises:
-        ValueError: `truth` holds a single class.
+        ValueError: `truth` has a single class.
     """
     truth = checked(truth, scores)
     positives, negatives = np.count_nonzero(truth), np.count_nonzero(~truth)
     if not positives or not negatives:
         raise ValueError("a threshold cannot be chosen on rows of a single class.")
-    # kept in the type of the scores: a float64 between two float32 neighbors would compare like one of them
+    # Thresholds keep the type of the scores: compared with float32 scores, a float64 between two neighbors
+    # would be rounded to one of them.
     values, codes = np.unique(scores.astype(np.result_type(scores, np.float32)), return_inverse=True)
+    # Numbers of true and false positives for the threshold at each value, and for one above all values.
     hits = np.append(np.bincount(codes[truth], minlength=len(values))[::-1].cumsum()[::-1], 0)
     alarms = np.append(np.bincount(codes[~truth], minlength=len(values))[::-1].cumsum()[::-1], 0)
     quality = {
@@ -166,6 +174,7 @@ def best_threshold(truth: Truth, scores: Real[ndarray, " N"], *, criterion: Crit
         "f1": hits / (hits + alarms + positives),
     }[criterion]
     between = (values[1:] + values[:-1]) / 2
+    # Between adjacent floats the midpoint rounds to one of them; only the upper one separates the two.
     between = np.where(between > values[:-1], between, values[1:])
     candidates = np.concatenate((values[:1], between, [np.nextafter(values[-1], np.inf)]))
     return float(candidates[len(candidates) - 1 - int(np.argmax(quality[::-1]))])
@@ -174,15 +183,15 @@ def best_threshold(truth: Truth, scores: Real[ndarray, " N"], *, criterion: Crit
 def measure_classes(
     predictions: Predictions, targets: Mapping[str, Any], labels: Sequence[str]
 ) -> dict[str, float]:
-    """What a classifier is judged by, the monitored measure first.
+    """Measures of a classifier; the first one selects the best checkpoint.
 
-    Of two labels the second is positive: AUROC, accuracy, F1, average precision. Of more: accuracy, macro F1,
-    macro AUROC (one class against the rest, over the classes for which it is defined). Decisions are the
-    answers, or the class of the highest score where there are none.
+    For two labels, of which the second is positive: AUROC, accuracy, F1, average precision. For more labels:
+    accuracy, macro F1, macro AUROC (one class against the rest, averaged over the classes for which it is
+    defined). Decisions are the answers, or the class with the highest score if there are no answers.
 
     Args:
-        targets: class name or index by id; rows whose target is None are left out, and without any other
-            row the result is empty.
+        targets: class name or index by id. Rows with the target None are skipped; if no other row is left,
+            the result is empty.
 
     Raises:
         FormatError: an id has no entry in `targets`, or a target is not among `labels`.
@@ -212,19 +221,19 @@ def measure_classes(
 
 
 def labeled(predictions: Predictions, targets: Mapping[str, Any]) -> Predictions:
-    """One row of every id whose target is known, that is, not None.
+    """Select one row for every id with a known target, that is, not None.
 
     Raises:
         FormatError: an id has no entry in `targets`.
     """
     predictions = predictions.unique()
     if unknown := [key for key in predictions.ids if key not in targets]:
-        raise FormatError(f"{len(unknown)} predicted id(s) have no target, the first is {unknown[0]!r}.")
+        raise FormatError(f"{len(unknown)} predicted id(s) have no target; the first is {unknown[0]!r}.")
     return predictions.select([row for row, key in enumerate(predictions.ids) if targets[key] is not None])
 
 
 def class_index(target: Any, labels: Sequence[str], *, where: object) -> int:
-    """Position of a target, given as a class name, as an index or as `{class: probability}`, among `labels`.
+    """Index in `labels` of a target, which is a class name, an index or `{class: probability}`.
 
     Raises:
         FormatError: names `where`, the target and the labels.
@@ -237,21 +246,21 @@ def class_index(target: Any, labels: Sequence[str], *, where: object) -> int:
     except (ValueError, TypeError):
         pass
     raise FormatError(
-        f"{where}: target {target!r} is no class; expected one of {tuple(labels)} or an index below "
+        f"{where}: target {target!r} is not a class; expected one of {tuple(labels)} or an index below "
         f"{len(labels)}."
     )
 
 
 def checked(truth: Truth, scores: Real[ndarray, " N"] | None = None) -> Bool[ndarray, " N"]:
-    """The truth as bool, once it is sure that it can be measured.
+    """Validate truth and scores, and return the truth as bool.
 
     Raises:
-        ValueError: no rows, truth other than 0/1, another number of scores, or a nan among them.
+        ValueError: there are no rows, truth is not 0/1, the number of scores differs, or a score is nan.
     """
     if not len(truth):
         raise ValueError("there are no rows to measure.")
     if scores is not None and len(scores) != len(truth):
-        raise ValueError(f"there are {len(truth)} truths but {len(scores)} scores; expected one of each.")
+        raise ValueError(f"there are {len(truth)} truths but {len(scores)} scores; expected one per row.")
     if scores is not None and (missing := np.isnan(scores)).any():
         raise ValueError(
             f"{missing.sum()} of {len(scores)} scores are nan, the first in row {missing.argmax()}."
@@ -264,7 +273,7 @@ def checked(truth: Truth, scores: Real[ndarray, " N"] | None = None) -> Bool[nda
 
 
 def checked_probabilities(truth: Truth, probabilities: Float[ndarray, " N"]) -> Bool[ndarray, " N"]:
-    """The truth as bool, once it is sure that every score is a probability.
+    """Validate truth and probabilities, and return the truth as bool.
 
     Raises:
         ValueError: as `checked`, or a score outside [0, 1].
@@ -272,7 +281,7 @@ def checked_probabilities(truth: Truth, probabilities: Float[ndarray, " N"]) -> 
     truth = checked(truth, probabilities)
     if (outside := (probabilities < 0) | (probabilities > 1)).any():
         first = int(outside.argmax())
-        raise ValueError(f"score {probabilities[first]} in row {first} is no probability in [0, 1].")
+        raise ValueError(f"score {probabilities[first]} in row {first} is not a probability in [0, 1].")
     return truth
 
 
@@ -282,7 +291,7 @@ def _binned(
     truth = checked_probabilities(truth, probabilities)
     cuts = np.linspace(0, 1, bins + 1)[1:-1]
     inner = np.quantile(probabilities, cuts) if binning == "mass" else cuts
-    index = np.searchsorted(inner, probabilities, side="right")
+    index = np.searchsorted(inner, probabilities, side="right")  # a value on a cut is in the upper bin
     counts = np.bincount(index, minlength=bins)
     full = counts > 0
     means = np.bincount(index, probabilities, minlength=bins)[full] / counts[full]

@@ -1,4 +1,4 @@
-"""How well boxes meet gold boxes."""
+"""Measures of predicted boxes against gold boxes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from diptych.predictions import Predictions
 
 
 def box_overlap(boxes: Float[ndarray, "N 4"], gold: Float[ndarray, "N 4"]) -> Float[ndarray, " N"]:
-    """Intersection over union of boxes x1 y1 x2 y2, row by row, in [0, 1]; 0 where both are empty."""
+    """Intersection over union of boxes x1 y1 x2 y2 in [0, 1], row by row; 0 if both are empty."""
     sides = np.minimum(boxes[:, 2:], gold[:, 2:]) - np.maximum(boxes[:, :2], gold[:, :2])
     both = sides.clip(min=0).prod(1)
     either = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (gold[:, 2:] - gold[:, :2]).prod(1) - both
@@ -27,7 +27,7 @@ def measure_boxes(
     """Share of boxes that overlap the gold box by at least `threshold`, and the mean overlap.
 
     Args:
-        targets: gold boxes in pixels by id; None where it is not known.
+        targets: gold box in pixels by id; None if unknown.
 
     Raises:
         FormatError: an id has no entry in `targets`.
@@ -43,12 +43,12 @@ def box_overlaps(predictions: Predictions, targets: Sequence[Any]) -> Float[ndar
     """Intersection over union of each box with its gold box.
 
     Raises:
-        FormatError: the predictions have no boxes, or a target is no box.
+        FormatError: the predictions have no boxes, or a target is not a box.
     """
     if predictions.boxes is None:
-        raise FormatError("the predictions hold no boxes, so their overlap cannot be measured.")
+        raise FormatError("the predictions have no boxes, so their overlap cannot be measured.")
     try:
         gold = np.array(targets, dtype=float).reshape(-1, 4)
     except (ValueError, TypeError) as error:
-        raise FormatError(f"a target is no box x1 y1 x2 y2 in pixels ({error}).") from error
+        raise FormatError(f"a target is not a box x1 y1 x2 y2 in pixels ({error}).") from error
     return box_overlap(predictions.boxes, gold)

@@ -1,4 +1,4 @@
-"""How well several labels of each example are told, each of which may hold or not."""
+"""Measures of multi-label classification."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -16,14 +16,14 @@ from diptych.predictions import Predictions
 def measure_labels(
     predictions: Predictions, targets: Mapping[str, Any], labels: Sequence[str], *, threshold: float = 0.5
 ) -> dict[str, float]:
-    """What a multi-label classifier is judged by, the monitored measure first.
+    """Measures of a multi-label classifier; the first one selects the best checkpoint.
 
-    Macro AUROC (the mean over labels that hold for some examples and not for others), micro and macro F1 of
-    the decisions `score >= threshold`, and the AUROC of each label. A soft target counts as positive from 0.5
-    on. A label without any positive among truth and decisions does not count in macro F1.
+    These are macro AUROC (the mean over labels with both positive and negative examples), micro and macro F1
+    of the decisions `score >= threshold`, and the AUROC of each label. A soft target is positive if it is at
+    least 0.5. Macro F1 skips labels without any positive in truth and decisions.
 
     Args:
-        targets: `{label: score}` by id, labels that are not named being 0; None where it is not known.
+        targets: `{label: score}` by id, where missing labels are 0; None if unknown.
 
     Raises:
         FormatError: an id has no entry in `targets`, or a target names another label.
@@ -38,16 +38,16 @@ def measure_labels(
     return {
         "macro_auroc": mean_defined(each),
         "micro_f1": f1(truth.ravel(), decisions.ravel()),
-        "macro_f1": mean_defined([f1(truth[:, one], decisions[:, one]) for one in range(len(labels))]),
+        "macro_f1": mean_defined([f1(truth[:, col], decisions[:, col]) for col in range(len(labels))]),
         **{f"auroc_{label}": value for label, value in zip(labels, each, strict=True)},
     }
 
 
 def label_matrix(targets: Sequence[Any], labels: Sequence[str], ids: Sequence[str]) -> Float[ndarray, "N C"]:
-    """Scores in [0, 1] by label, or the names of labels that hold, as a matrix.
+    """Convert targets, scores in [0, 1] by label or names of labels, to a matrix.
 
     Raises:
-        FormatError: a target is something else, names another label, or holds a score outside [0, 1].
+        FormatError: a target has another form, an unknown label, or a score outside [0, 1].
     """
     columns = {label: number for number, label in enumerate(labels)}
     matrix = np.zeros((len(targets), len(labels)))
@@ -64,6 +64,6 @@ def label_matrix(targets: Sequence[Any], labels: Sequence[str], ids: Sequence[st
 
 
 def mean_defined(values: Sequence[float]) -> float:
-    """The mean of the values that are numbers; nan without any."""
+    """Mean of the values other than nan; nan if there are none."""
     numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else float("nan")

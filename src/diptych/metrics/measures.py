@@ -1,11 +1,11 @@
-"""What each measure is called in tables, and which way is better."""
+"""Titles of the measures in tables, and whether higher values are better."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure's title, and whether more of it is better."""
+    """Title of a measure, and whether higher values are better."""
 
     title: str
     higher: bool = True
@@ -31,9 +31,9 @@ MEASURES = {
 
 
 def measure_named(name: str) -> Measure:
-    """The measure of this name; `auroc_cat` is that of one label.
+    """Look up a measure by name; `auroc_cat` is the AUROC of the label `cat`.
 
-    Of a name that is not listed more is better, unless it has `loss` in it.
+    For unknown names, higher is better unless the name contains `loss`.
     """
     if name in MEASURES:
         return MEASURES[name]

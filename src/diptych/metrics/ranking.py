@@ -1,4 +1,4 @@
-"""Where the right one of several candidates ends up."""
+"""Measures of ranking: multiple choice and retrieval."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,21 +12,21 @@ from diptych.predictions import Predictions
 
 
 def best_ranks(scores: Real[ndarray, "Q C"], right: Bool[ndarray, "Q C"]) -> Int[ndarray, " Q"]:
-    """Rank, from 1, of the best right candidate of every query; among equals the right one comes last.
+    """Rank, from 1, of each query's best right candidate; wrong candidates with an equal score come first.
 
-    Right candidates do not stand in each other's way. A query without any has the rank C + 1.
+    Other right candidates do not count. A query without a right candidate has the rank C + 1.
     """
     best = np.where(right, scores, -np.inf).max(1, keepdims=True)
-    ahead = (~right & (scores >= best)).sum(1) + 1
-    ranks: ndarray = np.where(right.any(1), ahead, scores.shape[1] + 1)
+    rank = (~right & (scores >= best)).sum(1) + 1
+    ranks: ndarray = np.where(right.any(1), rank, scores.shape[1] + 1)
     return ranks
 
 
 def measure_choices(predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-    """Share of examples whose best pair is the right one, and the mean of 1 / rank of the right pair.
+    """Accuracy of the best-scored pair, and the mean reciprocal rank of the right pair.
 
     Args:
-        targets: index of the right pair by id; None where it is not known.
+        targets: index of the right pair by id; None if unknown.
 
     Raises:
         FormatError: an id has no entry in `targets`.
@@ -41,7 +41,7 @@ def measure_choices(predictions: Predictions, targets: Mapping[str, Any]) -> dic
 def choice_ranks(
     scores: Real[ndarray, "N P"], targets: Sequence[Any]
 ) -> tuple[Bool[ndarray, " N"], Int[ndarray, " N"]]:
-    """Whether the best pair of each example is the right one, and the rank of the right one."""
+    """For each example, whether the best-scored pair is the right one, and the rank of the right one."""
     truth = np.array([int(target) for target in targets])
     ranks = best_ranks(scores, np.arange(scores.shape[1]) == truth[:, None])
     right: ndarray = truth == scores.argmax(1)
@@ -51,13 +51,14 @@ def choice_ranks(
 def measure_matches(
     predictions: Predictions, targets: Mapping[str, Any], *, at: Sequence[int] = (1, 5, 10)
 ) -> dict[str, float]:
-    """Recall at k of retrieval in both directions where ids are `image|text`; AUROC and accuracy of pairs.
+    """AUROC and accuracy of pairs; if ids are `image|text`, also recall at k of retrieval in both directions.
 
-    `text_recall@5` is the share of images with a matching text among their 5 best. A pair that was not
-    scored counts as the worst. Images and texts without any match are left out.
+    `text_recall@5` is the share of images with a matching text among their 5 best. Pairs without a score rank
+    last. Images and texts without a match are skipped.
 
     Args:
-        targets: 1 where image and text match, 0 where not, by id; None where it is not known.
+        targets: for each id, 1 if image and text match, else 0; None if unknown.
+        at: values of k.
 
     Raises:
         FormatError: an id has no entry in `targets`.
@@ -74,12 +75,13 @@ def measure_matches(
     names, places = zip(
         *(np.unique(side, return_inverse=True) for side in zip(*keys, strict=True)), strict=True
     )
-    grid = np.full([len(one) for one in names], -np.inf)
+    # A table of images by texts. Pairs without a score keep minus infinity, so they rank last.
+    grid = np.full([len(keys_of_side) for keys_of_side in names], -np.inf)
     right = np.zeros(grid.shape, bool)
     grid[places], right[places] = scores, truth
     recalls: dict[str, float] = {}
     for name, table, matching in (("text", grid, right), ("image", grid.T, right.T)):
-        some = matching.any(1)
-        ranks = best_ranks(table[some], matching[some])
+        queries = matching.any(1)
+        ranks = best_ranks(table[queries], matching[queries])
         recalls |= {f"{name}_recall@{k}": float(np.mean(ranks <= k)) for k in at}
     return recalls | pairs

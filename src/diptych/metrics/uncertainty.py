@@ -1,7 +1,7 @@
-"""How far a measured number can be trusted, and whether two classifiers differ.
+"""Confidence intervals of measures, and significance tests of two classifiers.
 
-Rows are independent of each other. Where there is a `truth`, it is that of two classes, and larger scores
-mean more positive. Random parts are seeded: equal arguments give equal numbers.
+Rows are assumed to be independent. A `truth` is of two classes, and larger scores mean more positive. Random
+numbers are seeded: equal arguments give equal results.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +18,17 @@ Metric = Callable[[ndarray, ndarray], float]
 """A function of truth and scores, such as `auroc`."""
 
 RowMeasure = Callable[[ndarray], ndarray]
-"""Row numbers of shape S x M x N to values of shape S x M: a measure of M sets of predictions on S resamples.
+"""A measure of M sets of predictions on S resamples: row numbers of shape S x M x N to values of shape S x M.
 
-Row n of set m of a table of N rows has the number m * N + n.
+With N examples, row n of set m has the number m * N + n. Row numbers instead of scores let one function serve
+resampling of examples and exchange between sets.
 """
 
-CELLS = 2**21  # numbers held at once while resampling: about 50 MB
+CELLS = 2**21  # numbers held at a time while resampling: about 50 MB
 
 
 class DeLong(NamedTuple):
-    """AUROC of the first minus that of the second scores, its interval, and the two-sided p-value."""
+    """Difference of two AUROCs, first minus second, with its interval and two-sided p-value."""
 
     difference: float
     low: float
@@ -44,7 +45,7 @@ def bootstrap_interval(
     samples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of `metric` under resampling of rows, each class keeping its size.
+    """Percentile bootstrap interval of `metric`; resampling is stratified by class.
 
     Args:
         metric: `auroc` and `average_precision` are computed for many resamples at once; any other function
@@ -52,7 +53,7 @@ def bootstrap_interval(
         level: share of resamples inside the interval, in (0, 1).
 
     Returns:
-        Low and high end; (nan, nan) where the metric is undefined.
+        Low and high end; (nan, nan) if the metric is undefined.
     """
     truth = checked(truth, scores)
     measure = score_measure(truth, metric, scores)
@@ -69,7 +70,7 @@ def paired_interval(
     samples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of `metric` of `first` minus `metric` of `second` on the same rows."""
+    """Bootstrap interval of the difference in `metric`, `first` minus `second`, on the same rows."""
     truth = checked(truth, first)
     checked(truth, second)
     measure = score_measure(truth, metric, first, second)
@@ -85,10 +86,10 @@ def permutation_test(
     samples: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Two-sided p-value for "both classifiers are equally good by `metric`", in (0, 1].
+    """Two-sided p-value in (0, 1] of the hypothesis that both classifiers are equally good by `metric`.
 
-    The two scores of every row are exchanged at random, so they must mean the same, as probabilities do. The
-    smallest possible value is 1 / (samples + 1). nan where the metric is undefined.
+    The two scores of a row are exchanged at random, so both must be on the same scale, such as probabilities.
+    The smallest possible value is 1 / (samples + 1). nan if the metric is undefined.
     """
     truth = checked(truth, first)
     checked(truth, second)
@@ -99,10 +100,10 @@ def permutation_test(
 def delong_test(
     truth: Truth, first: Real[ndarray, " N"], second: Real[ndarray, " N"], *, level: float = 0.95
 ) -> DeLong:
-    """DeLong's test for two AUROCs on the same rows, by ranks.
+    """DeLong's test for the difference of two AUROCs on the same rows.
 
-    DeLong et al., 1988; the O(N log N) form is Sun and Xu, 2014. All nan with fewer than two rows of either
-    class, where the variance is undefined.
+    DeLong et al., 1988, in the O(N log N) form of Sun and Xu, 2014, which works on ranks. All fields are nan
+    if a class has fewer than two rows, because the variance is undefined.
     """
     truth = checked(truth, first)
     checked(truth, second)
@@ -111,7 +112,8 @@ def delong_test(
         return DeLong(*[float("nan")] * 4)
     pair = np.stack((first, second))
     ranks = rankdata(pair, axis=1)
-    # placement of every positive among the negatives, and of every negative among the positives
+    # Share of negatives below each positive, and share of positives above each negative: the rank among all
+    # rows minus the rank within the own class.
     above = (ranks[:, truth] - rankdata(pair[:, truth], axis=1)) / negatives
     below = 1 - (ranks[:, ~truth] - rankdata(pair[:, ~truth], axis=1)) / positives
     difference = float(np.subtract(*above.mean(axis=1)))
@@ -119,7 +121,7 @@ def delong_test(
     variance += np.var(np.diff(below, axis=0), ddof=1) / negatives
     error = float(np.sqrt(variance))
     reach = float(norm.ppf((1 + level) / 2)) * error
-    if error == 0:
+    if error == 0:  # both order the rows in the same way
         return DeLong(difference, difference, difference, float(difference == 0))
     p = float(2 * norm.sf(abs(difference) / error))
     return DeLong(difference, difference - reach, difference + reach, p)
@@ -134,20 +136,20 @@ def row_interval(
     samples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of a measure; of two sets of predictions, of the first minus the second.
+    """Percentile bootstrap interval of a measure, or of its difference, first minus second, for two sets.
 
-    Resamples for which the measure is undefined are left out.
+    Resamples with an undefined measure are skipped.
 
     Args:
-        strata: the rows of each stratum, which are drawn anew among themselves; together all rows, each once.
-        sets: 1 or 2.
+        strata: row numbers of each stratum. Rows are resampled within strata, and every row is in one.
+        sets: number of sets of predictions, 1 or 2.
     """
     values = np.concatenate([measure(rows) for rows in _resample(strata, sets, samples, seed)])
     return _percentiles(values[:, 0] - values[:, 1] if sets == 2 else values[:, 0], level)
 
 
 def row_permutation(measure: RowMeasure, count: int, *, samples: int = 2000, seed: int = 0) -> float:
-    """Two-sided p-value of a permutation test of two sets of `count` rows; see `permutation_test`."""
+    """Two-sided p-value of a permutation test for two sets of `count` rows; see `permutation_test`."""
     pair = np.arange(2 * count).reshape(2, count)
     observed = np.diff(measure(pair[None])[0])[0]
     if np.isnan(observed):
@@ -157,25 +159,28 @@ def row_permutation(measure: RowMeasure, count: int, *, samples: int = 2000, see
     for chunk in _chunks(samples, pair.size):
         swap = generator.random((chunk, 1, count)) < 0.5
         differences = np.diff(measure(np.where(swap, pair[::-1], pair)))[:, 0]
-        # sums in another order differ in the last bits; equal differences must count as equal
+        # Summing in another order changes the last bits; equal differences must still count as extreme.
         extreme += int(np.count_nonzero(np.abs(differences) >= abs(observed) - 1e-12))
+    # The observed assignment is one of the permutations, so the p-value is never 0.
     return (extreme + 1) / (samples + 1)
 
 
 def score_measure(truth: Bool[ndarray, " N"], metric: Metric, *scores: Real[ndarray, " N"]) -> RowMeasure:
-    """A metric of two classes as a measure of rows; all resamples must share one order of the classes."""
+    """Turn a two-class metric into a `RowMeasure`; all resamples must have equal truth in each position."""
     ranked, truths = _ranked(metric, *scores).ravel(), np.tile(truth, len(scores))
     return lambda rows: _each(metric, truths[rows[0, 0]], ranked[rows])
 
 
 def class_rows(truth: Bool[ndarray, " N"]) -> list[Int[ndarray, " _"]]:
-    """The rows of each class, positives first."""
+    """Row numbers of each class, positives first."""
     return [rows for rows in (np.flatnonzero(truth), np.flatnonzero(~truth)) if len(rows)]
 
 
 def auroc_rows(truth: Bool[ndarray, "S N"], ranks: Int[ndarray, "S N"]) -> Float[ndarray, " S"]:
-    """AUROC of every row of dense ranks; nan where it has one class."""
+    """AUROC of every resample (row), from dense ranks; nan for a row with a single class."""
     distinct, positives = int(ranks.max()) + 1, truth.sum(axis=1)
+    # One histogram of ranks per row. Counting for each rank the negatives below it, ties by half, needs no
+    # sorting, which would dominate the time of thousands of resamples.
     flat = ranks + distinct * np.arange(len(ranks))[:, None]
     size = distinct * len(ranks)
     right, every = (
@@ -191,13 +196,13 @@ def auroc_rows(truth: Bool[ndarray, "S N"], ranks: Int[ndarray, "S N"]) -> Float
 def _resample(
     strata: Sequence[Int[ndarray, " _"]], sets: int, samples: int, seed: int
 ) -> Iterator[Int[ndarray, "S M N"]]:
-    """Chunks of drawn row numbers, in one order of the strata."""
+    """Yield chunks of resampled row numbers; every resample has the strata in the same order."""
     generator = np.random.default_rng(seed)
     total = sum(map(len, strata))
     offsets = total * np.arange(sets)[:, None]
     for count in _chunks(samples, sets * total):
         drawn = [rows[generator.integers(len(rows), size=(count, len(rows)))] for rows in strata]
-        yield np.concatenate(drawn, axis=1)[:, None] + offsets
+        yield np.concatenate(drawn, axis=1)[:, None] + offsets  # equal rows for all sets: a paired bootstrap
 
 
 def _chunks(samples: int, size: int) -> Iterator[int]:
@@ -209,8 +214,9 @@ def _chunks(samples: int, size: int) -> Iterator[int]:
 
 
 def _ranked(metric: Metric, *scores: ndarray) -> Real[ndarray, "M N"]:
-    """Scores side by side; where only their order counts, as dense ranks shared by all."""
+    """Stack the sets of scores; if only their order matters, replace them by common dense ranks."""
     stacked = np.stack(scores)
+    # Ranks make the histograms of `_counts` small, however many different scores there are.
     if metric not in ROWWISE:
         return stacked
     return np.unique(stacked, return_inverse=True)[1].reshape(stacked.shape)
@@ -238,12 +244,13 @@ def _percentiles(values: Float[ndarray, " S"], level: float) -> tuple[float, flo
 
 
 def _counts(ranks: Int[ndarray, "S K"], distinct: int) -> Int[ndarray, "S U"]:
-    """How often each of the `distinct` ranks occurs in each row."""
+    """Count how often each of the `distinct` ranks occurs in each row."""
     flat = ranks + distinct * np.arange(len(ranks))[:, None]
     return np.bincount(flat.ravel(), minlength=distinct * len(ranks)).reshape(len(ranks), distinct)
 
 
 def _auroc_rows(truth: Bool[ndarray, " N"], ranks: Int[ndarray, "S N"]) -> Float[ndarray, " S"]:
+    # Faster than `auroc_rows`: all resamples share the truth, so each class is a fixed set of columns.
     if truth.all() or not truth.any():
         return np.full(len(ranks), np.nan)
     positives, negatives = (_counts(ranks[:, rows], int(ranks.max()) + 1) for rows in (truth, ~truth))
@@ -255,6 +262,7 @@ def _auroc_rows(truth: Bool[ndarray, " N"], ranks: Int[ndarray, "S N"]) -> Float
 def _average_precision_rows(truth: Bool[ndarray, " N"], ranks: Int[ndarray, "S N"]) -> Float[ndarray, " S"]:
     if not truth.any():
         return np.full(len(ranks), np.nan)
+    # Reversed, so that the cumulative sums run from the best score down.
     positives, every = (
         _counts(ranks[:, rows], int(ranks.max()) + 1)[:, ::-1] for rows in (truth, slice(None))
     )

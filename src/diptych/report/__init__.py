@@ -1,4 +1,4 @@
-"""Pictures of results, drawn by matplotlib without a display."""
+"""Figures of results, drawn with matplotlib without a display."""
 
 from diptych.errors import missing_library
 

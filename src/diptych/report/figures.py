@@ -1,4 +1,4 @@
-"""Curves of classifiers and of training runs."""
+"""Curves of classifiers and training runs."""
 
 import csv
 import math
@@ -20,7 +20,7 @@ from diptych.report.style import DASHES, MUTED, SERIES, WRONG, drawing
 from diptych.types import Dataset
 
 Points = list[tuple[float, float]]
-NOT_METRICS = ("step", "epoch", "lr", "time", "second", "seconds", "speed")
+NOT_METRICS = ("step", "epoch", "lr", "time", "second", "seconds", "speed")  # words in names of other columns
 
 
 def curves(
@@ -33,14 +33,14 @@ def curves(
     samples: int = 2000,
     seed: int = 0,
 ) -> None:
-    """Draw ROC, precision-recall and reliability of several classifiers as one PNG.
+    """Draw the ROC, precision-recall and reliability curves of several classifiers as one PNG.
 
-    Names stand in the legend with AUROC and its 95 % interval. The reliability of scores that are no
-    probabilities is left out. Further arguments as in `diptych.evaluate.evaluate`.
+    The legend shows each name with its AUROC and 95 % interval. Reliability is drawn for probabilities only.
+    For the other arguments see `diptych.evaluate.evaluate`.
 
     Raises:
         ConfigError: there is nothing to draw.
-        FormatError: as in `evaluate`, or the gold is of one class.
+        FormatError: as in `evaluate`, or the gold targets have a single class.
     """
     if not named_predictions:
         raise ConfigError("there is nothing to draw; expected at least one set of predictions.")
@@ -61,7 +61,7 @@ def curves(
                 seed=seed,
             )
             if result.positives in (0, result.count):
-                raise FormatError(f"{name}: all {result.count} examples are of one class; curves need both.")
+                raise FormatError(f"{name}: all {result.count} examples have one class; curves need both.")
             joined, gold = join(predictions, targets, subset=subset)
             shown = Binary([joined], gold, Options(positive=positive))
             lines.append(_plot_classifier(axes, shown.truth, shown.scores[0], result, _line(number)))
@@ -81,12 +81,12 @@ def history(
     best: Literal["max", "min"] | None = None,
     title: str = "",
 ) -> None:
-    """Draw losses and one validation metric of a training run over its steps, the best value marked.
+    """Draw the losses and one validation metric of a training run over steps, and mark the best value.
 
     Args:
-        metrics: the `metrics.csv` of a run, or its rows; values may be absent or empty.
-        metric: column to mark; None means the first that is no loss, step, learning rate or time.
-        best: whether higher or lower is better; None tells it from the name.
+        metrics: the `metrics.csv` of a run, or its rows; values may be missing or empty.
+        metric: column to draw; None means the first that is not a loss, step, learning rate or time.
+        best: whether higher (`max`) or lower (`min`) is better; None infers it from the name.
 
     Raises:
         FormatError: there is nothing to draw.
@@ -102,7 +102,9 @@ def history(
         )
     metric = metric or next(iter(others), None)
     if not losses and metric is None:
-        raise FormatError(f"{_where(metrics)}: no loss and no metric found; expected what training writes.")
+        raise FormatError(
+            f"{_where(metrics)}: no loss and no metric found; expected the metrics.csv of a training run."
+        )
     panels = bool(losses) + (metric is not None)
     with drawing(path, width=5.4 * panels + 0.4, height=3.9) as figure:
         axes = figure.subplots(1, panels, sharex=True, squeeze=False)[0]
@@ -174,7 +176,7 @@ def _read_rows(path: Path | str) -> list[dict[str, str]]:
 
 
 def _series(rows: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
-    """(step, value) of every numeric column; the number of the row where there is no step."""
+    """Points (step, value) of every numeric column; rows without a step use their row number."""
     series: dict[str, Points] = {}
     for number, row in enumerate(rows):
         step = _finite(row.get("step"))

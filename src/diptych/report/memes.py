@@ -1,4 +1,4 @@
-"""One page of memes with the scores of every model, the surest mistakes first."""
+"""A page of memes with the scores of every model, most confident mistakes first."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,23 +15,23 @@ from diptych.errors import ConfigError, nearest
 from diptych.report.page import Page
 from diptych.report.style import INK, LINE, MUTED, RIGHT, WRONG, drawing
 
-# inches
+# Lengths in inches.
 MARGIN, GAP, PAD = 0.35, 0.24, 0.12
 CARD, HEAD, PICTURE, TEXT, BAR = 3.1, 0.36, 2.3, 0.18, 0.21
 TITLE, HEADING = 0.9, 0.38
 TEXT_LINES = 3
-PIXELS = (900, 700)  # a picture is never shown larger
+PIXELS = (900, 700)  # largest size of a picture on the page
 CHECK, CROSS = "\N{CHECK MARK}", "\N{BALLOT X}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemeItem:
-    """A meme and what models think of it.
+    """A meme with the scores of several models.
 
     Args:
-        image: file of the picture; None, or one that cannot be read, leaves a placeholder.
-        target: name of the true class, None if unknown.
-        scores: probability of the positive class in [0, 1] by name of the model.
+        image: file of the picture. If it is None or cannot be read, a placeholder is drawn.
+        target: name of the true class; None if unknown.
+        scores: probability of the positive class in [0, 1], by model name.
     """
 
     image: Path | str | None
@@ -42,14 +42,14 @@ class MemeItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Which decisions are right; `by` is the model that sorts the page."""
+    """Decides which scores are right; the page is sorted by the model `by`."""
 
     by: str
     positive: str
     threshold: float
 
     def is_right(self, card: MemeItem, model: str) -> bool | None:
-        """None where the truth is unknown."""
+        """Whether the decision of `model` is right; None if the target is unknown."""
         if card.target is None:
             return None
         return bool(card.scores[model] >= self.threshold) == (card.target == self.positive)
@@ -69,16 +69,17 @@ def meme_page(
     threshold: float = 0.5,
     count: int = 16,
 ) -> None:
-    """Draw the most confident wrong and the most confident right memes as one PNG.
+    """Draw the memes with the most confident wrong and right decisions as one PNG.
 
     Args:
-        positive: the class that is looked for.
-        by: model whose decisions sort the memes; None means the first model of the first item.
-        threshold: scores from here on are decided positive.
-        count: number of memes; half of them wrong ones, where there are enough.
+        positive: name of the positive class.
+        columns: largest number of memes per row.
+        by: model that sorts the memes; None means the first model of the first item.
+        threshold: smallest score that is decided positive.
+        count: number of memes; half of them are wrong decisions, if there are enough.
 
     Raises:
-        ConfigError: there is no meme, or one has no score of the model `by`.
+        ConfigError: there are no memes, or one has no score of the model `by`.
     """
     if not items or not items[0].scores:
         raise ConfigError("there is nothing to draw; expected at least one meme with a score.")
@@ -114,7 +115,7 @@ def meme_page(
 def _sections(
     items: Sequence[MemeItem], judge: Judge, *, count: int, columns: int
 ) -> Iterator[tuple[str, list[MemeItem]]]:
-    """Headings and what is shown below them, surest first."""
+    """Yield each heading with its memes, most confident first."""
     ordered = sorted(items, key=judge.confidence, reverse=True)
     groups = {
         verdict: [card for card in ordered if judge.is_right(card, judge.by) is verdict]
@@ -122,13 +123,13 @@ def _sections(
     }
     wrong = min(len(groups[False]), max(count - len(groups[True]), count // 2))
     right = min(len(groups[True]), count - wrong)
-    right -= right % columns if wrong and right > columns else 0  # no last row with a single card
+    right -= right % columns if wrong and right > columns else 0  # full rows only
     shares = {False: wrong, True: right, None: min(len(groups[None]), count - wrong - right)}
     names = {False: f"{CROSS} Wrong", True: f"{CHECK} Right", None: "Without label"}
     for verdict, share in shares.items():
         if share:
             yield (
-                f"{names[verdict]}: {share} of {len(groups[verdict])}, surest first",
+                f"{names[verdict]}: {share} of {len(groups[verdict])}, most confident first",
                 groups[verdict][:share],
             )
 
@@ -136,7 +137,7 @@ def _sections(
 def _draw_title(page: Page, top: float, title: str, judge: Judge, *, width: float) -> None:
     page.text(MARGIN, top - 0.14, page.fit(title, width, size=17, bold=True), size=17, bold=True)
     legend = (
-        f"Bars: probability of {judge.positive}, the line at the threshold {judge.threshold:g}. "
+        f"Bars: probability of {judge.positive}, with a line at the threshold {judge.threshold:g}. "
         f"{CHECK} right, {CROSS} wrong. Sorted by {judge.by}."
     )
     page.text(MARGIN, top - 0.5, page.fit(legend, width), color=MUTED)
@@ -188,7 +189,7 @@ def _draw_head(
 def _draw_bar(
     page: Page, card: MemeItem, judge: Judge, model: str, *, left: float, middle: float, width: float
 ) -> None:
-    """Name, bar from 0 to 1, number, and whether the model is right."""
+    """Draw a model's name, a bar from 0 to 1, the score, and whether the model is right."""
     score = card.scores[model]
     name, number, sign_width = 0.4 * width, 0.34, 0.16
     color, sign = _mark(judge.is_right(card, model))
@@ -206,7 +207,7 @@ def _mark(right: bool | None) -> tuple[str, str]:
 
 
 def read_picture(path: Path | str | None) -> UInt8[ndarray, "h w 3"] | str:
-    """The picture, small enough for a page, or in words why there is none."""
+    """Read a picture at page size, or return the reason why that failed."""
     if path is None:
         return "no picture"
     try:
@@ -220,7 +221,7 @@ def read_picture(path: Path | str | None) -> UInt8[ndarray, "h w 3"] | str:
         return "picture not found"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "picture too large"
-    except Exception:  # decoders raise all kinds; a page with one gap is better than no page
+    except Exception:  # decoders raise many kinds of errors, and a placeholder is better than no page
         return "picture unreadable"
     white = Image.new("RGBA", upright.size, "white")
     return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))

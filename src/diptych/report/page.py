@@ -1,4 +1,4 @@
-"""A figure laid out in inches, with text that stays inside its place."""
+"""A figure with a layout in inches, and text that is wrapped and truncated to fit."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from numpy import ndarray
 
 from diptych.report.style import DPI, INK, PAPER
 
-LONGEST = 400  # characters that are worth measuring; no place here holds more
+LONGEST = 400  # longer texts are truncated before they are measured; no place on a page fits more characters
 
 
 class Page:
-    """Draws on a figure; x grows to the right and y upward from the lower left corner, in inches."""
+    """Draws on a figure. Coordinates are inches from the lower left corner."""
 
     def __init__(self, figure: Figure, *, width: float, height: float) -> None:
         figure.set_facecolor(PAPER)
@@ -38,7 +38,7 @@ class Page:
         color: str = INK,
         align: Literal["left", "center", "right"] = "left",
     ) -> None:
-        """One line whose middle is at height `y`."""
+        """Draw one line of text, vertically centered at `y`."""
         self.axes.text(
             x, y, text, size=size, weight=_weight(bold), color=color, ha=align, va="center_baseline"
         )
@@ -49,7 +49,7 @@ class Page:
     def frame(
         self, left: float, bottom: float, width: float, height: float, *, color: str, dashed: bool
     ) -> None:
-        """A white card with a colored border."""
+        """Draw a white card with a colored border."""
         self.axes.add_patch(
             FancyBboxPatch(
                 (left, bottom),
@@ -66,22 +66,23 @@ class Page:
     def picture(
         self, pixels: UInt8[ndarray, "h w 3"], left: float, bottom: float, width: float, height: float
     ) -> None:
-        """The whole picture as large as the place allows, in its middle."""
+        """Draw the whole picture, scaled to fit and centered in the rectangle."""
         rows, columns = pixels.shape[:2]
         scale = min(width / columns, height / rows)
         left += (width - columns * scale) / 2
         bottom += (height - rows * scale) / 2
         extent = (left, left + columns * scale, bottom, bottom + rows * scale)
+        # imshow() changes the limits of the axes, which define the layout.
         limits = self.axes.get_xlim(), self.axes.get_ylim()
         self.axes.imshow(pixels, extent=extent, aspect="auto", interpolation="antialiased", zorder=2)
         self.axes.set(xlim=limits[0], ylim=limits[1])
 
     def fit(self, text: str, width: float, *, size: int = 9, bold: bool = False) -> str:
-        """`text`, cut to one line of at most `width` inches."""
+        """Truncate `text` to one line of at most `width` inches."""
         return "".join(self.wrap(text, width, 1, size=size, bold=bold))
 
     def wrap(self, text: str, width: float, lines: int, *, size: int = 9, bold: bool = False) -> list[str]:
-        """`text` in at most `lines` lines of `width` inches; an ellipsis stands for the rest."""
+        """Wrap `text` to at most `lines` lines of `width` inches; an ellipsis replaces the rest."""
         font = FontProperties(size=size, weight=_weight(bold))
 
         def fits(line: str) -> bool:
@@ -92,14 +93,15 @@ class Page:
 
 
 def wrap(text: str, fits: Callable[[str], bool], lines: int) -> list[str]:
-    """Break `text` at spaces, and inside a word only where it alone does not fit.
+    """Wrap `text` at spaces, and inside a word only if the word does not fit on a line.
 
     Args:
-        fits: whether a line is short enough; longer lines never fit where shorter ones do not.
+        fits: whether a line is short enough. If it does not fit, longer lines must not fit either.
     """
     rest = " ".join(text[: 4 * LONGEST].split())[:LONGEST]
     wrapped: list[str] = []
     while rest and len(wrapped) < lines:
+        # Binary search for the longest prefix that fits, since measuring text is slow.
         end = max(1, bisect_left(range(1, len(rest) + 1), True, key=lambda n: not fits(rest[:n])))
         more = end < len(rest) and len(wrapped) < lines - 1
         if more and (space := rest.rfind(" ", 1, end + 1)) > 0:

@@ -1,4 +1,4 @@
-"""One page of pictures with what a detector found in them."""
+"""A page of pictures with the regions that a detector found."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -12,10 +12,10 @@ from diptych.report.page import Page
 from diptych.report.style import INK, LINE, MUTED, SERIES, drawing
 from diptych.types import FeatureMeta, Regions
 
-# inches
+# Lengths in inches.
 MARGIN, GAP, TITLE, HEAD = 0.3, 0.3, 0.5, 0.3
 CELL, NAMES, LINE_HEIGHT = 4.6, 2.4, 0.17
-MOST = 24  # boxes that a picture still shows
+MOST = 24  # largest number of boxes drawn per picture
 
 
 def region_page(
@@ -26,11 +26,11 @@ def region_page(
     title: str,
     columns: int = 2,
 ) -> None:
-    """Draw pictures, their boxes, and beside them what they are said to show, best first, as one PNG.
+    """Draw pictures with their boxes, and lists of the detected objects, best first, as one PNG.
 
     Args:
-        found: picture file and regions; of each at most `MOST` are drawn.
-        meta: names of classes and attributes; numbers stand in for those it lacks.
+        found: picture files and their regions; at most `MOST` regions per picture are drawn.
+        meta: names of classes and attributes. Missing names are replaced by numbers.
     """
     if not found:
         raise ConfigError("there is nothing to draw; expected at least one picture.")
@@ -59,9 +59,10 @@ def _draw(page: Page, path: Path, regions: Regions, meta: FeatureMeta, *, left: 
         page.text(left + CELL / 2, top - HEAD - CELL / 2, pixels, color=MUTED, align="center")
     else:
         page.picture(pixels, *place, CELL, CELL)
-    # The picture stands in the middle of its square, as `Page.picture` puts it.
+    # `Page.picture` centers the picture in its square; the boxes need the same offset.
     width, height = regions.size
     scale = CELL / max(width, height)
+    # Pixels count from the top, the page from the bottom: hence y0 - y below.
     x0, y0 = left + (CELL - width * scale) / 2, top - HEAD - (CELL - height * scale) / 2
     shown = regions.first(MOST)
     for number, (x1, y1, x2, y2) in enumerate(shown.boxes.tolist()):
@@ -75,7 +76,7 @@ def _draw(page: Page, path: Path, regions: Regions, meta: FeatureMeta, *, left: 
 
 
 def describe(regions: Regions, row: int, meta: FeatureMeta) -> str:
-    """Attribute, object and confidence of a region in words, such as `red dog 0.83`."""
+    """Describe a region by attribute, class and confidence, such as `red dog 0.83`."""
     words = [
         _name(names, int(values[row]), what)
         for names, values, what in (
@@ -89,5 +90,5 @@ def describe(regions: Regions, row: int, meta: FeatureMeta) -> str:
 
 
 def _name(names: Sequence[str], index: int, what: str) -> str:
-    """The first of several synonyms."""
+    """Name of a class or attribute; of several synonyms, the first."""
     return names[index].partition(",")[0] if index < len(names) else f"{what} {index}"

@@ -1,7 +1,7 @@
-"""How every figure looks.
+"""Style of all figures.
 
-Colors are those of Okabe and Ito, which people with any color vision tell apart; nothing is told by color
-alone.
+The colors are those of Okabe and Ito, which are distinguishable with every kind of color vision. No
+information is shown by color alone.
 """
 
 import warnings
@@ -21,7 +21,7 @@ RIGHT, WRONG = "#0072B2", "#D55E00"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#1d1d22")
 DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)))
 DPI = 150
-# tried in this order for characters that the first does not have
+# Fallback order: a character is drawn with the first font that has it.
 FONTS = (
     "DejaVu Sans",
     "Noto Sans",
@@ -55,12 +55,12 @@ SETTINGS = {
 
 @contextmanager
 def drawing(path: Path | str, *, width: float, height: float) -> Iterator[Figure]:
-    """A figure of `width` x `height` inches that is written to `path` as PNG when the block ends well."""
+    """Yield a figure of `width` x `height` inches; write it to `path` as PNG if the block succeeds."""
     installed = set(font_manager.get_font_names())
     fonts = [name for name in FONTS if name in installed] or ["sans-serif"]
     settings: Any = {**SETTINGS, "font.family": fonts}
     with rc_context(settings), warnings.catch_warnings():
-        # characters that no installed font has are drawn as boxes, which is all that can be done
+        # A character that no installed font has is drawn as a box; users cannot do anything about that.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width, height), dpi=DPI)
         FigureCanvasAgg(figure)
