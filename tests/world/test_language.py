@@ -2,17 +2,17 @@ from collections import Counter
 
 import numpy as np
 
-from diptych.world.language import COLOR_WORDS, CUES, FEELS, captions, grumble
+from diptych.world.language import COLOR_WORDS, CUES, FEELS, captions, complain
 from diptych.world.scene import COOL, WARM, new_scene
 
 
-def grumbles(family, count=400):
-    return [grumble(np.random.default_rng([3, number]), family) for number in range(count)]
+def complaints(family, count=400):
+    return [complain(np.random.default_rng([3, number]), family) for number in range(count)]
 
 
-def test_grumble_names_colors_of_its_family_only():
+def test_complaint_names_colors_of_its_family_only():
     for family, colors, others in (("warm", WARM, COOL), ("cool", COOL, WARM)):
-        for remark in grumbles(family):
+        for remark in complaints(family):
             words = remark.text.split()
             assert set(words) & set(colors)
             assert not set(words) & set(others)
@@ -21,14 +21,14 @@ def test_grumble_names_colors_of_its_family_only():
 
 def test_wording_apart_from_the_colors_does_not_depend_on_the_family():
     telling = {"warm", "hot", "cool", "icy", *WARM, *COOL}
-    for warm, cool in zip(grumbles("warm"), grumbles("cool"), strict=True):
+    for warm, cool in zip(complaints("warm"), complaints("cool"), strict=True):
         assert [word for word in warm.top.split() if word not in telling] == [
             word for word in cool.top.split() if word not in telling
         ]
 
 
 def test_texts_are_varied():
-    texts = [remark.text for family in ("warm", "cool") for remark in grumbles(family)]
+    texts = [remark.text for family in ("warm", "cool") for remark in complaints(family)]
     words = Counter(word for text in texts for word in text.split())
     assert len(set(texts)) == len(texts)
     assert len(words) > 250
@@ -36,14 +36,14 @@ def test_texts_are_varied():
 
 
 def test_text_is_what_stands_on_the_meme():
-    remark = grumbles("warm", 1)[0]
+    remark = complaints("warm", 1)[0]
     assert remark.text == f"{remark.top} {remark.bottom}" == remark.text.lower()
 
 
 def test_remark_hits_scenes_of_its_family():
     generator = np.random.default_rng(0)
     warm, cool = (new_scene(generator, family) for family in ("warm", "cool"))
-    remark = grumble(generator, "warm")
+    remark = complain(generator, "warm")
     assert remark.hits(warm)
     assert not remark.hits(cool)
 

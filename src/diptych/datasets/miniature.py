@@ -1,8 +1,8 @@
-"""The miniature world that every data set writes its own files from.
+"""The miniature world, from which every data set writes its own files.
 
-A remark grumbles about warm or about cool colors. A meme is hateful exactly when the subject of its picture,
-the largest thing, wears the kind of color that its text grumbles about. Memes come in fours, two pictures by
-two texts, so every picture and every text is once hateful and once benign: neither alone says anything.
+A remark complains about warm or cool colors. A meme is hateful exactly if the subject of its picture, the
+largest thing, has the kind of color that its text complains about. Memes come in fours, two pictures by two
+texts. Every picture and every text is hateful once and benign once, so neither alone predicts the label.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,19 +20,19 @@ from diptych.features import FeatureStore, write_store
 from diptych.features.tsv import write_tsv
 from diptych.text import learn_vocabulary, write_vocabulary
 from diptych.types import FeatureMeta, Progress, Regions
-from diptych.world.language import Remark, captions, grumble
+from diptych.world.language import Remark, captions, complain
 from diptych.world.render import CLASSES, FEATURE_DIM, detect, draw_meme, draw_scene
 from diptych.world.scene import COLORS, Family, Scene, new_scene
 
 SMALLEST, LARGEST = 40, 200_000
-USEFUL = 152  # memes that an evaluation split should have at least, where the total allows it
+USEFUL = 152  # smallest size of an evaluation split, if the world is large enough
 VOCABULARY_SIZE = 1200
 KIND = "a world"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quadruple:
-    """Two scenes whose subjects wear different families of colors, and a remark about each family."""
+    """Two scenes whose subjects have different families of colors, and a remark about each family."""
 
     scenes: tuple[Scene, Scene]
     remarks: tuple[Remark, Remark]
@@ -40,7 +40,7 @@ class Quadruple:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meme:
-    """One scene with one remark; `number` is from 1 and says nothing about what goes together."""
+    """A scene with a remark. `number`, from 1, is random and does not tell which memes form a quadruple."""
 
     number: int
     scene: Scene
@@ -49,12 +49,12 @@ class Meme:
 
     @property
     def key(self) -> str:
-        """Of its picture and its regions."""
+        """Key of the picture and its regions."""
         return f"{self.number:05d}"
 
     @property
     def image(self) -> str:
-        """Its picture below the root."""
+        """Path of the picture below the root."""
         return self.images.replace("{}", f"{self.key}.png")
 
     @property
@@ -63,25 +63,27 @@ class Meme:
 
 
 class Miniature:
-    """The memes of a world; equal sizes and seeds make equal memes.
+    """The memes of a miniature world; equal sizes and seeds give equal memes.
 
     Args:
         size: number of memes; a multiple of four.
-        images: where pictures lie below the root; `{}` stands for the name of the file.
+        seed: seed of all random numbers, from 0.
+        images: path of a picture below the root; `{}` stands for the file name.
 
     Raises:
-        ConfigError: the size or the seed is impossible.
+        ConfigError: the size or the seed is invalid.
     """
 
     def __init__(self, size: int, seed: int, *, images: str = "img/{}") -> None:
         if size % 4 or not SMALLEST <= size <= LARGEST:
             raise ConfigError(
-                f"size is {size}; expected a multiple of four (memes come in fours) from {SMALLEST} to "
-                f"{LARGEST}."
+                f"size is {size}; expected a multiple of four from {SMALLEST} to {LARGEST}, because memes "
+                "come in fours."
             )
         if seed < 0:
-            raise ConfigError(f"seed is {seed}; expected 0 or more.")
+            raise ConfigError(f"seed is {seed}; expected at least 0.")
         self.size, self.seed = size, seed
+        # Every kind of random numbers has its own stream [seed, n], so that changing one leaves the others.
         self.quadruples = list(make_quadruples(size // 4, seed))
         self.rows = split_quadruples(len(self.quadruples))
         numbers: Int[ndarray, " N"] = np.random.default_rng([seed, 1]).permutation(size) + 1
@@ -96,14 +98,14 @@ class Miniature:
         ]
 
     def splits(self) -> Mapping[str, list[Meme]]:
-        """The memes of every split, by number."""
+        """Return the memes of every split, sorted by number."""
         return {
             split: sorted((meme for four in self._fours[rows] for meme in four), key=lambda m: m.number)
             for split, rows in self.rows.items()
         }
 
     def write_pictures(self, folder: Path, progress: Progress | None = None, *, tsv: bool = False) -> None:
-        """Write the pictures, and what a detector saw in them as `features/` and perhaps `features.tsv`."""
+        """Write the pictures and their regions as `features/`; with `tsv` also as `features.tsv`."""
         (folder / self._fours[0][0].image).parent.mkdir(parents=True, exist_ok=True)
         meta = FeatureMeta(
             feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
@@ -114,10 +116,10 @@ class Miniature:
             write_tsv(folder / "features.tsv", ((key, store[key]) for key in store))
 
     def write_vocabulary(self, path: Path) -> int:
-        """Learn the vocabulary of the training split: its memes, and captions of its scenes.
+        """Learn a vocabulary from the training split: the texts of memes, and captions of their scenes.
 
         Returns:
-            Number of its tokens.
+            Number of tokens.
         """
         generator = np.random.default_rng([self.seed, 4])
         train = self.quadruples[self.rows["train"]]
@@ -129,7 +131,7 @@ class Miniature:
         return len(tokens)
 
     def _pictures(self, folder: Path, progress: Progress | None) -> Iterator[tuple[str, Regions]]:
-        """Paint every meme, and yield what a detector sees in it."""
+        """Write the picture of every meme, and yield its key and regions."""
         for row, four in enumerate(self._fours):
             plain = {id(scene): draw_scene(scene) for scene in self.quadruples[row].scenes}
             for meme in four:
@@ -146,12 +148,13 @@ class Miniature:
 
 
 def split_quadruples(count: int) -> dict[str, slice]:
-    """Which of `count` quadruples make which split, in about the proportions of the challenge.
+    """Assign `count` quadruples to splits, in about the proportions of Hateful Memes.
 
-    Evaluation splits of small worlds are larger than their share, so that a score means something.
-    `dev_unseen` shares four fifths of `dev_seen`, as in the challenge 400 of 500.
+    In small worlds, evaluation splits are larger than that, so that scores are meaningful. `dev_unseen` has
+    four fifths of `dev_seen`, as the original has 400 of 500.
     """
     least = min(USEFUL // 4, count // 10)
+    # 12,140 is the number of memes of the challenge; the shares are those of dev_seen and both test splits.
     dev, seen, unseen = (max(1, least, round(count * share / 12140)) for share in (500, 1000, 2000))
     new = max(1, round(0.28 * dev))
     train = count - dev - new - seen - unseen
@@ -167,7 +170,7 @@ def split_quadruples(count: int) -> dict[str, slice]:
 
 
 def make_quadruples(count: int, seed: int) -> Iterator[Quadruple]:
-    """No text occurs twice, so none crosses splits; scenes differ by construction."""
+    """Draw quadruples. No text occurs twice, so none is in two splits; scenes differ by construction."""
     seen: set[str] = set()
     for number in range(count):
         generator = np.random.default_rng([seed, 2, number])
@@ -178,7 +181,7 @@ def make_quadruples(count: int, seed: int) -> Iterator[Quadruple]:
 
 
 def _new_remark(generator: Generator, about: Family, seen: set[str]) -> Remark:
-    while (remark := grumble(generator, about)).text in seen:
+    while (remark := complain(generator, about)).text in seen:
         pass
     seen.add(remark.text)
     return remark

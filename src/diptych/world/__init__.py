@@ -1,6 +1,6 @@
-"""The miniature world: scenes with known truth, their pictures, their regions and their language."""
+"""The miniature world: scenes with known content, and the pictures, regions and texts made from them."""
 
-from diptych.world.language import Remark, captions, grumble
+from diptych.world.language import Remark, captions, complain
 from diptych.world.render import detect, draw_meme, draw_scene
 from diptych.world.scene import Relation, Scene, Thing, new_scene
 
@@ -10,9 +10,9 @@ __all__ = [
     "Scene",
     "Thing",
     "captions",
+    "complain",
     "detect",
     "draw_meme",
     "draw_scene",
-    "grumble",
     "new_scene",
 ]

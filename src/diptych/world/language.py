@@ -1,8 +1,8 @@
-"""What is said about scenes: captions that are true, and grumbles that a meme puts on the picture.
+"""Texts about scenes: true captions, and the complaints that memes print on their pictures.
 
-A grumble complains about warm or about cool colors. Its wording is drawn from a grammar of some hundred words
-in which nothing but the feel, the color and what it is compared with tells the two apart. Those words come in
-warm and cool ones of equal length, so that the shape of the text on a picture tells a picture model nothing.
+A complaint is about warm or about cool colors. It is drawn from a grammar of some hundred words. Only the
+words for the feel, the color and the comparison differ between warm and cool. Both have words of equal
+lengths, so that an image-only model cannot infer the answer from the shape of the printed text.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ TAILS = _phrases(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """A meme text: the line above, the line below, and what it grumbles about."""
+    """Text of a meme: its top line, its bottom line, and the family of colors it complains about."""
 
     top: str
     bottom: str
@@ -73,12 +73,12 @@ class Remark:
         return f"{self.top} {self.bottom}"
 
     def hits(self, scene: Scene) -> bool:
-        """Whether it grumbles about the kind of color that the subject of the scene wears."""
+        """Whether the scene's subject has a color of the family that the text complains about."""
         return self.about == scene.family
 
 
-def grumble(generator: Generator, about: Family) -> Remark:
-    """A remark against warm or against cool colors."""
+def complain(generator: Generator, about: Family) -> Remark:
+    """Draw a complaint about warm or cool colors."""
 
     def pick(options: Sequence[str]) -> str:
         return options[int(generator.integers(len(options)))]
@@ -95,7 +95,7 @@ def grumble(generator: Generator, about: Family) -> Remark:
 
 
 def captions(generator: Generator, scene: Scene) -> tuple[str, ...]:
-    """True sentences: one about the subject, one about each relation that is not only about size."""
+    """Write true sentences: one about the subject, and one about each relation except of size."""
     things = scene.things
     names = [_name(generator, thing) for thing in things]
     main = names[things.index(scene.subject)]
@@ -108,7 +108,7 @@ def captions(generator: Generator, scene: Scene) -> tuple[str, ...]:
 
 
 def _name(generator: Generator, thing: Thing) -> str:
-    """`a striped ruby cat`, `a small gray rock`, ..."""
+    """Describe a thing, such as `a striped ruby cat` or `a small gray rock`."""
     words = [thing.color, thing.kind]
     if thing.pattern != "plain":
         words.insert(0, thing.pattern)

@@ -1,4 +1,4 @@
-"""A scene as a picture, as a meme, and as what a detector would find in it."""
+"""Renders scenes as pictures and memes, and simulates a detector on them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,10 +15,10 @@ from diptych.world.shapes import PAINT, SHAPES, Color
 CLASSES = tuple(KINDS)
 FEATURE_DIM = 128
 FEATURE_NOISE = 0.5
-SCALE = 2  # pictures are painted this much larger and reduced, which smooths every edge
+SCALE = 2  # pictures are painted larger by this factor and then reduced, for smooth edges
 INK = PAINT["ink"]
 
-# Sky above, sky at the horizon, ground: pale and on the whole neutral, so that things stand out against all.
+# Colors of the upper sky, the sky at the horizon, and the ground: pale, so that all things stand out.
 BACKDROPS: tuple[tuple[Color, Color, Color], ...] = (
     ((206, 224, 240), (242, 246, 248), (214, 208, 178)),
     ((244, 230, 214), (250, 244, 236), (196, 206, 204)),
@@ -30,7 +30,7 @@ BACKDROPS: tuple[tuple[Color, Color, Color], ...] = (
 
 
 def draw_scene(scene: Scene) -> Image.Image:
-    """The scene as a small RGB picture."""
+    """Draw the scene as a small RGB picture."""
     width, height = (SCALE * side for side in scene.size)
     sky, haze, ground = BACKDROPS[scene.backdrop]
     horizon = round(HORIZON * height)
@@ -48,13 +48,12 @@ def draw_scene(scene: Scene) -> Image.Image:
 def draw_meme(
     image: Image.Image, top: str, bottom: str, *, generator: Generator | None = None
 ) -> Image.Image:
-    """A copy of the picture with white, black-edged capitals along its upper and its lower edge.
+    """Copy the picture and print white capitals with black outlines along its upper and lower edges.
 
-    The lettering takes at most a seventh of the height each; text that is too long even in the smallest
-    letters is cut.
+    Each text takes at most a seventh of the height. Text that does not fit in the smallest size is truncated.
 
     Args:
-        generator: varies width and size of the lettering, as people do; None fills the room.
+        generator: varies the width and size of the text; None uses all of the width.
     """
     meme = image.copy()
     for text, upper in ((top, True), (bottom, False)):
@@ -68,29 +67,29 @@ def draw_meme(
 
 
 def detect(scene: Scene, generator: Generator) -> Regions:
-    """What a decent detector finds: noisy features and boxes, a few doubtful regions, best score first.
+    """Simulate a detector: noisy features and boxes, and a few false detections, best score first.
 
-    A feature is the sum of a fixed vector per class, color and pattern, and noise. As detectors do, it
-    finds a big thing several times, misses a small one now and then, and sometimes takes a name for another.
+    A feature is the sum of fixed vectors for class, color and pattern, plus noise. Like a real detector, it
+    finds the subject several times, misses some props, and sometimes confuses class names.
     """
-    found = [thing for thing in scene.things if thing is scene.subject or generator.random() > 0.08]
-    found += [scene.subject] * int(generator.integers(1, 4))
+    detected = [thing for thing in scene.things if thing is scene.subject or generator.random() > 0.08]
+    detected += [scene.subject] * int(generator.integers(1, 4))
     doubtful = int(generator.integers(1, 3))
-    count = len(found) + doubtful
-    kinds = np.array([CLASSES.index(thing.kind) for thing in found] + [0] * doubtful)
-    colors = np.array([COLORS.index(thing.color) for thing in found] + [0] * doubtful)
-    kinds[len(found) :] = generator.integers(len(CLASSES), size=doubtful)
-    colors[len(found) :] = generator.integers(len(COLORS), size=doubtful)
-    clarity = np.where(np.arange(count) < len(found), 1.0, 0.4)
+    count = len(detected) + doubtful
+    kinds = np.array([CLASSES.index(thing.kind) for thing in detected] + [0] * doubtful)
+    colors = np.array([COLORS.index(thing.color) for thing in detected] + [0] * doubtful)
+    kinds[len(detected) :] = generator.integers(len(CLASSES), size=doubtful)
+    colors[len(detected) :] = generator.integers(len(COLORS), size=doubtful)
+    clarity = np.where(np.arange(count) < len(detected), 1.0, 0.4)
     tables = _tables()
     features = clarity[:, None] * (tables["kind"][kinds] + tables["color"][colors])
     features += FEATURE_NOISE * generator.standard_normal((count, FEATURE_DIM))
-    features[: len(found)] += tables["pattern"][[PATTERNS.index(thing.pattern) for thing in found]]
+    features[: len(detected)] += tables["pattern"][[PATTERNS.index(thing.pattern) for thing in detected]]
     scores = generator.uniform(0.55, 0.99, count) * np.where(clarity < 1, 0.35, 1.0)
     order = np.argsort(-scores, kind="stable")
     return Regions(
         features=features[order].astype(np.float16),
-        boxes=_boxes(scene, found, doubtful, generator)[order],
+        boxes=_boxes(scene, detected, doubtful, generator)[order],
         size=scene.size,
         labels=_misread(kinds, len(CLASSES), generator)[order],
         scores=scores[order].astype(np.float32),
@@ -110,7 +109,7 @@ def _mix(one: Color, other: Color, share: float) -> Color:
 
 
 def _glow(image: Image.Image, thing: Thing) -> None:
-    """A pale disc of its own color behind a thing."""
+    """Paint a disc behind a thing, in a pale tint of its color."""
     x, y = (SCALE * side for side in thing.center)
     radius = 0.62 * SCALE * max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1])
     pale = _mix(PAINT[thing.color], (255, 255, 255), 0.55)
@@ -151,7 +150,7 @@ def _draw(draw: ImageDraw.ImageDraw, shape: str, points: list[float], fill: Colo
 
 
 def _texture(image: Image.Image, thing: Thing, shape: str, points: list[float]) -> None:
-    """Lay light stripes or dots over a shape that is painted already."""
+    """Paint light stripes or dots over an already painted shape."""
     left, top = int(min(points[::2])), int(min(points[1::2]))
     size = int(max(points[::2])) - left + 1, int(max(points[1::2])) - top + 1
     mask = Image.new("L", size)
@@ -164,7 +163,8 @@ def _texture(image: Image.Image, thing: Thing, shape: str, points: list[float]) 
         "chord": lambda: draw.chord(inside, 180, 360, fill=255),
     }
     figures[shape]()
-    for _ in range(2):  # keep the outline free
+    # Shrink the mask by intersecting it with shifted copies, so that the texture leaves the outline free.
+    for _ in range(2):
         mask = ImageChops.darker(mask, ImageChops.offset(mask, 2, 2))
         mask = ImageChops.darker(mask, ImageChops.offset(mask, -4, -4))
         mask = ImageChops.offset(mask, 2, 2)
@@ -186,7 +186,7 @@ def _tile(pattern: str, size: tuple[int, int]) -> Image.Image:
 
 
 def _letters(lines: list[str], size: int, width: int) -> tuple[Image.Image, Image.Image]:
-    """Masks of centered lines and of the same lines thickened (six times as fast as Pillow's stroke)."""
+    """Masks of centered lines and of their thickened outlines (six times as fast as Pillow's stroke)."""
     step = max(1, round(size / 9))
     letters = Image.new("L", (width, len(lines) * _line_height(size) + 2 * step))
     draw = ImageDraw.Draw(letters)
@@ -214,9 +214,9 @@ def _line_height(size: int) -> int:
 
 
 def _fit(text: str, *, width: float, height: float) -> tuple[list[str], int]:
-    """The text in lines, and the largest letter size at which they fit."""
+    """Wrap the text, and find the largest font size at which the lines fit."""
     largest, smallest = max(9, round(0.45 * height)), max(8, round(0.2 * height))
-    words = text[:400].split()  # more never fits
+    words = text[:400].split()  # longer texts never fit
     lines: list[str] = []
     for size in range(largest, smallest - 1, -1):
         lines = _wrap(words, size, width)
@@ -231,7 +231,7 @@ def _wrap(words: list[str], size: int, width: float) -> list[str]:
     room = 0.0
     for word in words:
         needed = _length(word, size)
-        if needed > width:  # one endless word is cut
+        if needed > width:  # truncate a word that is wider than the picture
             word, needed = word[: int(len(word) * width / needed)], width
         gap = _length(" ", size)
         if lines and needed + gap <= room:
@@ -245,9 +245,9 @@ def _wrap(words: list[str], size: int, width: float) -> list[str]:
 
 @cache
 def _tables() -> dict[str, ndarray]:
-    """Fixed vectors: they belong to the detector, not to a data set, so no seed reaches them.
+    """Fixed feature vectors. They belong to the detector, so they do not depend on the seed of a data set.
 
-    Colors that look alike have features alike.
+    Similar colors have similar vectors.
     """
     generator = np.random.default_rng(128)
     sizes = {"kind": len(CLASSES), "color": len(COLORS), "pattern": len(PATTERNS), "paint": 3}
@@ -263,9 +263,9 @@ def _misread(names: ndarray, count: int, generator: Generator) -> ndarray:
     return np.where(wrong, generator.integers(count, size=len(names)), names).astype(np.int64)
 
 
-def _boxes(scene: Scene, found: list[Thing], doubtful: int, generator: Generator) -> ndarray:
+def _boxes(scene: Scene, detected: list[Thing], doubtful: int, generator: Generator) -> ndarray:
     width, height = scene.size
-    true = np.array([thing.box for thing in found], dtype=float)
+    true = np.array([thing.box for thing in detected], dtype=float)
     extent = np.tile(true[:, 2:] - true[:, :2], 2)
     near = true + 0.03 * extent * generator.standard_normal(true.shape)
     corner = generator.uniform(0, 0.7, (doubtful, 2)) * (width, height)

@@ -1,7 +1,7 @@
-"""A scene: one big subject among small props, with known colors, patterns, boxes and relations.
+"""Scenes: one big subject among small props, with known colors, patterns, boxes and relations.
 
-The subject is the largest thing and wears a warm or a cool color; that family is what memes are about.
-Everything is drawn from one generator, so a seed fixes a scene.
+The subject is the largest thing and has a warm or a cool color; memes are about that family of colors.
+Everything is drawn from one generator, so a seed determines a scene.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,13 @@ HORIZON = 0.64  # height of the horizon as a share of the canvas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What a thing can be: `aspect` is width / height, `colors` what it may wear as a prop."""
+    """A kind of thing.
+
+    Args:
+        aspect: width / height.
+        place: where props of this kind can be.
+        colors: possible colors of props of this kind.
+    """
 
     aspect: float
     place: Literal["ground", "sky"] = "ground"
@@ -58,8 +64,8 @@ PROPS = {
     "bush": Kind(aspect=1.5, colors=("green", "brown", "pink")),
 }
 KINDS = SUBJECTS | PROPS
-STANDS_ON = frozenset({"ball", "crate", "flower", "lamp"})  # props small and steady enough to stand on things
-CARRIES = frozenset({"crate", "rock", "car", "house", "robot"})
+STANDS_ON = frozenset({"ball", "crate", "flower", "lamp"})  # props that may stand on other things
+CARRIES = frozenset({"crate", "rock", "car", "house", "robot"})  # things that others may stand on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +91,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """`scene.things[left]` is `name` `scene.things[right]`."""
+    """A relation of two things, by index: `scene.things[left]` is `name` `scene.things[right]`."""
 
     left: int
     name: Literal["on", "left of", "above", "bigger than"]
@@ -94,7 +100,13 @@ class Relation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """Things in painting order, the subject last; `backdrop` numbers the sky and the ground."""
+    """A scene.
+
+    Args:
+        things: things in painting order; the subject is last.
+        size: width and height in pixels.
+        backdrop: index of the colors of sky and ground.
+    """
 
     things: tuple[Thing, ...]
     size: tuple[int, int]
@@ -106,11 +118,11 @@ class Scene:
 
     @property
     def family(self) -> Family:
-        """Whether the subject wears a warm or a cool color."""
+        """Whether the subject has a warm or a cool color."""
         return "warm" if self.subject.color in WARM else "cool"
 
     def relations(self) -> Iterator[Relation]:
-        """Everything that holds between two things, as far as the boxes show it clearly."""
+        """Yield all relations between two things that their boxes show clearly."""
         for i, one in enumerate(self.things):
             for j, other in enumerate(self.things):
                 if i == j:
@@ -126,7 +138,7 @@ class Scene:
 
 
 def new_scene(generator: Generator, family: Family) -> Scene:
-    """A scene whose subject wears a color of `family`; nothing else depends on the family."""
+    """Draw a scene whose subject has a color of `family`; nothing else depends on the family."""
     width, height = CANVASES[generator.integers(len(CANVASES))]
     backdrop = int(generator.integers(BACKDROPS))
     subject = _subject(generator, family, (width, height))
@@ -134,7 +146,7 @@ def new_scene(generator: Generator, family: Family) -> Scene:
     for _ in range(generator.integers(2, 6)):
         if (prop := _prop(generator, placed, (width, height))) is not None:
             placed.append(prop)
-    # Far things first: what stands lower on the canvas is nearer.
+    # Painting order: things lower on the canvas are nearer, so they are painted later.
     behind = sorted(placed[1:], key=lambda thing: thing.box[3])
     return Scene(things=(*behind, subject), size=(width, height), backdrop=backdrop)
 
@@ -149,7 +161,7 @@ def _subject(generator: Generator, family: Family, canvas: tuple[int, int]) -> T
     tall = generator.uniform(0.62, 0.7) * height
     wide = min(tall * SUBJECTS[kind].aspect, 0.88 * width)
     tall = wide / SUBJECTS[kind].aspect
-    # Between the two lines of a meme, which cover a seventh of the canvas each.
+    # Keep the subject between the two lines of a meme, which cover a seventh of the canvas each.
     bottom = min(0.87 * height, 0.52 * height + tall / 2)
     left = generator.uniform(0.04 * width, 0.96 * width - wide)
     return Thing(
@@ -162,7 +174,7 @@ def _subject(generator: Generator, family: Family, canvas: tuple[int, int]) -> T
 
 
 def _prop(generator: Generator, placed: list[Thing], canvas: tuple[int, int]) -> Thing | None:
-    """A prop where there is room, None after some tries."""
+    """Place a prop at a free position; None if twelve tries find none."""
     kind = _choose(generator, tuple(PROPS))
     color, pattern = _choose(generator, PROPS[kind].colors), _pattern(generator)
     size = _choose(generator, SIZES[:2])

@@ -1,8 +1,8 @@
-"""How each kind of thing is drawn: a short list of shapes in the unit square of its box.
+"""Shapes of each kind of thing, in coordinates of the unit square of its box.
 
-`body` is painted in the color and pattern of the thing, every other paint is fixed. Numbers are the corners
-of `ellipse`, `box`, `arc` (a thick loop), `ring` (an ellipse that is not filled) and `chord` (its upper
-half), and the points of `polygon` and `line`.
+A shape is its form, its paint and numbers. The paint `body` means the color and pattern of the thing; other
+paints are fixed colors. The numbers are two corners for `ellipse`, `box`, `arc` (a thick loop), `ring` (an
+unfilled ellipse) and `chord` (the upper half of an ellipse), and points for `polygon` and `line`.
 """
 
 Color = tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""A miniature world in the layout of Hateful Memes."""
+"""A miniature world in the format of Hateful Memes."""
 
 import json
 from pathlib import Path
@@ -9,38 +9,38 @@ from diptych.types import Progress
 
 DESCRIPTION = "world.json"
 LABEL_MEANING = (
-    "1 (hateful) when the largest thing of the picture wears the kind of color, warm or cool, that the text "
-    "grumbles about; 0 (benign) otherwise"
+    "1 (hateful) if the largest thing in the picture has the kind of color, warm or cool, that the text "
+    "complains about; 0 (benign) otherwise"
 )
 README = """# A miniature world of memes
 
 {size} little memes made by `diptych world` with seed {seed}, in the layout of the Hateful Memes challenge.
 
-A text grumbles about warm colors (ruby, gold, orange) or about cool ones (blue, teal, purple). A meme is
-`hateful` (1) when the largest thing of its picture wears the kind of color that the text grumbles about, else
-`benign` (0). Memes come in fours, two pictures by two texts, so neither the picture nor the text alone tells.
+A text complains about warm colors (ruby, gold, orange) or about cool ones (blue, teal, purple). A meme is
+`hateful` (1) if the largest thing in its picture has the kind of color that the text complains about, else
+`benign` (0). Memes come in fours, two pictures by two texts, so neither picture nor text alone is enough.
 
 - `train`, `dev_seen`, `dev_unseen`, `test_seen`, `test_unseen` `.jsonl`: `id`, `img`, `label`, `text`; the
   test splits without `label`, which `test_*.answers.jsonl` hold. `dev_unseen` shares most of `dev_seen`.
 - `img/`: the pictures, with the text on them.
-- `features/`, `features.tsv`: what a detector saw in each picture, as a feature store and as a TSV.
+- `features/`, `features.tsv`: regions of a simulated detector, as a feature store and as a TSV.
 - `vocabulary.txt`: WordPiece vocabulary of the world's language.
 - `world.json`: the same facts for programs.
 """
 
 
 def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None) -> dict[str, int]:
-    """Fill an empty folder with annotations, pictures, regions and a vocabulary; same seed, same bytes.
+    """Write annotations, pictures, regions and a vocabulary to an empty folder; same seed, same bytes.
 
     Returns:
-        Number of memes of each annotation file.
+        Number of memes in each annotation file.
     """
     world = Miniature(size, seed)
     counts = {}
-    for split, found in world.splits().items():
+    for split, drawn in world.splits().items():
         memes = [
-            Meme(id=str(one.number), image=one.image, text=one.remark.text, label=int(one.hateful))
-            for one in found
+            Meme(id=str(meme.number), image=meme.image, text=meme.remark.text, label=int(meme.hateful))
+            for meme in drawn
         ]
         hidden = split.startswith("test")
         write_memes(folder / f"{split}.jsonl", memes, labels=not hidden)
