@@ -161,7 +161,7 @@ def test_numbers_of_features_are_looked_at(folder, monkeypatch, name, value, mes
 def test_the_spelling_of_foreign_keys_is_shown(folder, monkeypatch):
     monkeypatch.setattr(Source, "keys", lambda _: ("img/0.png", "img/1.png"), raising=False)
     report = check(folder, features=Source(without=set(map(str, range(12)))))
-    assert "keys are spelled 'img/0.png', 'img/1.png'" in report.findings[0].advice
+    assert "keys look like 'img/0.png', 'img/1.png'" in report.findings[0].advice
 
 
 def test_ids_that_a_spreadsheet_would_run_are_named(folder):
@@ -279,7 +279,7 @@ def test_chosen_splits_only(folder):
 
 
 def test_folder_without_annotations_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="the layout of no data set"):
+    with pytest.raises(ConfigError, match="does not have the layout of a data set"):
         check(tmp_path)
     with pytest.raises(ConfigError, match="is not a folder"):
         check(tmp_path / "nowhere")

@@ -95,8 +95,8 @@ def test_a_column_for_each_label_and_a_weight(tmp_path: Path) -> None:
     [
         ({"key": "b"}, "the id 'b' occurs a second time"),
         ({"key": ""}, "is empty"),
-        ({"file": "../c.png"}, "expected a file below the root"),
-        ({"file": ""}, "expected a file below the root"),
+        ({"file": "../c.png"}, "expected a path inside the root"),
+        ({"file": ""}, "expected a path inside the root"),
         ({"weight": "heavy"}, "expected a number"),
         ({"weight": "-1"}, "is negative"),
     ],

@@ -60,7 +60,7 @@ def test_a_stated_kind_is_not_guessed(written):
         read_predictions(path, kind="probability")
     with pytest.raises(FormatError, match=r"a.csv:2: proba is 0.5; expected a log_probability"):
         read_predictions(written("id,proba\n1,0.5\n"), kind="log_probability")
-    with pytest.raises(FormatError, match=r"between 0.2 and 37.* say which with kind="):
+    with pytest.raises(FormatError, match=r"between 0.2 and 37.* set kind="):
         read_predictions(written("id,proba\n1,0.2\n2,37\n"))
 
 
@@ -84,7 +84,7 @@ def test_more_columns_are_ignored_and_classes_can_be_named(written):
         ("id,proba\n1,nan\n", r"a.csv:2: proba is 'nan'"),
         ("id,proba\n1,\n", r"a.csv:2: proba is ''"),
         ("id,proba\n1,-inf\n", r"a.csv:2: proba is '-inf'"),
-        ("id,score\n1,0.5\n", r"a.csv:1: column proba missing, found \['id', 'score'\]"),
+        ("id,score\n1,0.5\n", r"a.csv:1: column proba missing in \['id', 'score'\]"),
         ("", r"a.csv:1: column id and proba missing"),
         ("id,proba\n1,0.5\n\n1,0.6\n", r"a.csv:4: id '1' occurs a second time"),
         ("id,proba\n ,0.5\n", r"a.csv:2: the id is empty"),

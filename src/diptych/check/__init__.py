@@ -1,4 +1,4 @@
-"""Lint of a data set: what is wrong with its annotations, pictures and regions."""
+"""Checks a data set for problems in its annotations, pictures and regions."""
 
 from diptych.check.findings import check
 from diptych.check.reading import picture_files

@@ -1,4 +1,4 @@
-"""Lint a data set before a model reads it: every problem, and what to do about it."""
+"""Finds problems of a data set before training, with advice on each."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +14,9 @@ from diptych.datasets.base import DuplicateId
 from diptych.errors import FormatError
 from diptych.types import Example, Progress, Regions, RegionSource
 
-SHOWN = 5
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-LONG_TEXT = 100  # words; the longest text of the challenge has 70, and 128 tokens are what models read
+SHOWN = 5  # examples listed per finding
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters that spreadsheets evaluate
+LONG_TEXT = 100  # words; the longest text of Hateful Memes has 70, and models usually read 128 tokens
 TINY_SIDE = 16  # pixels
 UNBALANCED = 0.1  # share of the rarer label
 
@@ -29,13 +29,13 @@ def check(
     splits: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Look at annotations, pictures and regions of a folder; change nothing.
+    """Check annotations, pictures and regions of a folder, without changing anything.
 
     Args:
-        data: what the folder holds; by default what its layout says.
+        data: data set of the folder; by default inferred from its layout.
         features: regions that the pictures should have.
-        splits: those to read; all by default.
-        progress: called with the number of pictures read, and of all.
+        splits: splits to check; all by default.
+        progress: called with the number of pictures read and the total.
 
     Raises:
         ConfigError: the folder or a split does not exist.
@@ -62,7 +62,7 @@ def check(
 
 
 def _finding(severity: Severity, what: str, examples: Iterable[str], advice: str) -> list[Finding]:
-    """A list of one finding, or of none when there are no examples."""
+    """Return one finding in a list, or an empty list if there are no examples."""
     all_examples = list(examples)
     if not all_examples:
         return []
@@ -81,8 +81,13 @@ def _record_findings(folder: Folder) -> list[Finding]:
         *_finding(
             "warning",
             "ids that a spreadsheet takes for formulas",
-            (one.id for examples in folder.examples.values() for one in examples if one.id[:1] in FORMULA),
-            "Do not open prediction files with them in a spreadsheet; they are written as they are.",
+            (
+                example.id
+                for examples in folder.examples.values()
+                for example in examples
+                if example.id[:1] in FORMULA
+            ),
+            "Do not open prediction files with these ids in a spreadsheet; they are not escaped.",
         ),
         *_finding(
             "error",
@@ -118,46 +123,47 @@ def _picture_findings(folder: Folder) -> list[Finding]:
             "error",
             "different pictures with the same key",
             clashes,
-            "Features are found by file name; give every picture its own.",
+            "Features are looked up by file name; give every picture a unique name.",
         ),
     ]
 
 
 def _overlap_findings(folder: Folder) -> list[Finding]:
     findings = []
-    for one, other in combinations(folder.examples, 2):
-        by_id = {example.id for example in folder.examples[one]} & {
-            example.id for example in folder.examples[other]
+    for first, second in combinations(folder.examples, 2):
+        by_id = {example.id for example in folder.examples[first]} & {
+            example.id for example in folder.examples[second]
         }
+        # Examples in both splits are reported once, not again for their pictures.
         rest = [
             [example for example in folder.examples[split] if example.id not in by_id]
-            for split in (one, other)
+            for split in (first, second)
         ]
-        known = frozenset({one, other}) in folder.data.kind.overlaps
-        names = f"{one} and {other}"
+        known = frozenset({first, second}) in folder.data.kind.overlaps
+        names = f"{first} and {second}"
         findings += _finding(
             "note" if known else "error",
             f"{folder.data.kind.noun}s in both {names}",
             sorted(by_id),
-            "Known of this benchmark; do not train on one and evaluate on the other."
+            "A known property of this benchmark; do not train on one split and evaluate on the other."
             if known
-            else "Remove them from one split, or scores on it mean nothing.",
+            else "Remove them from one split, or its scores are meaningless.",
         )
         findings += _finding(
             "warning",
             f"pictures in both {names}",
             _same_pictures(folder, *rest),
-            "Scores on them are flattering; leave them out of one split. Equal pixels count, not names.",
+            "Scores on them are too optimistic; remove them from one split. Pixels are compared, not names.",
         )
     return findings
 
 
 def _same_pictures(folder: Folder, ones: list[Example], others: list[Example]) -> list[str]:
-    """Pairs of files with equal pixels, or the same file."""
-    theirs: dict[object, str] = {_identity(folder, path): path for path in paths_of(folder, others)}
+    """List pairs of files with equal pixels, and files used by both groups."""
+    known: dict[object, str] = {_identity(folder, path): path for path in paths_of(folder, others)}
     images = paths_of(folder, ones)
-    same = [(image, theirs[key]) for image in images if (key := _identity(folder, image)) in theirs]
-    return [one if one == other else f"{one} = {other}" for one, other in same]
+    same = [(image, known[key]) for image in images if (key := _identity(folder, image)) in known]
+    return [image if image == other else f"{image} = {other}" for image, other in same]
 
 
 def _identity(folder: Folder, image: str) -> object:
@@ -175,19 +181,19 @@ def _text_findings(folder: Folder) -> list[Finding]:
     long = [f"{name} ({count} words)" for name, count in words if count > LONG_TEXT]
     return [
         *_finding(
-            "warning", f"{folder.data.kind.noun}s without text", empty, "Models will see the picture alone."
+            "warning", f"{folder.data.kind.noun}s without text", empty, "Models will see the picture only."
         ),
         *_finding(
             "warning",
             f"texts of more than {LONG_TEXT} words",
             long,
-            "Models cut them; raise processor.max_tokens if the end matters.",
+            "Models truncate them; raise processor.max_tokens if the end matters.",
         ),
     ]
 
 
 def _words(example: Example) -> list[int]:
-    """Of each pair."""
+    """Number of words of each pair."""
     return [len(f"{pair.text} {pair.text_b or ''}".split()) for pair in example.pairs]
 
 
@@ -200,6 +206,7 @@ def _label_findings(folder: Folder) -> list[Finding]:
             partly.append(f"{split} ({missing} of {len(examples)} without label)")
         shares = [counts[name] for name in folder.data.kind.labels or counts]
         single = all(isinstance(example.target, str) for example in examples if example.target is not None)
+        # With more than two labels the limit shrinks: a fifth of an equal share, as 0.1 is for two.
         if (
             counts
             and single
@@ -217,59 +224,59 @@ def _label_findings(folder: Folder) -> list[Finding]:
             "warning",
             f"splits with hardly any {folder.data.kind.noun}s of one label",
             lopsided,
-            "Weigh the classes in training; read AUROC with its interval.",
+            "Use class weights in training; report AUROC with its interval.",
         ),
         *_finding(
             "error" if folder.data.train in unlabeled else "note",
             "splits without labels",
             unlabeled,
-            "They can be predicted, not scored; give an answers file to score them.",
+            "They can be predicted but not scored; provide an answers file to score them.",
         ),
     ]
 
 
 def _labels(folder: Folder, examples: Iterable[Example]) -> Counter[str]:
-    """Number of examples by label, in the order of the classes; of several labels each counts."""
-    found: Counter[str] = Counter()
+    """Number of examples by label, in the order of the classes; an example may count for several labels."""
+    counts: Counter[str] = Counter()
     for example in examples:
         target = example.target
         if isinstance(target, Mapping):
-            found.update(name for name, score in target.items() if score >= 0.5)
+            counts.update(name for name, score in target.items() if score >= 0.5)
         elif target is not None:
-            found[str(target)] += 1
-    order = folder.data.kind.labels or sorted(found)
-    return Counter({name: found[name] for name in (*order, *found) if found[name]})
+            counts[str(target)] += 1
+    order = folder.data.kind.labels or sorted(counts)
+    return Counter({name: counts[name] for name in (*order, *counts) if counts[name]})
 
 
 def _feature_findings(folder: Folder) -> list[Finding]:
-    regions = {path: found for path, found in folder.regions.items() if isinstance(found, Regions)}
+    readable = {path: regions for path, regions in folder.regions.items() if isinstance(regions, Regions)}
     resized = [
-        f"{path} (features {found.size}, picture {folder.pictures[path].size})"
-        for path, found in regions.items()
-        if not folder.pictures[path].error and found.size != folder.pictures[path].size
+        f"{path} (features {regions.size}, picture {folder.pictures[path].size})"
+        for path, regions in readable.items()
+        if not folder.pictures[path].error and regions.size != folder.pictures[path].size
     ]
-    doubted = {path: doubts(found.boxes, found.size) for path, found in regions.items()}
+    doubted = {path: doubts(regions.boxes, regions.size) for path, regions in readable.items()}
     odd = [(what, [path for path in doubted if name in doubted[path]]) for name, what in DOUBTS.items()]
     return [
         *_finding(
             "error",
             "pictures without features",
-            (path for path, found in folder.regions.items() if found is None),
-            f"Import features that hold them.{folder.keys}",
+            (path for path, regions in folder.regions.items() if regions is None),
+            f"Import features that include them.{folder.keys}",
         ),
         *_finding(
             "error",
             "features that cannot be read",
-            (str(found) for found in folder.regions.values() if isinstance(found, FormatError)),
+            (str(error) for error in folder.regions.values() if isinstance(error, FormatError)),
             "Import the features again.",
         ),
         *_finding(
             "warning",
             "pictures in which nothing was detected",
-            (path for path, found in regions.items() if not len(found)),
-            "Models will see the text alone.",
+            (path for path, regions in readable.items() if not len(regions)),
+            "Models will see the text only.",
         ),
-        *(one for what, paths in odd for one in _finding("warning", what, paths, "Look at the boxes.")),
+        *(item for what, paths in odd for item in _finding("warning", what, paths, "Look at the boxes.")),
         *_finding(
             "warning",
             "features of pictures of another size",
@@ -283,7 +290,7 @@ def _summary(folder: Folder, split: str) -> SplitSummary:
     examples = folder.examples[split]
     pictures = paths_of(folder, examples)
     sizes = [folder.pictures[image].size for image in pictures if not folder.pictures[image].error]
-    regions = [found for image in pictures if isinstance(found := folder.regions.get(image), Regions)]
+    readable = [item for image in pictures if isinstance(item := folder.regions.get(image), Regions)]
     unlabeled = sum(example.target is None for example in examples)
     return SplitSummary(
         split=split,
@@ -293,7 +300,7 @@ def _summary(folder: Folder, split: str) -> SplitSummary:
         words=_spread([count for example in examples for count in _words(example)]),
         widths=_spread([width for width, _ in sizes]),
         heights=_spread([height for _, height in sizes]),
-        regions=_spread([len(found) for found in regions]),
+        regions=_spread([len(regions) for regions in readable]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything that `diptych check` reads: annotations, pictures, regions."""
+"""Reads the annotations, pictures and regions that `diptych check` examines."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from diptych.types import Example, Progress, Regions, RegionSource
 
 @dataclass(slots=True)
 class Picture:
-    """What reading a file gave: an error, or size and digest of the pixels."""
+    """Result of reading a picture: an error, or size and digest of the pixels."""
 
     error: str = ""
     size: tuple[int, int] = (0, 0)
@@ -24,25 +24,30 @@ class Picture:
 
 @dataclass(slots=True)
 class Folder:
-    """Everything that was read."""
+    """Everything that was read from a data set's folder."""
 
     root: Path
     data: Data
     examples: dict[str, list[Example]] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # pictures below the root, by key where none is named
+    files: dict[str, str] = field(default_factory=dict)  # picture below the root by key, if pairs name none
     problems: list[FormatError] = field(default_factory=list)
     pictures: dict[str, Picture] = field(default_factory=dict)
     regions: dict[str, Regions | FormatError | None] = field(default_factory=dict)
-    keys: str = ""  # how those of the store are spelled, where none is found
+    keys: str = ""  # hint on the spelling of the store's keys, if none of the pictures is found
 
 
 def open_folder(root: Path, data: Data | None, splits: Sequence[str] | None) -> Folder:
+    """Read the annotations of a folder.
+
+    Raises:
+        ConfigError: the folder has no split.
+    """
     folder = Folder(root, data or find_data(root))
     kind, settings = folder.data.kind, folder.data.settings
-    found = splits or folder.data.splits(root)
-    if not found:
-        raise ConfigError(f"{root} holds no split of {kind.name}. Is it the right folder?")
-    for split in found:
+    names = splits or folder.data.splits(root)
+    if not names:
+        raise ConfigError(f"{root} has no split of {kind.name}. Is it the right folder?")
+    for split in names:
         examples, problems = kind.lint(root, split, **settings)
         folder.examples[split] = list(examples)
         folder.problems += problems
@@ -53,28 +58,29 @@ def open_folder(root: Path, data: Data | None, splits: Sequence[str] | None) -> 
 
 
 def picture_files(root: Path, data: Data, splits: Sequence[str] | None = None) -> dict[str, Path]:
-    """The pictures that the annotations of a folder name, by key."""
+    """Find the pictures named in the annotations of a folder, by key."""
     folder = open_folder(root, data, splits)
     every = (example for examples in folder.examples.values() for example in examples)
     return {key: root / path for example in every for key, path in pictures_of(folder, example)}
 
 
 def pictures_of(folder: Folder, example: Example) -> list[tuple[str, str]]:
-    """Key and file below the root of every picture of an example."""
-    found: list[tuple[str, str]] = []
+    """List key and path below the root for every picture of an example."""
+    pictures: list[tuple[str, str]] = []
     for pair in example.pairs:
         keys = (pair.image,) if isinstance(pair.image, str) else pair.image or ()
-        found += zip(keys, pair.files or [folder.files.get(key, key) for key in keys], strict=True)
-    return found
+        pictures += zip(keys, pair.files or [folder.files.get(key, key) for key in keys], strict=True)
+    return pictures
 
 
 def paths_of(folder: Folder, examples: Iterable[Example]) -> list[str]:
+    """List the pictures of several examples, each once."""
     return sorted({path for example in examples for _, path in pictures_of(folder, example)})
 
 
 def read_pictures(folder: Folder, progress: Progress | None) -> dict[str, Picture]:
-    """Read every picture once. Decoding happens outside Python's lock, so threads help."""
-    paths = paths_of(folder, (one for examples in folder.examples.values() for one in examples))
+    """Read every picture once, in threads: decoding releases Python's global lock."""
+    paths = paths_of(folder, (example for examples in folder.examples.values() for example in examples))
     pictures: dict[str, Picture] = {}
     with ThreadPoolExecutor() as pool:
         for path, picture in zip(
@@ -95,21 +101,22 @@ def _read_picture(path: Path) -> Picture:
 
 
 def read_regions(folder: Folder, features: RegionSource) -> dict[str, Regions | FormatError | None]:
-    """Regions of every picture; None where there are none."""
-    found: dict[str, Regions | FormatError | None] = {}
+    """Read and verify the regions of every picture; None if the source has none."""
+    results: dict[str, Regions | FormatError | None] = {}
     every = (example for examples in folder.examples.values() for example in examples)
     for path, key in {path: key for example in every for key, path in pictures_of(folder, example)}.items():
         try:
-            found[path] = features[key] if key in features else None  # noqa: SIM401 (no `get`)
+            results[path] = features[key] if key in features else None  # noqa: SIM401 (no `get`)
         except FormatError as error:
-            found[path] = error
-        if isinstance(regions := found[path], Regions):
+            results[path] = error
+        if isinstance(regions := results[path], Regions):
             try:
                 regions.verify()
             except FormatError as error:
-                found[path] = FormatError(f"{path}: {error}")
+                results[path] = FormatError(f"{path}: {error}")
+    # If not a single picture is found, the store's keys are probably of another form.
     keys = [*islice(getattr(features, "keys", tuple)(), 3)]
-    if keys and all(one is None for one in found.values()):
+    if keys and all(result is None for result in results.values()):
         spelled = ", ".join(map(repr, keys))
-        folder.keys = f" Its keys are spelled {spelled}; looked up are file names without ending."
-    return found
+        folder.keys = f" Its keys look like {spelled}, but file names without suffix are looked up."
+    return results

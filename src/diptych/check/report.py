@@ -1,4 +1,4 @@
-"""What `diptych check` says."""
+"""Results of a check."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,13 @@ Spread = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One kind of problem.
+    """A kind of problem.
 
     Args:
-        count: how often it occurs; `examples` are the first of them.
-        advice: what to do.
+        what: description of the problem.
+        count: number of occurrences.
+        examples: the first occurrences.
+        advice: what to do about it.
     """
 
     severity: Severity
@@ -26,12 +28,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSummary:
-    """One split in numbers.
+    """Statistics of one split. A `Spread` is minimum, median and maximum, or None without values.
 
     Args:
         labels: number of examples by label name, and `unlabeled`.
-        words: of the texts; `widths` and `heights` of the pictures that can be read; `regions` per picture.
-            Each is the least, the median and the most, or None where there is nothing to count.
+        words: numbers of words of the texts.
+        widths: widths of the readable pictures; `heights` are their heights.
+        regions: numbers of regions per picture.
     """
 
     split: str
@@ -46,7 +49,11 @@ class SplitSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """All findings, worst first, and a row per split; `data` is the name of the data set."""
+    """Result of a check: findings, most severe first, and statistics of every split.
+
+    Args:
+        data: name of the data set.
+    """
 
     root: Path
     data: str

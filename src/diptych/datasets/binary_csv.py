@@ -1,4 +1,4 @@
-"""Scores of two classes as CSV: `id,proba,label`, the form of the Hateful Memes challenge and of Vilio."""
+"""Scores of two classes as CSV, `id,proba,label`: the format of the Hateful Memes challenge and of Vilio."""
 
 import csv
 import math
@@ -21,25 +21,24 @@ RANGES = {
     "logit": (-math.inf, math.inf),
     "raw": (-math.inf, math.inf),
 }
-LABELS = ("0", "1")  # as they are written
+LABELS = ("0", "1")  # in files
 
 
 def read_scores(path: Path, *, kind: Kind | None = None, classes: Sequence[str] = LABELS) -> Predictions:
-    """Read a CSV with the columns `id` and `proba`, perhaps `label`.
+    """Read a CSV with the columns `id`, `proba` and optionally `label`, as probabilities of both classes.
 
-    The scores come out as probabilities of both classes. Vilio writes into `proba` the logarithm of the
-    probability (its PyTorch members) or the raw log-odds (ERNIE-ViL), so the kind of number is found out from
-    the whole column: all in [0, 1], all at most 0, or some beyond on both sides. `label` becomes the answer
-    only where `proba` is a probability; Vilio's own labels do not always follow from its scores.
+    In Vilio's files, `proba` is a log-probability (PyTorch models) or log-odds (ERNIE-ViL). The kind is
+    inferred from the range of the column: all in [0, 1], all at most 0, or values of both signs. `label`
+    becomes the answer only if `proba` is a probability or `raw`, because Vilio's own labels do not always
+    follow from its scores.
 
     Args:
-        kind: what `proba` is, instead of finding out. `raw` numbers are kept as they are, with the opposite
-            numbers as scores of class 0.
+        kind: kind of `proba`; None infers it. `raw` numbers are kept, and class 0 gets the negated numbers.
         classes: names of the classes 0 and 1.
 
     Raises:
-        FormatError: names file and line of a missing column, a value that is no number or outside the range
-            of its kind, an empty or repeated id, or says that the kind cannot be told.
+        FormatError: a column is missing, a value is not a number or outside the range of its kind, an id is
+            empty or repeated, or the kind cannot be inferred. Names file and line.
     """
     if kind is not None and kind not in RANGES:
         raise ConfigError(f"kind is {kind!r}; expected one of {get_args(Kind)}.{nearest(kind, RANGES)}")
@@ -52,7 +51,7 @@ def read_scores(path: Path, *, kind: Kind | None = None, classes: Sequence[str] 
         key, where = row["id"].strip(), f"{path}:{line}"
         if not key or key in values:
             problem = f"id {key!r} occurs a second time" if key else "the id is empty"
-            raise FormatError(f"{where}: {problem}; expected one row for every id.")
+            raise FormatError(f"{where}: {problem}; expected one row per id.")
         values[key] = _number(row["proba"], where)
         lines.append(line)
         if "label" in row:
@@ -69,6 +68,7 @@ def read_scores(path: Path, *, kind: Kind | None = None, classes: Sequence[str] 
         raise FormatError(
             f"{path}:{lines[first]}: proba is {raw[first]:g}; expected a {kind} in [{low:g}, {high:g}]."
         )
+    # The scores of both classes add up to `whole`; from `even` on, class 1 is the answer.
     whole, even = (0, 0.0) if kind == "raw" else (1, 0.5)
     positive = {"log_probability": np.exp, "logit": expit}.get(kind, np.asarray)(raw)
     decided = [label == "1" for label in labels.values()] if kind in ("probability", "raw") else []
@@ -80,17 +80,17 @@ def read_scores(path: Path, *, kind: Kind | None = None, classes: Sequence[str] 
 
 
 def write_scores(predictions: Predictions, path: Path) -> None:
-    """Write a CSV `id,proba,label` of two classes.
+    """Write predictions of two classes as a CSV `id,proba,label`.
 
-    `proba` is the score of the second class, `label` 1 where the answer is that class. Scores of kind `raw`
-    are written to the last digit, others must be probabilities.
+    `proba` is the score of the second class, and `label` is 1 if the answer is that class. Scores of the kind
+    `raw` are written with all digits; others must be probabilities.
 
     Raises:
-        FormatError: a CSV cannot hold these predictions.
+        FormatError: the predictions do not have two classes, or a score is not a probability.
     """
     if predictions.classes is None or len(predictions.classes) != 2 or predictions.scores is None:
         raise FormatError(
-            f"{path}: a CSV holds scores of two classes; got the classes {predictions.classes}. Write .npz."
+            f"{path}: a CSV needs scores of two classes; got the classes {predictions.classes}. Write .npz."
         )
     proba, positive = predictions.scores[:, 1], predictions.classes[1]
     raw = predictions.meta.get("kind") == "raw"
@@ -104,19 +104,20 @@ def write_scores(predictions: Predictions, path: Path) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("id", "proba", "label"))
         for key, value, label in zip(predictions.ids, proba, labels, strict=True):
+            # 9 digits identify a float32, 17 a float64.
             rows.writerow((key, f"{value:.17g}" if raw else f"{value:.9g}", int(label)))
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells of every row that is not blank."""
+    """Yield line number and cells of every row that is not blank."""
     with open(require_file(path, "a CSV file of predictions"), encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         try:
             header = [name.strip() for name in next(rows, [])]
             if missing := [name for name in ("id", "proba") if name not in header]:
                 raise FormatError(
-                    f"{path}:1: column {' and '.join(missing)} missing, found {header}; "
-                    "expected id,proba and perhaps label."
+                    f"{path}:1: column {' and '.join(missing)} missing in {header}; "
+                    "expected id, proba and optionally label."
                 )
             for row in rows:
                 if not any(cell.strip() for cell in row):
@@ -149,6 +150,6 @@ def _kind(raw: Float[ndarray, " N"], path: Path) -> Kind:
     if low < 0:
         return "logit"
     raise FormatError(
-        f"{path}: proba lies between {low:g} and {high:g}, which fits neither probabilities (0 to 1) nor "
-        "log-probabilities (at most 0), nor log-odds (both signs); say which with kind=..."
+        f"{path}: proba is between {low:g} and {high:g}, which fits neither probabilities (0 to 1) nor "
+        "log-probabilities (at most 0) nor log-odds (both signs); set kind=..."
     )

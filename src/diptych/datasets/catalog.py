@@ -1,4 +1,4 @@
-"""Data sets by name, and which one a folder holds. The names are those of the files in `conf/data`."""
+"""Finds data sets by name or by the layout of a folder. Names are those of the files in `conf/data`."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +21,13 @@ KIND = "a world"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A data set that any split can be opened of.
+    """A data set, of which splits can be opened.
 
     Args:
-        node: `_target_`, a subclass of `Split`, and its settings.
-        why: what decided that it is this one.
-        train: and `validate`: names of the splits that a run takes by default.
+        node: `_target_` (a subclass of `Split`) and its settings.
+        why: how the data set was determined, for messages.
+        train: name of the default training split; `validate` is the default validation split.
+        trust: further module prefixes whose subclasses of `Split` may be opened.
     """
 
     node: Mapping[str, Any]
@@ -48,7 +49,7 @@ class Data:
             return self.kind.splits(root, **self.settings)
 
     def find_files(self, root: Path, split: str) -> tuple[Path, ...]:
-        """The annotation files of a split, without reading them.
+        """Return the annotation files of a split without reading them.
 
         Raises:
             ConfigError: there is no such split.
@@ -60,7 +61,7 @@ class Data:
         return open_split(self.node, root, split, trust=self.trust, **more)
 
     def open_labeled(self, root: Path, split: str, answers: Path | None = None) -> Split:
-        """The split with its labels, withheld ones from `answers` or from where the data set keeps them."""
+        """Open a split with labels; withheld labels come from `answers` or the data set's answers file."""
         beside = self.kind.answers_file(root, split)
         if answers is None and beside is not None and beside.exists():
             answers = beside
@@ -70,14 +71,14 @@ class Data:
 def open_split(
     node: Mapping[str, Any], root: Path | str, split: str, *, trust: Collection[str] = (), **more: Any
 ) -> Split:
-    """Open a split of the data set that a node describes, as bundles and prediction files hold it.
+    """Open a split of the data set that a node describes. Bundles and prediction files store such nodes.
 
     Args:
         trust: further module prefixes whose subclasses of `Split` may be opened.
-        more: arguments for this time, such as `limit` or `answers`.
+        more: additional arguments, such as `limit` or `answers`.
 
     Raises:
-        ConfigError: the node names no data set, or the split does not exist.
+        ConfigError: the node does not name a data set, or the split does not exist.
         FormatError: a file is damaged.
     """
     kind = split_class(node.get("_target_"), trust=trust)
@@ -88,7 +89,7 @@ def open_split(
 
 @contextmanager
 def _wrong_settings(kind: type[Split], settings: Mapping[str, Any]) -> Iterator[None]:
-    """Settings may come from a file of a stranger, with values of any type."""
+    """Turn errors of invalid settings into ConfigError; untrusted files may have values of any type."""
     try:
         yield
     except DiptychError:
@@ -98,41 +99,41 @@ def _wrong_settings(kind: type[Split], settings: Mapping[str, Any]) -> Iterator[
 
 
 def split_class(target: Any, *, trust: Collection[str] = ()) -> type[Split]:
-    """The class that a node names: one of `diptych.datasets`, or of a trusted module.
+    """Import the class that a node names, from `diptych.datasets` or a trusted module.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: there is no such class.
     """
-    found: Any = None
+    kind: Any = None
     if isinstance(target, str) and target.startswith((HERE, *(f"{prefix}." for prefix in trust))):
         try:
-            found = resolve_name(target)
+            kind = resolve_name(target)
         except (ImportError, AttributeError, ValueError):
-            found = None
-    if not (isinstance(found, type) and issubclass(found, Split)):
+            kind = None
+    if not (isinstance(kind, type) and issubclass(kind, Split)):
         raise ConfigError(
-            f"{shorten(target)} is no data set; expected a subclass of Split in diptych.datasets."
+            f"{shorten(target)} is not a data set; expected a subclass of Split in diptych.datasets."
         )
-    return found
+    return kind
 
 
 @cache
 def data_names() -> tuple[str, ...]:
     """Names of all data sets."""
     folder = files("diptych.conf") / "data"
-    return tuple(sorted(Path(one.name).stem for one in folder.iterdir() if one.name.endswith(".yaml")))
+    return tuple(sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml")))
 
 
 def named_data(name: str) -> Data:
-    """The data set of a name.
+    """Return the data set with a name.
 
     Raises:
-        ConfigError: there is none; lists all.
+        ConfigError: there is no such data set; lists all.
     """
     known = data_names()
     if name not in known:
         raise ConfigError(
-            f"there is no data set {name!r}.{nearest(name, known)} There are: {', '.join(known)}."
+            f"there is no data set {name!r}.{nearest(name, known)} Data sets are: {', '.join(known)}."
         )
     tree = _merged(name)
     data = tree["data"]
@@ -148,17 +149,18 @@ def named_data(name: str) -> Data:
 
 
 def find_data(root: Path | None, *, name: str | None = None, node: Any = None, where: str = "") -> Data:
-    """Which data set `root` holds: that of `name`, else of `node`, else the first that recognizes the folder.
+    """Find the data set of `root`: by `name`, else by `node`, else the first that recognizes the folder.
 
     Args:
-        node: what a bundle or a prediction file remembers.
-        where: that bundle or file, for people.
+        node: node stored in a bundle or a prediction file.
+        where: name of that bundle or file, for messages.
 
     Raises:
-        ConfigError: none fits.
+        ConfigError: no data set fits.
     """
     if name is not None:
         named = named_data(name)
+        # The name `table` alone does not tell the columns, but the node of a bundle does.
         if isinstance(node, Mapping) and name == "table" and split_class(node.get("_target_")) is named.kind:
             return Data(node=node, why=f"--data {name}, with the columns of {where}")
         return named
@@ -167,7 +169,7 @@ def find_data(root: Path | None, *, name: str | None = None, node: Any = None, w
             raise FormatError(f"{where}: its data set is {shorten(node)}; expected a class and its settings.")
         return Data(node=node, why=where)
     if root is None:
-        raise ConfigError("nothing tells the data set; say --data NAME.")
+        raise ConfigError("the data set is unknown; set --data NAME.")
     if not root.is_dir():
         raise ConfigError(f"{root} is not a folder; expected the root of a data set.")
     for known in data_names():
@@ -175,13 +177,13 @@ def find_data(root: Path | None, *, name: str | None = None, node: Any = None, w
         if data.kind.name == known and data.kind.recognizes(root):
             return Data(node=data.node, why=f"the layout of {root}", train=data.train, validate=data.validate)
     raise ConfigError(
-        f"{root} has the layout of no data set. Say --data NAME, one of {', '.join(data_names())}."
+        f"{root} does not have the layout of a data set. Set --data to one of {', '.join(data_names())}."
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldReport:
-    """What was made: `splits` counts the examples of each split."""
+    """Result of `fabricate`; `splits` has the number of examples of each split."""
 
     root: Path
     size: int
@@ -198,38 +200,39 @@ def fabricate(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> WorldReport:
-    """Make the official files of a data set from a miniature world, with pictures, regions and a vocabulary.
+    """Write a miniature world in the official format of a data set, with pictures, regions and a vocabulary.
 
     Same seed, same bytes.
 
     Args:
-        data: a name of `data_names`.
+        out: folder to create.
+        data: name of a data set, see `data_names`.
         size: number of memes; a multiple of four.
-        overwrite: replace `out`, if it is such a folder.
+        overwrite: replace `out` if it is a miniature world.
         progress: called with the number of finished memes and `size`.
 
     Raises:
-        ConfigError: the size is impossible, something else stands at `out`, or the data set has no miniature.
+        ConfigError: the size is invalid, `out` exists, or the data set has no miniature world.
     """
-    out, found = Path(out), named_data(data)
+    out, named = Path(out), named_data(data)
     require_new(out, overwrite=overwrite, kind=KIND)
     with atomic_folder(out, kind=KIND, overwrite=overwrite) as folder:
-        splits = found.kind.fabricate(
+        splits = named.kind.fabricate(
             folder,
             size=size,
             seed=seed,
             progress=progress,
-            names=(found.train, found.validate),
-            **found.settings,
+            names=(named.train, named.validate),
+            **named.settings,
         )
     return WorldReport(root=out, size=size, seed=seed, splits=splits)
 
 
 @cache
 def _merged(name: str) -> dict[str, Any]:
-    """The `data` of a configuration file and of the files of this group that it begins with."""
-    with_path = Path(str(files("diptych.conf") / "data" / f"{name}.yaml"))
-    tree: Any = read_yaml(with_path, dict[str, Any])
+    """Read the node `data` of a configuration file, merged with the files in its defaults list."""
+    path = Path(str(files("diptych.conf") / "data" / f"{name}.yaml"))
+    tree: Any = read_yaml(path, dict[str, Any])
     merged: dict[str, Any] = {}
     for base in tree.get("defaults", ()):
         if isinstance(base, str) and base != "_self_":
@@ -246,7 +249,7 @@ def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filled(value: Any, data: Mapping[str, Any]) -> Any:
-    """`${data.NAME}` stands for another key of the group."""
+    """Resolve an interpolation `${data.NAME}`, which stands for another key of the group."""
     if isinstance(value, str) and value.startswith("${data.") and value.endswith("}"):
         return data[value[7:-1]]
     return value

@@ -1,4 +1,4 @@
-"""Columns of table files, in windows: CSV, TSV, JSON, JSON lines, Parquet."""
+"""Reads columns of table files in windows of rows: CSV, TSV, JSON, JSON lines, Parquet."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,21 +19,21 @@ from diptych.errors import FormatError
 from diptych.files import require_file
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-ROWS = 65_536
-BLOCK = 16 << 20  # bytes of CSV at a time, also the longest row
-LINES = 8 << 20  # bytes of JSON lines at a time
+ROWS = 65_536  # rows per window of JSON and Parquet
+BLOCK = 16 << 20  # bytes per window of CSV; also the length limit of a row
+LINES = 8 << 20  # bytes per window of JSON lines
 BOM = b"\xef\xbb\xbf"
 KINDS = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
 
 Cells = dict[str, list[Any]]
-"""Cells of some rows by column: text, numbers, booleans, lists of these, or None."""
+"""Cells of a window of rows, by column: text, numbers, booleans, lists of these, or None."""
 
 
 def column_names(path: Path, header: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names of the columns; of JSON those of the first record.
+    """Read the names of the columns; for JSON, those of the first record.
 
     Raises:
-        FormatError: the file is damaged, or no table.
+        FormatError: the file is damaged or not a table.
     """
     require_file(path, "a table")
     if header is not None:
@@ -48,24 +48,25 @@ def column_names(path: Path, header: Sequence[str] | None = None) -> tuple[str, 
 
 
 def find_tables(root: Path, needed: Collection[str], header: Sequence[str] | None = None) -> list[Path]:
-    """The tables in a folder that have some columns; region features may lie beside them as a TSV."""
-    found = []
+    """Find the tables in a folder that have the needed columns."""
+    # A folder may also have a TSV of region features, which does not have these columns.
+    tables = []
     for path in sorted(root.iterdir()):
         if path.suffix in SUFFIXES and path.is_file():
             try:
                 names = column_names(path, header)
             except FormatError:
-                names = tuple(needed)  # damaged; whoever reads it says so
+                names = tuple(needed)  # damaged: keep the file, so that reading it raises a clear error
             if set(needed) <= set(names):
-                found.append(path)
-    return found
+                tables.append(path)
+    return tables
 
 
 def read_cells(path: Path, names: Sequence[str], header: Sequence[str] | None = None) -> Iterator[Cells]:
-    """The cells of some columns, window by window, in the order of the file. Cells of CSV and TSV are text.
+    """Yield the cells of some columns in windows of rows, in file order. Cells of CSV and TSV are text.
 
     Raises:
-        FormatError: the file is damaged, or a record is no object; names the row.
+        FormatError: the file is damaged, or a record is not an object; names the row.
     """
     require_file(path, "a table")
     if path.suffix in (".json", ".jsonl"):
@@ -170,7 +171,7 @@ def _line_cells(path: Path, block: bytes, first: int, names: Sequence[str]) -> C
 def _csv(path: Path, names: Sequence[str] | None, header: Sequence[str] | None) -> pa.csv.CSVStreamingReader:
     with path.open("rb") as file:
         first = file.readline(BLOCK)
-    tab = path.suffix == ".tsv" or (b"\t" in first and b"," not in first)  # MAMI's .csv files hold tabs
+    tab = path.suffix == ".tsv" or (b"\t" in first and b"," not in first)  # MAMI's .csv files have tabs
     every = header or [
         name.strip('"') for name in first.decode("utf-8-sig", "replace").strip().split("\t" if tab else ",")
     ]
@@ -180,8 +181,8 @@ def _csv(path: Path, names: Sequence[str] | None, header: Sequence[str] | None) 
         parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if tab else ",", newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=None if names is None else list(names),
-            column_types=dict.fromkeys(names or every, pa.string()),
-            strings_can_be_null=False,
+            column_types=dict.fromkeys(names or every, pa.string()),  # no guessing: ids like 007 stay text
+            strings_can_be_null=False,  # "NA" and "null" are text, too
         ),
     )
 
@@ -190,7 +191,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".json":
         with path.open("rb") as file:
             values = parse_json(file.read(), where=path)
-        if isinstance(values, dict):  # by id
+        if isinstance(values, dict):  # records by id
             values = [
                 {"id": key, **value} if isinstance(value, dict) else value for key, value in values.items()
             ]
@@ -200,8 +201,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         yield from _objects(path, _lines(path, file))
 
 
-def _objects(path: Path, found: Iterable[tuple[int, Any]]) -> Iterator[dict[str, Any]]:
-    for number, record in found:
+def _objects(path: Path, numbered: Iterable[tuple[int, Any]]) -> Iterator[dict[str, Any]]:
+    for number, record in numbered:
         if not isinstance(record, dict):
             raise FormatError(
                 f"{path}:{number}: got {type(record).__name__}; expected an object with named cells."
@@ -226,4 +227,4 @@ def _damage_named(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
-        raise FormatError(f"{path}: not a whole table ({reason}).") from error
+        raise FormatError(f"{path}: not a complete table ({reason}).") from error

@@ -1,4 +1,4 @@
-"""From a bundle to scores: one meme, many, or the files of whole splits."""
+"""Prediction with a bundle: single examples, many examples, or whole splits written to files."""
 
 from diptych.predict.predictor import GivenRegions, Predictor, Verdict, find_device, load
 from diptych.predict.splits import SplitFiles, predict_splits, regions_of_run, root_of_run

@@ -1,4 +1,4 @@
-"""A trained model that answers: for one meme, for many, for the examples of a split."""
+"""A trained model that predicts single examples, many examples, or the examples of a split."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +31,12 @@ from diptych.types import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer for one example.
+    """Prediction for one example.
 
     Args:
-        scores: probabilities by class name, empty where a task keeps none.
-        box: x1 y1 x2 y2 in pixels, of a task that finds one.
+        answer: the predicted answer.
+        scores: probabilities by class name; empty if the task keeps none.
+        box: x1 y1 x2 y2 in pixels, for tasks that predict a box.
     """
 
     answer: str
@@ -44,10 +45,11 @@ class Verdict:
 
 
 class Predictor:
-    """A trained model ready to answer.
+    """Predicts with a trained model.
 
     Args:
-        device: a torch device; `auto` takes a GPU where there is one.
+        bundle: the trained model with its task and processor.
+        device: a torch device; `auto` uses a GPU if there is one.
         precision: `32`, or `bf16` for autocast.
     """
 
@@ -56,8 +58,8 @@ class Predictor:
             raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
         if not isinstance(bundle.task, Task):
             raise ConfigError(
-                "this bundle holds a pre-trained model, which predicts nothing; fine-tune it with "
-                "`diptych train` and weights.model=RUN first."
+                "this bundle has a pre-trained model without a task; fine-tune it with `diptych train` and "
+                "weights.model=RUN first."
             )
         self.bundle, self.device, self.precision = bundle, find_device(device), precision
         self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
@@ -71,12 +73,12 @@ class Predictor:
         image: str | Path | Image | None = None,
         regions: Regions | RegionSource | None = None,
     ) -> Verdict:
-        """Score one image and its text.
+        """Predict one image-text pair.
 
         Args:
             image: a picture file or a Pillow image, for models that read pixels.
-            regions: for models that read regions: those of the picture, or a store that holds them under the
-                name of `image`. End-to-end models take `data.bare_regions`, or their grid of boxes for None.
+            regions: regions of the picture, for models that read regions, or a store with the file stem of
+                `image` as key. End-to-end models take `data.bare_regions`, or None for their grid of boxes.
         """
         if regions is not None and not isinstance(regions, Regions):
             if self.bundle.features is not None:
@@ -92,15 +94,15 @@ class Predictor:
         regions: Sequence[Regions | None] | None = None,
         batch_size: int = 32,
     ) -> list[Verdict]:
-        """Score many pairs, given as lists of equal length.
+        """Predict many pairs, given as lists of equal length.
 
         Raises:
-            ConfigError: the lists differ in length, or what the model reads is not given.
+            ConfigError: the lists differ in length, or an input that the model reads is missing.
         """
         for name, values in (("images", images), ("regions", regions)):
             if values is not None and len(values) != len(texts):
                 raise ConfigError(
-                    f"there are {len(texts)} texts but {len(values)} {name}; expected one each."
+                    f"there are {len(texts)} texts but {len(values)} {name}; expected equal numbers."
                 )
         keys = [str(number) for number in range(len(texts))]
         given_images = {
@@ -109,6 +111,7 @@ class Predictor:
         given_regions = {
             key: value for key, value in zip(keys, regions or (), strict=False) if value is not None
         }
+        # An end-to-end model with a grid makes its own boxes, so regions need not be given.
         gridded = self.processor.grid is not None and not given_regions
         self._require_given(keys, given_images, keys if gridded else given_regions)
         examples = [
@@ -139,16 +142,16 @@ class Predictor:
         workers: int = 0,
         progress: Progress | None = None,
     ) -> Predictions:
-        """Score every example of a split, in its order.
+        """Predict every example of a split; predictions have the order of the split.
 
         Args:
-            features: where regions come from; checked against what the model was trained on. None is for
-                models without regions, or takes the grid of an end-to-end model.
-            images: picture files by key; the data set's own by default.
-            progress: called with (examples done, examples in all).
+            features: source of regions; must match the features of training. None for models without
+                regions, and for end-to-end models with a grid.
+            images: picture files by key; by default those of the data set.
+            progress: called with the number of finished examples and the total.
 
         Raises:
-            MissingFeatures: images without regions, before anything is computed.
+            MissingFeatures: some images have no regions; raised before anything is computed.
             ConfigError: a source is missing, or features come from another detector.
         """
         sources = self.sources(dataset, features=features, images=images)
@@ -168,7 +171,7 @@ class Predictor:
         features: RegionSource | None = None,
         images: Mapping[str, Any] | None = None,
     ) -> Sources:
-        """Where regions and pixels come from, checked as `predict_dataset` says."""
+        """Collect the sources of regions and pixels and check them; see `predict_dataset`."""
         if features is not None and self.bundle.features is not None:
             features.meta.require_like(self.bundle.features, where=getattr(features, "path", "the regions"))
         if images is None or (isinstance(images, dict) and not images):  # others are slow to look through
@@ -178,10 +181,11 @@ class Predictor:
         return Sources(regions=features, images=images)
 
     def batches(self, dataset: Dataset, sources: Sources, batch_size: int) -> Batches:
-        """Indices of examples that go through the model together: of like length, the longest first."""
+        """Group the indices of examples into batches of similar length, longest first."""
         require_sources(self.needs, self.processor, sources, dataset)
         if not len(dataset):
             raise ConfigError("there is nothing to predict: the split has no examples.")
+        # Similar lengths save padding, and the longest batch first shows at once if memory is too small.
         lengths = Collate(self.processor, sources=sources).lengths(dataset)
         return longest_first(lengths, batch_size=batch_size)
 
@@ -193,7 +197,7 @@ class Predictor:
         *,
         workers: int = 0,
     ) -> Iterator[Predictions]:
-        """Score batch by batch."""
+        """Yield the predictions of one batch at a time."""
         loader: DataLoader[Example] = DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
@@ -211,8 +215,8 @@ class Predictor:
                 part = self.task.predict(cast(VisionLanguageModel, self.model), batch)
             if not part.finite:
                 raise ConfigError(
-                    f"the scores of {part.ids[0]!r} and others are not finite numbers. Are the weights, or "
-                    "the features of these images?"
+                    f"scores in the batch of {part.ids[0]!r} are not finite numbers. Check that the weights "
+                    "and the features of these images are finite."
                 )
             yield part
 
@@ -223,33 +227,34 @@ class Predictor:
             if need in self.needs and len(given) < len(keys):
                 raise ConfigError(
                     f"{type(self.model).__name__} reads {need}, but {len(keys) - len(given)} of {len(keys)} "
-                    f"pairs come without {argument}=; give it for each."
+                    f"pairs have no {argument}; pass {argument}= for every pair."
                 )
 
 
 def find_device(name: str) -> torch.device:
-    """The device, after a number has lain on it; `auto` takes a GPU where there is one.
+    """Return a device after allocating a tensor on it; `auto` uses a GPU if there is one.
 
     Raises:
-        ConfigError: it cannot be used here.
+        ConfigError: the device cannot be used.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device)  # some drivers fail only at the first allocation
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here: {reason}. Say cpu, or auto.") from error
+        raise ConfigError(f"device {name!r} cannot be used here: {reason}. Use cpu or auto.") from error
     return device
 
 
 class GivenRegions:
-    """A region source over regions at hand."""
+    """A region source over regions in memory."""
 
     def __init__(self, regions: Mapping[str, Regions], *, detector: FeatureMeta | None = None) -> None:
         width = next(iter(regions.values())).features.shape[1]
         self.regions = regions
+        # Regions in memory have class numbers only; their names are those of the training detector.
         self.meta = FeatureMeta(feature_dim=width, classes=detector.classes if detector else ())
 
     def __getitem__(self, key: str) -> Regions:
@@ -263,7 +268,7 @@ class GivenRegions:
 
 
 class _Listed:
-    """Examples at hand as a data set."""
+    """A data set over examples in memory."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -285,7 +290,10 @@ def load(
     precision: str = "32",
     trust: Collection[str] = (),
 ) -> Predictor:
-    """Open a bundle (or a run folder that holds one) for prediction.
+    """Load a bundle, or the bundle in a run folder, for prediction.
+
+    Args:
+        trust: module prefixes of your own code that the bundle may call; see `diptych.bundle.load_bundle`.
 
     Example:
         >>> import diptych

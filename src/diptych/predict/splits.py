@@ -1,4 +1,4 @@
-"""The files of whole splits. A split that is done is not scored again, also after a kill."""
+"""Predicts whole splits and writes files. Finished splits are not predicted again, even after a kill."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -25,11 +25,11 @@ KIND = "a prediction file"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitFiles:
-    """What `predict_splits` made of one split.
+    """Result of `predict_splits` for one split.
 
     Args:
-        file: the official file of the data set; the `.npz` with all classes lies beside it.
-        kept: it stood there already.
+        file: file in the data set's official format; the `.npz` with the scores of all classes is beside it.
+        kept: whether the file existed already and was kept.
     """
 
     split: str
@@ -54,33 +54,35 @@ def predict_splits(
     score: Callable[..., Predictions] | None = None,
     progress: Bars | None = None,
 ) -> list[SplitFiles]:
-    """Score splits of a data set and write, for each, its official file and `SPLIT.npz`.
+    """Predict splits of a data set; write for each the official file and `SPLIT.npz`.
 
-    The `.npz` is written first and says what it was made of. A split whose `.npz` was made by the same model
-    from the same data and features is not scored again; only what is missing is written.
+    The `.npz` is written first and records the checksums of its inputs. If a split has an `.npz` of the same
+    model, data and features, it is not predicted again; only missing files are written.
 
     Args:
         run: a run folder or a bundle.
-        splits: default: those that the data set names, or all but that of training.
-        root: folder of the data set; by default the one that the run was trained on.
-        data: the data set; by default that of the bundle, or of the layout of `root`.
-        features: a feature store, or boxes.jsonl for end-to-end models; by default as trained.
-        more_features: the second store of a model that merges two.
-        out: folder for the files; `RUN/predictions` by default.
-        overwrite: replace prediction files that were made otherwise.
+        splits: splits to predict. By default those that the data set defines for prediction, or all except
+            the split of training.
+        root: folder of the data set; by default that of training.
+        data: the data set; by default that of the bundle, or inferred from the layout of `root`.
+        features: a feature store, or boxes.jsonl for end-to-end models; by default that of training.
+        more_features: the second store, for models that merge two.
+        out: output folder; by default `RUN/predictions`.
+        overwrite: replace prediction files that have other inputs.
         predictor: the model of `run`, if it is loaded already.
-        score: instead of `Predictor.predict_dataset`, such as one that computes on other machines.
-        progress: opens, for a split, what is called with (examples done, examples in all).
+        score: replacement for `Predictor.predict_dataset`, for example one that runs on other machines.
+        progress: for each split, called with its name; returns a context manager that yields a function of
+            the number of finished examples and the total.
 
     Raises:
-        ConfigError: a split or an input is missing, or a file stands there that was made otherwise.
+        ConfigError: a split or an input is missing, or a file with other inputs exists.
         FormatError: a file is damaged.
     """
     if batch_size < 1 or workers < 0:
         raise ConfigError(
-            f"batch_size is {batch_size}, expected at least 1; workers is {workers}, at least 0."
+            f"batch_size is {batch_size}, expected at least 1; workers is {workers}, expected at least 0."
         )
-    from diptych.datasets import find_data  # which loads pyarrow
+    from diptych.datasets import find_data  # imports pyarrow, which predictions without splits do not need
 
     run, predictor, root = Path(run), predictor or load(run), root_of_run(Path(run), root)
     about = predictor.bundle.provenance
@@ -90,6 +92,7 @@ def predict_splits(
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
     bundle = _bundle_checksum(run)
     with ExitStack() as stack:
+        # Claim all files before the first split is predicted, so that a conflict costs no computation.
         jobs = []
         for split in splits:
             dataset = data.open(root.absolute(), split)
@@ -102,10 +105,11 @@ def predict_splits(
 
 @dataclass(kw_only=True)
 class _Job:
-    """One split on its way to its two files.
+    """Prediction of one split and its two files.
 
     Args:
-        done: the predictions, once there are any.
+        made_of: checksums of all inputs.
+        done: the predictions; None until they are read or computed.
     """
 
     run: Path
@@ -124,9 +128,10 @@ class _Job:
         return self.out / f"{self.dataset.split}.npz"
 
     def claim(self, stack: ExitStack, *, overwrite: bool) -> None:
-        """Keep other processes from both files, and read what an earlier call left."""
+        """Reserve both files for this process, and read the predictions of an earlier call."""
         self.done = None if overwrite else _done(self.whole, self.made_of)
         for file in dict.fromkeys((self.whole, self.file)):
+            # A finished file is only locked: `reserved` would refuse a file that exists.
             keep = self.done is not None and file.exists()
             stack.enter_context(claimed(file) if keep else reserved(file, overwrite=overwrite, kind=KIND))
 
@@ -136,9 +141,9 @@ class _Job:
         kept = self.done is not None and self.file.exists()
         if self.done is None:
             with nullcontext() if progress is None else progress(self.dataset.split) as advance:
-                found = score(self.dataset, features=self.store, progress=advance)
-            self.done = replace(found, meta=self._meta(predictor.bundle.provenance))
-            self.done.save(self.whole)
+                predictions = score(self.dataset, features=self.store, progress=advance)
+            self.done = replace(predictions, meta=self._meta(predictor.bundle.provenance))
+            self.done.save(self.whole)  # before the official file, so that a kill in between costs nothing
         if not kept and self.file != self.whole:
             self.dataset.write(self.done, self.file)
         return SplitFiles(split=self.dataset.split, file=self.file, predictions=self.done, kept=kept)
@@ -156,14 +161,14 @@ class _Job:
 
 
 def root_of_run(run: Path, root: Path | str | None = None) -> Path:
-    """`root`, else the folder of the data set that the run was trained on.
+    """Return `root` if given, else the folder of the data set that the run was trained on.
 
     Raises:
-        ConfigError: the bundle does not know it.
+        ConfigError: the bundle does not record the folder.
     """
     known = root or trained_on(run)["root"]
     if known is None:
-        raise ConfigError("the bundle does not know its data set; say --root FOLDER.")
+        raise ConfigError("the bundle does not record the folder of its data set; set --root FOLDER.")
     return Path(known)
 
 
@@ -174,20 +179,20 @@ def regions_of_run(
     features: Path | str | None = None,
     more_features: Path | str | None = None,
 ) -> RegionSource | None:
-    """Where the regions of `images` come from: what is given, else what the run was trained with.
+    """Open the source of regions: the given stores, else those of training.
 
     Args:
         images: pictures by key, or the data set that has them.
 
     Raises:
-        ConfigError: the model needs one store more, or fewer.
+        ConfigError: the model needs another number of stores.
     """
     places, merge = trained_on(run), predictor.bundle.provenance.get("region_merge")
     if more_features is not None and merge in (None, "detector_only"):
-        raise ConfigError("the model was trained on one feature store; leave --more-features out.")
+        raise ConfigError("the model was trained on one feature store; remove --more-features.")
     more = more_features or places["more_features"]
     if more is None and merge not in (None, "detector_only"):
-        raise ConfigError("the model was trained on two feature stores; say --more-features FOLDER.")
+        raise ConfigError("the model was trained on two feature stores; set --more-features FOLDER.")
     main = features or places["features"]
     stores: tuple[str, ...] = getattr(images, "stores", ())
     source: Any = images
@@ -198,25 +203,25 @@ def regions_of_run(
 def _splits(
     data: "Data", root: Path, splits: Sequence[str] | None, about: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Those that are given, else those that the data set says, else all but that of training."""
+    """Choose the splits: the given ones, else those the data set defines, else all except of training."""
     if not splits:
-        found, trained = data.splits(root), (about.get("training") or {}).get("split")
-        splits = data.kind.predicted or [split for split in found if split != trained] or found
-    for split in splits:  # a wrong name shows before the first split is scored
+        present, trained = data.splits(root), (about.get("training") or {}).get("split")
+        splits = data.kind.predicted or [split for split in present if split != trained] or present
+    for split in splits:  # fail on a wrong name before the first split is predicted
         require_name(split, "a split")
         data.find_files(root, split)
     return tuple(dict.fromkeys(splits))
 
 
 def _bundle_checksum(run: Path) -> str:
-    """Of all that decides what the model answers; the README and metrics do not."""
+    """Checksum of the files that determine predictions; README and metrics do not."""
     folder = find_bundle(run)
     names = ("bundle.yaml", "weights.safetensors", "files")
     return digest([[name, file_checksum(folder / name)] for name in names if (folder / name).exists()])
 
 
 def _inputs(predictor: Predictor, dataset: "Split", store: RegionSource | None) -> dict[str, Any]:
-    """What else decides the scores. No paths: the same files may lie elsewhere."""
+    """Checksums of the other inputs. Paths are not included, because the same files may be moved."""
     pixels = "pixels" in predictor.needs or predictor.processor.prepare is not None
     return {
         "data": digest([dataset.node, dataset.split, [*checksums(dataset.files).values()]]),
@@ -227,23 +232,23 @@ def _inputs(predictor: Predictor, dataset: "Split", store: RegionSource | None) 
 
 
 def _done(path: Path, made_of: Mapping[str, Any]) -> Predictions | None:
-    """What an earlier call left, if it made the same of the same.
+    """Load the predictions of an earlier call with equal inputs; None if there are none.
 
     Raises:
-        ConfigError: it was made of something else.
+        ConfigError: the earlier call had other inputs.
     """
     if not path.is_file():
         return None
     try:
-        found = Predictions.load(path)
-    except DiptychError:  # `reserved` says that it is kept
+        predictions = Predictions.load(path)
+    except DiptychError:  # not our file; `reserved` refuses to replace it
         return None
-    before = found.meta.get("made_of")
-    if not isinstance(before, Mapping):  # of diptych 0.1, or of `diptych ensemble`
+    before = predictions.meta.get("made_of")
+    if not isinstance(before, Mapping):  # written by diptych 0.1 or by `diptych ensemble`
         return None
-    if different := [name for name, one in made_of.items() if before.get(name) != one]:
+    if different := [name for name, checksum in made_of.items() if before.get(name) != checksum]:
         raise ConfigError(
             f"{path} exists and was made with other inputs ({', '.join(different)} differ), so it is kept; "
-            "choose another place or say overwrite=true."
+            "choose another place or set overwrite=true."
         )
-    return found
+    return predictions

@@ -90,9 +90,9 @@ def test_any_text_is_kept(tmp_path, text, escape):
         (record(id="\ud83d"), "half a surrogate pair"),
         (record(img="\udc80.png"), "half a surrogate pair"),
         (record(extra={"deep": "\ud83d"}), "half a surrogate pair"),
-        (record(img="img/a\0.png"), "expected a path such as"),
+        (record(img="img/a\0.png"), "expected a path like"),
         (b'{"id": 1, "id": 2, "img": "1.png", "text": ""}', "the key 'id' occurs twice"),
-        (f"{GOOD}\r{LAST}", "not in a carriage return"),
+        (f"{GOOD}\r{LAST}", "not with a carriage return"),
         (GOOD.encode("utf-16"), "not UTF-8"),
         (b'{"id":' * 50_000, "not JSON"),
         pytest.param(b"x" * (17 << 20), "more than 16,777,216 bytes in a line", id="long"),
@@ -103,7 +103,7 @@ def test_any_text_is_kept(tmp_path, text, escape):
         (record(label=True), "`label` is True"),
         (record(label=float("nan")), "`label` is nan"),
         (record(label=[1]), r"`label` is \[1\]"),
-        (GOOD, "id 42953 occurs on line 1 already; expected unique ids"),
+        (GOOD, "id 42953 is already on line 1"),
     ],
 )
 def test_bad_record_is_one_error_that_names_file_and_line(tmp_path, line, message):
@@ -145,7 +145,7 @@ def test_an_annotation_file_that_is_none_is_refused(tmp_path):
 
 def test_unknown_split_lists_what_there_is(tmp_path):
     split(tmp_path, GOOD, name="dev_seen")
-    with pytest.raises(ConfigError, match=r"holds the splits \['dev_seen'\]. Did you mean 'dev_seen'\?"):
+    with pytest.raises(ConfigError, match=r"has the splits \['dev_seen'\]. Did you mean 'dev_seen'\?"):
         HatefulMemes(tmp_path, "dev_sen")
     with pytest.raises(ConfigError, match="is not a folder"):
         HatefulMemes(tmp_path / "nowhere", "train")

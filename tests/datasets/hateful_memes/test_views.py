@@ -190,11 +190,11 @@ def test_bad_data_is_one_error(root: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"00003\.png: not a picture.* 1 more: `diptych check"):
         clean(root, out)
     (root / "dev_unseen.jsonl").write_text((root / "train.jsonl").read_text())
-    with pytest.raises(FormatError, match=r"dev_unseen\.jsonl:1: meme 1 stands on line 1 of train\.jsonl"):
+    with pytest.raises(FormatError, match=r"dev_unseen\.jsonl:1: meme 1 is also on line 1 of train\.jsonl"):
         clean(root, out)
     with (root / "dev_seen.jsonl").open("a") as file:
         file.write((root / "dev_seen.jsonl").read_text())
-    with pytest.raises(FormatError, match=r"dev_seen\.jsonl:3: id 11 occurs on line 1"):
+    with pytest.raises(FormatError, match=r"dev_seen\.jsonl:3: id 11 is already on line 1"):
         clean(root, out)
     (root / "dev_seen.jsonl").unlink()
     with pytest.raises(ConfigError, match=r"dev_seen\.jsonl does not exist"):

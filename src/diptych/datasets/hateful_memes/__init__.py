@@ -1,4 +1,4 @@
-"""Hateful Memes: its files, its views for training, its miniature world."""
+"""Hateful Memes: its files, cleaned training views, and a miniature world in its format."""
 
 from diptych.datasets.hateful_memes.records import (
     LABELS,

@@ -1,4 +1,4 @@
-"""Fingerprints of picture files, by which copies are found."""
+"""Fingerprints of picture files, for finding copies."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,15 +12,15 @@ from scipy.fft import dct
 from diptych.files import require_file
 from diptych.images import MAX_PIXELS, explained, require_small
 
-SIDE, LOW = 32, 8  # pixels per side that are transformed, and lowest frequencies kept
+SIDE, LOW = 32, 8  # pixels per side before the transform; lowest frequencies kept per side
 
 
 class Fingerprint(NamedTuple):
-    """What is kept of a picture.
+    """Hashes of a picture.
 
     Args:
-        perceptual: 64 bits that survive scaling and recompression; equal to `imagehash.phash`.
-        crude: size and one color, which tell apart pictures that look alike; equal to that of Vilio.
+        perceptual: 64 bits that do not change with scaling and recompression; equal to `imagehash.phash`.
+        crude: size and one color, to distinguish pictures that look alike; equal to Vilio's hash.
     """
 
     perceptual: int
@@ -28,27 +28,27 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Fingerprint:
-    """Read a picture and hash its pixels as they are in the file.
+    """Read a picture and hash its pixels as stored in the file.
 
-    Neither rotation nor transparency is applied and JPEGs are decoded in full, because the bits have to be
-    those of `imagehash` on the open file.
+    EXIF rotation and transparency are ignored and JPEGs are decoded at full size, so that the bits equal
+    those of `imagehash` on the opened file.
 
     Raises:
-        FormatError: names the file that is missing, unreadable, cut off or too large.
+        FormatError: the file is missing, unreadable, truncated or too large.
     """
     try:
         with Image.open(require_file(path, "a picture file")) as file:
             require_small(file, path, max_pixels)
             return Fingerprint(perceptual_hash(file), crude_hash(np.asarray(file)))
-    except Exception as error:  # decoders raise whatever they stumble over
+    except Exception as error:  # decoders raise many kinds of errors
         raise explained(error, path, max_pixels) from error
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """Which of the 8 x 8 lowest cosine frequencies of the gray picture exceed their median, row by row.
+    """Compare the 8 x 8 lowest cosine frequencies of the gray picture with their median, row by row.
 
-    The highest bit is the first. scipy's transform, and no matrix product: on symmetric pictures the median
-    is a rounding error, and every other order of the sums gives other bits.
+    The highest bit is the first. The transform must be scipy's: on symmetric pictures the median is a
+    rounding error, so sums in another order, as in a matrix product, give other bits.
     """
     gray = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     low = dct(dct(gray, axis=0), axis=1)[:LOW, :LOW]
@@ -56,11 +56,11 @@ def perceptual_hash(image: Image.Image) -> int:
 
 
 def crude_hash(pixels: Shaped[ndarray, "H W *channels"]) -> str:
-    """Height, width and the first telling color on the diagonal from the top right corner, in one string.
+    """Join height, width and one color on the diagonal from the top right corner to a string, as Vilio does.
 
-    Telling is a red strictly between 1 and 255 with red unlike green and green unlike blue; where there is
-    none, such a red alone. Gray pictures and palettes give their one value three times. Where Vilio stops
-    with an error, on pictures without any such value, the color is left out.
+    It is the first color with red strictly between 1 and 255, red unequal to green and green unequal to blue.
+    If there is none, only the condition on red counts. Gray pictures and palettes repeat their value three
+    times. If no color qualifies, where Vilio stops with an error, the string has no color.
     """
     height, width = pixels.shape[:2]
     steps = np.arange(min(height, width))
@@ -70,5 +70,5 @@ def crude_hash(pixels: Shaped[ndarray, "H W *channels"]) -> str:
     red, green, blue = diagonal.T[:3]
     inside = (red > 1) & (red < 255)
     colored = inside & (red != green) & (green != blue)
-    found = np.flatnonzero(colored if colored.any() else inside)
-    return f"{height}{width}" + "".join(map(str, diagonal[found[0], :3] if found.size else ()))
+    candidates = np.flatnonzero(colored if colored.any() else inside)
+    return f"{height}{width}" + "".join(map(str, diagonal[candidates[0], :3] if candidates.size else ()))

@@ -1,6 +1,6 @@
-"""Annotation files of Hateful Memes.
+"""Annotation files of Hateful Memes: one JSON record per line.
 
-One JSON record per line: `id`, `img` (path below the root), `text`, and `label` 0/1 except in test splits.
+Fields are `id`, `img` (path below the root), `text`, and `label` (0 or 1), which test splits lack.
 """
 
 import json
@@ -17,7 +17,7 @@ from diptych.files import atomic_file, require_file
 from diptych.predictions import respell
 
 LABELS = ("benign", "hateful")
-PHASES = {"dev_seen": "dev", "dev": "dev_seen", "test_seen": "test", "test": "test_seen"}
+PHASES = {"dev_seen": "dev", "dev": "dev_seen", "test_seen": "test", "test": "test_seen"}  # see `split_path`
 MAX_LINE = 16 << 20  # bytes
 
 
@@ -27,8 +27,8 @@ class Meme:
 
     Args:
         image: path below the root of the data set.
-        label: index into `LABELS`, None where it is withheld.
-        line: number of the line, from 1; 0 when it comes from no file.
+        label: index into `LABELS`; None if it is withheld.
+        line: line number, from 1; 0 if the meme does not come from a file.
     """
 
     id: str
@@ -44,14 +44,14 @@ class Meme:
 
 
 def split_path(root: Path, split: str) -> Path:
-    """The annotation file of a split.
+    """Find the annotation file of a split.
 
-    The challenge's first phase had one dev and one test split: where `dev_seen.jsonl` does not exist and
-    `dev.jsonl` does, it is taken, and the other way round; likewise for test.
+    In the challenge's first phase, `dev_seen` was called `dev` and `test_seen` was called `test`. If the file
+    with one name does not exist, the other is used.
 
     Raises:
-        ConfigError: it does not exist; lists what does.
-        FormatError: something else has its name, such as a named pipe.
+        ConfigError: the file does not exist; lists the existing splits.
+        FormatError: the path is not a regular file.
     """
     path = root / f"{split}.jsonl"
     other = root / f"{PHASES.get(split)}.jsonl"
@@ -59,9 +59,9 @@ def split_path(root: Path, split: str) -> Path:
         return other
     if not path.exists():
         names = [file.stem for file in sorted(root.glob("*.jsonl"))]
-        found = [name for name in names if not name.endswith(".answers")]
+        splits = [name for name in names if not name.endswith(".answers")]
         raise ConfigError(
-            f"{path} does not exist; {root} holds the splits {found}.{nearest(split, found)}"
+            f"{path} does not exist; {root} has the splits {splits}.{nearest(split, splits)}"
             if root.is_dir()
             else f"{root} is not a folder; expected one with img/ and train.jsonl, dev_seen.jsonl, ..."
         )
@@ -69,9 +69,9 @@ def split_path(root: Path, split: str) -> Path:
 
 
 def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
-    """The good records of an annotation file, and what is wrong with the others.
+    """Read the valid records of an annotation file, and the errors of the others.
 
-    A byte order mark, CRLF and blank lines are fine. The first record with a repeated id counts as good.
+    A byte order mark, CRLF and blank lines are accepted. Of records with equal ids, the first is valid.
     """
     memes: dict[str, Meme] = {}
     problems: list[FormatError] = []
@@ -80,7 +80,7 @@ def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
             meme = _meme(line, number)
             if (first := memes.get(meme.id)) is not None:
                 key = shorten(meme.id) if len(meme.id) > 60 else meme.id
-                raise DuplicateId(f"id {key} occurs on line {first.line} already; expected unique ids.")
+                raise DuplicateId(f"id {key} is already on line {first.line}; expected unique ids.")
             memes[meme.id] = meme
         except FormatError as error:
             problems.append(type(error)(f"{path}:{number}: {error}"))
@@ -88,10 +88,10 @@ def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
 
 
 def require_memes(path: Path) -> list[Meme]:
-    """All records of an annotation file.
+    """Read all records of an annotation file.
 
     Raises:
-        FormatError: names file and line of the first record that is wrong, and how many more there are.
+        FormatError: names file and line of the first invalid record, and the number of further ones.
     """
     memes, problems = read_memes(path)
     if problems:
@@ -101,7 +101,11 @@ def require_memes(path: Path) -> list[Meme]:
 
 
 def write_memes(path: Path, memes: Iterable[Meme], *, labels: bool = True) -> None:
-    """Write an annotation file in the official form; unlabeled memes, or `labels` off, leave `label` out."""
+    """Write an annotation file in the official format; unlabeled memes have no field `label`.
+
+    Args:
+        labels: False omits all labels.
+    """
     with atomic_file(path, "w", newline="", encoding="utf-8") as file:
         for meme in memes:
             record: dict[str, Any] = {"id": _number_if_decimal(meme.id), "img": meme.image}
@@ -119,7 +123,8 @@ def write_answers(path: Path, memes: Iterable[Meme]) -> None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers; only a line feed ends a line (texts may hold U+2028)."""
+    """Yield line numbers and lines that are not blank."""
+    # Binary lines end at a line feed only. Text mode would also split at U+2028, which texts may contain.
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -134,9 +139,9 @@ def _record(line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"not UTF-8 (byte {error.start}); expected UTF-8 text.") from error
-    advice = "" if text.endswith("}") else f"The line ends in {text[-20:]!r}. Is the file cut off?"
+    advice = "" if text.endswith("}") else f"The line ends in {text[-20:]!r}. Is the file truncated?"
     if "\r" in text:
-        advice = "Expected lines that end in a line feed, not in a carriage return."
+        advice = "Expected lines to end with a line feed, not with a carriage return."
     record = parse_json(text, where="not JSON", advice=advice)
     if not isinstance(record, dict):
         raise FormatError(f"got a {type(record).__name__}; expected a JSON object with {', '.join(fields)}.")
@@ -145,7 +150,7 @@ def _record(line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
         raise FormatError(f"the record lacks {', '.join(missing)}; it has {has}.")
     key = record["id"]
     if isinstance(key, float) and key.is_integer():
-        key = record["id"] = int(key)  # as pandas writes a column with gaps
+        key = record["id"] = int(key)  # pandas writes integers as 1.0 if the column has missing values
     if isinstance(key, bool) or not isinstance(key, int | str) or not str(key).strip():
         raise FormatError(f"`id` is {shorten(key)}; expected a number or a string.")
     return record
@@ -157,10 +162,10 @@ def _meme(line: bytes, number: int) -> Meme:
         if not isinstance(record[name], str):
             raise FormatError(f"`{name}` is {shorten(record[name])}; expected a string.")
     if not Path(record["img"]).stem or "\0" in record["img"]:
-        raise FormatError(f"`img` is {shorten(record['img'])}; expected a path such as img/01234.png.")
+        raise FormatError(f"`img` is {shorten(record['img'])}; expected a path like img/01234.png.")
     if _leaves_root(record["img"]):
         raise FormatError(
-            f"`img` is {shorten(record['img'])}; expected a path below the folder of the data set."
+            f"`img` is {shorten(record['img'])}; expected a path inside the folder of the data set."
         )
     return Meme(
         id=str(record["id"]),
@@ -172,7 +177,7 @@ def _meme(line: bytes, number: int) -> Meme:
 
 
 def _leaves_root(image: str) -> bool:
-    """Whether a path is absolute or climbs out, as it is written; links inside the folder are the owner's."""
+    """Whether a path is absolute or leaves the folder by `..`; links inside the folder are not resolved."""
     return normpath(image).startswith(("/", "../"))
 
 
@@ -185,14 +190,23 @@ def _label(value: Any) -> int | None:
 
 
 def require_answers(path: Path) -> Path:
-    """An answers file that is there."""
+    """Check that an answers file exists.
+
+    Raises:
+        ConfigError: it does not exist.
+        FormatError: the path is not a regular file.
+    """
     if not path.exists():
         raise ConfigError(f"the answers file {path} does not exist.")
     return require_file(path, "a file of answers")
 
 
 def with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
-    """The memes with the labels of an answers file."""
+    """Return the memes with the labels of an answers file.
+
+    Raises:
+        FormatError: an answer is missing, invalid, or contradicts the split's own label.
+    """
     answers: dict[str, int | None] = {}
     for number, line in _lines(path):
         try:
@@ -216,4 +230,5 @@ def with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
 
 
 def _number_if_decimal(key: str) -> int | str:
+    # Official files have numbers, but an id with leading zeros must keep them.
     return int(key) if key.isdecimal() and str(int(key)) == key else key

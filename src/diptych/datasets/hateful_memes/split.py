@@ -1,4 +1,4 @@
-"""Hateful Memes: JSON lines in, CSV out.
+"""Hateful Memes as a data set: reads JSON lines, writes CSV.
 
 Kiela et al., 2020, https://arxiv.org/abs/2005.04790. `dev_unseen` shares 400 of its memes with `dev_seen`.
 """
@@ -26,22 +26,22 @@ from diptych.types import Example, Pair, Progress
 if TYPE_CHECKING:
     from diptych.datasets.hateful_memes.views import CleanReport
 
-SPLIT_PREFIXES = ("train", "dev", "val", "test")  # other JSON lines may lie beside the splits
+SPLIT_PREFIXES = ("train", "dev", "val", "test")  # the folder may have other .jsonl files
 
 
 class HatefulMemes(Split):
     """The memes of one split, in file order; `Example.target` is a name in `LABELS` or None.
 
     Args:
-        root: folder that holds the annotation files and the pictures.
+        root: folder of the annotation files and pictures.
         split: name of an annotation file without `.jsonl`.
-        answers: a file of JSON lines with `id` and `label` that fills in withheld labels; it may hold more
-            ids than the split.
-        limit: at most so many memes, the first ones.
-        twice: a split whose memes follow once more, for training; Vilio's E counts dev_seen twice.
+        answers: file of JSON lines with `id` and `label` that provides withheld labels; it may have more ids
+            than the split.
+        limit: use only the first memes, up to this number.
+        twice: split whose memes are appended for training; Vilio's E uses dev_seen twice.
 
     Raises:
-        FormatError: names file and line of the first record that is wrong, and how many more there are.
+        FormatError: names file and line of the first invalid record, and the number of further ones.
         ConfigError: there is no such split.
     """
 
@@ -108,17 +108,17 @@ class HatefulMemes(Split):
         return [*map(_example, memes)], tuple(problems)
 
     def write(self, predictions: Predictions, path: Path) -> None:
-        """Write the submission: `id,proba,label` in the order of the split, `proba` that of hateful.
+        """Write the submission: `id,proba,label` in the order of the split; `proba` is that of hateful.
 
         Raises:
-            FormatError: the ids are not those of the split, or a score is no probability.
+            FormatError: the ids differ from those of the split, or a score is not a probability.
         """
         predictions = predictions.unique().align(self.ids)
-        predictions.column(self.positive)  # an error where it is not the class of another data set
+        predictions.column(self.positive)  # raises an error for predictions of another data set
         write_scores(predictions, path)
 
     def read_predictions(self, path: Path) -> Predictions:
-        """Read a submission; also of Vilio, see `read_scores`."""
+        """Read a submission, or a score file of Vilio; see `read_scores`."""
         return read_scores(path, classes=self.labels)
 
     @classmethod
@@ -131,7 +131,7 @@ class HatefulMemes(Split):
 
 
 def _begins_with_memes(path: Path) -> bool:
-    """By the first bytes, so that a damaged file is still known for what it is."""
+    """Whether the first bytes look like annotations; a file with damaged records is still recognized."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

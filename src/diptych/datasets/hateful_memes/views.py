@@ -1,7 +1,7 @@
-"""Training views without copies: what Vilio does before it trains, as new files with a report.
+"""Cleaned training views: removes duplicates as Vilio does before training, and reports every decision.
 
-The rules are those of Vilio (Muennighoff/vilio, `utils/pandas_scripts.py`); what differs is that nothing is
-written over, that a second run changes nothing, and that every decision is reported.
+The rules are those of Vilio (Muennighoff/vilio, `utils/pandas_scripts.py`). Unlike there, no file is
+overwritten and a second run changes nothing.
 """
 
 import json
@@ -24,23 +24,26 @@ VIEWS = ("train", "traindev", "pretrain")
 BITS = 64
 CACHE_VERSION = 1
 HASHES = "hashes.json"
-SAVE_EVERY = 2000  # pictures, so that a run that is killed loses little
-# found by hand by the author of Vilio: copies in groups of more than two, then three more
+SAVE_EVERY = 2000  # pictures between two saves of the cache, in case the process is killed
+# Found manually by the author of Vilio: copies in groups of more than two, then three more.
 KNOWN_DUPLICATES = frozenset(map(str, (
     1348, 10793, 15072, 17834, 25780, 25913, 27156, 29013, 31408, 34518, 35097, 36804, 50624, 54981, 56134,
     58732, 64781, 68231, 68954, 69087, 70269, 71368, 71903, 82169, 85173, 91270, 91562, 92845, 94850, 95401,
     96078, 97162, 97542, 98517,
 )))  # fmt: skip
-KNOWN_BROKEN = frozenset({"63805", "73026", "16845", "27058"})  # their boxes do not fit their features there
+# In Vilio's feature files, boxes and features of these memes do not belong together.
+KNOWN_BROKEN = frozenset({"63805", "73026", "16845", "27058"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One meme, or a group of them, that is a copy or is treated apart.
+    """Decision about one meme or a group of copies.
 
     Args:
-        ids: of the group, in the order train, dev_seen, dev_unseen; `dropped` are those left out.
-        view: what they are left out of.
+        reason: why the memes are dropped or reported.
+        ids: ids of the group, in the order train, dev_seen, dev_unseen.
+        dropped: ids that are removed.
+        view: views from which they are removed.
     """
 
     reason: str
@@ -51,11 +54,12 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CleanReport:
-    """What was decided, and how many memes each view holds.
+    """Decisions of a cleaning, and the sizes of the views.
 
     Args:
-        given: memes of each split; of dev_unseen those that are not in dev_seen as well.
-        hashed: pictures that were read; the others were in the cache.
+        given: number of memes of each split; for dev_unseen, of those that are not in dev_seen.
+        views: number of memes of each view.
+        hashed: number of pictures that were hashed; the others were in the cache.
         changed: whether a file was written.
     """
 
@@ -75,22 +79,22 @@ def clean(
     cache: Path | str | None = None,
     progress: Progress | None = None,
 ) -> CleanReport:
-    """Write `train`, `traindev` and `pretrain` into a folder that can be trained on, with `report.json`.
+    """Write the views `train`, `traindev` and `pretrain` and `report.json` to a new data set folder.
 
-    `train` is the training split without copies and with the memes of dev_unseen that are not in dev_seen;
-    `traindev` is that and dev_seen; `pretrain` is the training split with copies, and both dev splits. The
-    other splits are copied, pictures and features are linked, so that the result is a data set.
+    `train` is the training split without copies, plus the memes of dev_unseen that are not in dev_seen.
+    `traindev` is `train` plus dev_seen. `pretrain` is the training split with copies, plus both dev splits.
+    Other splits are copied, and pictures and features are linked, so the result is a complete data set.
 
     Args:
-        known: also leave out the 34 ids of the challenge that Vilio's author found by hand, and from
-            `pretrain` 4 more.
-        near: also leave out pictures of which at most this many of 64 bits differ, with equal text.
-        cache: where hashes are kept; `OUT/hashes.json` by default.
-        progress: called with the number of pictures hashed, and of all.
+        known: also remove the 34 copies that Vilio's author found manually, and 4 more memes from `pretrain`.
+        near: also remove near copies: pictures with equal text whose hashes differ in at most this number of
+            64 bits.
+        cache: file for the hashes; `OUT/hashes.json` by default.
+        progress: called with the number of hashed pictures and the total.
 
     Raises:
-        FormatError: broken records, unreadable pictures, an id in train and in a dev split.
-        ConfigError: a split is missing, or `out` holds other things; or another process cleans into it.
+        FormatError: a record is invalid, a picture is unreadable, or an id is in train and in a dev split.
+        ConfigError: a split is missing, `out` has other files, or another process writes to it.
     """
     root, out = Path(root), Path(out)
     if not 0 <= near < BITS // 2:
@@ -116,7 +120,7 @@ def clean(
 
 
 def _read(root: Path) -> dict[str, list[Meme]]:
-    """Memes of train, dev_seen and what dev_unseen adds, in this order; dev_unseen may be missing."""
+    """Read train, dev_seen and the additional memes of dev_unseen, in this order; dev_unseen is optional."""
     train, seen = (require_memes(split_path(root, split)) for split in ("train", "dev_seen"))
     unseen = require_memes(root / "dev_unseen.jsonl") if (root / "dev_unseen.jsonl").exists() else []
     known = {meme.id for meme in seen}
@@ -130,22 +134,22 @@ def _read(root: Path) -> dict[str, list[Meme]]:
         if both := [meme for meme in splits[name] if meme.id in lines]:
             first = both[0]
             raise FormatError(
-                f"{root / name}.jsonl:{first.line}: meme {first.id} stands on line {lines[first.id]} of "
-                f"train.jsonl too ({len(both)} do); expected every id in one of them. Remove it from one."
+                f"{root / name}.jsonl:{first.line}: meme {first.id} is also on line {lines[first.id]} of "
+                f"train.jsonl ({len(both)} memes are in both); expected every id in one file. Remove one."
             )
     return splits
 
 
 def find_copies(memes: Sequence[Meme], prints: Mapping[str, Fingerprint], *, near: int = 0) -> list[Decision]:
-    """What to leave out, as if all memes were in train.
+    """Find copies and decide which memes to remove, as if all were in train.
 
-    Pictures with equal perceptual hash form a group. In a group of two with equal texts and equal crude
-    hashes the first goes if the labels agree. Larger groups are reported only, as Vilio does; with `near`
-    every meme goes that has a later one with equal text and label and at most `near` differing bits.
+    Pictures with equal perceptual hashes form a group. In a group of two with equal texts and equal crude
+    hashes, the first is removed if the labels agree. As in Vilio, larger groups are only reported. With
+    `near`, a meme is also removed if a later one has equal text and label and at most `near` differing bits.
 
     Args:
-        prints: by path of the picture.
-        near: number of bits; 0 means the rule of Vilio alone.
+        prints: fingerprints by path of the picture.
+        near: number of bits; 0 applies Vilio's rule only.
     """
     groups: dict[int, list[Meme]] = defaultdict(list)
     for meme in memes:
@@ -164,8 +168,8 @@ def find_copies(memes: Sequence[Meme], prints: Mapping[str, Fingerprint], *, nea
         else:
             decisions.append(Decision(reason="copy with another label, kept", ids=ids))
     if near:
-        gone = {key for decision in decisions for key in decision.dropped}
-        decisions += _near_copies([meme for meme in memes if meme.id not in gone], prints, near)
+        removed = {key for decision in decisions for key in decision.dropped}
+        decisions += _near_copies([meme for meme in memes if meme.id not in removed], prints, near)
     return decisions
 
 
@@ -202,7 +206,7 @@ def _known(splits: Mapping[str, Sequence[Meme]]) -> list[Decision]:
 
 
 def _only(decision: Decision, train: set[str]) -> Decision:
-    """The decision as it is carried out: memes of the dev splits stay."""
+    """Limit a decision to training memes: memes of the dev splits are never removed."""
     kept = [key for key in decision.dropped if key not in train]
     if not kept or decision.view == "pretrain":
         return decision
@@ -226,20 +230,24 @@ def _views(splits: Mapping[str, Sequence[Meme]], decisions: Sequence[Decision]) 
 def _fingerprints(
     root: Path, memes: Iterable[Meme], cache: Path, progress: Progress | None
 ) -> tuple[dict[str, Fingerprint], int]:
-    """Fingerprints by picture, and how many were read. Decoding is outside Python's lock, so threads help."""
+    """Fingerprint the pictures that are not in the cache, in threads: decoding releases the global lock.
+
+    Returns:
+        Fingerprints by path of the picture, and the number of pictures that were read.
+    """
     known = _load_cache(cache)
     paths = sorted({meme.image for meme in memes})
     stamps = {path: _stamp(root / path) for path in paths}
     missing = [path for path in paths if stamps[path] not in known]
     problems: list[FormatError] = []
     with ThreadPoolExecutor() as pool:
-        for done, (path, found) in enumerate(
+        for done, (path, result) in enumerate(
             zip(missing, pool.map(lambda path: _try(root / path), missing), strict=True), 1
         ):
-            if isinstance(found, FormatError):
-                problems.append(found)
+            if isinstance(result, FormatError):
+                problems.append(result)
             else:
-                known[stamps[path]] = found
+                known[stamps[path]] = result
             if done % SAVE_EVERY == 0 or done == len(missing):
                 _save_cache(cache, known)
             if progress is not None:
@@ -258,7 +266,7 @@ def _try(path: Path) -> Fingerprint | FormatError:
 
 
 def _stamp(path: Path) -> str:
-    """What tells that a file is the one that was hashed; of a missing one the path alone."""
+    """Cache key of a file: path, time of change and size; for a missing file, the path only."""
     try:
         state = path.stat()
     except OSError:
@@ -276,25 +284,25 @@ def _load_cache(path: Path) -> dict[str, Fingerprint]:
         return {key: Fingerprint(int(bits, 16), crude) for key, (bits, crude) in content["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
-            f"{path}: not a cache of hashes, and kept ({error}); choose another one."
+            f"{path}: not a cache of hashes ({error}), so it is kept; choose another file."
         ) from error
 
 
 def _save_cache(path: Path, known: Mapping[str, Fingerprint]) -> None:
-    files = {key: (f"{found.perceptual:016x}", found.crude) for key, found in sorted(known.items())}
+    files = {key: (f"{item.perceptual:016x}", item.crude) for key, item in sorted(known.items())}
     with atomic_file(path, "w", encoding="utf-8") as file:
         json.dump({"diptych_hashes": CACHE_VERSION, "files": files}, file, indent=0)
 
 
 def _require_own(out: Path, root: Path, memes: Iterable[Meme]) -> None:
-    """Refuse a folder with anything that an earlier run would not have written."""
+    """Check that a folder has only files that an earlier run would have written."""
     files = {"report.json", HASHES, *(f"{view}.jsonl" for view in VIEWS), *_copied(root)}
     links = _linked(memes)
-    for one in out.iterdir() if out.exists() else ():
-        own = one.is_symlink() if one.name in links else one.name in files or one.name.endswith(".part")
+    for path in out.iterdir() if out.exists() else ():
+        own = path.is_symlink() if path.name in links else path.name in files or path.name.endswith(".part")
         if not own:
             raise ConfigError(
-                f"{out} holds {one.name!r}, which is not of a cleaned data set; choose a new folder."
+                f"{out} has {path.name!r}, which is not part of a cleaned data set; choose a new folder."
             )
 
 
@@ -307,10 +315,10 @@ def _linked(memes: Iterable[Meme]) -> set[str]:
 
 
 def _write(root: Path, out: Path, views: Mapping[str, Sequence[Meme]], report: str) -> bool:
-    """Write what is missing; whether there was anything.
+    """Write missing files, and return whether there were any.
 
     Raises:
-        ConfigError: a file of the name has another content; nothing is written then.
+        ConfigError: an existing file has other content; then nothing is written.
     """
     contents = {"report.json": report.encode()}
     with TemporaryDirectory() as folder:
@@ -321,12 +329,14 @@ def _write(root: Path, out: Path, views: Mapping[str, Sequence[Meme]], report: s
     there = {name for name in contents if (out / name).exists()}
     if other := sorted(name for name in there if (out / name).read_bytes() != contents[name]):
         raise ConfigError(
-            f"{out} holds another {', '.join(other)}, and is kept; choose another folder, and say "
+            f"{out} has another {', '.join(other)}, so it is kept; choose another folder, and set "
             f"--cache {out / HASHES} to reuse the hashes."
         )
-    for name in sorted(contents.keys() - there, key="report.json".__eq__):  # the report is written last
+    # The report is written last, because it marks a complete folder.
+    for name in sorted(contents.keys() - there, key="report.json".__eq__):
         with atomic_file(out / name) as file:
             file.write(contents[name])
+    # Relative links, so that both folders can be moved together.
     for name in sorted(_linked(meme for memes in views.values() for meme in memes)):
         link, target = out / name, root / name
         if target.exists() and not link.exists() and not link.is_symlink():

@@ -1,4 +1,4 @@
-"""Your own table: its splits, the guess of its columns, its miniature world."""
+"""Data sets from your own tables: reading splits, guessing columns, and a miniature world as a table."""
 
 from diptych.datasets.table.guess import Guess, guess_table
 from diptych.datasets.table.split import Table

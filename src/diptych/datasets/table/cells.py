@@ -1,4 +1,4 @@
-"""Cells of tables as text and as numbers."""
+"""Conversion of table cells to text and numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from diptych.errors import FormatError
 
 
 def cell_text(cell: Any) -> str:
-    """A cell as text: 5 and 5.0 are "5", true is "1" as in tables of 0 and 1, nothing is empty."""
+    """Convert a cell to text: 5 and 5.0 become "5", true becomes "1" like in labels of 0 and 1, None ""."""
     if cell is None:
         return ""
     if isinstance(cell, bool):

@@ -1,4 +1,4 @@
-"""What the columns of a table mean, guessed by their names and by what is in them."""
+"""Guesses the roles of a table's columns from their names and contents."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,9 @@ from diptych.datasets.columns import SUFFIXES, column_names, find_tables, read_c
 from diptych.errors import FormatError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
-SPLITS = ("train", "dev", "val", "test")  # how names of splits begin
-FEW = 50  # different cells of a label
+SPLITS = ("train", "dev", "val", "test")  # prefixes of split names, in this order
+FEW = 50  # largest number of different values in a label column
+# Prefixes of words in column names, by role.
 NAMES = {
     "split": ("split", "part", "set", "fold", "partition", "subset"),
     "image": ("image", "img", "picture", "file", "photo", "path"),
@@ -26,13 +27,13 @@ Column = Sequence[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """A mapping of columns.
+    """Guessed settings of a table.
 
     Args:
-        columns: by role.
-        images: where a picture lies below the folder; `{}` is the cell.
-        splits: names of those found, in the order training, development, test.
-        only: whether the folder holds no other table.
+        columns: name of the column by role; for several label columns, a list.
+        images: path of a picture below the folder; `{}` stands for the cell.
+        splits: names of the splits, in the order training, development, test.
+        only: whether the folder has no other table.
         several: whether an example has several labels.
     """
 
@@ -45,12 +46,12 @@ class Guess:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of `Table`."""
+        """Arguments of `Table`."""
         file = {} if self.only or "split" not in self.columns else {"file": self.path.name}
         return {"columns": dict(self.columns), "images": self.images, **file}
 
     def words(self, out: str = "r") -> str:
-        """The command that trains on the table."""
+        """Write the command that trains on the table."""
         train, validate = self.splits[0], next(iter(self.splits[1:]), self.splits[0])
         given = [
             "model=concat_bert_tiny" if "image" in self.columns else "model=text_bert_tiny",
@@ -68,48 +69,51 @@ class Guess:
 
 
 def guess_table(path: Path) -> Guess:
-    """Look at the first rows of a table.
+    """Guess the settings of a table from its first rows.
 
     Raises:
-        FormatError: it is no table, or has no rows.
+        FormatError: the file is not a table, or has no rows.
     """
     if path.suffix not in SUFFIXES:
-        raise FormatError(f"{path}: expected a table with the ending {', '.join(SUFFIXES)}.")
+        raise FormatError(f"{path}: expected a table with the suffix {', '.join(SUFFIXES)}.")
     names = column_names(path)
     cells = next(read_cells(path, names), None) if names else None
     if not cells or not len(cells[names[0]]):
         raise FormatError(f"{path}: there are no rows; expected a line of column names and rows below.")
-    found: dict[str, str] = {}
+    # Each role takes the best remaining column, in the order of NAMES: roles that can be recognized
+    # reliably come first, so that a later, vaguer role cannot take their column.
+    chosen: dict[str, str] = {}
     for role in NAMES:
-        left = [name for name in names if name not in found.values()]
+        left = [name for name in names if name not in chosen.values()]
         best = max(left, key=lambda name: _points(role, name, cells[name]), default=None)
         if best is not None and _points(role, best, cells[best]) >= 1:
-            found[role] = best
-    if "id" not in found and "image" in found and _unique(cells[found["image"]]):
-        found["id"] = found["image"]
-    columns_of_bits = [name for name in names if name not in found.values() and _bits(cells[name])]
-    likely = (name for name in names if name not in found.values() and _label_points(cells[name]) > 0)
-    labels = found.get("label") or (columns_of_bits if len(columns_of_bits) > 1 else next(likely, None))
+            chosen[role] = best
+    if "id" not in chosen and "image" in chosen and _unique(cells[chosen["image"]]):
+        chosen["id"] = chosen["image"]
+    # Without a label column: several columns of 0 and 1 are labels, else the first column of few values.
+    columns_of_bits = [name for name in names if name not in chosen.values() and _bits(cells[name])]
+    likely = (name for name in names if name not in chosen.values() and _label_points(cells[name]) > 0)
+    labels = chosen.get("label") or (columns_of_bits if len(columns_of_bits) > 1 else next(likely, None))
     listed = labels is not None and (isinstance(labels, list) or isinstance(cells[labels][0], list))
     order = ("id", "image", "text", "label", "split", "group", "weight")
-    known: dict[str, Any] = {**found, **({} if labels is None else {"label": labels})}
+    known: dict[str, Any] = {**chosen, **({} if labels is None else {"label": labels})}
     columns = {role: known[role] for role in order if role in known}
     return Guess(
         path=path,
         columns=columns,
-        images=_place(path.parent, cells[found["image"]]) if "image" in found else "{}",
+        images=_place(path.parent, cells[chosen["image"]]) if "image" in chosen else "{}",
         splits=_splits(path, cells, columns.get("split")),
-        only=len(find_tables(path.parent, found.values())) == 1,
+        only=len(find_tables(path.parent, chosen.values())) == 1,
         several=listed,
     )
 
 
 def _points(role: str, name: str, column: Column) -> int | float:
-    """How well a column suits a role: 2 for its name, 1 for its content; 0 where the content cannot be it."""
+    """Score of a column for a role: up to 2 points for its name plus those of its content; 0 excludes it."""
     words = name.lower().replace("_", " ").replace("-", " ").split()
     named = 2 * any(word.startswith(key) for word in words for key in NAMES[role])
     if role == "id" and "name" in words:
-        named = 1  # may be that of a person
+        named = 1  # "name" may also be the name of a person
     content = CONTENT[role](column)
     return 0 if content < 0 else named + content
 
@@ -129,7 +133,7 @@ def _id_points(column: Column) -> int | float:
 
 
 def _text_points(column: Column) -> int | float:
-    """Up to 1, so that of several texts the longest is taken."""
+    """Up to 1 point for length, so that the longest of several texts wins, and 1 for more than two words."""
     if not all(cell is None or isinstance(cell, str) for cell in column):
         return -1
     words = sum(len(cell.split()) for cell in column if cell) / len(column)
@@ -161,7 +165,7 @@ CONTENT: Mapping[str, Callable[[Column], float]] = {
 
 
 def _bits(column: Column) -> bool:
-    """Whether a column says yes or no of one label."""
+    """Whether a column has only 0 and 1, or false and true: a label of its own."""
     return {str(cell).removesuffix(".0").lower() for cell in column} in ({"0", "1"}, {"false", "true"})
 
 
@@ -178,8 +182,8 @@ def _is_number(cell: Any) -> bool:
 
 
 def _place(root: Path, column: Column) -> str:
-    """Where the first pictures lie: beside the table, or in a folder beside it."""
-    for folder in (root, *sorted(one for one in root.iterdir() if one.is_dir())):
+    """Find the folder of the first pictures: that of the table, or one beside it."""
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         if any((folder / str(cell)).is_file() for cell in column[:5]):
             return "{}" if folder == root else f"{folder.name}/{{}}"
     return "{}"
@@ -189,18 +193,18 @@ def _splits(path: Path, cells: Mapping[str, Column], column: str | None) -> tupl
     if column is not None:
         names = {str(cell) for cell in cells[column]}
     else:
-        names = {one.stem for one in find_tables(path.parent, ()) if one.suffix == path.suffix}
+        names = {table.stem for table in find_tables(path.parent, ()) if table.suffix == path.suffix}
     return tuple(sorted(names, key=split_order))
 
 
 def split_order(name: str) -> tuple[int, str]:
-    """Training, development, test, by how names begin."""
+    """Sort key for split names: training, development, test, others."""
     place = next((place for place, start in enumerate(SPLITS) if name.lower().startswith(start)), len(SPLITS))
     return place, name
 
 
 def _quoted(text: str | list[str]) -> str:
-    """A word that the parser of settings takes as text, or as a list of texts."""
+    """Quote text, or a list of texts, for Hydra's override parser."""
     if isinstance(text, list):
         return f"[{','.join(map(_quoted, text))}]"
     plain = all(sign.isalnum() or sign in "_-./" for sign in text)

@@ -1,6 +1,6 @@
-"""Your own table: CSV, TSV, JSON, JSON lines or Parquet, with a mapping of its columns.
+"""Your own table as a data set: CSV, TSV, JSON, JSON lines or Parquet, with a mapping of its columns.
 
-    root/labels.csv                     one file with a column that names the split, or
+    root/labels.csv                     one file with a column for the split, or
     root/train.csv, root/dev.csv, ...   one file per split
 
 A label is the name of a class, a probability (`soft`), a list of labels, or one column for each of several
@@ -42,31 +42,30 @@ from diptych.predictions import Predictions
 from diptych.types import Example, Progress
 
 ROLES = ("id", "image", "text", "text_b", "label", "split", "group", "weight")
-MAY_LACK = ("label", "group", "weight")  # columns that a test split may not have
+MAY_LACK = ("label", "group", "weight")  # optional columns of test splits
 
 
 class Table(Split):
     """One split of a table.
 
-    `Example.target` is the name of a class, or `{label: score}` where labels are several or soft.
+    `Example.target` is the name of a class, or `{label: score}` for several or soft labels.
 
     Args:
-        columns: the column of each of `id`, `image`, `text`, `text_b`, `label`, `split`, `group`, `weight`;
-            of `label` also a list of columns with 0 and 1. Without `id`, rows are numbered within the split.
-            All are guessed where none is given.
-        file: name of the one file below the root; None looks for `SPLIT.csv` and so on, with a split column
-            for the only table there is.
-        images: where a picture lies below the root, `{}` standing for the cell: `img/{}.png`.
+        columns: column of each of `id`, `image`, `text`, `text_b`, `label`, `split`, `group`, `weight`; for
+            `label` also a list of columns of 0 and 1. Without `id`, rows get numbers. None guesses all.
+        file: name of the table below the root. None means `SPLIT.csv` or another suffix; with a split column,
+            the only table in the folder.
+        images: path of a picture below the root, with `{}` for the cell, such as `img/{}.png`.
         labels: names of the classes in order; by default those of the data, sorted.
-        values: what cells of the label and split columns mean: `{"Non-offensiv": "not offensive"}`.
-        header: names of the columns, for files whose first line is a row.
-        separator: splits a label cell into several labels.
-        first_label: of several labels in a cell, the first alone counts.
+        values: replacements of cells in the label and split columns: `{"Non-offensiv": "not offensive"}`.
+        header: names of the columns, for files without a header line.
+        separator: string that separates several labels in a cell.
+        first_label: use only the first of several labels in a cell.
         soft: the label cell is the probability of the last of two `labels`.
-        positive: the class that binary measures look for; by default the second of two.
+        positive: positive class of binary measures; by default the second of two.
 
     Raises:
-        ConfigError: a column or a file that is not there.
+        ConfigError: a column or a file does not exist.
     """
 
     name = "table"
@@ -118,17 +117,17 @@ class Table(Split):
 
     @staticmethod
     def _guessed(root: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The columns where none are given, and the settings with them."""
+        """Guess the columns, and return them and the settings including them."""
         file, tables = settings.get("file"), []
         if root.is_dir():
             tables = sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
         if file is None and not tables:
-            raise ConfigError(f"{root} holds no table; expected files with the ending {', '.join(SUFFIXES)}.")
+            raise ConfigError(f"{root} has no table; expected files with the suffix {', '.join(SUFFIXES)}.")
         train = sorted(tables, key=lambda path: split_order(path.stem))
         guess = guess_table(root / file if file is not None else train[0])
         images = settings.get("images") or "{}"
-        found = {**guess.settings, **({"images": images} if images != "{}" else {})}
-        return dict(guess.columns), {**settings, **found}
+        guessed = {**guess.settings, **({"images": images} if images != "{}" else {})}
+        return dict(guess.columns), {**settings, **guessed}
 
     @classmethod
     def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
@@ -151,7 +150,7 @@ class Table(Split):
 
     @classmethod
     def recognizes(cls, root: Path) -> bool:
-        return False  # any folder of tables would be one; it is asked for by name
+        return False  # any folder with a table would match, so this data set must be requested by name
 
     @classmethod
     def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
@@ -194,24 +193,24 @@ class Table(Split):
             return self._window(cells, self._of_split(cells), where=where, first=done)
 
     def _require_columns(self, path: Path) -> None:
-        found = column_names(path, self.settings["header"])
+        present = column_names(path, self.settings["header"])
         hidden = MAY_LACK if self.split.startswith("test") else ()
         self.columns = {
             role: value
             for role, value in self.columns.items()
-            if role not in hidden or set(listed(value)) <= {*found}
+            if role not in hidden or set(listed(value)) <= {*present}
         }
         for role, value in self.columns.items():
             for name in listed(value):
-                if name not in found:
-                    shown = at_most([one[:40] for one in found], 20)
+                if name not in present:
+                    shown = at_most([other[:40] for other in present], 20)
                     raise ConfigError(
                         f"{path} has no column {name!r} (data.columns.{role}); it has {shown}."
-                        f"{nearest(name, found)}"
+                        f"{nearest(name, present)}"
                     )
 
     def _require_unique(self, path: Path, hashes: np.ndarray) -> None:
-        """Ids of millions of rows do not fit into memory, their hashes do; a clash of hashes is looked up."""
+        """Check ids by hashes, which saves memory for millions of rows; only a clash reads the ids again."""
         if not (np.diff(np.sort(hashes)) == 0).any():
             return
         seen: set[str] = set()
@@ -225,6 +224,7 @@ class Table(Split):
                 seen.add(key)
 
     def _of_split(self, cells: Cells) -> Sequence[int]:
+        """Numbers of the rows that belong to this split."""
         column = self.columns.get("split")
         if column is None:
             return range(len(next(iter(cells.values()))))
@@ -240,8 +240,8 @@ class Table(Split):
             return None if name is None else [cells[name][row] for row in rows]
 
         def texts(role: str) -> list[str] | None:
-            found = column(role)
-            return None if found is None else list(map(cell_text, found))
+            cells_of_role = column(role)
+            return None if cells_of_role is None else list(map(cell_text, cells_of_role))
 
         keys = texts("id") or [f"{self.split}/{number + 1}" for number in range(first, first + len(rows))]
         if "" in keys:
@@ -261,7 +261,7 @@ class Table(Split):
                 groups=string_column(texts("group")),
             )
         except UnicodeEncodeError as error:
-            raise FormatError(f"{where}: {error.object!r:.80} is no text (half a surrogate pair).") from error
+            raise FormatError(f"{where}: {error.object!r:.80} has half a surrogate pair.") from error
 
     def _files(self, names: list[str] | None, keys: list[str], where: Path) -> list[str] | None:
         if names is None:
@@ -270,7 +270,7 @@ class Table(Split):
         for key, file, name in zip(keys, files, names, strict=True):
             if not name or "\0" in file or normpath(file).startswith(("/", "../")) or normpath(file) == "..":
                 raise FormatError(
-                    f"{where}: the picture of {key!r} is {file!r}; expected a file below the root."
+                    f"{where}: the picture of {key!r} is {file!r}; expected a path inside the root."
                 )
         return files
 
@@ -281,7 +281,7 @@ class Table(Split):
         if name is None:
             return None
         if not isinstance(name, str):
-            labels = [[cells[one][row] for one in name] for row in rows]
+            labels = [[cells[label][row] for label in name] for row in rows]
             return [
                 self._several(dict(zip(name, row, strict=True)), key, where)
                 for row, key in zip(labels, keys, strict=True)
@@ -297,7 +297,7 @@ class Table(Split):
         return targets
 
     def _target(self, cell: Any, key: str, where: Path) -> str | None:
-        """The JSON of one label cell; None where it is empty."""
+        """Convert a label cell to JSON; None if it is empty."""
         values, separator = self.settings["values"], self.settings["separator"]
         cell = values.get("", "") if cell is None or cell == "" else cell
         if cell == "":
@@ -312,7 +312,7 @@ class Table(Split):
             cell = cell[0] if cell else None
             return None if cell is None else self._target(cell, key, where)
         if isinstance(cell, list):
-            return json.dumps({str(values.get(str(one), one)): 1.0 for one in cell}, ensure_ascii=False)
+            return json.dumps({str(values.get(str(name), name)): 1.0 for name in cell}, ensure_ascii=False)
         text = cell_text(cell)
         return json.dumps(values.get(text, text), ensure_ascii=False)
 
@@ -334,17 +334,17 @@ class Table(Split):
 
     @property
     def several(self) -> bool:
-        """Whether an example has scores of several labels that are no distribution over two classes."""
-        return not self.settings["soft"] and any(isinstance(one, dict) for one, _, _ in self.table.targets())
+        """Whether examples have several labels; soft labels of two classes do not count."""
+        return not self.settings["soft"] and any(isinstance(row[0], dict) for row in self.table.targets())
 
     def _found_labels(self) -> tuple[str, ...]:
-        found: dict[str, None] = {}
+        labels: dict[str, None] = {}
         for target, _, _ in self.table.targets():
-            found.update(
+            labels.update(
                 dict.fromkeys(target if isinstance(target, dict) else [] if target is None else [target])
             )
-        several = isinstance(self.columns.get("label"), list)  # the order of columns is meant
-        return tuple(found) if several else tuple(sorted(found))
+        several = isinstance(self.columns.get("label"), list)  # keep the order of the columns
+        return tuple(labels) if several else tuple(sorted(labels))
 
     @classmethod
     def fabricate(
@@ -357,7 +357,7 @@ class Table(Split):
 
     @property
     def node(self) -> dict[str, Any]:
-        """With the names of the classes, which a test split need not have."""
+        """Node with the names of the classes, because a test split may lack some."""
         return {**super().node, "labels": list(self.labels) or None}
 
     def write(self, predictions: Predictions, path: Path) -> None:
@@ -374,9 +374,9 @@ class Table(Split):
                 rows.writerow((key, *(f"{value:.9g}" for value in row), answer))
 
     def read_predictions(self, path: Path) -> Predictions:
-        if "answer" not in (found := column_names(path)) and "proba" in found:  # a blend of two classes
+        if "answer" not in (header := column_names(path)) and "proba" in header:  # a blend of two classes
             return read_scores(path, classes=self.labels)
-        names = [name for name in found if name not in ("id", "answer")]
+        names = [name for name in header if name not in ("id", "answer")]
         keys: list[str] = []
         answers: list[str] = []
         scores: list[list[float]] = []
@@ -396,5 +396,5 @@ class Table(Split):
 
 
 def image_key(file: str) -> str:
-    """The key of a picture in a feature store: its file name without the ending."""
+    """Key of a picture in a feature store: its file name without suffix."""
     return Path(file).stem

@@ -1,4 +1,4 @@
-"""A miniature world as a table, in the form that its settings say."""
+"""A miniature world as a table, in the format that the settings of the data set describe."""
 
 import csv
 import json
@@ -33,8 +33,8 @@ def write_table_world(
     """Write one table, or one for each split, with pictures, regions and a vocabulary.
 
     Args:
-        names: of the training and the development split.
-        settings: those of `Table`; without columns there are three classes and a column of groups.
+        names: names of the training and the development split.
+        settings: arguments of `Table`; without columns, the table has three classes and a group column.
 
     Returns:
         Number of rows of each split.
@@ -45,9 +45,9 @@ def write_table_world(
     if images == "{}" and columns.get("id") != columns.get("image"):
         images = cell = "img/{}"
     world = Miniature(size, seed, images=images)
-    found = world.splits()
-    splits = dict.fromkeys(names, found["train"])  # of one name, where a data set has one split only
-    splits = {**splits, names[1]: found["dev_seen"], "test": found["test_seen"]}
+    parts = world.splits()
+    splits = dict.fromkeys(names, parts["train"])  # both names are equal if a data set has one split only
+    splits = {**splits, names[1]: parts["dev_seen"], "test": parts["test_seen"]}
     labels = tuple(settings.get("labels") or CLASSES)
     rows = {
         split: [_row(meme, columns, labels, {**settings, "cell": cell}, split) for meme in memes]
@@ -57,22 +57,22 @@ def write_table_world(
     several = isinstance(columns.get("label"), str) and _listed(labels, settings)
     if file is None and "split" not in columns:
         ending = ".jsonl" if several else ".csv"
-        files = {f"{split}{ending}": found for split, found in rows.items()}
+        files = {f"{split}{ending}": split_rows for split, split_rows in rows.items()}
     elif "split" in columns:
-        files = {file or "table.csv": [row for found in rows.values() for row in found]}
+        files = {file or "table.csv": [row for split_rows in rows.values() for row in split_rows]}
     else:
-        assert file is not None, "else there is a file for each split"
+        assert file is not None, "without file and split column, there is a file per split"
         files = {file: rows[names[1]]}
         rows = {names[1]: rows[names[1]]}
-    for name, found_rows in files.items():
-        _write(folder / name, found_rows)
+    for name, file_rows in files.items():
+        _write(folder / name, file_rows)
     world.write_pictures(folder, progress)
     world.write_vocabulary(folder / "vocabulary.txt")
-    return {split: len(found_rows) for split, found_rows in rows.items()}
+    return {split: len(split_rows) for split, split_rows in rows.items()}
 
 
 def _listed(labels: Sequence[str], settings: Mapping[str, Any]) -> bool:
-    """Whether a cell holds a list of labels."""
+    """Whether a cell is a list of labels."""
     return bool(settings.get("first_label")) or (len(labels) > 3 and not settings.get("separator"))
 
 
@@ -115,14 +115,14 @@ def _label(meme: Meme, labels: Sequence[str], settings: Mapping[str, Any]) -> An
 
 
 def _true(meme: Meme, labels: Sequence[str]) -> list[str]:
-    """Some of the labels, each by a fact of the scene or of the text."""
+    """Labels that are true of a meme; each label stands for one fact of the scene or the text."""
     warm = meme.remark.about == "warm"
     facts = (not meme.hateful, meme.hateful, meme.hateful and warm, meme.hateful and not warm, warm)
     return [name for place, name in enumerate(labels) if facts[place % len(facts)]]
 
 
 def _raw(name: str, settings: Mapping[str, Any]) -> str:
-    """What a file writes for a label or a split."""
+    """Spelling of a label or split in the file, before `values` replaces it."""
     return next(
         (raw for raw, meaning in (settings.get("values") or {}).items() if meaning == name and raw), name
     )
