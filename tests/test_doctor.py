@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from diptych import doctor
-from diptych.doctor import EXTRAS, MODULES, Diagnosis, Extra, Finding, Section, core, diagnose
+from diptych.doctor import EXTRAS, MODULES, Diagnosis, Entry, Extra, Section, core, diagnose
 
 
-def finding(diagnosis: Diagnosis, name: str) -> Finding:
-    return next(f for section in diagnosis.sections for f in section.findings if f.name.startswith(name))
+def finding(diagnosis: Diagnosis, name: str) -> Entry:
+    return next(f for section in diagnosis.sections for f in section.entries if f.name.startswith(name))
 
 
 def test_this_machine_is_diagnosed(tmp_path: Path) -> None:
@@ -69,16 +69,16 @@ def test_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(doctor, "LOW_DISK", 10**9)
     found = finding(diagnose(tmp_path), "free space")
     assert found.status == "problem"
-    assert "choose another out=" in found.advice
+    assert "out=" in found.advice
 
 
 def test_lines_mark_what_needs_attention() -> None:
-    findings = (
-        Finding(name="a", value="1"),
-        Finding(name="long", value="2", status="problem", advice="mend"),
+    entries = (
+        Entry(name="a", value="1"),
+        Entry(name="long", value="2", status="problem", advice="mend"),
     )
-    option = Finding(name="o", value="not installed", status="missing", advice="pip install o")
-    sections = (Section(title="one", findings=findings), Section(title="two", findings=(option,)))
+    option = Entry(name="o", value="not installed", status="missing", advice="pip install o")
+    sections = (Section(title="one", entries=entries), Section(title="two", entries=(option,)))
     assert Diagnosis(sections=sections).lines() == [
         "one",
         "  a     1",

@@ -348,7 +348,7 @@ def test_new_means_absent_or_empty(tmp_path: Path) -> None:
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(name: object) -> None:
-    with pytest.raises(ConfigError, match=r"a member is called .* expected a plain name"):
+    with pytest.raises(ConfigError, match=r"a member has the name .* expected a name"):
         require_name(name, "a member")
 
 

@@ -142,7 +142,7 @@ def test_every_cut_and_every_changed_byte_is_an_error_or_a_value():
 def test_a_list_that_holds_itself_is_an_error():
     value: list[object] = []
     value.append(value)
-    with pytest.raises(FormatError, match="nested more than 100 deep, or holds itself"):
+    with pytest.raises(FormatError, match="nested more than 100 deep, or contains itself"):
         read_pickle(pickle.dumps(value))
 
 
@@ -216,7 +216,7 @@ def test_a_small_pickle_takes_no_more_than_its_size(tmp_path, program, on_disk):
         (b"\x80\x02cnumpy\ndtype\n" + text("V8") + b"\x85R.", "an array of type 'V8'"),
         (b"\x80\x02cnumpy\ndtype\n" + text("f4") + b"\x85R(K\x03U\x01<N(U\x01atNtb.", "array of records"),
         (b"\x80\x02}]K\x01s.", r"a key is \[\]"),
-        (b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)Rq\x00(h\x00ltb.", "an array holds itself"),
+        (b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n)Rq\x00(h\x00ltb.", "an array contains itself"),
         (b"\x80\x02X\x03\x00\x00\x00\xed\xa0\x80.", "surrogates not allowed"),
     ],
 )

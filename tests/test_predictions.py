@@ -196,7 +196,7 @@ def test_what_may_be_another_id_is_not_joined(here: tuple[str, ...], there: tupl
 )
 def test_wrong_headers_are_named(tmp_path: Path, header: str) -> None:
     np.savez(tmp_path / "p.npz", header=np.array(header))
-    with pytest.raises(FormatError, match=r"p\.npz: .* Expected what `diptych predict` writes"):
+    with pytest.raises(FormatError, match=r"p\.npz: .* Expected a file of `diptych predict`"):
         Predictions.load(tmp_path / "p.npz")
 
 

@@ -1,4 +1,4 @@
-"""Other ways to write boxes than x1 y1 x2 y2 in pixels, and how one sees them."""
+"""Detects boxes that are not x1 y1 x2 y2 in pixels, and suggests the convention they follow."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,8 @@ from numpy import ndarray
 
 Boxes = Float[ndarray, "R 4"]
 
-CONVENTIONS: dict[str, tuple[str, Callable[[ndarray], ndarray]]] = {  # what they are, and the way to ours
+# For each convention: its columns, and the conversion to x1 y1 x2 y2.
+CONVENTIONS: dict[str, tuple[str, Callable[[ndarray], ndarray]]] = {
     "xywh": (
         "x y width height",
         lambda boxes: np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
@@ -23,19 +24,19 @@ ADVICE = "import with boxes="
 
 
 def other_convention(boxes: Boxes, size: tuple[int, int]) -> str:
-    """A sentence about what boxes that are wrong as they stand may have been meant as, or nothing."""
+    """Suggest the convention of boxes that are invalid as x1 y1 x2 y2; an empty string if none fits."""
     for name, (columns, rebuild) in CONVENTIONS.items():
         other = rebuild(np.asarray(boxes, np.float64))
         low, high = other[:, :2], other[:, 2:]
         if (low >= -1).all() and (low <= high).all() and (high <= np.array(size) + 1).all():
-            return f" As {columns} all would lie inside: {ADVICE}{name}."
+            return f" As {columns}, all boxes would be inside the image: {ADVICE}{name}."
     return ""
 
 
 def doubts(boxes: Boxes, size: tuple[int, int]) -> tuple[str, ...]:
-    """Names in `DOUBTS` of what is possible but nobody can have meant."""
+    """Names in `DOUBTS` of properties that are valid but probably a mistake."""
     if not len(boxes):
         return ()
     scaled = boxes.max() <= 1.01 and min(size) > 2
     flat = (boxes[:, :2] >= boxes[:, 2:]).any()
-    return tuple(name for name, found in (("scaled", scaled), ("flat", flat)) if found)
+    return tuple(name for name, applies in (("scaled", scaled), ("flat", flat)) if applies)

@@ -1,12 +1,12 @@
-"""A trained model as one folder: weights, the calls that rebuild it, its vocabulary, and where it comes from.
+"""Bundles: a trained model as one folder with its weights, configuration, vocabulary and provenance.
 
     weights.safetensors   model.* and task.*
     bundle.yaml           nodes `model`, `processor`, `task` (each one call), features, metrics, provenance
-    files/                vocabulary and sentence vectors that the processor opens
-    README.md             the same for people
+    files/                vocabulary and sentence vectors of the processor
+    README.md             a summary for readers
 
-Loading executes nothing foreign: weights are safetensors, and `diptych.nodes` says what may be called. Sizes
-are compared with the weights before memory is asked for.
+Loading does not execute untrusted code: weights are safetensors, and `diptych.nodes` restricts calls. Shapes
+are compared with the weights before memory is allocated.
 """
 
 import json
@@ -61,7 +61,7 @@ NODES = ("model", "processor", "task")
 
 @extensible
 class Converted(TypedDict):
-    """Where converted weights came from, and the names that they go back to."""
+    """Origin of converted weights, and the original names for converting back."""
 
     family: NotRequired[str]
     prefix: NotRequired[str]
@@ -72,14 +72,14 @@ class Converted(TypedDict):
 
 @extensible
 class Training(TypedDict):
-    """What a run was trained on."""
+    """Facts about the training data of a run."""
 
     examples: int
 
 
 @extensible
 class Provenance(TypedDict):
-    """What is asked of `Bundle.provenance`; it holds more, for people."""
+    """Fields of `Bundle.provenance` that the package reads; others are information for readers."""
 
     name: NotRequired[str | None]
     seed: NotRequired[int | None]
@@ -119,11 +119,11 @@ class Content(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What `load_bundle` returns.
+    """A loaded bundle.
 
     Args:
-        features: what the model was trained on; None for models without regions.
-        metrics: the task's metrics on the validation split at the kept weights.
+        features: description of the training features; None for models without regions.
+        metrics: metrics of these weights on the validation split.
         provenance: version, data, seed, settings.
     """
 
@@ -136,7 +136,7 @@ class Bundle:
 
 
 def save_bundle(folder: Path, *, overwrite: bool = False, **content: Any) -> None:
-    """Write a bundle, whole or not at all; for `content` see `write_bundle`."""
+    """Write a bundle atomically; for `content` see `write_bundle`."""
     with atomic_folder(folder, kind="a bundle", overwrite=overwrite) as beside:
         write_bundle(beside, **content)
 
@@ -151,13 +151,12 @@ def write_bundle(
     metrics: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fill a folder that nobody sees yet.
+    """Write the files of a bundle to an empty folder.
 
     Args:
-        nodes: the resolved configuration nodes `model`, `processor` and `task`. Files that the processor
-            opens are copied: values of parameters that are declared as a `Path`.
-        provenance: anything worth knowing later; plain YAML values. Folders of this machine do not belong
-            here, since a bundle is given to others.
+        nodes: the resolved configuration nodes `model`, `processor` and `task`. Files of the processor, which
+            are the values of parameters with the type `Path`, are copied.
+        provenance: further facts as plain YAML values. Bundles are shared, so it must not have local paths.
 
     Raises:
         FormatError: a file of the processor is missing.
@@ -186,13 +185,13 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
     """Rebuild a trained model in evaluation mode.
 
     Args:
-        folder: a bundle, or a run folder that holds one as `bundle/`.
+        folder: a bundle, or a run folder with a bundle in `bundle/`.
         trust: further module prefixes whose classes may be called, for bundles with your own code.
 
     Raises:
-        FormatError: not a bundle, or its files are damaged.
-        ConfigError: it calls something that is neither diptych's nor trusted.
-        CheckpointMismatch: the weights do not fit.
+        FormatError: the folder is not a bundle, or its files are damaged.
+        ConfigError: the bundle calls code that is neither diptych's nor trusted.
+        CheckpointMismatch: the weights do not fit the model.
     """
     folder = find_bundle(folder)
     text = read_content(folder)
@@ -206,7 +205,9 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
         _require_kind(task, Trainable if not trust else nn.Module, source, "task")
         return {"model": model, "task": task}
 
-    if not trust:  # trusted code need not work without memory
+    # A dry run on the meta device compares all shapes first, so that a forged configuration cannot allocate
+    # large memory. Your own code may not support the meta device.
+    if not trust:
         with torch.random.fork_rng(devices=[]), torch.device("meta"), at_most(len(shapes), source):
             parts = made()
         empty = {name: torch.empty(shape, device="meta") for name, (shape, _) in shapes.items()}
@@ -233,27 +234,27 @@ def _fill(parts: Mapping[str, nn.Module], weights: Mapping[str, Any], folder: Pa
     if strange := [name for name in weights if name.partition(".")[0] not in parts]:
         raise CheckpointMismatch(f"{folder}: {shorten(strange[0])} is a weight of neither model nor task.")
     for part, module in parts.items():
-        own = {name: one for name, one in weights.items() if name.startswith(f"{part}.")}
-        fill(module, {name.removeprefix(f"{part}."): one for name, one in own.items()}, where=folder)
+        own = {name: weight for name, weight in weights.items() if name.startswith(f"{part}.")}
+        fill(module, {name.removeprefix(f"{part}."): weight for name, weight in own.items()}, where=folder)
 
 
 def find_bundle(folder: Path) -> Path:
-    """The bundle at `folder` or inside it.
+    """Find the bundle at `folder` or inside it.
 
     Raises:
-        FormatError: there is none.
+        FormatError: there is no bundle.
     """
     folder = Path(folder)
     for place in (folder, folder / "bundle"):
         if (place / "bundle.yaml").is_file():
             return place
-    state = "exists but holds no bundle.yaml" if folder.exists() else "does not exist"
-    raise FormatError(f"{folder} {state}; expected a folder that `diptych train` or `diptych convert` wrote.")
+    state = "exists but has no bundle.yaml" if folder.exists() else "does not exist"
+    raise FormatError(f"{folder} {state}; expected a folder of `diptych train` or `diptych convert`.")
 
 
 @closed
 class Places(TypedDict):
-    """Where the data of a run lie, in the file `places.json` beside its bundle."""
+    """Paths of a run's data, in the file `places.json` beside its bundle."""
 
     root: str | None
     features: str | dict[str, str] | None
@@ -261,7 +262,7 @@ class Places(TypedDict):
 
 
 def write_places(run: Path, places: Mapping[str, Path | str | Mapping[str, Path | str] | None]) -> None:
-    """Remember where the data of a run lie; a bundle says nothing of this machine."""
+    """Write the paths of a run's data beside its bundle, because a bundle has no local paths."""
     plain = {key: _absolute(place) for key, place in places.items()}
     with atomic_file(run / PLACES, "w", encoding="utf-8") as file:
         json.dump(plain, file, indent=1)
@@ -274,22 +275,22 @@ def _absolute(place: Path | str | Mapping[str, Path | str] | None) -> str | dict
 
 
 def trained_on(folder: Path) -> Places:
-    """Where the data lie that a run was trained on; None for what a bundle alone does not say."""
+    """Return the paths of a run's training data; None for paths that are unknown."""
     bundle = find_bundle(folder)
     path = bundle.parent / PLACES
     if bundle.name == "bundle" and path.is_file():
-        return read_json(path, Places, advice="Remove it, and say where the data lie.")
-    about = read_content(bundle).get("provenance", {})  # of diptych 0.1, with whole paths
+        return read_json(path, Places, advice="Remove it, and specify the paths of the data.")
+    about = read_content(bundle).get("provenance", {})  # diptych 0.1 wrote absolute paths here
     root, main, more = (str(about.get(key, "")) for key in ("root", "features", "more_features"))
-    whole = [place if Path(place).is_absolute() else None for place in (root, main, more)]
-    return {"root": whole[0], "features": whole[1], "more_features": whole[2]}
+    absolute = [place if Path(place).is_absolute() else None for place in (root, main, more)]
+    return {"root": absolute[0], "features": absolute[1], "more_features": absolute[2]}
 
 
 def call(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """Call what a node of one's own configuration names.
+    """Call the target of a node of the user's own (trusted) configuration.
 
     Raises:
-        ConfigError: the target does not exist, or a key is not one of its parameters, or not of its type.
+        ConfigError: the target does not exist, a key is not a parameter, or a value has another type.
     """
     _check_node(node)
     try:
@@ -298,14 +299,15 @@ def call(node: Mapping[str, Any], **arguments: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, DiptychError):
             raise cause from None
-        if isinstance(cause, TypeError) and (found := UNEXPECTED.search(str(cause))):
+        # Python's error names the unexpected argument only; ours also suggests the nearest parameter.
+        if isinstance(cause, TypeError) and (match := UNEXPECTED.search(str(cause))):
             function = resolve_name(str(node["_target_"]))
-            check_arguments(function, {found["name"]: None}, where=str(node["_target_"]))
+            check_arguments(function, {match["name"]: None}, where=str(node["_target_"]))
         expected = TypeError | ValueError | ImportError | AttributeError | RuntimeError | ArithmeticError
         if isinstance(cause, expected) or cause is error:
             raise ConfigError(
                 f"{_shown(node)} cannot be called: {str(cause).splitlines()[0]}. "
-                "Is a value of the wrong kind?"
+                "Does a value have the wrong type?"
             ) from cause
         raise cause from None
 
@@ -319,7 +321,7 @@ def _shown(node: Mapping[str, Any]) -> str:
 
 
 def _check_node(node: Any) -> None:
-    """Look at the arguments of diptych's own models, tasks and processors before anything is built."""
+    """Check the arguments of diptych's own models, tasks and processors before anything is built."""
     if isinstance(node, Mapping):
         if (target := str(node.get("_target_"))) in allowed():
             values = {name: value for name, value in node.items() if not str(name).startswith("_")}
@@ -329,10 +331,11 @@ def _check_node(node: Any) -> None:
 
 
 def read_content(folder: Path) -> Content:
-    """The settings of a bundle, each of its type; nothing is built.
+    """Read and validate the settings of a bundle without building anything.
 
     Raises:
-        FormatError: not a bundle, of a newer format, or a value of another type (names file and key).
+        FormatError: the folder is not a bundle, has a newer format, or a value has another type; names file
+            and key.
     """
     path = folder / "bundle.yaml"
     tree: Any = read_yaml(path, object, advice=COPY)
@@ -340,7 +343,7 @@ def read_content(folder: Path) -> Content:
         raise FormatError(f"{path}: not a bundle; expected the nodes {', '.join(NODES)}.")
     if isinstance(tree.get("format"), int) and tree["format"] != FORMAT:
         raise FormatError(
-            f"{path}: has format {tree['format']}, this diptych reads {FORMAT}; update diptych."
+            f"{path}: has format {tree['format']}, but this version reads {FORMAT}; update diptych."
         )
     content: Content = check_shape(tree, Content, where=path, advice=COPY)
     for name, value in tree.items():
@@ -349,25 +352,29 @@ def read_content(folder: Path) -> Content:
 
 
 def _require_plain(value: Any, where: str, *, files: bool) -> None:
-    """No interpolations, whoever might fill them in; `files` may begin with the bundle's folder."""
+    """Reject interpolations, which Hydra would resolve; with `files`, `${bundle}/` may be a prefix."""
     if isinstance(value, Mapping):
-        for name, one in value.items():
+        for name, item in value.items():
             _require_plain(name, f"{where}: a key", files=False)
-            _require_plain(one, f"{where}.{name}", files=files)
+            _require_plain(item, f"{where}.{name}", files=files)
     elif isinstance(value, list):
-        for row, one in enumerate(value):
-            _require_plain(one, f"{where}.{row}", files=files)
+        for row, item in enumerate(value):
+            _require_plain(item, f"{where}.{row}", files=files)
     elif isinstance(value, str) and "${" in (value.removeprefix(f"{HERE}/") if files else value):
-        raise FormatError(f"{where} is {shorten(value)}; nothing is filled in here. {COPY}")
+        raise FormatError(f"{where} is {shorten(value)}; interpolations are not allowed. {COPY}")
 
 
 def _require_kind(value: object, kind: type, where: Path, key: str) -> None:
     if not isinstance(value, kind):
-        raise ConfigError(f"{where}: {key} makes a {type(value).__name__}; expected a {kind.__name__}.")
+        raise ConfigError(f"{where}: {key} builds a {type(value).__name__}; expected a {kind.__name__}.")
 
 
 def _adopt_files(node: Mapping[str, Any], folder: Path, taken: dict[str, Path]) -> dict[str, Any]:
-    """The node with the files of its file parameters copied into `folder`, named relative to the bundle."""
+    """Copy the files of a node's file parameters into `folder`, and return the node with their new paths.
+
+    Args:
+        taken: source of every file name used so far. Another source with an equal name gets a number.
+    """
     types = parameters_of(resolve_name(node["_target_"])).types if "_target_" in node else {}
     result = dict(node)
     for key, value in node.items():

@@ -1,4 +1,4 @@
-"""What is installed here, what is missing for what, and on which devices models can run."""
+"""Diagnosis of an installation: versions, devices and optional libraries."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ MODULES = {
     "pillow": "PIL",
     "hydra-core": "hydra",
     "pyyaml": "yaml",
-}  # what distributions are imported as, where that is not their name
+}  # import names of distributions, if different
 LOW_DISK, LOW_MEMORY = 5, 4  # GB
 
 
@@ -27,7 +27,7 @@ class Extra:
     """An optional library.
 
     Args:
-        group: what stands in `pip install "diptych[group]"`; empty for libraries of one's own choice.
+        group: name of the extra in `pip install "diptych[group]"`; empty for libraries without an extra.
     """
 
     module: str
@@ -58,12 +58,12 @@ EXTRAS = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Entry:
     """One line of the diagnosis.
 
     Args:
-        status: "missing" is an option not installed; "problem" is what keeps diptych from working well.
-        advice: what to do, or an empty string.
+        status: "missing" means an optional library is not installed; "problem" needs to be fixed.
+        advice: what to do about it, or an empty string.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Finding:
 @dataclass(frozen=True, kw_only=True)
 class Section:
     title: str
-    findings: tuple[Finding, ...]
+    entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,87 +84,89 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is a problem; missing options are none."""
-        return all(finding.status != "problem" for part in self.sections for finding in part.findings)
+        """Whether there is no problem; missing options do not count."""
+        return all(entry.status != "problem" for part in self.sections for entry in part.entries)
 
     def as_dict(self) -> dict[str, dict[str, Mapping[str, str]]]:
-        """Plain JSON values: title, name, then value, status and advice."""
+        """Return JSON values: for each title and name, the value, status and advice."""
         return {
             section.title: {
-                finding.name: {"value": finding.value, "status": finding.status, "advice": finding.advice}
-                for finding in section.findings
+                entry.name: {"value": entry.value, "status": entry.status, "advice": entry.advice}
+                for entry in section.entries
             }
             for section in self.sections
         }
 
     def lines(self) -> list[str]:
-        """The same for reading: a mark, name, value and advice; blank lines between sections."""
+        """Format for the terminal: a mark, name, value and advice; blank lines between sections."""
         marks = {"ok": " ", "missing": "-", "problem": "!"}
-        width = max(len(finding.name) for section in self.sections for finding in section.findings)
+        width = max(len(entry.name) for section in self.sections for entry in section.entries)
         lines: list[str] = []
         for section in self.sections:
             lines += ["", section.title] if lines else [section.title]
-            for finding in section.findings:
-                advice = f"   {finding.advice}" if finding.advice else ""
-                lines.append(f"{marks[finding.status]} {finding.name:<{width}}  {finding.value}{advice}")
+            for entry in section.entries:
+                advice = f"   {entry.advice}" if entry.advice else ""
+                lines.append(f"{marks[entry.status]} {entry.name:<{width}}  {entry.value}{advice}")
         return lines
 
 
 def diagnose(folder: Path | str = ".") -> Diagnosis:
-    """Look at this machine. Takes seconds, because every library is really imported.
+    """Examine this machine. Takes seconds, because every library is imported.
 
     Args:
-        folder: where runs would be written; its free space is reported.
+        folder: output folder of runs; its free space is reported.
     """
     parts = {
         "versions": (_python(), *map(_core, core())),
         "devices": (_processor(), _memory(), *_accelerators(), _disk(Path(folder))),
         "options": tuple(map(_extra, EXTRAS)),
     }
-    return Diagnosis(sections=tuple(Section(title=title, findings=found) for title, found in parts.items()))
+    return Diagnosis(
+        sections=tuple(Section(title=title, entries=entries) for title, entries in parts.items())
+    )
 
 
 def core() -> list[str]:
-    """Distributions that diptych cannot do without, as its own metadata names them."""
-    plain = [one for one in requires("diptych") or () if "extra ==" not in one]
-    return [found[0] for one in plain if (found := re.match(r"[\w.-]+", one))]
+    """Distributions that diptych requires, from its metadata."""
+    required = [requirement for requirement in requires("diptych") or () if "extra ==" not in requirement]
+    return [name[0] for requirement in required if (name := re.match(r"[\w.-]+", requirement))]
 
 
-def _python() -> Finding:
-    return Finding(name="diptych", value=f"{__version__}, Python {platform.python_version()}")
+def _python() -> Entry:
+    return Entry(name="diptych", value=f"{__version__}, Python {platform.python_version()}")
 
 
-def _core(distribution: str) -> Finding:
+def _core(distribution: str) -> Entry:
     try:
-        found = version(distribution)
+        installed = version(distribution)
     except PackageNotFoundError:
-        return Finding(
+        return Entry(
             name=distribution, value="not installed", status="problem", advice=f"pip install {distribution}"
         )
     if reason := _import_error(MODULES.get(distribution, distribution.replace("-", "_"))):
-        return Finding(
+        return Entry(
             name=distribution,
-            value=f"{found}, but does not load: {reason}",
+            value=f"{installed}, but does not load: {reason}",
             status="problem",
             advice=f"pip install --force-reinstall {distribution}",
         )
-    return Finding(name=distribution, value=found)
+    return Entry(name=distribution, value=installed)
 
 
-def _extra(extra: Extra) -> Finding:
+def _extra(extra: Extra) -> Entry:
     name = f"{extra.distribution} ({extra.purpose})"
     try:
-        found = version(extra.distribution)
+        installed = version(extra.distribution)
     except PackageNotFoundError:
-        return Finding(name=name, value="not installed", status="missing", advice=extra.install)
+        return Entry(name=name, value="not installed", status="missing", advice=extra.install)
     if reason := _import_error(extra.module):
-        value = f"{found}, but does not load: {reason}"
-        return Finding(name=name, value=value, status="missing", advice=extra.install)
-    return Finding(name=name, value=found)
+        value = f"{installed}, but does not load: {reason}"
+        return Entry(name=name, value=value, status="missing", advice=extra.install)
+    return Entry(name=name, value=installed)
 
 
 def _import_error(module: str) -> str:
-    # any exception: a torchvision built for another torch raises RuntimeError
+    # An import may raise anything: a torchvision built for another torch raises RuntimeError.
     try:
         import_module(module)
     except Exception as error:
@@ -172,22 +174,23 @@ def _import_error(module: str) -> str:
     return ""
 
 
-def _processor() -> Finding:
+def _processor() -> Entry:
+    # Containers and schedulers may allow fewer cores than the machine has.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         from torch import get_num_threads
     except Exception:
-        return Finding(name="processor", value=f"{usable} cores")
-    return Finding(name="processor", value=f"{usable} cores, PyTorch uses {get_num_threads()} threads")
+        return Entry(name="processor", value=f"{usable} cores")
+    return Entry(name="processor", value=f"{usable} cores, PyTorch uses {get_num_threads()} threads")
 
 
-def _memory() -> Finding:
+def _memory() -> Entry:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     except (AttributeError, ValueError, OSError):
-        return Finding(name="memory", value="unknown")
+        return Entry(name="memory", value="unknown")
     few = total < LOW_MEMORY
-    return Finding(
+    return Entry(
         name="memory",
         value=f"{total:.0f} GB",
         status="problem" if few else "ok",
@@ -195,29 +198,30 @@ def _memory() -> Finding:
     )
 
 
-def _accelerators() -> tuple[Finding, ...]:
+def _accelerators() -> tuple[Entry, ...]:
     try:
         import torch
 
-        names = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-        found = [
-            Finding(name=f"cuda:{index}", value=f"{device.name}, {device.total_memory / 1e9:.0f} GB")
-            for index, device in enumerate(names)
+        properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        devices = [
+            Entry(name=f"cuda:{index}", value=f"{device.name}, {device.total_memory / 1e9:.0f} GB")
+            for index, device in enumerate(properties)
         ]
         if torch.backends.mps.is_available():
-            found.append(Finding(name="mps", value="available"))
+            devices.append(Entry(name="mps", value="available"))
     except Exception as error:
-        return (Finding(name="accelerator", value=f"cannot be asked for: {error}", status="problem"),)
-    return tuple(found) or (Finding(name="accelerator", value="none; models run on the processor"),)
+        return (Entry(name="accelerator", value=f"cannot be queried: {error}", status="problem"),)
+    return tuple(devices) or (Entry(name="accelerator", value="none; models run on the processor"),)
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> Entry:
+    # The folder may not exist yet; its first existing parent is on the same disk.
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free / 1e9
     few = free < LOW_DISK
-    return Finding(
+    return Entry(
         name=f"free space in {there}",
         value=f"{free:.0f} GB",
         status="problem" if few else "ok",
-        advice="checkpoints of base models take 1.3 GB each; free some or choose another out=" if few else "",
+        advice="checkpoints of base models take 1.3 GB each; free space or set another out=" if few else "",
     )

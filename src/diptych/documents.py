@@ -1,8 +1,8 @@
-"""JSON and YAML files of settings and state, read once for the whole package.
+"""Reads and writes all JSON and YAML files of settings and state.
 
-A file may come from a stranger, so its size, nesting and types are checked before anyone uses a value, and
-every error names the file and the key. YAML is plain data here: no tags that construct objects, no aliases (a
-few nested lines of them expand to gigabytes), no repeated keys.
+Files may be untrusted: their size, nesting and types are checked before a value is used, and every error
+names the file and the key. YAML is limited to plain data: no tags that construct objects, no aliases (a few
+nested lines of them expand to gigabytes), no repeated keys.
 """
 
 import json
@@ -18,32 +18,33 @@ from diptych.errors import FormatError
 from diptych.files import require_file
 
 T = TypeVar("T")
-MAX_BYTES = 64 << 20
-MAX_DEPTH = 64  # of nested lists and mappings; our own files need fewer than ten
+MAX_BYTES = 64 << 20  # size limit of a file
+MAX_DEPTH = 64  # limit of nested lists and mappings; diptych's own files have fewer than ten levels
 
 
 def closed(shape: type[T]) -> type[T]:
-    """A TypedDict that holds no further keys: the decorator refuses them when a file is read."""
+    """Mark a TypedDict as closed: additional keys are an error when a file is read."""
     shape.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
     return shape
 
 
 def extensible(shape: type[T]) -> type[T]:
-    """A TypedDict that may hold further keys, which are kept; without a decorator they are dropped."""
+    """Mark a TypedDict as extensible: additional keys are kept. Without a decorator they are dropped."""
     shape.__pydantic_config__ = {"extra": "allow"}  # type: ignore[attr-defined]
     return shape
 
 
 def read_yaml(path: Path | str, shape: type[T] | GenericAlias, *, advice: str = "") -> T:
-    """Read a YAML file whose content must have the type `shape`.
+    """Read a YAML file and check that its content has the type `shape`.
 
     Args:
-        shape: what pydantic can check: a `typing_extensions.TypedDict`, `dict[str, int]`, ... Values are not
-            converted, except that a whole number may stand for a float.
-        advice: a last sentence for the error message: what to do.
+        shape: any type that pydantic can check: a `typing_extensions.TypedDict`, `dict[str, int]`, ... Values
+            are not converted, except that a float may be written as a whole number.
+        advice: last sentence of the error message, which says what to do.
 
     Raises:
-        FormatError: not a regular file, too large, not UTF-8, not YAML, or of another type (names the key).
+        FormatError: the file is not a regular file, too large, not UTF-8 or not YAML, or its content has
+            another type (names the key).
     """
     return check_shape(
         parse_yaml(_text(path, advice), where=path, advice=advice), shape, where=path, advice=advice
@@ -51,21 +52,22 @@ def read_yaml(path: Path | str, shape: type[T] | GenericAlias, *, advice: str = 
 
 
 def read_json(path: Path | str, shape: type[T] | GenericAlias, *, advice: str = "") -> T:
-    """Read a JSON file whose content must have the type `shape`; arguments and errors as in `read_yaml`."""
+    """Read a JSON file and check that its content has the type `shape`; see `read_yaml`."""
     return check_shape(
         parse_json(_text(path, advice), where=path, advice=advice), shape, where=path, advice=advice
     )
 
 
 def parse_yaml(text: str, *, where: object, advice: str = "") -> Any:
-    """The plain values of a YAML text.
+    """Parse a YAML text into plain values.
 
     Raises:
-        FormatError: not YAML; or tags of objects, anchors, repeated keys, nesting beyond `MAX_DEPTH`.
+        FormatError: the text is not YAML, or has tags of objects, aliases, repeated keys, or nesting beyond
+            `MAX_DEPTH`.
     """
     try:
-        values = yaml.load(text, Loader=_PlainLoader)  # a SafeLoader with fewer features
-    # beside YAMLError, PyYAML lets the errors of int(), float(), date() and base64 through
+        values = yaml.load(text, Loader=_PlainLoader)  # a subclass of SafeLoader with fewer features
+    # Besides YAMLError, PyYAML raises the errors of int(), float(), date() and base64.
     except (
         yaml.YAMLError,
         ValueError,
@@ -80,10 +82,11 @@ def parse_yaml(text: str, *, where: object, advice: str = "") -> Any:
 
 
 def parse_json(text: str | bytes, *, where: object, advice: str = "") -> Any:
-    """The plain values of a JSON text.
+    """Parse a JSON text into plain values.
 
     Raises:
-        FormatError: not JSON or not UTF-8; or repeated keys, half surrogates, nesting beyond `MAX_DEPTH`.
+        FormatError: the text is not JSON or not UTF-8, or has repeated keys, unpaired surrogates, or nesting
+            beyond `MAX_DEPTH`.
     """
     try:
         values = json.loads(text, object_pairs_hook=_unique)
@@ -93,15 +96,15 @@ def parse_json(text: str | bytes, *, where: object, advice: str = "") -> Any:
 
 
 def dump_yaml(values: Any) -> str:
-    """Plain values as YAML that `read_yaml` takes: in the order given, without anchors and aliases."""
+    """Write plain values as YAML that `read_yaml` accepts: in the given order, without aliases."""
     return yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 def check_shape(values: Any, shape: type[T] | GenericAlias, *, where: object, advice: str = "") -> T:
-    """`values`, if they have the type `shape`.
+    """Check that values have the type `shape`, and return them.
 
     Raises:
-        FormatError: names the first key that does not fit, what it is and what was expected.
+        FormatError: names the first key with another type, its value and the expected type.
     """
     from pydantic import ValidationError
 
@@ -119,18 +122,18 @@ def check_shape(values: Any, shape: type[T] | GenericAlias, *, where: object, ad
 
 @cache
 def _adapter(shape: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter  # 0.1 s, paid by those who read such files
+    from pydantic import ConfigDict, TypeAdapter  # imported late, because it takes 0.1 s
     from pydantic.errors import PydanticUserError
 
-    try:  # classes with a configuration of their own do not take one from here
+    try:  # pydantic rejects this configuration for classes that have their own
         return TypeAdapter(shape, config=ConfigDict(strict=True, arbitrary_types_allowed=False))
     except PydanticUserError:
         return TypeAdapter(shape)
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """`repr(value)`, cut for an error message."""
-    # a repr of a huge or deep value is itself a way to spend memory, so containers are only named
+    """Return `repr(value)`, truncated for an error message."""
+    # Only the size of large containers is shown, because their repr() may need a lot of memory.
     if isinstance(value, Mapping | list | tuple | set) and len(value) > 8:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
@@ -138,14 +141,14 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """PyYAML's SafeDumper, which writes what is shared as often as it occurs."""
+    """PyYAML's SafeDumper without aliases: shared values are written each time they occur."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's SafeLoader without aliases and repeated keys, and with a limit of depth."""
+    """PyYAML's SafeLoader without aliases and repeated keys, and with a depth limit."""
 
     depth = 0
 
@@ -166,7 +169,7 @@ class _PlainLoader(yaml.SafeLoader):
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str | int | float):
-                raise _refused_key(key_node, f"the key {shorten(key)} is no text or number")
+                raise _refused_key(key_node, f"the key {shorten(key)} is not text or a number")
             if key in seen:
                 raise _refused_key(key_node, f"the key {shorten(key)} occurs twice")
             seen.add(key)
@@ -187,7 +190,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(values: Any, where: object, advice: str) -> Any:
-    """`values`, after looking for what later breaks writers and recursive functions."""
+    """Check values for deep nesting and unpaired surrogates, on which later code would fail."""
+    # Level by level and not recursively, because deep nesting would exceed Python's recursion limit.
     level, depth = [values], 0
     while level:
         if depth > MAX_DEPTH:
@@ -208,7 +212,7 @@ def _require_text(value: str, where: object, advice: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        _refuse(where, f"{shorten(value)} holds half a surrogate pair, which is no text", advice, error)
+        _refuse(where, f"{shorten(value)} has half a surrogate pair, which is not valid text", advice, error)
 
 
 def _text(path: Path | str, advice: str) -> str:

@@ -1,13 +1,13 @@
-"""Everything diptych raises on purpose.
+"""Errors that diptych raises.
 
     DiptychError
-    |-- FormatError         a file is not what it should be (file, line, what was expected)
-    |-- MissingFeatures     images without regions (how many, which, in which store, what to do)
-    |-- CheckpointMismatch  weights that do not fit (unfilled, unused, wrong shape)
-    `-- ConfigError         a setting that cannot work (key, got, allowed, nearest name)
+    |-- FormatError         a file has invalid content (file, line, expected content)
+    |-- MissingFeatures     images have no regions (number, names, store, what to do)
+    |-- CheckpointMismatch  weights do not fit the model (unfilled, unused, wrong shape)
+    `-- ConfigError         a setting is invalid (key, value, allowed values, nearest name)
 
 Messages follow one pattern: what failed, where, got, expected, what to do. The command line prints them
-without a traceback and exits with 2.
+without a traceback and exits with status 2.
 """
 
 import errno
@@ -23,30 +23,30 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiptychError(Exception):
-    """Base of all errors that a user can cause and mend."""
+    """Base of all errors that a user can cause and fix."""
 
 
 class FormatError(DiptychError):
-    """A file whose content breaks its format."""
+    """A file has invalid content."""
 
 
 class MissingFeatures(DiptychError):
-    """Images for which a feature store has no regions."""
+    """A feature store has no regions for some images."""
 
     def __init__(self, missing: Collection[str], store: object) -> None:
         super().__init__(
             f"{len(missing)} image(s) have no regions in {store}: {first_five(sorted(missing))}. "
-            "Import features that hold them with `diptych import` (end to end: add their boxes), or list the "
-            "gaps with `diptych check`."
+            "Import features that include them with `diptych import` (end-to-end models: add their boxes), "
+            "or list all with `diptych check`."
         )
 
 
 class CheckpointMismatch(DiptychError):
-    """Weights that do not fit the model they are loaded into."""
+    """Weights do not fit the model."""
 
 
 class ConfigError(DiptychError):
-    """A setting that cannot work."""
+    """A setting is invalid."""
 
 
 def unlabeled(key: str) -> ConfigError:
@@ -58,7 +58,7 @@ def unlabeled(key: str) -> ConfigError:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the allowed name closest to `name`, or an empty string."""
+    """Return ` Did you mean 'x'?` with the allowed name closest to `name`, or an empty string."""
     close = get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -89,10 +89,10 @@ def full_disk(error: BaseException | None) -> OSError | None:
 
 
 def report_internal(error: BaseException, folder: Path | None = None) -> str:
-    """One line about a mistake of ours; the traceback goes into a file that the line names.
+    """Describe an internal error in one line; write the traceback to a file that the line names.
 
     Args:
-        folder: where the file is written (default: the system's folder for temporary files).
+        folder: folder of that file; by default the system's folder for temporary files.
     """
     import traceback
     from tempfile import NamedTemporaryFile
@@ -106,7 +106,7 @@ def report_internal(error: BaseException, folder: Path | None = None) -> str:
         ) as file:  # fmt: skip
             file.write(text)
         report = f"please report it with {file.name}"
-    except OSError:  # the disk may be what is full
+    except OSError:  # a full disk may be the cause of the error
         report = "DIPTYCH_DEBUG=1 shows the traceback; please report it"
     words = str(error).strip()
     words = " ".join((words.rpartition("\n")[2] if "Original Traceback" in words else words).split())
@@ -115,14 +115,14 @@ def report_internal(error: BaseException, folder: Path | None = None) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The function of ours that was running: `diptych.features.tsv.read`."""
+    """Name the innermost function of diptych in the traceback, such as `diptych.features.tsv.read`."""
     import traceback
 
     worker = re.findall(r'/(diptych/[\w/]+)\.py", line \d+, in (\S+)', str(error))
-    if worker:  # an error of a loader process carries its traceback as text
+    if worker:  # torch reraises errors of data workers with their traceback as text
         return f"{worker[-1][0].replace('/', '.')}.{worker[-1][1]}"
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    ours = [one for one in frames if str(one.f_globals.get("__name__")).partition(".")[0] == "diptych"]
+    ours = [frame for frame in frames if str(frame.f_globals.get("__name__")).partition(".")[0] == "diptych"]
     if not (ours or frames):
         return "diptych"
     last = (ours or frames)[-1]

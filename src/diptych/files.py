@@ -1,8 +1,8 @@
-"""Files and folders that are either whole or absent, and nothing of the user's replaced.
+"""Writes files and folders atomically, and protects the user's own files from being replaced.
 
-What a command writes appears under its name in one step. Until then it lies beside, as `.NAME.part`; a
-folder that is replaced is renamed to `.NAME.replaced` first, and back by the next run if a kill came in
-between. Meanwhile `.NAME.lock` keeps other processes away; the system frees it when the process ends.
+A result is written as `.NAME.part` and renamed when it is complete. An existing folder is first renamed to
+`.NAME.replaced`; if the process is killed in between, the next run renames it back. Meanwhile `.NAME.lock`
+keeps out other processes; the system releases the lock when the process ends.
 """
 
 import errno
@@ -19,8 +19,8 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 from diptych.errors import ConfigError, FormatError, full_disk
 
-MARK = ".diptych"  # in a folder that may be replaced later: its kind, and the names of all that belongs to it
-HEADS = {  # how the files begin that may be replaced
+MARK = ".diptych"  # file in folders that may be replaced: their kind, and the names of all their files
+HEADS = {  # first bytes of files that may be replaced, by kind
     "a prediction file": rb"id,proba|PK\x03\x04.{26}header\.npy",
     "a PNG picture": rb"\x89PNG\r\n\x1a\n",
     "a safetensors file": rb".{6}\0\0\{",
@@ -33,13 +33,13 @@ HEADS = {  # how the files begin that may be replaced
     "a run card": rb"# Study ",
     "a list of members": rb'\{\s*"study":',
 }
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # file systems without locks
-_claims: set[tuple[int, Path]] = set()  # of this process: the system's locks are for others only
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # errors of file systems without locks
+_claims: set[tuple[int, Path]] = set()  # locks of this process: POSIX locks only exclude other processes
 
 
 @runtime_checkable
 class ByteStream(Protocol):
-    """A file that is open for reading bytes, on disk or in memory."""
+    """A file opened for reading bytes, on disk or in memory."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -52,13 +52,13 @@ class ByteStream(Protocol):
 
 @contextmanager
 def atomic_file(path: Path | str, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
-    """Open a file that appears under its name only when the block ends well.
+    """Open a file that appears under its name only if the block succeeds.
 
-    It is written beside, fsynced and renamed; an error inside the block (a full disk, Ctrl-C) leaves whatever
-    stood at `path` before, and no fragment. Further arguments go to `open`. Parent folders are made.
+    It is written under another name, fsynced and renamed. After an error in the block (a full disk, Ctrl-C),
+    `path` is as before. Further arguments are passed to `open`. Parent folders are created.
 
     Raises:
-        ConfigError: `path` is a folder, or lies below a file; or another process writes it at this moment.
+        ConfigError: `path` is a folder or below a file, or another process is writing it.
     """
     path = Path(path)
     if path.is_dir():
@@ -68,11 +68,11 @@ def atomic_file(path: Path | str, mode: str = "wb", **kwargs: Any) -> Iterator[I
     try:
         with open(_locked(beside, path), mode, **kwargs) as file:
             try:
-                file.truncate(0)  # a fragment of a process that was killed
+                file.truncate(0)  # remove the fragment of a process that was killed
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(beside, path)  # before the lock goes with the handle
+                os.replace(beside, path)  # rename first: closing the file releases the lock
             except BaseException:
                 beside.unlink(missing_ok=True)
                 raise
@@ -86,16 +86,16 @@ def atomic_file(path: Path | str, mode: str = "wb", **kwargs: Any) -> Iterator[I
 def atomic_folder(
     path: Path | str, *, kind: str | None = None, overwrite: bool = False, inputs: Iterable[Path | str] = ()
 ) -> Iterator[Path]:
-    """Yield a folder to fill; it appears as `path` only when the block ends well. A link is followed.
+    """Yield a folder to fill; it appears as `path` only if the block succeeds. A link is followed.
 
     Args:
-        kind: what it will be, such as `a bundle`: the folder gets a mark, by which a later call of this kind
-            may replace it. None makes a folder that nobody replaces.
+        kind: kind of folder, such as `a bundle`. The folder gets a mark, so that a later call of this kind
+            may replace it. A folder of kind None is never replaced.
         overwrite: replace a folder of this kind.
-        inputs: what the folder is made of.
+        inputs: files and folders that must not be replaced.
 
     Raises:
-        ConfigError: as `require_new`; or `path` lies below a file; or another process writes it.
+        ConfigError: as `require_new`; or `path` is below a file; or another process is writing it.
     """
     given, path = Path(path), Path(os.path.realpath(path))
     with reserved(given, overwrite=overwrite, kind=kind, inputs=inputs):
@@ -107,7 +107,7 @@ def atomic_folder(
             if kind is not None:
                 mark = {"kind": kind, "files": sorted(_names(beside))}
                 (beside / MARK).write_text(json.dumps(mark, indent=0) + "\n", encoding="utf-8")
-            ordinary = 0o666 & ~_umask()  # some libraries write private files
+            ordinary = 0o666 & ~_umask()  # some libraries write files that only the owner may read
             for folder, _, names in os.walk(beside):
                 for name in names:
                     os.chmod(Path(folder) / name, ordinary)
@@ -117,7 +117,7 @@ def atomic_folder(
         except BaseException as error:
             shutil.rmtree(beside, ignore_errors=True)
             _name(error, given)
-            if number := re.search(r"\(os error (\d+)\)", str(error)):  # of safetensors, which is no OSError
+            if number := re.search(r"\(os error (\d+)\)", str(error)):  # safetensors raises no OSError
                 raise OSError(int(number[1]), os.strerror(int(number[1])), str(given)) from error
             raise
 
@@ -126,29 +126,29 @@ def atomic_folder(
 def reserved(
     path: Path | str, *, overwrite: bool = False, kind: str | None = None, inputs: Iterable[Path | str] = ()
 ) -> Iterator[None]:
-    """Keep other processes from `path` while the block runs; arguments as `require_new`, asked first.
+    """Lock `path` while the block runs, after checking it with `require_new`, which has the same arguments.
 
     Raises:
-        ConfigError: as `require_new`; or another process holds it.
+        ConfigError: as `require_new`; or another process has the lock.
     """
     inputs = tuple(inputs)
     require_new(path, overwrite=overwrite, kind=kind, inputs=inputs)
     place = Path(os.path.realpath(path))
     with claimed(place):
         recover_folder(place)
-        require_new(path, overwrite=overwrite, kind=kind, inputs=inputs)  # by now, someone may have made it
+        require_new(path, overwrite=overwrite, kind=kind, inputs=inputs)  # another process may have made it
         yield
 
 
 @contextmanager
 def claimed(path: Path, *, lock: Path | None = None) -> Iterator[None]:
-    """Keep other processes from `path` while the block runs, if they ask by this function too.
+    """Lock `path` while the block runs; the lock only excludes other users of this function.
 
     Args:
-        lock: a file to lock instead of the one beside `path`; removed at the end.
+        lock: lock file, instead of the default beside `path`; removed at the end.
 
     Raises:
-        ConfigError: another process, or another part of this one, holds it; or `path` lies below a file.
+        ConfigError: another process, or other code of this process, has the lock; or `path` is below a file.
     """
     lock = lock or _beside(path, "lock")
     claim = (os.getpid(), lock)
@@ -168,13 +168,13 @@ def claimed(path: Path, *, lock: Path | None = None) -> Iterator[None]:
         _claims.discard(claim)
         lock.unlink(missing_ok=True)
         os.close(handle)
-        with suppress(OSError):  # something was written
+        with suppress(OSError):  # rmdir() fails if the folders are in use by now
             for folder in new:
                 folder.rmdir()
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Give the folder `new` the name `path`; what stands there is renamed aside, then removed."""
+    """Rename the folder `new` to `path`; an existing folder is renamed first and removed at the end."""
     aside = _beside(path, "replaced")
     _remove(aside)
     if path.is_dir():
@@ -189,7 +189,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Take back what a process that was killed had renamed aside; the caller keeps other processes away."""
+    """Restore the folder that a killed process had renamed; the caller must have the lock."""
     aside = _beside(path, "replaced")
     if os.path.lexists(path):
         _remove(aside)
@@ -207,13 +207,13 @@ KINDS = (
 
 
 def require_file(path: Path | str, what: str = "a file") -> Path:
-    """`path`, if it is a regular file (or a link to one). Opening a named pipe would wait forever.
+    """Return `path` if it is a regular file or a link to one. Opening a named pipe would block forever.
 
     Args:
-        what: named in the error message as what was expected.
+        what: expected content, for the error message.
 
     Raises:
-        FormatError: nothing is there, or a folder, a named pipe, a socket or a device; or no name of a file.
+        FormatError: `path` does not exist, is not a regular file, or is not a valid name.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -222,22 +222,22 @@ def require_file(path: Path | str, what: str = "a file") -> Path:
         raise FormatError(f"{path!s}: {reason}; expected {what}.") from error
     if stat.S_ISREG(mode):
         return Path(path)
-    found = next((name for kind, name in KINDS if kind(mode)), "something else")
-    raise FormatError(f"{path!s}: this is {found}; expected {what}.")
+    actual = next((name for kind, name in KINDS if kind(mode)), "not a regular file")
+    raise FormatError(f"{path!s}: this is {actual}; expected {what}.")
 
 
 def require_new(
     path: Path | str, *, overwrite: bool = False, kind: str | None = None, inputs: Iterable[Path | str] = ()
 ) -> None:
-    """Refuse to write over something that exists, unless asked to and it is what the same command wrote.
+    """Check that `path` does not exist or may be replaced: with `overwrite`, and if it is of the same kind.
 
     Args:
-        kind: what may be replaced: a name in `HEADS`, or that of the mark in a folder. None replaces nothing.
-        inputs: what the result is made of; never replaced.
+        kind: kind of file or folder that may be replaced: a key of `HEADS`, or the kind in a folder's mark.
+        inputs: files and folders that must not be replaced.
 
     Raises:
-        ConfigError: `path` exists (an empty folder does not count) and is kept; or it is an input, the
-            working folder or a folder around one.
+        ConfigError: `path` exists and must be kept (an empty folder may be replaced); or it is or contains an
+            input or the working folder.
     """
     path = Path(path)
     require_apart(path, inputs)
@@ -245,7 +245,7 @@ def require_new(
     if not os.path.lexists(path) or empty_folder:
         return
     if not overwrite:
-        raise ConfigError(f"{path} exists and is kept; choose another place or say overwrite=true.")
+        raise ConfigError(f"{path} exists and is kept; choose another place or set overwrite=true.")
     reason = _other_file(path, kind) if kind in HEADS else _other_folder(path, kind)
     if reason:
         raise ConfigError(
@@ -255,22 +255,22 @@ def require_new(
 
 
 def require_apart(path: Path, inputs: Iterable[Path | str]) -> None:
-    """Refuse a result that would be an input or the working folder, or a folder around one.
+    """Check that `path` neither is nor contains an input or the working folder.
 
     Raises:
         ConfigError: names both.
     """
     place, here = os.path.realpath(path), os.path.realpath(".")
-    for one in (here, *inputs):
-        source = os.path.realpath(one)
+    for kept in (here, *inputs):
+        source = os.path.realpath(kept)
         if place in (source, *map(str, Path(source).parents)):
-            how = "is" if place == source else "is a folder around"
-            why = "the working folder" if one == here else f"{one}, which is read"
+            how = "is" if place == source else "contains"
+            why = "the working folder" if kept == here else f"{kept}, which is read"
             raise ConfigError(f"{path} {how} {why}, and is kept; choose another place.")
 
 
 def _other_file(path: Path, kind: str) -> str | None:
-    """Why the file is not of this kind."""
+    """Return why a file is not of this kind, or None if it is."""
     if not path.is_file():
         return f"is not {kind}"
     with path.open("rb") as file:
@@ -279,7 +279,7 @@ def _other_file(path: Path, kind: str) -> str | None:
 
 
 def _other_folder(path: Path, kind: str | None) -> str | None:
-    """Why the folder is not one of this kind, with nothing else in it."""
+    """Return why a folder is not of this kind or has other files, or None if it may be replaced."""
     try:
         mark = json.loads(require_file(path / MARK).read_text(encoding="utf-8"))
         ours = set(mark["files"]) if mark["kind"] == kind else None
@@ -288,42 +288,42 @@ def _other_folder(path: Path, kind: str | None) -> str | None:
     if ours is None:
         return f"is not {kind or 'a folder'} that diptych wrote (it has no such {MARK})"
     other = sorted(_names(path) - ours - {MARK})
-    return f"holds {other[0]}, which is not of {kind}," if other else None
+    return f"has {other[0]}, which is not part of {kind}," if other else None
 
 
 def _names(folder: Path) -> set[str]:
-    """Everything below a folder that is no folder, by its path from there."""
+    """Relative paths of all files and links below a folder."""
     return {
         (Path(base) / name).relative_to(folder).as_posix()
         for base, folders, files in os.walk(folder)
-        for name in (*files, *(one for one in folders if (Path(base) / one).is_symlink()))
+        for name in (*files, *(link for link in folders if (Path(base) / link).is_symlink()))
     }
 
 
 def require_name(name: object, what: str) -> str:
-    """`name`, if it can be the name of a file or folder and leads nowhere else.
+    """Return `name` if it is safe as the name of a file or folder.
 
     Args:
-        what: named in the error message, such as `a member of the study`.
+        what: the named thing, for the error message, such as `a member of the study`.
 
     Raises:
-        ConfigError: no text, empty, too long, with a dot in front, a separator or a control character.
+        ConfigError: no text, empty, too long, or with a dot at the start, a separator or a control character.
     """
     if isinstance(name, str) and re.fullmatch(r"[^./\\\0-\x1f\x7f][^/\\\0-\x1f\x7f]*", name):
         try:
             if len(name.encode()) <= 200:
                 return name
-        except UnicodeEncodeError:  # half a surrogate pair
+        except UnicodeEncodeError:  # an unpaired surrogate
             pass
     shown = repr(name) if len(repr(name)) < 80 else f"{repr(name)[:77]}..."
     raise ConfigError(
-        f"{what} is called {shown}; expected a plain name that can be a file's: at most 200 bytes, "
-        "no / or \\, no dot in front."
+        f"{what} has the name {shown}; expected a name that can be a file's: at most 200 bytes, no / or \\, "
+        "no dot at the start."
     )
 
 
 def make_parents(path: Path) -> None:
-    """Make the folders above `path`.
+    """Create the folders above `path`.
 
     Raises:
         ConfigError: one of them is a file.
@@ -333,7 +333,7 @@ def make_parents(path: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         blocking = next((parent for parent in path.parents if parent.is_file()), path.parent)
         raise ConfigError(
-            f"{path} cannot be made: {blocking} is a file; expected a folder. Choose another place."
+            f"{path} cannot be created: {blocking} is a file; expected a folder. Choose another place."
         ) from error
 
 
@@ -351,12 +351,12 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def _locked(lock: Path, path: Path) -> int:
-    """Open a file for writing that no other process has locked; the system frees it with the handle.
+    """Open and lock a file; closing the handle releases the lock.
 
-    These locks are not passed on to forked loader processes, which outlive a killed parent for some seconds.
+    POSIX locks are not inherited by forked data workers, which may outlive a killed parent by some seconds.
 
     Args:
-        path: what it stands for, for the error message.
+        path: the file or folder that the lock protects, for the error message.
     """
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -366,7 +366,7 @@ def _locked(lock: Path, path: Path) -> int:
             if error.errno not in NO_LOCKS:
                 os.close(handle)
                 raise _busy(path) from error
-        try:  # whoever held it before may have renamed or removed it since we opened it
+        try:  # the previous owner may have renamed or removed the file after we opened it
             if os.path.samestat(os.fstat(handle), lock.stat()):
                 return handle
         except FileNotFoundError:
@@ -386,12 +386,12 @@ def _remove(path: Path) -> None:
 
 
 def _name(error: BaseException, path: Path) -> None:
-    """Say where the disk was full; the system does not, or names a file that the user never sees."""
-    found = error if isinstance(error, OSError) else full_disk(error)
-    if found is not None and found.errno:
-        name = "" if found.filename is None else Path(os.fsdecode(found.filename)).name
+    """Put `path` into an OSError that has no file name, or that of a temporary file."""
+    cause = error if isinstance(error, OSError) else full_disk(error)
+    if cause is not None and cause.errno:
+        name = "" if cause.filename is None else Path(os.fsdecode(cause.filename)).name
         if not name or name.startswith(f".{path.name}."):
-            found.filename = str(path)
+            cause.filename = str(path)
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""Picture files to RGB, and RGB to what an ImageNet network takes."""
+"""Reads picture files as RGB, and converts RGB to normalized pixels for ImageNet networks."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from diptych.errors import FormatError
 from diptych.files import require_file
 
-MAX_PIXELS = 80_000_000  # below the 89 million from which Pillow itself warns of decompression bombs
+MAX_PIXELS = 80_000_000  # Pillow warns of decompression bombs from 89 million
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
@@ -33,21 +33,21 @@ def open_image(
     at_least: int | None = None,
     as_opencv: bool = False,
 ) -> Image.Image:
-    """The picture as upright RGB.
+    """Open a picture as upright RGB.
 
-    EXIF rotation is undone, transparency becomes white, of an animation the first frame counts, 16-bit gray
-    is scaled to 8 bits; palettes, CMYK and gray are converted.
+    EXIF rotation is applied, transparency becomes white, and 16-bit gray is scaled to 8 bits. Palettes, CMYK
+    and gray are converted. Animations give their first frame.
 
     Args:
-        image: a file, or a picture that somebody has opened already.
-        max_pixels: larger pictures are refused before they are decoded.
-        at_least: let JPEG decode to a half, quarter or eighth of the size as long as both sides keep this
-            many pixels. Several times faster for photographs; pixels differ slightly from a full decode.
-        as_opencv: as `cv2.imread`, through which the published features went: transparency is dropped and
-            shows its hidden colors, 16-bit gray is divided by 256.
+        image: a file, or an already opened picture.
+        max_pixels: larger pictures are rejected before they are decoded.
+        at_least: decode JPEG at a half, quarter or eighth of its size if both sides keep at least this number
+            of pixels. Several times faster for photographs; pixels differ slightly from a full decode.
+        as_opencv: convert like `cv2.imread`, with which published features were made: the alpha channel is
+            dropped, which shows hidden colors, and 16-bit gray is divided by 256.
 
     Raises:
-        FormatError: names the file that is missing, unreadable, cut off or too large.
+        FormatError: the file is missing, unreadable, truncated or too large.
     """
     if isinstance(image, Image.Image):
         return _to_rgb(image, as_opencv)
@@ -60,27 +60,28 @@ def open_image(
             file.load()
             rgb = _to_rgb(file, as_opencv)
             return rgb if turn is None else rgb.transpose(turn)
-    except Exception as error:  # decoders raise whatever they stumble over
+    except Exception as error:  # decoders raise many kinds of errors
         raise explained(error, image, max_pixels) from error
 
 
 def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Width and height of the upright picture, from the head of the file only.
+    """Read the width and height of the upright picture from the header of its file.
 
     Raises:
-        FormatError: as `open_image`, as far as the head of the file shows it.
+        FormatError: as `open_image`, for errors that the header shows.
     """
     try:
         with Image.open(require_file(path, "a picture file")) as file:
             require_small(file, path, max_pixels)
             width, height = file.size
+            # Orientations 5 to 8 turn the picture by 90 degrees.
             return (height, width) if _orientation(file) >= 5 else (width, height)
-    except Exception as error:  # decoders raise whatever they stumble over
+    except Exception as error:  # decoders raise many kinds of errors
         raise explained(error, path, max_pixels) from error
 
 
 def to_pixels(image: Image.Image, size: int) -> Float[Tensor, "3 size size"]:
-    """The picture resized to `size` x `size` (distorting, antialiased) and normalized as for ImageNet."""
+    """Resize a picture to `size` x `size` (distorting, antialiased) and normalize it as for ImageNet."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)
@@ -93,7 +94,7 @@ def _to_rgb(image: Image.Image, as_opencv: bool) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":
-        step = 256 if as_opencv else 257
+        step = 256 if as_opencv else 257  # 65535 / 257 = 255 exactly
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // step).astype(np.uint8))
     if not as_opencv and image.has_transparency_data:
         image = image.convert("RGBA")
@@ -104,9 +105,9 @@ def _to_rgb(image: Image.Image, as_opencv: bool) -> Image.Image:
 
 
 def _orientation(file: Image.Image) -> int:
-    """EXIF orientation 1 to 8, 1 where there is none or its block is broken; never decodes pixels."""
-    turned = file.format == "TIFF"  # by Pillow, as only its TIFF reader does
-    behind = file.format == "PNG" and "exif" not in file.info  # to look there, Pillow would decode the pixels
+    """Read the EXIF orientation, 1 to 8, without decoding pixels; 1 if it is missing or damaged."""
+    turned = file.format == "TIFF"  # Pillow's TIFF reader already applies it
+    behind = file.format == "PNG" and "exif" not in file.info  # reading it would decode the pixels before it
     if turned or behind:
         return 1
     try:
@@ -117,10 +118,10 @@ def _orientation(file: Image.Image) -> int:
 
 
 def require_small(file: Image.Image, path: Path | str, max_pixels: int) -> None:
-    """Refuse a picture before it is decoded.
+    """Check the size of a picture before it is decoded.
 
     Raises:
-        FormatError: it has more pixels.
+        FormatError: it has more than `max_pixels` pixels.
     """
     width, height = file.size
     if width * height > max_pixels:
@@ -131,7 +132,7 @@ def require_small(file: Image.Image, path: Path | str, max_pixels: int) -> None:
 
 
 def explained(error: Exception, path: Path | str, max_pixels: int) -> Exception:
-    """What a decoder stumbled over, as an error that names the file."""
+    """Convert an error of a decoder to one that names the file."""
     match error:
         case FormatError() | MemoryError():
             return error
@@ -145,5 +146,5 @@ def explained(error: Exception, path: Path | str, max_pixels: int) -> Exception:
             return FormatError(f"{path}: not a picture in a known format; expected PNG, JPEG, WebP, GIF, ...")
         case _:
             return FormatError(
-                f"{path}: the picture cannot be read ({error}). Is the file damaged or cut off?"
+                f"{path}: the picture cannot be read ({error}). Is the file damaged or truncated?"
             )

@@ -1,9 +1,9 @@
-"""Calls that a file describes, made without believing the file.
+"""Builds objects from the nodes of untrusted configuration files.
 
 A node is exactly one call: `_target_` names a callable, the other keys are its parameters, and values may be
-nodes again. A bundle may come from a stranger, so nothing is imported or resolved by name: only the classes
-and builders of `allowed` are called, every value has the type that its parameter declares, and files lie in
-the bundle. Interpolations (`${...}`) are never resolved; `${bundle}/` begins the name of a file.
+nodes again. Bundles may be untrusted, so nothing is imported by name: only the classes and builders of
+`allowed` are called, every value must have the type that its parameter declares, and files must be inside the
+bundle. Interpolations (`${...}`) are never resolved; only `${bundle}/` may be the prefix of a file name.
 """
 
 import inspect
@@ -25,7 +25,8 @@ from diptych.files import require_file
 from diptych.models import concat
 from diptych.tasks import objectives
 
-HERE = "${bundle}"  # stands for the bundle's folder in the values of file parameters
+HERE = "${bundle}"  # the bundle's folder, in values of file parameters
+# Callables that a bundle may name, by module.
 PARTS: dict[Any, str] = {
     models: " ".join(name for name in dir(models) if callable(getattr(models, name))),
     concat: "BertTower ImageTower VectorTower",
@@ -41,16 +42,17 @@ PARTS: dict[Any, str] = {
 
 @cache
 def allowed() -> Mapping[str, Callable[..., Any]]:
-    """What a bundle may call, by the names that are exported and by those of the modules below."""
-    found: dict[str, Callable[..., Any]] = {}
+    """Callables that a bundle may name, by their exported names and by the names of their own modules."""
+    callables: dict[str, Callable[..., Any]] = {}
     for module, names in PARTS.items():
         for name in names.split():
-            one = getattr(module, name)
-            made = one if isinstance(one, type) else inspect.signature(one).return_annotation
+            value = getattr(module, name)
+            made = value if isinstance(value, type) else inspect.signature(value).return_annotation
             if module is models and not (isinstance(made, type) and issubclass(made, nn.Module)):
-                continue  # whatever else that package may export one day
-            found[f"{module.__name__}.{name}"] = found[f"{one.__module__}.{one.__qualname__}"] = one
-    return found
+                continue  # an export that does not build a model
+            own = f"{value.__module__}.{value.__qualname__}"
+            callables[f"{module.__name__}.{name}"] = callables[own] = value
+    return callables
 
 
 def build(
@@ -62,23 +64,24 @@ def build(
     folder: Path | None = None,
     **arguments: Any,
 ) -> Any:
-    """Call what a node of a bundle names.
+    """Call the target of a node of a bundle.
 
     Args:
         trust: further module prefixes whose own classes and functions may be called.
-        where: the file, and `key` the place in it, of the node, for error messages.
-        folder: of the bundle; file parameters are `${bundle}/` and a file below it.
-        arguments: given to the call beside those of the node.
+        where: file of the node, for error messages.
+        key: key of the node in that file, for error messages.
+        folder: folder of the bundle, for file parameters that start with `${bundle}/`.
+        arguments: additional arguments of the call.
 
     Raises:
-        ConfigError: names the file and the key of what is unknown, of the wrong type, or cannot be built.
+        ConfigError: a name is unknown, a value has the wrong type, or the call fails. Names file and key.
     """
     return _Builder(where=where, trust=tuple(trust), folder=folder).call(node, key, arguments)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Types of keyword parameters by name; `more` where further names are taken too."""
+    """Types of keyword parameters by name; `more` if other names are accepted, too."""
 
     types: Mapping[str, Any] = field(default_factory=dict)
     more: bool = False
@@ -86,10 +89,10 @@ class Parameters:
 
 @cache
 def parameters_of(function: Callable[..., Any]) -> Parameters:
-    """A builder that passes keys on also takes those of the class that it returns."""
+    """Return the keyword parameters of a callable; `**overrides` stands for those of the returned class."""
     signature = inspect.signature(function)
-    own = {name: one for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD}
-    types = {name: one.annotation for name, one in own.items() if one.kind is not one.VAR_POSITIONAL}
+    own = {name: item for name, item in signature.parameters.items() if item.kind is not item.VAR_KEYWORD}
+    types = {name: item.annotation for name, item in own.items() if item.kind is not item.VAR_POSITIONAL}
     passes_on = len(own) < len(signature.parameters)
     if passes_on and isinstance(signature.return_annotation, type):
         below = parameters_of(signature.return_annotation)
@@ -111,7 +114,7 @@ def function_of(node: Mapping[str, Any]) -> Callable[..., Any] | None:
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
-    """Names of the keyword parameters of `parameters_of`."""
+    """Names of the keyword parameters of a callable; see `parameters_of`."""
     return list(parameters_of(function).types)
 
 
@@ -121,10 +124,10 @@ def is_file(annotation: Any) -> bool:
 
 
 def check_arguments(function: Callable[..., Any], values: Mapping[str, Any], *, where: str) -> None:
-    """Names and types of arguments, as far as they are at hand: nodes are looked at when they are built.
+    """Check the names and types of arguments, except of nodes, which are checked when they are built.
 
     Raises:
-        ConfigError: an unknown name, or a value of another type than its parameter declares.
+        ConfigError: a name is unknown, or a value has another type than its parameter declares.
     """
     known = parameters_of(function)
     for name, value in values.items():
@@ -138,7 +141,7 @@ def check_arguments(function: Callable[..., Any], values: Mapping[str, Any], *, 
         if not _holds_node(value) and not _fits(value, known.types[name]):
             wanted = inspect.formatannotation(known.types[name]).replace("collections.abc.", "")
             text = isinstance(value, list) and _fits("", known.types[name])
-            hint = f" On a command line, a text in brackets has two kinds of quotes: {name}='\"[...]\"'."
+            hint = f" On a command line, a text in brackets needs two kinds of quotes: {name}='\"[...]\"'."
             raise ConfigError(
                 f"{where}: {name} is {shorten(value)}; expected {wanted}.{hint if text else ''}"
             )
@@ -153,7 +156,7 @@ class _Builder:
     def call(
         self, node: Mapping[str, Any], key: str, arguments: Mapping[str, Any], *, later: bool = False
     ) -> Any:
-        """What the call of a node returns, or a function that is this call with further arguments."""
+        """Call the target of a node; with `later`, return a partial function instead."""
         target = node.get("_target_")
         function = self._function(target, key)
         values = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
@@ -177,7 +180,7 @@ class _Builder:
             raise ConfigError(f"{self._at(key)}: {error}") from error
         except DiptychError:
             raise
-        except Exception as error:  # whatever a class says to values that it does not like
+        except Exception as error:  # constructors may raise anything for invalid values
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConfigError(f"{self._at(key)}: {target} cannot be built: {reason}") from error
 
@@ -186,17 +189,18 @@ class _Builder:
             return allowed()[target]
         if isinstance(target, str) and self._trusted(target):
             try:
-                found = pkgutil.resolve_name(target)
-            except Exception as error:  # importing somebody's code
+                resolved = pkgutil.resolve_name(target)
+            except Exception as error:  # importing the user's code may raise anything
                 raise ConfigError(f"{self._at(key)}: {target!r} cannot be found ({error}).") from error
-            if callable(found) and self._trusted(str(getattr(found, "__module__", ""))):
-                function: Callable[..., Any] = found
+            # A trusted module may import functions of others, such as os.system: check the defining module.
+            if callable(resolved) and self._trusted(str(getattr(resolved, "__module__", ""))):
+                function: Callable[..., Any] = resolved
                 return function
         close = nearest(target, allowed()) if isinstance(target, str) else ""
         raise ConfigError(
-            f"{self._at(key)}: _target_ is {shorten(target)}, which is outside of what a bundle may call "
-            f"(the models, tasks, processors and tokenizers of diptych).{close} If you know and trust that "
-            "code, pass its module as trust=."
+            f"{self._at(key)}: _target_ is {shorten(target)}, which a bundle may not call (only models, "
+            f"tasks, processors and tokenizers of diptych).{close} If you know and trust that code, pass its "
+            "module as trust=."
         )
 
     def _trusted(self, name: str) -> bool:
@@ -207,13 +211,13 @@ class _Builder:
             return self.call(value, key, {}, later=_is_function(annotation))
         inner = _inner(annotation)
         if isinstance(value, Mapping):
-            return {name: self._value(one, inner, f"{key}.{name}") for name, one in value.items()}
+            return {name: self._value(item, inner, f"{key}.{name}") for name, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self._value(one, inner, f"{key}.{row}") for row, one in enumerate(value)]
+            return [self._value(item, inner, f"{key}.{row}") for row, item in enumerate(value)]
         if isinstance(value, str) and is_file(annotation):
             return str(self._file(value, key))
         if isinstance(value, str) and "${" in value:
-            raise ConfigError(f"{self._at(key)} is {shorten(value)}; nothing is filled in here.")
+            raise ConfigError(f"{self._at(key)} is {shorten(value)}; interpolations are not allowed.")
         return value
 
     def _file(self, value: str, key: str) -> Path:
@@ -222,7 +226,7 @@ class _Builder:
             raise ConfigError(f"{self._at(key)} is {shorten(value)}; expected {HERE}/files/NAME.")
         path = self.folder / rest
         if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise FormatError(f"{self._at(key)} is {shorten(value)}, which lies outside of the bundle.")
+            raise FormatError(f"{self._at(key)} is {shorten(value)}, which is outside of the bundle.")
         return require_file(path)
 
     def _at(self, key: str) -> str:
@@ -240,19 +244,19 @@ def _holds_node(value: Any) -> bool:
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union; else the one."""
+    """The types of a union, or the single type."""
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _is_function(annotation: Any) -> bool:
-    return any(get_origin(one) is Callable for one in _options(annotation))
+    return any(get_origin(option) is Callable for option in _options(annotation))
 
 
 def _inner(annotation: Any) -> Any:
     """The type of the values of a mapping or list."""
-    for one in _options(annotation):
-        if get_origin(one) in (Mapping, Sequence):
-            return get_args(one)[-1]
+    for option in _options(annotation):
+        if get_origin(option) in (Mapping, Sequence):
+            return get_args(option)[-1]
     return Any
 
 
@@ -273,8 +277,8 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 @cache
 def _adapter(annotation: Any) -> Any:
-    """What checks a type; None for our own classes, of which there are instances only."""
-    from pydantic import ConfigDict, TypeAdapter  # 0.1 s
+    """Pydantic adapter that checks a type; None for classes that pydantic does not know, such as our own."""
+    from pydantic import ConfigDict, TypeAdapter  # imported late, because it takes 0.1 s
     from pydantic.errors import PydanticUserError
 
     try:

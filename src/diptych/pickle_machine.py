@@ -1,4 +1,4 @@
-"""The stack machine of pickles without its hands: it imports nothing and calls only stand-ins of ours."""
+"""A restricted pickle interpreter: it imports nothing, and calls only our stand-ins for known names."""
 
 import io
 import os
@@ -13,12 +13,13 @@ from diptych.documents import shorten
 from diptych.errors import FormatError
 from diptych.files import ByteStream
 
-MAX_OPERATIONS = 10_000_000  # a list of the three million images of Conceptual Captions has seven
-MAX_BITS = 512  # of a whole number; the widest in use are seeds of 128
-MAX_KEY = 16  # values in a tuple that is a key, for tuples are hashed anew each time
+MAX_OPERATIONS = 10_000_000  # a list of the three million images of Conceptual Captions needs seven million
+MAX_BITS = 512  # width of an integer; the widest in use are seeds of 128 bits
+MAX_KEY = 16  # length of a tuple as key: tuples do not cache their hash, so a long one costs time at each use
 ROOM = 1 << 20  # bytes and values that may be copied beyond the size of the file
-BLOCK = 1 << 16
-# Nothing would run them, but a file that asks for them is meant to do harm elsewhere.
+BLOCK = 1 << 16  # shorter reads are not compared with the rest of the file
+# Names that are rejected even where unknown names are accepted. They would not be called here, but a file
+# with them is an attack on other readers.
 ATTACKS = frozenset(
     ["os", "posix", "nt", "sys", "subprocess", "runpy", "importlib", "pty", "shutil", "socket", "ctypes"]
     + ["webbrowser", "timeit", "pdb", "io.open"]
@@ -27,7 +28,7 @@ ATTACKS = frozenset(
 
 
 class Name(NamedTuple):
-    """A class or function that a pickle names; nobody looks whether there is one."""
+    """Name of a class or function in a pickle; it is never imported."""
 
     module: str
     name: str
@@ -37,7 +38,7 @@ class Name(NamedTuple):
 
 
 class Foreign(dict[Any, Any]):
-    """Stands for an object of a class that is not known here: its name, and its items if it is a mapping."""
+    """Stand-in for an object of an unknown class: its name, and its items if it is a mapping."""
 
     __slots__ = ("name",)
 
@@ -46,14 +47,14 @@ class Foreign(dict[Any, Any]):
         self.name = name
 
     def append(self, item: object) -> None:
-        """Forget it, as items of lists and sets are not needed."""
+        """Ignore items of lists and sets, which are not needed."""
 
     def extend(self, items: Sequence[object]) -> None:
-        """Forget them."""
+        """Ignore items; see `append`."""
 
 
 class Stateful:
-    """A stand-in that takes a state in a later step, and may then give way to a value of its own."""
+    """A stand-in that a later BUILD instruction fills, and may replace by another value."""
 
     __slots__ = ("full", "value")
 
@@ -62,29 +63,30 @@ class Stateful:
         self.value: Any = None
 
     def build(self, machine: "Unpickler", state: Any) -> Any:
-        """What takes its place."""
+        """Set the state, and return the value that replaces this stand-in on the stack."""
         raise NotImplementedError
 
     def fetched(self) -> Any:
-        """What it stands for when a pickle comes back to it."""
+        """Return the value for further references from the memo."""
         return self
 
 
-StandIn = Callable[..., Any]  # called with the unpickler and the arguments in the pickle
+StandIn = Callable[..., Any]  # called with the unpickler and the pickle's arguments
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads one pickle after another from a file.
+    """Reads pickles from a file, one per call of `load`.
 
     Args:
-        file: seekable; what lies behind a pickle is left.
-        stand_ins: what is made where a pickle calls a name.
-        foreign: make a `Foreign` of all other names, except those that only attacks use; else refuse them.
-        persistent: what an id of an object outside of the pickle stands for; None refuses such ids.
+        file: seekable file; bytes after a pickle are left unread.
+        stand_ins: functions that replace the calls of known names.
+        foreign: replace objects of all other names by `Foreign`, except names in `ATTACKS`; if False, reject
+            them.
+        persistent: resolves ids of objects outside of the pickle; None rejects such ids.
 
     Raises:
-        FormatError: `load` met a name, an instruction or a value that is not allowed. A damaged pickle raises
-            nearly anything; see `guarded`.
+        FormatError: `load` found a name, an instruction or a value that is not allowed. A damaged pickle may
+            raise almost any error; see `guarded`.
     """
 
     def __init__(
@@ -103,51 +105,55 @@ class Unpickler(pickle._Unpickler):
         self.room = self.end - start + ROOM
 
     def load(self) -> Any:
-        """The next value, after looking at no more than `MAX_OPERATIONS` instructions."""
+        """Read the next value, with at most `MAX_OPERATIONS` instructions."""
         self.stack: list[Any] = []
         self.metastack: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.shared: set[int] = set()
         self.append = self.stack.append
-        in_memory = isinstance(self.file, io.BytesIO)  # which allocates no more than there is
+        in_memory = isinstance(self.file, io.BytesIO)  # its read() never allocates more than its content
         self.read, self.readline = self.file.read if in_memory else self._take, self.file.readline
         next_byte, instructions = self.file.read, INSTRUCTIONS
         for _ in range(MAX_OPERATIONS):
-            # a value that was cut off shows here at the latest
+            # A truncated value is noticed here at the latest, because no instruction follows.
             if (instruction := instructions.get(code := next_byte(1))) is not None:
                 instruction(self)
             elif code == pickle.STOP:
                 return self.stack.pop()
             elif code:
-                raise FormatError(f"it is no whole pickle of plain values (instruction {code!r}).")
+                raise FormatError(f"it is not a complete pickle of plain values (instruction {code!r}).")
             else:
                 raise EOFError("it ends too soon")
         raise FormatError(f"it has more than {MAX_OPERATIONS:,} instructions.")
 
     def pop_mark(self) -> list[Any]:
-        """What lies on the stack since the last mark, which is taken away."""
+        """Remove and return the items on the stack since the last mark."""
         items, self.stack = self.stack, self.metastack.pop()
         self.append = self.stack.append
         return items
 
     def spend(self, count: int) -> None:
-        """Account for a copy of `count` bytes or values that were read once."""
+        """Count a copy of `count` bytes or values against the limit of memory."""
         self.room -= count
         if self.room < 0:
-            raise FormatError("it repeats its values without end.")
+            raise FormatError("it repeats its values without limit.")
 
     def find_class(self, module: str, name: str) -> Name:
-        """A stand-in, whatever the name is; refuse it at once where it cannot become a value."""
-        found = Name(module, name)
-        if found not in self.stand_ins:
+        """Return the name itself, without importing anything.
+
+        Raises:
+            FormatError: the name is not allowed.
+        """
+        named = Name(module, name)
+        if named not in self.stand_ins:
             root = module.replace("__builtin__", "builtins").partition(".")[0]
             attack = root in ATTACKS or f"{root}.{name.partition('.')[0]}" in ATTACKS
             if attack or not self.foreign:
                 raise FormatError(
-                    f"its pickle asks for {shorten(str(found))[1:-1]}, which could run code; only numbers, "
+                    f"its pickle asks for {shorten(str(named))[1:-1]}, which could run code; only numbers, "
                     "texts, lists, dicts and arrays are read."
                 )
-        return found
+        return named
 
     def _take(self, count: int) -> bytes:
         if count > BLOCK and count > self.end - self.file.tell():
@@ -155,7 +161,7 @@ class Unpickler(pickle._Unpickler):
         return self.file.read(count)
 
     def _make(self, function: Any, arguments: Any) -> Any:
-        """What a call becomes; `function` is a name or what a call became."""
+        """Evaluate a call; `function` is a name, or the result of another call."""
         if isinstance(function, Foreign):
             return Foreign(function.name)
         if not isinstance(function, Name):
@@ -163,10 +169,10 @@ class Unpickler(pickle._Unpickler):
         if (stand_in := self.stand_ins.get(function)) is not None:
             try:
                 return stand_in(self, *arguments)
-            except FormatError:  # an array of dates, say, in what is left out anyway
+            except FormatError:  # such as an array of dates, in a part that is ignored anyway
                 if not self.foreign:
                     raise
-        # functions that make an object of a class name the class first
+        # The first argument of generic constructors is the class.
         about = next(iter(arguments), None) if function in GENERIC else None
         return Foreign(str(about if isinstance(about, Name) else function))
 
@@ -192,8 +198,9 @@ GENERIC = frozenset(
 
 
 def _put(machine: Unpickler) -> None:
-    if not 0 <= (index := int(machine.readline()[:-1])) < 1 << 32:  # larger ones could share a hash
-        raise FormatError(f"a place {index.bit_length()} bits wide in its memory.")
+    # Larger indices could be chosen to have equal hashes, which makes the memo's dict slow.
+    if not 0 <= (index := int(machine.readline()[:-1])) < 1 << 32:
+        raise FormatError(f"it has a memo index of {index.bit_length()} bits.")
     machine.memo[index] = machine.stack[-1]
 
 
@@ -223,7 +230,7 @@ def _object(machine: Unpickler) -> None:
 
 
 def _build(machine: Unpickler) -> None:
-    """Give an object its state; only arrays and their types have one that counts."""
+    """Set the state of an object; only arrays and their number types use it."""
     state, target = machine.stack.pop(), machine.stack[-1]
     if isinstance(target, Stateful):
         try:
@@ -260,7 +267,7 @@ def _dict(machine: Unpickler) -> None:
 
 
 def key_of(machine: Unpickler, key: Any) -> Any:
-    """A key whose hash costs little and cannot be chosen to be that of many others."""
+    """Check that a key is cheap to hash and that its hash cannot be chosen to collide with others."""
     parts = key if isinstance(key, tuple) and not isinstance(key, Name) else (key,)
     for part in parts:
         whole = isinstance(part, int) and -1 << 63 <= part < 1 << 64
@@ -273,7 +280,7 @@ def key_of(machine: Unpickler, key: Any) -> Any:
 
 def _set(machine: Unpickler) -> None:
     if not machine.foreign:
-        raise FormatError("it holds a set; expected lists.")
+        raise FormatError("it has a set; expected lists.")
     machine.append(Foreign("builtins.set"))
 
 
@@ -289,12 +296,12 @@ def _persistent(machine: Unpickler) -> None:
 
 
 def _short(load: Callable[[Any], None]) -> Callable[[Unpickler], None]:
-    """A whole number of a width that can be printed."""
+    """Wrap an instruction that loads an integer, and check its width."""
 
     def checked(machine: Unpickler) -> None:
         load(machine)
         if isinstance(value := machine.stack[-1], int) and value.bit_length() > MAX_BITS:
-            raise FormatError(f"a whole number of {value.bit_length():,} bits.")
+            raise FormatError(f"it has a whole number of {value.bit_length():,} bits.")
 
     return checked
 
@@ -306,11 +313,12 @@ _PLAIN = (
     "BINPUT LONG_BINPUT MEMOIZE"
 )
 _BASE: dict[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
-# Left out on purpose: extension codes, out-of-band buffers, ids as texts, and DUP, which nothing writes.
+# Not supported on purpose: extension codes, out-of-band buffers, persistent ids as text, and DUP, which no
+# pickler writes.
 INSTRUCTIONS: dict[bytes, Callable[[Any], None]] = {
     **{getattr(pickle, name): _BASE[getattr(pickle, name)[0]] for name in _PLAIN.split()},
     **{code: _short(_BASE[code[0]]) for code in (pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4)},
-    pickle.FRAME: lambda machine: machine.read(8),  # frames only help reading ahead
+    pickle.FRAME: lambda machine: machine.read(8),  # the length of a frame, which is only for read-ahead
     pickle.PUT: _put,
     pickle.GET: lambda machine: machine._fetch(int(machine.readline()[:-1])),
     pickle.BINGET: lambda machine: machine._fetch(machine.read(1)[0]),
@@ -333,11 +341,11 @@ INSTRUCTIONS: dict[bytes, Callable[[Any], None]] = {
 
 
 def guarded(load: Callable[[], Any]) -> Any:
-    """`load()` with every error as a `FormatError` about "it"."""
+    """Call `load`, and turn every error into a `FormatError` whose message starts with "it"."""
     try:
         return load()
     except FormatError:
         raise
-    except Exception as error:  # a damaged pickle may raise nearly anything
+    except Exception as error:  # a damaged pickle may raise almost any error
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise FormatError(f"it is no whole pickle ({shorten(reason, 200)[1:-1]}).") from error
+        raise FormatError(f"it is not a complete pickle ({shorten(reason, 200)[1:-1]}).") from error

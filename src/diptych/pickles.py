@@ -1,10 +1,10 @@
-"""Reads pickles without importing or calling anything that they name.
+"""Reads pickles of plain values and arrays without importing or calling anything that they name.
 
-A pickle is a program for a small stack machine. This one keeps the machine and takes away its hands: names
-become stand-ins of ours, which take down type, shape and bytes, or are refused. NumPy's and PyTorch's own
-constructors are not used, since they trust what a pickle says about types. Work and memory are bounded by
-the size of the file: lengths are compared with what is left before anything is allocated, and values that
-refer to themselves or repeat each other without end are refused.
+A pickle is a program for a stack machine. Here, names are replaced by our own stand-ins, which only record
+type, shape and bytes, or they are rejected. NumPy's and PyTorch's own constructors are not used, because they
+trust what a pickle says about types. Time and memory are bounded by the size of the file: lengths are
+compared with the remaining bytes before memory is allocated, and values that contain themselves or repeat
+each other without limit are rejected.
 """
 
 import io
@@ -19,12 +19,12 @@ from diptych.errors import FormatError
 from diptych.files import ByteStream
 from diptych.pickle_machine import Foreign, Name, StandIn, Stateful, Unpickler, guarded, key_of
 
-MAX_VALUES = 20_000_000  # with shared values counted as often as they occur
-MAX_DEPTH = 100
+MAX_VALUES = 20_000_000  # number of values; shared values count each time they occur
+MAX_DEPTH = 100  # nesting of values
 
 
 class NumberType(Stateful):
-    """Stands for `numpy.dtype`: plain numbers, or `O` for a box around other values."""
+    """Stand-in for `numpy.dtype`: a number type, or `O` for arrays of other values."""
 
     __slots__ = ()
 
@@ -32,20 +32,20 @@ class NumberType(Stateful):
         super().__init__()
         text = name.decode("latin1") if isinstance(name, bytes) else str(name)
         if text[:1] not in "biufO" or not (text[1:].isdigit() or text in "bO"):
-            raise FormatError(f"it holds an array of type {shorten(text)}; expected numbers.")
+            raise FormatError(f"it has an array of type {shorten(text)}; expected numbers.")
         self.value = np.dtype(text)
 
     def build(self, machine: Unpickler, state: Any) -> Any:
-        """Take the byte order of a state; one that describes fields or parts is none of plain numbers."""
+        """Set the byte order from the state. States with fields or subarrays are rejected."""
         if any(state[2:5]):
-            raise FormatError("it holds an array of records; expected numbers.")
+            raise FormatError("it has an array of records; expected numbers.")
         if state[1] in (">", b">"):
             self.value = self.value.newbyteorder(">")
         return self
 
 
 class Array(Stateful):
-    """Stands for a `numpy.ndarray` that a pickle makes empty and fills in the next step."""
+    """Stand-in for a `numpy.ndarray`, which a pickle creates empty and fills in a later instruction."""
 
     __slots__ = ()
 
@@ -57,7 +57,7 @@ class Array(Stateful):
 
     def fetched(self) -> Any:
         if not self.full:
-            raise FormatError("an array holds itself.")
+            raise FormatError("an array contains itself.")
         return self.value
 
 
@@ -74,7 +74,7 @@ def _buffer(machine: Unpickler, data: bytes, kind: NumberType, shape: tuple[int,
 
 
 def _latin(machine: Unpickler, text: str = "", encoding: str = "latin1") -> bytes:
-    """What `codecs.encode` and `bytes` make, by which old protocols write bytes and no bytes."""
+    """Stand-in for `codecs.encode` and `bytes`, which old protocols use to write bytes and empty bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise FormatError(f"it asks for the codec {shorten(encoding)}; expected latin1.")
     machine.spend(len(text))
@@ -82,7 +82,7 @@ def _latin(machine: Unpickler, text: str = "", encoding: str = "latin1") -> byte
 
 
 def _mapping(machine: Unpickler, items: Any = (), *more: object) -> dict[Any, Any]:
-    """What dicts with an order, a default or a count begin as."""
+    """Stand-in for OrderedDict, defaultdict and Counter."""
     pairs = list(items.items()) if isinstance(items, dict) else items if isinstance(items, list) else []
     machine.spend(len(pairs))
     return {key_of(machine, key): value for key, value in pairs}
@@ -105,10 +105,10 @@ STAND_INS: dict[tuple[str, str], StandIn] = {
 
 
 def read_pickle(data: bytes | memoryview | ByteStream) -> Any:
-    """The value of a pickle: plain Python values, and arrays of numbers.
+    """Read a pickle of plain Python values and arrays of numbers.
 
     Raises:
-        FormatError: the pickle is damaged, or asks for anything else.
+        FormatError: the pickle is damaged, or contains anything else.
     """
     machine = Unpickler(io.BytesIO(data) if isinstance(data, (bytes, memoryview)) else data, STAND_INS)
 
@@ -149,9 +149,15 @@ def _count(shape: Any) -> int:
 def _require_plain(
     value: Any, shared: set[int], known: dict[int, tuple[int, int]], depth: int = MAX_DEPTH
 ) -> tuple[int, int]:
-    """How many values there are and how deep, so that nobody walks on forever.
+    """Check the types, number and depth of nested values, so that callers can walk through them safely.
 
-    Values that are shared count each time, but are looked at once.
+    Args:
+        shared: ids of values that occur more than once; they are visited once but counted each time.
+        known: number and depth of the shared values visited so far.
+        depth: nesting still allowed.
+
+    Returns:
+        Number and depth of the values.
     """
     if isinstance(value, str):
         if not value.isascii():
@@ -160,22 +166,22 @@ def _require_plain(
     if value is None or isinstance(value, (bool, int, float, bytes, ndarray)):
         return 1, 0
     if not isinstance(value, (list, tuple, dict)) or isinstance(value, (Name, Foreign)):
-        raise FormatError(f"it holds a {type(value).__name__} where a value is expected.")
+        raise FormatError(f"it has a {type(value).__name__} where a value is expected.")
     total, height = known.get(id(value), (1, 0))
     if total == 1:
         if depth < 1:
-            raise FormatError(f"it is nested more than {MAX_DEPTH} deep, or holds itself.")
+            raise FormatError(f"it is nested more than {MAX_DEPTH} deep, or contains itself.")
         for inner in (*value.keys(), *value.values()) if isinstance(value, dict) else value:
-            if type(inner) in (bytes, int, float):  # long lists of numbers and ids
+            if type(inner) in (bytes, int, float):  # a fast path for long lists of numbers and ids
                 total += 1
                 continue
             count, below = _require_plain(inner, shared, known, depth - 1)
             total, height = total + count, max(height, below)
             if total > MAX_VALUES:
-                raise FormatError("it repeats its values without end.")
+                raise FormatError("it repeats its values without limit.")
         height += 1
         if id(value) in shared:
             known[id(value)] = total, height
     if height > depth:
-        raise FormatError(f"it is nested more than {MAX_DEPTH} deep, or holds itself.")
+        raise FormatError(f"it is nested more than {MAX_DEPTH} deep, or contains itself.")
     return total, height

@@ -1,4 +1,4 @@
-"""Predictions: scores of examples, joined on ids, in a file that nobody has to trust."""
+"""Predictions: scores and answers of examples, joined on ids, and a file format that is safe to load."""
 
 import json
 import re
@@ -18,10 +18,10 @@ from diptych.documents import check_shape, parse_json
 from diptych.errors import FormatError, first_five
 from diptych.files import atomic_file, require_file
 
-MAX_BYTES = 1 << 30  # of an unpacked prediction file
+MAX_BYTES = 1 << 30  # unpacked size of a prediction file
 ARRAYS = ("scores", "boxes")
 ROWS = (*ARRAYS, "answers", "texts", "rankings")  # fields with one row per id
-WHOLE = re.compile(r"0*(?P<digits>[0-9]+?)(\.0*)?")
+WHOLE = re.compile(r"0*(?P<digits>[0-9]+?)(\.0*)?")  # spellings of a whole number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +33,9 @@ class Predictions:
         answers: the decision for each example.
         boxes: x1 y1 x2 y2 in pixels.
         texts: generated sentences.
-        rankings: ids of the candidates of each example, the best first.
-        form: how they are evaluated, a name in `diptych.evaluate.FORMS`; None lets the fields tell.
-        meta: provenance (bundle, split, checksum of the features); travels with the file.
+        rankings: ids of the candidates of each example, best first.
+        form: form of decision for evaluation, a name in `diptych.evaluate.FORMS`; None infers it.
+        meta: provenance (bundle, split, checksum of the features), which is saved, too.
     """
 
     ids: tuple[str, ...]
@@ -53,7 +53,7 @@ class Predictions:
             value = getattr(self, name)
             if value is not None and len(value) != len(self.ids):
                 raise FormatError(
-                    f"predictions have {len(self.ids)} ids but {len(value)} {name}; expected one of each."
+                    f"predictions have {len(self.ids)} ids but {len(value)} {name}; expected equal numbers."
                 )
         if self.scores is not None and self.classes is not None and self.scores.shape[1] != len(self.classes):
             raise FormatError(
@@ -65,23 +65,23 @@ class Predictions:
 
     @property
     def finite(self) -> bool:
-        """Whether every score and every corner of a box is a finite number."""
+        """Whether all scores and boxes are finite numbers."""
         return all(array is None or bool(np.isfinite(array).all()) for array in (self.scores, self.boxes))
 
     def column(self, name: str) -> Float[ndarray, " N"]:
-        """The scores of one class.
+        """Return the scores of one class.
 
         Raises:
-            FormatError: there are no scores, or no class of this name.
+            FormatError: there are no scores, or no class with this name.
         """
         if self.scores is None or self.classes is None or name not in self.classes:
             raise FormatError(
-                f"predictions hold no scores of class {name!r}; their classes are {self.classes}."
+                f"predictions have no scores of class {name!r}; their classes are {self.classes}."
             )
         return self.scores[:, self.classes.index(name)]
 
     def select(self, rows: Sequence[int] | ndarray) -> "Predictions":
-        """The given rows, in the given order."""
+        """Return the given rows, in the given order."""
         chosen: dict[str, Any] = {}
         for name in ("ids", *ROWS):
             value = getattr(self, name)
@@ -92,15 +92,15 @@ class Predictions:
         return replace(self, **chosen)
 
     def spelled_like(self, ids: Collection[str]) -> "Predictions":
-        """The same predictions with ids in the spelling of `ids` (see `respell`)."""
+        """Return the predictions with the spelling of `ids`; see `respell`."""
         spelled = respell(self.ids, ids)
         return self if spelled == self.ids else replace(self, ids=spelled)
 
     def align(self, ids: Sequence[str]) -> "Predictions":
-        """The same predictions in the order of `ids`, and in their spelling (see `respell`).
+        """Return the predictions in the order of `ids`, and with their spelling; see `respell`.
 
         Raises:
-            FormatError: an id is missing here, or one here is not asked for.
+            FormatError: the predictions lack an id, or have an id that is not in `ids`.
         """
         if (spelled := self.spelled_like(ids)) is not self:
             return spelled.align(ids)
@@ -118,13 +118,13 @@ class Predictions:
         return self.select([position[key] for key in ids])
 
     def unique(self) -> "Predictions":
-        """The first row of every id (padded distributed samplers repeat some)."""
+        """Keep the first row of every id; padded distributed samplers repeat some."""
         first = {key: row for row, key in reversed(list(enumerate(self.ids)))}
         return self if len(first) == len(self.ids) else self.select(sorted(first.values()))
 
     @classmethod
     def concat(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Rows of all parts, in order; the parts have equal classes and the same fields."""
+        """Concatenate parts with equal classes and the same fields."""
         joined: dict[str, Any] = {}
         for name in ("ids", *ROWS):
             values = [getattr(part, name) for part in parts]
@@ -135,7 +135,7 @@ class Predictions:
         return replace(parts[0], **joined)
 
     def save(self, path: Path) -> None:
-        """Write an `.npz` file whose `header` is JSON; nothing is pickled."""
+        """Write an `.npz` file without pickles; its `header` is JSON."""
         header = {"ids": self.ids, "answers": self.answers, "classes": self.classes, "meta": dict(self.meta)}
         more = {name: getattr(self, name) for name in ("texts", "rankings", "form")}
         header |= {name: value for name, value in more.items() if value is not None}
@@ -146,15 +146,15 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
-        """Read what `save` wrote.
+        """Read a file of `save`.
 
         Raises:
             FormatError: the file is not a prediction file.
         """
         path = require_file(path, "a prediction file")
-        advice = "Expected what `diptych predict` writes."
+        advice = "Expected a file of `diptych predict`."
         try:
-            # opened here, because np.load leaves a broken file open
+            # np.load(path) would leave a damaged file open.
             with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
                 large = sum(member.file_size for member in archive.infolist())
                 if large > MAX_BYTES:
@@ -163,14 +163,14 @@ class Predictions:
                 with np.load(file, allow_pickle=False) as arrays:
                     text = str(arrays["header"])
                     rows: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
-        except Exception as error:  # archives that are damaged on purpose fail in many ways
+        except Exception as error:  # a forged archive may raise anything
             raise FormatError(f"{path}: not a prediction file ({error}). {advice}") from error
         where = f"{path}: not a prediction file: header"
         header: Any = check_shape(
             parse_json(text, where=where, advice=advice), _Header, where=where, advice=advice
         )
         if header.get("classes") == ["x1", "y1", "x2", "y2"]:
-            raise FormatError(f"{path}: holds boxes as scores, as version 0.1 wrote them; predict again.")
+            raise FormatError(f"{path}: has boxes as scores, as written by version 0.1; predict again.")
         for name, array in rows.items():
             _require_rows(path, name, array)
         for name in ("answers", "texts", "rankings", "classes"):
@@ -206,16 +206,16 @@ class _Header(TypedDict):
 
 
 def likeliest(target: Any) -> Any:
-    """The class of a target; of a soft one, `{class: probability}`, the most probable class."""
+    """Return the class of a target; for a soft target, `{class: probability}`, the most probable class."""
     return max(target, key=lambda name: target[name]) if isinstance(target, Mapping) and target else target
 
 
 def respell(ids: Sequence[str], like: Collection[str]) -> tuple[str, ...]:
-    """`ids` in the spelling of `like`: spreadsheets turn 00005 into 5 or 5.0, and add spaces.
+    """Respell `ids` as in `like`, because spreadsheets turn 00005 into 5 or 5.0, and add spaces.
 
-    An id that `like` holds stays as it is. Any other takes the spelling of the one id in `like` that is the
-    same after outer spaces are removed, or the same whole number. Where two ids on one side are the same
-    number, nothing is guessed.
+    An id that is in `like` is kept. Any other gets the spelling of the only id in `like` that is equal after
+    stripping spaces, or is the same whole number. If several ids on one side are the same number, they are
+    kept, because the choice would be a guess.
     """
     known = set(like)
     strange = [key for key in ids if key not in known]
@@ -228,13 +228,13 @@ def respell(ids: Sequence[str], like: Collection[str]) -> tuple[str, ...]:
 
 
 def _by_number(ids: Collection[str]) -> dict[str, str]:
-    """The only id of each whole number, or of each text without outer spaces."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Map each whole number, or each stripped text, to its id if there is only one."""
+    groups: dict[str, list[str]] = defaultdict(list)
     for key in ids:
         bare = key.strip()
         whole = WHOLE.fullmatch(bare)
-        found[whole["digits"] if whole else bare].append(key)
-    return {number: keys[0] for number, keys in found.items() if len(keys) == 1}
+        groups[whole["digits"] if whole else bare].append(key)
+    return {number: keys[0] for number, keys in groups.items() if len(keys) == 1}
 
 
 def _some(keys: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""The weights of a bundle: looked at before memory is asked for, and loaded name by name."""
+"""Reads, checks and writes the weights of a bundle."""
 
 import os
 import re
@@ -20,22 +20,22 @@ from diptych.errors import CheckpointMismatch, DiptychError, FormatError
 from diptych.files import require_file
 
 COPY = "Train again or copy it again."
-FLOATS = ("F32", "F64", "F16", "BF16")  # number types of weights, in the words of safetensors
+FLOATS = ("F32", "F64", "F16", "BF16")  # safetensors' names of floating-point types
 WHOLE = {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
 
 
 def read_shapes(path: Path) -> dict[str, tuple[list[int], str]]:
-    """Shape and number type of every tensor; no tensor is read."""
+    """Read the shape and number type of every tensor, without reading tensors."""
     with _clear_errors(path), safe_open(require_file(path), framework="pt") as file:
-        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors.
+    """Read all tensors.
 
     Raises:
-        FormatError: no safetensors file.
+        FormatError: the file is not a safetensors file.
         CheckpointMismatch: a number is not finite.
     """
     with _clear_errors(path):
@@ -45,10 +45,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write safetensors, which hides in a text of its own that the disk is full.
+    """Write tensors as safetensors.
 
     Raises:
-        OSError: the file cannot be written, and why.
+        OSError: the file cannot be written. safetensors has the error number in its message only.
     """
     try:
         save_file(dict(tensors), path)
@@ -69,7 +69,11 @@ def _clear_errors(path: Path) -> Iterator[None]:
 
 
 def require_types(module: nn.Module, shapes: Mapping[str, tuple[list[int], str]], path: Path) -> None:
-    """Loading would round and wrap numbers of another type without a word."""
+    """Check number types, because loading silently rounds or wraps numbers of another type.
+
+    Raises:
+        FormatError: names the first tensor of another type.
+    """
     for name, own in module.state_dict().items():
         wanted = FLOATS if own.dtype.is_floating_point else (WHOLE.get(own.dtype, ""),)
         if (got := shapes[name][1]) not in wanted:
@@ -77,26 +81,32 @@ def require_types(module: nn.Module, shapes: Mapping[str, tuple[list[int], str]]
 
 
 def require_finite(weights: Mapping[str, Tensor], *, where: object) -> None:
-    for name, one in weights.items():
-        # A sum takes no memory; it may overflow where no number does.
-        if one.is_floating_point() and not one.sum().isfinite() and not one.isfinite().all():
+    """Check that all weights are finite.
+
+    Raises:
+        CheckpointMismatch: names the first tensor that is not.
+    """
+    for name, weight in weights.items():
+        # The sum needs no additional memory. It may overflow although all numbers are finite, hence the
+        # second test.
+        if weight.is_floating_point() and not weight.sum().isfinite() and not weight.isfinite().all():
             raise CheckpointMismatch(
-                f"{where}: {name} holds NaN or infinity, so every score would be NaN. Did the training "
+                f"{where}: {name} has NaN or infinity, so every score would be NaN. Did the training "
                 "diverge (a lower optim.lr helps), or is the file damaged?"
             )
 
 
 @contextmanager
 def at_most(tensors: int, where: Path) -> Iterator[None]:
-    """Refuse to build much more than a file has tensors: a bundle may ask for a billion layers."""
+    """Limit the number of parameters built inside the block: a forged bundle may ask for a billion layers."""
     made, own = 0, threading.get_ident()
 
     def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
         nonlocal made
-        made += threading.get_ident() == own
-        if made > 2 * tensors + 1000:  # what is tied or replaced counts twice
+        made += threading.get_ident() == own  # the hook is global: ignore models of other threads
+        if made > 2 * tensors + 1000:  # tied and replaced parameters are registered twice
             raise CheckpointMismatch(
-                f"{where}: describes more than {made - 1} tensors, the weights are {tensors}. {COPY}"
+                f"{where}: describes more than {made - 1} tensors, but there are {tensors}. {COPY}"
             )
 
     handle = register_module_parameter_registration_hook(count)
@@ -107,7 +117,7 @@ def at_most(tensors: int, where: Path) -> Iterator[None]:
 
 
 class Unfilled(TorchFunctionMode):
-    """Inside the block new weights get no random numbers, which loading would overwrite: 2/3 of its time."""
+    """Skips random initialization inside the block, which takes two thirds of the time of loading a model."""
 
     RANDOM = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_"})
 
@@ -120,10 +130,10 @@ class Unfilled(TorchFunctionMode):
 
 
 def fill(module: nn.Module, state: Mapping[str, Any], *, where: object) -> None:
-    """Load a state dict of diptych; every name and shape must fit.
+    """Load a state dict; every name and shape must fit.
 
     Raises:
-        CheckpointMismatch: lists what is missing, unexpected or of another shape.
+        CheckpointMismatch: lists missing and unexpected names, and names with another shape.
     """
     try:
         module.load_state_dict(state, strict=True)
@@ -135,15 +145,15 @@ def fill(module: nn.Module, state: Mapping[str, Any], *, where: object) -> None:
 
 
 def _difference(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """The first names that do not fit, where torch lists them all."""
+    """List the first names that do not fit; torch's own message lists all."""
     both = [name for name in own if name in state and own[name].shape != state[name].shape]
-    found = {
+    problems = {
         "missing": [name for name in own if name not in state],
         "unexpected": [name for name in state if name not in own],
         "size mismatch for": [f"{n} ({[*state[n].shape]}, expected {[*own[n].shape]})" for n in both],
     }
     return "; ".join(
         f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}"
-        for what, names in found.items()
+        for what, names in problems.items()
         if names
     )

@@ -152,7 +152,7 @@ def test_a_bundle_knows_no_folder_of_the_machine_and_its_run_does(
     assert main(["predict", str(region_run), "--splits", "dev_seen", "--out", str(tmp_path / "scores")]) == 0
     moved = shutil.copytree(region_run / "bundle", tmp_path / "moved")
     words = ["predict", moved, "--splits", "dev_seen", "--out", tmp_path / "others"]
-    assert "say --root FOLDER" in refused(words)
+    assert "--root FOLDER" in refused(words)
     assert "reads regions; say features=FOLDER" in refused([*words, "--root", memes])
     words += ["--root", memes, "--features", memes / "features"]
     assert main([str(word) for word in words]) == 0

@@ -182,7 +182,7 @@ def words_for(root: Path, out: Path, experiment: str = "concat_bert_tiny") -> li
         (lambda line: line.replace('"text"', '"txt"'), "train.jsonl:3: the record lacks text"),
         (lambda line: line.replace('"label": ', '"label": 7'), "train.jsonl:3: `label` is 7"),
         (lambda line: line.replace("img/", "../img/"), "train.jsonl:3: `img` is '../img/"),
-        (lambda line: line.replace("img/", "/img/"), "expected a path below the folder"),
+        (lambda line: line.replace("img/", "/img/"), "expected a path inside the folder"),
         (lambda line: line.replace('"text": "', '"text": "\\ud83d'), "half a surrogate pair"),
         (lambda line: f"{line}\n{line}", "train.jsonl:4: id"),
     ],

@@ -336,13 +336,13 @@ def test_settings_may_be_dotted(tmp_path, uniter, vocabulary, form):
         ({"model": 5}, "model is 5; expected settings below it"),
         ({"heads": 4}, "heads is 4; expected settings below it"),
         ({"modl.heads": 4}, "there is no node 'modl'"),
-        ({"model.heads": 0}, "heads is 0; expected a whole number from 1"),
+        ({"model.heads": 0}, "heads is 0; expected a whole number of at least 1"),
         ({"model.heads": -4}, "heads is -4"),
         ({"model.heads": 1.5}, r"heads is 1\.5; expected int"),
         ({"model.heads": "4"}, "heads is '4'; expected int"),
         ({"model.heads": 5}, "must be divisible by heads"),
-        ({"model.heads": 4, "model._target_": "os.system"}, "outside of what a bundle may call"),
-        ({"model.heads": "${oc.env:HOME}"}, "nothing is filled in"),
+        ({"model.heads": 4, "model._target_": "os.system"}, "which a bundle may not call"),
+        ({"model.heads": "${oc.env:HOME}"}, "interpolations are not allowed"),
     ],
 )
 def test_settings_that_cannot_work_are_named(tmp_path, uniter, vocabulary, overrides, message):

@@ -271,7 +271,8 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path, items, meta, conte
     for number in range(2):  # first strange data, then strange files too
         before = contents(tmp_path / "mine")
         with pytest.raises(
-            ConfigError, match=r"is not a folder of features|holds .*, which is not of|is not (a TSV|an HDF5)"
+            ConfigError,
+            match=r"is not a folder of features|has .*, which is not part of|is not (a TSV|an HDF5)",
         ):
             export_features(store, tmp_path / "mine", format=name, overwrite=True)
         assert contents(tmp_path / "mine") == before

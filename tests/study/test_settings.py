@@ -141,5 +141,5 @@ def test_no_name_leads_out_of_the_study(tree, write, name, place):
     else:
         tree["name"] = name
     path = write(tree)
-    with pytest.raises(ConfigError, match="is called"):
+    with pytest.raises(ConfigError, match=r"is called|has the name"):
         read_study(str(path), find_study)
