@@ -132,7 +132,7 @@ def test_boxes_texts_and_rankings_go_with_their_ids() -> None:
 def test_boxes_among_the_scores_of_version_0_1_are_refused(tmp_path: Path) -> None:
     old = Predictions(ids=("a",), scores=np.zeros((1, 4)), classes=("x1", "y1", "x2", "y2"))
     old.save(tmp_path / "old.npz")
-    with pytest.raises(FormatError, match=r"old\.npz: holds boxes as scores.*predict again"):
+    with pytest.raises(FormatError, match=r"old\.npz: has boxes as scores.*predict again"):
         Predictions.load(tmp_path / "old.npz")
 
 

@@ -146,5 +146,5 @@ def explained(error: Exception, path: Path | str, max_pixels: int) -> Exception:
             return FormatError(f"{path}: not a picture in a known format; expected PNG, JPEG, WebP, GIF, ...")
         case _:
             return FormatError(
-                f"{path}: the picture cannot be read ({error}). Is the file damaged or truncated?"
+                f"{path}: the picture cannot be read ({error}). Is the file damaged or cut off?"
             )

@@ -139,11 +139,7 @@ class Unpickler(pickle._Unpickler):
             raise FormatError("it repeats its values without limit.")
 
     def find_class(self, module: str, name: str) -> Name:
-        """Return the name itself, without importing anything.
-
-        Raises:
-            FormatError: the name is not allowed.
-        """
+        """Return the name without importing anything; raise FormatError if it is not allowed."""
         named = Name(module, name)
         if named not in self.stand_ins:
             root = module.replace("__builtin__", "builtins").partition(".")[0]

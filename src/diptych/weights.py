@@ -69,11 +69,7 @@ def _clear_errors(path: Path) -> Iterator[None]:
 
 
 def require_types(module: nn.Module, shapes: Mapping[str, tuple[list[int], str]], path: Path) -> None:
-    """Check number types, because loading silently rounds or wraps numbers of another type.
-
-    Raises:
-        FormatError: names the first tensor of another type.
-    """
+    """Check number types, because loading silently rounds or wraps numbers of another type."""
     for name, own in module.state_dict().items():
         wanted = FLOATS if own.dtype.is_floating_point else (WHOLE.get(own.dtype, ""),)
         if (got := shapes[name][1]) not in wanted:
@@ -81,14 +77,9 @@ def require_types(module: nn.Module, shapes: Mapping[str, tuple[list[int], str]]
 
 
 def require_finite(weights: Mapping[str, Tensor], *, where: object) -> None:
-    """Check that all weights are finite.
-
-    Raises:
-        CheckpointMismatch: names the first tensor that is not.
-    """
+    """Raise CheckpointMismatch if a weight is not finite."""
     for name, weight in weights.items():
-        # The sum needs no additional memory. It may overflow although all numbers are finite, hence the
-        # second test.
+        # The sum needs no more memory, but may overflow although all numbers are finite: hence both tests.
         if weight.is_floating_point() and not weight.sum().isfinite() and not weight.isfinite().all():
             raise CheckpointMismatch(
                 f"{where}: {name} has NaN or infinity, so every score would be NaN. Did the training "

@@ -22,5 +22,5 @@ def test_accuracy_counts_boxes_that_overlap_by_half():
     assert measure_boxes(given, dict.fromkeys("abcd")) == {}
     with pytest.raises(FormatError, match="not a box"):
         measure_boxes(given, gold | {"d": "left"})
-    with pytest.raises(FormatError, match="not a boxes"):
+    with pytest.raises(FormatError, match="have no boxes"):
         measure_boxes(Predictions(ids=tuple("abcd")), gold)

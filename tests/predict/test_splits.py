@@ -138,6 +138,6 @@ def test_files_without_inputs_stay(pixel_run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../dev_seen", "", ".", "a/b", "\0"])
 def test_a_split_is_a_plain_name(pixel_run: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="a split is called"):
+    with pytest.raises(ConfigError, match="a split has the name"):
         predict_splits(pixel_run, [name], out=tmp_path / "p")
     assert not (tmp_path / "p").exists()

@@ -38,7 +38,7 @@ def measure_labels(
     return {
         "macro_auroc": mean_defined(each),
         "micro_f1": f1(truth.ravel(), decisions.ravel()),
-        "macro_f1": mean_defined([f1(truth[:, col], decisions[:, col]) for col in range(len(labels))]),
+        "macro_f1": mean_defined([f1(truth[:, index], decisions[:, index]) for index in range(len(labels))]),
         **{f"auroc_{label}": value for label, value in zip(labels, each, strict=True)},
     }
 

@@ -71,8 +71,7 @@ def predict_splits(
         overwrite: replace prediction files that have other inputs.
         predictor: the model of `run`, if it is loaded already.
         score: replacement for `Predictor.predict_dataset`, for example one that runs on other machines.
-        progress: for each split, called with its name; returns a context manager that yields a function of
-            the number of finished examples and the total.
+        progress: called with the name of a split; its context yields a function of (examples done, total).
 
     Raises:
         ConfigError: a split or an input is missing, or a file with other inputs exists.

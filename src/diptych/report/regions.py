@@ -19,7 +19,7 @@ MOST = 24  # largest number of boxes drawn per picture
 
 
 def region_page(
-    found: Sequence[tuple[Path, Regions]],
+    pictures: Sequence[tuple[Path, Regions]],
     path: Path | str,
     *,
     meta: FeatureMeta,
@@ -29,21 +29,21 @@ def region_page(
     """Draw pictures with their boxes, and lists of the detected objects, best first, as one PNG.
 
     Args:
-        found: picture files and their regions; at most `MOST` regions per picture are drawn.
+        pictures: picture files and their regions; at most `MOST` regions per picture are drawn.
         meta: names of classes and attributes. Missing names are replaced by numbers.
     """
-    if not found:
+    if not pictures:
         raise ConfigError("there is nothing to draw; expected at least one picture.")
-    columns = min(columns, len(found))
+    columns = min(columns, len(pictures))
     height = HEAD + max(CELL, MOST * LINE_HEIGHT)
     page_width = 2 * MARGIN + columns * (CELL + NAMES + GAP) - GAP
-    page_height = 2 * MARGIN + TITLE + ceil(len(found) / columns) * (height + GAP) - GAP
+    page_height = 2 * MARGIN + TITLE + ceil(len(pictures) / columns) * (height + GAP) - GAP
     with drawing(path, width=page_width, height=page_height) as figure:
         page = Page(figure, width=page_width, height=page_height)
         page.text(
             MARGIN, page_height - MARGIN - 0.1, page.fit(title, page_width, size=14), size=14, bold=True
         )
-        for number, (picture, regions) in enumerate(found):
+        for number, (picture, regions) in enumerate(pictures):
             left = MARGIN + number % columns * (CELL + NAMES + GAP)
             top = page_height - MARGIN - TITLE - number // columns * (height + GAP)
             _draw(page, picture, regions, meta, left=left, top=top)

@@ -135,7 +135,7 @@ def test_other_results_are_kept(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "clean"
     clean(root, out)
     before = {name: (out / name).read_bytes() for name in FILES}
-    with pytest.raises(ConfigError, match=r"holds another report.json, train.jsonl, traindev.jsonl"):
+    with pytest.raises(ConfigError, match=r"has another report.json, train.jsonl, traindev.jsonl"):
         clean(root, out, near=3)
     assert {name: (out / name).read_bytes() for name in FILES} == before
     (tmp_path / "mine").mkdir()

@@ -139,7 +139,7 @@ def _record(line: bytes, fields: tuple[str, ...]) -> dict[str, Any]:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"not UTF-8 (byte {error.start}); expected UTF-8 text.") from error
-    advice = "" if text.endswith("}") else f"The line ends in {text[-20:]!r}. Is the file truncated?"
+    advice = "" if text.endswith("}") else f"The line ends in {text[-20:]!r}. Is the file cut off?"
     if "\r" in text:
         advice = "Expected lines to end with a line feed, not with a carriage return."
     record = parse_json(text, where="not JSON", advice=advice)
