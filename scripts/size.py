@@ -7,9 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/diptych"
 BUDGET = {
-    "(top)": 3440, "check": 600, "cli": 2310, "conf": 40, "convert": 4100, "data": 1700,
-    "datasets": 3930, "detect": 1800, "ensemble": 1200, "evaluate": 900, "explain": 700, "features": 3200,
-    "memory": 400, "metrics": 1160, "models": 2500, "nn": 1660,
+    "(top)": 3460, "check": 600, "cli": 2310, "conf": 40, "convert": 4100, "data": 1700,
+    "datasets": 3970, "detect": 1800, "ensemble": 1200, "evaluate": 900, "explain": 700, "features": 3200,
+    "memory": 400, "metrics": 1160, "models": 2440, "nn": 1660,
     "predict": 600, "recipe": 960, "report": 1000, "scale": 300,
     "serve": 1200, "study": 1800, "tasks": 2400, "text": 650, "train": 1900, "types": 550, "world": 1000,
 }  # fmt: skip

@@ -270,7 +270,7 @@ def write_places(run: Path, places: Mapping[str, Path | str | Mapping[str, Path 
 
 def _absolute(place: Path | str | Mapping[str, Path | str] | None) -> str | dict[str, str] | None:
     if isinstance(place, Mapping):
-        return {name: str(Path(one).absolute()) for name, one in place.items()}
+        return {name: str(Path(path).absolute()) for name, path in place.items()}
     return None if place is None else str(Path(place).absolute())
 
 
@@ -370,11 +370,7 @@ def _require_kind(value: object, kind: type, where: Path, key: str) -> None:
 
 
 def _adopt_files(node: Mapping[str, Any], folder: Path, taken: dict[str, Path]) -> dict[str, Any]:
-    """Copy the files of a node's file parameters into `folder`, and return the node with their new paths.
-
-    Args:
-        taken: source of every file name used so far. Another source with an equal name gets a number.
-    """
+    """Copy the files of a node's file parameters into `folder`, and return the node with their new paths."""
     types = parameters_of(resolve_name(node["_target_"])).types if "_target_" in node else {}
     result = dict(node)
     for key, value in node.items():
@@ -383,7 +379,7 @@ def _adopt_files(node: Mapping[str, Any], folder: Path, taken: dict[str, Path]) 
         elif is_file(types.get(key)) and isinstance(value, str | Path):
             source = require_file(value).resolve()
             name, number = Path(value).name, 2
-            while taken.setdefault(name, source) != source:
+            while taken.setdefault(name, source) != source:  # another file has this name already
                 name, number = f"{Path(value).stem}-{number}{Path(value).suffix}", number + 1
             folder.mkdir(exist_ok=True)
             shutil.copyfile(source, folder / name)

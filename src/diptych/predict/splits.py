@@ -61,8 +61,7 @@ def predict_splits(
 
     Args:
         run: a run folder or a bundle.
-        splits: splits to predict. By default those that the data set defines for prediction, or all except
-            the split of training.
+        splits: by default those the data set defines for prediction, or all except the training split.
         root: folder of the data set; by default that of training.
         data: the data set; by default that of the bundle, or inferred from the layout of `root`.
         features: a feature store, or boxes.jsonl for end-to-end models; by default that of training.
@@ -91,8 +90,7 @@ def predict_splits(
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
     bundle = _bundle_checksum(run)
     with ExitStack() as stack:
-        # Claim all files before the first split is predicted, so that a conflict costs no computation.
-        jobs = []
+        jobs = []  # all files are claimed before the first prediction, so that a conflict costs nothing
         for split in splits:
             dataset = data.open(root.absolute(), split)
             store = regions_of_run(predictor, run, dataset, features, more_features)
