@@ -27,12 +27,20 @@ from diptych.tasks import objectives
 
 HERE = "${bundle}"  # the bundle's folder, in values of file parameters
 # Callables that a bundle may name, by module.
+
+
+def _is_task(candidate: object) -> bool:
+    """Whether it is a form of decision that can be built; base classes and target encoders are not."""
+    is_class = isinstance(candidate, type) and issubclass(candidate, tasks.Trainable)
+    return is_class and not inspect.isabstract(candidate)
+
+
 PARTS: dict[Any, str] = {
     models: " ".join(name for name in dir(models) if callable(getattr(models, name))),
     concat: "BertTower ImageTower VectorTower",
     blocks: "ClassifierHead PairAttention Pooled Sizes WeightNormHead "
     "resnet50 resnet101 resnet152 resnet_tiny",
-    tasks: "Answer Choose Classify Ground Match MultiLabel Pretrain",
+    tasks: " ".join(name for name in tasks.__all__ if _is_task(getattr(tasks, name))),
     objectives: "Alignment Answers MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
     "RegionMasking RegionProbabilities TagContrast WordMasking",
     text: "FastText WordPiece",

@@ -288,3 +288,18 @@ def test_any_tokenizer_will_do() -> None:
         [*b"one two", 258],
     ]
     assert Collate(Processor(text=CachedTokenizer(Bytes(), {})))(examples).inputs.text is not None
+
+
+def test_further_texts_have_tokens_of_their_own(text: WordPiece) -> None:
+    pairs = [
+        Pair(image=None, text="a", more_texts=("red boat", "sun")),
+        Pair(image=None, text="sun", more_texts=("a", "a")),
+    ]
+    examples = [Example(id=str(number), pairs=(pair,)) for number, pair in enumerate(pairs)]
+    inputs = Collate(Processor(text=text))(examples).inputs
+    first, second = inputs.more_texts
+    assert first.ids.tolist() == [[2, 6, 7, 3], [2, 5, 3, 0]]
+    assert first.mask.sum(1).tolist() == [4, 3]
+    assert second.ids.tolist() == [[2, 8, 3], [2, 5, 3]]
+    with pytest.raises(FormatError, match="0 to 2 more_texts"):
+        Collate(Processor(text=text))([*examples, Example(id="x", pairs=(Pair(image=None, text="a"),))])

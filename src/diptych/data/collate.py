@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diptych.data.processor import Processor, Row, Sources
 from diptych.data.stream import lengths_of, stream
+from diptych.errors import FormatError
 from diptych.types import (
     OPTIONAL_REGION_FIELDS,
     Batch,
@@ -74,6 +75,7 @@ def pad(rows: Sequence[Row], *, pad_id: int = 0, labels: bool = False) -> Inputs
     head = rows[0]
     return Inputs(
         text=None if head.tokens is None else _pad_text(rows, pad_id),
+        more_texts=_pad_more_texts(rows, pad_id),
         regions=None if head.regions is None else _pad_regions(rows, labels),
         pixels=None if head.pixels is None else _stack_pixels(rows),
         vectors=None
@@ -99,6 +101,16 @@ def _pad_text(rows: Sequence[Row], pad_id: int) -> PaddedText:
         segments=torch.from_numpy(segments),
         mentions=None if all(row.mentions is None for row in rows) else torch.from_numpy(mentions),
     )
+
+
+def _pad_more_texts(rows: Sequence[Row], pad_id: int) -> tuple[PaddedText, ...]:
+    counts = {len(row.more_tokens) for row in rows}
+    if len(counts) > 1:
+        raise FormatError(
+            f"pairs of one batch have {min(counts)} to {max(counts)} more_texts; expected equal numbers."
+        )
+    places = range(counts.pop())
+    return tuple(_pad_text([Row(tokens=row.more_tokens[place]) for row in rows], pad_id) for place in places)
 
 
 def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:

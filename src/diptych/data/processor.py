@@ -49,6 +49,7 @@ class Row:
     """
 
     tokens: Tokens | None = None
+    more_tokens: tuple[Tokens, ...] = ()
     mentions: Int[ndarray, " T"] | None = None
     regions: Regions | None = None
     boxes: Float[ndarray, "R 4"] | None = None
@@ -155,6 +156,7 @@ class Processor:
             found = [self._boxes_alone(found[0], pixels)]
         return Row(
             tokens=tokens,
+            more_tokens=self._more_tokens(pair),
             mentions=self._mentions(pair, tokens, sum(map(len, found))) if tokens and pair.mentions else None,
             regions=_join(found) if found else None,
             boxes=np.concatenate([self._normalize(regions) for regions in found]) if found else None,
@@ -192,6 +194,11 @@ class Processor:
         assert self.text is not None, "whoever asks has looked"
         text_b = self._tags(found, source) if self.tags else self._second(pair)
         return self.text.encode(self._first(pair), text_b, max_tokens=self.max_tokens)
+
+    def _more_tokens(self, pair: Pair) -> tuple[Tokens, ...]:
+        if self.text is None:
+            return ()
+        return tuple(self.text.encode(text, max_tokens=self.max_tokens) for text in pair.more_texts)
 
     def _mentions(self, pair: Pair, tokens: Tokens, regions: int) -> Int[ndarray, " T"]:
         """The region that each token names, of those that are there; -1 where none."""

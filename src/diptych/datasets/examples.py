@@ -25,7 +25,7 @@ from diptych.errors import FormatError
 from diptych.files import NO_LOCKS, atomic_file, make_parents
 from diptych.types import Example, Mention
 
-VERSION = 1  # of the layout of `rows.SCHEMA`; a cached table of another version is not found
+VERSION = 2  # of the layout of `rows.SCHEMA`; a cached table of another version is not found
 COLUMNS = 1  # of the layout of columns that are cached beside a table
 HEADER = 512  # bytes before these: names, types and shapes as JSON
 IN_MEMORY = 16 << 20  # bytes of annotation files up to which a table needs no file
@@ -273,6 +273,7 @@ def one_pair_batch(
             lists(images),
             lists(files),
             pa.nulls(count, pa.string()),
+            pa.nulls(count, STRINGS),
         ],
         fields=list(PAIR),
     )
@@ -310,6 +311,7 @@ def _record_batch(window: Sequence[Example]) -> pa.RecordBatch:
             pa.array([_keys(pair.image) for pair in pairs], STRINGS),
             pa.array([pair.files or None for pair in pairs], STRINGS),
             pa.array([_mentions(pair.mentions) for pair in pairs], pa.string()),
+            pa.array([pair.more_texts or None for pair in pairs], STRINGS),
         ],
         fields=list(PAIR),
     )

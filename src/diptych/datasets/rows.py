@@ -26,6 +26,7 @@ PAIR = pa.struct(
         ("images", STRINGS),
         ("files", STRINGS),
         ("mentions", pa.string()),  # JSON
+        ("more_texts", STRINGS),
     ]
 )
 SCHEMA = pa.schema(
@@ -323,7 +324,12 @@ def example_of(
 
 
 def _pair(
-    text: str, text_b: str | None, images: list[str] | None, files: list[str] | None, mentions: str | None
+    text: str,
+    text_b: str | None,
+    images: list[str] | None,
+    files: list[str] | None,
+    mentions: str | None,
+    more_texts: list[str] | None,
 ) -> Pair:
     named = () if mentions is None else json.loads(mentions)
     return Pair(
@@ -332,4 +338,5 @@ def _pair(
         text_b=text_b,
         mentions=tuple(Mention(start=a, stop=b, region=c, segment=d) for a, b, c, d in named),
         files=tuple(files or ()),
+        more_texts=tuple(more_texts or ()),
     )

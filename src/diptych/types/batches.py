@@ -78,9 +78,14 @@ class PaddedRegions(Tree):
 @register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs(Tree):
-    """Inputs of a model; an absent modality is None."""
+    """Inputs of a model; an absent modality is None.
+
+    Args:
+        more_texts: further texts of each row, as in `Pair.more_texts`.
+    """
 
     text: PaddedText | None = None
+    more_texts: tuple[PaddedText, ...] = ()
     regions: PaddedRegions | None = None
     pixels: Float[Tensor, "B 3 h w"] | None = None
     vectors: Float[Tensor, "B E"] | None = None

@@ -26,6 +26,8 @@ class Pair:
     Args:
         image: key of the image. Two keys put the regions of both images into one row; None means text only.
         text_b: second segment (an answer, object names, the other language).
+        more_texts: further texts with tokens of their own, such as a translation that a decoder reads. Every
+            pair of a batch has as many.
         files: path of the picture of each key, relative to the root of the data set; empty if the keys are
             enough to find the pictures.
     """
@@ -35,6 +37,7 @@ class Pair:
     text_b: str | None = None
     mentions: tuple[Mention, ...] = ()
     files: tuple[str, ...] = ()
+    more_texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
