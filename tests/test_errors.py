@@ -1,7 +1,9 @@
+import errno
+
 import pytest
 
 from diptych import errors
-from diptych.errors import DiptychError, MissingFeatures, nearest
+from diptych.errors import ConfigError, DiptychError, MissingFeatures, full_disk, nearest
 
 
 def test_the_family_is_the_one_drawn() -> None:
@@ -26,3 +28,13 @@ def test_missing_features_shows_five_keys_in_order() -> None:
 )
 def test_nearest_suggests_only_what_is_close(name: str, suggestion: str) -> None:
     assert nearest(name, iter(["uniter", "oscar", "lxmert"])) == suggestion
+
+
+def test_a_full_disk_is_found_behind_an_error_and_a_circle_ends() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    wrapper = ConfigError("cannot be called")
+    wrapper.__cause__ = full
+    assert full_disk(wrapper) is full
+    full.errno, full.__context__ = errno.EACCES, wrapper
+    assert full_disk(wrapper) is None
+    assert full_disk(None) is None

@@ -81,9 +81,12 @@ def missing_library(what: str, extra: str, error: Exception) -> ConfigError:
 
 def full_disk(error: BaseException | None) -> OSError | None:
     """The full disk that is behind an error; None where it was something else."""
-    while error is not None:
+    seen: set[int] = set()
+    # the chain may be a circle: an error that is raised anew while its wrapper is handled has it as context
+    while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 

@@ -40,6 +40,7 @@ READERS = {
     *("from_pretrained", "Unpickler", "read_array"),
 }
 UNTRIED = {
+    "datasets.rows": "decodes tables that `datasets.examples` wrote",
     "data.inputs": "sums bytes, whatever they are",
     "predict.splits": "reads by `predictions`",
     "convert.report": "writes cards; reads a table of our own",
