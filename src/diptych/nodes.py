@@ -40,7 +40,7 @@ PARTS: dict[Any, str] = {
     concat: "BertTower ImageTower VectorTower",
     blocks: "ClassifierHead PairAttention Pooled Sizes WeightNormHead "
     "resnet50 resnet101 resnet152 resnet_tiny",
-    tasks: " ".join(name for name in tasks.__all__ if _is_task(getattr(tasks, name))),
+    tasks: " ".join(name for name in dir(tasks) if _is_task(getattr(tasks, name))),
     objectives: "Alignment Answers MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
     "RegionMasking RegionProbabilities TagContrast WordMasking",
     text: "FastText WordPiece",
