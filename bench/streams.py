@@ -139,19 +139,19 @@ def measured(folder: Path) -> dict[str, Any]:
 
 def first_batch(folder: Path) -> dict[str, Any]:
     """Everything before the first step of pre-training, and the first batch."""
-    from diptych.cli.train import composer
-    from diptych.recipe.run import build_parts
+    from diptych.recipe import compose
+    from diptych.recipe.run import build
+    from diptych.recipe.settle import settle
 
     words = [
         "model=uniter_tiny", "data=table", f"root={folder}", f"out={folder / 'run'}",
         "data.columns.id=id", "data.columns.image=img", "data.columns.text=text", f"data.batch_size={BATCH}",
     ]  # fmt: skip
-    with composer() as compose:
-        config = compose(words)
+    config = compose(words)
     words_alone = {"words": {"_target_": "diptych.tasks.objectives.MaskedText", "_partial_": True}}
     config["task"] = {"_target_": "diptych.tasks.Pretrain", "objectives": words_alone}
     before, began = resident(), time.perf_counter()
-    parts = build_parts(config, folder / "run")
+    parts = build(settle(config, folder / "run"))
     plan = parts.data.plan(seed=1)
     batch = next(iter(parts.data.train_loader(plan, start=0, stop=1)))
     seconds, after = time.perf_counter() - began, resident()
