@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vilio check test fuzz parity certificate journey bench docs size clean
+.PHONY: help install demo vilio check test quick fuzz parity certificate journey bench docs size clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ check: install ## lint, formatting, types, import contracts, spelling
 test: install ## all tests
 	$(PYTEST) -n $(WORKERS) --dist loadfile $(SHAPES) -m "not compile"
 	$(PYTEST) -m compile
+
+quick: install ## the tests of single functions, for daily work: no command line, training, journeys, snippets
+	$(PYTEST) -n $(WORKERS) --dist loadfile -q tests/types tests/nn tests/tasks tests/text tests/metrics \
+		tests/data tests/test_*.py \
+		tests/architecture/test_size.py tests/architecture/test_rooms.py \
+		--ignore tests/tasks/test_pretrain.py --ignore tests/test_pickles.py --ignore tests/test_torch_file.py
 
 fuzz: install ## hostile input for every reader, kills, full disks (CASES=2000 SEED=1)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)

@@ -165,5 +165,5 @@ the same on your own data (a folder with train.jsonl, dev_seen.jsonl, test_seen.
   diptych predict runs/mine --splits dev_seen,test_seen
   diptych evaluate runs/mine/predictions/dev_seen.csv --root FOLDER --split dev_seen
 one meme:
-  diptych predict {out / "concat"} --image PICTURE --text "WORDS"
+  diptych score PICTURE --text "WORDS" --model {out / "concat"}
 """
