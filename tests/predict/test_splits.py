@@ -111,6 +111,21 @@ def test_other_inputs_are_no_reason_to_keep_nor_to_replace(
     assert not any(one.kept for one in predict(pixel_run, out, root=spoiled, overwrite=True))
 
 
+def test_other_boxes_are_other_inputs(memes: Path, box_run: Path, tmp_path: Path) -> None:
+    def boxes(name: str, right: int) -> Path:
+        keys = (path.stem for path in sorted((memes / "img").glob("*.png")))
+        lines = (json.dumps({"id": key, "boxes": [[0, 0, right, 20]]}) + "\n" for key in keys)
+        (tmp_path / name).write_text("".join(lines))
+        return tmp_path / name
+
+    predict(box_run, tmp_path / "p", features=boxes("a.jsonl", 30))
+    before = contents(tmp_path / "p")
+    assert all(files.kept for files in predict(box_run, tmp_path / "p", features=boxes("b.jsonl", 30)))
+    with pytest.raises(ConfigError, match="features differ"):
+        predict(box_run, tmp_path / "p", features=boxes("a.jsonl", 31))
+    assert contents(tmp_path / "p") == before
+
+
 def test_predictions_of_another_model_stay(pixel_run: Path, region_run: Path, tmp_path: Path) -> None:
     predict(pixel_run, tmp_path)
     with pytest.raises(ConfigError, match=r"dev_seen\.npz exists .*bundle, features, pictures differ"):

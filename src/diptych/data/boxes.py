@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,14 @@ class GivenBoxes:
 
     path: Path
     boxes: Mapping[str, Float32[ndarray, "_ 4"]]
+
+    def checksum(self) -> str:
+        """SHA-256 of all keys and boxes."""
+        found = sha256()
+        for key, boxes in sorted(self.boxes.items()):
+            found.update(f"{key}\n{len(boxes)}\n".encode("utf-8", "surrogatepass"))
+            found.update(boxes.astype(np.float32).tobytes())
+        return found.hexdigest()
 
     def of(self, key: str, size: tuple[int, int]) -> Float32[ndarray, "R 4"]:
         """The boxes of a picture of (width, height).
@@ -121,7 +130,8 @@ class BoxSource:
         self.images, self.given, self.grid = images, given, grid
         self.path = "the pictures" if given is None else given.path
         rule = "x".join(map(str, grid)) if given is None else "given"
-        self.meta = FeatureMeta(feature_dim=0, detector="none", box_rule=rule)
+        checksum = "" if given is None else given.checksum()
+        self.meta = FeatureMeta(feature_dim=0, detector="none", box_rule=rule, checksum=checksum)
 
     def __getitem__(self, key: str) -> Regions:
         image = self.images[key]
