@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ class Foreign(dict[Any, Any]):
         """Ignore items; see `append`."""
 
 
-class Stateful:
+class Stateful(ABC):
     """A stand-in that a later BUILD instruction fills, and may replace by another value."""
 
     __slots__ = ("full", "value")
@@ -62,9 +63,9 @@ class Stateful:
         self.full = False
         self.value: Any = None
 
+    @abstractmethod
     def build(self, machine: "Unpickler", state: Any) -> Any:
         """Set the state, and return the value that replaces this stand-in on the stack."""
-        raise NotImplementedError
 
     def fetched(self) -> Any:
         """Return the value for further references from the memo."""
