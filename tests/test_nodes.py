@@ -147,8 +147,8 @@ def test_a_task_does_not_bring_its_own_model(bundle: Path) -> None:
         (("model",), {"_target_": "diptych.text.WordPiece", "vocabulary": "${bundle}/files/vocabulary.txt"}),
         (("model",), {"_target_": "diptych.nn.Sizes", "dim": 3, "heads": 1}),
         (("task",), {"_target_": "diptych.nn.Pooled"}),
-        (("processor",), {"_target_": "diptych.data.Prepare"}),
-        (("processor", "text"), {"_target_": "diptych.data.Prepare"}),
+        (("processor",), {"_target_": "diptych.data.DetectorTransform"}),
+        (("processor", "text"), {"_target_": "diptych.data.DetectorTransform"}),
         (("task", "head"), {"_target_": "diptych.data.Processor", "_partial_": True}),
     ],
 )  # fmt: skip

@@ -44,7 +44,7 @@ PARTS: dict[Any, str] = {
     objectives: "Alignment Answers MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
     "RegionMasking RegionProbabilities TagContrast WordMasking",
     text: "FastText WordPiece",
-    data: "Prepare Processor",
+    data: "DetectorTransform Processor",
 }
 
 
@@ -60,6 +60,8 @@ def allowed() -> Mapping[str, Callable[..., Any]]:
                 continue  # an export that does not build a model
             own = f"{value.__module__}.{value.__qualname__}"
             callables[f"{module.__name__}.{name}"] = callables[own] = value
+    # Bundles of 0.1 use the former name.
+    callables["diptych.data.Prepare"] = data.DetectorTransform
     return callables
 
 

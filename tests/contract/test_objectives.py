@@ -155,7 +155,7 @@ def test_a_batch_without_targets_gives_zero_with_zero_gradients(case, kind):
             given,
             regions=seen,
             words=torch.full_like(text.ids, -1),
-            wanted=torch.zeros_like(seen.mask),
+            selected=torch.zeros_like(seen.mask),
             answers=torch.full((len(text.ids),), -1),
         )
     losses = objective(model, model(given.inputs, reads=objective.reads), given)
@@ -191,7 +191,7 @@ def leaves(given):
     tensors = [
         value for part in parts for name in part.__slots__ if (value := getattr(part, name)) is not None
     ]
-    asked = (given.words, given.wanted, given.broken, given.answers)
+    asked = (given.words, given.selected, given.mismatch, given.answers)
     return [*tensors, *(one for one in asked if one is not None)]
 
 
@@ -212,8 +212,8 @@ def test_special_tokens_and_padding_are_never_touched(case):
         if after.words is not None:
             assert (after.words[special] == -1).all()
             assert (after.words[text.mask & (text.ids == MASK)] >= 10).all()
-        if after.wanted is not None:
-            assert not after.wanted[~seen.mask].any()
+        if after.selected is not None:
+            assert not after.selected[~seen.mask].any()
             assert not seen.hidden[~seen.mask].any()
         assert not seen.features[~seen.mask].any()
         assert seen.boxes.shape == before.regions.boxes.shape
@@ -226,7 +226,7 @@ def test_padding_never_changes_a_loss(case):
     corrupted, losses = ask(model, objective, sample())
     if case == "interventions":
         corrupted = replace(corrupted, words=torch.full_like(corrupted.inputs.text.ids, -1))
-    widths = {"words": -1, "wanted": 0}
+    widths = {"words": -1, "selected": 0}
     wider = replace(
         corrupted,
         inputs=Inputs(

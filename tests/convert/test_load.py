@@ -88,7 +88,7 @@ def test_truncated_files_say_so(tmp_path, suffix, share):
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
 @pytest.mark.parametrize(
-    "content", [b"<html>404 Not Found</html>", b"\x80\x04garbage", b"PK\x03\x04" + b"\0" * 99]
+    "content", [b"<html>404 Not RecognizedCheckpoint</html>", b"\x80\x04garbage", b"PK\x03\x04" + b"\0" * 99]
 )
 def test_other_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

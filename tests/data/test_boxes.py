@@ -7,7 +7,7 @@ from PIL import Image
 
 from diptych.data import (
     BoxSource,
-    Prepare,
+    DetectorTransform,
     Processor,
     Sources,
     bare_regions,
@@ -18,7 +18,7 @@ from diptych.data import (
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.types import Example, Pair, RegionSource
 
-PIXELS = {"regions": True, "prepare": Prepare(least=20, most=40)}
+PIXELS = {"regions": True, "prepare": DetectorTransform(least=20, most=40)}
 
 
 @pytest.fixture

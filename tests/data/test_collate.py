@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data import Collate, Prepare, Processor, Sources
+from diptych.data import Collate, DetectorTransform, Processor, Sources
 from diptych.tasks import ClassIndex
 from diptych.text import WordPiece, write_vocabulary
 from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
@@ -119,7 +119,7 @@ def test_pictures_of_several_shapes_are_padded_right_and_below(tmp_path: Path) -
         images[key] = tmp_path / f"{key}.png"
         boxes = np.array([[0, 0, 10, 10]], np.float32)
         shelf[key] = Regions(features=np.ones((1, 3), np.float32), boxes=boxes, size=size)
-    prepare = Prepare(least=10, most=100, mean=[0, 0, 0])
+    prepare = DetectorTransform(least=10, most=100, mean=[0, 0, 0])
     collate = Collate(Processor(regions=True, prepare=prepare), sources=Sources(shelf, images))
     inputs = collate([Example(id=key, pairs=(Pair(image=key, text=""),)) for key in images]).inputs
     assert inputs.pixels.shape == (2, 3, 15, 20)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data import Collate, Prepare, Processor, Sources, require_sources
+from diptych.data import Collate, DetectorTransform, Processor, Sources, require_sources
 from diptych.data.collate import pad
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.text import CachedTokenizer, WordPiece, write_vocabulary
@@ -201,7 +201,7 @@ def test_what_a_model_needs_must_be_provided(text: WordPiece) -> None:
 def end_to_end(text: WordPiece, tmp_path: Path, **settings: object) -> tuple[Processor, Sources]:
     """A picture of 200 x 100, which becomes 40 x 20, and two regions with features."""
     Image.new("RGB", (200, 100), "red").save(tmp_path / "k.png")
-    prepare = Prepare(least=20, most=40)
+    prepare = DetectorTransform(least=20, most=40)
     sources = Sources(regions=Shelf({"k": regions(2)}), images={"k": tmp_path / "k.png"})
     return Processor(text=text, regions=True, prepare=prepare, **settings), sources
 
@@ -243,15 +243,21 @@ def test_tags_survive_the_features(text: WordPiece, tmp_path: Path) -> None:
     [
         ({"grid": [4, 4]}, "belong to processor.prepare"),
         ({"whole_image": True}, "belong to processor.prepare"),
-        ({"prepare": Prepare()}, "asks for regions=true"),
-        ({"prepare": Prepare(), "regions": True, "image_size": 8}, "neither image_size nor box_scale"),
-        ({"prepare": Prepare(), "regions": True, "box_scale": "swapped"}, "neither image_size nor box_scale"),
+        ({"prepare": DetectorTransform()}, "asks for regions=true"),
         (
-            {"prepare": Prepare(), "regions": True, "clip_boxes": [600, 1000]},
+            {"prepare": DetectorTransform(), "regions": True, "image_size": 8},
+            "neither image_size nor box_scale",
+        ),
+        (
+            {"prepare": DetectorTransform(), "regions": True, "box_scale": "swapped"},
+            "neither image_size nor box_scale",
+        ),
+        (
+            {"prepare": DetectorTransform(), "regions": True, "clip_boxes": [600, 1000]},
             "neither image_size nor box_scale nor clip_boxes",
         ),
-        ({"prepare": Prepare(), "regions": True, "grid": [4]}, r"processor.grid is \[4\]"),
-        ({"prepare": Prepare(), "regions": True, "grid": [0, 4]}, r"processor.grid is \[0, 4\]"),
+        ({"prepare": DetectorTransform(), "regions": True, "grid": [4]}, r"processor.grid is \[4\]"),
+        ({"prepare": DetectorTransform(), "regions": True, "grid": [0, 4]}, r"processor.grid is \[0, 4\]"),
     ],
 )
 def test_settings_of_end_to_end_models_go_together(settings: dict[str, object], message: str) -> None:

@@ -17,7 +17,7 @@ from diptych.convert.rules import restore
 from diptych.detect import BoxRule, ExtractSettings, extract, select
 from diptych.detect.extractor import build_extractor
 from diptych.detect.faster_rcnn import FasterRcnn
-from diptych.detect.pictures import PictureFile
+from diptych.detect.listing import PictureFile
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
 from diptych.features import FeatureStore
 from diptych.images import open_image
@@ -127,11 +127,11 @@ def test_a_stop_loses_one_shard_at_most_and_changes_no_byte(photos, tmp_path, co
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stop_while_stores_are_finished_repeats_nothing(photos, tmp_path, contents, name, monkeypatch):
-    from diptych.detect import ledger
+    from diptych.detect import progress
 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     extract(photos, whole, TINY, shard=3)
-    join = ledger.join_parts
+    join = progress.join_parts
 
     def failing(path, **options):
         if path.name == name:
@@ -139,7 +139,7 @@ def test_a_stop_while_stores_are_finished_repeats_nothing(photos, tmp_path, cont
         return join(path, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "join_parts", failing)
+        patched.setattr(progress, "join_parts", failing)
         with pytest.raises(KeyboardInterrupt):
             extract(photos, stopped, TINY, shard=3)
     assert extract(photos, stopped, TINY, shard=3, resume=True).computed == 0

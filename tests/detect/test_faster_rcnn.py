@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data import Prepare
+from diptych.data import DetectorTransform
 from diptych.detect import BoxRule, FasterRcnn, build_detector, describe, select
 from diptych.errors import ConfigError
 
@@ -10,7 +10,7 @@ from diptych.errors import ConfigError
 def small(**options):
     torch.manual_seed(0)
     sizes = {"blocks": (1, 1, 1, 1), "stem": 8, "width": 8, "rpn_hidden": 16, "classes": 5}
-    prepare = Prepare(least=96, most=160)
+    prepare = DetectorTransform(least=96, most=160)
     detector = FasterRcnn(**{**sizes, "before": 200, "proposals": 20, "prepare": prepare, **options})
     for name, one in detector.named_parameters():
         if name.startswith("predictor"):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from diptych.errors import FormatError
-from diptych.features import export_features, import_features, read_features, transfer, write_store
+from diptych.features import export_features, formats, import_features, read_features, write_store
+from diptych.features.fields import MEANING
 from diptych.features.format import Entry, Format, Sample
-from diptych.features.record import MEANING
-from diptych.features.transfer import FORMATS, WRITERS, recognize
+from diptych.features.formats import FORMATS, WRITERS, recognize_format
 
 
 def lines_entries(path):
@@ -43,7 +43,7 @@ LINES = Format(
 
 
 def test_a_format_is_one_object(tmp_path, items, meta, monkeypatch):
-    monkeypatch.setattr(transfer, "FORMATS", (LINES, *FORMATS))
+    monkeypatch.setattr(formats, "FORMATS", (LINES, *FORMATS))
     monkeypatch.setitem(WRITERS, "lines", write_lines)
     store = write_store(tmp_path / "store", items(5), meta)
     export_features(store, tmp_path / "a.lines", format="lines")
@@ -60,7 +60,7 @@ def test_what_a_format_writes_it_recognizes(tmp_path, items, meta, form):
     store = write_store(tmp_path / "store", items(3, boxes=2, classes=5), meta)
     for name in form.writers:
         export_features(store, tmp_path / name, format=name)
-        assert recognize(tmp_path / name) is form
+        assert recognize_format(tmp_path / name) is form
 
 
 def test_names_of_writers_are_unique():
@@ -89,4 +89,4 @@ def test_a_sample_says_what_is_there(tmp_path):
 def test_what_no_format_recognizes_is_named(tmp_path, head, message):
     (tmp_path / "a").write_bytes(head)
     with pytest.raises(FormatError, match=f"a: .*{message}|a: {message}"):
-        recognize(tmp_path / "a")
+        recognize_format(tmp_path / "a")

@@ -139,7 +139,7 @@ def _replace(case: Case, path: Path) -> None:
         case.notes.append(f"{name} as {path.name}")
 
 
-@target("pictures", "images", "datasets.hateful_memes.hashes", "detect.pictures", weight=5)
+@target("pictures", "images", "datasets.hateful_memes.hashes", "detect.listing", weight=5)
 def pictures(case: Case) -> list[str]:
     world = case.take("w")
     path = case.rng.choice(sorted((world / "img").iterdir()))
@@ -164,7 +164,7 @@ def pictures(case: Case) -> list[str]:
     )
 
 
-@target("places", "files", "cli.importing", "detect.pictures", "text.tokenizer", weight=2)
+@target("places", "files", "cli.import_", "detect.listing", "text.tokenizer", weight=2)
 def places(case: Case) -> list[str]:
     """A named pipe, a device, a folder, a dangling link, or nothing, wherever a file is expected."""
     case.take("w")

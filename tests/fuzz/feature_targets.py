@@ -25,7 +25,7 @@ def _import(case: Case, source: Path) -> list[str]:
     return case.pick(f"import {source.name} out {'' if case.whole else case.rng.choice(options)}")
 
 
-@target("tsv", "features.tsv", "features.reading", "features.transfer", "tsv_entries", "tsv", weight=2)
+@target("tsv", "features.tsv", "features.reader", "features.formats", "tsv_entries", "tsv", weight=2)
 def tsv(case: Case) -> list[str]:
     source = case.take("formats/tsv", "in")
     case.spoil(source, ROWS, ROWS, damage_text, damage_bytes)
@@ -47,7 +47,7 @@ def lmdb_pages(case: Case) -> list[str]:
     return _import(case, source)
 
 
-@target("lmdb values", "features.lmdb", "pickles", "features.record", weight=4)
+@target("lmdb values", "features.lmdb", "pickles", "features.fields", weight=4)
 def lmdb_values(case: Case) -> list[str]:
     """Whole environments whose keys or records are not what they should be."""
     import lmdb
@@ -206,7 +206,7 @@ def hdf5_groups(case: Case) -> list[str]:
     return _import(case, source)
 
 
-@target("names", "cli.importing", weight=0.4)
+@target("names", "cli.import_", weight=0.4)
 def names(case: Case) -> list[str]:
     case.spoil(case.take("names.txt"), damage_text)
     return case.pick("import @/formats/tsv out --classes names.txt --attributes names.txt")

@@ -55,7 +55,7 @@ def call(*words: object) -> None:
 
 
 def _build(lab: Path) -> None:
-    from diptych.features.transfer import WRITERS
+    from diptych.features.formats import WRITERS
 
     call("world", "w", "--size", 40, "--seed", 5)
     for name, experiment in RUNS.items():

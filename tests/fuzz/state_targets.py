@@ -66,7 +66,7 @@ def run_folder(case: Case) -> list[str]:
     return case.pick(f"train experiment=hateful_memes/uniter_tiny out=runs/u {SHORT}")
 
 
-@target("state of extract", "detect.ledger", "features.writer", weight=2)
+@target("state of extract", "detect.progress", "features.writer", weight=2)
 def state_of_extract(case: Case) -> list[str]:
     folder = case.take("extracted", "out")
     report = next(folder.glob("*.json"))
@@ -86,7 +86,7 @@ def state_of_extract(case: Case) -> list[str]:
     return case.pick(f"extract @/w/img out {GRID} --shard 9 --resume")
 
 
-@target("lists of pictures", "detect.pictures", weight=0.7)
+@target("lists of pictures", "detect.listing", weight=0.7)
 def lists_of_pictures(case: Case) -> list[str]:
     case.spoil(case.take("list.txt"), damage_text)
     return case.pick(f"extract list.txt out {GRID}")

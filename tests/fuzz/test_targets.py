@@ -9,7 +9,7 @@ from tests.fuzz.case import TARGETS
 from tests.fuzz.trial import load
 
 from diptych.convert.load import SUFFIXES
-from diptych.features.transfer import WRITERS
+from diptych.features.formats import WRITERS
 
 load()
 PACKAGE = Path(__file__).parents[2] / "src" / "diptych"

@@ -181,7 +181,7 @@ def detector(case: Case) -> list[str]:
     )
 
 
-@target("backbone", "detect.extractor", "detect.maps", weight=0.3)
+@target("backbone", "detect.extractor", "detect.grid", weight=0.3)
 def backbone(case: Case) -> list[str]:
     """A folder of transformers with code of its own."""
     folder = case.take("weights/backbone", "in")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from diptych.convert.detector import DETECTOR, WITHOUT_ATTRIBUTES, fill_detector
 from diptych.convert.rules import convert
-from diptych.data import Prepare
+from diptych.data import DetectorTransform
 from diptych.detect import (
     BoxRule,
     ExtractSettings,
@@ -123,19 +123,23 @@ def test_resizing_equals_the_original(goldens):
     tensors = load_file(goldens / f"{SIZES}.safetensors")
     about = json.loads((goldens / f"{SIZES}.json").read_text())
     for least, most, height, width, *expected in tensors["outputs/size_table"].tolist():
-        got = Prepare(least=least, most=most).resized(width, height)
+        got = DetectorTransform(least=least, most=most).resized(width, height)
         assert got == (expected[1], expected[0]), (least, most, height, width)
     pictures = [name for name in about if re.fullmatch(r"image\d+", name)]
     assert pictures
     for name in pictures:
-        prepare = Prepare(least=about[name]["min_size"], most=about[name]["max_size"], mean=(0.0, 0.0, 0.0))
+        prepare = DetectorTransform(
+            least=about[name]["min_size"], most=about[name]["max_size"], mean=(0.0, 0.0, 0.0)
+        )
         pixels = prepare(Image.fromarray(tensors[f"inputs/{name}"].numpy())).pixels
         assert torch.equal(pixels.flip(0).permute(1, 2, 0).byte(), tensors[f"outputs/{name}"])
 
 
 def build(golden):
     config = golden.config
-    prepare = Prepare(least=config["min_size"], most=config["max_size"], mean=tuple(config["pixel_mean_bgr"]))
+    prepare = DetectorTransform(
+        least=config["min_size"], most=config["max_size"], mean=tuple(config["pixel_mean_bgr"])
+    )
     detector = FasterRcnn(
         classes=config["num_classes"],
         attributes=config["num_attributes"] if config["attribute_head"] else None,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from diptych.convert.end_to_end import REGION_ENCODER, fill_region_encoder
 from diptych.convert.rules import restore
-from diptych.data import Prepare
+from diptych.data import DetectorTransform
 from diptych.models import RegionEncoder
 from diptych.nn.resnet import Bottleneck, ResNet
 from diptych.nn.roi import roi_align
@@ -116,4 +116,4 @@ if EVERY:
     def test_pictures_get_the_sizes_of_the_original(goldens):
         about = json.loads((goldens / f"{MISC}.json").read_text())["resize"]
         for given, expected in about["cases"]:
-            assert Prepare(truncate=True).resized(*given) == tuple(expected)
+            assert DetectorTransform(truncate=True).resized(*given) == tuple(expected)

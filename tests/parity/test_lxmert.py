@@ -267,8 +267,8 @@ def test_pretraining_equals_the_original(golden):
         inputs=inputs,
         regions=truth,
         words=given["masked_lm_labels"],
-        wanted=given["feat_mask"].bool(),
-        broken=1 - given["matched_labels"],
+        selected=given["feat_mask"].bool(),
+        mismatch=1 - given["matched_labels"],
         answers=given["answer_labels"],
     )
     losses = task.losses(model, sample, list(task.objectives))

@@ -163,7 +163,7 @@ if EVERY:
         width, words = inputs.text.mask.shape[1], given["masked_lm_labels"]
         assert not (words[:, width:] >= 0).any()
         broken = 1 - given["matched_label"] if vilio else given["next_sentence_label"]
-        sample = Sample(inputs=inputs, words=words[:, :width], broken=broken)
+        sample = Sample(inputs=inputs, words=words[:, :width], mismatch=broken)
         losses = task.losses(model, sample, ["matching", "words"])
         loss = task.total(losses)
         loss.backward()

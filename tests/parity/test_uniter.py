@@ -281,7 +281,9 @@ def hidden_regions(golden):
     probabilities = torch.zeros(*hidden.shape, targets.shape[1])
     probabilities[hidden] = targets
     return Sample(
-        inputs=inputs, regions=replace(regions, features=features, probabilities=probabilities), wanted=hidden
+        inputs=inputs,
+        regions=replace(regions, features=features, probabilities=probabilities),
+        selected=hidden,
     )
 
 
@@ -297,7 +299,7 @@ def test_hidden_region_classes_equal_the_original(golden, part, loss):
     golden = golden("uniter-pretrain")
     model, task, prefix = pretraining(golden, classes=loss)
     sample = hidden_regions(golden)
-    states = task.objectives["classes"].transform(model(sample.inputs).regions[sample.wanted])
+    states = task.objectives["classes"].transform(model(sample.inputs).regions[sample.selected])
     golden.part("mrc").check("scores", task.objectives["classes"].predict["classes"].decoder(states))
     losses = task.losses(model, sample, ["classes"])
     learn(golden.part(part), model, task, prefix, task.total(losses))
@@ -308,7 +310,7 @@ def test_matching_and_alignment_equal_the_original(golden):
     model, task, prefix = pretraining(golden)
     both, golden = golden.part("itm_ot"), golden.part("itm")
     inputs, targets = unpack(golden.inputs), golden.inputs["targets"]
-    sample = Sample(inputs=inputs, broken=1 - targets)
+    sample = Sample(inputs=inputs, mismatch=1 - targets)
     encoding = model(inputs)
     golden.check("scores", task.objectives["matching"].head(encoding.pooled))
     text, regions = encoding.text, encoding.regions

@@ -277,8 +277,8 @@ if EVERY:
             inputs=inputs,
             regions=truth,
             words=given["masked_lm_labels"],
-            wanted=given["image_label"] == 1,
-            broken=given["next_sentence_label"],
+            selected=given["image_label"] == 1,
+            mismatch=given["next_sentence_label"],
         )
         found = task.losses(model, sample, ["words", "regions", "matching"])
         losses = {

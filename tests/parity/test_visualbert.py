@@ -189,7 +189,7 @@ def test_pretraining_equals_the_original(golden, name):
     assert not (words[:, width:] >= 0).any()
     # In spite of its name, 1 is a caption of the image; mmf and Vilio ask for words only.
     broken = 1 - given["is_random_next"].squeeze(-1) if "is_random_next" in given else None
-    sample = Sample(inputs=inputs, words=words[:, :width], broken=broken)
+    sample = Sample(inputs=inputs, words=words[:, :width], mismatch=broken)
     losses = task.losses(model, sample, ["matching", "words"])
     loss = task.total(losses)
     loss.backward()

@@ -157,8 +157,8 @@ def test_pretraining_equals_the_original(golden):
         inputs=Inputs(text=text, regions=regions),
         regions=truth,
         words=given["mlm_labels"],
-        wanted=truth.mask,  # a region whose label is no distribution is not asked for
-        broken=1 - given["relationship_label"],
+        selected=truth.mask,  # a region whose label is no distribution is not asked for
+        mismatch=1 - given["relationship_label"],
     )
     corpora = [len(given[name]) for name in sorted(given) if name.startswith("aux_text_")]
     ids = padded([given[f"aux_text_{number}"] for number in range(len(corpora))], 0)
@@ -325,7 +325,7 @@ if EVERY:
         model, heads = build(golden)
         task = asking(golden, model, heads, "matching")
         inputs = Inputs(text=text_of(golden.inputs["text"]), regions=regions_of(golden.inputs))
-        sample = Sample(inputs=inputs, broken=1 - golden.inputs["relationship_label"].long())
+        sample = Sample(inputs=inputs, mismatch=1 - golden.inputs["relationship_label"].long())
         for ending in ("", "_no_vision"):
             model.blind = bool(ending)
             logits = task.objectives["matching"].head(model(inputs).pooled)

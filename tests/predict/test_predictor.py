@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from diptych.bundle import Bundle, call
-from diptych.data import Prepare, Processor, bare_regions
+from diptych.data import DetectorTransform, Processor, bare_regions
 from diptych.datasets import HatefulMemes
 from diptych.errors import ConfigError, MissingFeatures
 from diptych.features import FeatureStore
@@ -122,7 +122,7 @@ def test_end_to_end_one_picture_comes_with_boxes_or_gets_a_grid(memes: Path) -> 
     torch.manual_seed(0)
     model = EndToEnd(RegionEncoder(resnet_tiny(dilate_last=True)), base.bundle.model).eval()
     text, picture = base.processor.text, next((memes / "img").glob("*.png"))
-    processor = Processor(text=text, regions=True, prepare=Prepare(least=32, most=64), grid=[1, 2])
+    processor = Processor(text=text, regions=True, prepare=DetectorTransform(least=32, most=64), grid=[1, 2])
     bundle = Bundle(model=model, task=base.bundle.task, processor=processor)
     by_grid = Predictor(bundle, device="cpu").predict(text="so red", image=picture)
     width, height = image_size(picture)

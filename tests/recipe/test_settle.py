@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diptych.data import BoxSource, Prepare, Processor
+from diptych.data import BoxSource, DetectorTransform, Processor
 from diptych.errors import ConfigError
 from diptych.features import FeatureStore
 from diptych.recipe import compose, settle
@@ -33,7 +33,7 @@ def test_one_class_is_warned_about_and_missing_labels_are_named():
 
 
 def end_to_end(**settings):
-    return Processor(regions=True, prepare=Prepare(), **settings)
+    return Processor(regions=True, prepare=DetectorTransform(), **settings)
 
 
 def test_end_to_end_the_network_below_decides_how_wide_features_are():

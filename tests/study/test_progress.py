@@ -3,11 +3,11 @@ import json
 import pytest
 
 from diptych.errors import FormatError
-from diptych.study.progress import Checksums, Record, read_record, write_record
+from diptych.study.progress import Checksums, StepRecord, read_record, write_record
 
 
 def test_a_record_comes_back(tmp_path):
-    record = Record(step="U/train", state="done", seconds=1.5, facts={"steps": 3})
+    record = StepRecord(step="U/train", state="done", seconds=1.5, facts={"steps": 3})
     write_record(tmp_path, "key", record)
     assert read_record(tmp_path, "key") == record
     assert read_record(tmp_path, "other") is None
@@ -16,7 +16,7 @@ def test_a_record_comes_back(tmp_path):
 @pytest.mark.parametrize("name", ["step", "state", "seconds", "error", "facts", "more"])
 @pytest.mark.parametrize("value", [[], {"x": [1]}, True])
 def test_a_record_of_other_types_is_named(tmp_path, name, value):
-    write_record(tmp_path, "key", Record(step="a", state="done", seconds=1))
+    write_record(tmp_path, "key", StepRecord(step="a", state="done", seconds=1))
     path = tmp_path / "key.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     if name == "facts" and isinstance(value, dict):

@@ -26,13 +26,13 @@ def meme(memes):
 
 def test_a_meme_scores_as_in_the_final_file(done, meme):
     image, text, key = meme
-    opinion = score_meme(done, image=image, text=text)
+    verdict = score_meme(done, image=image, text=text)
     probability, label = final(done)[key]
-    assert opinion.probability == pytest.approx(probability, abs=1e-5)
-    assert opinion.answer == ("benign", "hateful")[int(label)]
-    assert opinion.members.keys() == {"U1", "U2", "E1"}
-    assert opinion.families["E"] == opinion.members["E1"]
-    assert opinion.families["U"] == pytest.approx((opinion.members["U1"] + opinion.members["U2"]) / 2)
+    assert verdict.probability == pytest.approx(probability, abs=1e-5)
+    assert verdict.answer == ("benign", "hateful")[int(label)]
+    assert verdict.members.keys() == {"U1", "U2", "E1"}
+    assert verdict.families["E"] == verdict.members["E1"]
+    assert verdict.families["U"] == pytest.approx((verdict.members["U1"] + verdict.members["U2"]) / 2)
 
 
 def test_a_meme_alone_scores_as_among_others_in_the_loop(done, memes, meme):
@@ -55,13 +55,13 @@ def test_a_meme_alone_scores_as_among_others_in_the_loop(done, memes, meme):
 def test_one_model_scores_as_it_predicts(done, memes, meme, capsys):
     image, text, _ = meme
     [run] = done.glob("U1/traindev-*")
-    verdict = load(run).predict(image=image, text=text, regions=FeatureStore(memes / "features"))
-    opinion = score_meme(run, image=image, text=text)
-    assert opinion.probability == pytest.approx(verdict.scores["hateful"])
-    assert (opinion.answer, opinion.members, opinion.families) == (verdict.answer, {}, {})
+    single = load(run).predict(image=image, text=text, regions=FeatureStore(memes / "features"))
+    verdict = score_meme(run, image=image, text=text)
+    assert verdict.probability == pytest.approx(single.scores["hateful"])
+    assert (verdict.answer, verdict.members, verdict.families) == (single.answer, {}, {})
     words = ["score", str(image), "--text", text, "--model", str(run), "--json"]
     assert main([*words, "--features", str(memes / "features")]) == 0
-    assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(opinion.probability)
+    assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(verdict.probability)
 
 
 def test_regions_are_found_in_the_picture_as_for_the_store(memes, meme, tmp_path, capsys):

@@ -174,7 +174,7 @@ def test_no_objective_is_refused():
 def test_measures_are_means_over_examples_and_better_the_lower(small):
     _, task, _ = small
     parts = [
-        Part(count=count, loss=1.0, found=dict.fromkeys(task.parts, value))
+        Part(count=count, loss=1.0, result=dict.fromkeys(task.parts, value))
         for count, value in ((3, 1.0), (1, 5.0))
     ]
     metrics = task.summarize(parts, {})

@@ -13,7 +13,7 @@ from torch import nn
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
 from diptych.files import atomic_file
 from diptych.train import checkpoint
-from diptych.train.checkpoint import Record, fill, load, require_same, save
+from diptych.train.checkpoint import ValidationRecord, load, load_weights, require_same, save
 
 
 def row(step: int, value: float, name: str = "auroc") -> dict[str, float]:
@@ -21,7 +21,7 @@ def row(step: int, value: float, name: str = "auroc") -> dict[str, float]:
 
 
 def test_best_is_the_first_highest():
-    record = Record(monitor="auroc")
+    record = ValidationRecord(monitor="auroc")
     assert [record.add(row(step, value)) for step, value in enumerate((0.5, 0.7, 0.7, 0.6, 0.8))] == [
         True, True, False, False, True,
     ]  # fmt: skip
@@ -29,7 +29,7 @@ def test_best_is_the_first_highest():
 
 
 def test_of_equals_the_one_with_the_lower_loss_is_kept_without_being_progress():
-    record = Record(monitor="auroc")
+    record = ValidationRecord(monitor="auroc")
     losses = (0.6, 0.4, 0.5, 0.1)
     rows = [{**row(step, 1.0), "loss": loss} for step, loss in enumerate(losses)]
     assert [record.add(one) for one in rows] == [True, True, False, True]
@@ -38,26 +38,30 @@ def test_of_equals_the_one_with_the_lower_loss_is_kept_without_being_progress():
 
 @pytest.mark.parametrize("name", ["loss", "words"])
 def test_what_is_minimized_is_best_when_lowest(name):
-    record = Record(monitor=name, minimized=True)
+    record = ValidationRecord(monitor=name, minimized=True)
     assert [record.add(row(step, value, name)) for step, value in enumerate((0.5, 0.7, 0.4))] == [
         True, False, True,
     ]  # fmt: skip
 
 
 def test_a_record_of_version_0_1_did_not_say_the_direction():
-    old = {name: value for name, value in Record(monitor="loss").as_dict().items() if name != "minimized"}
-    assert Record(**old) == Record(monitor="loss")
+    old = {
+        name: value
+        for name, value in ValidationRecord(monitor="loss").as_dict().items()
+        if name != "minimized"
+    }
+    assert ValidationRecord(**old) == ValidationRecord(monitor="loss")
 
 
 def test_small_improvements_do_not_count():
-    record = Record(monitor="auroc")
+    record = ValidationRecord(monitor="auroc")
     record.add(row(1, 0.5))
     assert not record.add(row(2, 0.5005), min_delta=0.001)
     assert record.stale == 1
 
 
 def test_nan_is_worse_than_anything():
-    record = Record(monitor="auroc")
+    record = ValidationRecord(monitor="auroc")
     record.add(row(1, math.nan))
     assert record.stale == 1
     assert record.add(row(2, 0.1))
@@ -66,11 +70,11 @@ def test_nan_is_worse_than_anything():
 
 
 def test_checkpoint_holds_plain_values_and_comes_back(tmp_path):
-    record = Record(monitor="auroc")
+    record = ValidationRecord(monitor="auroc")
     record.add(row(7, 0.5))
     save(tmp_path / "a.ckpt", {"weights": nn.Linear(2, 1).state_dict(), "record": record.as_dict()})
     state = load(tmp_path / "a.ckpt")
-    assert Record(**state["record"]) == record
+    assert ValidationRecord(**state["record"]) == record
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
@@ -118,7 +122,7 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, content):
 
 def test_weights_of_another_model_are_refused(tmp_path):
     with pytest.raises(CheckpointMismatch, match=r"x.ckpt: weights do not fit"):
-        fill(nn.Linear(2, 1), {"weights": nn.Linear(3, 1).state_dict()}, tmp_path / "x.ckpt")
+        load_weights(nn.Linear(2, 1), {"weights": nn.Linear(3, 1).state_dict()}, tmp_path / "x.ckpt")
 
 
 def test_other_settings_are_named(tmp_path):

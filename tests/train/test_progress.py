@@ -4,7 +4,7 @@ import training_toy as toy
 from rich.console import Console
 
 from diptych.train.callbacks import Reporter
-from diptych.train.checkpoint import Record
+from diptych.train.checkpoint import ValidationRecord
 from diptych.train.loop import Loop
 from diptych.train.optim import adamw
 from diptych.train.progress import ProgressBar
@@ -12,7 +12,7 @@ from diptych.train.schedules import constant
 from diptych.train.trainer import Trainer
 
 
-def bar_of(record: Record, *, terminal: bool) -> tuple[ProgressBar, io.StringIO]:
+def bar_of(record: ValidationRecord, *, terminal: bool) -> tuple[ProgressBar, io.StringIO]:
     reporter = Reporter(10, [])
     reporter.latest = {
         "epoch": 1.5, "train/loss": 0.5, "train/lr": 1e-5, "train/examples_per_second": 123.4,
@@ -40,7 +40,7 @@ def loop(step: int) -> Loop:
 
 
 def test_a_terminal_shows_what_a_person_wants_to_know():
-    record = Record(monitor="auroc")
+    record = ValidationRecord(monitor="auroc")
     bar, screen = bar_of(record, terminal=True)
     bar.start(loop(0))
     record.add({"step": 10, "epoch": 1.0, "auroc": 0.75})
@@ -61,7 +61,7 @@ def test_a_terminal_shows_what_a_person_wants_to_know():
 
 
 def test_elsewhere_one_line_per_validation():
-    record = Record(monitor="auroc")
+    record = ValidationRecord(monitor="auroc")
     bar, screen = bar_of(record, terminal=False)
     bar.start(loop(0))
     for step in range(1, 11):

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from diptych import __version__
-from diptych.cli.screen import visible
+from diptych.cli.output import visible
 from diptych.errors import NO_SPACE, ConfigError, DiptychError, nearest, report_internal
 
 
@@ -31,8 +31,8 @@ VERBS = {
     "world": Verb("make a miniature meme data set", "diptych.cli.world"),
     "check": Verb("look for what is wrong with a data set before it costs an hour", "diptych.cli.check"),
     "clean": Verb("training views without copies, with a report", "diptych.cli.clean"),
-    "import": Verb("turn region features of any format into a feature store", "diptych.cli.importing"),
-    "export": Verb("write a feature store as TSV, LMDB, HDF5, ...", "diptych.cli.exporting"),
+    "import": Verb("turn region features of any format into a feature store", "diptych.cli.import_"),
+    "export": Verb("write a feature store as TSV, LMDB, HDF5, ...", "diptych.cli.export"),
     "extract": Verb("make region features from pictures", "diptych.cli.extract"),
     "convert": Verb("make a bundle of a public checkpoint, or say what a file is", "diptych.cli.convert"),
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),

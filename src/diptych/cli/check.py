@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_json
-from diptych.cli.screen import as_json, progress, table
+from diptych.cli.output import as_json, progress, table
 
 if TYPE_CHECKING:
     from diptych.check import SplitSummary

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_json
-from diptych.cli.screen import as_json, progress, table
+from diptych.cli.output import as_json, progress, table
 
 SHOWN = 20
 

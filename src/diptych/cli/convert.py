@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from diptych.cli.options import add_json, add_overwrite
-from diptych.cli.screen import as_json, progress, table
+from diptych.cli.output import as_json, progress, table
 from diptych.documents import shorten
 from diptych.errors import ConfigError
 

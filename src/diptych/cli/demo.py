@@ -18,7 +18,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from diptych.cli import screen
+from diptych.cli import output
 from diptych.cli.options import add_out
 from diptych.errors import ConfigError
 from diptych.files import require_new
@@ -124,7 +124,7 @@ def _summarize(out: Path, memes: Path) -> None:
             cells[name].append(f"{auroc.value:.3f} [{auroc.low:.3f}, {auroc.high:.3f}]")
     print()
     title = "AUROC with 95 % interval; 0.5 is chance"
-    screen.table(title, ["model", "sees", *SPLITS], list(cells.values()), numbers=len(SPLITS))
+    output.table(title, ["model", "sees", *SPLITS], list(cells.values()), numbers=len(SPLITS))
 
 
 def _draw(out: Path, memes: Path) -> Path:

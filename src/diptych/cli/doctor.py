@@ -3,7 +3,7 @@
 import argparse
 
 from diptych.cli.options import add_json
-from diptych.cli.screen import as_json
+from diptych.cli.output import as_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_out, add_overwrite, add_root
-from diptych.cli.screen import table
+from diptych.cli.output import table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:

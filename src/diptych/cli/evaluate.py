@@ -11,7 +11,7 @@ from typing import Any
 
 from diptych.cli.data import chosen_data, node_of_files
 from diptych.cli.options import add_data, add_json, add_overwrite, add_root
-from diptych.cli.screen import as_json, table
+from diptych.cli.output import as_json, table
 from diptych.errors import ConfigError
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.cli.engine import chosen_engine, configure_engine
-from diptych.cli.importing import names
+from diptych.cli.import_ import names
 from diptych.cli.options import add_device, add_overwrite
-from diptych.cli.screen import progress, table
+from diptych.cli.output import progress, table
 from diptych.errors import ConfigError
 from diptych.files import require_new
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:
     """Draw the first store's regions of some pictures, spread over all, beside it."""
-    from diptych.detect.pictures import list_pictures
+    from diptych.detect.listing import list_pictures
     from diptych.features import FeatureStore
     from diptych.report import region_page
 

@@ -9,7 +9,7 @@ import argparse
 
 from diptych import conf
 from diptych.cli.options import add_json
-from diptych.cli.screen import as_json
+from diptych.cli.output import as_json
 from diptych.errors import ConfigError, nearest
 
 GROUPS = {

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from diptych.cli.data import chosen_data
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.options import add_batch_size, add_data, add_device, add_out, add_overwrite, add_root
-from diptych.cli.screen import progress, table
+from diptych.cli.output import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from diptych.cli.options import add_device, add_json
-from diptych.cli.screen import table
+from diptych.cli.output import table
 from diptych.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
             }
             device = str(find_device(arguments.device))
             given = stack.enter_context(found_in(arguments.image, arguments.model, files, device=device))
-        opinion = score_meme(
+        verdict = score_meme(
             arguments.model,
             image=arguments.image,
             text=arguments.text,
@@ -66,12 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
             precision=arguments.precision,
         )
     if arguments.json:
-        print(json.dumps(asdict(opinion)))
+        print(json.dumps({"probability": verdict.probability} | asdict(verdict)))
         return 0
-    parts = [*opinion.members.items(), *opinion.families.items()]
+    parts = [*verdict.members.items(), *verdict.families.items()]
     if parts:
         table("", ("", "probability"), [(name, f"{value:.4f}") for name, value in parts], numbers=1)
-    print(f"{opinion.answer}   (probability {opinion.probability:.4f})")
+    print(f"{verdict.answer}   (probability {verdict.probability:.4f})")
     return 0
 
 

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 from diptych.cli.data import say_data
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.options import add_batch_size, add_data, add_device, add_out, add_root
-from diptych.cli.screen import progress, table
+from diptych.cli.output import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
-    from diptych.study import Call, Graph, Record, Report, Step
+    from diptych.study import Call, Graph, Report, Step, StepRecord
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +109,7 @@ class _Teller:
         self.graph = graph
         say_data(self.arguments, graph.data)
 
-    def say(self, step: "Step", record: "Record | None") -> None:
+    def say(self, step: "Step", record: "StepRecord | None") -> None:
         from diptych.study import records_of
 
         if record is None:

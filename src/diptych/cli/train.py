@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from diptych import conf
-from diptych.cli.screen import table
+from diptych.cli.output import table
 
 
 def main(argv: Sequence[str]) -> int:

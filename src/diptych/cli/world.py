@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from diptych.cli.options import add_data, add_overwrite
-from diptych.cli.screen import progress
+from diptych.cli.output import progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

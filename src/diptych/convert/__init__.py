@@ -7,7 +7,7 @@ because it writes bundles.
 from diptych.convert.bundles import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 from diptych.convert.detector import fill_detector
 from diptych.convert.families import FAMILIES, fill_model, load_model, load_region_encoder, load_towers
-from diptych.convert.family import Family, Found, Head
+from diptych.convert.family import Family, Head, RecognizedCheckpoint
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.load import Source, read_source, read_weights
 from diptych.convert.lxmert import transfer_answers
@@ -21,9 +21,9 @@ from diptych.convert.vlbert import load_mmbert
 __all__ = [
     "FAMILIES",
     "Family",
-    "Found",
     "Head",
     "Inspection",
+    "RecognizedCheckpoint",
     "Source",
     "certificate",
     "checkpoints",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diptych.bundle import find_bundle, load_bundle, write_bundle
 from diptych.convert.families import FAMILIES
-from diptych.convert.family import Family, Found
+from diptych.convert.family import Family, RecognizedCheckpoint
 from diptych.convert.fetch import Progress, find
 from diptych.convert.load import read_source
 from diptych.convert.plan import asked, nested, plan_for, processor_for, vocabulary_of
@@ -151,7 +151,7 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     return len(weights)
 
 
-def _way_back(found: Found, head: Mapping[str, Tensor]) -> dict[str, Any]:
+def _way_back(found: RecognizedCheckpoint, head: Mapping[str, Tensor]) -> dict[str, Any]:
     """What `restore_checkpoint` cannot see in the weights; the keys stand in bundles that people keep.
 
     `absent` are rules without a name in the file: another spelling of what it has, or what stays new.

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from diptych.convert import heads
-from diptych.convert.family import Family, Found, Head, Node, count, heads_of
+from diptych.convert.family import Family, Head, Node, RecognizedCheckpoint, count, heads_of
 from diptych.convert.rules import Drop, Rule, Table, Weights, rename, transpose
 from diptych.convert.settings import MEMES, Setting, Settings, Use
 from diptych.convert.split import Backbone, Split
@@ -89,7 +89,7 @@ def _sizes(file: Split) -> Node:
 
 
 def _head(name: str, become: heads.ToTask, **node: Any) -> Head:
-    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+    def task(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
         matrix = weights[f"{name}.w_0"]
         made = become(matrix.shape[1], 1) if len(matrix) == dim else None
         head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}

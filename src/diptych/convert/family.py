@@ -37,7 +37,7 @@ class Head:
 
     name: str
     table: Table
-    task: "Callable[[Weights, int, Found], tuple[Node, int] | None]"
+    task: "Callable[[Weights, int, RecognizedCheckpoint], tuple[Node, int] | None]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class Family(Layout):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class RecognizedCheckpoint:
     """What a file turned out to be."""
 
     family: Family

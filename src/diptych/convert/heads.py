@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diptych.convert.family import Found, Head, Node
+from diptych.convert.family import Head, Node, RecognizedCheckpoint
 from diptych.convert.rules import Table, Weights, rename
 
 LAYERS = "head.layers"
@@ -57,7 +57,7 @@ LAYOUTS = (
 
 
 def layouts(
-    name: str, to_task: ToTask, *, relu: Callable[[Found], bool] = lambda _: False
+    name: str, to_task: ToTask, *, relu: Callable[[RecognizedCheckpoint], bool] = lambda _: False
 ) -> tuple[Head, ...]:
     """A head of this name in every layout that the originals use.
 
@@ -86,11 +86,11 @@ def linears(
     to_task: ToTask,
     *,
     norm: bool = True,
-    relu: Callable[[Found], bool] = lambda _: False,
+    relu: Callable[[RecognizedCheckpoint], bool] = lambda _: False,
 ) -> Head:
     """A head by the matrices of its one or two Linears."""
 
-    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+    def task(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
         if any(one not in weights or weights[one].dim() != 2 for one in matrices):
             return None
         inputs, outputs = weights[matrices[0]].shape[1], len(weights[matrices[-1]])
@@ -115,7 +115,7 @@ def pretraining(table: Table, *, draw: Node | None = None, **objectives: Objecti
         objectives: in the order in which they corrupt a batch.
     """
 
-    def task(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+    def task(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
         nodes = {name: node(weights) for name, (mark, node) in objectives.items() if mark in weights}
         whole = draw if draw and len(nodes) == len(objectives) else {}
         fits = "words" in nodes

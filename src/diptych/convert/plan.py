@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from diptych.convert.families import FAMILIES
-from diptych.convert.family import Found, Head
+from diptych.convert.family import Head, RecognizedCheckpoint
 from diptych.convert.fetch import find
 from diptych.convert.load import Source
 from diptych.convert.recognize import choose_head, dropped, recognize
@@ -32,14 +32,14 @@ SETTINGS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class ConversionPlan:
     """What a file becomes, before any weight is moved; `found` with settled sizes.
 
     Args:
         settings: by the names that one types, `processor.max_tokens`; without those of the vocabulary.
     """
 
-    found: Found
+    found: RecognizedCheckpoint
     node: Node
     model: Any
     head: Head | None
@@ -56,7 +56,7 @@ def plan_for(
     device: str,
     family: str | None = None,
     head: str | None = None,
-) -> Plan:
+) -> ConversionPlan:
     """Recognize a file, and settle its model, its task and their settings.
 
     Args:
@@ -78,7 +78,7 @@ def plan_for(
     use = Use(found=found, head=taken_head.name if taken_head else "", task=task, count=count)
     names = _named(use)
     task = task | {name.removeprefix("task."): one.value for name, one in names.items()}
-    return Plan(
+    return ConversionPlan(
         found=found,
         node=node,
         model=model,
@@ -89,7 +89,9 @@ def plan_for(
     )
 
 
-def _settle(found: Found, config: Mapping[str, Any], overrides: Mapping[str, Any], *, where: object) -> Node:
+def _settle(
+    found: RecognizedCheckpoint, config: Mapping[str, Any], overrides: Mapping[str, Any], *, where: object
+) -> Node:
     """The call that builds the model: sizes from shapes, from the configuration beside them, as asked."""
     sizes = copy.deepcopy(found.sizes)
     for name, paths in SETTINGS.items():
@@ -148,7 +150,7 @@ def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:
 
 
 def processor_for(
-    plan: Plan, given: Source, vocabulary: Path | str | None, *, overrides: Mapping[str, Any]
+    plan: ConversionPlan, given: Source, vocabulary: Path | str | None, *, overrides: Mapping[str, Any]
 ) -> tuple[Node, Settings]:
     """The node of the processor, with the vocabulary of the weights, and where its settings come from.
 
@@ -192,7 +194,7 @@ def vocabulary_of(given: Source, vocabulary: Path | str | None) -> Path | None:
     return find(vocabulary) if vocabulary is not None else given.vocabulary
 
 
-def _sizes(found: Found, config: Mapping[str, Any]) -> Settings:
+def _sizes(found: RecognizedCheckpoint, config: Mapping[str, Any]) -> Settings:
     said = {path[0] for name, paths in SETTINGS.items() if name in config for path in paths}
     settings = {}
     for name, value in found.sizes.items():

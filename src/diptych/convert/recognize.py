@@ -2,13 +2,15 @@
 
 from collections.abc import Collection, Sequence
 
-from diptych.convert.family import Family, Found, Head, Node
+from diptych.convert.family import Family, Head, Node, RecognizedCheckpoint
 from diptych.convert.rules import Drop, Rule, Table, Weights, left_out, taken
 from diptych.convert.split import Split
 from diptych.errors import CheckpointMismatch, ConfigError, nearest
 
 
-def recognize(weights: Weights, families: Sequence[Family], *, where: object, asked: str | None) -> Found:
+def recognize(
+    weights: Weights, families: Sequence[Family], *, where: object, asked: str | None
+) -> RecognizedCheckpoint:
     """The one family whose names a file has, whatever the file is called.
 
     Args:
@@ -48,7 +50,7 @@ def recognize(weights: Weights, families: Sequence[Family], *, where: object, as
         raise CheckpointMismatch(
             f"{where}: {family.title}, but {error.args[0]} is missing, and with it a size. Was a part lost?"
         ) from error
-    return Found(family=family, split=split, sizes=sizes)
+    return RecognizedCheckpoint(family=family, split=split, sizes=sizes)
 
 
 def _seen(weights: Weights, splits: Sequence[tuple[Family, Split]], fitting: list[str]) -> str:
@@ -66,7 +68,9 @@ def _seen(weights: Weights, splits: Sequence[tuple[Family, Split]], fitting: lis
     return f"no family fits ({first}); closest is {close}, which also has {', '.join(lacking[close][:3])}."
 
 
-def choose_head(found: Found, dim: int, *, asked: str | None, where: object) -> tuple[Head, Node, int] | None:
+def choose_head(
+    found: RecognizedCheckpoint, dim: int, *, asked: str | None, where: object
+) -> tuple[Head, Node, int] | None:
     """The head that becomes the task, its node and its number of classes; None where no head fits.
 
     Args:
@@ -90,7 +94,7 @@ def choose_head(found: Found, dim: int, *, asked: str | None, where: object) -> 
 
 
 def dropped(
-    found: Found, head: Head | None, *, targets: Collection[str], where: object
+    found: RecognizedCheckpoint, head: Head | None, *, targets: Collection[str], where: object
 ) -> dict[str, list[str]]:
     """Reasons, and the names of the file that are left out for each.
 

@@ -11,7 +11,7 @@ import yaml
 
 from diptych.convert.family import Family
 from diptych.convert.load import Source
-from diptych.convert.plan import Plan
+from diptych.convert.plan import ConversionPlan
 from diptych.convert.rules import kept
 from diptych.convert.settings import Settings
 from diptych.documents import shorten
@@ -67,7 +67,12 @@ def reason_for(family: Family) -> str:
 
 
 def report_on(
-    given: Source, source: Path | str, plan: Plan | None, *, reason: str, settings: Settings | None = None
+    given: Source,
+    source: Path | str,
+    plan: ConversionPlan | None,
+    *,
+    reason: str,
+    settings: Settings | None = None,
 ) -> Inspection:
     """Describe a file, and what becomes of it where a plan says so."""
     groups: dict[str, tuple[int, int]] = {}

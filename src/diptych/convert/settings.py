@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diptych.convert.family import Found
+    from diptych.convert.family import RecognizedCheckpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Use:
         count: of its classes or answers.
     """
 
-    found: "Found"
+    found: "RecognizedCheckpoint"
     head: str
     task: dict[str, Any]
     count: int

@@ -1,7 +1,7 @@
 """UNITER's weights: ChenRocks/UNITER, and what nav13n and Vilio saved of it."""
 
 from diptych.convert import heads
-from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, bert_sizes
+from diptych.convert.family import PRETRAINING, Family, Head, Node, RecognizedCheckpoint, bert_sizes
 from diptych.convert.rules import (
     Drop,
     Keep,
@@ -47,7 +47,7 @@ def _sizes(file: Split) -> Node:
     }
 
 
-def _paired(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+def _paired(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
     """The NLVR2 head that lets two pairs attend to each other."""
     if "attn1.in_proj_weight" not in weights:
         return None

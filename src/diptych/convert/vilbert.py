@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from diptych.convert import heads
-from diptych.convert.family import PRETRAINING, Family, Found, Head, Node, count, heads_of
+from diptych.convert.family import PRETRAINING, Family, Head, Node, RecognizedCheckpoint, count, heads_of
 from diptych.convert.rules import (
     Drop,
     Keep,
@@ -135,7 +135,7 @@ def _sizes(file: Split) -> Node:
     }
 
 
-def _weight_normed(weights: Weights, dim: int, found: Found) -> tuple[Node, int] | None:
+def _weight_normed(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
     names = [f"vil_prediction.main.{number}.weight_v" for number in (0, 3)]
     if any(name not in weights for name in names):
         return None

@@ -4,22 +4,22 @@ from diptych.data.boxes import BoxSource, GivenBoxes, Place, bare_regions, open_
 from diptych.data.checks import require_sources, require_vocabulary
 from diptych.data.collate import Collate, pad
 from diptych.data.module import DataModule
-from diptych.data.prepare import Picture, Prepare
 from diptych.data.processor import Processor, Row, Sources, image_keys
-from diptych.data.selection import Selection, with_regions
+from diptych.data.subset import Subset, with_regions
+from diptych.data.transform import DetectorTransform, Picture
 
 __all__ = [
     "BoxSource",
     "Collate",
     "DataModule",
+    "DetectorTransform",
     "GivenBoxes",
     "Picture",
     "Place",
-    "Prepare",
     "Processor",
     "Row",
-    "Selection",
     "Sources",
+    "Subset",
     "bare_regions",
     "image_keys",
     "open_regions",

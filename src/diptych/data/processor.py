@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from diptych.data.prepare import MOST, Prepare
+from diptych.data.transform import MOST, DetectorTransform
 from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image, to_pixels
 from diptych.text import FastText
@@ -94,7 +94,7 @@ class Processor:
         text: Tokenizer | None = None,
         vectors: FastText | None = None,
         image_size: int | None = None,
-        prepare: Prepare | None = None,
+        prepare: DetectorTransform | None = None,
         grid: Sequence[int] | None = None,
         whole_image: bool = False,
         regions: bool = False,
@@ -127,7 +127,7 @@ class Processor:
         self.tags, self.text_b, self.text_end = tags, text_b, text_end
         self.frame = None
         if clip_boxes is not None:
-            self.frame = Prepare(least=clip_boxes[0], most=clip_boxes[1], truncate=True)
+            self.frame = DetectorTransform(least=clip_boxes[0], most=clip_boxes[1], truncate=True)
         self.missing, self.box_scale = missing, box_scale
 
     @property
@@ -275,7 +275,7 @@ class Processor:
 
 
 def _require_end_to_end(
-    prepare: Prepare | None, grid: Sequence[int] | None, *, whole_image: bool, alone: bool
+    prepare: DetectorTransform | None, grid: Sequence[int] | None, *, whole_image: bool, alone: bool
 ) -> None:
     """`alone`: with regions, and without other settings of pixels and boxes."""
     if prepare is None and (grid is not None or whole_image):

@@ -20,8 +20,8 @@ from typing import Literal, TypeVar
 import torch
 
 from diptych.detect.extractor import Extractor, ExtractSettings, Item, build_extractor
-from diptych.detect.ledger import Done, Ledger, Shard, StoreReport
-from diptych.detect.pictures import PictureFile, list_pictures
+from diptych.detect.listing import PictureFile, list_pictures
+from diptych.detect.progress import ExtractionProgress, Shard, ShardResult, StoreReport
 from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.features import Fault, PartWriter
 from diptych.types import Progress
@@ -32,8 +32,8 @@ R = TypeVar("R")
 AHEAD = 2  # pictures that every reading thread may be ahead
 
 OnBad = Literal["stop", "skip"]
-ShardFunction = Callable[[Shard], Done]
-Engine = Callable[[Callable[[], ShardFunction], Sequence[Shard]], Iterable[Done]]
+ShardFunction = Callable[[Shard], ShardResult]
+Engine = Callable[[Callable[[], ShardFunction], Sequence[Shard]], Iterable[ShardResult]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,19 +84,19 @@ def extract(
         FormatError: a picture cannot be used, or none can.
     """
     begin = time.perf_counter()
-    pictures, ledger = list_pictures(images), Ledger(Path(out), settings)
+    pictures, state = list_pictures(images), ExtractionProgress(Path(out), settings)
     shards = _shards(pictures, shard)
-    plan = ledger.plan(pictures, shard)
-    if resume and (reports := ledger.finished(plan)) is not None:
-        ledger.sweep()
+    plan = state.plan(pictures, shard)
+    if resume and (reports := state.finished(plan)) is not None:
+        state.sweep()
         return ExtractReport(stores=tuple(reports), computed=0, seconds=time.perf_counter() - begin)
-    with ledger.opened(plan, resume=resume, overwrite=overwrite):
-        records = {one.number: ledger.recorded(one.number) for one in shards}
+    with state.opened(plan, resume=resume, overwrite=overwrite):
+        records = {one.number: state.recorded(one.number) for one in shards}
         finished = {number: done for number, done in records.items() if done is not None}
         missing = [one for one in shards if one.number not in finished]
         before = sum(done.pictures for done in finished.values())
         counter = _Counter(before, len(pictures), progress)
-        build = partial(shard_function, ledger, device=device, bad=bad, workers=workers)
+        build = partial(shard_function, state, device=device, bad=bad, workers=workers)
         if engine is not None:
             results = engine(build, missing)
         else:
@@ -105,15 +105,15 @@ def extract(
             finished[done.number] = done
             counter.finish_shard(done.pictures)
         faults = [fault for number in sorted(finished) for fault in finished[number].bad]
-        ledger.finish(plan, faults, overwrite=overwrite)
-    reports = ledger.finished(plan)
+        state.finish(plan, faults, overwrite=overwrite)
+    reports = state.finished(plan)
     assert reports is not None, "written above"
     seconds = time.perf_counter() - begin
     return ExtractReport(stores=tuple(reports), computed=len(pictures) - before, seconds=seconds)
 
 
 def shard_function(
-    ledger: Ledger,
+    state: ExtractionProgress,
     *,
     device: str = "cpu",
     bad: OnBad = "stop",
@@ -124,34 +124,32 @@ def shard_function(
 
     It is the same function wherever it runs, and does nothing for a shard that is recorded already.
     """
-    extractor = build_extractor(ledger.settings, device=device)
-    return partial(
-        extract_shard, extractor=extractor, ledger=ledger, bad=bad, workers=workers, advance=advance
-    )
+    extractor = build_extractor(state.settings, device=device)
+    return partial(extract_shard, extractor=extractor, state=state, bad=bad, workers=workers, advance=advance)
 
 
 def extract_shard(
     shard: Shard,
     *,
     extractor: Extractor,
-    ledger: Ledger,
+    state: ExtractionProgress,
     bad: OnBad = "stop",
     workers: int = 0,
     advance: Callable[[int], None] | None = None,
-) -> Done:
+) -> ShardResult:
     """Write one shard of every store.
 
     Raises:
         FormatError: a picture cannot be used and `bad` is `stop`; nothing of the shard is kept.
         DiptychError: the disk is full, or the device's memory.
     """
-    if (done := ledger.recorded(shard.number)) is not None:
+    if (done := state.recorded(shard.number)) is not None:
         return done
     faults: list[Fault] = []
     try:
         with ExitStack() as stack:
             writers = [
-                stack.enter_context(PartWriter(ledger.out / name, shard.number, meta))
+                stack.enter_context(PartWriter(state.out / name, shard.number, meta))
                 for name, meta in extractor.stores.items()
             ]
             items: list[Item] = []
@@ -169,11 +167,11 @@ def extract_shard(
                     )
                 if advance is not None:
                     advance(1)
-        done = Done(shard.number, len(shard.pictures), tuple(faults))
-        ledger.record(done)
+        done = ShardResult(shard.number, len(shard.pictures), tuple(faults))
+        state.record(done)
     except OSError as error:
         raise DiptychError(
-            f"cannot write {error.filename or ledger.out}: {error.strerror}. Finished shards are kept; "
+            f"cannot write {error.filename or state.out}: {error.strerror}. Finished shards are kept; "
             "resume=true goes on."
         ) from error
     except torch.OutOfMemoryError as error:

@@ -15,9 +15,9 @@ from diptych.convert.detector import fill_detector, sizes_of
 from diptych.convert.load import read_weights
 from diptych.convert.resnet import load_resnet
 from diptych.data.boxes import GivenBoxes, read_boxes
-from diptych.data.prepare import Picture, Prepare
+from diptych.data.transform import DetectorTransform, Picture
 from diptych.detect.faster_rcnn import PRESETS, FasterRcnn, build_detector
-from diptych.detect.maps import (
+from diptych.detect.grid import (
     FOREIGN,
     MapEncoder,
     StageEncoder,
@@ -25,7 +25,7 @@ from diptych.detect.maps import (
     build_map_encoder,
     grid_regions,
 )
-from diptych.detect.pictures import PictureFile
+from diptych.detect.listing import PictureFile
 from diptych.detect.selection import BoxRule, describe, select
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.images import open_image
@@ -122,7 +122,7 @@ class Extractor:
     """
 
     stores: dict[str, FeatureMeta]
-    prepare: Prepare
+    prepare: DetectorTransform
     find: Callable[[Sequence[Item]], list[list[Regions]]]
     given: GivenBoxes | None
     batch: int

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diptych.data.prepare import CAFFE_MEAN, COCO_MEAN, Picture, Prepare
+from diptych.data.transform import CAFFE_MEAN, COCO_MEAN, DetectorTransform, Picture
 from diptych.detect.selection import Detection
 from diptych.errors import ConfigError, nearest
 from diptych.nn.resnet import Bottleneck, ResNet
@@ -68,7 +68,7 @@ class Proposer(nn.Module):
         return boxes[kept], logits[kept]
 
 
-class Predictor(nn.Module):
+class BoxHead(nn.Module):
     """Class, box and attribute of a region; the attribute looks at the likeliest class or background."""
 
     def __init__(self, dim: int, classes: int, attributes: int | None) -> None:
@@ -130,10 +130,10 @@ class FasterRcnn(nn.Module):
         pool_size: int = 14,
         caffe: bool = True,
         dilate: bool | None = None,
-        prepare: Prepare | None = None,
+        prepare: DetectorTransform | None = None,
     ) -> None:
         super().__init__()
-        self.prepare = prepare or Prepare(mean=CAFFE_MEAN if caffe else COCO_MEAN)
+        self.prepare = prepare or DetectorTransform(mean=CAFFE_MEAN if caffe else COCO_MEAN)
         self.pool, self.pool_size = pool, pool_size
         self.resnet = ResNet(
             Bottleneck,
@@ -158,7 +158,7 @@ class FasterRcnn(nn.Module):
             threshold=proposal_threshold,
         )
         self.dim = self.resnet.dim
-        self.predictor = Predictor(self.dim, classes, attributes)
+        self.predictor = BoxHead(self.dim, classes, attributes)
         self._init()
         self.eval().requires_grad_(False)
 
@@ -266,7 +266,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 8,
         "rpn_hidden": 32,
         "proposals": 60,
-        "prepare": Prepare(least=120, most=200),
+        "prepare": DetectorTransform(least=120, most=200),
     },
 }
 

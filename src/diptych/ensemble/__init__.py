@@ -1,6 +1,6 @@
 """Prediction files, and one prediction out of many."""
 
-from diptych.ensemble.blend import agreement, blend, join, member_names
+from diptych.ensemble.blend import agreement, blend, member_names, stack_scores
 from diptych.ensemble.files import read_predictions, read_together, write_predictions
 from diptych.ensemble.fit import FitReport, fit_blend
 from diptych.ensemble.members import Members, read_members
@@ -13,11 +13,11 @@ __all__ = [
     "blend",
     "fit_blend",
     "greedy_search",
-    "join",
     "member_names",
     "read_members",
     "read_predictions",
     "read_together",
     "simplex_search",
+    "stack_scores",
     "write_predictions",
 ]

@@ -57,7 +57,7 @@ def blend(
     if not (np.isfinite(power) and power > 0):
         raise ConfigError(f"power is {power}; expected a positive number.")
     shares = _shares(weights, len(members))
-    joined = join(members)
+    joined = stack_scores(members)
     if method != "rank":
         require_probabilities(joined, member_names(members), sum_to_one=method in ("power", "geometric"))
     scores = _combine(joined, shares, method=method, power=power)
@@ -83,7 +83,7 @@ def agreement(members: Sequence[Predictions], *, of: str | None = None) -> Float
     Args:
         of: class whose scores are compared; None means the last one.
     """
-    joined = join(members)
+    joined = stack_scores(members)
     classes = members[0].classes or ()
     if of is not None and of not in classes:
         raise ConfigError(f"no class is called {of!r}; expected one of {classes}.{nearest(of, classes)}")
@@ -105,7 +105,7 @@ def member_names(members: Sequence[Predictions]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def join(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
+def stack_scores(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
     """The scores of all members, rows and classes in the order of the first.
 
     Raises:

@@ -11,7 +11,7 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedKFold
 
 from diptych.ensemble.arithmetic import OURS, Arithmetic, Scores
-from diptych.ensemble.blend import join
+from diptych.ensemble.blend import stack_scores
 from diptych.ensemble.loop import Round, one_search, ranks_among, two_round_loop
 from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
@@ -124,7 +124,7 @@ def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, nd
         raise ConfigError(
             f"no member predicts the split {dev!r} to fit on; expected one of {found}.{nearest(dev, found)}"
         )
-    joined = {split: join(found) for split, found in members.predictions.items()}
+    joined = {split: stack_scores(found) for split, found in members.predictions.items()}
     if (count := joined[dev].shape[2]) != 2:
         raise FormatError(
             f"{dev}: the members score {count} classes; blends are fitted for two. Use --method mean."

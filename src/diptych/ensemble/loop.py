@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from diptych.ensemble.arithmetic import OURS, Arithmetic, Scores
-from diptych.ensemble.search import STEPS, Found, simplex_search
+from diptych.ensemble.search import STEPS, SearchResult, simplex_search
 from diptych.metrics import auroc
 
 Columns = Mapping[str, Float[ndarray, "K _"]]
@@ -40,7 +40,7 @@ def one_search(
     *,
     dev: str,
     names: Sequence[str],
-    search: Callable[[ndarray, ndarray], Found],
+    search: Callable[[ndarray, ndarray], SearchResult],
 ) -> tuple[Scores, tuple[Round, ...]]:
     """The weighted mean with the weights that a search finds; scores of every split.
 

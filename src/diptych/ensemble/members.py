@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from diptych.datasets.binary_csv import Kind
-from diptych.ensemble.blend import join
+from diptych.ensemble.blend import stack_scores
 from diptych.ensemble.files import read_together
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
@@ -82,7 +82,7 @@ def read_members(
         for split in found
     }
     for members in predictions.values():
-        join(members)
+        stack_scores(members)
     return Members(names=names, predictions=predictions, dropped=dropped)
 
 

@@ -13,7 +13,7 @@ STEPS = 3000  # evaluations of Vilio's search
 EXPLORATION = 0.01
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search found.
 
     Args:
@@ -46,7 +46,7 @@ def simplex_search(
     steps: int = STEPS,
     exploration: float = EXPLORATION,
     area: Callable[[ndarray], Callable[[ndarray], float]] = area_under,
-) -> Found:
+) -> SearchResult:
     """The weights in [0, 1] that Vilio's search finds (chrisstroemel/Simple), deterministic.
 
     It divides the simplex of the origin and the K unit vectors. First come the corners; then always the part
@@ -87,24 +87,26 @@ def simplex_search(
             continue
         for child in _parts(points, indices, contents, high - low, exploration):
             heapq.heappush(queue, child)
-    return Found(points[best, :-1].copy(), high, best + 1)
+    return SearchResult(points[best, :-1].copy(), high, best + 1)
 
 
-def greedy_search(columns: Float[ndarray, "K N"], truth: Bool[ndarray, " N"], *, rounds: int = 50) -> Found:
+def greedy_search(
+    columns: Float[ndarray, "K N"], truth: Bool[ndarray, " N"], *, rounds: int = 50
+) -> SearchResult:
     """Forward selection with replacement (Caruana et al., 2004); weights sum to one.
 
     In every round the member joins, perhaps again, whose addition to the sum is best; the best round counts,
     the earliest of equal ones.
     """
     area, total = area_under(truth), np.zeros(columns.shape[1])
-    counts, best = np.zeros(len(columns)), Found(np.zeros(len(columns)), -1.0, 0)
+    counts, best = np.zeros(len(columns)), SearchResult(np.zeros(len(columns)), -1.0, 0)
     for number in range(1, rounds + 1):
         values = [area(total + column) for column in columns]
         chosen = int(np.argmax(values))
         total += columns[chosen]
         counts[chosen] += 1
         if values[chosen] > best.auroc:
-            best = Found(counts / number, values[chosen], number * len(columns))
+            best = SearchResult(counts / number, values[chosen], number * len(columns))
     return best
 
 

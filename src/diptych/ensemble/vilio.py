@@ -13,7 +13,7 @@ from numpy import ndarray
 from sklearn.metrics import roc_curve
 
 from diptych.ensemble.arithmetic import Arithmetic, Scores
-from diptych.ensemble.blend import join
+from diptych.ensemble.blend import stack_scores
 from diptych.ensemble.files import read_predictions
 from diptych.ensemble.loop import weighted_mean
 from diptych.ensemble.members import Members, name_of
@@ -85,7 +85,7 @@ def average_raw(members: Sequence[Predictions], *, labels: Predictions | None = 
         labels: predictions whose answers are taken instead: Vilio takes those of the first file by name,
             which may be one that it does not average.
     """
-    columns = join(members)[:, :, -1]
+    columns = stack_scores(members)[:, :, -1]
     scores = weighted_mean(columns, np.full(len(members), 1 / len(members)))
     answers = (labels or members[0]).align(members[0].ids).answers
     return replace(members[0], scores=np.stack((-scores, scores), axis=1), answers=answers)

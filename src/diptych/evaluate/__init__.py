@@ -9,7 +9,7 @@ defines its measures.
 
 from diptych.evaluate.binary import Binary
 from diptych.evaluate.form import Form, Options
-from diptych.evaluate.measuring import FORMS, compare, evaluate, join
+from diptych.evaluate.measuring import FORMS, compare, evaluate, with_targets
 from diptych.evaluate.results import Cells, Comparison, Difference, Estimate, Evaluation, GroupEstimate
 
 __all__ = [
@@ -25,5 +25,5 @@ __all__ = [
     "Options",
     "compare",
     "evaluate",
-    "join",
+    "with_targets",
 ]

@@ -58,7 +58,7 @@ def evaluate(
         FormatError: examples lack a prediction or target, a target does not fit the form, or a score is nan.
     """
     groups = _groups(targets) if groups is None else groups
-    predictions, gold = join(predictions, targets, subset=subset)
+    predictions, gold = with_targets(predictions, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold)
     kind = _form(predictions, gold, options, form)
     whole = FORMS[kind]([predictions], gold, options)
@@ -98,8 +98,8 @@ def compare(
     between the two sets, so scores must be on the same scale, such as probabilities. DeLong's test, which is
     used for the AUROC of two classes, does not need that.
     """
-    first, gold = join(first, targets, subset=subset)
-    second, _ = join(second, targets, subset=subset)
+    first, gold = with_targets(first, targets, subset=subset)
+    second, _ = with_targets(second, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold)
     kind = _form(first, gold, options, form)
     both = FORMS[kind]([first, second.align(first.ids)], gold, options)
@@ -131,7 +131,7 @@ def compare(
     )
 
 
-def join(
+def with_targets(
     predictions: Predictions, targets: Mapping[str, Any] | Dataset, *, subset: bool = False
 ) -> tuple[Predictions, list[Any]]:
     """Join predictions and targets on ids; both are returned in the order of the gold targets.

@@ -1,10 +1,10 @@
 """Region features: the store on disk, and the files in which others keep theirs."""
 
+from diptych.features.formats import ImportReport, export_features, import_features, read_features
 from diptych.features.merged import MergedStore, open_stores
 from diptych.features.named import NamedStores
-from diptych.features.reading import Fault, ReadLog
+from diptych.features.reader import Fault, ReadLog
 from diptych.features.store import FeatureStore
-from diptych.features.transfer import ImportReport, export_features, import_features, read_features
 from diptych.features.tsv import write_tsv
 from diptych.features.writer import PartWriter, StoreWriter, join_parts, write_store
 

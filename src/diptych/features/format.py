@@ -1,6 +1,6 @@
 """What a format of region features is: how files of it are known, read and written.
 
-A format is one file with a `FORMAT`, and a place in `diptych.features.transfer.FORMATS`.
+A format is one file with a `FORMAT`, and a place in `diptych.features.formats.FORMATS`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from diptych.features.fields import MEANING, Record
 from diptych.features.folder import files_below
-from diptych.features.record import MEANING, Record
 from diptych.types import Regions
 
 LARGEST = 64 << 20  # bytes of all arrays of one image; as other numbers they may take eight times as much

@@ -10,8 +10,8 @@ import numpy as np
 
 from diptych.archives import guarded
 from diptych.errors import FormatError, missing_library
+from diptych.features.fields import MEANING, Record, record_of
 from diptych.features.format import LARGEST, Entry, Format
-from diptych.features.record import MEANING, Record, record_of
 from diptych.files import atomic_file, reserved
 from diptych.types import FeatureMeta, Regions
 

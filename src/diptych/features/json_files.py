@@ -12,9 +12,9 @@ from numpy import ndarray
 from diptych.archives import guarded, require_plain
 from diptych.documents import parse_json
 from diptych.errors import FormatError
+from diptych.features.fields import Record, encode, record_of
 from diptych.features.folder import file_for, files_below, member_name, write_files
 from diptych.features.format import Entry, Format, Items
-from diptych.features.record import Record, encode, record_of
 from diptych.files import atomic_file, require_file, reserved
 from diptych.types import FeatureMeta, Regions
 

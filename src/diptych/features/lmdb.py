@@ -14,10 +14,10 @@ from numpy import ndarray
 
 from diptych.documents import check_shape, parse_json
 from diptych.errors import DiptychError, FormatError, missing_library
+from diptych.features.fields import Record, encode, record_of
 from diptych.features.format import LARGEST, Entry, Format, Items, Sample
 from diptych.features.numpy_files import read_npz, uniter_record
 from diptych.features.pages import Pages
-from diptych.features.record import Record, encode, record_of
 from diptych.files import atomic_folder, require_file
 from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta

@@ -10,9 +10,9 @@ import numpy as np
 
 from diptych.archives import guarded, read_array_head, read_numbers, require_plain
 from diptych.errors import FormatError
+from diptych.features.fields import MEANING, Record, record_of
 from diptych.features.folder import file_for, files_below, write_files
 from diptych.features.format import LARGEST, Entry, Format, Items
-from diptych.features.record import MEANING, Record, record_of
 from diptych.files import ByteStream, require_file
 from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta, Regions

@@ -19,9 +19,9 @@ from numpy import ndarray
 
 from diptych.archives import guarded, require_plain
 from diptych.errors import FormatError
+from diptych.features.fields import Record, encode, record_of
 from diptych.features.folder import files_below
 from diptych.features.format import Entry, Format, Sample
-from diptych.features.record import Record, encode, record_of
 from diptych.features.vinvl import (
     BESIDE,
     INSIDE,

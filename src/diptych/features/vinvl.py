@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from diptych.errors import FormatError
+from diptych.features.fields import Record
 from diptych.features.json_files import parse_record
-from diptych.features.record import Record
 
 OSCAR = "image_id num_boxes features"
 VINVL, PREDICTIONS, LABELS = "VinVL's features", "VinVL's predictions", "VinVL's labels"

@@ -7,10 +7,10 @@ from torch import nn
 from diptych.errors import ConfigError
 from diptych.types import Inputs, PaddedRegions, PaddedText
 
-Part = TypeVar("Part")
+Value = TypeVar("Value")
 
 
-def require(reader: nn.Module, what: str, part: Part | None) -> Part:
+def require(reader: nn.Module, what: str, part: Value | None) -> Value:
     """Return `part` of the inputs, or fail if it is missing.
 
     Args:

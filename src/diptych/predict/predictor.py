@@ -1,7 +1,7 @@
 """A trained model that predicts single examples, many examples, or the examples of a split."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,11 +37,26 @@ class Verdict:
         answer: the predicted answer.
         scores: probabilities by class name; empty if the task keeps none.
         box: x1 y1 x2 y2 in pixels, for tasks that predict a box.
+        families: of a study, the probability that the average of each model family gives.
+        members: of a study, the probability that each member gives.
     """
 
     answer: str
     scores: Mapping[str, float]
     box: tuple[float, ...] | None = None
+    families: Mapping[str, float] = field(default_factory=dict)
+    members: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def probability(self) -> float:
+        """Probability of the last class, which is the positive one of two.
+
+        Raises:
+            ConfigError: the task keeps no scores.
+        """
+        if not self.scores:
+            raise ConfigError("the task answers without probabilities, so there is no score.")
+        return [*self.scores.values()][-1]
 
 
 class Predictor:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from numpy import ndarray
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.evaluate import Binary, Evaluation, Options, evaluate, join
+from diptych.evaluate import Binary, Evaluation, Options, evaluate, with_targets
 from diptych.metrics import measure_named, precision_recall_points, roc_points
 from diptych.predictions import Predictions
 from diptych.report.style import DASHES, MUTED, SERIES, WRONG, drawing
@@ -62,7 +62,7 @@ def curves(
             )
             if result.positives in (0, result.count):
                 raise FormatError(f"{name}: all {result.count} examples have one class; curves need both.")
-            joined, gold = join(predictions, targets, subset=subset)
+            joined, gold = with_targets(predictions, targets, subset=subset)
             shown = Binary([joined], gold, Options(positive=positive))
             lines.append(_plot_classifier(axes, shown.truth, shown.scores[0], result, _line(number)))
             labels.append(_legend(name, result))

@@ -2,21 +2,20 @@
 
 from diptych.study.call import Call, run_study, study_status
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
-from diptych.study.progress import Checksums, Record
+from diptych.study.progress import Checksums, StepRecord
 from diptych.study.run import Options, Report, records_of
-from diptych.study.score import Opinion, found_in, places_of, score_meme
+from diptych.study.score import found_in, places_of, score_meme
 from diptych.study.settings import Study, find_study, read_study
 
 __all__ = [
     "Call",
     "Checksums",
     "Graph",
-    "Opinion",
     "Options",
     "Planner",
-    "Record",
     "Report",
     "Step",
+    "StepRecord",
     "Study",
     "find_study",
     "found_in",

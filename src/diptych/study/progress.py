@@ -18,8 +18,8 @@ State = Literal["done", "failed"]
 
 
 @closed
-class RecordNode(TypedDict):
-    """The file of a `Record`."""
+class StepRecordNode(TypedDict):
+    """The file of a `StepRecord`."""
 
     step: str
     state: State
@@ -29,7 +29,7 @@ class RecordNode(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class StepRecord:
     """How a step went.
 
     Args:
@@ -44,12 +44,12 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_record(folder: Path, key: str) -> Record | None:
+def read_record(folder: Path, key: str) -> StepRecord | None:
     """None when the step with this key was never finished."""
     path = folder / f"{key}.json"
     if not path.exists():
         return None
-    return Record(**read_json(path, RecordNode, advice="Remove it; the step runs again."))
+    return StepRecord(**read_json(path, StepRecordNode, advice="Remove it; the step runs again."))
 
 
 def require_own(out: Path) -> None:
@@ -65,7 +65,7 @@ def require_own(out: Path) -> None:
         raise ConfigError(f"{strange[0]} is there, so {out} is no folder of a study; choose another --out.")
 
 
-def write_record(folder: Path, key: str, record: Record) -> None:
+def write_record(folder: Path, key: str, record: StepRecord) -> None:
     """Written last of a step: its presence means that everything else is there."""
     with atomic_file(folder / f"{key}.json", "w", encoding="utf-8") as file:
         json.dump(asdict(record), file, indent=1)

@@ -26,11 +26,11 @@ from diptych.files import atomic_file, atomic_folder, claimed, require_new
 from diptych.predict import Predictor, load
 from diptych.recipe import run_recipe
 from diptych.study.graph import Graph, Step, wrap_up
-from diptych.study.progress import Record, read_record, require_own, write_record
+from diptych.study.progress import StepRecord, read_record, require_own, write_record
 from diptych.text import CachedTokenizer
 from diptych.types import Progress, RegionSource
 
-Say = Callable[[Step, Record | None], None]
+Say = Callable[[Step, StepRecord | None], None]
 LaneFunction = Callable[[tuple[int, Sequence[Step]]], int]
 Engine = Callable[[Callable[[], LaneFunction], Sequence[tuple[int, Sequence[Step]]]], Iterable[int]]
 
@@ -68,14 +68,14 @@ class Report:
     """
 
     graph: Graph
-    records: Mapping[str, Record]
+    records: Mapping[str, StepRecord]
     interrupted: bool = False
     areas: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     card: Path | None = None
     files: tuple[Path, ...] = ()
 
     @property
-    def blend(self) -> Record | None:
+    def blend(self) -> StepRecord | None:
         """The record of the blend; None where there is none."""
         record = self.records.get("ensemble")
         return None if record is None or record.state == "failed" else record
@@ -134,7 +134,7 @@ def run_steps(graph: Graph, options: Options) -> Report:
     return Report(graph=whole, records=records_of(whole))
 
 
-def records_of(graph: Graph) -> dict[str, Record]:
+def records_of(graph: Graph) -> dict[str, StepRecord]:
     """What is known of the steps of a graph, by name."""
     found = {name: read_record(graph.out / "steps", step.key) for name, step in graph.steps.items()}
     return {name: record for name, record in found.items() if record is not None}
@@ -219,7 +219,9 @@ def _after(graph: Graph, lane: Sequence[Step], code: int | None, say: Say | None
                 continue
             error = f"its process died with exit code {code}; was the memory full?"
             write_record(
-                graph.out / "steps", step.key, Record(step=step.name, state="failed", seconds=0, error=error)
+                graph.out / "steps",
+                step.key,
+                StepRecord(step=step.name, state="failed", seconds=0, error=error),
             )
         if say is not None:
             say(step, records_of(graph).get(step.name))
@@ -267,12 +269,12 @@ def _run_lane(graph: Graph, lane: Sequence[Step], say: Say | None, workshop: Wor
             say(step, record)
 
 
-def _open(step: Step, records: Mapping[str, Record]) -> bool:
+def _open(step: Step, records: Mapping[str, StepRecord]) -> bool:
     """Not done; what failed is tried again."""
     return step.name not in records or records[step.name].state == "failed"
 
 
-def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
+def _run_step(graph: Graph, step: Step, workshop: Workshop) -> StepRecord:
     began, work = time.perf_counter(), WORK[step.kind]
     state: dict[str, Any] = {"state": "done"}
     try:
@@ -282,7 +284,7 @@ def _run_step(graph: Graph, step: Step, workshop: Workshop) -> Record:
             raise full from error
         known = isinstance(error, DiptychError)
         state = {"state": "failed", "error": str(error) if known else report_internal(error, graph.out)}
-    return Record(step=step.name, seconds=round(time.perf_counter() - began, 1), **state)
+    return StepRecord(step=step.name, seconds=round(time.perf_counter() - began, 1), **state)
 
 
 def _train(graph: Graph, step: Step, workshop: Workshop) -> dict[str, Any]:

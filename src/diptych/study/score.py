@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,7 @@ from diptych.ensemble import Members, blend, fit_blend, read_predictions
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features import FeatureStore
 from diptych.files import atomic_file, require_new
-from diptych.predict import Predictor, load
+from diptych.predict import Predictor, Verdict, load
 from diptych.predictions import Predictions
 from diptych.study.graph import Graph
 from diptych.study.settings import Fitted
@@ -54,22 +53,6 @@ class Tree(TypedDict):
     labels: dict[str, int | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opinion:
-    """What models think of one meme; all numbers are probabilities in [0, 1] of the class that is looked for.
-
-    Args:
-        probability: of the model, or of the study's blend: what its FIN files hold.
-        families: averages of members; empty for one model.
-        members: empty for one model.
-    """
-
-    answer: str
-    probability: float
-    families: Mapping[str, float] = field(default_factory=dict)
-    members: Mapping[str, float] = field(default_factory=dict)
-
-
 def score_meme(
     source: Path | str,
     *,
@@ -78,7 +61,7 @@ def score_meme(
     features: Mapping[str, Path] | None = None,
     device: str = "auto",
     precision: str = "32",
-) -> Opinion:
+) -> Verdict:
     """Score one picture and its text.
 
     Of a study, those models of its members answer that predict its test splits, one after the other. The
@@ -107,7 +90,7 @@ def score_meme(
     places |= given
     if not (source / NAME).is_file():
         predictor = load(source, device=device, precision=precision)
-        return _opinion(_ask(predictor, image, text, *(places[key] for key in STORES)))
+        return _verdict(_ask(predictor, image, text, *(places[key] for key in STORES)))
     tree = _read(source / NAME)
     members: dict[str, Predictions] = {}
     for name, about in tree["members"].items():
@@ -119,7 +102,7 @@ def score_meme(
         for family in tree["dev"]
     }
     final = _blended(source, tree, families)
-    return _opinion(final, families={**families}, members=members)
+    return _verdict(final, families={**families}, members=members)
 
 
 def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place) -> Predictions:
@@ -275,9 +258,17 @@ def _blended(source: Path, tree: Tree, families: Mapping[str, Predictions]) -> P
     return blends["meme"]
 
 
-def _opinion(final: Predictions, **parts: Mapping[str, Predictions]) -> Opinion:
-    columns = {key: {name: _last(one) for name, one in part.items()} for key, part in parts.items()}
-    return Opinion(answer=(final.answers or ("",))[0], probability=_last(final), **columns)
+def _verdict(
+    final: Predictions,
+    families: Mapping[str, Predictions] | None = None,
+    members: Mapping[str, Predictions] | None = None,
+) -> Verdict:
+    return Verdict(
+        answer=(final.answers or ("",))[0],
+        scores={name: float(final.column(name)[0]) for name in final.classes or ()},
+        families={name: _last(one) for name, one in (families or {}).items()},
+        members={name: _last(one) for name, one in (members or {}).items()},
+    )
 
 
 def _last(predictions: Predictions) -> float:

@@ -24,13 +24,13 @@ class Part:
     Args:
         count: number of examples in the batch.
         loss: their mean loss; None if one of them has no target.
-        found: input of `Trainable.summarize`: predictions of a task, or losses by name in pre-training.
-        finite: whether every number in `found` is finite.
+        result: input of `Trainable.summarize`: predictions of a task, or losses by name in pre-training.
+        finite: whether every number in `result` is finite.
     """
 
     count: int
     loss: float | None
-    found: Any
+    result: Any
     finite: bool = True
 
 
@@ -111,10 +111,10 @@ class Task(Trainable):
         outcome = self(model, replace(batch, weights=None), generator)
         predictions = self.decode(outcome.logits, batch)
         loss = None if outcome.loss is None else outcome.loss.item()
-        return Part(count=len(batch), loss=loss, found=predictions, finite=predictions.finite)
+        return Part(count=len(batch), loss=loss, result=predictions, finite=predictions.finite)
 
     def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
-        return self.measure(Predictions.concat([part.found for part in parts]), targets)
+        return self.measure(Predictions.concat([part.result for part in parts]), targets)
 
 
 @dataclass(frozen=True)

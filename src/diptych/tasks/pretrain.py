@@ -140,13 +140,13 @@ class Pretrain(Trainable):
         outcome = self(model, batch, generator)
         losses = {name: float(value) for name, value in outcome.logs.items()}
         finite = all(map(math.isfinite, losses.values()))
-        return Part(count=len(batch), loss=outcome.loss.item(), found=losses, finite=finite)
+        return Part(count=len(batch), loss=outcome.loss.item(), result=losses, finite=finite)
 
     def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
         """Average each loss over the examples; `loss` is the weighted sum."""
         counts = [part.count for part in parts]
         # Batches may differ in size: repeating each batch's loss per example makes this a mean over examples.
-        rows = {name: np.repeat([part.found[name] for part in parts], counts) for name in self.parts}
+        rows = {name: np.repeat([part.result[name] for part in parts], counts) for name in self.parts}
         means = {name: float(values.mean()) for name, values in rows.items()}
         return {"loss": sum(self._weight(name) * value for name, value in means.items()), **means}
 

@@ -14,7 +14,7 @@ import torch
 
 from diptych.errors import ConfigError
 from diptych.train import checkpoint
-from diptych.train.checkpoint import Record, Row
+from diptych.train.checkpoint import Row, ValidationRecord
 from diptych.train.loggers import MetricLogger
 from diptych.train.loop import Loop, Observer
 
@@ -90,7 +90,7 @@ class Validator(Observer):
 
     def __init__(
         self,
-        record: Record,
+        record: ValidationRecord,
         reporter: Reporter,
         *,
         every: int,
@@ -155,7 +155,13 @@ class Keeper(Observer):
     """
 
     def __init__(
-        self, record: Record, reporter: Reporter, *, every: int, settings: dict[str, Any], path: Path | None
+        self,
+        record: ValidationRecord,
+        reporter: Reporter,
+        *,
+        every: int,
+        settings: dict[str, Any],
+        path: Path | None,
     ) -> None:
         self.record, self.reporter = record, reporter
         self.every, self.settings, self.path = every, settings, path

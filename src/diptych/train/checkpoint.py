@@ -24,7 +24,7 @@ Row = dict[str, int | float]  # `step`, `epoch` and metrics of one validation
 
 
 @dataclass(kw_only=True)
-class Record:
+class ValidationRecord:
     """What validation has said so far.
 
     Args:
@@ -158,7 +158,7 @@ def _filled(value: Any, tensors: Mapping[str, Tensor], done: dict[int, Any]) -> 
     return done[id(value)]
 
 
-def fill(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+def load_weights(module: nn.Module, state: Mapping[str, Any], path: Path) -> None:
     """Load the weights of a checkpoint.
 
     Raises:

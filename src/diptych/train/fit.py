@@ -17,7 +17,7 @@ from diptych.tasks.base import Trainable
 from diptych.train import checkpoint
 from diptych.train.averaging import Averaging
 from diptych.train.callbacks import Keeper, Reporter, Stopper, Validator
-from diptych.train.checkpoint import Record, Row
+from diptych.train.checkpoint import Row, ValidationRecord
 from diptych.train.loggers import MetricLogger, open_loggers
 from diptych.train.loop import Loop, Observer
 from diptych.train.optim import OptimizerFactory
@@ -122,7 +122,7 @@ class _Run:
             limit=trainer.overfit_batches or trainer.limit_train_batches,
             repeat=trainer.overfit_batches is not None,
         )
-        self.record, self.stopper = Record(), Stopper()
+        self.record, self.stopper = ValidationRecord(), Stopper()
 
     def prepare(self, optim: OptimizerFactory, schedule: Schedule, *, restart: bool) -> None:
         """Make the loop, and bring it to where the folder stands."""
@@ -146,8 +146,8 @@ class _Run:
             checkpoint.require_same(state["settings"], self.settings, self.last)
             if self.fabric.device.type == "cpu":
                 checkpoint.warn_of_threads(state.get("threads"), torch.get_num_threads(), self.last)
-            checkpoint.fill(self.loop.learner, state, self.last)
-            self.record = Record(**state["record"])
+            checkpoint.load_weights(self.loop.learner, state, self.last)
+            self.record = ValidationRecord(**state["record"])
             self.loop.load_state_dict(state)
 
     def train(self, loggers: Sequence[str] | None, *, progress: bool) -> None:
@@ -193,7 +193,7 @@ class _Run:
         wanted = self.trainer.keep or self._usual()
         if wanted == "best" and self.best.exists():
             state = checkpoint.load(self.best)
-            checkpoint.fill(loop.learner, state, self.best)
+            checkpoint.load_weights(loop.learner, state, self.best)
             return "best", state["metrics"]
         if wanted == "average" and loop.average.count:
             loop.average.write(loop.learner)

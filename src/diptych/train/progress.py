@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diptych.train.callbacks import Reporter
-from diptych.train.checkpoint import Record
+from diptych.train.checkpoint import ValidationRecord
 from diptych.train.loop import Loop, Observer
 
 REFRESH = 0.2  # seconds between updates of the bar
@@ -20,7 +20,7 @@ class ProgressBar(Observer):
     Where standard error is no terminal it prints one line per validation instead.
     """
 
-    def __init__(self, record: Record, reporter: Reporter) -> None:
+    def __init__(self, record: ValidationRecord, reporter: Reporter) -> None:
         self.record, self.reporter = record, reporter
         self.console = Console(stderr=True, force_terminal=sys.stderr.isatty())
         self._bar: Progress | None = None

@@ -19,9 +19,9 @@ def test_targets_are_scores_of_known_answers():
 
 def test_an_answer_is_drawn_by_its_score():
     scores = torch.tensor([[0.0, 0.9, 0.3], [0, 0, 0], [1, 0, 0]]).repeat(400, 1)
-    broken = torch.zeros(1200, dtype=torch.int64)
-    broken[-3:] = 1
-    sample = Sample(inputs=Inputs(), targets=scores, broken=broken)
+    mismatch = torch.zeros(1200, dtype=torch.int64)
+    mismatch[-3:] = 1
+    sample = Sample(inputs=Inputs(), targets=scores, mismatch=mismatch)
     objective = Answers(uniter_tiny(), labels=("a", "b", "c"))
     answers = objective.corrupt(sample, torch.Generator().manual_seed(0)).answers
     first, second, third = answers.reshape(-1, 3)[:-1].T

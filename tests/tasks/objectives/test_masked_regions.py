@@ -47,38 +47,38 @@ def share(part, whole):
 
 def test_shares_are_those_of_lxmert():
     given = seen()
-    shown, wanted = corrupt(given, RegionMasking(hidden=0.8, exchanged=0.1))
+    shown, selected = corrupt(given, RegionMasking(hidden=0.8, exchanged=0.1))
     same = (shown.features == given.features).all(-1)
     zero = (shown.features == 0).all(-1)
-    assert share(wanted, given.mask) == pytest.approx(0.15, abs=0.01)
-    assert not (wanted & ~given.mask).any()
+    assert share(selected, given.mask) == pytest.approx(0.15, abs=0.01)
+    assert not (selected & ~given.mask).any()
     assert torch.equal(zero & given.mask, shown.hidden)
-    assert same[~wanted].all()
-    assert share(shown.hidden, wanted) == pytest.approx(0.8, abs=0.04)
-    other = wanted & ~same & ~zero
-    assert share(other, wanted) == pytest.approx(0.1, abs=0.03)
+    assert same[~selected].all()
+    assert share(shown.hidden, selected) == pytest.approx(0.8, abs=0.04)
+    other = selected & ~same & ~zero
+    assert share(other, selected) == pytest.approx(0.1, abs=0.03)
     real = given.features[given.mask]
     assert (torch.cdist(shown.features[other], real).amin(1) < 0.02).all()
 
 
 def test_one_region_at_least_is_asked():
     given = seen()
-    shown, wanted = corrupt(given, RegionMasking(rate=1e-6, at_least_one=True))
-    assert (wanted.sum(1) == 1).all()
-    assert torch.equal(shown.hidden, wanted)
-    places = wanted.float().argmax(1)
+    shown, selected = corrupt(given, RegionMasking(rate=1e-6, at_least_one=True))
+    assert (selected.sum(1) == 1).all()
+    assert torch.equal(shown.hidden, selected)
+    places = selected.float().argmax(1)
     assert places[given.mask.sum(1) > 5].float().std() > 1, "any region, not always the first"
 
 
 def test_what_overlaps_an_asked_region_is_hidden_without_being_asked():
     given = seen(100, 10)
-    shown, wanted = corrupt(given, RegionMasking(hidden=0.9, overlap=0.4))
+    shown, selected = corrupt(given, RegionMasking(hidden=0.9, overlap=0.4))
     others = ~torch.eye(10, dtype=torch.bool)
-    near = ((overlaps(given.boxes) > 0.4) & others & wanted[:, None]).any(2) & given.mask
-    assert (near & ~wanted).any()
-    assert torch.equal(shown.hidden & ~wanted, near & ~wanted)
+    near = ((overlaps(given.boxes) > 0.4) & others & selected[:, None]).any(2) & given.mask
+    assert (near & ~selected).any()
+    assert torch.equal(shown.hidden & ~selected, near & ~selected)
     assert shown.hidden[near].all()
-    assert share(shown.hidden, wanted & ~near) == pytest.approx(0.9, abs=0.07)
+    assert share(shown.hidden, selected & ~near) == pytest.approx(0.9, abs=0.07)
 
 
 def test_overlaps_are_intersection_over_union():
@@ -87,13 +87,13 @@ def test_overlaps_are_intersection_over_union():
     torch.testing.assert_close(overlaps(boxes)[0], torch.tensor(expected))
 
 
-def ask(target, given, wanted):
+def ask(target, given, selected):
     """The loss, what it was made from, and the head."""
     torch.manual_seed(0)
     model = uniter_tiny()
     objective = MaskedRegions(model, predict={"it": target})
-    states = torch.randn(*wanted.shape, model.region_dim)
-    sample = Sample(inputs=Inputs(regions=given), regions=given, wanted=wanted)
+    states = torch.randn(*selected.shape, model.region_dim)
+    sample = Sample(inputs=Inputs(regions=given), regions=given, selected=selected)
     loss = objective(model, Encoding(regions=states), sample)["it"]
     head = objective.predict["it"]
     return loss, head.decoder(objective.transform(states)) if head.decoder is not None else None
@@ -101,32 +101,32 @@ def ask(target, given, wanted):
 
 def test_lxmert_divides_by_a_share_of_all_real_regions():
     given = seen(4, 6)
-    wanted = given.mask & (torch.arange(6) % 2 == 0)
+    selected = given.mask & (torch.arange(6) % 2 == 0)
     divisor = 0.15 * given.mask.sum()
     asked = given.mask & (given.labels >= 0)
-    loss, scores = ask(partial(RegionLabels, classes=CLASSES), given, wanted)
+    loss, scores = ask(partial(RegionLabels, classes=CLASSES), given, selected)
     each = F.cross_entropy(scores[asked], given.labels[asked], reduction="none") * given.scores[asked]
     torch.testing.assert_close(loss, each.sum() / divisor)
     loss, scores = ask(
-        partial(RegionLabels, classes=CLASSES, everywhere=False, weighted=False), given, wanted
+        partial(RegionLabels, classes=CLASSES, everywhere=False, weighted=False), given, selected
     )
-    asked &= wanted
+    asked &= selected
     each = F.cross_entropy(scores[asked], given.labels[asked], reduction="none")
     torch.testing.assert_close(loss, each.sum() / divisor)
-    loss, got = ask(partial(RegionFeatures, feature_dim=64, loss="smooth_l1", share=0.15), given, wanted)
-    each = F.smooth_l1_loss(got[wanted], given.features[wanted], reduction="none").mean(-1)
+    loss, got = ask(partial(RegionFeatures, feature_dim=64, loss="smooth_l1", share=0.15), given, selected)
+    each = F.smooth_l1_loss(got[selected], given.features[selected], reduction="none").mean(-1)
     torch.testing.assert_close(loss, each.sum() / divisor)
 
 
 def test_vlbert_asks_regions_whose_probabilities_sum_to_one():
     given = seen(4, 6)
     given.probabilities[0] *= 0.5
-    wanted = given.mask.clone()
+    selected = given.mask.clone()
     loss, scores = ask(
-        partial(RegionProbabilities, classes=CLASSES, loss="cross_entropy", by="rows"), given, wanted
+        partial(RegionProbabilities, classes=CLASSES, loss="cross_entropy", by="rows"), given, selected
     )
-    each = -(given.probabilities * scores.log_softmax(-1)).sum(-1) * wanted
-    rows = each[1:].sum(1) / (wanted[1:].sum(1) + 1e-4)
+    each = -(given.probabilities * scores.log_softmax(-1)).sum(-1) * selected
+    rows = each[1:].sum(1) / (selected[1:].sum(1) + 1e-4)
     torch.testing.assert_close(loss, rows.sum() / (3 + 1e-4))
 
 

@@ -88,10 +88,10 @@ def test_the_loss_is_that_of_all_positions_with_the_others_ignored(by):
 
 
 def test_torn_pairs_are_left_alone_on_demand():
-    given = Sample(inputs=Inputs(text=text(50, 20)), broken=torch.arange(50) % 2)
+    given = Sample(inputs=Inputs(text=text(50, 20)), mismatch=torch.arange(50) % 2)
     generator = torch.Generator().manual_seed(0)
     careful = MaskedText(uniter_tiny(), matched_only=True).corrupt(given, generator)
-    assert (careful.words[given.broken == 1] == -1).all()
+    assert (careful.words[given.mismatch == 1] == -1).all()
     assert torch.equal(careful.inputs.text.ids[1::2], given.inputs.text.ids[1::2])
     assert (MaskedText(uniter_tiny()).corrupt(given, generator).words[1::2] >= 0).any()
     with pytest.raises(ConfigError, match=r"two objectives of one batch set words"):

@@ -31,7 +31,7 @@ def test_half_of_the_rows_get_a_stranger(exchange):
     text, picture = given.text.ids[:, 0] - 5, torch.arange(40) // 3
     for seed in range(30):
         after = objective.corrupt(Sample(inputs=given), torch.Generator().manual_seed(seed))
-        changed = after.broken == 1
+        changed = after.mismatch == 1
         new_text = after.inputs.text.ids[:, 0] - 5
         new_picture = (after.inputs.regions.boxes[:, 0, 0] * 40).round().long()
         moved, kept = (new_text, new_picture) if exchange == "text" else (new_picture, new_text)
@@ -48,7 +48,7 @@ def test_half_of_the_rows_get_a_stranger(exchange):
 def test_rows_without_a_stranger_stay():
     one = pairs(1)
     after = Matching(uniter_tiny(), rate=1.0).corrupt(Sample(inputs=one), None)
-    assert after.broken.tolist() == [0]
+    assert after.mismatch.tolist() == [0]
     assert torch.equal(after.inputs.text.ids, one.text.ids)
 
 

@@ -72,10 +72,10 @@ def test_oscar_plus_breaks_a_quarter_on_either_side():
     for seed in range(20):
         sample = Sample(inputs=Inputs(text=given, regions=regions))
         after = objective.corrupt(sample, torch.Generator().manual_seed(seed))
-        ids, broken = after.inputs.text.ids, after.broken
-        assert torch.equal(ids[:, 3] != given.ids[:, 3], broken == 1)
-        assert torch.equal(ids[:, 1] != given.ids[:, 1], broken == 2)
-        counts += broken.bincount(minlength=3)
+        ids, mismatch = after.inputs.text.ids, after.mismatch
+        assert torch.equal(ids[:, 3] != given.ids[:, 3], mismatch == 1)
+        assert torch.equal(ids[:, 1] != given.ids[:, 1], mismatch == 2)
+        counts += mismatch.bincount(minlength=3)
     torch.testing.assert_close(counts / counts.sum(), torch.tensor([0.5, 0.25, 0.25]), atol=0.06, rtol=0)
 
 

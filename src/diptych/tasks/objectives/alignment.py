@@ -42,7 +42,7 @@ class Alignment(Objective):
         assert encoding.text is not None and encoding.regions is not None
         distance = self.distance(encoding.text, text.mask, encoding.regions, regions.mask)
         # +1 for matching rows, -1 for mismatched ones.
-        sign = 1.0 if sample.broken is None else 1 - 2 * sample.broken.clamp(max=1)
+        sign = 1.0 if sample.mismatch is None else 1 - 2 * sample.mismatch.clamp(max=1)
         return {"alignment": (distance * sign).mean()}
 
     def distance(

@@ -23,8 +23,8 @@ class Sample:
         inputs: inputs of the model, as corrupted so far.
         regions: the regions before any was hidden.
         words: label of each token, its id before masking; -1 for tokens that are not predicted.
-        wanted: mask of the regions that are predicted, hidden or not.
-        broken: label of each pair: 0 if it matches, 1 if its text, image or second text comes from another
+        selected: mask of the regions that are predicted, hidden or not.
+        mismatch: label of each pair: 0 if it matches, 1 if its text, image or second text comes from another
             row, 2 if its first text does.
         answers: index of the answer; -1 for rows without one.
         targets: targets of the batch.
@@ -33,8 +33,8 @@ class Sample:
     inputs: Inputs
     regions: PaddedRegions | None = None
     words: Int[Tensor, "B T"] | None = None
-    wanted: Bool[Tensor, "B R"] | None = None
-    broken: Int[Tensor, " B"] | None = None
+    selected: Bool[Tensor, "B R"] | None = None
+    mismatch: Int[Tensor, " B"] | None = None
     answers: Int[Tensor, " B"] | None = None
     targets: Shaped[Tensor, "N ..."] | None = None
 
@@ -53,7 +53,7 @@ class Sample:
 
     def intact(self) -> Bool[Tensor, " B"] | None:
         """Return the mask of rows whose text and image match; None if all do."""
-        return None if self.broken is None else self.broken == 0
+        return None if self.mismatch is None else self.mismatch == 0
 
 
 class Objective(nn.Module, ABC):

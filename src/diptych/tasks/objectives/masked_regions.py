@@ -68,14 +68,14 @@ class RegionMasking:
             least = draw.masked_fill(~eligible, 2.0).argmin(1, keepdim=True)
             first = torch.zeros_like(eligible).scatter(1, least, value=True)
             draw = draw.masked_fill(none & eligible & first, 0.0)
-        wanted = eligible & (draw < self.rate)
+        selected = eligible & (draw < self.rate)
         # One uniform number decides both whether a region is predicted and what happens to its features.
-        hidden = wanted & (draw < self.rate * self.hidden)
-        exchanged = wanted & ~hidden & (draw < self.rate * (self.hidden + self.exchanged))
+        hidden = selected & (draw < self.rate * self.hidden)
+        exchanged = selected & ~hidden & (draw < self.rate * (self.hidden + self.exchanged))
         if self.overlap is not None:
             # A region overlaps itself with an IoU of 1, which must not hide those that are to be kept.
             itself = torch.eye(eligible.shape[1], dtype=torch.bool, device=eligible.device)
-            near = (overlaps(regions.boxes) > self.overlap) & wanted[:, None] & ~itself
+            near = (overlaps(regions.boxes) > self.overlap) & selected[:, None] & ~itself
             hidden |= near.any(2) & regions.mask
         features = regions.features
         if self.exchanged:
@@ -84,7 +84,7 @@ class RegionMasking:
                 max(len(real), 1), eligible.shape, generator=generator, device=eligible.device
             )
             features = torch.where(exchanged[..., None], real[pick], features) if len(real) else features
-        return replace(regions, features=features.masked_fill(hidden[..., None], 0), hidden=hidden), wanted
+        return replace(regions, features=features.masked_fill(hidden[..., None], 0), hidden=hidden), selected
 
 
 def overlaps(boxes: Float[Tensor, "B R 4"]) -> Float[Tensor, "B R R"]:
@@ -140,8 +140,8 @@ class MaskedRegions(Objective):
         regions = sample.inputs.regions
         assert regions is not None, "a model with region states reads regions"
         rows = sample.intact() if self.matched_only else None
-        shown, wanted = self.masking(regions, generator, rows=rows)
-        return sample.ask(replace(sample.inputs, regions=shown), regions=regions, wanted=wanted)
+        shown, selected = self.masking(regions, generator, rows=rows)
+        return sample.ask(replace(sample.inputs, regions=shown), regions=regions, selected=selected)
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
@@ -149,10 +149,10 @@ class MaskedRegions(Objective):
         if not self.predict:
             return {}
         assert encoding.regions is not None
-        if sample.regions is None or sample.wanted is None:
+        if sample.regions is None or sample.selected is None:
             return dict.fromkeys(self.predict, zero_loss(encoding.regions))
         return {
-            name: target(model, self.transform, encoding.regions, sample.regions, sample.wanted)
+            name: target(model, self.transform, encoding.regions, sample.regions, sample.selected)
             for name, target in self.predict.items()
         }
 
@@ -199,13 +199,13 @@ class RegionFeatures(nn.Module):
         first: nn.Module,
         states: Float[Tensor, "B R D"],
         regions: PaddedRegions,
-        wanted: Bool[Tensor, "B R"],
+        selected: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
-        x = first(states[wanted])
+        x = first(states[selected])
         predicted = self.decoder(x) if self.decoder is not None else x @ self._weight(model) + self.bias
         distance = functional.mse_loss if self.loss == "mse" else functional.smooth_l1_loss
-        losses = distance(predicted.float(), regions.features[wanted].float(), reduction="none").mean(-1)
-        return average(losses, wanted) if self.share is None else _over(losses, regions, self.share)
+        losses = distance(predicted.float(), regions.features[selected].float(), reduction="none").mean(-1)
+        return average(losses, selected) if self.share is None else _over(losses, regions, self.share)
 
 
 class RegionLabels(nn.Module):
@@ -244,10 +244,10 @@ class RegionLabels(nn.Module):
         first: nn.Module,
         states: Float[Tensor, "B R D"],
         regions: PaddedRegions,
-        wanted: Bool[Tensor, "B R"],
+        selected: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
         labels = require_field(regions, self.field)
-        predicted = (regions.mask if self.everywhere else wanted) & (labels >= 0)
+        predicted = (regions.mask if self.everywhere else selected) & (labels >= 0)
         scores = self.decoder(first(states[predicted])).float()
         losses = functional.cross_entropy(scores, labels[predicted], reduction="none")
         if self.weighted:
@@ -290,10 +290,10 @@ class RegionProbabilities(nn.Module):
         first: nn.Module,
         states: Float[Tensor, "B R D"],
         regions: PaddedRegions,
-        wanted: Bool[Tensor, "B R"],
+        selected: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
         probabilities = require_field(regions, "probabilities")
-        predicted = wanted & ((probabilities.sum(-1) - 1).abs() < 0.1)
+        predicted = selected & ((probabilities.sum(-1) - 1).abs() < 0.1)
         scores = self.decoder(first(states[predicted])).float()
         return average(divergence(scores, probabilities[predicted], self.loss), predicted, by=self.by)
 

@@ -53,24 +53,24 @@ class Matching(Objective):
         take = torch.where(replaced, other, torch.arange(len(replaced), device=replaced.device))
         part = getattr(sample.inputs, self.exchange)
         changed = {self.exchange: part.map(lambda tensor: tensor[take])}
-        return sample.ask(replace(sample.inputs, **changed), broken=replaced.long())
+        return sample.ask(replace(sample.inputs, **changed), mismatch=replaced.long())
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
     ) -> dict[str, Float[Tensor, ""]]:
         assert encoding.pooled is not None
-        if sample.broken is None:
+        if sample.mismatch is None:
             return {"match": zero_loss(encoding.pooled)}
         scores = self.head(encoding.pooled).float()
         if self.classes == 1:
-            together = (sample.broken == 0).float()
+            together = (sample.mismatch == 0).float()
             return {"match": functional.binary_cross_entropy_with_logits(scores[:, 0], together)}
-        return {"match": functional.cross_entropy(scores, self.labels(sample.broken))}
+        return {"match": functional.cross_entropy(scores, self.labels(sample.mismatch))}
 
-    def labels(self, broken: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    def labels(self, mismatch: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Return the class of each row: `matches` if intact, else the remaining classes in order."""
-        others = broken - 1
-        return torch.where(broken == 0, self.matches, others + (others >= self.matches))
+        others = mismatch - 1
+        return torch.where(mismatch == 0, self.matches, others + (others >= self.matches))
 
 
 def draw_other_rows(

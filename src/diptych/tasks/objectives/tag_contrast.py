@@ -49,7 +49,7 @@ class TagContrast(Matching):
         names = possible & (draw < self.rate)
         caption = possible & ~names & (draw < self.rate + self.caption_rate)
         text = combine(text, other, caption, names)
-        return sample.ask(replace(sample.inputs, text=text), broken=names + 2 * caption)
+        return sample.ask(replace(sample.inputs, text=text), mismatch=names + 2 * caption)
 
 
 def combine(

@@ -32,7 +32,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepare:
+class DetectorTransform:
     """From an RGB picture to what a detector takes; small enough to travel to loader workers.
 
     Equal to the original's chain of `cv2.imread` and Pillow's antialiased resize of 8-bit values, given the

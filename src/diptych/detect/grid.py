@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diptych.data.prepare import Picture, Prepare
+from diptych.data.transform import DetectorTransform, Picture
 from diptych.documents import read_json
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.images import MEAN, STD
@@ -122,10 +122,10 @@ def box_regions(features: Float[Tensor, "D h w"], picture: Picture, boxes: Float
     return Regions(features=pooled.mean((2, 3)).cpu().numpy(), boxes=boxes.numpy(), size=picture.size)
 
 
-def _prepare(least: int, most: int, *, square: bool = False) -> Prepare:
+def _prepare(least: int, most: int, *, square: bool = False) -> DetectorTransform:
     (r, g, b), (dr, dg, db) = MEAN, STD
     mean, std = (255 * r, 255 * g, 255 * b), (255 * dr, 255 * dg, 255 * db)
-    return Prepare(least=least, most=most, mean=mean, std=std, blue_first=False, square=square)
+    return DetectorTransform(least=least, most=most, mean=mean, std=std, blue_first=False, square=square)
 
 
 def _require_harmless(folder: Path) -> None:

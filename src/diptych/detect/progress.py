@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from typing_extensions import TypedDict
 
 from diptych.detect.extractor import ExtractSettings
-from diptych.detect.pictures import PictureFile
+from diptych.detect.listing import PictureFile
 from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, FormatError
 from diptych.features import Fault, FeatureStore, join_parts
@@ -27,7 +27,7 @@ FREE = ("batch",)  # those that change speed only
 
 AGAIN = "Say overwrite=true to begin again."
 
-Plan = dict[str, Any]
+PlanNode = dict[str, Any]
 
 
 @closed
@@ -50,7 +50,7 @@ class DoneNode(TypedDict):
 class ReportNode(TypedDict):
     """The report beside a finished store."""
 
-    plan: Plan
+    plan: PlanNode
     images: int
     regions: int
     fewer: int
@@ -64,7 +64,7 @@ class Shard(NamedTuple):
     pictures: tuple[PictureFile, ...]
 
 
-class Done(NamedTuple):
+class ShardResult(NamedTuple):
     """What a shard came to: how many pictures it has, and those among them that could not be used."""
 
     number: int
@@ -82,7 +82,7 @@ class StoreReport(NamedTuple):
     bad: tuple[Fault, ...]
 
 
-class Ledger:
+class ExtractionProgress:
     """The folder `OUT/NAME.extract`: a plan, and a record of every finished shard.
 
     A record is written when all files of its shard are in place.
@@ -95,18 +95,18 @@ class Ledger:
         self.folder = self.out / f"{settings.name}.extract"
         self.stores = {self.out / name: least for name, (_, least) in settings.stores().items()}
 
-    def plan(self, pictures: Sequence[PictureFile], shard: int) -> Plan:
+    def plan(self, pictures: Sequence[PictureFile], shard: int) -> PlanNode:
         """All that decides the bytes of the stores."""
         values = {name: value for name, value in asdict(self.settings).items() if name not in FREE}
         for name in FILES:
             values[name] = None if values[name] is None else _digest(values[name])
         keys = sha256("\n".join(picture.key for picture in pictures).encode()).hexdigest()
         values |= {"pictures": len(pictures), "keys": keys, "shard": shard}
-        plan: Plan = json.loads(json.dumps(values))  # as it will be read again
+        plan: PlanNode = json.loads(json.dumps(values))  # as it will be read again
         return plan
 
     @contextmanager
-    def opened(self, plan: Plan, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    def opened(self, plan: PlanNode, *, resume: bool, overwrite: bool) -> Iterator[None]:
         """Hold the folder while the block runs, with the records of an earlier run or empty.
 
         Raises:
@@ -133,7 +133,7 @@ class Ledger:
         with claimed(self.folder):
             self.folder.mkdir(exist_ok=True)
             if going_on:
-                before = read_json(self.folder / PLAN, Plan, advice=AGAIN)
+                before = read_json(self.folder / PLAN, PlanNode, advice=AGAIN)
                 _require_same(before, plan, self.folder)
                 yield
                 return
@@ -158,19 +158,19 @@ class Ledger:
         if holds_only(self.folder, RECORDS):
             shutil.rmtree(self.folder)
 
-    def record(self, done: Done) -> None:
+    def record(self, done: ShardResult) -> None:
         """Say that all files of a shard are in place."""
         _write(self._record(done.number), {"pictures": done.pictures, "bad": _plain(done.bad)})
 
-    def recorded(self, number: int) -> Done | None:
+    def recorded(self, number: int) -> ShardResult | None:
         """What a shard came to, None where it is not finished."""
         path = self._record(number)
         if not path.is_file():
             return None
         values = read_json(path, DoneNode, advice="Remove it; its pictures are looked at again.")
-        return Done(number, values["pictures"], _faults(values["bad"]))
+        return ShardResult(number, values["pictures"], _faults(values["bad"]))
 
-    def finish(self, plan: Plan, bad: Sequence[Fault], *, overwrite: bool) -> None:
+    def finish(self, plan: PlanNode, bad: Sequence[Fault], *, overwrite: bool) -> None:
         """Make the stores of their shards, with a report beside each.
 
         Raises:
@@ -193,7 +193,7 @@ class Ledger:
             if holds_only(self.folder, RECORDS):
                 shutil.rmtree(self.folder)
 
-    def finished(self, plan: Plan) -> list[StoreReport] | None:
+    def finished(self, plan: PlanNode) -> list[StoreReport] | None:
         """What a run of this plan came to; None if there was none, or not to its end."""
         reports = []
         for store in self.stores:
@@ -210,7 +210,7 @@ class Ledger:
         return self.folder / f"part-{number:05d}.json"
 
 
-def _require_same(before: Plan, now: Plan, folder: Path) -> None:
+def _require_same(before: PlanNode, now: PlanNode, folder: Path) -> None:
     if other := [name for name in now if before.get(name) != now[name]]:
         shown = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in other)
         raise ConfigError(

@@ -6,7 +6,7 @@ import pytest
 
 from diptych.errors import FormatError
 from diptych.features import import_features, read_features
-from diptych.features.record import Widths, record_of, regions_of
+from diptych.features.fields import Widths, record_of, regions_of
 
 BOXES = np.array([[0, 0, 10, 10], [5, 5, 20, 20]], np.float32)
 RECORD = {"img_w": 40, "img_h": 30, "boxes": BOXES, "features": np.ones((2, 8), np.float32)}

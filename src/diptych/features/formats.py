@@ -13,8 +13,9 @@ from diptych.archives import guarded
 from diptych.boxes import DOUBTS
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.features import hdf5, json_files, lmdb, numpy_files, tsv
+from diptych.features.fields import Widths
 from diptych.features.format import Format, Sample
-from diptych.features.reading import (
+from diptych.features.reader import (
     BoxPolicy,
     Fault,
     OnError,
@@ -22,7 +23,6 @@ from diptych.features.reading import (
     find_widths,
     read_entries,
 )
-from diptych.features.record import Widths
 from diptych.features.store import INDEX, FeatureStore
 from diptych.features.writer import StoreWriter
 from diptych.files import MARK, require_apart, require_file
@@ -84,7 +84,7 @@ class ImportReport:
         return lines
 
 
-def recognize(path: Path) -> Format:
+def recognize_format(path: Path) -> Format:
     """The format of a file or folder, by its content.
 
     Raises:
@@ -144,7 +144,7 @@ def read_features(
         ConfigError: a package is missing that the format needs.
     """
     path = Path(path)
-    form = recognize(path)
+    form = recognize_format(path)
     widths = Widths(feature_dim) if feature_dim else None
     return read_entries(path, form, on_error=on_error, boxes=boxes, widths=widths, done=done, log=log)
 
@@ -178,7 +178,7 @@ def import_features(
     """
     begin = time.perf_counter()
     source = Path(source)
-    form = recognize(source)
+    form = recognize_format(source)
     widths = Widths(feature_dim) if feature_dim else find_widths(source, form)
     meta = FeatureMeta(
         feature_dim=widths.features,

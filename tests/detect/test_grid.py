@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data.prepare import Picture
-from diptych.detect.maps import box_regions, build_map_encoder, grid_regions
+from diptych.data.transform import Picture
+from diptych.detect.grid import box_regions, build_map_encoder, grid_regions
 from diptych.errors import ConfigError, FormatError
 
 # Every cell holds its row and its column.

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diptych.cli import exporting
+from diptych.cli import export
 from diptych.errors import ConfigError, FormatError
 from diptych.features import (
     FeatureStore,
@@ -18,7 +18,7 @@ from diptych.features import (
     write_store,
     write_tsv,
 )
-from diptych.features.transfer import WRITERS
+from diptych.features.formats import WRITERS
 
 
 def test_import_export_import_is_the_identity(tmp_path, items, same, row, write_rows):
@@ -92,7 +92,7 @@ def test_an_interrupted_import_goes_on(tmp_path, items, contents, monkeypatch, r
     path = write_rows(tmp_path / "a.tsv", [row(key, regions) for key, regions in items(40)])
     small = {"shard_bytes": 800}
     monkeypatch.setattr(
-        "diptych.features.transfer.StoreWriter", lambda *args, **rest: StoreWriter(*args, **rest, **small)
+        "diptych.features.formats.StoreWriter", lambda *args, **rest: StoreWriter(*args, **rest, **small)
     )
 
     def interrupt(done: int, total: int) -> None:
@@ -140,7 +140,7 @@ class Broken(SimpleNamespace):
 
 def test_every_format_is_tested_and_named_by_the_verb():
     assert set(WRITERS) == set(KEPT) | {"uniter-lmdb", "uniter-npz"}
-    assert all(f"\n{name} " in exporting.__doc__ or f"  {name} " in exporting.__doc__ for name in WRITERS)
+    assert all(f"\n{name} " in export.__doc__ or f"  {name} " in export.__doc__ for name in WRITERS)
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -326,7 +326,7 @@ def test_a_missing_package_is_named_with_its_extra(
 def test_an_interrupted_import_of_other_formats_goes_on(original, items, contents, tmp_path, monkeypatch):
     source = original("mmf-lmdb", items(40, boxes=3, classes=5))
     small = partial(StoreWriter, shard_bytes=800)
-    monkeypatch.setattr("diptych.features.transfer.StoreWriter", small)
+    monkeypatch.setattr("diptych.features.formats.StoreWriter", small)
 
     def interrupt(done: int, total: int) -> None:
         assert total == 40

@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from diptych.cli.options import add_overwrite
-from diptych.cli.screen import progress
+from diptych.cli.output import progress
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from diptych.cli import main
-from diptych.features.transfer import WRITERS
+from diptych.features.formats import WRITERS
 
 
 def change(tsv: Path, out: Path, column: int, value: bytes) -> Path:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from diptych.cli import complain, screen
+from diptych.cli import complain, output
 
 ODD = (
     "[/red]",
@@ -18,13 +18,13 @@ ODD = (
 
 @pytest.mark.parametrize("text", ODD)
 def test_whatever_an_id_holds_is_printed_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    screen.table(text, [text, "n"], [(text, 1)], numbers=1)
+    output.table(text, [text, "n"], [(text, 1)], numbers=1)
     shown = capsys.readouterr().out
-    assert shown.count(screen.visible(text)) == 3
+    assert shown.count(output.visible(text)) == 3
     assert not set(shown) & set("\x1b\r\u202e")
     complain(text)
-    assert screen.visible(text) in capsys.readouterr().err
-    with screen.progress(text) as advance:
+    assert output.visible(text) in capsys.readouterr().err
+    with output.progress(text) as advance:
         advance(1, 2)
-    screen.as_json({text: text})
+    output.as_json({text: text})
     assert json.loads(capsys.readouterr().out) == {text: text}

@@ -16,7 +16,7 @@ from diptych.types import Dataset, Example, RegionSource
 
 
 @dataclass(frozen=True)
-class Selection:
+class Subset:
     """Some examples of a data set, in its order."""
 
     dataset: Dataset
@@ -82,4 +82,4 @@ def with_regions(dataset: Dataset, processor: Processor, regions: RegionSource |
     warnings.warn(
         f"{len(lacking)} of {len(dataset)} examples have no regions and are left out: {first}.", stacklevel=2
     )
-    return Selection(dataset, kept)
+    return Subset(dataset, kept)

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from diptych.cli.options import add_overwrite
-from diptych.cli.screen import progress
+from diptych.cli.output import progress
 from diptych.errors import FormatError
 from diptych.files import require_file
 

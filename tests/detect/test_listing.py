@@ -1,6 +1,6 @@
 import pytest
 
-from diptych.detect.pictures import list_pictures
+from diptych.detect.listing import list_pictures
 from diptych.errors import ConfigError, FormatError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from diptych.boxes import ADVICE, CONVENTIONS, doubts, other_convention
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.features.fields import Widths, regions_of, widths_of
 from diptych.features.format import Format
-from diptych.features.record import Widths, regions_of, widths_of
 from diptych.types import Regions
 
 PROBED = 64  # images that decide how wide features are,
