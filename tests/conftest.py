@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from diptych.bundle import call, save_bundle
+from diptych.bundle import save_bundle
 from diptych.cli import main
 from diptych.datasets import fabricate
+from diptych.recipe.call import call
 from diptych.text import write_vocabulary
 from diptych.types import FeatureMeta
 

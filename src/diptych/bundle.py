@@ -11,7 +11,6 @@ are compared with the weights before memory is allocated.
 
 import json
 import platform
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
@@ -21,13 +20,11 @@ from pkgutil import resolve_name
 from typing import Any, Literal, NotRequired
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import nn
 from typing_extensions import TypedDict
 
 from diptych import __version__
-from diptych.data import Processor, require_vocabulary
+from diptych.data import Place, Processor, require_vocabulary
 from diptych.documents import (
     check_shape,
     closed,
@@ -37,9 +34,9 @@ from diptych.documents import (
     read_yaml,
     shorten,
 )
-from diptych.errors import CheckpointMismatch, ConfigError, DiptychError, FormatError
+from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 from diptych.files import atomic_file, atomic_folder, require_file
-from diptych.nodes import HERE, allowed, build, check_arguments, is_file, parameters_of
+from diptych.nodes import HERE, build, is_file, parameters_of
 from diptych.tasks import Trainable
 from diptych.types import FeatureMeta
 from diptych.weights import (
@@ -135,8 +132,22 @@ class Bundle:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_bundle(folder: Path, *, overwrite: bool = False, **content: Any) -> None:
-    """Write a bundle atomically; for `content` see `write_bundle`."""
+def save_bundle(
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    places: Mapping[str, Place] | None = None,
+    **content: Any,
+) -> None:
+    """Write a bundle atomically; for `content` see `write_bundle`.
+
+    Args:
+        places: paths of the data of a run. They are written beside the bundle, which has no local paths.
+    """
+    if places is not None:
+        plain = {key: _absolute(place) for key, place in places.items()}
+        with atomic_file(folder.parent / PLACES, "w", encoding="utf-8") as file:
+            json.dump(plain, file, indent=1)
     with atomic_folder(folder, kind="a bundle", overwrite=overwrite) as beside:
         write_bundle(beside, **content)
 
@@ -261,14 +272,7 @@ class Places(TypedDict):
     more_features: str | None
 
 
-def write_places(run: Path, places: Mapping[str, Path | str | Mapping[str, Path | str] | None]) -> None:
-    """Write the paths of a run's data beside its bundle, because a bundle has no local paths."""
-    plain = {key: _absolute(place) for key, place in places.items()}
-    with atomic_file(run / PLACES, "w", encoding="utf-8") as file:
-        json.dump(plain, file, indent=1)
-
-
-def _absolute(place: Path | str | Mapping[str, Path | str] | None) -> str | dict[str, str] | None:
+def _absolute(place: Place) -> str | dict[str, str] | None:
     if isinstance(place, Mapping):
         return {name: str(Path(path).absolute()) for name, path in place.items()}
     return None if place is None else str(Path(place).absolute())
@@ -284,50 +288,6 @@ def trained_on(folder: Path) -> Places:
     root, main, more = (str(about.get(key, "")) for key in ("root", "features", "more_features"))
     absolute = [place if Path(place).is_absolute() else None for place in (root, main, more)]
     return {"root": absolute[0], "features": absolute[1], "more_features": absolute[2]}
-
-
-def call(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """Call the target of a node of the user's own (trusted) configuration.
-
-    Raises:
-        ConfigError: the target does not exist, a key is not a parameter, or a value has another type.
-    """
-    _check_node(node)
-    try:
-        return instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, DiptychError):
-            raise cause from None
-        # Python's error names the unexpected argument only; ours also suggests the nearest parameter.
-        if isinstance(cause, TypeError) and (match := UNEXPECTED.search(str(cause))):
-            function = resolve_name(str(node["_target_"]))
-            check_arguments(function, {match["name"]: None}, where=str(node["_target_"]))
-        expected = TypeError | ValueError | ImportError | AttributeError | RuntimeError | ArithmeticError
-        if isinstance(cause, expected) or cause is error:
-            raise ConfigError(
-                f"{_shown(node)} cannot be called: {str(cause).splitlines()[0]}. "
-                "Does a value have the wrong type?"
-            ) from cause
-        raise cause from None
-
-
-UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
-
-
-def _shown(node: Mapping[str, Any]) -> str:
-    arguments = ", ".join(f"{key}={value!r}" for key, value in node.items() if key != "_target_")
-    return f"{node.get('_target_')}({arguments})"
-
-
-def _check_node(node: Any) -> None:
-    """Check the arguments of diptych's own models, tasks and processors before anything is built."""
-    if isinstance(node, Mapping):
-        if (target := str(node.get("_target_"))) in allowed():
-            values = {name: value for name, value in node.items() if not str(name).startswith("_")}
-            check_arguments(allowed()[target], values, where=target)
-        for value in node.values():
-            _check_node(value)
 
 
 def read_content(folder: Path) -> Content:

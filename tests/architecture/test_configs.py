@@ -9,8 +9,8 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 import diptych
-from diptych.bundle import call
 from diptych.recipe import compose as compose_run
+from diptych.recipe.call import call
 from diptych.study.settings import read_study
 from diptych.tasks import Trainable
 

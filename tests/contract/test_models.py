@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from diptych import models
-from diptych.bundle import call, load_bundle, save_bundle
+from diptych.bundle import load_bundle, save_bundle
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, checkpointed
+from diptych.recipe.call import call
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
 
 BUILDERS = [name for name in models.__all__ if name[0].islower()]

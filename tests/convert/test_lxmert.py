@@ -7,7 +7,7 @@ from diptych.convert.rules import restore
 from diptych.errors import CheckpointMismatch
 from diptych.models import lxmert_base, lxmert_tiny
 from diptych.nn import ClassifierHead
-from diptych.recipe.run import _load_weights as load_weights
+from diptych.recipe.build import load_weights
 
 HEADS = {
     "cls.predictions.bias": torch.ones(1000),

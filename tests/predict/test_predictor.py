@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.bundle import Bundle, call
+from diptych.bundle import Bundle
 from diptych.data import DetectorTransform, Processor, bare_regions
 from diptych.datasets import HatefulMemes
 from diptych.errors import ConfigError, MissingFeatures
@@ -15,6 +15,7 @@ from diptych.images import image_size
 from diptych.models import EndToEnd, RegionEncoder
 from diptych.nn import resnet_tiny
 from diptych.predict import GivenRegions, Predictor
+from diptych.recipe.call import call
 from diptych.types import FeatureMeta
 
 TEXT = {"_target_": "diptych.text.WordPiece"}

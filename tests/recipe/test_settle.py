@@ -8,7 +8,8 @@ from diptych.data import BoxSource, DetectorTransform, Processor
 from diptych.errors import ConfigError
 from diptych.features import FeatureStore
 from diptych.recipe import compose, settle
-from diptych.recipe.settle import require_labels, with_objectives, with_sizes
+from diptych.recipe.build import require_labels
+from diptych.recipe.settle import with_objectives, with_sizes
 from diptych.tasks.objectives import RegionLabels
 from diptych.types import Example, Pair
 

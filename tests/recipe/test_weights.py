@@ -10,13 +10,13 @@ import torch
 from diptych import models
 from diptych.convert import FAMILIES, restore
 from diptych.errors import CheckpointMismatch, ConfigError
-from diptych.recipe.run import _load_weights
+from diptych.recipe.build import load_weights
 
 WHOLE = [family for family in FAMILIES if family.builders]
 
 
 def load(model, source):
-    _load_weights(model, {"model": str(source), "text": None, "image": None}, None)
+    load_weights(model, {"model": str(source), "text": None, "image": None}, None)
 
 
 @pytest.mark.parametrize("family", WHOLE, ids=lambda one: one.name)

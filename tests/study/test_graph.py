@@ -3,8 +3,8 @@ import shutil
 import pytest
 import torch
 
-from diptych.bundle import call
 from diptych.errors import ConfigError
+from diptych.recipe.call import call
 from diptych.study import Checksums, Planner, plan, read_study, wrap_up
 
 

@@ -16,22 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from diptych.bundle import call, load_bundle, save_bundle, write_places
-from diptych.convert import find, load_model, load_region_encoder, load_towers
-from diptych.data import Collate, DataModule, Place, require_sources, require_vocabulary
+from diptych.bundle import load_bundle
+from diptych.convert import find
 from diptych.data.inputs import checksums, picture_checksum
-from diptych.data.stream import different_targets
-from diptych.errors import ConfigError, nearest
-from diptych.models import Concat, EndToEnd
-from diptych.nodes import parameters
+from diptych.errors import ConfigError
+from diptych.recipe.build import Parts, build
 from diptych.recipe.folder import PICTURES, entered, is_first_process, write_settings
-from diptych.recipe.settle import Settled, choose_threshold, require_labels, settle
-from diptych.tasks import Classify, Task, Trainable
+from diptych.recipe.save import save
+from diptych.recipe.settle import Settled, settle
+from diptych.tasks import Trainable
 from diptych.train import FitResult, fit
-from diptych.types import RegionSource
-from diptych.weights import fill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +46,6 @@ class Run:
     @property
     def interrupted(self) -> bool:
         return self.fit is not None and self.fit.interrupted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What `fit` trains, built from a settled configuration.
-
-    Args:
-        settings: further arguments of `fit`: optimizer, schedule, averaging, trainer.
-    """
-
-    model: Any
-    task: Trainable
-    data: DataModule
-    settings: Mapping[str, Any]
 
 
 def run_recipe(config: Mapping[str, Any]) -> Run:
@@ -102,7 +82,7 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
             **parts.settings,
         )
         if result.main and not result.interrupted:
-            _save(settled, parts, result)
+            save(settled, parts, result)
         return Run(folder=folder, fit=result, task=parts.task, metrics=result.metrics)
 
 
@@ -130,88 +110,6 @@ def _require_settings(config: Mapping[str, Any]) -> None:
         )
 
 
-def build(settled: Settled) -> Parts:
-    """Build and check everything that a run needs.
-
-    Raises:
-        ConfigError: a call that cannot be made, or parts that do not fit each other.
-        MissingFeatures: images without regions.
-    """
-    config, processor, sources = settled.config, settled.processor, settled.sources
-    train, validate = settled.train, settled.validate
-    torch.manual_seed(config["seed"])  # before anything random is built
-    model = call(config["model"])
-    _load_weights(model, config["weights"], sources.regions)
-    task = _require_two_classes(call(config["task"], model=model), settled.criterion)
-    require_sources(model.needs, processor, sources, train, validate)
-    for name, part in (("training", train), ("validation", validate)):
-        for window in different_targets(part):
-            task.targets(window)  # a wrong label shows now, not in the middle of an epoch
-        if isinstance(task, Task):
-            require_labels(name, part)
-    require_vocabulary(model, processor)
-    averaging = config["averaging"] or {}
-    return Parts(
-        model=model,
-        task=task,
-        data=_data(settled, Collate(processor, sources=sources, targets=task.targets)),
-        settings={
-            "optim": call(config["optim"]),
-            "schedule": call(config["schedule"]),
-            "averaging": call(averaging) if "_target_" in averaging else None,
-            "trainer": call(config["trainer"]),
-        },
-    )
-
-
-def _require_two_classes(task: Trainable, criterion: str | None) -> Trainable:
-    if criterion is not None and not (isinstance(task, Classify) and len(task.labels) == 2):
-        raise ConfigError(f"task.threshold={criterion} is chosen for two classes alone; give a number.")
-    return task
-
-
-def _save(settled: Settled, parts: Parts, result: FitResult) -> None:
-    config, task = settled.config, parts.task
-    regions, nodes = settled.sources.regions, {name: config[name] for name in ("model", "processor", "task")}
-    learned = isinstance(parts.model, EndToEnd)  # no features to agree with
-    if settled.criterion is not None:
-        assert isinstance(task, Classify), "only this task has a threshold"
-        task.threshold = choose_threshold(settled, parts.model, task)
-        nodes["task"] = {**nodes["task"], "threshold": task.threshold}
-    node = getattr(settled.train, "node", None)
-    places: dict[str, Place] = {
-        "root": config["root"],
-        "features": None if regions is None else config["features"],
-        "more_features": config["more_features"],
-    }
-    write_places(Path(config["out"]), places)
-    save_bundle(
-        Path(config["out"]) / "bundle",
-        model=parts.model,
-        task=task,
-        nodes=nodes,
-        features=None if regions is None or learned else regions.meta,
-        metrics=result.metrics,
-        provenance={
-            "name": config["name"],
-            "seed": config["seed"],
-            **_shown(places),
-            **({"region_merge": config["region_merge"]} if places["more_features"] else {}),
-            **({} if node is None else {"data": node}),
-            "training": {"examples": len(settled.train), "split": config["data"]["train"].get("split")},
-            "validation": {
-                "examples": len(settled.validate),
-                "split": config["data"]["validate"].get("split"),
-            },
-            "steps": result.steps,
-            "threads": torch.get_num_threads(),
-            "optim": config["optim"],
-            "schedule": config["schedule"],
-            "trainer": config["trainer"],
-        },
-    )
-
-
 def _inputs(settled: Settled, parts: Parts, folder: Path) -> dict[str, str]:
     """Checksums of the files and feature stores that the run reads, starting weights included."""
     config, processor, sources = settled.config, settled.config["processor"], settled.sources
@@ -236,51 +134,3 @@ def _inputs(settled: Settled, parts: Parts, folder: Path) -> dict[str, str]:
 def _bundle_or(path: Path) -> Path:
     """The bundle inside a run folder, which holds much else."""
     return path / "bundle" if (path / "bundle" / "bundle.yaml").exists() else path
-
-
-def _shown(places: Mapping[str, Place]) -> dict[str, str]:
-    """Names of folders without their paths, which a bundle must not tell others."""
-    found: dict[str, str] = {}
-    for key, place in places.items():
-        if place is not None:
-            several = place.values() if isinstance(place, Mapping) else [place]
-            found[key] = ", ".join(Path(folder).resolve().name for folder in several)
-    return found
-
-
-def _data(settled: Settled, collate: Collate) -> DataModule:
-    node = settled.config["data"]
-    known = {"train", "validate", *node["train"]}  # what both splits take may be said once, above them
-    settings = {key: value for key, value in node.items() if key not in known}
-    allowed = parameters(DataModule)
-    if unknown := [key for key in settings if key not in allowed]:
-        raise ConfigError(
-            f"data has no key {unknown[0]!r}.{nearest(unknown[0], allowed)} It takes: {', '.join(allowed)}."
-        )
-    try:
-        return DataModule(train=settled.train, validate=settled.validate, collate=collate, **settings)
-    except TypeError as error:
-        raise ConfigError(f"data cannot be {settings}: {error}. Is a value of the wrong kind?") from error
-
-
-def _load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:
-    """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers.
-
-    Args:
-        weights: sources; see `diptych.convert.find`.
-    """
-    paths = {name: find(source) for name, source in weights.items() if source}
-    whole = paths.get("model")
-    if whole is not None and any((place / "bundle.yaml").exists() for place in (whole, whole / "bundle")):
-        source = load_bundle(whole)
-        if regions is not None and source.features is not None:
-            regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
-        fill(model, source.model.state_dict(), where=whole)
-    elif whole is not None:
-        load_model(model, whole)
-    if isinstance(model, EndToEnd) and "image" in paths:
-        load_region_encoder(model.regions, paths.pop("image"))
-    if "text" in paths or "image" in paths:
-        if not isinstance(model, Concat):
-            raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")
-        load_towers(model, text=paths.get("text"), image=paths.get("image"))

@@ -3,27 +3,22 @@
 `settle` takes a configuration and returns another one; the functions below it do the same for one node each.
 """
 
-import warnings
 from collections import ChainMap, Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-import numpy as np
-
-from diptych.bundle import Bundle, call
 from diptych.data import Processor, Sources, open_regions, with_regions
 from diptych.data.stream import Texts, look_at_labels, targets_of
 from diptych.errors import ConfigError, nearest
 from diptych.features import MergedStore
-from diptych.metrics import best_threshold
 from diptych.nodes import function_of
-from diptych.predict import Predictor
 from diptych.predictions import likeliest
+from diptych.recipe.call import call
 from diptych.tasks.objectives import MaskedRegions, MaskedText, RegionFeatures, RegionLabels
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
-from diptych.types import Dataset, Example, RegionSource
+from diptych.types import Dataset, RegionSource
 
 Node = Mapping[str, Any]
 Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
@@ -61,10 +56,10 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     for name, split in (("training", train), ("validation", validate)):
         if not len(split):
             raise ConfigError(f"the {name} split has no examples; expected at least one.")
+    images = _images(train, validate)
     task, criterion = without_criterion(with_labels(config["task"], train), validate)
     node = with_text_files(config, Texts(train), folder / "files")
     processor = call(node)
-    images = _images(train, validate)
     regions = open_regions(
         processor,
         config["features"],
@@ -74,9 +69,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         stores=[name for split in (train, validate) for name in getattr(split, "stores", ())],
     )
     train, validate = (with_regions(split, processor, regions) for split in (train, validate))
-    task = with_class_weights(task, train)
     model = with_sizes(config["model"], processor, regions)
-    task = with_objectives(task, processor, regions)
+    task = with_objectives(with_class_weights(task, train), processor, regions)
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
         criterion=criterion,
@@ -85,24 +79,6 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         processor=processor,
         sources=Sources(regions=regions, images=images),
     )
-
-
-def require_labels(name: str, examples: Dataset | Sequence[Example]) -> None:
-    """Training needs every label, validation some; a training split of one class is warned about.
-
-    Raises:
-        ConfigError: says how many labels are missing, and of which examples.
-    """
-    missing, first, labels = look_at_labels(examples)
-    if missing and (name == "training" or missing == len(examples)):
-        role = "train" if name == "training" else "validate"
-        shown = f"{', '.join(first)}{', ...' if missing > len(first) else ''}"
-        raise ConfigError(
-            f"{missing} of {len(examples)} {name} examples have no label: {shown}. "
-            f"Give labels, or name another split with data.{role}.split=NAME."
-        )
-    if name == "training" and len(labels) == 1:  # of validation, its metrics tell
-        warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
 
 def with_labels(task: Node, train: Dataset) -> Node:
@@ -130,18 +106,6 @@ def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:
     if look_at_labels(validate)[0] == len(validate):
         raise ConfigError(f"task.threshold={value} needs labels in the validation split.")
     return {**task, "threshold": 0.5}, value
-
-
-def choose_threshold(settled: Settled, model: Any, task: Any) -> float:
-    """The threshold that is best on the validation split by the criterion of the configuration."""
-    validate, sources = settled.validate, settled.sources
-    predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=settled.processor))
-    predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
-    targets = [target for _, target in targets_of(validate)]
-    known = [row for row, target in enumerate(targets) if target is not None]
-    truth = [likeliest(targets[row]) == task.labels[1] for row in known]
-    scores = predictions.column(task.labels[1])[known]
-    return best_threshold(np.array(truth), scores, criterion=cast(Criterion, settled.criterion))
 
 
 def with_class_weights(task: Node, train: Dataset) -> Node:

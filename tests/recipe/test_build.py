@@ -8,11 +8,11 @@ from diptych.convert.ernievil import ERNIEVIL
 from diptych.convert.vilbert import VILBERT
 from diptych.errors import ConfigError
 from diptych.models import ernievil_tiny, text_bert_tiny, vilbert_tiny
-from diptych.recipe.run import _load_weights
+from diptych.recipe.build import load_weights
 
 
 def load(model, path):
-    _load_weights(model, {"model": str(path), "text": None, "image": None}, None)
+    load_weights(model, {"model": str(path), "text": None, "image": None}, None)
 
 
 def equal(one, other):

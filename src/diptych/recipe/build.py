@@ -1,0 +1,129 @@
+"""Build what a settled configuration describes: model, task, data and training settings."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from diptych.bundle import load_bundle
+from diptych.convert import find, load_model, load_region_encoder, load_towers
+from diptych.data import Collate, DataModule, require_sources, require_vocabulary
+from diptych.data.stream import different_targets, look_at_labels
+from diptych.errors import ConfigError, nearest
+from diptych.models import Concat, EndToEnd
+from diptych.nodes import parameters
+from diptych.recipe.call import call
+from diptych.recipe.settle import Settled
+from diptych.tasks import Classify, Task, Trainable
+from diptych.types import Dataset, Example, RegionSource
+from diptych.weights import fill
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What `fit` trains, built from a settled configuration.
+
+    Args:
+        settings: further arguments of `fit`: optimizer, schedule, averaging, trainer.
+    """
+
+    model: Any
+    task: Trainable
+    data: DataModule
+    settings: Mapping[str, Any]
+
+
+def build(settled: Settled) -> Parts:
+    """Build and check everything that a run needs.
+
+    Raises:
+        ConfigError: a call that cannot be made, or parts that do not fit each other.
+        MissingFeatures: images without regions.
+    """
+    config, processor, sources = settled.config, settled.processor, settled.sources
+    train, validate = settled.train, settled.validate
+    averaging = config["averaging"] or {}
+    settings = {
+        "optim": call(config["optim"]),
+        "schedule": call(config["schedule"]),
+        "averaging": call(averaging) if "_target_" in averaging else None,
+        "trainer": call(config["trainer"]),
+    }
+    torch.manual_seed(config["seed"])  # before the first random weight is drawn
+    model = call(config["model"])
+    load_weights(model, config["weights"], sources.regions)
+    task = call(config["task"], model=model)
+    _require_two_classes(task, settled.criterion)
+    data = _data(settled, Collate(processor, sources=sources, targets=task.targets))
+    if isinstance(task, Task):
+        require_labels("training", train)
+        require_labels("validation", validate)
+    require_vocabulary(model, processor)
+    require_sources(model.needs, processor, sources, train, validate)
+    for split in (train, validate):
+        for window in different_targets(split):
+            task.targets(window)  # a wrong label shows now, not in the middle of an epoch
+    return Parts(model=model, task=task, data=data, settings=settings)
+
+
+def _require_two_classes(task: Trainable, criterion: str | None) -> None:
+    if criterion is not None and not (isinstance(task, Classify) and len(task.labels) == 2):
+        raise ConfigError(f"task.threshold={criterion} is chosen for two classes alone; give a number.")
+
+
+def require_labels(name: str, examples: Dataset | Sequence[Example]) -> None:
+    """Training needs every label, validation some; a training split of one class is warned about.
+
+    Raises:
+        ConfigError: says how many labels are missing, and of which examples.
+    """
+    missing, first, labels = look_at_labels(examples)
+    if missing and (name == "training" or missing == len(examples)):
+        role = "train" if name == "training" else "validate"
+        shown = f"{', '.join(first)}{', ...' if missing > len(first) else ''}"
+        raise ConfigError(
+            f"{missing} of {len(examples)} {name} examples have no label: {shown}. "
+            f"Give labels, or name another split with data.{role}.split=NAME."
+        )
+    if name == "training" and len(labels) == 1:  # of validation, its metrics tell
+        warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
+
+
+def _data(settled: Settled, collate: Collate) -> DataModule:
+    node = settled.config["data"]
+    known = {"train", "validate", *node["train"]}  # what both splits take may be said once, above them
+    settings = {key: value for key, value in node.items() if key not in known}
+    allowed = parameters(DataModule)
+    if unknown := [key for key in settings if key not in allowed]:
+        raise ConfigError(
+            f"data has no key {unknown[0]!r}.{nearest(unknown[0], allowed)} It takes: {', '.join(allowed)}."
+        )
+    try:
+        return DataModule(train=settled.train, validate=settled.validate, collate=collate, **settings)
+    except TypeError as error:
+        raise ConfigError(f"data cannot be {settings}: {error}. Is a value of the wrong kind?") from error
+
+
+def load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:
+    """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers.
+
+    Args:
+        weights: sources; see `diptych.convert.find`.
+    """
+    paths = {name: find(source) for name, source in weights.items() if source}
+    whole = paths.get("model")
+    if whole is not None and any((place / "bundle.yaml").exists() for place in (whole, whole / "bundle")):
+        source = load_bundle(whole)
+        if regions is not None and source.features is not None:
+            regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
+        fill(model, source.model.state_dict(), where=whole)
+    elif whole is not None:
+        load_model(model, whole)
+    if isinstance(model, EndToEnd) and "image" in paths:
+        load_region_encoder(model.regions, paths.pop("image"))
+    if "text" in paths or "image" in paths:
+        if not isinstance(model, Concat):
+            raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")
+        load_towers(model, text=paths.get("text"), image=paths.get("image"))
