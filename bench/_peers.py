@@ -89,20 +89,27 @@ def visualbert(given: Inputs, layers: int) -> Peers:
     )
 
 
-def lxmert(given: Inputs) -> Peers:
+def lxmert(given: Inputs, *, depth: tuple[int, int, int] = (3, 2, 2), padded: Inputs | None = None) -> Peers:
+    """Both LXMERTs.
+
+    Args:
+        depth: layers of the text, of the regions, and of both.
+        padded: what transformers' model reads; None means the same as ours.
+    """
     from transformers import LxmertConfig, LxmertModel
 
-    peer = LxmertModel(_config(LxmertConfig, l_layers=3, r_layers=2, x_layers=2))
+    words, seen, both = depth
+    peer = LxmertModel(_config(LxmertConfig, l_layers=words, r_layers=seen, x_layers=both))
     model = Lxmert(
         vocab_size=WORDS,
-        layers=3,
-        region_layers=2,
-        cross_layers=2,
+        layers=words,
+        region_layers=seen,
+        cross_layers=both,
         dropout=0.0,
         attention_dropout=0.0,
     )
     fill_model(model, peer.state_dict(), where="transformers")
-    text, regions = require_both(model, given, feature_dim=2048)
+    text, regions = require_both(model, padded or given, feature_dim=2048)
     arguments = {
         "input_ids": text.ids,
         "attention_mask": text.mask.long(),
@@ -112,7 +119,7 @@ def lxmert(given: Inputs) -> Peers:
         "visual_attention_mask": regions.mask.long(),
     }
     return Peers(
-        shape="LXMERT, 3 + 2 + 2 layers of width 768",
+        shape=f"LXMERT, {words} + {seen} + {both} layers of width 768",
         model=model,
         peer=peer,
         ours=lambda: model(given, reads=POOLED).pooled,

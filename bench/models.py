@@ -153,23 +153,24 @@ def forward(pair: Peers, dtype: torch.dtype) -> Row:
 
 def training(pair: Peers, dtype: torch.dtype) -> Iterator[Row]:
     """Forward, backward and AdamW: time, then the memory beyond weights and the optimizer's state."""
-
-    def stepper(model: nn.Module, pooled: Callable[[], Tensor]) -> Callable[[], None]:
-        optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-6, fused=True)
-
-        def step() -> None:
-            with autocast(dtype):
-                loss = pooled().float().square().mean()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-
-        return step
-
-    ours, theirs = stepper(pair.model, pair.ours), stepper(pair.peer, pair.theirs)
+    ours, theirs = stepper(pair.model, pair.ours, dtype), stepper(pair.peer, pair.theirs, dtype)
     what = f"{pair.shape}, training step, {name(dtype)}"
     yield compared(what, ours, "transformers", theirs, least=1.0)
     yield lighter(what, ours, "transformers", theirs)
+
+
+def stepper(model: nn.Module, pooled: Callable[[], Tensor], dtype: torch.dtype) -> Callable[[], None]:
+    """A training step of a model: forward, backward and AdamW."""
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-6, fused=True)
+
+    def step() -> None:
+        with autocast(dtype):
+            loss = pooled().float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def lighter(what: str, ours: Callable[[], object], whose: str, theirs: Callable[[], object]) -> Row:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diptych.bundle import Bundle
 from diptych.data import DetectorTransform, Processor, bare_regions
-from diptych.datasets import HatefulMemes
+from diptych.datasets import HatefulMemes, Table
 from diptych.errors import ConfigError, MissingFeatures
 from diptych.features import FeatureStore
 from diptych.images import image_size
@@ -134,3 +134,23 @@ def test_end_to_end_one_picture_comes_with_boxes_or_gets_a_grid(memes: Path) -> 
     gridless = replace(bundle, processor=Processor(text=text, regions=True, prepare=processor.prepare))
     with pytest.raises(ConfigError, match=r"EndToEnd reads regions"):
         Predictor(gridless, device="cpu").predict(text="so red", image=picture)
+
+
+def test_regions_of_one_image_are_encoded_once_for_all_its_texts(
+    memes: Path, store: FeatureStore, tmp_path: Path
+) -> None:
+    examples = [example for example, _ in zip(HatefulMemes(memes, "train"), range(24), strict=False)]
+    keys = [example.pairs[0].image for example in examples[:4]]
+    lines = [f"q{row},{keys[row % 4]}.png,{one.pairs[0].text!r}" for row, one in enumerate(examples)]
+    (tmp_path / "test.csv").write_text("\n".join(["id,image,text", *lines]), encoding="utf-8")
+    dataset = Table(tmp_path, "test", columns={"id": "id", "image": "image", "text": "text"})
+    lxmert = predictor(memes, "lxmert_tiny", store.meta, regions=True)
+    rows: list[int] = []
+    lxmert.model.regions.register_forward_hook(lambda _, given, result: rows.append(len(result)))
+    assert lxmert.shares_regions
+    shared = lxmert.predict_dataset(dataset, features=store, batch_size=6)
+    assert sum(rows) == 4  # batches of 6 questions about one image each
+    lxmert.model.shares_regions = False
+    single = lxmert.predict_dataset(dataset, features=store, batch_size=6)
+    assert shared.ids == single.ids == dataset.ids
+    np.testing.assert_allclose(shared.scores, single.scores, atol=1e-6)

@@ -1,6 +1,7 @@
 """From rows to a batch: pad to the longest row, mask, encode targets."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -32,19 +33,32 @@ class Collate:
 
     Args:
         targets: the task's encoder; None leaves targets out.
+        share: whether rows of one image share its regions, for models with `shares_regions`.
     """
 
     def __init__(
-        self, processor: Processor, *, sources: Sources | None = None, targets: TargetEncoder | None = None
+        self,
+        processor: Processor,
+        *,
+        sources: Sources | None = None,
+        targets: TargetEncoder | None = None,
+        share: bool = False,
     ) -> None:
         self.processor, self.sources, self.targets = processor, sources or Sources(), targets
+        self.share = share
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         tokenizer = self.processor.text
         rows = [self.processor(pair, self.sources) for example in examples for pair in example.pairs]
+        images = [pair.image for example in examples for pair in example.pairs] if self.share else None
         return Batch(
             ids=tuple(example.id for example in examples),
-            inputs=pad(rows, pad_id=tokenizer.pad_id if tokenizer else 0, labels=self.processor.labels),
+            inputs=pad(
+                rows,
+                pad_id=tokenizer.pad_id if tokenizer else 0,
+                labels=self.processor.labels,
+                images=images,
+            ),
             targets=None if self.targets is None else self.targets(examples),
             pairs=len(examples[0].pairs),
             weights=_weights(examples),
@@ -66,17 +80,24 @@ def _weights(examples: Sequence[Example]) -> Float[Tensor, " N"] | None:
     return None if all(weight == 1 for weight in weights) else torch.tensor(weights, dtype=torch.float32)
 
 
-def pad(rows: Sequence[Row], *, pad_id: int = 0, labels: bool = False) -> Inputs:
+def pad(
+    rows: Sequence[Row],
+    *,
+    pad_id: int = 0,
+    labels: bool = False,
+    images: Sequence[Hashable] | None = None,
+) -> Inputs:
     """Stack rows; texts and regions are padded to the longest of these rows and masked.
 
     Args:
         labels: keep what the detector said of each region, where all rows have it.
+        images: image of each row; regions of equal images are kept once, see `PaddedRegions.shared`.
     """
     head = rows[0]
     return Inputs(
         text=None if head.tokens is None else _pad_text(rows, pad_id),
         more_texts=_pad_more_texts(rows, pad_id),
-        regions=None if head.regions is None else _pad_regions(rows, labels),
+        regions=None if head.regions is None else _pad_images(rows, labels, images),
         pixels=None if head.pixels is None else _stack_pixels(rows),
         vectors=None
         if head.vector is None
@@ -111,6 +132,17 @@ def _pad_more_texts(rows: Sequence[Row], pad_id: int) -> tuple[PaddedText, ...]:
         )
     places = range(counts.pop())
     return tuple(_pad_text([Row(tokens=row.more_tokens[place]) for row in rows], pad_id) for place in places)
+
+
+def _pad_images(rows: Sequence[Row], labels: bool, images: Sequence[Hashable] | None) -> PaddedRegions:
+    first: dict[Hashable, int] = {}
+    for row, image in enumerate(images or ()):
+        first.setdefault(image, row)
+    if images is None or len(first) == len(rows):
+        return _pad_regions(rows, labels)
+    number = {image: place for place, image in enumerate(first)}
+    regions = _pad_regions([rows[row] for row in first.values()], labels)
+    return replace(regions, shared=torch.tensor([number[image] for image in images]))
 
 
 def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:

@@ -203,3 +203,15 @@ def longest_first(
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     return Batches(order, batch_size)[rank::ranks]
+
+
+def images_together(lengths: Int[ndarray, " N"], images: Int[ndarray, " N"], *, batch_size: int) -> Batches:
+    """Batches for evaluation in which examples of one image are neighbors, the longest examples first.
+
+    Args:
+        images: number of the image of each example.
+    """
+    longest = np.zeros(images.max(initial=0) + 1, lengths.dtype)
+    np.maximum.at(longest, images, lengths)
+    # The last key is the primary one: images by their longest text, then image by image.
+    return Batches(np.lexsort((-lengths, images, -longest[images])), batch_size)

@@ -95,6 +95,14 @@ def key_windows(examples: Dataset | Iterable[Example]) -> Iterator[list[str]]:
     yield sorted({key for example in found for pair in example.pairs for key in image_keys(pair)})
 
 
+def images_of(dataset: Dataset) -> Int[ndarray, " N"] | None:
+    """Number of the image of every example; None unless each has one pair and one image, in columns."""
+    rows = rows_of(dataset)
+    if rows is None or not rows.one_each or rows.pair_count != len(rows):
+        return None
+    return rows.coded_images()[1]
+
+
 def lengths_of(
     dataset: Dataset, processor: Processor, regions: RegionSource | None = None
 ) -> Int[ndarray, " N"]:

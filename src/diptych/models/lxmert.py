@@ -54,6 +54,7 @@ class Lxmert(nn.Module):
     """
 
     needs = frozenset({"text", "regions"})
+    shares_regions = True
 
     def __init__(
         self,
@@ -102,7 +103,9 @@ class Lxmert(nn.Module):
         text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
         region_mask = torch.ones_like(regions.mask) if self.attend_padding else regions.mask
         states = self.text_encoder(self.text(text), text.mask)
-        seen = self.region_encoder(self.regions(regions), region_mask)
+        # The region encoder does not read the text, so questions about one image share its result.
+        seen = regions.spread(self.region_encoder(self.regions(regions), region_mask))
+        region_mask = regions.spread(region_mask)
         # Only the last layer may skip positions: every layer below feeds the attention of the next one.
         last = {
             "keep_text": ALL if "text" in reads else FIRST if "pooled" in reads else NOTHING,

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch.utils.data import DataLoader
 
 from diptych.bundle import Bundle, load_bundle
 from diptych.data import BoxSource, Collate, Sources, require_sources
-from diptych.data.sampler import Batches, longest_first
-from diptych.data.stream import ids_of
+from diptych.data.sampler import Batches, images_together, longest_first
+from diptych.data.stream import ids_of, images_of
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
 from diptych.tasks import Task
@@ -202,7 +203,18 @@ class Predictor:
             raise ConfigError("there is nothing to predict: the split has no examples.")
         # Similar lengths save padding, and the longest batch first shows at once if memory is too small.
         lengths = Collate(self.processor, sources=sources).lengths(dataset)
-        return longest_first(lengths, batch_size=batch_size)
+        images = images_of(dataset) if self.shares_regions else None
+        if images is None or 2 * len(np.unique(images)) > len(images):
+            return longest_first(lengths, batch_size=batch_size)
+        return images_together(lengths, images, batch_size=batch_size)
+
+    @property
+    def shares_regions(self) -> bool:
+        """Whether the regions of an image are computed once for all texts about it.
+
+        Requires a model whose region encoder does not read the text, and a task that does not read regions.
+        """
+        return getattr(self.model, "shares_regions", False) and "regions" not in self.task.reads
 
     def predict_batches(
         self,
@@ -216,7 +228,7 @@ class Predictor:
         loader: DataLoader[Example] = DataLoader(
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
-            collate_fn=Collate(self.processor, sources=sources),
+            collate_fn=Collate(self.processor, sources=sources, share=self.shares_regions),
             num_workers=workers,
         )
         yield from self._run(loader)

@@ -45,6 +45,8 @@ class PaddedRegions(Tree):
         beyond: sum of the features that `processor.max_regions` cut off; None if it cut off none.
         beyond_count: number of features in `beyond`.
         labels: this and the following fields are detector outputs as in `Regions`; labels are -1 if unknown.
+        shared: where several rows of the batch show one image, the regions of each image are here once, and
+            this is the number of the image of each row; only for models with `shares_regions`.
     """
 
     features: Float[Tensor, "B R F"]
@@ -62,6 +64,11 @@ class PaddedRegions(Tree):
     attributes: Int[Tensor, "B R"] | None = None
     attribute_scores: Float[Tensor, "B R"] | None = None
     probabilities: Float[Tensor, "B R K"] | None = None
+    shared: Int[Tensor, " rows"] | None = None
+
+    def spread(self, states: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "rows ..."]:
+        """Repeat what was computed for each image for every row that shows it."""
+        return states if self.shared is None else states[self.shared]
 
     def mean(self, features: Float[Tensor, "B R F"]) -> Float[Tensor, "B F"]:
         """Mean feature of each image, without hidden regions.

@@ -51,6 +51,9 @@ class VisionLanguageModel(Protocol):
     that the model does not provide the field. `needs` names the inputs that the model reads, a subset of
     {"text", "regions", "pixels", "vectors", "mentions", "labels"}. The argument `reads` names the fields of
     the encoding that the caller uses; the model may skip the computation of all others.
+
+    A model whose region encoder does not read the text may set the attribute `shares_regions` to True. It
+    then accepts `PaddedRegions.shared`: prediction computes the regions of an image once for all its texts.
     """
 
     dim: int
