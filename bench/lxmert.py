@@ -1,6 +1,7 @@
 """LXMERT on real question lengths: against transformers at 20 tokens, and with one region pass per image."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def sharing(folder: Path, questions: Table, precision: str) -> Row:
 
     near = {"atol": 1e-5} if precision == "32" else {"atol": 0.05}
     np.testing.assert_allclose(predict(True), predict(False), **near)
-    fast, slow = in_turns(lambda: predict(True), lambda: predict(False), least=1, warm=False)
+    fast, slow = in_turns(
+        lambda: predict(True), lambda: predict(False), least=1, warm=False, clock=time.process_time
+    )
     count = len(questions)
     return (
         f"LXMERT-base, VQA: {ASKED} questions per image, {precision} bit; the test split at this rate: "
