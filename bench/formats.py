@@ -16,8 +16,9 @@ import msgpack
 import numpy as np
 from bench._timing import in_turns, promise
 from bench.features import images, parse
+from tests.features.originals import ORIGINALS
 
-from diptych.features import export_features, import_features, read_features, write_store
+from diptych.features import import_features, read_features, write_store
 from diptych.types import FeatureMeta
 
 IMAGES = 300
@@ -32,7 +33,7 @@ def rows() -> Iterator[Row]:
         store = write_store(folder / "store", images(IMAGES, np.float32), meta)
         for number, (name, plain) in enumerate(PLAIN.items()):
             path = folder / name
-            export_features(store, path, format=name)
+            ORIGINALS[name](path, [(key, store[key]) for key in store])
             yield measured(name, path, folder / f"imported-{number}", plain)
 
 

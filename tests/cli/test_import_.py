@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_nothing(memes, tmp_path, refused, full_disk) -> None
 
 
 def test_any_format_goes_out_and_comes_in(memes, tmp_path, capsys) -> None:
-    for name in ("mmf-lmdb", "volta-hdf5", "nav13n-json"):
+    for name in ("mmf-lmdb", "volta-hdf5", "uniter-npz"):
         assert main(["export", str(memes / "features"), str(tmp_path / name), f"format={name}"]) == 0
         assert f"wrote {tmp_path / name}: " in capsys.readouterr().out
         assert main(["import", str(tmp_path / name), str(tmp_path / f"{name}-store")]) == 0

@@ -28,12 +28,12 @@ import w/features.tsv .
 import w/features.tsv home
 import w/features.tsv shards
 export w/features w/features
-export w/features w/features --format vlbert-json
+export w/features w/features --format uniter-npz
 export w/features w/train.jsonl
-export w/features w/img --format mmf-npy
+export w/features w/img --format uniter-npz
 export w/features home --format mmf-lmdb
 export w/features photo.png --format volta-hdf5
-export w/features photo.png --format vlbert-zip
+export w/features photo.png --format tsv
 convert b w
 convert b home
 convert b .
@@ -136,7 +136,7 @@ def test_what_a_command_wrote_it_replaces_on_request(
         f"import {memes / 'features.tsv'} store",
         f"export {features} f.tsv",
         f"export {features} f.h5 --format volta-hdf5",
-        f"export {features} f.zip --format vlbert-zip",
+        f"export {features} npz --format uniter-npz",
         f"export {features} f --format mmf-lmdb",
         f"vocabulary {memes} vocabulary.txt --size 300",
         f"fasttext {memes} v.bin --dim 3 --min-count 1 --bucket 100",

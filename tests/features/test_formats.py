@@ -1,3 +1,4 @@
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -5,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.features.originals import ORIGINALS
 
 from diptych.cli import export
 from diptych.errors import ConfigError, FormatError
@@ -126,7 +128,6 @@ KEPT = {  # by the files of the originals; everything else is lost
     "nav13n-json": ("labels", "scores"),
     "volta-hdf5": ("labels", "scores", "attributes", "attribute_scores"),
 }
-SAME_BYTES = ("tsv", "caffe-tsv", "mmf-npy", "vlbert-json", "vlbert-zip", "nav13n-json")
 UNITER = ("uniter-lmdb", "uniter-npz", "uniter-compressed")
 FIELDS = ("labels", "scores", "attributes", "attribute_scores", "probabilities")
 
@@ -139,8 +140,9 @@ class Broken(SimpleNamespace):
 
 
 def test_every_format_is_tested_and_named_by_the_verb():
-    assert set(WRITERS) == set(KEPT) | {"uniter-lmdb", "uniter-npz"}
-    assert all(f"\n{name} " in export.__doc__ or f"  {name} " in export.__doc__ for name in WRITERS)
+    assert set(ORIGINALS) == {*KEPT, *UNITER}
+    assert set(WRITERS) == set(re.findall(r"^(\S+-\S+|tsv)  ", export.__doc__, re.M))
+    assert set(WRITERS) <= set(ORIGINALS)
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -166,12 +168,12 @@ def test_a_file_of_uniter_is_put_on_a_picture_of_1024_pixels(original, items, na
         np.testing.assert_array_equal(got[key].probabilities, regions.probabilities.astype(np.float16))
 
 
-@pytest.mark.parametrize("name", [*KEPT, *UNITER])
+@pytest.mark.parametrize("name", [*WRITERS, "uniter-compressed"])
 def test_what_was_imported_is_exported_alike(original, contents, tmp_path, name):
     source = original(name)
     import_features(source, tmp_path / "first")
     export_features(tmp_path / "first", tmp_path / "back", format=name.replace("compressed", "npz"))
-    if name in SAME_BYTES:
+    if name == "tsv":
         assert contents(tmp_path / "back") == contents(source)
     import_features(tmp_path / "back", tmp_path / "second")
     assert FeatureStore(tmp_path / "second").meta == FeatureStore(tmp_path / "first").meta
@@ -182,7 +184,7 @@ def test_what_was_imported_is_exported_alike(original, contents, tmp_path, name)
 def test_a_store_goes_through_a_format_and_comes_back(tmp_path, items, meta, contents, name, dtype):
     meta = replace(meta, classes=tuple(map(str, range(1600))), dtype=dtype)
     store = write_store(tmp_path / "store", items(9, classes=5), meta)
-    lost = {"tsv": FIELDS[-1:], "caffe-tsv": FIELDS}.get(name, ())
+    lost = FIELDS[-1:] if name == "tsv" else ()
     kept = [(key, replace(one, **dict.fromkeys(lost))) for key, one in items(9, classes=5)]
     expected = write_store(tmp_path / "expected", kept, store.meta).meta
     steps: list[tuple[int, int]] = []
@@ -261,7 +263,7 @@ def test_what_holds_no_features_is_named(tmp_path, items, meta):
             list(read_features(tmp_path / name))
 
 
-@pytest.mark.parametrize("name", ["mmf-lmdb", "uniter-npz", "vlbert-json", "tsv", "volta-hdf5"])
+@pytest.mark.parametrize("name", WRITERS)
 def test_a_folder_of_other_things_is_never_replaced(tmp_path, items, meta, contents, name):
     store = write_store(tmp_path / "store", items(2, boxes=2), meta)
     (tmp_path / "mine" / "below").mkdir(parents=True)
@@ -285,12 +287,11 @@ def test_an_unknown_format_is_named(tmp_path, items, meta):
         export_features(store, tmp_path / "a", format="mmf-lmbd")
 
 
-@pytest.mark.parametrize("name", ["mmf-npy", "uniter-npz", "vlbert-json", "vlbert-zip", "nav13n-json"])
 @pytest.mark.parametrize("key", ["../up", "/root", "a//b", "a/../b"])
-def test_no_id_leads_out_of_the_folder(tmp_path, regions, meta, name, key):
+def test_no_id_leads_out_of_the_folder(tmp_path, regions, meta, key):
     store = write_store(tmp_path / "store", [(key, regions(2))], meta)
-    with pytest.raises(FormatError, match="cannot be the name of a file"):
-        export_features(store, tmp_path / "a", format=name)
+    with pytest.raises(FormatError, match=re.escape(repr(key))):
+        export_features(store, tmp_path / "a", format="uniter-npz")
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
@@ -319,8 +320,9 @@ def test_a_missing_package_is_named_with_its_extra(
     if package != "lmdb":  # which writes only; see `features/pages.py`
         with pytest.raises(ConfigError, match=message):
             list(read_features(source))
-    with pytest.raises(ConfigError, match=message):
-        export_features(store, tmp_path / "a", format=name)
+    if name in WRITERS:
+        with pytest.raises(ConfigError, match=message):
+            export_features(store, tmp_path / "a", format=name)
 
 
 def test_an_interrupted_import_of_other_formats_goes_on(original, items, contents, tmp_path, monkeypatch):

@@ -1,4 +1,3 @@
-import json
 import pickle
 
 import lmdb
@@ -111,23 +110,6 @@ def test_pickled_objects_inside_msgpack_are_refused(put):
     source = put(**{"7": msgpack.packb({"features": array}), "__keys__": b'["7"]'})
     with pytest.raises(FormatError, match=r"an array of '\|O'; expected numbers"):
         list(read_features(source))
-
-
-def test_what_uniter_asks_for_is_written(tmp_path, items, meta):
-    images = items(5, boxes=2, classes=4)
-    export_features(write_store(tmp_path / "s", images, meta), tmp_path / "out", format="uniter-lmdb")
-    expected = [f"{key}.npz" for key, _ in images]
-    counts = json.loads((tmp_path / "out" / "nbb_th0.2_max100_min10.json").read_text())
-    assert counts == dict.fromkeys(expected, 2)
-    folder = tmp_path / "out" / "feat_th0.2_max100_min10"
-    with lmdb.open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
-        assert json.loads(transaction.get(b"__keys__")) == expected
-        packed = msgpack.loads(transaction.get(expected[3].encode()), raw=False)["norm_bb"]
-    boxes = np.frombuffer(packed[b"data"], packed[b"type"]).reshape(packed[b"shape"])
-    width, height = images[3][1].size
-    pixels = boxes[:, :4] * [width, height, width, height]
-    np.testing.assert_allclose(pixels, images[3][1].boxes, rtol=1e-5)
-    np.testing.assert_allclose(boxes[:, 4:], boxes[:, 2:4] - boxes[:, :2])
 
 
 def test_ids_that_lmdb_cannot_keep_are_named(tmp_path, regions, meta):

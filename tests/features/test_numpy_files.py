@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diptych.errors import FormatError
-from diptych.features import export_features, read_features, write_store
+from diptych.features import read_features
 
 
 class Command:
@@ -57,12 +57,6 @@ def test_what_is_missing_beside_a_file_is_named(original):
     (source / "00002_info.npy").unlink()
     with pytest.raises(FormatError, match=r"image '00002': 00002_info\.npy is missing beside 00002\.npy"):
         list(read_features(source))
-
-
-def test_an_id_that_would_be_taken_for_an_info_file_is_refused(tmp_path, regions, meta):
-    store = write_store(tmp_path / "store", [("7_info", regions(2))], meta)
-    with pytest.raises(FormatError, match="must not end in _info"):
-        export_features(store, tmp_path / "out", format="mmf-npy")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ COMMANDS = {
     "import": "import @/formats/tsv out --resume",
     "import again": "import @/formats/tsv out --overwrite",
     "convert": "convert @/weights/u.safetensors out model.heads=4 --vocabulary @/vocabulary.txt --overwrite",
-    "export": "export @/w/features out --format vlbert-json --overwrite",
+    "export": "export @/w/features out --format uniter-npz --overwrite",
     "export lmdb": "export @/w/features out --format mmf-lmdb --overwrite",
     "export hdf5": "export @/w/features out --format volta-hdf5 --overwrite",
     "clean": "clean @/w out",

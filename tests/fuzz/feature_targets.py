@@ -39,9 +39,12 @@ def caffe_tsv(case: Case) -> list[str]:
     return _import(case, source)
 
 
-@target("lmdb pages", "features.lmdb", "lmdb_entries", "mmf-lmdb", "vilbert-lmdb", "uniter-lmdb", weight=3)
+LMDBS = ("mmf-lmdb", "vilbert-lmdb", "uniter-lmdb", "uniter-compressed")
+
+
+@target("lmdb pages", "features.lmdb", "lmdb_entries", *LMDBS, weight=3)
 def lmdb_pages(case: Case) -> list[str]:
-    form = case.rng.choice(("mmf-lmdb", "vilbert-lmdb", "uniter-lmdb"))
+    form = case.rng.choice(LMDBS)
     source = case.take(f"formats/{form}", "in")
     case.spoil(next(source.rglob("data.mdb")), damage_bytes)
     return _import(case, source)
@@ -52,7 +55,7 @@ def lmdb_values(case: Case) -> list[str]:
     """Whole environments whose keys or records are not what they should be."""
     import lmdb
 
-    form = case.rng.choice(("mmf-lmdb", "vilbert-lmdb", "uniter-lmdb"))
+    form = case.rng.choice(LMDBS)
     source = case.take(f"formats/{form}", "in")
     if case.whole:
         return _import(case, source)
@@ -65,10 +68,10 @@ def lmdb_values(case: Case) -> list[str]:
         match case.rng.randrange(4):
             case 0:
                 name, content = case.hostile_pickle()
-            case 1 if form != "uniter-lmdb" and b"keys" not in key:
+            case 1 if not form.startswith("uniter") and b"keys" not in key:
                 name, record = odd_record(pickle.loads(content), case.rng)
                 content = pickle.dumps(record, protocol=case.rng.randrange(6))
-            case 2 if form == "uniter-lmdb":
+            case 2 if form.startswith("uniter"):
                 name, content = _odd_message(case)
             case _:
                 name, content = "damaged", damage_bytes(content, case.rng)
@@ -213,7 +216,7 @@ def names(case: Case) -> list[str]:
 
 
 def _of_store(case: Case) -> list[str]:
-    forms = ("tsv", "mmf-lmdb", "vlbert-json", "volta-hdf5")
+    forms = ("tsv", "mmf-lmdb", "uniter-npz", "volta-hdf5")
     return case.pick(
         "check @/w --features store",
         "predict @/runs/u --root @/w --features store --splits dev_seen --out out",

@@ -55,15 +55,20 @@ def call(*words: object) -> None:
 
 
 def _build(lab: Path) -> None:
-    from diptych.features.formats import WRITERS
+    from tests.features.originals import ORIGINALS
+
+    from diptych.features import FeatureStore
 
     call("world", "w", "--size", 40, "--seed", 5)
     for name, experiment in RUNS.items():
         call("train", f"experiment=hateful_memes/{experiment}", f"out=runs/{name}", *SHORT.split())
     for name in ("u", "c"):
         call("predict", f"runs/{name}", "--splits", "dev_seen,test_seen", "--root", "w", "--device", "cpu")
-    for form in WRITERS:
-        call("export", "w/features", f"formats/{form}", "--format", form)
+    store = FeatureStore("w/features")
+    items = [(key, store[key]) for key in store]
+    Path("formats").mkdir()
+    for form, write in ORIGINALS.items():
+        write(Path("formats", form), items)
     for name in ("u", "e"):
         call("convert", "--back", f"runs/{name}", f"{name}.safetensors")
     shutil.copy("runs/u/bundle/files/vocabulary.txt", "vocabulary.txt")

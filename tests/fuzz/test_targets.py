@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.features.originals import ORIGINALS
 from tests.fuzz.case import TARGETS
 from tests.fuzz.trial import load
 
 from diptych.convert.load import SUFFIXES
-from diptych.features.formats import WRITERS
 
 load()
 PACKAGE = Path(__file__).parents[2] / "src" / "diptych"
@@ -83,7 +83,7 @@ def functions(folder: str) -> list[str]:
     return [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
 
 
-@pytest.mark.parametrize("form", [*WRITERS, *SUFFIXES])
+@pytest.mark.parametrize("form", [*ORIGINALS, *SUFFIXES])
 def test_every_format_is_tried(form: str) -> None:
     assert form in TRIED
 
@@ -106,5 +106,5 @@ def test_targets_name_what_exists() -> None:
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
         for path in PACKAGE.rglob("*.py")
     }
-    formats = {*WRITERS, *SUFFIXES, *functions("features")}
+    formats = {*ORIGINALS, *SUFFIXES, *functions("features")}
     assert TRIED | set(UNTRIED) <= modules | formats

@@ -1,11 +1,9 @@
 """Write a feature store in another format.
 
-tsv            ten columns (LXMERT, Vilio)           vilbert-lmdb   LMDB (ViLBERT, 12-in-1, VOLTA)
-caffe-tsv      six columns (bottom-up attention)     vlbert-json    a folder of JSON (VL-BERT)
-mmf-lmdb       LMDB (detectron.lmdb)                 vlbert-zip     a ZIP of JSON (VL-BERT, MM-BERT)
-mmf-npy        a folder of .npy and _info.npy        nav13n-json    a folder of JSON (UNITER of nav13n)
-uniter-lmdb    LMDB and the numbers of boxes         volta-hdf5     HDF5 (VOLTA)
-uniter-npz     a folder of .npz
+tsv            a TSV of ten columns (LXMERT, Vilio)
+mmf-lmdb       an LMDB (mmf's detectron.lmdb)
+uniter-npz     a folder of .npz files (UNITER)
+volta-hdf5     an HDF5 file (VOLTA)
 
 try:
   diptych export features/vgattr36 hm_vgattr3636.tsv
@@ -22,7 +20,7 @@ from diptych.cli.output import progress
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", type=Path, help="a feature store")
     parser.add_argument("out", type=Path, help="a new file or folder")
-    parser.add_argument("--format", default="tsv", help="one of those above (default: tsv)")
+    parser.add_argument("--format", default="tsv", help="one of the formats above (default: tsv)")
     add_overwrite(parser, "replace what is there")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diptych.features.fields import MEANING, Record
-from diptych.features.folder import files_below
 from diptych.types import Regions
 
 LARGEST = 64 << 20  # bytes of all arrays of one image; as other numbers they may take eight times as much
@@ -19,6 +18,11 @@ SCANNED = 32 << 20  # bytes of a file in which a word is looked for
 ALONE = (b"\x93NUMPY", b"{")  # first bytes of files of one image
 ARCHIVES = (b"ustar", b"BZh", b"\xfd7zXZ", b"Rar!", b"7z\xbc\xaf")
 Items = Iterable[tuple[str, Regions]]  # images by their keys, to be written
+
+
+def files_below(path: Path, suffix: str) -> list[Path]:
+    """Files with that ending in the folder and the folders below it, sorted."""
+    return sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
 
 
 class Entry(NamedTuple):
@@ -86,12 +90,13 @@ class Format:
     Args:
         recognizes: whether a source is of this format.
         entries: the images of a source, one by one.
-        writers: by the names of `diptych export`, one for each layout that is written: a function of path,
-            items, `FeatureMeta` and `overwrite`.
+        name: of the format in `diptych export`; empty where it is only read.
+        write: writes such a source: a function of path, items, `FeatureMeta` and `overwrite`.
         fields: what names in its records mean, where `MEANING` lacks some.
     """
 
     recognizes: Callable[[Sample], bool]
     entries: Callable[[Path], Iterator[Entry]]
-    writers: Mapping[str, Callable[..., None]] = field(default_factory=dict)
+    name: str = ""
+    write: Callable[..., None] | None = None
     fields: Mapping[str, str] = field(default_factory=lambda: MEANING)

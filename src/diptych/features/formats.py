@@ -38,7 +38,7 @@ FORMATS: tuple[Format, ...] = (
     json_files.ZIP,
     tsv.FORMAT,
 )
-WRITERS = {name: write for form in reversed(FORMATS) for name, write in form.writers.items()}
+WRITERS = {form.name: form.write for form in reversed(FORMATS) if form.write}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,17 @@
 """HDF5 as VOLTA makes it: one group per image with the arrays of the TSV."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from diptych.archives import guarded
 from diptych.errors import FormatError, missing_library
 from diptych.features.fields import MEANING, Record, record_of
-from diptych.features.format import LARGEST, Entry, Format
+from diptych.features.format import LARGEST, Entry, Format, Items
 from diptych.files import atomic_file, reserved
 from diptych.types import FeatureMeta, Regions
 
@@ -29,55 +29,17 @@ def hdf5_entries(path: Path) -> Iterator[Entry]:
             yield Entry(key, partial(_record, file, key), number, len(keys))
 
 
-def write_hdf5(
-    path: Path, items: Iterable[tuple[str, Regions]], meta: FeatureMeta, *, overwrite: bool = False
-) -> None:
+def write_hdf5(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
     """As VOLTA's scripts do."""
     h5py = _h5py()
-    with reserved(path, overwrite=overwrite, kind="an HDF5 file"), atomic_file(path, "w+b") as raw:
-        disk = _Disk(raw)
-        try:
-            with h5py.File(disk, "w", track_order=True) as file:
-                for key, regions in items:
-                    _write(file, key, regions)
-                    disk.check()
-        finally:
-            disk.check()
-
-
-class _Disk:
-    """A file that never fails HDF5, which crashes when a disk is full, but remembers that it did."""
-
-    def __init__(self, file: IO[Any]) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    def write(self, data: Any) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            return len(data)
-
-    def truncate(self, size: int) -> int:
-        try:
-            return self.file.truncate(size)
-        except OSError as error:
-            self.error = error
-            return size
-
-    def flush(self) -> None:
-        try:
-            self.file.flush()
-        except OSError as error:
-            self.error = error
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
+    # through a file of Python: if HDF5 opens the path itself, a full disk crashes the process
+    with (
+        reserved(path, overwrite=overwrite, kind="an HDF5 file"),
+        atomic_file(path, "w+b") as raw,
+        h5py.File(raw, "w", track_order=True) as file,
+    ):
+        for key, regions in items:
+            _write(file, key, regions)
 
 
 def _write(file: Any, key: str, regions: Regions) -> None:
@@ -139,5 +101,6 @@ def _h5py() -> Any:
 FORMAT = Format(
     recognizes=lambda sample: sample.starts(b"\x89HDF\r\n\x1a\n"),
     entries=hdf5_entries,
-    writers={"volta-hdf5": write_hdf5},
+    name="volta-hdf5",
+    write=write_hdf5,
 )

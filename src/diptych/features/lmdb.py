@@ -2,9 +2,8 @@
 
 import errno
 import io
-import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,9 +13,9 @@ from numpy import ndarray
 
 from diptych.documents import check_shape, parse_json
 from diptych.errors import DiptychError, FormatError, missing_library
-from diptych.features.fields import Record, encode, record_of
+from diptych.features.fields import Record, record_of
 from diptych.features.format import LARGEST, Entry, Format, Items, Sample
-from diptych.features.numpy_files import read_npz, uniter_record
+from diptych.features.numpy_files import read_npz
 from diptych.features.pages import Pages
 from diptych.files import atomic_folder, require_file
 from diptych.pickles import read_pickle
@@ -26,14 +25,10 @@ MMF = (
     "feature_path features image_height image_width num_boxes objects cls_prob bbox "
     "objects_conf attrs_id attrs_conf"
 )
-VILBERT = (
-    "image_id image_h image_w num_boxes boxes features objects_id objects_conf cls_prob attrs_id attrs_conf"
-)
 MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
 MAP = 1 << 42  # bytes of address space; the file is as large as its content
 COMMIT = 64 << 20
 LONGEST_KEY = 511
-UNITER_NAME = "feat_th0.2_max100_min10"
 
 
 def lmdb_entries(path: Path) -> Iterator[Entry]:
@@ -76,43 +71,12 @@ def _refuse(reason: str) -> NoReturn:
 
 def write_mmf(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
     """Pickled dicts, as mmf's `detectron.lmdb`."""
-    _write_pickled(path, ((key, record_of(key, one, MMF)) for key, one in items), overwrite=overwrite)
-
-
-def write_vilbert(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
-    """Pickled dicts with boxes and features in base64, as ViLBERT and VOLTA read them."""
-
-    def texts() -> Iterator[tuple[str, Record]]:
-        for key, regions in items:
-            record = record_of(key, regions, VILBERT)
-            yield key, record | {name: encode(record[name]) for name in ("boxes", "features")}
-
-    _write_pickled(path, texts(), overwrite=overwrite)
-
-
-def write_uniter(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
-    """A folder with the environment and, as UNITER asks for it, a JSON of how many boxes an image has."""
-    counts: dict[str, int] = {}
-
-    def values() -> Iterator[tuple[bytes, bytes]]:
-        for key, regions in items:
-            counts[f"{key}.npz"] = len(regions)
-            yield f"{key}.npz".encode(), _packed(uniter_record(key, regions))
-        yield b"__keys__", json.dumps([*counts]).encode()
-
-    _msgpack()
-    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
-        _write(folder / UNITER_NAME, values())
-        (folder / f"{UNITER_NAME.replace('feat', 'nbb')}.json").write_text(json.dumps(counts))
-
-
-def _write_pickled(path: Path, records: Iterable[tuple[str, Record]], *, overwrite: bool) -> None:
     keys: list[bytes] = []
 
     def values() -> Iterator[tuple[bytes, bytes]]:
-        for key, record in records:
+        for key, regions in items:
             keys.append(key.encode())
-            yield keys[-1], pickle.dumps(record, protocol=4)
+            yield keys[-1], pickle.dumps(record_of(key, regions, MMF), protocol=4)
         yield b"keys", pickle.dumps(keys, protocol=4)
 
     _lmdb()
@@ -213,15 +177,6 @@ def _unpacked(value: dict[Any, Any]) -> Any:
     return numbers.reshape(value[b"shape"]) if value[b"nd"] else numbers[0].item()
 
 
-def _packed(record: dict[str, ndarray]) -> bytes:
-    """As msgpack-numpy writes it."""
-    arrays = {
-        name: {b"nd": True, b"type": one.dtype.str, b"kind": b"", b"shape": one.shape, b"data": one.tobytes()}
-        for name, one in record.items()
-    }
-    return _msgpack().packb(arrays, use_bin_type=True)  # type: ignore[no-any-return]
-
-
 def _lmdb() -> Any:
     try:
         import lmdb
@@ -247,5 +202,6 @@ def _recognizes(sample: Sample) -> bool:
 FORMAT = Format(
     recognizes=_recognizes,
     entries=lmdb_entries,
-    writers={"mmf-lmdb": write_mmf, "uniter-lmdb": write_uniter, "vilbert-lmdb": write_vilbert},
+    name="mmf-lmdb",
+    write=write_mmf,
 )

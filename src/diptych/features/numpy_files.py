@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,13 @@ import numpy as np
 from diptych.archives import guarded, read_array_head, read_numbers, require_plain
 from diptych.errors import FormatError
 from diptych.features.fields import MEANING, Record, record_of
-from diptych.features.folder import file_for, files_below, write_files
-from diptych.features.format import LARGEST, Entry, Format, Items
-from diptych.files import ByteStream, require_file
+from diptych.features.format import LARGEST, Entry, Format, Items, files_below
+from diptych.files import ByteStream, atomic_folder, require_file
 from diptych.pickles import read_pickle
-from diptych.types import FeatureMeta, Regions
+from diptych.types import FeatureMeta
 
 INFO = "_info.npy"
 HEAD = 128  # bytes before the numbers
-MMF = "bbox num_boxes objects cls_prob image_width image_height objects_conf attrs_id attrs_conf"
 UNITER = "norm_bb features conf soft_labels boxes img_w img_h objects_id attrs_id attrs_conf"
 
 
@@ -39,34 +37,28 @@ def npz_entries(path: Path) -> Iterator[Entry]:
         yield Entry(key, partial(_npz, key, file), number, len(files))
 
 
-def write_npy(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
-    """A folder of `ID.npy` and `ID_info.npy`, as mmf reads it."""
-    write_files(path, items, _write_npy, overwrite=overwrite)
-
-
 def write_npz(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
-    """A folder of `ID.npz`, as UNITER's scripts read it."""
-    write_files(path, items, _write_npz, overwrite=overwrite)
+    """A folder of `ID.npz`, as UNITER's scripts read it; behind it what UNITER leaves out: pixels, objects.
+
+    Raises:
+        FormatError: a key cannot be the name of a file below the folder.
+    """
+    with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
+        for key, regions in items:
+            record = record_of(key, regions, UNITER)
+            # UNITER's scripts slice every array by boxes, so none may be without a dimension
+            arrays = {name: np.atleast_1d(np.asarray(value)) for name, value in record.items()}
+            file = folder / f"{_file_name(key)}.npz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as stream:
+                np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _write_npy(folder: Path, key: str, regions: Regions) -> None:
-    if f"{key}.npy".endswith(INFO):
-        raise FormatError(f"image {key!r}: an id must not end in _info here; export to another format.")
-    np.save(file_for(folder, key, ".npy"), regions.features)
-    with file_for(folder, key, INFO).open("wb") as file:
-        np.lib.format.write_array(file, np.array(record_of(key, regions, MMF), object), allow_pickle=True)
-
-
-def _write_npz(folder: Path, key: str, regions: Regions) -> None:
-    with file_for(folder, key, ".npz").open("wb") as file:
-        np.savez(file, **uniter_record(key, regions))  # type: ignore[arg-type]
-
-
-def uniter_record(key: str, regions: Regions) -> dict[str, np.ndarray]:
-    """As UNITER keeps an image, and behind it what UNITER leaves out: pixels, sizes, objects."""
-    record = record_of(key, regions, UNITER)
-    # UNITER's scripts slice every array by boxes, so none may be without a dimension
-    return {name: np.atleast_1d(np.asarray(value)) for name, value in record.items()}
+def _file_name(key: str) -> str:
+    parts = PurePosixPath(key).parts
+    if not parts or key != "/".join(parts) or ".." in parts or "\0" in key or "\\" in key:
+        raise FormatError(f"image {key!r}: this id cannot be the name of a file; export to another format.")
+    return key
 
 
 def _is_info(file: Path) -> bool:
@@ -134,10 +126,10 @@ def _array(stream: ByteStream, size: int, *, pickled: bool = False) -> Any:
 NPY = Format(
     recognizes=lambda sample: sample.holds(".npy", b"\x93NUMPY"),
     entries=npy_entries,
-    writers={"mmf-npy": write_npy},
 )
 NPZ = Format(
     recognizes=lambda sample: sample.holds(".npz", b"PK"),
     entries=npz_entries,
-    writers={"uniter-npz": write_npz},
+    name="uniter-npz",
+    write=write_npz,
 )

@@ -8,7 +8,7 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,7 @@ from numpy import ndarray
 from diptych.archives import guarded, require_plain
 from diptych.errors import FormatError
 from diptych.features.fields import Record, encode, record_of
-from diptych.features.folder import files_below
-from diptych.features.format import Entry, Format, Sample
+from diptych.features.format import Entry, Format, Items, Sample, files_below
 from diptych.features.vinvl import (
     BESIDE,
     INSIDE,
@@ -33,7 +32,7 @@ from diptych.features.vinvl import (
     vinvl_record,
 )
 from diptych.files import atomic_file, require_file, reserved
-from diptych.types import FeatureMeta, Regions
+from diptych.types import FeatureMeta
 
 LXMERT = "img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features"
 CAFFE = "image_id image_w image_h num_boxes boxes features"
@@ -135,11 +134,10 @@ def _lines(text: _Text) -> Iterator[tuple[int, bytes | str, int]]:
 
 def write_tsv(
     path: Path | str,
-    items: Iterable[tuple[str, Regions]],
+    items: Items,
     meta: FeatureMeta | None = None,
     *,
     overwrite: bool = False,
-    layout: str = LXMERT,
 ) -> None:
     """Write what the original loaders read.
 
@@ -148,8 +146,8 @@ def write_tsv(
     """
     with reserved(path, overwrite=overwrite, kind="a TSV of features"), atomic_file(path) as file:
         for key, regions in items:
-            names, nothing = layout.split(), np.zeros(len(regions), np.float32)
-            record = record_of(key, regions, layout) | {names[0]: _quoted(key)}
+            names, nothing = LXMERT.split(), np.zeros(len(regions), np.float32)
+            record = record_of(key, regions, LXMERT) | {names[0]: _quoted(key)}
             cells = (_cell(name, record.get(name, nothing)) for name in names)
             file.write(b"\t".join(cells) + b"\r\n")
 
@@ -233,5 +231,6 @@ def _recognizes(sample: Sample) -> bool:
 FORMAT = Format(
     recognizes=_recognizes,
     entries=tsv_entries,
-    writers={"tsv": write_tsv, "caffe-tsv": partial(write_tsv, layout=CAFFE)},
+    name="tsv",
+    write=write_tsv,
 )
