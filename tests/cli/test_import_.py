@@ -29,7 +29,7 @@ def test_a_bad_row_is_one_line_or_left_out(memes, tmp_path, refused, capsys, col
     line = refused(["import", tsv, tmp_path / "store"])
     assert "bad.tsv: line 3" in line
     assert message in line
-    assert line.endswith("Leave such images out with on_error=skip.")
+    assert "on_error=skip" in line
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tsv"]
     assert main(["import", str(tsv), str(tmp_path / "store"), "on_error=skip"]) == 0
     assert "1 image(s) skipped" in capsys.readouterr().out

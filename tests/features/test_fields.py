@@ -27,18 +27,18 @@ def test_sizes_may_be_written_in_many_ways(value):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"img_w": 10**400}, "img_w is .*; expected a whole number"),
-        ({"img_w": [40, 40]}, "img_w is .*; expected a whole number"),
-        ({"img_w": None}, r"it has no width \(expected one of img_w, image_w, image_width\)"),
-        ({"features": None}, "it has no features"),
-        ({"objects_id": np.array([0.5, 1])}, "objects_id holds numbers that are not whole"),
-        ({"objects_id": np.array([np.nan, 1])}, "objects_id holds numbers that are not whole"),
-        ({"attrs_conf": np.float32(1)}, "the counts disagree: attrs_conf 1, boxes 2, features 2"),
-        ({"attrs_conf": np.ones((2, 3))}, r"attrs_conf has the shape \(2, 3\); expected a number per box"),
-        ({"objects_id": np.array([np.inf, 1])}, "objects_id holds numbers that are not whole"),
-        ({"features": np.array([["a"] * 8] * 2)}, "features holds <U1 values"),
-        ({"cls_prob": np.ones((2, 3, 1))}, r"cls_prob has the shape \(2, 3, 1\); expected a row per box"),
-        ({"cls_prob": np.ones((9, 3))}, "the counts disagree: boxes 2, features 2, cls_prob 9"),
+        ({"img_w": 10**400}, "img_w .*'10000"),
+        ({"img_w": [40, 40]}, r"img_w .*\[40, 40\]"),
+        ({"img_w": None}, "width .*img_w, image_w, image_width"),
+        ({"features": None}, "no features"),
+        ({"objects_id": np.array([0.5, 1])}, "objects_id"),
+        ({"objects_id": np.array([np.nan, 1])}, "objects_id"),
+        ({"attrs_conf": np.float32(1)}, "attrs_conf 1, boxes 2, features 2"),
+        ({"attrs_conf": np.ones((2, 3))}, r"attrs_conf .*\(2, 3\)"),
+        ({"objects_id": np.array([np.inf, 1])}, "objects_id"),
+        ({"features": np.array([["a"] * 8] * 2)}, "features .*<U1"),
+        ({"cls_prob": np.ones((2, 3, 1))}, r"cls_prob .*\(2, 3, 1\)"),
+        ({"cls_prob": np.ones((9, 3))}, "boxes 2, features 2, cls_prob 9"),
     ],
 )
 def test_what_a_record_lacks_is_named(changes, message):
@@ -48,7 +48,7 @@ def test_what_a_record_lacks_is_named(changes, message):
 
 def test_numbers_too_large_for_single_precision_are_refused():
     regions, _ = regions_of(RECORD | {"features": np.full((2, 8), 1e300)}, WIDTHS)
-    with pytest.raises(FormatError, match="NaN or infinite features"):
+    with pytest.raises(FormatError, match=r"region 0 .*NaN"):
         regions.verify()
 
 
@@ -64,7 +64,7 @@ def test_indices_may_be_whole_floats_and_half_precision_is_kept():
 def test_normalized_boxes_are_scaled_to_the_size_that_is_there():
     record = {"norm_bb": np.array([[0.25, 0.5, 0.75, 1, 0.5, 0.5]]), "features": np.ones((1, 8))}
     assert regions_of(record, WIDTHS)[0].boxes.tolist() == [[256, 512, 768, 1024]]
-    with pytest.raises(FormatError, match="it has no height"):
+    with pytest.raises(FormatError, match="height"):
         regions_of(record | {"img_w": 400}, WIDTHS)
 
 
@@ -101,7 +101,7 @@ def test_plain_float32_is_never_taken_for_another_type(tmp_path, regions, row, w
 
 
 def test_a_width_that_the_bytes_do_not_give_is_named(tmp_path, regions, row, write_rows):
-    with pytest.raises(FormatError, match=r"features holds 24 numbers; expected a multiple of 7"):
+    with pytest.raises(FormatError, match=r"features .*24 .*7"):
         list(read_features(write_rows(tmp_path / "a.tsv", [row("1", regions(3))]), feature_dim=7))
 
 

@@ -81,12 +81,12 @@ def test_a_sample_says_what_is_there(tmp_path):
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (b"Rar!", "this is an archive"),
-        (b"{}", "the file of one image"),
-        (b"\x93NUMPY", "the file of one image"),
+        (b"Rar!", "archive"),
+        (b"{}", "one image"),
+        (b"\x93NUMPY", "one image"),
     ],
 )
 def test_what_no_format_recognizes_is_named(tmp_path, head, message):
     (tmp_path / "a").write_bytes(head)
-    with pytest.raises(FormatError, match=f"a: .*{message}|a: {message}"):
+    with pytest.raises(FormatError, match=f"/a: .*{message}"):
         recognize_format(tmp_path / "a")

@@ -74,7 +74,7 @@ def test_features_too_large_for_float16_are_named_by_line(tmp_path, regions):
     large = replace(regions(3), features=np.full((3, 8), 1e6, np.float32))
     path = tmp_path / "one.tsv"
     write_tsv(path, [("1", regions(3)), ("2", large), ("3", regions(3))])
-    with pytest.raises(FormatError, match=r"one\.tsv: line 2, image '2': features are too large for float16"):
+    with pytest.raises(FormatError, match=r"one\.tsv: line 2, image '2': .*float16"):
         import_features(path, path.with_name("store"), dtype="float16")
     assert not path.with_name("store").exists()
     report = import_features(path, path.with_name("store"), dtype="float16", on_error="skip")
@@ -83,9 +83,7 @@ def test_features_too_large_for_float16_are_named_by_line(tmp_path, regions):
 
 def test_import_without_a_usable_row_leaves_nothing(tmp_path, regions, row, write_rows):
     rows = [row("1", regions(3), img_h="x")]
-    with pytest.raises(
-        FormatError, match=r"a\.tsv: none of its images could be used; the first: line 1, image '1'"
-    ):
+    with pytest.raises(FormatError, match=r"a\.tsv: .*line 1, image '1'"):
         import_features(write_rows(tmp_path / "a.tsv", rows), tmp_path / "store", on_error="skip")
     assert [file.name for file in tmp_path.iterdir()] == ["a.tsv"]
 
@@ -105,7 +103,7 @@ def test_an_interrupted_import_goes_on(tmp_path, items, contents, monkeypatch, r
         import_features(path, tmp_path / "store", progress=interrupt)
     report = import_features(path, tmp_path / "store", resume=True)
     assert 15 < report.resumed < report.images == 40
-    assert f"40 images ({report.resumed} of an earlier run)" in report.lines()[0]
+    assert f"40 images ({report.resumed} " in report.lines()[0]
     import_features(path, tmp_path / "straight")
     assert contents(tmp_path / "store") == contents(tmp_path / "straight")
 
@@ -200,7 +198,7 @@ def test_a_store_goes_through_a_format_and_comes_back(tmp_path, items, meta, con
 def test_exports_are_reproducible_and_never_replace_unasked(tmp_path, items, meta, contents, name):
     store = write_store(tmp_path / "store", items(4, boxes=2, classes=5), replace(meta, classes=()))
     export_features(store, tmp_path / "a", format=name)
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=str(tmp_path / "a")):
         export_features(store, tmp_path / "a", format=name)
     export_features(store, tmp_path / "b", format=name)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -235,7 +233,7 @@ def test_counts_that_disagree_are_named_left_out_or_cut(original, items, same, n
     broken = Broken(**{field: getattr(regions, field) for field in (*FIELDS, "boxes", "size")})
     broken.features = longer
     source = original(name, [*images[:2], (key, broken), *images[3:]])
-    with pytest.raises(FormatError, match=rf"image '{key}': the counts disagree: .*features 4"):
+    with pytest.raises(FormatError, match=rf"image '{key}': .*features 4"):
         list(read_features(source))
     log = ReadLog()
     kept = [key for key, _ in read_features(source, on_error="skip", log=log)]
@@ -253,13 +251,13 @@ def test_what_holds_no_features_is_named(tmp_path, items, meta):
     np.save(tmp_path / "one", np.zeros(3))
     (tmp_path / "one.json").write_text('{"features": ""}')
     for name, message in (
-        ("store", "a feature store already"),
-        ("empty", "a folder without region features; expected"),
-        ("one.npy", "the file of one image; give the folder"),
-        ("one.json", "the file of one image; give the folder"),
-        ("nothing", "No such file or directory; expected region features"),
+        ("store", "already a feature store"),
+        ("empty", r"\.npy, \.npz, \.json or \.tsv"),
+        ("one.npy", "one image"),
+        ("one.json", "one image"),
+        ("nothing", "No such file"),
     ):
-        with pytest.raises(FormatError, match=message):
+        with pytest.raises(FormatError, match=rf"{re.escape(name)}: .*{message}"):
             list(read_features(tmp_path / name))
 
 
@@ -272,10 +270,7 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path, items, meta, conte
         export_features(store, tmp_path / "mine" / "db", format=name)
     for number in range(2):  # first strange data, then strange files too
         before = contents(tmp_path / "mine")
-        with pytest.raises(
-            ConfigError,
-            match=r"is not a folder of features|has .*, which is not part of|is not (a TSV|an HDF5)",
-        ):
+        with pytest.raises(ConfigError, match=str(tmp_path / "mine")):
             export_features(store, tmp_path / "mine", format=name, overwrite=True)
         assert contents(tmp_path / "mine") == before
         (tmp_path / "mine" / "below" / f"{number}.png").touch()
@@ -283,7 +278,7 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path, items, meta, conte
 
 def test_an_unknown_format_is_named(tmp_path, items, meta):
     store = write_store(tmp_path / "store", items(2), meta)
-    with pytest.raises(ConfigError, match=r"format is 'mmf-lmbd'; .* Did you mean 'mmf-lmdb'"):
+    with pytest.raises(ConfigError, match=r"'mmf-lmbd'.*'mmf-lmdb'"):
         export_features(store, tmp_path / "a", format="mmf-lmbd")
 
 
@@ -300,7 +295,7 @@ def test_ids_with_folders_come_back(tmp_path, items, meta, name):
     nested = [(f"train/{key}.a", regions) for key, regions in items(3)]
     store = write_store(tmp_path / "store", nested, meta)
     if name == "volta-hdf5":
-        with pytest.raises(FormatError, match="cannot name an HDF5 group"):
+        with pytest.raises(FormatError, match=r"'train/00000.a'"):
             export_features(store, tmp_path / "a", format=name)
     else:
         export_features(store, tmp_path / "a", format=name)

@@ -22,28 +22,28 @@ def change(original):
 def test_another_layout_is_named(tmp_path):
     with h5py.File(tmp_path / "other", "w") as file:
         file["image_features"], file["image_bb"] = np.ones((9, 4)), np.ones((9, 4))
-    with pytest.raises(FormatError, match="image_bb is a dataset; expected one group per image with"):
+    with pytest.raises(FormatError, match=r"image_bb .*features, boxes, img_w and img_h"):
         list(read_features(tmp_path / "other"))
 
 
 def test_an_empty_file_is_named(tmp_path):
     with h5py.File(tmp_path / "empty", "w"):
         pass
-    with pytest.raises(FormatError, match="it holds no images"):
+    with pytest.raises(FormatError, match="/empty: "):
         list(read_features(tmp_path / "empty"))
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("boxes", None, r"it has no boxes \(expected one of boxes, bbox\)"),
-        ("boxes", np.ones((3, 5), "f4"), r"boxes has the shape \(3, 5\); expected rows of 4"),
-        ("features", np.ones((3, 2, 2), "f4"), r"features has the shape \(3, 2, 2\)"),
-        ("features", np.ones((3, 9), "f4"), r"features has the shape \(3, 9\); expected rows of 8"),
-        ("obj_id", np.ones(2), "the counts disagree: obj_id 2"),
-        ("img_w", 2.5, r"img_w is '2\.5'; expected a whole number"),
-        ("features", np.full((3, 8), np.inf, "f4"), "region 0 has NaN or infinite"),
-        ("boxes", ["a", "b", "c"], "boxes holds object values; expected numbers"),
+        ("boxes", None, ".*no boxes .*boxes, bbox"),
+        ("boxes", np.ones((3, 5), "f4"), r"boxes .*\(3, 5\).* 4"),
+        ("features", np.ones((3, 2, 2), "f4"), r"features .*\(3, 2, 2\)"),
+        ("features", np.ones((3, 9), "f4"), r"features .*\(3, 9\).* 8"),
+        ("obj_id", np.ones(2), ".*obj_id 2"),
+        ("img_w", 2.5, r"img_w .*2\.5"),
+        ("features", np.full((3, 8), np.inf, "f4"), "region 0 .*NaN"),
+        ("boxes", ["a", "b", "c"], "boxes .*object"),
     ],
 )
 def test_a_bad_group_is_named_or_left_out(change, name, value, message):
@@ -64,35 +64,38 @@ def test_a_link_that_leads_nowhere_is_named(change):
     def spoil(file):
         file["00009"] = h5py.SoftLink("/nothing")
 
-    with pytest.raises(FormatError, match="image '00009': 00009 is a link to another place"):
+    with pytest.raises(FormatError, match=r"image '00009': 00009 .*link"):
         list(read_features(change(spoil)))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda group: group.create_dataset("features", (10**9, 2048), "f4", chunks=(1, 2048)), "claims"),
+        (
+            lambda group: group.create_dataset("features", (10**9, 2048), "f4", chunks=(1, 2048)),
+            "features .*67,108,864",
+        ),
         (
             lambda group: group.create_dataset(
                 "features", (1, 8), "f4", chunks=(10**6, 80), maxshape=(None, 80)
             ),
-            "claims",
+            "features .*67,108,864",
         ),
         (
             lambda group: group.create_dataset(
                 "features", data=np.zeros((70_000, 1024), "f4"), chunks=(1000, 1024), compression="gzip"
             ),
-            "features claims 286,720,000 bytes",
+            "features .*286,720,000",
         ),
         (lambda group: group.create_dataset("features", (16,), "f4", external=[("a", 0, 64)]), "other files"),
         (
             lambda group: group.__setitem__("features", h5py.SoftLink("/00001/features")),
-            "link to another place",
+            "link",
         ),
-        (lambda group: group.__setitem__("features", h5py.ExternalLink("a", "/x")), "link to another place"),
+        (lambda group: group.__setitem__("features", h5py.ExternalLink("a", "/x")), "link"),
         (
             lambda group: group.create_dataset("features", (3,), h5py.vlen_dtype("f4")),
-            "features holds object values",
+            "features .*object",
         ),
         (lambda group: group.create_virtual_dataset("features", elsewhere()), "other files"),
     ],

@@ -74,20 +74,20 @@ def test_the_order_is_that_of_the_list_of_keys(put, regions):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "an LMDB without a list of its keys"),
-        ({"keys": b"no pickle"}, "its list of keys cannot be read"),
-        ({"keys": pickle.dumps(5)}, "`keys` holds a int; expected a list of ids"),
-        ({"__keys__": pickle.dumps(["7"])}, "`__keys__`: cannot be read"),
-        ({"keys": pickle.dumps([])}, "one of 1 records that the list of keys leaves out"),
-        ({"keys": pickle.dumps(["8"])}, "image '8': .*nothing under its key"),
-        ({"7": pickle.dumps([1]), "keys": pickle.dumps(["7"])}, "image '7': it is a list; expected a dict"),
-        ({"7": pickle.dumps(print), "keys": pickle.dumps(["7"])}, "image '7': its pickle asks for .*print"),
+        ({}, "`keys`.*`__keys__`"),
+        ({"keys": b"no pickle"}, r"data\.mdb: "),
+        ({"keys": pickle.dumps(5)}, "`keys` .*int"),
+        ({"__keys__": pickle.dumps(["7"])}, "`__keys__`"),
+        ({"keys": pickle.dumps([])}, "image '7': .*1 records"),
+        ({"keys": pickle.dumps(["8"])}, "image '8': .*list of keys"),
+        ({"7": pickle.dumps([1]), "keys": pickle.dumps(["7"])}, "image '7': .*list"),
+        ({"7": pickle.dumps(print), "keys": pickle.dumps(["7"])}, "image '7': .*print"),
         (
             {"7": pickle.dumps({"features": np.ones((3, 8))}), "keys": pickle.dumps(["7"])},
-            r"image '7': it has no boxes \(expected one of boxes, bbox\); it holds features",
+            "image '7': .*boxes, bbox.*features",
         ),
-        ({"7": b"\x93", "__keys__": b'["7"]'}, "image '7': it is no whole msgpack"),
-        ({"7": b"PK\x03\x04", "__keys__": b'["7"]'}, "image '7': its value: not a whole NPZ"),
+        ({"7": b"\x93", "__keys__": b'["7"]'}, "image '7': .*msgpack"),
+        ({"7": b"PK\x03\x04", "__keys__": b'["7"]'}, "image '7': .*NPZ"),
     ],
 )
 def test_what_an_lmdb_lacks_is_named(put, regions, changes, message):
@@ -98,24 +98,24 @@ def test_what_an_lmdb_lacks_is_named(put, regions, changes, message):
 
 def test_a_key_that_is_listed_twice_is_named_or_left_out(put, regions):
     source = put(**{"7": item(regions(3)), "keys": pickle.dumps(["7", "7"])})
-    with pytest.raises(FormatError, match="image '7': the id occurs a second time"):
+    with pytest.raises(FormatError, match=r"image '7': .*second"):
         list(read_features(source))
     log = ReadLog()
     assert len(list(read_features(source, on_error="skip", log=log))) == 1
-    assert str(log.skipped[0]).startswith("image '7': the id occurs")
+    assert str(log.skipped[0]).startswith("image '7': ")
 
 
 def test_pickled_objects_inside_msgpack_are_refused(put):
     array = {b"nd": True, b"type": "|O", b"kind": b"O", b"shape": [1], b"data": pickle.dumps(print)}
     source = put(**{"7": msgpack.packb({"features": array}), "__keys__": b'["7"]'})
-    with pytest.raises(FormatError, match=r"an array of '\|O'; expected numbers"):
+    with pytest.raises(FormatError, match=r"'\|O'"):
         list(read_features(source))
 
 
 def test_ids_that_lmdb_cannot_keep_are_named(tmp_path, regions, meta):
-    for number, key in enumerate(["x" * 512, "keys"]):
+    for number, (key, value) in enumerate([("x" * 512, "511"), ("keys", "'keys'")]):
         store = write_store(tmp_path / f"s{number}", [(key, regions(2))], meta)
-        with pytest.raises(FormatError, match=r"511 bytes|is taken by the list of keys"):
+        with pytest.raises(FormatError, match=value):
             export_features(store, tmp_path / "out", format="mmf-lmdb")
         assert not (tmp_path / "out").exists()
 
@@ -126,9 +126,7 @@ def test_records_that_are_not_listed_are_named(put, regions, name):
     source = put(**{key: item(regions(3)) for key in "789"}, **{name: listed})
     log = ReadLog()
     list(read_features(source, on_error="skip", log=log, feature_dim=8))
-    skipped = [
-        fault for fault in log.skipped if "one of 2 records that the list of keys leaves out" in str(fault)
-    ]
+    skipped = [fault for fault in log.skipped if "2 records" in fault.reason]
     assert [fault.id for fault in skipped] == ["8", "9"]
 
 
@@ -139,7 +137,7 @@ def test_records_on_damaged_pages_are_left_out(put, regions):
     place = next(page for page in range(2, 99) if b"030" in data[page * 4096 : (page + 1) * 4096])
     data[place * 4096 : (place + 1) * 4096] = bytes(4096)
     (source / "data.mdb").write_bytes(data)
-    with pytest.raises(FormatError, match=rf"Damaged LMDB: page {place}"):
+    with pytest.raises(FormatError, match=rf"page {place}:"):
         list(read_features(source))
     log = ReadLog()
     read = [key for key, _ in read_features(source, on_error="skip", log=log)]

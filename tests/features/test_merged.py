@@ -64,7 +64,7 @@ def test_pictures_of_two_sizes_are_refused(tmp_path, regions, meta):
     paths = [tmp_path / "one", tmp_path / "other"]
     for seed, path in enumerate(paths):
         write_store(path, [("a", regions(2, seed=seed))], meta)
-    with pytest.raises(FormatError, match=r"image a is \(320, 260\) in one store and \(320, 261\)"):
+    with pytest.raises(FormatError, match=r"image a .*\(320, 260\).*\(320, 261\)"):
         open_stores(*paths)["a"]
 
 
@@ -86,7 +86,7 @@ def test_a_merge_travels_and_is_told_apart(stores):
 
 def test_detector_only_and_one_store_are_the_store(stores):
     main, more = stores(5, 7)
-    with pytest.warns(UserWarning, match=f"{more} is not read"):
+    with pytest.warns(UserWarning, match=str(more)):
         alone = open_stores(main, more, "detector_only")
     for store in (open_stores(main), open_stores(main, merge="detector_only"), alone):
         assert isinstance(store, FeatureStore)
@@ -95,8 +95,8 @@ def test_detector_only_and_one_store_are_the_store(stores):
 
 def test_what_cannot_be_merged_is_refused(stores, tmp_path, items, meta):
     main, more = stores(1, 1)
-    with pytest.raises(ConfigError, match=r"region_merge is 'both'; expected one of .*'fair'"):
+    with pytest.raises(ConfigError, match=r"'both'.*'fair'"):
         open_stores(main, more, "both")
     wide = write_store(tmp_path / "wide", items(1, width=9), replace(meta, feature_dim=9))
-    with pytest.raises(ConfigError, match=r"wide: features are 9 wide"):
+    with pytest.raises(ConfigError, match=r"/wide: .* 9 "):
         open_stores(main, wide.path)

@@ -43,14 +43,14 @@ def test_boxes_of_another_convention_are_read_on_request(odd_boxes, policy):
 @pytest.mark.parametrize("boxes", ["check", "clip"])
 def test_boxes_of_another_convention_are_refused_with_their_number(odd_boxes, policy, boxes):
     source, _ = odd_boxes(policy)
-    with pytest.raises(FormatError, match=rf"boxes={policy}\. So it is with 20 of the first 20 images\."):
+    with pytest.raises(FormatError, match=rf"boxes={policy}\..* 20 .*20"):
         list(read_features(source, boxes=boxes))
 
 
 def test_scaled_boxes_are_counted(odd_boxes, tmp_path):
     report = import_features(odd_boxes("scaled")[0], tmp_path / "store")
     [line] = [line for line in report.lines() if line.startswith("warning")]
-    assert line.startswith("warning: 20 of 20 images have boxes that all lie within 0..1")
+    assert line.startswith("warning: 20 of 20 images")
     assert import_features(odd_boxes("scaled")[0], tmp_path / "right", boxes="scaled").doubts == {}
 
 

@@ -79,7 +79,7 @@ def test_an_exact_key_wins_and_an_ambiguous_one_matches_nothing(tmp_path, region
 
 
 def test_an_unknown_key_names_itself_and_the_store(store):
-    with pytest.raises(MissingFeatures, match=r"1 image\(s\) have no regions in .*store: cat\.png"):
+    with pytest.raises(MissingFeatures, match=r"^1 .*/store: cat\.png"):
         store["cat.png"]
     with pytest.raises(MissingFeatures, match=r"cat\.png"):
         store.count("cat.png")
@@ -128,7 +128,7 @@ def test_the_store_carries_provenance(store, meta):
 def test_features_of_another_detector_or_width_are_refused(store):
     with pytest.raises(ConfigError, match=r"detector 'world'.*'vgattr'"):
         store.meta.require_like(FeatureMeta(feature_dim=8, detector="vgattr"), where=store.path)
-    with pytest.raises(ConfigError, match=r"8 wide; the model takes 2048"):
+    with pytest.raises(ConfigError, match=r"8 .*2048"):
         store.meta.require_like(FeatureMeta(feature_dim=2048, detector="world"), where=store.path)
 
 
@@ -138,7 +138,7 @@ def test_verify_finds_a_flipped_byte(store):
     data = bytearray(shard.read_bytes())
     data[data.index(store["00003"].features.tobytes()) + 5] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(FormatError, match=r"part-00000\.arrow: the regions of image '00003' do not match"):
+    with pytest.raises(FormatError, match=r"part-00000\.arrow: .*'00003'"):
         FeatureStore(store.path).verify()
 
 
@@ -146,7 +146,7 @@ def test_verify_finds_a_shard_of_another_store(tmp_path, items, meta):
     store = write_store(tmp_path / "store", items(2, boxes=3), meta)
     other = write_store(tmp_path / "other", items(4, boxes=3)[2:], meta)
     shutil.copy(other.path / "part-00000.arrow", store.path)
-    with pytest.raises(FormatError, match="the shards are not those the index was written for"):
+    with pytest.raises(FormatError, match=f"{store.path}: "):
         FeatureStore(store.path).verify()
 
 
@@ -157,22 +157,22 @@ def cut(file: Path) -> None:
 
 def test_a_cut_shard_does_not_open(store):
     cut(store.path / "part-00002.arrow")
-    with pytest.raises(FormatError, match=r"part-00002\.arrow: it has [\d,]+ bytes; expected [\d,]+ bytes"):
+    with pytest.raises(FormatError, match=r"part-00002\.arrow: .*[\d,]+ bytes.*[\d,]+ bytes"):
         FeatureStore(store.path)
 
 
 def test_a_missing_shard_does_not_open(store):
     (store.path / "part-00001.arrow").unlink()
-    with pytest.raises(FormatError, match=r"part-00001\.arrow: it is missing"):
+    with pytest.raises(FormatError, match=r"part-00001\.arrow: "):
         FeatureStore(store.path)
 
 
 def test_a_cut_or_missing_index_does_not_open(store):
     cut(store.path / "index.arrow")
-    with pytest.raises(FormatError, match=r"index\.arrow: not a whole Arrow file"):
+    with pytest.raises(FormatError, match=r"index\.arrow: "):
         FeatureStore(store.path)
     (store.path / "index.arrow").unlink()
-    with pytest.raises(FormatError, match=r"is not a feature store: index\.arrow is missing"):
+    with pytest.raises(FormatError, match=r"store .*: index\.arrow"):
         FeatureStore(store.path)
 
 
@@ -180,17 +180,17 @@ def test_a_shard_damaged_after_opening_is_a_format_error(store):
     fresh = FeatureStore(store.path)
     shard = store.path / "part-00000.arrow"
     shard.write_bytes(bytes(shard.stat().st_size))
-    with pytest.raises(FormatError, match=r"part-00000\.arrow: not a whole Arrow file"):
+    with pytest.raises(FormatError, match=r"part-00000\.arrow: "):
         fresh["00001"]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "there is no such folder"),
-        (lambda path: path.write_text("00001\t300"), "it is a file.*diptych import"),
-        (Path.mkdir, r"index\.arrow is missing"),
-        (lambda path: path.with_name("x.partial").mkdir(), "its writing was not finished, see .*x.partial"),
+        (lambda path: None, "x .*diptych extract"),
+        (lambda path: path.write_text("00001\t300"), "x .*a file.*diptych import"),
+        (Path.mkdir, r"index\.arrow"),
+        (lambda path: path.with_name("x.partial").mkdir(), r"x\.partial.*resume=true"),
     ],
 )
 def test_what_is_no_store_says_why(tmp_path, make, message):
@@ -199,11 +199,11 @@ def test_what_is_no_store_says_why(tmp_path, make, message):
         FeatureStore(tmp_path / "x")
 
 
-def test_an_arrow_file_of_somebody_else_is_refused(tmp_path):
+def test_an_arrow_file_of_another_program_is_refused(tmp_path):
     table = pa.table({"key": ["a"]})
     with pa.OSFile(str(tmp_path / "index.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
         out.write_table(table)
-    with pytest.raises(FormatError, match="not one of a feature store"):
+    with pytest.raises(FormatError, match=r"index\.arrow: .*'unknown'.*'diptych features 1'"):
         FeatureStore(tmp_path)
 
 
@@ -292,7 +292,7 @@ def describe(tmp_path, items, meta):
 )
 def test_a_description_that_is_none_is_named(describe, about):
     path = describe(lambda old: old | about if isinstance(about, dict) else about)
-    with pytest.raises(FormatError, match=r"(Make the feature store|copy or make it) again"):
+    with pytest.raises(FormatError, match=str(path)):
         FeatureStore(path)
 
 
@@ -309,5 +309,5 @@ def test_a_description_that_is_none_is_named(describe, about):
 )
 def test_a_description_of_wrong_types_is_named(describe, change):
     path = describe(lambda old: old | {"meta": old["meta"] | change})
-    with pytest.raises(FormatError, match=r"index\.arrow: not a whole Arrow file"):
+    with pytest.raises(FormatError, match=r"index\.arrow: "):
         FeatureStore(path)

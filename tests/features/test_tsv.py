@@ -85,25 +85,25 @@ BOX = np.array([[10, 10, 20, 20]] * 3)
 BAD = [
     (
         {"features": text(np.ones((4, 8)), "<f4")},
-        r"the counts disagree: num_boxes 3.* features 4; expected one",
+        "num_boxes 3.* features 4",
     ),
-    ({"num_boxes": 4}, "the counts disagree: num_boxes 4, .*boxes 3"),
-    ({"objects_id": text(range(2), "<i8")}, "the counts disagree: .*objects_id 2"),
-    ({"boxes": text(BOX[:2], "<f4")}, "the counts disagree: .*boxes 2, features 3"),
-    ({"features": text(np.ones(20), "<f4")}, "features holds 20 numbers; expected a multiple of 8"),
-    ({"boxes": text(np.ones(13), "<f4")}, "boxes holds 13 numbers; expected a multiple of 4"),
-    ({"features": "A" * 5}, "features is not base64"),
-    ({"features": "this is not base64!!"}, "features is not base64"),
-    ({"boxes": base64.b64encode(b"12345").decode()}, "boxes holds 5 bytes; expected a whole number of <f4"),
-    ({"features": text(NOT_NUMBERS, "<f4")}, "region 0 has NaN or infinite features"),
-    ({"features": text(NOT_NUMBERS + np.inf, "<f4")}, "region 0 has NaN or infinite features"),
-    ({"boxes": text(BOX[:, ::-1], "<f4")}, r"box 0 is inverted: 20\.0 20\.0 10\.0 10\.0"),
-    ({"boxes": text(BOX + 400, "<f4")}, "box 0 leaves the image"),
-    ({"img_h": "tall"}, "img_h is 'tall'; expected a whole number"),
-    ({"img_w": "320.5"}, r"img_w is '320\.5'; expected a whole number"),
-    ({"num_boxes": "nan"}, "num_boxes is 'nan'; expected a whole number"),
-    ({"img_h": "0"}, "the image size is 320 x 0"),
-    ({"img_id": "1"}, "the id occurs a second time"),
+    ({"num_boxes": 4}, "num_boxes 4, .*boxes 3"),
+    ({"objects_id": text(range(2), "<i8")}, "objects_id 2"),
+    ({"boxes": text(BOX[:2], "<f4")}, "boxes 2, features 3"),
+    ({"features": text(np.ones(20), "<f4")}, "features .* 20 .* 8"),
+    ({"boxes": text(np.ones(13), "<f4")}, "boxes .* 13 .* 4"),
+    ({"features": "A" * 5}, "features .*base64"),
+    ({"features": "this is not base64!!"}, "features .*base64"),
+    ({"boxes": base64.b64encode(b"12345").decode()}, "boxes .* 5 bytes.*<f4"),
+    ({"features": text(NOT_NUMBERS, "<f4")}, "region 0 .*NaN"),
+    ({"features": text(NOT_NUMBERS + np.inf, "<f4")}, "region 0 .*NaN"),
+    ({"boxes": text(BOX[:, ::-1], "<f4")}, r"box 0 .*20\.0 20\.0 10\.0 10\.0"),
+    ({"boxes": text(BOX + 400, "<f4")}, r"box 0 .*410\.0"),
+    ({"img_h": "tall"}, "img_h .*'tall'"),
+    ({"img_w": "320.5"}, r"img_w .*320\.5"),
+    ({"num_boxes": "nan"}, "num_boxes .*nan"),
+    ({"img_h": "0"}, "320 x 0"),
+    ({"img_id": "1"}, "second"),
 ]
 
 
@@ -111,7 +111,7 @@ BAD = [
 def test_a_bad_row_is_named_or_skipped(one, changes, message):
     path = one(**changes)
     key = changes.get("img_id", "2")
-    with pytest.raises(FormatError, match=f"one.tsv: line 2, image '{key}': {message}"):
+    with pytest.raises(FormatError, match=f"one.tsv: line 2, image '{key}': .*{message}"):
         list(read_features(path))
     log = ReadLog()
     assert [key for key, _ in read_features(path, on_error="skip", log=log)] == ["1", "3"]
@@ -122,11 +122,11 @@ def test_a_bad_row_is_named_or_skipped(one, changes, message):
 
 
 def test_rows_without_a_usable_id_are_named_by_line(one):
-    with pytest.raises(FormatError, match="line 2: img_id is empty"):
+    with pytest.raises(FormatError, match="line 2: img_id"):
         list(read_features(one(img_id="")))
     path = one(img_id="ABCD")
     path.write_bytes(path.read_bytes().replace(b"ABCD", b"\xff\xfe"))
-    with pytest.raises(FormatError, match=r"line 2: img_id is .*expected UTF-8"):
+    with pytest.raises(FormatError, match=r"line 2: img_id .*UTF-8"):
         list(read_features(path))
 
 
@@ -135,12 +135,10 @@ def test_wrong_columns_are_named(tmp_path, one):
     lines = path.read_bytes().split(b"\r\n")
     lines[1] = b"\t".join(lines[1].split(b"\t")[:6])
     path.write_bytes(b"\r\n".join(lines))
-    with pytest.raises(
-        FormatError, match="line 2: it has 6 tab-separated columns; expected 10: img_id img_h"
-    ):
+    with pytest.raises(FormatError, match=r"line 2: .* 6 .* 10: img_id img_h"):
         list(read_features(path))
     (tmp_path / "notes.txt").write_text("nothing\nof the kind\n")
-    with pytest.raises(FormatError, match=r"notes\.txt: line 1: it has 1 tab-separated columns"):
+    with pytest.raises(FormatError, match=r"notes\.txt: line 1: .* 1 .* 10: img_id"):
         list(read_features(tmp_path / "notes.txt", on_error="skip"))
 
 
@@ -171,7 +169,7 @@ def test_the_known_surplus_row_of_features_is_cut_off_on_request(tmp_path, regio
 
 
 def test_truncate_does_not_mend_what_is_missing(one):
-    with pytest.raises(FormatError, match="line 2, image '2': the counts disagree"):
+    with pytest.raises(FormatError, match=r"line 2, image '2': .*features 2"):
         list(read_features(one(features=text(np.ones((2, 8)), "<f4")), on_error="truncate"))
 
 
@@ -186,15 +184,15 @@ def test_the_width_of_features_is_what_most_rows_agree_on(tmp_path, regions, row
     rows = [row(str(number), regions(number + 2)) for number in range(4)]
     rows[0]["features"] = text(np.ones((2, 12)), "<f4")  # 3 x 8, which looks like 2 x 12
     path = write_rows(tmp_path / "a.tsv", rows)
-    with pytest.raises(FormatError, match=r"line 1, image '0': the counts disagree: .*features 3"):
+    with pytest.raises(FormatError, match=r"line 1, image '0': .*features 3"):
         list(read_features(path))
-    with pytest.raises(FormatError, match=r"line 2, image '1': the counts disagree: .*features 2"):
+    with pytest.raises(FormatError, match=r"line 2, image '1': .*features 2"):
         list(read_features(path, feature_dim=12))
 
 
 def test_images_without_boxes_need_a_width(tmp_path, regions, row, write_rows):
     path = write_rows(tmp_path / "a.tsv", [row("1", regions(0))])
-    with pytest.raises(FormatError, match=r"none of the first 1 images has boxes .*feature_dim"):
+    with pytest.raises(FormatError, match=r"a\.tsv: .* 1 .*feature_dim"):
         list(read_features(path))
     assert [got.features.shape for _, got in read_features(path, feature_dim=8)] == [(0, 8)]
 
@@ -203,28 +201,28 @@ def test_missing_and_empty_files_are_named(tmp_path):
     with pytest.raises(FormatError, match="No such file"):
         list(read_features(tmp_path / "a.tsv"))
     (tmp_path / "a.tsv").touch()
-    with pytest.raises(FormatError, match=r"a\.tsv: the file is empty"):
+    with pytest.raises(FormatError, match=r"a\.tsv: .*10 columns: img_id"):
         list(read_features(tmp_path / "a.tsv"))
 
 
 def test_a_line_without_end_is_not_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("diptych.features.tsv.LONGEST_LINE", 1 << 20)
     (tmp_path / "a.bin").write_bytes(bytes(3 << 20))
-    with pytest.raises(FormatError, match="line 1: it is longer than 1 MB"):
+    with pytest.raises(FormatError, match=r"line 1: .*1 MB"):
         list(read_features(tmp_path / "a.bin", on_error="skip"))
 
 
 def test_ids_that_would_break_lines_are_not_written(tmp_path, regions):
-    with pytest.raises(FormatError, match="must not be empty or hold a line break"):
+    with pytest.raises(FormatError, match=re.escape(repr("a\nb"))):
         write_tsv(tmp_path / "a.tsv", [("a\nb", regions(1))])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_existing_files_are_kept(tmp_path, items):
     (tmp_path / "a.tsv").write_text("mine")
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=r"a\.tsv"):
         write_tsv(tmp_path / "a.tsv", items(2))
-    with pytest.raises(ConfigError, match="is not a TSV of features and is kept"):
+    with pytest.raises(ConfigError, match=r"a\.tsv"):
         write_tsv(tmp_path / "a.tsv", items(2), overwrite=True)
     assert (tmp_path / "a.tsv").read_text() == "mine"
     (tmp_path / "a.tsv").unlink()
@@ -299,8 +297,8 @@ def test_two_rows_on_one_line_are_told_with_their_ids(original, tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"\n".join(glued))
     log = ReadLog()
     assert len(list(read_features(tmp_path / "a.tsv", on_error="skip", log=log))) == 5
-    assert "of image '00002' and of one whose id ends" in str(log.skipped[0])
-    assert "00003'" in str(log.skipped[0])
+    columns = "image_id image_w image_h num_boxes boxes features"
+    assert re.search(rf" 11 .* 6: {columns}\. .*'00002'.*00003'", str(log.skipped[0]))
 
 
 @pytest.mark.parametrize("form", ["gzip", "zip"])
@@ -312,5 +310,5 @@ def test_a_bomb_is_not_unpacked(original, tmp_path, monkeypatch, form):
     else:
         with zipfile.ZipFile(tmp_path / "a", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("a.tsv", data)
-    with pytest.raises(FormatError, match=r"are no features|unpacks to [\d,]+ bytes"):
+    with pytest.raises(FormatError, match=r"[\d,]+ bytes"):
         list(read_features(tmp_path / "a"))

@@ -9,7 +9,7 @@ from diptych.features import read_features
 
 
 def features_of(one):
-    """Detector features and, behind them, the box as parts of the picture."""
+    """Detector features and, after them, the box as fractions of the image."""
     parts = one.boxes / np.array(one.size * 2, np.float32)
     return np.concatenate([one.features, parts, parts[:, 2:] - parts[:, :2]], 1).astype("<f4")
 
@@ -66,7 +66,7 @@ def test_predictions_are_read_where_they_know_the_size(tmp_path, regions):
     np.testing.assert_array_equal(got.features, one.features)
     np.testing.assert_allclose(got.boxes, one.boxes)
     del values["image_w"]
-    with pytest.raises(FormatError, match=r"predictions of VinVL.* Import feature\.tsv"):
+    with pytest.raises(FormatError, match=r"predictions\.tsv: line 1.*feature\.tsv"):
         list(read_features(write(tmp_path / "predictions.tsv", [("7", json.dumps(values))])))
 
 
@@ -79,7 +79,7 @@ def test_of_a_folder_the_features_are_taken(tmp_path, regions):
     values = {"num_boxes": 2, "features": text(features_of(one))}
     write(tmp_path / "v" / "feature.tsv", [("7", json.dumps(values))])
     assert [key for key, _ in read_features(tmp_path / "v")] == ["7"]
-    with pytest.raises(FormatError, match=r"labels of Oscar or VinVL, without features"):
+    with pytest.raises(FormatError, match=r"label\.tsv: line 1.*feature\.tsv"):
         list(read_features(tmp_path / "v" / "label.tsv"))
 
 

@@ -96,22 +96,22 @@ def nan(regions):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (nan, "image 'bad': region 1 has NaN or infinite features"),
-        (lambda regions: replace(regions, boxes=regions.boxes[:, ::-1]), "image 'bad': box 0 is inverted"),
-        (lambda regions: replace(regions, boxes=regions.boxes + 500), "image 'bad': box 0 leaves the image"),
+        (nan, "image 'bad': region 1 .*NaN"),
+        (lambda regions: replace(regions, boxes=regions.boxes[:, ::-1]), "image 'bad': box 0 .*invert"),
+        (lambda regions: replace(regions, boxes=regions.boxes + 500), "image 'bad': box 0 .*320 x 26"),
         (
             lambda regions: replace(regions, features=regions.features[:, :5]),
-            "image 'bad': features are 5 wide; expected 8",
+            "image 'bad': .* 5 .* 8",
         ),
         (
             lambda regions: replace(regions, labels=None),
-            r"carry boxes\[4\], features\[8\], scores, .*expected boxes\[4\], features\[8\], labels",
+            r"boxes\[4\], features\[8\], scores, .*boxes\[4\], features\[8\], labels",
         ),
         (
             lambda regions: replace(regions, features=regions.features * np.float32(1e6)),
-            "features are too large for float16",
+            "features .*float16",
         ),
-        (lambda regions: replace(regions, size=(2**31, 300)), "the image size is"),
+        (lambda regions: replace(regions, size=(2**31, 300)), r"\(2147483648, 300\)"),
     ],
 )
 def test_bad_regions_are_named_and_the_writer_goes_on(tmp_path, regions, meta, spoil, message):
@@ -126,22 +126,22 @@ def test_bad_regions_are_named_and_the_writer_goes_on(tmp_path, regions, meta, s
 def test_a_key_is_written_once(tmp_path, regions, meta):
     with StoreWriter(tmp_path / "store", meta) as out:
         out.add("00625", regions(1))
-        with pytest.raises(FormatError, match="image '00625' is there already"):
+        with pytest.raises(FormatError, match="image '00625'"):
             out.add("00625", regions(1))
 
 
 @pytest.mark.parametrize("change", [{"dtype": "float64"}, {"feature_dim": 0}])
 def test_impossible_settings_are_refused(tmp_path, meta, change):
-    with pytest.raises(ConfigError, match="expected a width of at least 1 and 'float16' or 'float32'"):
+    with pytest.raises(ConfigError, match="at least 1 and 'float16' or 'float32'"):
         write_store(tmp_path / "store", [], replace(meta, **change))
-    with pytest.raises(ConfigError, match="shard_bytes is 0"):
+    with pytest.raises(ConfigError, match=r"shard_bytes .*0"):
         write_store(tmp_path / "store", [], meta, shard_bytes=0)
 
 
 def test_an_existing_store_is_kept_unless_asked(tmp_path, items, meta):
     path = tmp_path / "store"
     write_store(path, items(3), meta)
-    with pytest.raises(ConfigError, match="store exists and is kept"):
+    with pytest.raises(ConfigError, match=str(path)):
         write_store(path, items(5), meta)
     assert len(FeatureStore(path)) == 3
     assert len(write_store(path, items(5), meta, overwrite=True)) == 5
@@ -151,16 +151,16 @@ def test_an_existing_store_is_kept_unless_asked(tmp_path, items, meta):
 def test_a_failed_overwrite_keeps_the_old_store(tmp_path, items, meta):
     path = tmp_path / "store"
     write_store(path, items(3), meta)
-    with pytest.raises(FormatError, match="is there already"):
+    with pytest.raises(FormatError, match="image '00000'"):
         write_store(path, items(4) * 2, meta, overwrite=True)
     assert len(FeatureStore(path)) == 3
 
 
 def test_overwriting_replaces_stores_and_nothing_else(tmp_path, items, meta):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ConfigError, match="is no feature store and is kept"):
+    with pytest.raises(ConfigError, match=str(tmp_path)):
         write_store(tmp_path, items(2), meta, overwrite=True)
-    with pytest.raises(ConfigError, match="is no feature store and is kept"):
+    with pytest.raises(ConfigError, match=r"thesis.tex"):
         write_store(tmp_path / "thesis.tex", items(2), meta, overwrite=True)
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
@@ -181,7 +181,7 @@ def test_an_interrupted_store_goes_on_where_it_was(tmp_path, items, meta, conten
     kept = contents(tmp_path / "store.partial")
     assert kept
     assert all(name.startswith("part-") for name in kept)
-    with pytest.raises(FormatError, match="not a feature store: its writing was not finished"):
+    with pytest.raises(FormatError, match=r"store.partial .*resume=true"):
         FeatureStore(tmp_path / "store.partial")
 
     with StoreWriter(tmp_path / "store", meta, shard_bytes=SHARD, resume=True) as out:
@@ -197,13 +197,13 @@ def test_an_interrupted_store_goes_on_where_it_was(tmp_path, items, meta, conten
 def test_what_was_interrupted_is_neither_lost_nor_mixed(tmp_path, items, meta):
     written = items(40)
     interrupted(tmp_path / "store", written[:30], meta)
-    with pytest.raises(ConfigError, match=r"store\.partial holds what an interrupted run has finished"):
+    with pytest.raises(ConfigError, match=r"store\.partial .*resume=true.*overwrite=true"):
         write_store(tmp_path / "store", written, meta)
-    with pytest.raises(ConfigError, match=r"part-00000\.arrow was left by a run with other settings"):
+    with pytest.raises(ConfigError, match=r"part-00000\.arrow .*'world'.*'vgattr'.*overwrite=true"):
         write_store(tmp_path / "store", written, replace(meta, detector="vgattr"), resume=True)
     with (
         StoreWriter(tmp_path / "store", meta, resume=True) as out,
-        pytest.raises(FormatError, match="'00000' is there already"),
+        pytest.raises(FormatError, match="'00000'"),
     ):
         out.add(*written[0])
 
@@ -226,7 +226,7 @@ def test_nothing_is_left_when_no_shard_was_finished(tmp_path, items, meta):
 def test_two_writers_do_not_share_a_place(tmp_path, items, meta):
     with StoreWriter(tmp_path / "store", meta) as out:
         out.add(*items(1)[0])
-        with pytest.raises(ConfigError, match="is being written by another process"):
+        with pytest.raises(ConfigError, match="another process"):
             write_store(tmp_path / "store", items(2), meta, resume=True)
     assert len(FeatureStore(tmp_path / "store")) == 1
 
@@ -263,7 +263,7 @@ def test_a_killed_writer_leaves_no_store_but_its_finished_shards(tmp_path):
         assert process.stdout.readline() == "running\n"
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    with pytest.raises(FormatError, match=r"its writing was not finished, see .*store\.partial"):
+    with pytest.raises(FormatError, match=r"store\.partial.*resume=true"):
         FeatureStore(path)
 
     with StoreWriter(path, FeatureMeta(feature_dim=1000), shard_bytes=50_000, resume=True) as out:
@@ -296,9 +296,7 @@ def test_a_disk_that_fills_up_later_keeps_finished_shards(tmp_path, items, meta,
 
     original = writer.ShardFile.write
     monkeypatch.setattr(writer.ShardFile, "write", write)
-    with pytest.raises(
-        DiptychError, match=r"No space left on device\. Finished shards are kept in .*partial"
-    ):
+    with pytest.raises(DiptychError, match=r"No space left on device.*partial; resume=true"):
         write_store(tmp_path / "store", written, meta, shard_bytes=SHARD)
     assert sorted(file.name for file in (tmp_path / "store.partial").iterdir()) == [
         "part-00000.arrow",
@@ -340,7 +338,7 @@ def test_shards_of_too_few_images_make_no_store(tmp_path, items, meta):
     with PartWriter(tmp_path / "store", 0, meta) as part:
         for key, regions in items(3):
             part.append(key, regions.size, part.arrays(regions))
-    with pytest.raises(FormatError, match="holds 3 images; expected 4"):
+    with pytest.raises(FormatError, match=r" 3 .* 4"):
         join_parts(tmp_path / "store", images=4)
     assert not (tmp_path / "store").exists()
 

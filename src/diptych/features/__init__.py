@@ -1,4 +1,4 @@
-"""Region features: the store on disk, and the files in which others keep theirs."""
+"""Region features: the store on disk, and the file formats of other toolkits."""
 
 from diptych.features.formats import ImportReport, export_features, import_features, read_features
 from diptych.features.merged import MergedStore, open_stores

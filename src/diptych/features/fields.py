@@ -1,4 +1,4 @@
-"""One image as the originals keep it: a mapping of their names to numbers, arrays or base64; and back."""
+"""Converts between `Regions` and the records of other toolkits: dicts of numbers, arrays or base64."""
 
 import binascii
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ from diptych.types import Regions
 
 Record = Mapping[str, Any]
 
-MEANING = {  # what a name of any original means: a field of Regions, or a part of it
+# field name in any original format: the field of `Regions` that it fills, or a part of one
+MEANING = {
     **dict.fromkeys(("img_id", "image_id", "feature_path"), "key"),
     **dict.fromkeys(("img_w", "image_w", "image_width"), "width"),
     **dict.fromkeys(("img_h", "image_h", "image_height"), "height"),
     **dict.fromkeys(("num_boxes", "num_bbox"), "count"),
     **dict.fromkeys(("boxes", "bbox"), "boxes"),
     "norm_bb": "normalized",
-    **dict.fromkeys(("features", "x"), "features"),  # x: MILVLG
+    **dict.fromkeys(("features", "x"), "features"),  # x is MILVLG's name
     **dict.fromkeys(("objects_id", "obj_id", "objects"), "labels"),
     **dict.fromkeys(("objects_conf", "obj_conf", "conf"), "scores"),
     **dict.fromkeys(("attrs_id", "attr_id"), "attributes"),
@@ -28,22 +29,20 @@ MEANING = {  # what a name of any original means: a field of Regions, or a part 
 }
 INTEGERS = ("labels", "attributes")
 ARRAYS = ("labels", "scores", "attributes", "attribute_scores", "boxes", "features", "probabilities")
-NOMINAL = 1024  # pixels; a power of two, so that scaling by it rounds nothing
+NOMINAL = 1024  # pixels; a power of two, so that scaling by it does not round
 
-
-FLOATS, WHOLES = (
-    ("<f4", "<f2", "<f8"),
-    ("<i8", "<i4"),
-)  # as which numbers in base64 are read, usual ones first
-SAMPLE = 32 << 10  # bytes that decide it
-WILD = 4.0  # octaves; the spread of numbers of a network is about 2
+# base64 does not state its number type; candidates, the usual one first
+FLOATS = ("<f4", "<f2", "<f8")
+WHOLES = ("<i8", "<i4")
+SAMPLE = 32 << 10  # bytes of features that are enough to tell their number type
+WILD = 4.0  # octaves; features of a network spread by about 2, bytes read as a wrong type by many more
 
 
 class Widths(NamedTuple):
-    """Of features and soft classes, which an image without boxes does not tell; 0 where unknown.
+    """Widths of features and soft classes; 0 if unknown, because an image without boxes does not show them.
 
     Args:
-        kind: number type of features in base64; empty where bytes and width tell.
+        kind: number type of features in base64; empty if the number of bytes and the width determine it.
     """
 
     features: int
@@ -54,13 +53,13 @@ class Widths(NamedTuple):
 def regions_of(
     record: Record, widths: Widths, fields: Mapping[str, str] = MEANING, *, truncate: bool = False
 ) -> tuple[Regions, str]:
-    """The regions of a record, and what was cut off it, if anything.
+    """Convert a record to regions; also return what was cut off, as text, or an empty string.
 
-    A record without the size of its picture but with normalized boxes (`norm_bb`, as UNITER has it) is put on
-    a picture of 1024 x 1024.
+    A record with normalized boxes but no image size (UNITER's `norm_bb`) is placed on an image of
+    1024 x 1024 pixels.
 
     Args:
-        fields: what the names of the record mean.
+        fields: meaning of the names in the record; see `MEANING`.
         truncate: cut arrays that are longer than `boxes`.
 
     Raises:
@@ -83,14 +82,14 @@ def regions_of(
     if "probabilities" in names:
         arrays["probabilities"] = _classes(record, names, len(arrays["boxes"]), widths.classes)
     shown = {names[part]: len(arrays[part]) for part in ARRAYS if part in arrays}
-    if "count" in names and names["boxes"] != "bbox":  # beside `bbox`, mmf counts only confident ones
+    if "count" in names and names["boxes"] != "bbox":  # mmf's num_boxes leaves out boxes of low confidence
         shown = {"num_boxes": _whole(record, names["count"])} | shown
     arrays, surplus = _balanced(arrays, shown, truncate=truncate)
     return Regions(size=size, **arrays), surplus
 
 
 def widths_of(record: Record, fields: Mapping[str, str] = MEANING) -> Widths:
-    """Widths of a record; that of features is 0 if there are not as many features as boxes, or none."""
+    """Widths of a record; 0 if it has no features, or if they cannot be split evenly over the boxes."""
     names = _names(record, fields)
     count = len(_boxes(record, names))
     _require(record, names, "features")
@@ -105,32 +104,34 @@ def widths_of(record: Record, fields: Mapping[str, str] = MEANING) -> Widths:
 
 
 def _kind(data: bytes, count: int) -> str:
-    """The number type of features: float32 unless these bytes can hardly be that.
+    """The number type of features: float32 unless that is implausible for these bytes.
 
-    Numbers that a network has computed lie within a few octaves of each other. Bytes of another type do not,
-    since mantissas are taken for exponents.
+    Numbers that a network computes lie within a few octaves of each other. Bytes of another type, read as
+    float32, do not: parts of mantissas become exponents.
     """
+    # kind[2] is the size of a number in bytes: "<f4" has 4
     kinds = [kind for kind in FLOATS if not len(data) % (count * int(kind[2]))]
     data = data[:SAMPLE]
     spreads = {kind: _spread(np.frombuffer(data, kind)) for kind in kinds}
     usual = spreads.get(FLOATS[0], np.inf)
     if "<f8" in spreads and spreads["<f8"] < WILD:
         low, high = np.frombuffer(data, "<f4").reshape(-1, 2).T
-        if high.any() and not low.any() and len(low) > 8:  # float64 of numbers with few digits
+        # numbers with few binary digits leave the low half of every float64 zero, which looks like float32
+        if high.any() and not low.any() and len(low) > 8:
             return "<f8"
     best = min(spreads, key=lambda kind: spreads[kind], default=FLOATS[0])
     return best if usual > WILD and spreads.get(best, np.inf) < usual / 2 else FLOATS[0]
 
 
 def _spread(values: ndarray) -> float:
-    """Standard deviation of the magnitudes in octaves; infinite if there are numbers that are none."""
+    """Standard deviation of the magnitudes in octaves; infinite if there is NaN, infinity or only zeros."""
     with np.errstate(all="ignore"):
         sizes = np.abs(values[values != 0].astype(np.float64))
         return float(np.log2(sizes).std()) if np.isfinite(sizes).all() and sizes.size else np.inf
 
 
 def record_of(key: str, regions: Regions, layout: str) -> dict[str, Any]:
-    """The record of an image: of the names in `layout` those that it has, in that order."""
+    """The record of an image, with those names of `layout` for which it has a value, in that order."""
     width, height = regions.size
     values: dict[str, Any] = {"key": key, "width": width, "height": height, "count": len(regions)}
     values |= {part: getattr(regions, part) for part in ARRAYS}
@@ -140,32 +141,32 @@ def record_of(key: str, regions: Regions, layout: str) -> dict[str, Any]:
 
 
 def encode(values: ndarray) -> bytes:
-    """Base64 of the little-endian rows, int64 or float32."""
+    """Encode as base64 of little-endian rows, int64 or float32."""
     dtype = "<i8" if values.dtype.kind in "iu" else "<f4"
     return binascii.b2a_base64(np.ascontiguousarray(values, dtype).data, newline=False)
 
 
 def _names(record: Record, fields: Mapping[str, str]) -> dict[str, str]:
-    """Which name of the record stands for which part; names of objects in words are no labels."""
+    """The name in the record of each part. Object names as words are skipped: labels are indices."""
     names: dict[str, str] = {}
     for name, value in record.items():
         part = fields.get(name)
         words = part == "labels" and isinstance(value, list) and value and isinstance(value[0], str)
         if part and value is not None and not words:
-            names.setdefault(part, name)
+            names.setdefault(part, name)  # the first name wins where a record has several for one part
     return names
 
 
 def _size_and_boxes(record: Record, names: dict[str, str]) -> tuple[tuple[int, int], ndarray]:
-    parts = "boxes" not in names and "normalized" in names
-    if parts and not {"width", "height"} & set(names):
+    normalized = "boxes" not in names and "normalized" in names
+    if normalized and not {"width", "height"} & set(names):
         size = (NOMINAL, NOMINAL)
     else:
-        _require(record, names, *["boxes"] * (not parts), "width", "height")
+        _require(record, names, *["boxes"] * (not normalized), "width", "height")
         size = (_whole(record, names["width"]), _whole(record, names["height"]))
     boxes = _boxes(record, names)
-    if parts:
-        names["boxes"] = names["normalized"]
+    if normalized:
+        names["boxes"] = names["normalized"]  # for messages and counts
         boxes = boxes * np.array(size * 2, np.float32)
     return size, boxes
 
@@ -179,8 +180,9 @@ def _require(record: Record, names: dict[str, str], *parts: str) -> None:
 
 
 def _boxes(record: Record, names: dict[str, str]) -> ndarray:
-    """In pixels; or normalized where there are no others."""
+    """The boxes in pixels, or the normalized ones if there are no others."""
     if "boxes" not in names and "normalized" in names:
+        # UNITER's norm_bb is x1 y1 x2 y2 w h; the boxes repeat width and height
         return _rows(_array(record, names["normalized"]), names["normalized"], 6)[:, :4]
     _require(record, names, "boxes")
     count = _whole(record, names["count"]) if "count" in names else 0
@@ -190,7 +192,7 @@ def _boxes(record: Record, names: dict[str, str]) -> ndarray:
 def _balanced(
     arrays: dict[str, ndarray], counts: dict[str, int], *, truncate: bool
 ) -> tuple[dict[str, ndarray], str]:
-    """As many of each as boxes."""
+    """Arrays with one row per box, and what was cut off to get there."""
     count = len(arrays["boxes"])
     if len(set(counts.values())) == 1:
         return arrays, ""
@@ -214,7 +216,7 @@ def _rows(values: ndarray, name: str, width: int) -> ndarray:
 
 
 def _classes(record: Record, names: dict[str, str], count: int, width: int) -> ndarray:
-    """Soft classes, rows of `width` or, where that is 0, of what `count` rows make."""
+    """Soft classes in rows of `width`; if that is 0, the width follows from `count` rows."""
     name = names["probabilities"]
     values = _array(record, name)
     if values.ndim == 1:
@@ -228,7 +230,7 @@ def _classes(record: Record, names: dict[str, str], count: int, width: int) -> n
 
 
 def _whole(record: Record, name: str) -> int:
-    """A whole number, also where it is written as a float (`36.0`) or as an array of one."""
+    """A whole number; the file may have it as a float (`36.0`) or as an array with one element."""
     value = record[name]
     try:
         number = float(value.item() if isinstance(value, ndarray) else value)
@@ -248,16 +250,16 @@ def _array(
     *,
     whole: bool = False,
 ) -> ndarray:
-    """Numbers as int64 for indices; float16 stays, all others become float32.
+    """Numbers of one field: indices as int64, float16 as it is, everything else as float32.
 
     Args:
-        expected: how many there should be, which tells the type of those in base64; the first of `kinds`
-            where it does not.
+        expected: how many numbers there should be. For base64, the number of bytes then shows the type; if
+            none of `kinds` fits, it is the first of them.
     """
     value = record[name]
     if isinstance(value, (bytes, str)):
         data, kinds = _base64(value, name), WHOLES if whole else kinds
-        kind = next((one for one in kinds if len(data) == expected * int(one[2])), kinds[0])
+        kind = next((each for each in kinds if len(data) == expected * int(each[2])), kinds[0])
         if len(data) % int(kind[2]):
             raise FormatError(f"{name} holds {len(data)} bytes; expected a whole number of {kind} values.")
         values = np.frombuffer(data, kind)
@@ -272,12 +274,12 @@ def _array(
         raise FormatError(f"{name} holds numbers that are not whole; expected indices.")
     if values.dtype == np.float16 and not whole:
         return values
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which is refused later
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which Regions.verify refuses
         return values.astype("<i8" if whole else "<f4", copy=False)
 
 
 def _base64(value: bytes | str, name: str) -> bytes:
-    if value[:2] in (b"b'", "b'"):  # a writer left the Python form of bytes in the file
+    if value[:2] in (b"b'", "b'"):  # some writers stored str(bytes), such as "b'AAAA'"
         value = value[2:-1]
     try:
         return binascii.a2b_base64(value, strict_mode=True)
@@ -286,6 +288,6 @@ def _base64(value: bytes | str, name: str) -> bytes:
 
 
 def _normalized(regions: Regions) -> ndarray:
-    """x1 y1 x2 y2 w h as parts of the picture."""
+    """x1 y1 x2 y2 w h as fractions of the image."""
     boxes = np.asarray(regions.boxes, np.float32) / np.array(regions.size * 2, np.float32)
     return np.concatenate([boxes, boxes[:, 2:] - boxes[:, :2]], axis=1)

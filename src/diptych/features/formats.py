@@ -1,4 +1,4 @@
-"""Region features of other formats into a store, and back."""
+"""Imports region features of other formats into a store, and exports stores."""
 
 import time
 import zipfile
@@ -28,7 +28,7 @@ from diptych.features.writer import StoreWriter
 from diptych.files import MARK, require_apart, require_file
 from diptych.types import FeatureMeta, Progress, Regions
 
-# in the order in which they are asked whether a source is theirs; the last takes what is text
+# The first format that recognizes a source reads it. TSV is last because it accepts any text.
 FORMATS: tuple[Format, ...] = (
     hdf5.FORMAT,
     lmdb.FORMAT,
@@ -43,12 +43,12 @@ WRITERS = {form.name: form.write for form in reversed(FORMATS) if form.write}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What an import did.
+    """Result of an import.
 
     Args:
-        images: in the store, of which `resumed` were there from an earlier run.
-        boxes: fewest, median and most regions of an image.
-        doubts: what is wrong with boxes though it was taken, and how many images have it.
+        images: number of images in the store; an earlier run wrote `resumed` of them.
+        boxes: minimum, median and maximum number of regions per image.
+        doubts: suspicious properties of boxes that were accepted, with the number of images that have them.
         seconds: wall time.
     """
 
@@ -66,9 +66,9 @@ class ImportReport:
     seconds: float
 
     def lines(self) -> list[str]:
-        """The report for a terminal; at most five faults of each kind are spelled out."""
+        """The report for a terminal, with at most five faults of each kind."""
         low, median, high = self.boxes
-        resumed = f" ({self.resumed:,} of an earlier run)" if self.resumed else ""
+        resumed = f" ({self.resumed:,} from an earlier run)" if self.resumed else ""
         lines = [
             f"{self.images:,} images{resumed} with {self.regions:,} regions in {self.store}",
             f"regions per image: {low} to {high}, median {median:g}; features {self.features}",
@@ -85,13 +85,13 @@ class ImportReport:
 
 
 def recognize_format(path: Path) -> Format:
-    """The format of a file or folder, by its content.
+    """The format of a file or folder, judged by its content.
 
     Raises:
-        FormatError: it is of none.
+        FormatError: no format recognizes it.
     """
     if (path / INDEX).is_file():
-        raise FormatError(f"{path}: this is a feature store already; use it as it is.")
+        raise FormatError(f"{path}: this is already a feature store; use it as it is.")
     sample = _look(path)
     for form in FORMATS:
         if form.recognizes(sample):
@@ -103,8 +103,8 @@ def recognize_format(path: Path) -> Format:
         )
     nested = any(name.endswith((".npz", ".mdb", ".h5", ".hdf5")) or "/" in name for name in sample.members)
     if sample.packed or nested:
-        raise FormatError(f"{path}: this is an archive; unpack it, and import what is inside.")
-    raise FormatError(f"{path}: the file of one image; give the folder that holds those of all.")
+        raise FormatError(f"{path}: this is an archive; unpack it and import its content.")
+    raise FormatError(f"{path}: this file holds one image; give the folder with the files of all images.")
 
 
 def _look(path: Path) -> Sample:
@@ -127,21 +127,22 @@ def read_features(
     done: Container[str] = (),
     log: ReadLog | None = None,
 ) -> Iterator[tuple[str, Regions]]:
-    """Keys and regions of any format, image by image, in bounded memory.
+    """Read keys and regions from a source of any format, image by image, in bounded memory.
 
     Args:
-        on_error: `raise` at the first bad image; `skip` bad images; or `truncate` arrays that are longer than
-            `boxes` (a known defect of one extractor, which drops an empty box but not its features) and raise
-            at all else.
-        boxes: `check` that boxes lie within the image, give or take a pixel, or `clip` them to it. Or what
-            the source has in place of `x1 y1 x2 y2` in pixels: `xywh`, `yxyx`, parts of it (`scaled`).
-        feature_dim: width of the features; None takes what most of the first images agree on.
-        done: keys to pass over undecoded.
-        log: is told of skipped and truncated images.
+        on_error: `raise` stops at the first bad image; `skip` leaves bad images out; `truncate` cuts arrays
+            that are longer than `boxes` (a known defect of one extractor, which drops an empty box but not
+            its features) and stops at every other error.
+        boxes: `check` requires that boxes lie within the image, with a tolerance of one pixel; `clip` clips
+            them to it. The others convert boxes that the source does not have as `x1 y1 x2 y2` in pixels:
+            `xywh`, `yxyx`, or fractions of the image (`scaled`).
+        feature_dim: width of the features; None means the width that most of the first images agree on.
+        done: keys to skip without decoding them.
+        log: records skipped and truncated images.
 
     Raises:
-        FormatError: file, line or image, and what is wrong.
-        ConfigError: a package is missing that the format needs.
+        FormatError: an image is bad; the message has its file, line or key, and the reason.
+        ConfigError: the format needs a package that is not installed.
     """
     path = Path(path)
     form = recognize_format(path)
@@ -165,15 +166,15 @@ def import_features(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Turn region features of any format into a feature store, in bounded memory.
+    """Convert region features of any format to a feature store, in bounded memory.
 
     Args:
-        box_rule: as `FeatureMeta`; None says what the file shows, for example `36` or `10:100`.
-        resume: pass over the images that an interrupted import had finished.
-        progress: called after every image with how far the source is read and how long it is.
+        box_rule: as in `FeatureMeta`; None infers it from the counts, for example `36` or `10:100`.
+        resume: skip the images that an interrupted import has finished.
+        progress: called after every image with the position in the source and its total size.
 
     Raises:
-        FormatError: as `read_features`; or no image is left.
+        FormatError: as `read_features`; or no image could be used.
         ConfigError: `out` exists.
     """
     begin = time.perf_counter()
@@ -197,6 +198,7 @@ def import_features(
             try:
                 writer.add(key, regions)
             except FormatError as error:
+                # the writer also refuses images: float16 overflows, other fields than the first image
                 fault = Fault(log.line, key, str(error).removeprefix(f"image {key!r}: "), log.file)
                 if on_error != "skip":
                     raise FormatError(f"{source}: {fault}") from error
@@ -205,7 +207,7 @@ def import_features(
                 progress(log.done, log.total)
         resumed = len(writer.done)
         if not len(writer):
-            raise FormatError(f"{source}: none of its images could be used; the first: {log.skipped[0]}")
+            raise FormatError(f"{source}: no image could be used; the first: {log.skipped[0]}")
     seconds = time.perf_counter() - begin
     kept = {"<f2": " (float16 there)", "<f8": " (float64 there)"}.get(widths.kind, "")
     return _report(FeatureStore(out), log, kept, bytes_in=_bytes(source), resumed=resumed, seconds=seconds)
@@ -219,17 +221,17 @@ def export_features(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> int:
-    """Write a feature store in another format, in its order; returns the number of images.
+    """Write a feature store in another format, in the order of the store; return the number of images.
 
     Raises:
-        ConfigError: there is no such format, a package is missing that it needs, or `out` is to be kept.
-        FormatError: the format cannot hold an id of the store.
+        ConfigError: the format is unknown, needs a package that is not installed, or `out` must be kept.
+        FormatError: the format cannot hold a key of the store.
     """
     if format not in WRITERS:
         known = ", ".join(WRITERS)
         raise ConfigError(f"format is {format!r}; expected one of {known}.{nearest(format, WRITERS)}")
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
-    require_apart(Path(out), [store.path])
+    require_apart(Path(out), [store.path])  # overwrite must not remove the store itself
     WRITERS[format](Path(out), _items(store, progress), store.meta, overwrite=overwrite)
     return len(store)
 
@@ -242,7 +244,7 @@ def _items(store: FeatureStore, progress: Progress | None) -> Iterable[tuple[str
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, or of all files of a folder."""
+    """Size of a file, or of all files below a folder."""
     files = (file for file in [path, *path.rglob("*")] if file.is_file() and file.name != MARK)
     return sum(file.stat().st_size for file in files)
 

@@ -1,4 +1,4 @@
-"""HDF5 as VOLTA makes it: one group per image with the arrays of the TSV."""
+"""HDF5 files of VOLTA: one group per image with the arrays of the TSV."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,13 +15,14 @@ from diptych.features.format import LARGEST, Entry, Format, Items
 from diptych.files import atomic_file, reserved
 from diptych.types import FeatureMeta, Regions
 
-HARD_LINK = 0  # numbers of the HDF5 library
+# constants of the HDF5 library: H5L_TYPE_HARD and the H5D layouts that keep data in the file itself
+HARD_LINK = 0
 COMPACT, CONTIGUOUS, CHUNKED = 0, 1, 2
 VOLTA = "features obj_id obj_conf attr_id attr_conf boxes img_w img_h cls_prob"
 
 
 def hdf5_entries(path: Path) -> Iterator[Entry]:
-    """Every group of the file."""
+    """One entry per group of the file."""
     h5py = _h5py()
     with guarded(path, "a whole HDF5 file"), h5py.File(path, "r") as file:
         keys = list(file)
@@ -30,9 +31,13 @@ def hdf5_entries(path: Path) -> Iterator[Entry]:
 
 
 def write_hdf5(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
-    """As VOLTA's scripts do."""
+    """Write the layout of VOLTA's scripts.
+
+    Raises:
+        FormatError: a key cannot be the name of a group.
+    """
     h5py = _h5py()
-    # through a file of Python: if HDF5 opens the path itself, a full disk crashes the process
+    # HDF5 gets a Python file object: if it opened the path itself, a full disk would crash the process
     with (
         reserved(path, overwrite=overwrite, kind="an HDF5 file"),
         atomic_file(path, "w+b") as raw,
@@ -44,7 +49,9 @@ def write_hdf5(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool =
 
 def _write(file: Any, key: str, regions: Regions) -> None:
     if not key or "/" in key or "\0" in key or key == ".":
-        raise FormatError(f"image {key!r}: this id cannot name an HDF5 group; export to another format.")
+        raise FormatError(
+            f"image {key!r}: this id cannot be the name of an HDF5 group; export to another format."
+        )
     group = file.create_group(key)
     for name, value in record_of(key, regions, VOLTA).items():
         group[name] = value
@@ -67,23 +74,26 @@ def _record(file: Any, key: str) -> tuple[str, Record]:
 
 
 def _inside(group: Any, name: str) -> Any:
-    """What lies in the group itself. Links may lead to other files, or in circles."""
+    """A member stored in the group itself; links are refused: they may lead to other files or in circles."""
     if group.id.links.get_info(name.encode(errors="surrogateescape")).type != HARD_LINK:
-        raise FormatError(f"{name} is a link to another place; expected the data itself.")
+        raise FormatError(f"{name} is a link; expected the data itself.")
     return group[name]
 
 
 def _value(dataset: Any, most: int) -> Any:
+    """The content of a dataset, read only after its layout, size and type were checked."""
     if not hasattr(dataset, "dtype"):
         return None
     kind, where = dataset.dtype, dataset.name.rpartition("/")[2]
-    layout = dataset.id.get_create_plist()  # asked once: the properties of h5py read it anew each
+    layout = dataset.id.get_create_plist()  # fetched once: every property of h5py would fetch it again
     if layout.get_layout() not in (COMPACT, CONTIGUOUS, CHUNKED) or layout.get_external_count():
         raise FormatError(f"{where} lies in other files; expected the data itself.")
-    chunk = layout.get_chunk() if layout.get_layout() == CHUNKED else ()  # is unpacked as a whole
+    # HDF5 unpacks whole chunks, so a small dataset with a huge chunk needs as much memory as the chunk
+    chunk = layout.get_chunk() if layout.get_layout() == CHUNKED else ()
     size = max(dataset.size or 0, prod(chunk) if chunk else 0) * kind.itemsize
     if size > most:
         raise FormatError(f"{where} claims {size:,} bytes; expected at most {LARGEST:,} for one image.")
+    # strings are allowed as scalars only: some writers store the id as text
     if kind.kind not in "biuf" and not (kind.kind in "OS" and dataset.shape == ()):
         raise FormatError(f"{where} holds {kind} values; expected numbers.")
     value = dataset[()]

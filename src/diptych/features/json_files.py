@@ -1,4 +1,4 @@
-"""One JSON per image, in a folder (nav13n, VL-BERT) or a ZIP (VL-BERT, MM-BERT): arrays are base64 texts."""
+"""Reads one JSON file per image from a folder (nav13n, VL-BERT) or a ZIP (VL-BERT, MM-BERT)."""
 
 import zipfile
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from diptych.features.fields import Record
 from diptych.features.format import Entry, Format, files_below
 from diptych.files import require_file
 
-LONGEST = 32 << 20  # bytes of one image; as Python values they may take thirty times as much
+LONGEST = 32 << 20  # bytes of JSON per image; as Python values they may need thirty times as much memory
 
 
 def json_entries(path: Path) -> Iterator[Entry]:
-    """Every JSON below a folder."""
+    """One entry per JSON file below a folder."""
     files = files_below(path, ".json")
     for number, file in enumerate(files, 1):
         key = file.relative_to(path).with_suffix("").as_posix()
@@ -24,7 +24,7 @@ def json_entries(path: Path) -> Iterator[Entry]:
 
 
 def zip_entries(path: Path) -> Iterator[Entry]:
-    """Every JSON in a ZIP."""
+    """One entry per JSON file in a ZIP."""
     with guarded(path, "a whole ZIP archive"):
         archive = zipfile.ZipFile(path)
     with archive:
@@ -44,15 +44,15 @@ def _file(key: str, file: Path) -> tuple[str, Record]:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> tuple[str, Record]:
     with guarded("its member", "whole", named=True):
-        require_plain(member, LONGEST)
+        require_plain(member, LONGEST)  # before unpacking: the ZIP may be a bomb
         data = archive.read(member)
     return key, parse_record(data, member.filename)
 
 
 def parse_record(data: bytes, name: str) -> Record:
-    """The JSON object of one image."""
+    """Parse the JSON object of one image; `name` is used in error messages."""
     if len(data) > LONGEST:
-        raise FormatError(f"{name} has more than {LONGEST:,} bytes; is it the JSON of one image?.")
+        raise FormatError(f"{name} has more than {LONGEST:,} bytes; expected the JSON of one image.")
     record = parse_json(data, where=name)
     if not isinstance(record, dict):
         raise FormatError(

@@ -1,4 +1,4 @@
-"""LMDB environments: pickled dicts (mmf, ViLBERT, VOLTA), and msgpack or NPZ (UNITER)."""
+"""LMDB environments of pickled dicts (mmf, ViLBERT, VOLTA), msgpack or NPZ (UNITER)."""
 
 import errno
 import io
@@ -25,14 +25,14 @@ MMF = (
     "feature_path features image_height image_width num_boxes objects cls_prob bbox "
     "objects_conf attrs_id attrs_conf"
 )
-MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16
-MAP = 1 << 42  # bytes of address space; the file is as large as its content
-COMMIT = 64 << 20
-LONGEST_KEY = 511
+MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16 of the file
+MAP = 1 << 42  # bytes of address space to reserve; the file only grows to the size of its content
+COMMIT = 64 << 20  # bytes per transaction
+LONGEST_KEY = 511  # bytes; compiled into LMDB
 
 
 def lmdb_entries(path: Path) -> Iterator[Entry]:
-    """Every listed key, then what the list leaves out, which is refused."""
+    """One entry per listed key, then one per record that is not in the list; those fail to load."""
     database = _file(path)
     with require_file(database, "an LMDB").open("rb") as file:
         pages = Pages(database, file.fileno())
@@ -56,12 +56,12 @@ def lmdb_entries(path: Path) -> Iterator[Entry]:
 
 
 def _strays(pages: Pages, keys: list[str]) -> list[tuple[str | None, str]]:
-    """What reading the listed keys alone would lose without a word."""
+    """Records outside of the list of keys, with a reason; reading the list alone would silently lose them."""
     listed = {key.encode(errors="replace") for key in keys} | {b"keys", b"__keys__"}
     if pages.damage and listed - {b"keys", b"__keys__"} <= pages.places.keys():
-        return [(None, f"damaged LMDB: {one}.") for one in pages.damage]
+        return [(None, f"damaged LMDB: {damage}.") for damage in pages.damage]
     rest = [key for key in pages.places if key not in listed]
-    reason = f"it is one of {len(rest):,} records that the list of keys leaves out; was a copy interrupted?"
+    reason = f"it is one of {len(rest):,} records that are not in the list of keys; was a copy interrupted?"
     return [(key.decode(errors="backslashreplace"), reason) for key in rest]
 
 
@@ -70,7 +70,11 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def write_mmf(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
-    """Pickled dicts, as mmf's `detectron.lmdb`."""
+    """Write pickled dicts, as in mmf's `detectron.lmdb`.
+
+    Raises:
+        FormatError: a key is empty, longer than 511 bytes, or `keys`.
+    """
     keys: list[bytes] = []
 
     def values() -> Iterator[tuple[bytes, bytes]]:
@@ -79,7 +83,7 @@ def write_mmf(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = 
             yield keys[-1], pickle.dumps(record_of(key, regions, MMF), protocol=4)
         yield b"keys", pickle.dumps(keys, protocol=4)
 
-    _lmdb()
+    _lmdb()  # fails before the folder is made
     with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         _write(folder, values())
 
@@ -96,18 +100,20 @@ def _write(folder: Path, values: Iterator[tuple[bytes, bytes]]) -> None:
         raise FormatError(f"an id is empty or has more than {LONGEST_KEY} bytes: {error}.") from error
     except lmdb.Error as error:
         code = getattr(error, "code", 0)
-        if code in (errno.ENOSPC, errno.EFBIG, errno.EIO):  # LMDB calls a write cut short an I/O error
+        if code in (errno.ENOSPC, errno.EFBIG, errno.EIO):  # LMDB reports a short write as EIO
             raise OSError(errno.ENOSPC, str(error)) from error
         raise DiptychError(f"cannot write the LMDB: {error}.") from error
-    (folder / "lock.mdb").unlink(missing_ok=True)
+    (folder / "lock.mdb").unlink(missing_ok=True)  # differs from run to run; readers make their own
 
 
 def _fill(transaction: Any, values: Iterator[tuple[bytes, bytes]]) -> bool:
-    """Write until it is time to commit, since LMDB keeps in memory what is not; False at the end."""
+    """Write one transaction's worth, as LMDB holds uncommitted data in memory; return False at the end."""
     size = 0
     for key, value in values:
         if not transaction.put(key, value, overwrite=False):
-            raise FormatError(f"image {key.decode()!r}: this id is taken by the list of keys.")
+            raise FormatError(
+                f"image {key.decode()!r}: the list of keys has this name; export to another format."
+            )
         size += len(value)
         if size > COMMIT:
             return True
@@ -115,7 +121,7 @@ def _fill(transaction: Any, values: Iterator[tuple[bytes, bytes]]) -> bool:
 
 
 def _file(path: Path) -> Path:
-    """The file of an environment: in the folder, or in the only folder with one below it."""
+    """The data file of an environment: the path itself, in it, or in its only subfolder that has one."""
     data = path / "data.mdb" if path.is_dir() else path
     below = sorted(path.glob("*/data.mdb"))
     return below[0] if not data.is_file() and len(below) == 1 else data
@@ -158,17 +164,17 @@ def _read_uniter(value: Any) -> Any:
         return read_npz(io.BytesIO(value), "its value")
     msgpack = _msgpack()
     try:
-        # containers of containers would take sixty times their bytes
+        # nested empty containers need sixty times their bytes in memory; features need neither limit
         most = {"max_array_len": 1 << 16, "max_map_len": 1 << 10}
         return msgpack.unpackb(value, object_hook=_unpacked, strict_map_key=False, **most)
     except FormatError:
         raise
-    except Exception as error:  # a damaged value may raise nearly anything
+    except Exception as error:  # damaged values raise errors of many classes
         raise FormatError(f"it is no whole msgpack ({type(error).__name__}: {error}).") from error
 
 
 def _unpacked(value: dict[Any, Any]) -> Any:
-    """An array where msgpack-numpy has put one; its pickled objects are refused."""
+    """Decode an array of msgpack-numpy; arrays of pickled objects are refused."""
     if b"nd" not in value:
         return value
     if value.get(b"kind") not in (b"", None) or str(value[b"type"])[1:2] not in "fiub":

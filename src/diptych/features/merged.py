@@ -1,4 +1,4 @@
-"""Two stores of the same images as one, as ERNIE-ViL's reader for memes joins two extractions."""
+"""Combines two stores of the same images, as ERNIE-ViL's reader for memes combines two extractions."""
 
 import hashlib
 import warnings
@@ -18,16 +18,16 @@ Merge = Literal["vilio", "fair", "detector_only"]
 
 
 class MergedStore:
-    """A region of the whole image, then regions of `main`, then regions of `more`; at most `most` rows.
+    """A whole-image region, then regions of `main`, then regions of `more`; at most `most` rows.
 
-    The features of the whole image are the mean over both stores, in which each store's own mean counts as
-    one region more (what the original does when it joins two whole images). A model that adds a region of
-    the whole image is built with `whole_image=False`. Labels are left out: the whole image has none.
+    The features of the whole-image region are the mean over both stores, in which each store's own mean
+    counts as one more region: the original merges two whole-image regions. Build models that add a
+    whole-image region with `whole_image=False`. There are no labels, because the whole image has none.
 
     Args:
-        merge: who gives way when there are too many. `vilio`: regions of `main`, down to none where `more`
-            has 99, which is what the submitted models saw. `fair`: each store keeps half of the rows, and
-            what the other one leaves free. `detector_only` is for `open_stores` alone: `main` as it is.
+        merge: which regions are dropped if there are too many. `vilio` drops those of `main`, down to none if
+            `more` has 99; the submitted models were trained this way. `fair` gives each store half of the
+            rows, plus the rows that the other leaves free. `detector_only` is for `open_stores` only.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class MergedStore:
 
     @property
     def path(self) -> str:
-        """Both places, for messages."""
-        return " or ".join(str(getattr(one, "path", "a store")) for one in (self.main, self.more))
+        """Both folders, for messages."""
+        return " or ".join(str(getattr(store, "path", "a store")) for store in (self.main, self.more))
 
     def __contains__(self, key: str) -> bool:
         return key in self.main and key in self.more
@@ -57,8 +57,8 @@ class MergedStore:
         main, more = self.main[key], self.more[key]
         if main.size != more.size:
             raise FormatError(
-                f"{self.path}: image {key} is {main.size} in one store and {more.size} in the other; one "
-                "size in pixels was expected. Import both from detections on the same pictures."
+                f"{self.path}: image {key} is {main.size} in one store, {more.size} in the other; expected "
+                "equal sizes in pixels. Import both from detections on the same images."
             )
         first, second = self._kept(len(main), len(more))
         whole = np.array([[0, 0, *main.size]], np.float32)
@@ -72,15 +72,17 @@ class MergedStore:
         return 1 + sum(self._kept(self.main.count(key), self.more.count(key)))
 
     def _kept(self, main: int, more: int) -> tuple[int, int]:
-        """How many regions of either store there is room for."""
+        """How many regions of each store fit."""
+        # `more` is served first, from what is not reserved for `main`; `main` gets the rest
         reserved = 0 if self.merge == "vilio" else min(main, self.room // 2)
         second = min(more, self.room - reserved)
         return min(main, self.room - second), second
 
 
 def _mean(main: Regions, more: Regions) -> Float[ndarray, "1 F"]:
-    shares = [len(one) + 1 for one in (main, more)]
-    means = [one.features.sum(0, dtype=np.float32) / max(1, len(one)) for one in (main, more)]
+    # the mean over all regions of both stores and the two whole-image regions, which are means themselves
+    shares = [len(regions) + 1 for regions in (main, more)]
+    means = [regions.features.sum(0, dtype=np.float32) / max(1, len(regions)) for regions in (main, more)]
     joined: Float[ndarray, "1 F"] = np.average(means, axis=0, weights=shares)[None].astype(np.float32)
     return joined
 
@@ -88,13 +90,13 @@ def _mean(main: Regions, more: Regions) -> Float[ndarray, "1 F"]:
 def open_stores(
     main: Path | str, more: Path | str | None = None, merge: str = "vilio"
 ) -> FeatureStore | MergedStore:
-    """One store, or two as one.
+    """Open one store, or two as one.
 
     Args:
-        merge: see `MergedStore`; `detector_only` leaves the second store alone, with a warning.
+        merge: see `MergedStore`; `detector_only` does not read the second store, and warns about that.
 
     Raises:
-        ConfigError: there is no such way to merge, or the stores do not fit each other.
+        ConfigError: `merge` is unknown, or the stores come from different detectors or have other widths.
     """
     match merge:
         case "vilio" | "fair":
@@ -103,7 +105,7 @@ def open_stores(
         case "detector_only":
             if more is not None:
                 warnings.warn(
-                    f"detector_only: regions come from {main} alone; {more} is not read.", stacklevel=2
+                    f"detector_only: regions come from {main} only; {more} is not read.", stacklevel=2
                 )
             return FeatureStore(Path(main))
     raise ConfigError(f"region_merge is {merge!r}; expected one of {get_args(Merge)}.")

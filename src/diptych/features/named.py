@@ -1,4 +1,4 @@
-"""Several feature stores as one source, by name."""
+"""Combines several feature stores, addressed by name, into one source."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,24 +13,24 @@ from diptych.types import Regions, RegionSource
 
 
 class NamedStores:
-    """Regions of `NAME:KEY`, the key in the store of that name; keys of two stores are never the same.
+    """Regions by `NAME:KEY`, where NAME is that of a store, so that keys of two stores never collide.
 
-    A key without a name is that of the only store there is.
+    A key without a name is allowed if there is only one store.
 
     Args:
-        stores: of the same detector. Several names may stand for one store.
+        stores: stores of the same detector. Several names may refer to the same store.
 
     Raises:
-        ConfigError: there is none, or their features do not mean the same.
+        ConfigError: there is no store, or the stores come from different detectors or have other widths.
     """
 
     def __init__(self, stores: Mapping[str, RegionSource]) -> None:
         if not stores:
-            raise ConfigError("features names no store; say features.NAME=FOLDER.")
+            raise ConfigError("features names no store; set features.NAME=FOLDER.")
         if odd := [name for name in stores if not name or ":" in name]:
             raise ConfigError(f"features has the name {odd[0]!r}; expected names without ':'.")
         self.stores = dict(stores)
-        different = {id(store): store for store in stores.values()}
+        different = {id(store): store for store in stores.values()}  # without further names of a store
         self._only, *others = different.values()
         self._several = bool(others)
         for other in others:
@@ -48,7 +48,7 @@ class NamedStores:
 
     @property
     def path(self) -> str:
-        """All places, for messages."""
+        """All folders, for messages."""
         places = {str(getattr(store, "path", "a store")): None for store in self.stores.values()}
         return " or ".join(places)
 
@@ -65,13 +65,14 @@ class NamedStores:
         return store.count(inner)
 
     def counts_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
-        """Number of regions of many images; -1 of one that is not there."""
-        found = [self._find(key) for key in keys]
+        """Number of regions of each image; -1 if it is not in the store."""
+        places = [self._find(key) for key in keys]
         counts = np.full(len(keys), -1, np.int64)
-        for store in {id(one): one for one, _ in found}.values():
-            rows = [row for row, (one, _) in enumerate(found) if one is store]
+        # one call per store, since `counts_of` of a store is much faster than `count` per key
+        for store in {id(store): store for store, _ in places}.values():
+            rows = [row for row, (owner, _) in enumerate(places) if owner is store]
             many: Callable[[Sequence[str]], ndarray] | None = getattr(store, "counts_of", None)
-            inner = [found[row][1] for row in rows]
+            inner = [places[row][1] for row in rows]
             counts[rows] = (
                 [store.count(key) if key in store else -1 for key in inner] if many is None else many(inner)
             )
@@ -83,7 +84,7 @@ class NamedStores:
             return self.stores[name], inner
         if self._several:
             raise ConfigError(
-                f"features names the stores {', '.join(self.stores)}; image {key!r} is of none of them. "
-                "A data set says where its pictures are: see `stores` of diptych.datasets.Mix."
+                f"features names the stores {', '.join(self.stores)}; image {key!r} belongs to none of them. "
+                "A data set names the store of its images: see `stores` of diptych.datasets.Mix."
             )
         return self._only, key

@@ -17,12 +17,12 @@ from diptych.pickles import read_pickle
 from diptych.types import FeatureMeta
 
 INFO = "_info.npy"
-HEAD = 128  # bytes before the numbers
+HEAD = 128  # bytes of a NumPy header
 UNITER = "norm_bb features conf soft_labels boxes img_w img_h objects_id attrs_id attrs_conf"
 
 
 def npy_entries(path: Path) -> Iterator[Entry]:
-    """Every `ID.npy` with its `ID_info.npy`, or with a dict of everything in itself (ViLBERT)."""
+    """One entry per `ID.npy`, with its `ID_info.npy` or with a dict of everything inside (ViLBERT)."""
     files = [file for file in files_below(path, ".npy") if not _is_info(file)]
     for number, file in enumerate(files, 1):
         key = file.relative_to(path).with_suffix("").as_posix()
@@ -30,7 +30,7 @@ def npy_entries(path: Path) -> Iterator[Entry]:
 
 
 def npz_entries(path: Path) -> Iterator[Entry]:
-    """Every `ID.npz`."""
+    """One entry per `ID.npz`."""
     files = files_below(path, ".npz")
     for number, file in enumerate(files, 1):
         key = file.relative_to(path).with_suffix("").as_posix()
@@ -38,7 +38,9 @@ def npz_entries(path: Path) -> Iterator[Entry]:
 
 
 def write_npz(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = False) -> None:
-    """A folder of `ID.npz`, as UNITER's scripts read it; behind it what UNITER leaves out: pixels, objects.
+    """Write a folder of `ID.npz` files for UNITER's scripts.
+
+    Arrays that UNITER does not have (boxes in pixels, image sizes, objects) follow after those it reads.
 
     Raises:
         FormatError: a key cannot be the name of a file below the folder.
@@ -46,7 +48,7 @@ def write_npz(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = 
     with atomic_folder(path, kind="a folder of features", overwrite=overwrite) as folder:
         for key, regions in items:
             record = record_of(key, regions, UNITER)
-            # UNITER's scripts slice every array by boxes, so none may be without a dimension
+            # UNITER's scripts index every array by box, which fails for scalars
             arrays = {name: np.atleast_1d(np.asarray(value)) for name, value in record.items()}
             file = folder / f"{_file_name(key)}.npz"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +57,7 @@ def write_npz(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = 
 
 
 def _file_name(key: str) -> str:
+    """The key, if it is a relative path that stays below the folder."""
     parts = PurePosixPath(key).parts
     if not parts or key != "/".join(parts) or ".." in parts or "\0" in key or "\\" in key:
         raise FormatError(f"image {key!r}: this id cannot be the name of a file; export to another format.")
@@ -62,20 +65,22 @@ def _file_name(key: str) -> str:
 
 
 def _is_info(file: Path) -> bool:
-    """Whether a file stands beside the features of an image; ids may end in `_info` too."""
+    """Whether a file is the `ID_info.npy` of an image, and not the `ID.npy` of an id that ends in `_info`."""
     if not file.name.endswith(INFO) or not file.with_name(file.name.removesuffix(INFO) + ".npy").exists():
         return False
     if not file.with_name(file.stem + INFO).is_file() or not file.is_file():
         return True
-    with file.open("rb") as stream:  # the name may be either; features are no pickled object
+    # `a.npy`, `a_info.npy` and `a_info_info.npy` exist, so the name alone does not tell whether `a_info.npy`
+    # describes `a` or holds the features of `a_info`; only descriptions are pickled objects
+    with file.open("rb") as stream:
         return b"'descr': '|O'" in stream.read(HEAD)
 
 
 def read_npz(file: Any, name: object) -> Record:
-    """The arrays of an NPZ, of those whose names mean something.
+    """The arrays of an NPZ whose names are in `MEANING`.
 
     Raises:
-        FormatError: it is damaged, packed in a rare way, or claims more bytes than `LARGEST`.
+        FormatError: it is damaged, uses an unusual compression, or claims more bytes than `LARGEST`.
     """
     with guarded(name, "a whole NPZ of plain arrays", named=True), zipfile.ZipFile(file) as archive:
         record, left = {}, LARGEST
@@ -99,7 +104,7 @@ def _npy(key: str, file: Path) -> tuple[str, Record]:
         return key, values
     info = file.with_name(file.stem + INFO)
     if not info.is_file():
-        raise FormatError(f"{info.name} is missing beside {file.name}; boxes and size are in it.")
+        raise FormatError(f"{info.name} is missing beside {file.name}; it has the boxes and the image size.")
     record = _load(info)
     if not isinstance(record, dict):
         raise FormatError(f"{info.name} holds no dict; expected bbox, image_width, image_height.")
@@ -107,14 +112,14 @@ def _npy(key: str, file: Path) -> tuple[str, Record]:
 
 
 def _load(file: Path) -> Any:
-    """An array; or what an array around one object holds, unpickled without running code."""
+    """An array, or the object in an array of one pickled object, which is unpickled without running code."""
     size = require_file(file, "an array of NumPy").stat().st_size
     with guarded(file.name, "a whole NumPy file", named=True), file.open("rb") as stream:
         return _array(stream, size, pickled=True)
 
 
 def _array(stream: ByteStream, size: int, *, pickled: bool = False) -> Any:
-    """One array of a file of so many bytes; its header is checked before anything is allocated."""
+    """Read one array from a stream of `size` bytes; check its header before allocating anything."""
     if size > LARGEST:
         raise FormatError(f"it has {size:,} bytes; expected at most {LARGEST:,} for one image.")
     shape, fortran, kind, head = read_array_head(stream, size)

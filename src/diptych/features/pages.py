@@ -1,7 +1,7 @@
-"""The pages of an LMDB file, read without LMDB's library.
+"""Reads the pages of an LMDB file without LMDB's library.
 
 The library maps the file and trusts every page number and length in it, so one damaged page ends the process
-with SIGBUS or SIGSEGV. Here every number is checked against the file, and reading behind its end is an error.
+with SIGBUS or SIGSEGV. This module checks every number against the file; reading past its end is an error.
 The layout is that of LMDB 0.9 on 64-bit little-endian machines, data format 1.
 """
 
@@ -14,16 +14,16 @@ from diptych.errors import FormatError
 
 MAGIC = 0xBEEFC0DE
 META = struct.Struct("<16xIIQQIHHQQQQQIHHQQQQQQQ")  # a page header, then MDB_meta
-NODE = struct.Struct("<HHHH")
-HEADER = 16
+NODE = struct.Struct("<HHHH")  # size (low, high), flags, length of the key
+HEADER = 16  # bytes of a page header
 BRANCH, LEAF, OVERFLOW = 1, 2, 4  # flags of a page
-KIND = 0x6F  # without those that the library leaves on pages it has just written
-BIG, NOT_PLAIN = 1, 6  # flags of a node: value on pages of its own; databases within, several values per key
-DEEPEST = 32  # levels of the tree, as in the library
+KIND = 0x6F  # mask without the flags that the library may leave on pages it has just written
+BIG, NOT_PLAIN = 1, 6  # flags of a node: value on overflow pages; sub-database or several values per key
+DEEPEST = 32  # levels of the tree; the limit of the library
 
 
 class Place(NamedTuple):
-    """Where a value lies; `owner` is the number of the page in front of it if it has pages of its own."""
+    """Position of a value in the file; `owner` is its first overflow page, or None if it is inside a leaf."""
 
     start: int
     size: int
@@ -34,14 +34,14 @@ class Pages:
     """Keys and values of the main database of an LMDB file.
 
     Args:
-        descriptor: of the open file.
+        descriptor: file descriptor of the open file.
 
     Attributes:
-        places: by key, in the order of keys.
-        damage: what was wrong with pages whose keys are therefore not in `places`.
+        places: positions of the values by key, in the order of keys.
+        damage: descriptions of damaged pages; their keys are not in `places`.
 
     Raises:
-        FormatError: the file is no LMDB of this layout, or cut off.
+        FormatError: the file is not an LMDB of this layout, or cut off.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -55,15 +55,15 @@ class Pages:
                 f"{path}: it has {self._bytes:,} bytes; expected at least {(last + 1) * self._page:,}. It is "
                 "cut off; copy it again."
             )
-        self._last, self._seen = last, set[int]()
+        self._last, self._seen = last, set[int]()  # a page that is reached twice means a circle
         if root != 2**64 - 1:  # the root of an empty database
             self._walk(root)
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key; None if there is none.
+        """The value of a key; None if the key does not exist.
 
         Raises:
-            FormatError: its pages are damaged.
+            FormatError: the pages of the value are damaged.
         """
         place = self.places.get(key)
         if place is None:
@@ -73,23 +73,25 @@ class Pages:
             number, flags = struct.unpack_from("<QxxH", head)
             pages = struct.unpack_from("<I", head, 12)[0]
             if number != place.owner or not flags & OVERFLOW or pages * self._page < HEADER + place.size:
-                raise FormatError(f"damaged LMDB: page {place.owner} is not what its place in the file says.")
+                raise FormatError(
+                    f"damaged LMDB: page {place.owner} is not the page that its position requires."
+                )
         return self._read(place.start, place.size)
 
     def _newest(self) -> tuple[int, int, int]:
-        """Page size, root and last page of the newer of the two descriptions at the start.
+        """Page size, root and last page, from the newer of the two meta pages.
 
-        Both are always there; if one is damaged, the other may be that of an older state.
+        LMDB writes them in turns. Both must be whole: if one is damaged, the other may be out of date.
         """
-        found, size = [], 0
+        metas, size = [], 0
         for place in (0, 1):
             head = os.pread(self.descriptor, META.size, place * size)
             values = META.unpack(head) if len(head) == META.size else (0, 0, 0, 0, 0)
             magic, version, size = values[0], values[1], values[4]
             if magic != MAGIC or version != 1 or size not in (1 << bits for bits in range(9, 17)):
-                raise FormatError(f"{self.path}: not a whole LMDB (page {place} does not describe it).")
-            found.append((values[-1], size, values[19], values[-2]))
-        _, size, root, last = max(found)
+                raise FormatError(f"{self.path}: not a whole LMDB (page {place} is no meta page).")
+            metas.append((values[-1], size, values[19], values[-2]))  # the transaction number first
+        _, size, root, last = max(metas)
         return size, root, last
 
     def _walk(self, root: int) -> None:
@@ -101,10 +103,10 @@ class Pages:
             except (FormatError, struct.error) as error:
                 self.damage.append(f"page {number}: {error}")
                 continue
-            waiting += [(one, depth + 1) for one in reversed(below)]
+            waiting += [(child, depth + 1) for child in reversed(below)]  # a stack: the first key comes first
 
     def _nodes(self, number: int, depth: int) -> list[int]:
-        """Take down what a leaf holds; of a branch, the pages below."""
+        """Record the keys of a leaf, or return the child pages of a branch."""
         if number > self._last or number in self._seen or depth > DEEPEST:
             raise FormatError("the tree leads in circles or out of the file")
         self._seen.add(number)
@@ -112,19 +114,21 @@ class Pages:
         own, flags, lower, upper = struct.unpack_from("<QxxHHH", page)
         leaf = flags & KIND == LEAF
         if own != number or flags & KIND not in (LEAF, BRANCH) or not HEADER <= lower <= upper <= self._page:
-            raise FormatError("it is not what its place in the file says")
-        found, below = {}, []
+            raise FormatError("it is not the page that its position requires")
+        places, below = {}, []  # recorded at the end: of a damaged page, no key counts
         for (offset,) in struct.iter_unpack("<H", page[HEADER : lower - lower % 2]):
             low, high, kind, length = NODE.unpack_from(page, offset)
             start = offset + NODE.size
             key = page[start : start + length]
             if not leaf:
-                below.append(low | high << 16 | kind << 32)
+                below.append(low | high << 16 | kind << 32)  # a 48-bit page number in place of size and flags
             elif len(key) < length or not key:
                 raise FormatError("a key leaves its page")
             elif not kind & NOT_PLAIN:
-                found[key] = self._value(number, page, start + length, low | high << 16, big=bool(kind & BIG))
-        self.places |= found
+                places[key] = self._value(
+                    number, page, start + length, low | high << 16, big=bool(kind & BIG)
+                )
+        self.places |= places
         return below
 
     def _value(self, number: int, page: bytes, start: int, size: int, *, big: bool) -> Place:
@@ -139,7 +143,7 @@ class Pages:
 
     def _read(self, start: int, size: int) -> bytes:
         if start + size > self._bytes:
-            raise FormatError(f"damaged LMDB: {size:,} bytes at {start:,} lie behind its end.")
+            raise FormatError(f"damaged LMDB: {size:,} bytes at {start:,} lie beyond its end.")
         data = os.pread(self.descriptor, size, start)
         if len(data) < size:
             raise FormatError("damaged LMDB: it became shorter while it was read.")

@@ -1,4 +1,4 @@
-"""Reads images one by one from any source of region features, and says which ones are bad and why."""
+"""Reads images one by one from any source of region features, and reports bad ones."""
 
 from collections import Counter
 from collections.abc import Container, Iterator
@@ -16,9 +16,9 @@ from diptych.features.fields import Widths, regions_of, widths_of
 from diptych.features.format import Format
 from diptych.types import Regions
 
-PROBED = 64  # images that decide how wide features are,
-AGREED = 8  # or fewer, once so many are equally wide
-CLIPPED = 0.05  # of the longer side; by more no extractor misses the border
+PROBED = 64  # images at most that are read to determine the width of features
+AGREED = 8  # images of equal width after which reading stops early
+CLIPPED = 0.05  # of the longer side; no known extractor exceeds the border by more
 
 OnError = Literal["raise", "skip", "truncate"]
 BoxPolicy = Literal["check", "clip", "scaled", "xywh", "yxyx"]
@@ -26,7 +26,7 @@ BoxPolicy = Literal["check", "clip", "scaled", "xywh", "yxyx"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An image that was not taken as it stands; `line` is 0 except in text files, `file` one of several."""
+    """An image that was skipped or cut; `line` is 0 except in text files, `file` is one of several files."""
 
     line: int
     id: str
@@ -41,10 +41,10 @@ class Fault:
 
 @dataclass(slots=True)
 class ReadLog:
-    """What reading has met: images left out, images cut to their boxes, and how far it is.
+    """Log of reading: skipped images, images cut to their number of boxes, and the current position.
 
     Attributes:
-        doubts: images that were taken though their boxes look wrong, by names in `diptych.boxes.DOUBTS`.
+        doubts: number of accepted images with suspicious boxes, by the names in `diptych.boxes.DOUBTS`.
     """
 
     skipped: list[Fault] = field(default_factory=list)
@@ -66,7 +66,7 @@ def read_entries(
     done: Container[str] = (),
     log: ReadLog | None = None,
 ) -> Iterator[tuple[str, Regions]]:
-    """Keys and regions, image by image; see `read_features`."""
+    """Read keys and regions, image by image; see `read_features`."""
     for name, got, allowed in (("on_error", on_error, OnError), ("boxes", boxes, BoxPolicy)):
         if got not in get_args(allowed):
             known = get_args(allowed)
@@ -81,7 +81,7 @@ def read_entries(
             continue
         try:
             key, record = entry.load()
-            if key in done:
+            if key in done:  # text files show the key only now
                 continue
             if key in seen:
                 raise FormatError("the id occurs a second time; expected every id once.")
@@ -92,9 +92,7 @@ def read_entries(
             fault = Fault(entry.line, key, str(error), entry.file)
             if on_error != "skip":
                 more = _alike(path, form, widths, str(error), boxes)
-                raise FormatError(
-                    f"{path}: {fault}{more} Leave such images out with on_error=skip."
-                ) from error
+                raise FormatError(f"{path}: {fault}{more} on_error=skip leaves such images out.") from error
             log.skipped.append(fault)
             continue
         if surplus:
@@ -105,12 +103,12 @@ def read_entries(
 
 
 def find_widths(path: Path, form: Format) -> Widths:
-    """What most of the first images agree on, so that one bad one does not decide.
+    """The widths that most of the first images agree on, so that a single bad image does not decide.
 
     Raises:
-        FormatError: none of them has as many features as boxes.
+        FormatError: none of them has boxes and as many features.
     """
-    found: Counter[Widths] = Counter()
+    votes: Counter[Widths] = Counter()
     first: Fault | None = None
     looked_at = 0
     with closing(form.entries(path)) as source:  # type: ignore[type-var]
@@ -118,33 +116,34 @@ def find_widths(path: Path, form: Format) -> Widths:
             looked_at += 1
             try:
                 if (widths := widths_of(entry.load()[1], form.fields)).features:
-                    found[widths] += 1
-                if found[widths] == AGREED:
+                    votes[widths] += 1
+                if votes[widths] == AGREED:
                     break
             except FormatError as error:
                 first = first or Fault(entry.line, entry.key or "", str(error), entry.file)
-    if found:
-        return found.most_common(1)[0][0]
+    if votes:
+        return votes.most_common(1)[0][0]
     if first:
         raise FormatError(f"{path}: {first}")
     if not looked_at:
         raise FormatError(f"{path}: it holds no images.")
     raise FormatError(
         f"{path}: none of the first {looked_at} images has boxes and as many features; if images without "
-        "boxes come first, say how wide features are with feature_dim."
+        "boxes come first, set the width of features with feature_dim."
     )
 
 
 def _meant(regions: Regions, policy: BoxPolicy) -> Regions:
-    """The regions with boxes as `x1 y1 x2 y2` in pixels."""
+    """The regions with boxes converted to `x1 y1 x2 y2` in pixels."""
     if policy == "check":
         return regions
     corner = np.array(regions.size * 2, np.float32)
     if policy == "clip":
         fitting = np.clip(regions.boxes, 0, corner)
+        # boxes far outside are rather in another convention, which clipping would hide
         off = np.abs(fitting - regions.boxes).max(initial=0) > max(1, CLIPPED * max(regions.size))
         if off and (hint := other_convention(regions.boxes, regions.size)):
-            raise FormatError(f"boxes leave the image by far.{hint}")
+            raise FormatError(f"boxes are far outside of the image.{hint}")
         return replace(regions, boxes=fitting)
     if policy == "scaled":
         return replace(regions, boxes=regions.boxes * corner)
@@ -152,7 +151,7 @@ def _meant(regions: Regions, policy: BoxPolicy) -> Regions:
 
 
 def _alike(path: Path, form: Format, widths: Widths, reason: str, policy: BoxPolicy) -> str:
-    """How many of the first images suggest the same other convention of boxes as the one that is refused."""
+    """Count how many of the first images suggest the same other box convention as the refused image."""
     hint = reason[reason.find(" As ") :] if ADVICE in reason else ""
     if not hint:
         return ""
@@ -166,4 +165,4 @@ def _alike(path: Path, form: Format, widths: Widths, reason: str, policy: BoxPol
                     _meant(regions, policy).verify()
                 except FormatError as error:
                     count += str(error).endswith(hint)
-    return f" So it is with {count} of the first {looked_at} images."
+    return f" This holds for {count} of the first {looked_at} images."

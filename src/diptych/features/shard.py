@@ -1,4 +1,4 @@
-"""One Arrow file of a feature store: blocks of images that are read in place, and how they are written."""
+"""Reads and writes the Arrow files of a feature store: blocks of images that are read in place."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from diptych.files import atomic_file
 from diptych.types import FeatureMeta, Regions
 
 FORMAT = "diptych features 1"
-EXAMPLE = FeatureMeta(feature_dim=1)
+EXAMPLE = FeatureMeta(feature_dim=1)  # its values show the types of the fields
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The images of one record batch: flat arrays over all their regions, and where each image begins."""
+    """The images of one record batch: flat arrays over all their regions, and the offset of each image."""
 
     batch: pa.RecordBatch
     offsets: ndarray
@@ -58,10 +58,11 @@ class Block:
 
 
 def _flat(values: pa.Array) -> ndarray:
-    """A column of numbers, or of equally long rows of numbers, as an array that shares its memory."""
+    """A column of numbers, or of rows of equal length, as an array that shares its memory."""
     if not pa.types.is_fixed_size_list(values.type):
         return numbers(values)
     width = values.type.list_size
+    # `values.values` ignores the offset and length of a slice
     rows = numbers(values.values)[values.offset * width : (values.offset + len(values)) * width]
     return rows.reshape(len(values), width)
 
@@ -69,7 +70,7 @@ def _flat(values: pa.Array) -> ndarray:
 def numbers(column: pa.Array) -> ndarray:
     """A column of numbers as a read-only array that shares its memory.
 
-    Arrow's own `to_numpy` loads pandas where that is installed: 0.1 to 0.6 s and 40 MB.
+    Arrow's own `to_numpy` imports pandas if that is installed, which takes 0.1 to 0.6 s and 40 MB.
     """
     kind = column.type
     if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
@@ -82,7 +83,7 @@ def numbers(column: pa.Array) -> ndarray:
 
 @dataclass(slots=True)
 class Pending:
-    """Images that wait for their record batch."""
+    """Images that are not written yet; together they become one record batch."""
 
     keys: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -113,7 +114,7 @@ class Pending:
 
 
 class ShardFile:
-    """A shard that is being written; its file appears when it is closed."""
+    """A shard that is being written; its file appears under its name when it is closed."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
@@ -135,20 +136,21 @@ class ShardFile:
         self._stack.close()
 
     def discard(self) -> None:
+        # an error makes `atomic_file` remove its temporary file; on a full disk, Arrow fails once more
         with suppress(OSError, pa.ArrowException):
             self._stack.__exit__(InterruptedError, InterruptedError(), None)
 
 
 def schema_metadata(meta: FeatureMeta, **values: Any) -> dict[str, str]:
-    """Provenance as Arrow keeps it: text by name."""
+    """Provenance as Arrow metadata, which maps text to text."""
     return {"diptych": json.dumps({"format": FORMAT, "meta": meta.as_dict(), **values})}
 
 
 def read_metadata(schema: pa.Schema, path: Path) -> tuple[FeatureMeta, dict[str, Any]]:
-    """What `schema_metadata` wrote.
+    """Provenance and further values that `schema_metadata` wrote.
 
     Raises:
-        FormatError: `path` is an Arrow file of somebody else, or of another version.
+        FormatError: `path` is an Arrow file of another program, or of another version.
     """
     with damage_named(path):
         values = json.loads((schema.metadata or {}).get(b"diptych", b"{}"))
@@ -156,7 +158,7 @@ def read_metadata(schema: pa.Schema, path: Path) -> tuple[FeatureMeta, dict[str,
             raise ValueError("its description is no JSON object")
     if values.get("format") != FORMAT:
         raise FormatError(
-            f"{path}: an Arrow file, but not one of a feature store: its format is "
+            f"{path}: an Arrow file, but not part of a feature store: its format is "
             f"{values.get('format', 'unknown')!r}; expected {FORMAT!r}."
         )
     with damage_named(path):
@@ -164,40 +166,40 @@ def read_metadata(schema: pa.Schema, path: Path) -> tuple[FeatureMeta, dict[str,
 
 
 def _meta(values: dict[str, Any]) -> FeatureMeta:
-    """Checked by hand, since loading pydantic takes longer than opening a store."""
+    """Check types by hand, because importing pydantic takes longer than opening a store."""
     meta = FeatureMeta.from_dict(values)
     for item in fields(FeatureMeta):
         value, expected = getattr(meta, item.name), type(getattr(EXAMPLE, item.name))
-        names = all(isinstance(one, str) for one in value) if isinstance(value, tuple) else True
+        names = all(isinstance(name, str) for name in value) if isinstance(value, tuple) else True
         if type(value) is not expected or not names:
             raise ValueError(f"{item.name} of its description is {value!r:.80}")
     return meta
 
 
 def read_shard(path: Path) -> tuple[pa.Schema, list[Block]]:
-    """The record batches of one shard, mapped."""
+    """Schema and blocks of one shard, mapped into memory."""
     schema, batches = read_file(path)
     with damage_named(path):
         return schema, [Block.of(batch) for batch in batches]
 
 
 def read_file(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-    """Schema and record batches of an Arrow file, mapped.
+    """Schema and record batches of an Arrow file, mapped into memory.
 
     Raises:
         FormatError: the file is cut off or damaged.
     """
-    # The batches keep the mapping alive; closing the file saves its descriptor.
+    # The batches keep the mapping alive. Closing the file releases its descriptor; a process has few.
     with damage_named(path), pa.memory_map(os.fspath(path)) as file, pa.ipc.open_file(file) as reader:
         batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         for batch in batches:
-            batch.validate(full=True)  # looks at offsets and keys, not at numbers, so it costs little
+            batch.validate(full=True)  # reads offsets and keys, not features, so it is cheap
         return reader.schema, batches
 
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn what Arrow makes of a damaged file, down to columns of wrong names and types, into one error."""
+    """Turn all errors from a damaged file, or from columns of wrong names and types, into `FormatError`."""
     try:
         yield
     except (
@@ -211,14 +213,14 @@ def damage_named(path: Path) -> Iterator[None]:
         OverflowError,
         MemoryError,
     ) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]  # Arrow appends notes on further lines
         raise FormatError(
             f"{path}: not a whole Arrow file ({reason}). Make the feature store again."
         ) from error
 
 
 def image_digest(key: str, size: tuple[int, int], arrays: dict[str, ndarray]) -> bytes:
-    """SHA-256 over key, size and stored arrays of one image."""
+    """SHA-256 of key, size and stored arrays of one image."""
     shapes = [(name, value.dtype.str, value.shape) for name, value in arrays.items()]
     digest = sha256(json.dumps([key, size, shapes]).encode())
     for value in arrays.values():

@@ -1,12 +1,12 @@
-"""Region features on disk: Arrow IPC files, mapped into memory, one row per image.
+"""Reads feature stores: folders of memory-mapped Arrow IPC files with one row per image.
 
     vgattr36/
-    |-- index.arrow         one row per image in the order of writing: key, where its regions lie, how many
+    |-- index.arrow         one row per image in the order of writing: key, position and number of regions
     |-- part-00000.arrow    the shards: key, width, height, digest, regions (a list of structs)
     `-- part-00001.arrow
 
-The schema of the index carries provenance (`FeatureMeta`) and the size in bytes of every shard, so that a
-store of which a part is missing or cut off does not open. Any Arrow reader can read the files.
+The metadata of the index holds provenance (`FeatureMeta`) and the size in bytes of every shard, so that a
+store with a missing or truncated shard does not open. Any Arrow reader can read the files.
 """
 
 import re
@@ -34,20 +34,19 @@ from diptych.features.shard import (
 from diptych.types import FeatureMeta, Regions
 
 INDEX = "index.arrow"
-PICTURE = re.compile(r"(?<=.)\.(png|jpe?g|gif|bmp|webp|tiff?)$", re.IGNORECASE)
+PICTURE = re.compile(r"(?<=.)\.(png|jpe?g|gif|bmp|webp|tiff?)$", re.IGNORECASE)  # not the whole name
 
 
 class FeatureStore:
-    """Regions by image key, read from disk when asked for.
+    """Regions by image key, read from disk on access.
 
-    A key that is not there as written also matches the stored one that names the same picture: the same
-    integer ("00625", "625" and 625 are one image), or a path to the file ("img/00625.png"), unless two stored
-    keys do. Arrays are read-only views of the mapped files; nothing
-    is copied. A store may be pickled and used after a fork: each process maps the files itself and all share
-    the page cache.
+    A key that is not stored exactly as given also matches a stored key of the same image: the same integer
+    ("00625", "625" and 625), or the path of the image file ("img/00625.png"). If two stored keys would fit,
+    it matches none. Arrays are read-only views of the mapped files; nothing is copied. A store can be pickled
+    and used after a fork: each process maps the files itself, and all share the page cache.
 
     Raises:
-        FormatError: `path` is no store, or one that is not whole.
+        FormatError: `path` is not a store, or not a complete one.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -74,7 +73,7 @@ class FeatureStore:
         """The regions of one image.
 
         Raises:
-            MissingFeatures: there is no such key.
+            MissingFeatures: the key does not exist.
         """
         row = self._row(key)
         shard, batch, place = (int(self._places[name][row]) for name in ("shard", "batch", "row"))
@@ -86,15 +85,15 @@ class FeatureStore:
         return tuple(self._rows)
 
     def count(self, key: str | int) -> int:
-        """Number of regions of one image, without touching its features."""
+        """Number of regions of one image; does not read its features."""
         return int(self._places["count"][self._row(key)])
 
     def counts_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
-        """Number of regions of many images; -1 of one that is not there."""
+        """Number of regions of each image; -1 if it is not in the store."""
         rows = np.array([self._rows.get(key, -1) for key in keys], np.int64)
         for place in np.flatnonzero(rows < 0).tolist():
-            rows[place] = -1 if (found := self._find(keys[place])) is None else found
-        if not len(self):
+            rows[place] = -1 if (row := self._find(keys[place])) is None else row
+        if not len(self):  # an empty column cannot be indexed, not even by rows that are thrown away
             return rows
         return np.where(rows < 0, -1, self._places["count"][rows])
 
@@ -103,10 +102,10 @@ class FeatureStore:
         return self._places["count"]
 
     def verify(self) -> None:
-        """Read everything and compare it with the checksums; takes as long as reading the files.
+        """Read everything and compare it with the checksums; takes as long as reading all files.
 
         Raises:
-            FormatError: names the first image whose bytes have changed since they were written.
+            FormatError: the data of an image, or the order of images, has changed since it was written.
         """
         digests = []
         for number, name in enumerate(self._shards):
@@ -114,7 +113,7 @@ class FeatureStore:
                 for block in self._shard(number):
                     digests += _verified(block, self.path / name)
         if store_checksum(digests) != self.meta.checksum:
-            raise FormatError(f"{self.path}: the shards are not those the index was written for.")
+            raise FormatError(f"{self.path}: the shards do not belong to this index.")
 
     def _row(self, key: str | int) -> int:
         row = self._find(key)
@@ -133,7 +132,7 @@ class FeatureStore:
 
     @cached_property
     def _pictures(self) -> dict[str, int]:
-        """Rows by what a key names, without those that two keys share."""
+        """Rows by the image that a key names, without images that several keys name."""
         short = {key: picture(key.rpartition("/")[2]) for key in self._rows}
         shared = Counter(short.values())
         return {name: self._rows[key] for key, name in short.items() if shared[name] == 1}
@@ -150,12 +149,12 @@ class FeatureStore:
 
 
 def _whole(column: pa.ChunkedArray) -> ndarray:
-    """A column of the index, which has one chunk, or none in an empty store."""
+    """A column of the index as an array; it has one chunk, or none in an empty store."""
     return numbers(column.chunk(0) if column.num_chunks else pa.array([], column.type))
 
 
 def _verified(block: Block, path: Path) -> list[bytes]:
-    """The digests of a block, each compared with what it stands for."""
+    """The digests of a block, after each was compared with the data of its image."""
     for row, (key, digest) in enumerate(zip(block.keys, block.digests, strict=True)):
         if image_digest(key, block.size(row), block.arrays(row)) != digest:
             raise FormatError(
@@ -166,13 +165,13 @@ def _verified(block: Block, path: Path) -> list[bytes]:
 
 
 def picture(key: str) -> str:
-    """What a key names: a file without its ending; an integer without leading zeros."""
+    """The image that a key names: without the suffix of a file, without leading zeros of an integer."""
     name = PICTURE.sub("", key)
     return (name.lstrip("0") or "0") if name.isascii() and name.isdigit() else name
 
 
 def store_checksum(digests: list[bytes]) -> str:
-    """What `FeatureMeta.checksum` holds: SHA-256 over the digests of the images in order."""
+    """The value of `FeatureMeta.checksum`: SHA-256 of the digests of the images in order."""
     return sha256(b"".join(digests)).hexdigest()
 
 
@@ -182,6 +181,7 @@ def _open_index(path: Path) -> tuple[FeatureMeta, list[str], pa.Table]:
     schema, batches = read_file(path / INDEX)
     meta, values = read_metadata(schema, path / INDEX)
     shards = values.get("shards")
+    # a name with a folder in it could lead out of the store
     if not isinstance(shards, dict) or any(Path(name).name != name for name in shards):
         raise FormatError(f"{path / INDEX}: it does not list the shards. Make the feature store again.")
     for name, expected in shards.items():
@@ -189,13 +189,13 @@ def _open_index(path: Path) -> tuple[FeatureMeta, list[str], pa.Table]:
         if size != expected:
             got = "it is missing" if size is None else f"it has {size:,} bytes"
             raise FormatError(
-                f"{path / name}: {got}; expected {expected!s:.20} bytes. The feature store is not whole; "
-                "copy or make it again."
+                f"{path / name}: {got}; expected {expected!s:.20} bytes. The feature store is "
+                "incomplete; copy or make it again."
             )
     with damage_named(path / INDEX):
         if not pa.types.is_string(schema.field("key").type):
             raise ValueError(f"keys are {schema.field('key').type}; expected strings")
-        table = pa.Table.from_batches(batches, schema).combine_chunks()
+        table = pa.Table.from_batches(batches, schema).combine_chunks()  # so that columns are single arrays
         if holes := [name for name in table.column_names if table.column(name).null_count]:
             raise ValueError(f"the column {holes[0]} has rows without a value")
         return meta, list(shards), table
@@ -215,6 +215,6 @@ def _why_not(path: Path) -> str:
 
 
 def partial_folder(path: Path) -> Path:
-    """Where a store lies while it is written."""
+    """The folder in which a store is written before it is complete."""
     path = path.absolute()
     return path.with_name(path.name + ".partial")

@@ -1,7 +1,7 @@
 """Region features as tab-separated text: ten columns (LXMERT, Vilio), six (Caffe), two or three (VinVL).
 
-Arrays are base64 of little-endian rows: int64 ids, float32 for everything else, boxes in pixels. Of the Caffe
-layout mind the order: width before height. Files may be packed with gzip, lie in a ZIP, or fill a folder.
+Arrays are base64 of little-endian rows: int64 for ids, float32 for everything else; boxes are in pixels. The
+Caffe layout has the width before the height. Files may be compressed with gzip, lie in a ZIP or in a folder.
 """
 
 import gzip
@@ -38,36 +38,39 @@ LXMERT = "img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_box
 CAFFE = "image_id image_w image_h num_boxes boxes features"
 LAYOUTS = {len(layout.split()): layout for layout in (LXMERT, CAFFE, OSCAR)}
 INTEGERS = ("objects_id", "attrs_id")
-CELL = re.compile(rb'(?:"((?:[^"]|"")*+)"|([^\t]*+))(?:\t|$)')  # as the csv module writes one
-LONGEST_LINE = 64 << 20
-PACKED = 200  # times that a text of features shrinks at most; base64 of numbers shrinks by less than 2
-ENDINGS = (".tsv", ".csv", ".txt", ".tsv.gz")  # of what lies in a ZIP
-IN_FOLDER = (".tsv", ".tsv.gz")  # a folder of features may hold other texts
+CELL = re.compile(
+    rb'(?:"((?:[^"]|"")*+)"|([^\t]*+))(?:\t|$)'
+)  # as the csv module writes it; possessive, so that a long cell does not backtrack
+LONGEST_LINE = 64 << 20  # bytes
+PACKED = 200  # compression ratio above which a file is a bomb; base64 of features has less than 2
+ENDINGS = (".tsv", ".csv", ".txt", ".tsv.gz")  # of files in a ZIP
+IN_FOLDER = (".tsv", ".tsv.gz")  # fewer: a folder of features may contain other text files
 
 
 def tsv_entries(path: Path) -> Iterator[Entry]:
-    """Lines that are not blank; the first one of a file settles which layout all have.
+    """One entry per line that is not blank; the first one of a file determines the layout of all.
 
-    In a folder, the files of labels and of predictions beside VinVL's features are passed over.
+    In a folder, files of labels and predictions next to VinVL's features are skipped.
     """
-    files = [one for one in _texts(path) if one.head]
+    files = [file for file in _texts(path) if file.head]
     if not files:
         raise FormatError(f"{path}: the file is empty; expected lines of 10 columns: {LXMERT}.")
-    features = [one for one in files if layout_of(one.head) not in BESIDE]
+    features = [file for file in files if layout_of(file.head) not in BESIDE]
     files = features or files
-    before, total = 0, sum(one.size for one in files)
-    for one in files:
-        layout = layout_of(one.head)
-        for number, line, done in _lines(one):
+    before, total = 0, sum(file.size for file in files)
+    for file in files:
+        layout = layout_of(file.head)
+        for number, line, done in _lines(file):
             load = partial(_refuse, line) if isinstance(line, str) else partial(_row, line, layout)
+            # a header line has the names of the columns
             if isinstance(line, str) or (line and line != layout.replace(" ", "\t").encode()):
-                yield Entry(None, load, before + done, total, number, one.name if len(files) > 1 else "")
-        before += one.size
+                yield Entry(None, load, before + done, total, number, file.name if len(files) > 1 else "")
+        before += file.size
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A file of lines, wherever it lies; `head` is its first line that is not blank."""
+    """A text file on disk, in gzip or in a ZIP; `head` is its first line that is not blank."""
 
     name: str
     size: int
@@ -83,23 +86,23 @@ def _texts(path: Path) -> Iterator[_Text]:
         return
     with require_file(path, "a TSV").open("rb") as start:
         magic = start.read(4)
-    found = []
+    texts = []
     if magic == b"PK\3\4":
         with guarded(path, "a whole ZIP archive", named=True), zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.filename.lower().endswith(ENDINGS):
                     require_plain(member, max(LONGEST_LINE, PACKED * member.compress_size))
-                    found.append(
+                    texts.append(
                         _Text(member.filename, member.file_size, partial(_open_member, path, member))
                     )
     else:
         packed = partial(gzip.open, path) if magic[:2] == b"\x1f\x8b" else partial(path.open, "rb", 1 << 20)
-        found.append(_Text(path.name, path.stat().st_size, packed))  # type: ignore[arg-type]
-    for one in found:
-        number, head = next(((number, line) for number, line, _ in _lines(one) if line), (0, b""))
+        texts.append(_Text(path.name, path.stat().st_size, packed))  # type: ignore[arg-type]
+    for text in texts:
+        number, head = next(((number, line) for number, line, _ in _lines(text) if line), (0, b""))
         if isinstance(head, str):
             raise FormatError(f"{path}: line {number}: {head}")
-        yield replace(one, head=head)
+        yield replace(text, head=head)
 
 
 def _open_member(path: Path, member: zipfile.ZipInfo) -> Any:
@@ -107,11 +110,12 @@ def _open_member(path: Path, member: zipfile.ZipInfo) -> Any:
 
 
 def _lines(text: _Text) -> Iterator[tuple[int, bytes | str, int]]:
-    """Number, line and bytes so far; a text in place of the line says why it cannot be read."""
+    """Line number, line and bytes so far; a `str` instead of the line is the reason it cannot be read."""
     number = done = 0
     long = False
     try:
         with text.open() as file:
+            # progress in compressed bytes, as the unpacked size of a gzip file is not known
             raw = file.fileobj if isinstance(file, gzip.GzipFile) else None
             unpacked = 0
             for line in iter(partial(file.readline, LONGEST_LINE), b""):
@@ -119,17 +123,18 @@ def _lines(text: _Text) -> Iterator[tuple[int, bytes | str, int]]:
                 done = raw.tell() if raw else unpacked
                 if raw and unpacked > max(LONGEST_LINE, PACKED * done):
                     raise ValueError(f"{unpacked:,} bytes in {done:,} are no features")
+                # `readline` returns a longer line in pieces: report the first piece, skip the others
                 number += not long
                 again, long = long, not line.endswith(b"\n") and len(line) == LONGEST_LINE
                 if again:
                     continue
                 if long:
-                    yield number, f"it is longer than {LONGEST_LINE >> 20} MB; is it a TSV?", done
+                    yield number, f"it is longer than {LONGEST_LINE >> 20} MB; expected a TSV.", done
                     continue
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 yield number, line.rstrip(b"\r\n"), done
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, ValueError) as error:
-        yield number + 1, f"the rest of {text.name} cannot be unpacked ({error}); copy it again.", done
+        yield number + 1, f"the rest of {text.name} cannot be decompressed ({error}); copy it again.", done
 
 
 def write_tsv(
@@ -139,10 +144,14 @@ def write_tsv(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write what the original loaders read.
+    """Write a TSV of ten columns for the loaders of LXMERT and Vilio.
 
-    Missing classes, attributes and their confidences are written as zeros, as the originals do; soft classes
-    have no column. Lines end in CRLF as those of Python's csv module.
+    Missing classes, attributes and their confidences are written as zeros, as the originals do. Class
+    probabilities have no column and are lost. Lines end in CRLF, as Python's csv module writes them.
+
+    Raises:
+        ConfigError: `path` must be kept.
+        FormatError: a key is empty or has a line break.
     """
     with reserved(path, overwrite=overwrite, kind="a TSV of features"), atomic_file(path) as file:
         for key, regions in items:
@@ -153,7 +162,7 @@ def write_tsv(
 
 
 def layout_of(line: bytes) -> str:
-    """The names of the columns, or a word for those with JSON inside; LXMERT's if unknown."""
+    """The column names of a line, or a name for a layout with JSON; LXMERT's columns if it is unknown."""
     values = _columns(line)
     if len(values) in LAYOUTS:
         return LAYOUTS[len(values)]
@@ -163,10 +172,11 @@ def layout_of(line: bytes) -> str:
 
 
 def _columns(line: bytes) -> list[bytes]:
+    # quotes matter at the start of a cell only; the pattern is much slower than `split`
     if b'"' not in line or (line[:1] != b'"' and b'\t"' not in line):
         return line.split(b"\t")
     cells = [quoted.replace(b'""', b'"') or plain for quoted, plain in CELL.findall(line)]
-    return cells if line.endswith(b"\t") or not cells else cells[:-1]  # the pattern finds an empty last one
+    return cells if line.endswith(b"\t") or not cells else cells[:-1]  # the pattern also matches at the end
 
 
 def _row(line: bytes, layout: str) -> tuple[str, Record]:
@@ -178,8 +188,11 @@ def _row(line: bytes, layout: str) -> tuple[str, Record]:
         other = "" if layout == CAFFE else f" (or {len(CAFFE.split())}: {CAFFE})"
         glued = ""
         if len(values) >= 2 * len(names) - 1:
-            one, other = (cell.decode(errors="replace") for cell in (values[0], values[len(names) - 1][-12:]))
-            glued = f" Two rows look glued together: of image {one!r:.80} and of one whose id ends {other!r}."
+            # the last cell of the first row ends in the id of the second
+            first, end = (cell.decode(errors="replace") for cell in (values[0], values[len(names) - 1][-12:]))
+            glued = (
+                f" Two rows look glued together: image {first!r:.80}, and an image whose id ends in {end!r}."
+            )
         raise FormatError(
             f"it has {len(values)} tab-separated columns; expected {len(names)}: {layout}{other}.{glued}"
         )
@@ -194,7 +207,7 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _key(text: bytes, column: str) -> str:
-    """The id, unwrapped where a writer left the Python form of bytes (`b'00625'`) in the file."""
+    """The id, without the `b'...'` of writers that stored str(bytes)."""
     try:
         key = text.decode()
     except UnicodeDecodeError:
@@ -213,14 +226,14 @@ def _cell(name: str, value: object) -> bytes:
 
 
 def _quoted(key: str) -> str:
-    """The id as Python's csv module writes it."""
+    """The id as Python's csv module writes it: quoted if it has a tab or quotes."""
     if "\n" in key or "\r" in key or not key:
-        raise FormatError(f"image {key!r}: an id in a TSV must not be empty or hold a line break.")
+        raise FormatError(f"image {key!r}: an id in a TSV must not be empty or contain a line break.")
     return '"' + key.replace('"', '""') + '"' if "\t" in key or '"' in key else key
 
 
 def _recognizes(sample: Sample) -> bool:
-    """What is nothing else is taken for lines of text."""
+    """Accept everything that is not recognizably something else; its lines show whether it is a TSV."""
     if sample.head is None:
         return any(file.name.lower().endswith(IN_FOLDER) for file in files_below(sample.path, ""))
     if sample.starts(b"PK"):

@@ -1,6 +1,7 @@
-"""Rows as Oscar and VinVL keep them: an id, and features in JSON or in base64 alone.
+"""Decodes rows of Oscar's and VinVL's TSV files: an id, and features in JSON or plain base64.
 
-Their 2054 columns are 2048 of the detector and the box: x1 y1 x2 y2 width height as parts of the picture.
+Their features are 2054 wide: 2048 of the detector, then x1 y1 x2 y2 width height of the box as
+fractions of the image.
 """
 
 import binascii
@@ -13,17 +14,21 @@ from diptych.features.fields import Record
 from diptych.features.json_files import parse_record
 
 OSCAR = "image_id num_boxes features"
+# names of layouts
 VINVL, PREDICTIONS, LABELS = "VinVL's features", "VinVL's predictions", "VinVL's labels"
-INSIDE = ((b'"features"', VINVL), (b'"feature"', PREDICTIONS))  # a word in the JSON, and what that makes it
-BESIDE = (PREDICTIONS, LABELS)
-ADVICE = "Import feature.tsv, which lies beside it and has the boxes in its last six columns."
+INSIDE = (
+    (b'"features"', VINVL),
+    (b'"feature"', PREDICTIONS),
+)  # a key in the JSON, and the layout that has it
+BESIDE = (PREDICTIONS, LABELS)  # layouts of the other files in a folder of VinVL
+ADVICE = "Import feature.tsv from the same folder, which has the boxes in its last six columns."
 
 
 def oscar_record(row: Record) -> Record:
-    """A row of id, number of boxes and base64.
+    """The record of a row with id, number of boxes and base64.
 
     Raises:
-        FormatError: the last six columns of the features are no boxes.
+        FormatError: the last six columns of the features are not boxes.
     """
     try:
         count = int(row["num_boxes"])
@@ -33,35 +38,34 @@ def oscar_record(row: Record) -> Record:
 
 
 def vinvl_record(text: bytes, layout: str) -> Record:
-    """A row whose second column is JSON.
+    """The record of a row whose second column is JSON.
 
     Raises:
-        FormatError: it is one of labels, or lacks the size of the picture.
+        FormatError: the file has labels only, or the row lacks the image size.
     """
     if layout == LABELS:
-        raise FormatError(f"this is a file of labels of Oscar or VinVL, without features. {ADVICE}")
+        raise FormatError(f"this is a label file of Oscar or VinVL, without features. {ADVICE}")
     values = parse_record(text, "the second column")
     if layout == VINVL:
         if "boxes" in values or not isinstance(count := values.get("num_boxes"), int):
             return values
+        # boxes are fractions; with the image size, if the row has it, they become pixels
         size = {name: values[name] for name in ("image_w", "image_h") if name in values}
         return {**_with_boxes(values.get("features"), count), **size}
     objects = values.get("objects")
-    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
-        raise FormatError("`objects` is no list of objects.")
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+        raise FormatError("`objects` is not a list of JSON objects.")
     if not {"image_w", "image_h"} <= values.keys():
-        raise FormatError(
-            f"this is a file of predictions of VinVL, and it does not say how large the picture is. {ADVICE}"
-        )
-    features = [_numbers(one.get("feature")) for one in objects]
-    if len({len(one) for one in features}) > 1:
+        raise FormatError(f"this is a prediction file of VinVL without image sizes. {ADVICE}")
+    features = [_numbers(item.get("feature")) for item in objects]
+    if len({len(row) for row in features}) > 1:
         raise FormatError("the objects have features of different widths.")
     return {
         "image_w": values["image_w"],
         "image_h": values["image_h"],
-        "boxes": [one.get("rect") for one in objects],
+        "boxes": [item.get("rect") for item in objects],
         "features": features,
-        "objects_conf": [one.get("conf", 1.0) for one in objects],
+        "objects_conf": [item.get("conf", 1.0) for item in objects],
     }
 
 
@@ -72,13 +76,14 @@ def _with_boxes(features: Any, count: int) -> Record:
     rows = numbers.reshape(count, -1) if count else np.zeros((0, 6), np.float32)
     boxes = rows[:, -6:]
     x1, y1, x2, y2, width, height = boxes.T if boxes.shape[1] == 6 else np.zeros((6, 0))
+    # no file says whether its features include boxes, so they are checked; extractors overshoot by rounding
     inside = (boxes >= -0.01).all() and (boxes <= 1.01).all() and boxes.shape[1] == 6
     if not inside or not (np.allclose(x2 - x1, width, atol=0.01) and np.allclose(y2 - y1, height, atol=0.01)):
         raise FormatError(
-            f"the last 6 of {rows.shape[1]} columns are no boxes (x1 y1 x2 y2 width height within 0..1), "
-            "as Oscar has them, and there are no other boxes."
+            f"the last 6 of {rows.shape[1]} columns are not boxes (x1 y1 x2 y2 width height within 0..1) "
+            "as in Oscar, and there are no other boxes."
         )
-    # the boxes are stored as boxes; Oscar appends them to the features itself
+    # the store keeps boxes apart from features; our Oscar model appends them again
     return {"features": rows[:, :-6], "norm_bb": boxes}
 
 

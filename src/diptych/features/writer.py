@@ -1,4 +1,4 @@
-"""Writes feature stores: one image at a time, in bounded memory, whole or not at all."""
+"""Writes feature stores image by image, in bounded memory; a store appears complete or not at all."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -24,10 +24,10 @@ from diptych.features.store import INDEX, FeatureStore, partial_folder, store_ch
 from diptych.files import atomic_file, claimed, recover_folder, replace_folder, require_apart, require_new
 from diptych.types import OPTIONAL_REGION_FIELDS, FeatureMeta, Regions
 
-BATCH_BYTES = 16 << 20  # held in memory before it is written
+BATCH_BYTES = 16 << 20  # of images in memory before they are written as one record batch
 FIELDS = ("boxes", "features", *OPTIONAL_REGION_FIELDS)
 DTYPES = {"boxes": "float32", "labels": "int64", "attributes": "int64"}
-DTYPES |= {"scores": "float32", "attribute_scores": "float32"}  # the others are as FeatureMeta.dtype says
+DTYPES |= {"scores": "float32", "attribute_scores": "float32"}  # the others have FeatureMeta.dtype
 
 
 def write_store(
@@ -39,7 +39,7 @@ def write_store(
     resume: bool = False,
     overwrite: bool = False,
 ) -> FeatureStore:
-    """Write all `items` to a new store, as `StoreWriter` does, and open it."""
+    """Write all `items` to a new store with `StoreWriter`, and open it."""
     with StoreWriter(path, meta, shard_bytes=shard_bytes, resume=resume, overwrite=overwrite) as writer:
         for key, regions in items:
             if key not in writer.done:
@@ -48,17 +48,17 @@ def write_store(
 
 
 class StoreWriter:
-    """Writes a feature store, which appears under its name when the `with` block ends well.
+    """Writes a feature store, which appears under its name when the `with` block ends without an error.
 
-    Until then finished shards lie in `PATH.partial`. A later writer with `resume` goes on from them: their
+    Until then, finished shards are in `PATH.partial`. A later writer with `resume` continues from them: their
     keys are in `done`, and the same images in the same order give the same bytes as without interruption.
 
     Args:
-        meta: provenance. Features and soft classes are cast to its `dtype`; the writer fills in `count`,
+        meta: provenance. Features and soft classes are cast to its `dtype`; the writer sets `count`,
             `checksum` and an unknown `box_rule`.
-        shard_bytes: size at which a shard is finished; also the most that an interruption loses.
-        resume: go on from what an interrupted writer left, if anything.
-        overwrite: replace an existing store at the end; without `resume` also discard what was left.
+        shard_bytes: size at which a shard is finished; an interruption loses at most this much.
+        resume: continue from the shards of an interrupted writer, if there are any.
+        overwrite: replace an existing store at the end; without `resume`, also discard unfinished shards.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class StoreWriter:
         self._shard_bytes, self._resume, self._overwrite = shard_bytes, resume, overwrite
         self._places: dict[str, tuple[int, int, int, int]] = {}  # key: shard, batch, row, count
         self._digests: list[bytes] = []
-        self._widths: dict[str, tuple[int, ...]] | None = None  # of each field, as the first image has them
+        self._widths: dict[str, tuple[int, ...]] | None = None  # per field, of the first image
         self._pending = Pending()
         self._shard: ShardFile | None = None
         self._shards: dict[str, int] = {}  # finished: name and bytes
@@ -89,13 +89,14 @@ class StoreWriter:
         require_replaceable(self.path, overwrite=self._overwrite)
         if any(self.partial.glob("part-*.arrow")) and not (self._resume or self._overwrite):
             raise ConfigError(
-                f"{self.partial} holds what an interrupted run has finished; say resume=true to go on from "
-                "it, or overwrite=true to begin again."
+                f"{self.partial} holds the finished part of an interrupted run; set resume=true to continue "
+                "it, or overwrite=true to start again."
             )
         with self._guarded(), ExitStack() as stack:
             stack.enter_context(claimed(self.path))
             recover_folder(self.path)
-            require_replaceable(self.path, overwrite=self._overwrite)  # another process may have made it
+            # again, now with the lock: another process may have made the store since the first check
+            require_replaceable(self.path, overwrite=self._overwrite)
             self.partial.mkdir(exist_ok=True)
             self._clear()
             self._restore()
@@ -111,20 +112,20 @@ class StoreWriter:
                 self._leave()
 
     def __len__(self) -> int:
-        """Images so far, those in `done` included."""
+        """Number of images so far, including those in `done`."""
         return len(self._places)
 
     def add(self, key: str, regions: Regions) -> None:
         """Append one image.
 
         Raises:
-            FormatError: the key is there already, the regions break their rules, or their width or optional
-                fields are not those of the store. The writer may go on with other images.
-            DiptychError: the disk is full. The writer is of no use any more.
+            FormatError: the key exists, the regions are invalid, or their width or optional fields differ
+                from those of the store. Further images can still be added.
+            DiptychError: the disk is full. Nothing more can be added.
         """
         self._require_sound()
         if key in self._places:
-            raise FormatError(f"{self.path}: image {key!r} is there already; expected every key once.")
+            raise FormatError(f"{self.path}: image {key!r} is in the store already; expected unique keys.")
         try:
             arrays = _stored(regions, self.meta)
             self._require_alike(arrays)
@@ -135,10 +136,12 @@ class StoreWriter:
 
     def _append(self, key: str, size: tuple[int, int], arrays: dict[str, ndarray]) -> None:
         digest = image_digest(key, size, arrays)
+        # the position that the image will have when the pending batch is written
         batch = 0 if self._shard is None else self._shard.batches
         self._places[key] = (len(self._shards), batch, len(self._pending.keys), len(arrays["boxes"]))
         self._digests.append(digest)
         self._pending.append(key, size, digest, arrays)
+        # batches must end at the same images after a resume, so they depend on sizes only, never on time
         if self._pending.nbytes >= min(BATCH_BYTES, self._shard_bytes):
             self._write_pending()
 
@@ -163,11 +166,13 @@ class StoreWriter:
                 self._write_pending()
             if self._shard is not None:
                 self._finish_shard(self._shard)
-            self._write_index()
+            self._write_index()  # last: a folder without an index is not a store
             replace_folder(self.partial, self.path)
 
     def _write_index(self) -> None:
-        shard, batch, row, count = np.array([*self._places.values()], np.int32).reshape(-1, 4).T.copy()
+        shard, batch, row, count = (
+            np.array([*self._places.values()], np.int32).reshape(-1, 4).T.copy()
+        )  # contiguous columns
         self.meta = replace(
             self.meta,
             box_rule=_box_rule(count) if self.meta.box_rule == "unknown" else self.meta.box_rule,
@@ -181,7 +186,7 @@ class StoreWriter:
             arrow.write_table(table)
 
     def _leave(self) -> None:
-        """Keep finished shards for `resume`, and nothing else of a store that was not finished."""
+        """Keep the finished shards of an unfinished store for `resume`; remove everything else."""
         if self._shard is not None:
             self._shard.discard()
         if not self._shards:
@@ -189,12 +194,12 @@ class StoreWriter:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Remember that writing failed: a store with a hole must not be finished."""
+        """Remember that writing failed, so that a store with missing images is never finished."""
         try:
             yield
         except OSError as error:
             kept = (
-                f" Finished shards are kept in {self.partial}; resume=true goes on." if self._shards else ""
+                f" Finished shards are kept in {self.partial}; resume=true continues." if self._shards else ""
             )
             self._failure = DiptychError(
                 f"cannot write the feature store {self.path}: {error.strerror or error}.{kept}"
@@ -213,11 +218,11 @@ class StoreWriter:
         self._widths = self._widths or widths
         if widths != self._widths:
             raise FormatError(
-                f"the regions carry {_fields(widths)}; expected {_fields(self._widths)} as the first image."
+                f"the regions have {_fields(widths)}; expected {_fields(self._widths)} as in the first image."
             )
 
     def _clear(self) -> None:
-        """Remove fragments, and finished shards too unless the writer is to go on from them."""
+        """Remove fragments, and without `resume` finished shards too."""
         patterns = [INDEX, ".*.part", *([] if self._resume else ["part-*.arrow"])]
         for pattern in patterns:
             for file in self.partial.glob(pattern):
@@ -229,10 +234,10 @@ class StoreWriter:
             meta, _ = read_metadata(schema, path)
             if meta != self.meta or path.name != part_name(number):
                 raise ConfigError(
-                    f"{path} was left by a run with other settings: {meta.as_dict()}; now "
-                    f"{self.meta.as_dict()}. Use the same ones, or say overwrite=true to begin again."
+                    f"{path} is from a run with other settings: {meta.as_dict()}; now "
+                    f"{self.meta.as_dict()}. Use the same settings, or set overwrite=true to start again."
                 )
-            if blocks:  # else no image of this shard could be used
+            if blocks:  # a shard of an extraction is empty if none of its images could be used
                 self._widths = _widths(blocks[0].flat)
             self._shards[path.name] = path.stat().st_size
             for batch, block in enumerate(blocks):
@@ -244,14 +249,14 @@ class StoreWriter:
 
 
 class PartWriter:
-    """Writes one shard of a store apart from the others; it appears when the `with` block ends well.
+    """Writes one shard of a store on its own; it appears when the `with` block ends without an error.
 
-    When all shards lie in `PATH.partial`, `join_parts` makes the store of them. The same images give the
-    same bytes, whoever writes them.
+    When all shards are in `PATH.partial`, `join_parts` turns them into the store. The same images give the
+    same bytes, no matter which process writes them.
 
     Args:
-        path: of the store.
-        meta: as `StoreWriter` takes it.
+        path: path of the store.
+        meta: as for `StoreWriter`.
     """
 
     def __init__(self, path: Path, number: int, meta: FeatureMeta) -> None:
@@ -273,10 +278,10 @@ class PartWriter:
                 self._shard.discard()
 
     def arrays(self, regions: Regions) -> dict[str, ndarray]:
-        """What would be stored.
+        """The arrays as `append` stores them.
 
         Raises:
-            FormatError: the regions break their rules.
+            FormatError: the regions are invalid.
         """
         return _stored(regions, self.meta)
 
@@ -289,6 +294,7 @@ class PartWriter:
         metadata = schema_metadata(self.meta)
         batch = self._pending.record_batch(metadata) if self._pending.keys else None
         if self._shard is None:
+            # a shard without images is still a file, so that numbers have no gaps
             schema = pa.schema([], metadata) if batch is None else batch.schema
             self._shard = ShardFile(self.path, schema)
         if batch is not None:
@@ -298,13 +304,14 @@ class PartWriter:
 
 
 def join_parts(path: Path, *, images: int, overwrite: bool = False) -> FeatureStore:
-    """Make a store of the shards that `PartWriter`s left.
+    """Turn the shards of several `PartWriter`s into a store.
 
     Raises:
-        FormatError: they do not hold so many images.
+        FormatError: the shards do not hold `images` images.
     """
     first = partial_folder(path) / part_name(0)
     meta, _ = read_metadata(read_shard(first)[0], first)
+    # resuming without adding anything checks the shards and writes the index
     with StoreWriter(path, meta, resume=True, overwrite=overwrite) as writer:
         if len(writer) != images:
             raise FormatError(f"{first.parent} holds {len(writer)} images; expected {images}.")
@@ -316,16 +323,16 @@ def part_name(number: int) -> str:
 
 
 def _stored(regions: Regions, meta: FeatureMeta) -> dict[str, ndarray]:
-    """Copies of the arrays as they are stored, each number looked at; the caller may reuse its own."""
+    """Checked copies of the arrays in the types of the store; the caller may reuse its own arrays."""
     regions.verify()
     if max(regions.size) > np.iinfo(np.int32).max:
         raise FormatError(f"the image size is {regions.size}; expected at most 2**31 - 1 pixels.")
     if regions.features.shape[1] != meta.feature_dim:
         raise FormatError(
-            f"features are {regions.features.shape[1]} wide; expected {meta.feature_dim} as the store says."
+            f"features are {regions.features.shape[1]} wide; expected {meta.feature_dim}, as in the store."
         )
     present = {name: value for name in FIELDS if (value := getattr(regions, name)) is not None}
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # overflow is found below, with a better message
         arrays = {
             name: np.array(value, DTYPES.get(name, meta.dtype), order="C") for name, value in present.items()
         }
@@ -344,7 +351,7 @@ def _fields(widths: dict[str, tuple[int, ...]]) -> str:
 
 
 def _box_rule(counts: ndarray) -> str:
-    """`36` or `10:100`, as observed."""
+    """The rule that the counts show, such as `36` or `10:100`."""
     if not len(counts):
         return "unknown"
     low, high = counts.min(), counts.max()
@@ -362,25 +369,26 @@ def _require_possible(meta: FeatureMeta, shard_bytes: int) -> None:
 
 
 def require_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Allow a new path, an empty folder and, with `overwrite`, a store, but nothing else.
+    """Allow a new path, an empty folder and, with `overwrite`, a store; refuse everything else.
 
     Raises:
-        ConfigError: something else stands there, or a store without `overwrite`.
+        ConfigError: something else exists there, or a store exists and `overwrite` is not set.
     """
     require_apart(path, ())
     partial = partial_folder(path)
     if partial.exists() and not holds_only(partial, (INDEX, "part-*.arrow", ".*.part")):
-        raise ConfigError(f"{partial} holds other things than parts of a store and is kept; remove it.")
+        raise ConfigError(f"{partial} holds files that are not parts of a store and is kept; remove it.")
     if not overwrite or not path.exists() or (path.is_dir() and not any(path.iterdir())):
         require_new(path)
+    # the schema of an Arrow file is at its start, as text; opening a damaged store would fail
     elif not holds_only(path, (INDEX, "part-*.arrow")) or b'"diptych features' not in _head(path / INDEX):
-        raise ConfigError(f"{path} is no feature store and is kept even so; choose another place.")
+        raise ConfigError(f"{path} is not a feature store and is kept; choose another path.")
 
 
 def holds_only(folder: Path, patterns: tuple[str, ...]) -> bool:
-    """Whether nothing is in the folder but files of such names."""
+    """Whether the folder holds nothing but files that match the patterns."""
     return folder.is_dir() and all(
-        one.is_file() and any(fnmatch(one.name, name) for name in patterns) for one in folder.iterdir()
+        file.is_file() and any(fnmatch(file.name, name) for name in patterns) for file in folder.iterdir()
     )
 
 
