@@ -63,7 +63,7 @@ def test_names_and_weights_come_from_files(few, tmp_path, weights, refused, caps
     assert (store.meta.detector, len(store.meta.classes), len(store)) == ("tiny", 20, 4)
     assert "4 pictures looked at" in capsys.readouterr().out
     assert "tiny5 exists and is kept" in refused([*words, "--boxes", "5"])
-    assert "vgattr' needs its weights: say --weights vgattr=FILE" in refused(["extract", few, tmp_path / "g"])
+    assert "--weights vgattr=FILE" in refused(["extract", few, tmp_path / "g"])
     assert "No such file" in refused(["extract", few, tmp_path / "g", "--weights", "absent.pkl"])
     grid = ["extract", few, tmp_path / "g", "--detector", "grid", "--backbone", "resnet_tiny"]
     assert "tiny.safetensors" in refused([*grid, "--weights", weights])

@@ -69,7 +69,7 @@ def test_a_detector_has_the_sizes_of_its_weights(tmp_path):
 
 def test_a_picture_of_no_use_is_named_with_its_file(tmp_path):
     Image.new("RGB", (4000, 1)).save(tmp_path / "long.png")
-    with pytest.raises(FormatError, match=r"long\.png: a picture of 4000 x 1 pixels"):
+    with pytest.raises(FormatError, match=r"long\.png: .*4000 x 1"):
         build_extractor(TINY).read(PictureFile("long", tmp_path / "long.png"))
 
 
@@ -151,18 +151,16 @@ def test_what_is_there_is_neither_replaced_nor_mixed(photos, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         extract(photos, out, TINY, shard=3, progress=partial(_stop_at, 5, []))
-    with pytest.raises(ConfigError, match="holds what a stopped run has finished; say resume=true"):
+    with pytest.raises(ConfigError, match=r"tiny-random\.extract .*resume=true.*overwrite=true"):
         extract(photos, out, TINY, shard=3)
     other = ExtractSettings(detector="tiny", rules=("3",), mode="caffe")
-    with pytest.raises(
-        ConfigError, match=r"begun with other settings: rules .*, mode 'max-class' \(now 'caffe'"
-    ):
+    with pytest.raises(ConfigError, match=r"settings: rules .*, mode 'max-class' \(now 'caffe'"):
         extract(photos, out, other, shard=3, resume=True)
     (photos / "00.png").rename(photos / "xx.png")
-    with pytest.raises(ConfigError, match="begun with other settings: keys"):
+    with pytest.raises(ConfigError, match="settings: keys"):
         extract(photos, out, TINY, shard=3, resume=True)
     extract(photos, out, TINY, overwrite=True)
-    with pytest.raises(ConfigError, match="tiny-random3 exists and is kept"):
+    with pytest.raises(ConfigError, match="tiny-random3"):
         extract(photos, out, TINY)
     grid = ExtractSettings(detector="grid", backbone="resnet_tiny", size=32, cells=(2, 3))
     extract(photos, out, grid)
@@ -174,11 +172,11 @@ def test_what_is_no_store_stands_in_the_way_before_anything_is_computed(photos, 
     seen = []
     (tmp_path / "out" / NAMES[1]).mkdir(parents=True)
     (tmp_path / "out" / NAMES[1] / "thesis.tex").write_text("mine")
-    with pytest.raises(ConfigError, match="is no feature store and is kept"):
+    with pytest.raises(ConfigError, match=NAMES[1]):
         extract(photos, tmp_path / "out", TINY, overwrite=True, progress=lambda *at: seen.append(at))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / f"{NAMES[0]}.json").write_text("mine")
-    with pytest.raises(ConfigError, match=r"tiny-random3\.json exists and is kept"):
+    with pytest.raises(ConfigError, match=r"tiny-random3\.json"):
         extract(photos, tmp_path / "other", TINY, progress=lambda *at: seen.append(at))
     assert not seen
 
@@ -188,7 +186,7 @@ def test_two_runs_do_not_meet(photos, tmp_path):
         if done == 5:
             extract(photos, tmp_path / "out", TINY, resume=True)
 
-    with pytest.raises(ConfigError, match="is being written by another process"):
+    with pytest.raises(ConfigError, match="another process"):
         extract(photos, tmp_path / "out", TINY, progress=again)
 
 
@@ -196,7 +194,7 @@ def test_a_full_disk_is_one_error_and_keeps_finished_shards(photos, tmp_path, fu
     whole, full = tmp_path / "whole", tmp_path / "full"
     extract(photos, whole, TINY, shard=3)
     calls = []
-    with pytest.raises(DiptychError, match=r"cannot write .*Finished shards are kept; resume=true goes on"):
+    with pytest.raises(DiptychError, match="resume=true"):
         extract(photos, full, TINY, shard=3, progress=partial(_fill_at, 5, full_disk, calls))
     calls[0].__exit__(None, None, None)
     assert extract(photos, full, TINY, shard=3, resume=True).computed == 7
@@ -245,7 +243,7 @@ def test_bad_pictures_are_left_out_and_reported(photos, tmp_path, workers):
 
 def test_the_first_bad_picture_stops_all_if_so_said(photos, tmp_path):
     spoil(photos)
-    with pytest.raises(FormatError, match=r"image 'cut': .*cut\.png: the picture cannot be read.*bad=skip"):
+    with pytest.raises(FormatError, match=r"image 'cut': .*cut\.png: .*bad=skip"):
         extract(photos, tmp_path / "out", TINY, shard=4)
     assert extract(photos, tmp_path / "out", TINY, shard=4, bad="skip", resume=True).computed == 7
 
@@ -259,7 +257,7 @@ def test_a_shard_without_a_good_picture_is_empty(photos, tmp_path):
     store.verify()
     for path in photos.iterdir():
         path.write_bytes(b"")
-    with pytest.raises(FormatError, match=r"none of 10 picture\(s\) could be used; the first: image '00'"):
+    with pytest.raises(FormatError, match=r" 10 .*image '00'"):
         extract(photos, tmp_path / "none", TINY, bad="skip")
 
 
@@ -294,7 +292,7 @@ def test_numbers_that_are_none_make_a_picture_bad(photos, tmp_path, monkeypatch)
         return extractor
 
     monkeypatch.setattr(module, "build_extractor", broken)
-    with pytest.raises(FormatError, match="image '00': region 0 has NaN"):
+    with pytest.raises(FormatError, match=r"image '00': region 0 .*NaN"):
         extract(photos, tmp_path / "out", ExtractSettings(detector="grid", backbone="resnet_tiny", size=32))
 
 
@@ -333,13 +331,13 @@ def test_padding_is_shared_within_a_batch_if_so_said(photos, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"detector": "vgatr"}, "detector 'vgatr': expected one of .* Did you mean 'vgattr'"),
-        ({"precision": "16"}, "precision '16': expected one of 32, bf16"),
-        ({"batch": 0}, "a batch of 0 pictures"),
-        ({"rules": ("ten",)}, "box rule 'ten'"),
-        ({"mode": "best"}, "selection 'best'"),
-        ({"rules": ("3", "3")}, "rules 3, 3: expected each once"),
-        ({"classes": ("cat",)}, "there are 1 names of classes; detector 'tiny' has 20"),
+        ({"detector": "vgatr"}, "'vgatr': .*'vgattr'"),
+        ({"precision": "16"}, "'16': .* 32, bf16"),
+        ({"batch": 0}, "batch 0"),
+        ({"rules": ("ten",)}, "'ten'"),
+        ({"mode": "best"}, "'best'"),
+        ({"rules": ("3", "3")}, "rules 3, 3"),
+        ({"classes": ("cat",)}, "1 .*classes; detector 'tiny' .*20"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(photos, tmp_path, settings, message):
@@ -369,7 +367,7 @@ def test_stores_are_named_after_detector_weights_and_rule(tmp_path):
 
 
 def test_shards_have_a_size(photos, tmp_path):
-    with pytest.raises(ConfigError, match="10 pictures in shards of 0"):
+    with pytest.raises(ConfigError, match=r"10 .* 0: "):
         extract(photos, tmp_path / "out", TINY, shard=0)
 
 

@@ -163,7 +163,5 @@ def test_the_coco_preset_is_that_of_detectron2():
 
 
 def test_other_names_are_refused():
-    with pytest.raises(
-        ConfigError, match=r"detector 'vgatr': expected one of vg, .* Did you mean 'vgattr'\?"
-    ):
+    with pytest.raises(ConfigError, match=r"'vgatr': .* vg, .*'vgattr'"):
         build_detector("vgatr")

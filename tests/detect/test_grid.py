@@ -62,7 +62,7 @@ def test_pixels_are_those_of_imagenet():
 
 @pytest.mark.parametrize("arguments", [{"backbone": "resnet51"}, {"stage": 5}, {"size": 8}])
 def test_other_backbones_are_refused(arguments):
-    with pytest.raises(ConfigError, match="expected one of resnet50"):
+    with pytest.raises(ConfigError, match="resnet50, resnet101, resnet152, resnet_tiny"):
         build_map_encoder(**{"backbone": "resnet50", **arguments})
 
 
@@ -81,7 +81,7 @@ def test_a_transformer_gives_its_patches(tmp_path):
         maps = encoder(picture.pixels[None])
         states = network(picture.pixels[None]).last_hidden_state
     assert torch.equal(maps[0].flatten(1).T, states[0, 1:])
-    with pytest.raises(ConfigError, match=r"makes no map with .* of 96 pixels"):
+    with pytest.raises(ConfigError, match=r" 96 pixels"):
         build_map_encoder(f"transformers:{tmp_path / 'vit'}", size=96)
 
 
@@ -97,7 +97,7 @@ def test_a_convolutional_network_gives_its_last_map(tmp_path):
 def test_what_transformers_cannot_read_is_one_error(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing"}))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match="makes no map with"):
+    with pytest.raises(ConfigError, match=str(tmp_path)):
         build_map_encoder(f"transformers:{tmp_path}")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match="pip install transformers"):
@@ -114,7 +114,7 @@ def test_code_of_a_folder_is_not_run(tmp_path, settings):
     (tmp_path / "model.safetensors").write_bytes(b"")
     for name in ("code", "configuration_x", "modeling_x"):
         (tmp_path / f"{name}.py").write_text(f"open({str(witness)!r}, 'w')")
-    with pytest.raises(FormatError, match=r"config\.json: auto_map asks for code"):
+    with pytest.raises(FormatError, match=r"config\.json: auto_map"):
         build_map_encoder(f"transformers:{tmp_path}")
     assert not witness.exists()
 
@@ -123,7 +123,7 @@ def test_code_of_a_folder_is_not_run(tmp_path, settings):
 def test_a_folder_without_safetensors_is_refused(tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     (tmp_path / name).write_bytes(b"\x80\x04cos\nsystem\n.")
-    with pytest.raises(FormatError, match=r"holds no \*\.safetensors"):
+    with pytest.raises(FormatError, match=r"\*\.safetensors"):
         build_map_encoder(f"transformers:{tmp_path}")
 
 
@@ -144,6 +144,6 @@ def test_nothing_of_a_folder_is_trusted_or_fetched(tmp_path, monkeypatch):
     )
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigError, match="makes no map"):
+    with pytest.raises(ConfigError, match=str(tmp_path)):
         build_map_encoder(f"transformers:{tmp_path}")
     assert given == {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}

@@ -22,18 +22,18 @@ def test_a_list_names_pictures_relative_to_itself(tmp_path):
 def test_two_files_with_one_key_are_refused(tmp_path):
     for name in ("7.png", "7.jpg"):
         (tmp_path / name).touch()
-    with pytest.raises(ConfigError, match=r"7\.jpg and .*7\.png have the same key '7'"):
+    with pytest.raises(ConfigError, match=r"7\.jpg and .*7\.png .*'7'"):
         list_pictures(tmp_path)
 
 
 def test_a_list_in_another_encoding_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes("\u00e9.png".encode("latin1"))
-    with pytest.raises(FormatError, match=r"list\.txt: not UTF-8 \(byte 0\)"):
+    with pytest.raises(FormatError, match=r"list\.txt: .*byte 0"):
         list_pictures(tmp_path / "list.txt")
 
 
 def test_nothing_to_look_at_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="names no picture"):
+    with pytest.raises(ConfigError, match=r"\.jpeg \.jpg"):
         list_pictures(tmp_path)
-    with pytest.raises(ConfigError, match=r"neither a folder nor a \.txt file"):
+    with pytest.raises(ConfigError, match=r"\.txt"):
         list_pictures(tmp_path / "absent")

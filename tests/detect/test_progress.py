@@ -32,7 +32,7 @@ def test_records_come_back(state):
 def test_odd_records_are_named(state, text):
     with state.opened(state.plan([], 9), resume=False, overwrite=False):
         (state.folder / "part-00003.json").write_text(text)
-        with pytest.raises(FormatError, match=r"part-00003\.json: .*Remove it"):
+        with pytest.raises(FormatError, match=r"part-00003\.json: "):
             state.recorded(3)
 
 
@@ -43,7 +43,7 @@ def test_an_odd_plan_is_named(state, text):
         (state.folder / "plan.json").write_text(text)
     error = ConfigError if text[1:] and text.startswith("{") and text != "{" else FormatError
     with (
-        pytest.raises(error, match="overwrite=true to begin again"),
+        pytest.raises(error, match=r"overwrite=true"),
         state.opened(plan, resume=True, overwrite=False),
     ):
         pass
@@ -57,7 +57,7 @@ def test_an_odd_report_is_named(state, text):
         store.mkdir()
         (store / "index.arrow").touch()
         store.with_name(f"{store.name}.json").write_text(text)
-    with pytest.raises(FormatError, match=r"grid\.json: .*begin again"):
+    with pytest.raises(FormatError, match=r"grid\.json: .*overwrite=true"):
         state.finished(state.plan([], 9))
 
 

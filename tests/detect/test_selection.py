@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -44,12 +45,12 @@ def test_rules_are_written_as_they_are_read(text, rule):
 
 @pytest.mark.parametrize("text", ["", "0", "ten", "100:10", "10:", "1:2:3", "-3"])
 def test_other_rules_are_refused(text):
-    with pytest.raises(ConfigError, match="expected a number like 36 or a range like 10:100"):
+    with pytest.raises(ConfigError, match=re.escape(repr(text))):
         BoxRule.parse(text)
 
 
 def test_other_modes_are_refused():
-    with pytest.raises(ConfigError, match="selection 'best': expected one of max-class, per-class, caffe"):
+    with pytest.raises(ConfigError, match=r"'best': .* max-class, per-class, caffe"):
         BoxRule.parse("36", "best")
 
 

@@ -1,4 +1,4 @@
-"""Detectors: from pictures to regions, one by one or whole folders into stores."""
+"""Object detectors, and the extraction of region features from folders of images into stores."""
 
 from diptych.detect.extract import ExtractReport, extract
 from diptych.detect.extractor import ExtractSettings

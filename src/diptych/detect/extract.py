@@ -1,10 +1,10 @@
-"""A folder of pictures into feature stores: shard by shard, so that a stopped run loses one shard at most.
+"""Extracts a folder of images into feature stores, shard by shard: an interruption loses at most one.
 
 features/
-|-- vgattr.extract/      while it runs: the plan, and a record of every finished shard
-|-- vgattr36.partial/    while it runs: the shards of a store
-|-- vgattr36/            the store, when all are there
-`-- vgattr36.json        its report: settings, counts, the pictures left out and why
+|-- vgattr.extract/      during a run: the plan, and a record of every finished shard
+|-- vgattr36.partial/    during a run: the shards of a store
+|-- vgattr36/            the store, when all shards are finished
+`-- vgattr36.json        its report: settings, counts, skipped images with the reason
 """
 
 import time
@@ -26,10 +26,10 @@ from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.features import Fault, PartWriter
 from diptych.types import Progress
 
-LARGEST = 100_000  # shards, as many as five digits number
+LARGEST = 100_000  # number of shards; file names have five digits
 T = TypeVar("T")
 R = TypeVar("R")
-AHEAD = 2  # pictures that every reading thread may be ahead
+AHEAD = 2  # images per reading thread that may wait for the network
 
 OnBad = Literal["stop", "skip"]
 ShardFunction = Callable[[Shard], ShardResult]
@@ -38,10 +38,10 @@ Engine = Callable[[Callable[[], ShardFunction], Sequence[Shard]], Iterable[Shard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractReport:
-    """What an extraction came to.
+    """Result of an extraction.
 
     Args:
-        computed: pictures that this run looked at; the others were there from an earlier one.
+        computed: number of images that this run processed; an earlier run processed the others.
         seconds: wall time of this run.
     """
 
@@ -64,42 +64,43 @@ def extract(
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> ExtractReport:
-    """Write the regions of all pictures to one store per rule, from one pass over each picture.
+    """Write the regions of all images to one store per rule; the network runs once per image.
 
-    In order of the paths. The same pictures, settings, processor and number of threads: the same bytes.
+    Images are in the order of their paths. Equal images, settings, processor and number of threads give equal
+    bytes.
 
     Args:
         images: a folder, or a .txt file of paths; see `list_pictures`.
         out: the folder of the stores.
-        bad: `stop` at the first picture that cannot be used, or `skip` it and say so in the report.
-        shard: pictures per file of a store.
-        workers: threads that read pictures ahead of the network.
-        resume: go on from the shards that an earlier run finished, if any.
-        overwrite: replace stores of these names at the end; without `resume` also discard what was left.
-        engine: runs the shards somewhere; None means here, one after the other.
-        progress: called with (pictures done, pictures in all).
+        bad: `stop` at the first image that cannot be used, or `skip` it and list it in the report.
+        shard: number of images per file of a store.
+        workers: number of threads that read images ahead of the network.
+        resume: continue from the finished shards of an earlier run, if there are any.
+        overwrite: replace stores of these names at the end; without `resume`, also discard unfinished work.
+        engine: runs the shards, for example on Ray; None runs them here, one after the other.
+        progress: called with (number of finished images, number of images).
 
     Raises:
-        ConfigError: something stands in the way, or an earlier run had other settings.
-        FormatError: a picture cannot be used, or none can.
+        ConfigError: something else exists at a path, or an earlier run had other settings.
+        FormatError: an image cannot be used, or none can.
     """
     begin = time.perf_counter()
     pictures, state = list_pictures(images), ExtractionProgress(Path(out), settings)
     shards = _shards(pictures, shard)
     plan = state.plan(pictures, shard)
     if resume and (reports := state.finished(plan)) is not None:
-        state.sweep()
+        state.sweep()  # a run may have been killed between its last store and the removal of its records
         return ExtractReport(stores=tuple(reports), computed=0, seconds=time.perf_counter() - begin)
     with state.opened(plan, resume=resume, overwrite=overwrite):
-        records = {one.number: state.recorded(one.number) for one in shards}
+        records = {part.number: state.recorded(part.number) for part in shards}
         finished = {number: done for number, done in records.items() if done is not None}
-        missing = [one for one in shards if one.number not in finished]
+        missing = [part for part in shards if part.number not in finished]
         before = sum(done.pictures for done in finished.values())
         counter = _Counter(before, len(pictures), progress)
         build = partial(shard_function, state, device=device, bad=bad, workers=workers)
         if engine is not None:
             results = engine(build, missing)
-        else:
+        else:  # the network is not loaded if nothing is missing
             results = map(build(advance=counter.add), missing) if missing else ()
         for done in results:
             finished[done.number] = done
@@ -120,9 +121,9 @@ def shard_function(
     workers: int = 0,
     advance: Callable[[int], None] | None = None,
 ) -> ShardFunction:
-    """Load the network; returns the function that turns a list of pictures into a finished shard.
+    """Load the network, and return the function that turns a list of images into a finished shard.
 
-    It is the same function wherever it runs, and does nothing for a shard that is recorded already.
+    The function is the same in every process, and does nothing for a shard that is already recorded.
     """
     extractor = build_extractor(state.settings, device=device)
     return partial(extract_shard, extractor=extractor, state=state, bad=bad, workers=workers, advance=advance)
@@ -140,8 +141,8 @@ def extract_shard(
     """Write one shard of every store.
 
     Raises:
-        FormatError: a picture cannot be used and `bad` is `stop`; nothing of the shard is kept.
-        DiptychError: the disk is full, or the device's memory.
+        FormatError: an image cannot be used and `bad` is `stop`; nothing of the shard is kept.
+        DiptychError: the disk is full, or the device is out of memory.
     """
     if (done := state.recorded(shard.number)) is not None:
         return done
@@ -153,30 +154,30 @@ def extract_shard(
                 for name, meta in extractor.stores.items()
             ]
             items: list[Item] = []
-            for number, found in enumerate(_ahead(partial(_read, extractor), shard.pictures, workers), 1):
-                if isinstance(found, Fault):
-                    faults.append(found)
+            for number, outcome in enumerate(_ahead(partial(_read, extractor), shard.pictures, workers), 1):
+                if isinstance(outcome, Fault):
+                    faults.append(outcome)
                 else:
-                    items.append(found)
+                    items.append(outcome)
                 if len(items) == extractor.batch or number == len(shard.pictures):
                     faults += _write(extractor, items, writers)
                     items = []
                 if faults and bad == "stop":
                     raise FormatError(
-                        f"{faults[0]} Say bad=skip to go on without such pictures, and resume=true to go on."
+                        f"{faults[0]} bad=skip leaves such images out; resume=true continues from here."
                     )
                 if advance is not None:
                     advance(1)
         done = ShardResult(shard.number, len(shard.pictures), tuple(faults))
-        state.record(done)
+        state.record(done)  # after the `with` block: only then all files of the shard are in place
     except OSError as error:
         raise DiptychError(
             f"cannot write {error.filename or state.out}: {error.strerror}. Finished shards are kept; "
-            "resume=true goes on."
+            "resume=true continues."
         ) from error
     except torch.OutOfMemoryError as error:
         raise DiptychError(
-            f"{extractor.device} has too little memory for {extractor.batch} pictures at a time."
+            f"{extractor.device} is out of memory with {extractor.batch} images at a time."
         ) from error
     return done
 
@@ -189,19 +190,20 @@ def _read(extractor: Extractor, source: PictureFile) -> Item | Fault:
 
 
 def _write(extractor: Extractor, items: Sequence[Item], writers: Sequence[PartWriter]) -> Iterator[Fault]:
-    """Compute and append to every store, or to none; yields what was no good."""
-    for item, found in zip(items, extractor(items), strict=True):
+    """Append the regions of each image to all stores or to none; yield the images that failed."""
+    for item, regions in zip(items, extractor(items), strict=True):
         try:
-            arrays = [writer.arrays(one) for writer, one in zip(writers, found, strict=True)]
+            # checks the regions of all stores before any is written
+            arrays = [writer.arrays(each) for writer, each in zip(writers, regions, strict=True)]
         except FormatError as error:
             yield Fault(0, item.key, str(error))
             continue
-        for writer, one in zip(writers, arrays, strict=True):
-            writer.append(item.key, item.picture.size, one)
+        for writer, values in zip(writers, arrays, strict=True):
+            writer.append(item.key, item.picture.size, values)
 
 
 def _ahead(function: Callable[[T], R], values: Iterable[T], workers: int) -> Iterator[R]:
-    """Results in order, computed by threads that keep a few of them ready."""
+    """Results in order, computed ahead by threads; a bounded number waits in memory."""
     if not workers:
         yield from map(function, values)
         return
@@ -218,7 +220,7 @@ def _ahead(function: Callable[[T], R], values: Iterable[T], workers: int) -> Ite
 def _shards(pictures: Sequence[PictureFile], size: int) -> list[Shard]:
     if size < 1 or len(pictures) > size * LARGEST:
         raise ConfigError(
-            f"{len(pictures)} pictures in shards of {size}: expected at least 1 picture per shard and at "
+            f"{len(pictures)} images in shards of {size}: expected at least 1 image per shard and at "
             f"most {LARGEST} shards."
         )
     starts = range(0, len(pictures), size)
@@ -226,7 +228,7 @@ def _shards(pictures: Sequence[PictureFile], size: int) -> list[Shard]:
 
 
 class _Counter:
-    """Pictures done: in finished shards, and in the one at work."""
+    """Number of processed images: in finished shards, and in the current one."""
 
     def __init__(self, done: int, total: int, progress: Progress | None) -> None:
         self.done, self.inside, self.total, self.progress = done, 0, total, progress

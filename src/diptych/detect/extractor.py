@@ -1,4 +1,4 @@
-"""From picture files to the regions of every store at once: the settings, and the network they name."""
+"""Computes the regions of all stores from image files: the settings, and the network that they name."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -32,26 +32,26 @@ from diptych.images import open_image
 from diptych.types import FeatureMeta, Regions
 
 GRID = "grid"
-SEED = 0  # of random weights, so that all processes have the same
+SEED = 0  # of random weights, so that all processes have the same weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractSettings:
-    """What is computed for every picture.
+    """Settings of an extraction.
 
     Args:
-        detector: a preset of `build_detector`, or `grid` for a network without detector.
-        weights: None leaves them random, for which the stores are named so.
-        rules: one store each; see `BoxRule.parse`.
-        mode: how rules choose; see `BoxRule`.
-        given: file of boxes to take instead of rules or grid; see `read_boxes`.
-        padded: pictures of one batch share their padding, as Vilio's `vg`.
-        backbone, stage, size: of `grid`; see `build_map_encoder`.
-        cells: rows and columns of the grid; None keeps those of the map.
-        classes, attributes: names of what the detector tells apart, or nothing.
-        dtype: of the stored features, `float16` or `float32`.
-        precision: of the convolutions, `32` or `bf16`.
-        batch: pictures whose regions go through the head together.
+        detector: a preset of `build_detector`, or `grid` for features without a detector.
+        weights: None means random weights; the names of the stores then say `random`.
+        rules: box rules, one store each; see `BoxRule.parse`.
+        mode: how rules select boxes; see `BoxRule`.
+        given: file of boxes to use instead of rules or a grid; see `read_boxes`.
+        padded: pad the images of a batch to a common size, as Vilio did for `vg`.
+        backbone, stage, size: for `grid`; see `build_map_encoder`.
+        cells: rows and columns of the grid; None keeps those of the feature map.
+        classes, attributes: names of the detector's classes and attributes, or empty.
+        dtype: type of the stored features, `float16` or `float32`.
+        precision: precision of the convolutions, `32` or `bf16`.
+        batch: number of images whose regions go through the head together.
     """
 
     detector: str = "vgattr"
@@ -76,20 +76,20 @@ class ExtractSettings:
                 known = ", ".join(allowed)
                 raise ConfigError(f"{name} {got!r}: expected one of {known}.{nearest(got, allowed)}")
         if self.batch < 1:
-            raise ConfigError(f"a batch of {self.batch} pictures: expected at least 1.")
+            raise ConfigError(f"batch {self.batch}: expected at least 1 image.")
         if len(set(self.rules)) < len(self.rules):
-            raise ConfigError(f"rules {', '.join(self.rules)}: expected each once.")
+            raise ConfigError(f"rules {', '.join(self.rules)}: expected unique rules.")
 
     @property
     def name(self) -> str:
-        """Of detector and weights, as `FeatureMeta.detector` has it."""
+        """Name of detector and weights, for `FeatureMeta.detector`."""
         if self.detector == GRID and self.backbone.startswith(FOREIGN):
             return Path(self.backbone.removeprefix(FOREIGN)).name
         name = f"{self.backbone}-stage{self.stage}" if self.detector == GRID else self.detector
         return f"{name}-random" if self.weights is None else name
 
     def stores(self) -> dict[str, tuple[str, int]]:
-        """By name of the store: `FeatureMeta.box_rule`, and how many boxes an image should have at least."""
+        """Per store name: `FeatureMeta.box_rule`, and the least number of boxes that an image should have."""
         if self.given is not None:
             return {f"{self.name}-given": ("given", 0)}
         if self.detector == GRID:
@@ -104,7 +104,7 @@ class ExtractSettings:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture on its way; `boxes` are those given for it."""
+    """A prepared image; `boxes` are the given boxes, if there are any."""
 
     key: str
     picture: Picture
@@ -113,12 +113,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extractor:
-    """A network ready to look at pictures.
+    """A loaded network with everything that is needed to extract regions.
 
     Args:
-        stores: provenance of each store by its name.
-        prepare: from an upright RGB picture to what the network takes.
-        find: for every item, the regions for every store.
+        stores: provenance by store name.
+        prepare: turns an upright RGB image into the input of the network.
+        find: computes, for every item, the regions of every store.
     """
 
     stores: dict[str, FeatureMeta]
@@ -130,12 +130,12 @@ class Extractor:
     precision: str
 
     def read(self, source: PictureFile) -> Item:
-        """Decode and prepare one picture.
+        """Decode and prepare one image.
 
         Raises:
-            FormatError: it is unreadable, cut off, too large or too long, or has no proper given boxes.
+            FormatError: it is unreadable, truncated, too large or too long, or its given boxes are invalid.
         """
-        image = open_image(source.path)  # names the file itself
+        image = open_image(source.path)  # its errors name the file, those of `prepare` do not
         try:
             picture = self.prepare(image)
         except FormatError as error:
@@ -152,15 +152,15 @@ class Extractor:
 
 
 def build_extractor(settings: ExtractSettings, *, device: str = "cpu") -> Extractor:
-    """Make the network and fill it.
+    """Build the network and load its weights.
 
     Raises:
         ConfigError: settings contradict each other.
-        FormatError, CheckpointMismatch: the weights are not the network's.
+        FormatError, CheckpointMismatch: the weights do not fit the network.
     """
     given = None if settings.given is None else read_boxes(settings.given)
     network: FasterRcnn | MapEncoder
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # leaves the generator of the caller as it was
         torch.manual_seed(SEED)
         if settings.detector == GRID:
             network = _map_encoder(settings).to(device)
@@ -192,20 +192,21 @@ def build_extractor(settings: ExtractSettings, *, device: str = "cpu") -> Extrac
 
 
 def _detector(settings: ExtractSettings) -> FasterRcnn:
-    """The network of a preset, in the sizes of the weights."""
+    """The network of a preset, with the sizes of the weights."""
     weights = None if settings.weights is None else read_weights(settings.weights)
     sizes = {} if weights is None else sizes_of(weights, where=settings.weights)
+    # weights with an attribute head also fit a preset without one, which does not use it
     if PRESETS[settings.detector].get("attributes") is None:
         sizes.pop("attributes", None)
     detector = build_detector(settings.detector, **sizes)
     head = detector.predictor
     counts = {
-        "classes": head.classes.out_features - 1,
+        "classes": head.classes.out_features - 1,  # without the background
         "attributes": 0 if head.attributes is None else head.attributes.out_features - 1,
     }
     for name, count in counts.items():
         if (got := len(getattr(settings, name))) not in (0, count):
-            raise ConfigError(f"there are {got} names of {name}; detector {settings.detector!r} has {count}.")
+            raise ConfigError(f"got {got} names of {name}; detector {settings.detector!r} has {count}.")
     if weights is not None:
         fill_detector(detector, weights, where=settings.weights)
     return detector
@@ -215,7 +216,7 @@ def _map_encoder(settings: ExtractSettings) -> MapEncoder:
     encoder = build_map_encoder(settings.backbone, stage=settings.stage, size=settings.size)
     if settings.weights is not None:
         if not isinstance(encoder, StageEncoder):
-            raise ConfigError(f"{settings.backbone} brings its own weights; leave those given out.")
+            raise ConfigError(f"{settings.backbone} has its own weights; remove the weights setting.")
         load_resnet(encoder.network, settings.weights)
     return encoder
 
@@ -226,9 +227,9 @@ def _detected(
     pictures = [item.picture for item in items]
     boxes = [item.boxes for item in items if item.boxes is not None]
     if not boxes:
-        return [select(one, rules) for one in detector(pictures, padded=padded)]
-    found = detector(pictures, boxes=boxes, padded=padded)
-    return [[describe(one, given)] for one, given in zip(found, boxes, strict=True)]
+        return [select(detection, rules) for detection in detector(pictures, padded=padded)]
+    detections = detector(pictures, boxes=boxes, padded=padded)
+    return [[describe(detection, given)] for detection, given in zip(detections, boxes, strict=True)]
 
 
 def _on_map(encoder: MapEncoder, cells: tuple[int, int] | None, items: Sequence[Item]) -> list[list[Regions]]:

@@ -1,9 +1,9 @@
-"""Faster R-CNN as bottom-up attention uses it: ResNet-101 to its third stage, the fourth on every region.
+"""Faster R-CNN of bottom-up attention: three stages of ResNet-101 on the image, the fourth on every region.
 
-Anderson et al., 2017, https://arxiv.org/abs/1707.07998. Original: peteanderson80/bottom-up-attention, in
-torch airsplay/py-bottom-up-attention, the source of LXMERT's and Vilio's features. Differs: pictures never
-share a padded batch unless asked to, since the padding moves proposals. The network of detectron2's COCO
-models of that kind is the same with other options.
+Anderson et al., 2017, https://arxiv.org/abs/1707.07998. Original: peteanderson80/bottom-up-attention; in
+PyTorch airsplay/py-bottom-up-attention, which computed LXMERT's and Vilio's features. Difference: images are
+not padded to a common size unless requested, because padding changes the proposals. detectron2's C4 models
+for COCO are the same network with other options.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ from diptych.errors import ConfigError, nearest
 from diptych.nn.resnet import Bottleneck, ResNet
 from diptych.nn.roi import anchors, clip_boxes, decode_boxes, has_area, nms, roi_align, roi_pool
 
-STRIDE = 16
-HEAD_CHUNK = 64  # regions at a time: 0.4 GB in single precision at full size, and no slower than more
+STRIDE = 16  # pixels per cell of the feature map
+HEAD_CHUNK = 64  # regions at a time: 0.4 GB in float32 at full size; more are not faster
 
 
 class Proposer(nn.Module):
-    """The region proposal network: how likely every anchor holds an object, and how to move it.
+    """The region proposal network: scores every anchor as object or background, and refines its box.
 
     Args:
-        before: anchors that go into suppression, `after` come out at most.
-        threshold: overlap from which a box suppresses a less likely one.
+        before: number of anchors before suppression, best first; `after` is the maximum after it.
+        threshold: IoU above which a box suppresses one with a lower score.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Proposer(nn.Module):
     def forward(
         self, features: Float[Tensor, "D h w"], size: tuple[int, int]
     ) -> tuple[Float[Tensor, "R 4"], Float[Tensor, " R"]]:
-        """Boxes in a picture of (width, height) and their logits, best first."""
+        """Boxes in an image of `size` (width, height), and their logits, best first."""
         height, width = features.shape[1:]
         hidden = F.relu(self.conv(features[None]))
         logits = self.objectness(hidden)[0].float().permute(1, 2, 0).flatten()
@@ -62,14 +62,14 @@ class Proposer(nn.Module):
         grid = anchors(height, width, sizes=self.sizes, ratios=self.ratios, stride=STRIDE)
         best = logits.argsort(descending=True, stable=True)[: self.before]
         boxes = clip_boxes(decode_boxes(grid.to(logits.device)[best], deltas[best]), size)
-        real = has_area(boxes)
+        real = has_area(boxes)  # clipping makes boxes outside of the image empty
         boxes, logits = boxes[real], logits[best][real]
         kept = nms(boxes, logits, self.threshold, limit=self.after)
         return boxes[kept], logits[kept]
 
 
 class BoxHead(nn.Module):
-    """Class, box and attribute of a region; the attribute looks at the likeliest class or background."""
+    """Predicts class, box and attribute of a region; the attribute depends on the likeliest class."""
 
     def __init__(self, dim: int, classes: int, attributes: int | None) -> None:
         super().__init__()
@@ -87,26 +87,27 @@ class BoxHead(nn.Module):
         logits, deltas = self.classes(features), self.deltas(features)
         if self.class_vectors is None or self.attribute_hidden is None or self.attributes is None:
             return logits, deltas, None
-        vectors = self.class_vectors(logits.argmax(1))
+        vectors = self.class_vectors(logits.argmax(1))  # the background is a class here
         hidden = F.relu(self.attribute_hidden(torch.cat([features, vectors], 1)))
         return logits, deltas, self.attributes(hidden)
 
 
 class FasterRcnn(nn.Module):
-    """Pictures to detections; `select` makes regions of them, `prepare` makes pictures.
+    """Computes detections from images that `prepare` has prepared; `select` turns them into regions.
 
-    Under autocast only the convolutions are computed in the lower precision. Everything is frozen: there is
-    no training loss.
+    Under autocast, only the convolutions run in lower precision. All parameters are frozen, and there is no
+    training loss.
 
     Args:
-        attributes: None leaves the attribute head out.
-        blocks: of the four stages of the ResNet; `stem`, `width`, `outputs` and `groups` are its channels.
-        rpn_hidden: channels of the proposal network; None means those of the map.
-        before: see `Proposer`, also for `proposal_threshold`; `proposals` is how many regions a picture has.
-        pool: `max` is RoIPool, `align` is RoIAlign; `pool_size` cells on each side come out.
+        attributes: number of attributes; None means no attribute head.
+        blocks: blocks per stage of the ResNet; for `stem`, `width`, `outputs` and `groups` see `ResNet`.
+        rpn_hidden: channels of the proposal network; None means those of the feature map.
+        before, proposal_threshold: see `Proposer`.
+        proposals: maximum number of regions per image.
+        pool: `max` is RoIPool, `align` is RoIAlign; the result has `pool_size` cells per side.
         stride_first: see `ResNet`; detectron2's `STRIDE_IN_1X1`.
-        caffe: pool and dilate as Caffe's models do; without, as detectron2's own.
-        dilate: dilate the last stage instead of halving its resolution; None means `caffe`.
+        caffe: pooling and dilation of Caffe's models; otherwise those of detectron2's own.
+        dilate: dilate the last stage instead of halving its resolution; None means the value of `caffe`.
     """
 
     def __init__(
@@ -169,41 +170,42 @@ class FasterRcnn(nn.Module):
         boxes: Sequence[Float[Tensor, "_ 4"]] | None = None,
         padded: bool = False,
     ) -> list[Detection]:
-        """One detection per picture. Pictures go through the body one by one, their regions together.
+        """Compute one detection per image. Images go through the body one by one, their regions together.
 
         Args:
-            boxes: of every picture, in its own pixels; None lets the network propose them.
-            padded: put the pictures into one batch, padded with zeros, as Vilio did for `vg` with 4 pictures
-                at a time in the order of the folder. A picture's regions then depend on the others.
+            boxes: boxes of every image, in pixels of the original image; None means proposals.
+            padded: put the images into one batch, padded with zeros, as Vilio did for `vg` with 4 images at a
+                time in the order of the folder. The regions of an image then depend on the others.
         """
         if not pictures:
             return []
         maps = self._maps(pictures, padded)
         if boxes is None:
-            found = [self.proposer(one, p.resized) for one, p in zip(maps, pictures, strict=True)]
-            places, objectness = [boxes for boxes, _ in found], [logits for _, logits in found]
+            proposals = [self.proposer(x, p.resized) for x, p in zip(maps, pictures, strict=True)]
+            places, objectness = [boxes for boxes, _ in proposals], [logits for _, logits in proposals]
         else:
-            places = [_shrink(one, p).to(maps[0].device) for one, p in zip(boxes, pictures, strict=True)]
+            places = [_shrink(given, p).to(maps[0].device) for given, p in zip(boxes, pictures, strict=True)]
             objectness = [None] * len(places)
         features = self.features(maps, places)
+        # scores are compared with thresholds later, so they are computed in single precision
         with torch.autocast(features.device.type, enabled=False):
             results = self.predictor(features)
-        counts = [len(one) for one in places]
+        counts = [len(place) for place in places]
         parts = zip(
-            *([None] * len(counts) if one is None else one.split(counts) for one in results), strict=True
+            *([None] * len(counts) if part is None else part.split(counts) for part in results), strict=True
         )
         return [
             Detection(
                 size=picture.size,
                 resized=picture.resized,
                 boxes=place,
-                objectness=one,
+                objectness=strength,
                 features=vectors,
                 class_logits=logits,
                 deltas=deltas,
                 attribute_logits=attributes,
             )
-            for picture, place, one, vectors, (logits, deltas, attributes) in zip(
+            for picture, place, strength, vectors, (logits, deltas, attributes) in zip(
                 pictures, places, objectness, features.split(counts), parts, strict=True
             )
         ]
@@ -211,23 +213,23 @@ class FasterRcnn(nn.Module):
     def features(
         self, maps: Sequence[Float[Tensor, "D _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "R F"]:
-        """One vector per box of all pictures, in their order; boxes in resized pixels."""
+        """One vector per box of all images, in their order; boxes are in pixels of the resized images."""
         operator = roi_pool if self.pool == "max" else roi_align
         pooled = torch.cat(
             [
-                operator(one, at, size=self.pool_size, scale=1 / STRIDE)
-                for one, at in zip(maps, boxes, strict=True)
+                operator(x, at, size=self.pool_size, scale=1 / STRIDE)
+                for x, at in zip(maps, boxes, strict=True)
             ]
         )
-        # Part by part, for the regions of one picture take a quarter of a gigabyte as it is.
+        # In chunks: the pooled regions of one image alone take a quarter of a gigabyte.
         parts = (part.contiguous(memory_format=torch.channels_last) for part in pooled.split(HEAD_CHUNK))
         return torch.cat([self.resnet.layer4(part).float().mean((2, 3)) for part in parts])
 
     def _init(self) -> None:
-        """As detectron2: untrained, boxes are about the anchors. Pixels are many times larger than 1."""
-        nn.init.constant_(self.resnet.bn1.weight, 0.02)
+        """Initialize as detectron2: boxes of an untrained network are close to the anchors."""
+        nn.init.constant_(self.resnet.bn1.weight, 0.02)  # inputs are pixels up to 255, not of unit variance
         parts = (self.proposer.conv, self.proposer.objectness, self.proposer.deltas, self.predictor.classes)
-        for part, std in (*((one, 0.01) for one in parts), (self.predictor.deltas, 0.001)):
+        for part, std in (*((part, 0.01) for part in parts), (self.predictor.deltas, 0.001)):
             nn.init.normal_(part.weight, std=std)
             nn.init.zeros_(part.bias)  # type: ignore[arg-type]
 
@@ -242,7 +244,7 @@ class FasterRcnn(nn.Module):
 
 
 def _shrink(boxes: Float[Tensor, "R 4"], picture: Picture) -> Float[Tensor, "R 4"]:
-    """From the picture's pixels to those of the resized one."""
+    """Scale boxes from pixels of the original image to those of the resized one."""
     (width, height), (wide, high) = picture.size, picture.resized
     return boxes.float() * torch.tensor([wide / width, high / height] * 2, device=boxes.device)
 
@@ -272,14 +274,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def build_detector(preset: str, **overrides: Any) -> FasterRcnn:
-    """A detector of published weights, to be filled with `convert.load_detector`.
+    """Build the network of published weights; `convert.fill_detector` loads them.
 
     `vg` has Visual Genome's 1600 classes, `vgattr` also its 400 attributes; `vgattr-original` is the same
-    network with other weights, made for 10 to 100 boxes. `coco` is detectron2's R-101-C4. `tiny` has no
-    published weights; it is for trying things out.
+    network for other weights, meant for 10 to 100 boxes. `coco` is detectron2's R-101-C4. `tiny` has no
+    published weights; it is for tests and tutorials.
 
     Raises:
-        ConfigError: another name.
+        ConfigError: the name is unknown.
     """
     if preset not in PRESETS:
         raise ConfigError(

@@ -1,6 +1,6 @@
-"""Regions without a detector: cells of a network's map of the picture, or given boxes on it.
+"""Computes regions without a detector: cells of a feature map, or given boxes on it.
 
-Grid features: Jiang et al., 2020, https://arxiv.org/abs/2001.03615. Differs: any stage, any weights.
+Grid features: Jiang et al., 2020, https://arxiv.org/abs/2001.03615. Difference: any stage and any weights.
 """
 
 import warnings
@@ -25,16 +25,17 @@ from diptych.types import Regions
 
 RESNETS = ("resnet50", "resnet101", "resnet152", "resnet_tiny")
 FOREIGN = "transformers:"
-BINS = 7  # per side of a given box, whose average is its feature
+BINS = 7  # of RoIAlign per side of a given box; their mean is the feature
 
 
 class StageEncoder(nn.Module):
-    """The map of one of the four stages of a ResNet: 4, 8, 16 or 32 pixels per cell."""
+    """The feature map of one of the four stages of a ResNet, with 4, 8, 16 or 32 pixels per cell."""
 
     def __init__(self, network: ResNet, stage: int, *, size: int) -> None:
         super().__init__()
-        self.prepare = _prepare(size, size * 5 // 3)
+        self.prepare = _prepare(size, size * 5 // 3)  # the aspect ratio of 600 x 1000, as for detectors
         self.network, self.stage = network, stage
+        # every stage doubles the channels; `body_dim` is that of the third
         self.dim = network.body_dim >> (3 - stage) if stage < 4 else 2 * network.body_dim
         self.eval().requires_grad_(False)
 
@@ -48,9 +49,9 @@ class StageEncoder(nn.Module):
 
 
 class ForeignEncoder(nn.Module):
-    """A vision model of `transformers`: its last map, or the map that its patches make.
+    """A vision model of `transformers`: its last feature map, or its patches arranged as a map.
 
-    Pictures become squares of `size` pixels, as such models are trained.
+    Images are resized to squares of `size` pixels, because such models are trained on squares.
     """
 
     def __init__(self, network: Any, *, size: int) -> None:
@@ -58,14 +59,14 @@ class ForeignEncoder(nn.Module):
         self.prepare = _prepare(size, size, square=True)
         self.network = network
         self.eval().requires_grad_(False)
-        self.dim = self(torch.zeros(1, 3, size, size)).shape[1]
+        self.dim = self(torch.zeros(1, 3, size, size)).shape[1]  # settings of models name it differently
 
     def forward(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D H W"]:
         states: Tensor = self.network(pixel_values=pixels).last_hidden_state
         if states.ndim == 4:
             return states
         side = int(states.shape[1] ** 0.5)
-        # What is no patch (a class token, registers) stands in front.
+        # Other tokens (class token, registers) come before the patches.
         maps: Tensor = states[:, states.shape[1] - side * side :].mT.unflatten(2, (side, side))
         return maps
 
@@ -74,14 +75,14 @@ MapEncoder = StageEncoder | ForeignEncoder
 
 
 def build_map_encoder(backbone: str, *, stage: int = 4, size: int = 448) -> MapEncoder:
-    """A frozen encoder with random weights, or `transformers:FOLDER` with those of the folder.
+    """Build a frozen encoder: a ResNet with random weights, or a model of `transformers` with its own.
 
     Args:
-        backbone: one of `RESNETS`, or `transformers:` and a folder or a name of the hub.
+        backbone: one of `RESNETS`, or `transformers:` followed by a folder or a name on the hub.
         size: pixels of the shorter side.
 
     Raises:
-        ConfigError: another name or stage, or `transformers` cannot make a map of it.
+        ConfigError: the name or stage is unknown, or `transformers` cannot compute a map with it.
     """
     if backbone.startswith(FOREIGN):
         return _foreign(backbone.removeprefix(FOREIGN), size)
@@ -95,10 +96,10 @@ def build_map_encoder(backbone: str, *, stage: int = 4, size: int = 448) -> MapE
 
 
 def grid_regions(features: Float[Tensor, "D h w"], picture: Picture, grid: tuple[int, int] | None) -> Regions:
-    """Cells of the map as regions, row by row, each of which covers its part of the picture.
+    """The cells of the map as regions, row by row; the box of a cell is its part of the image.
 
     Args:
-        grid: average to so many rows and columns; None keeps the map's own.
+        grid: average the map to this number of rows and columns; None keeps it as it is.
     """
     if grid is not None:
         features = F.adaptive_avg_pool2d(features[None], grid)[0]
@@ -111,10 +112,10 @@ def grid_regions(features: Float[Tensor, "D h w"], picture: Picture, grid: tuple
 
 
 def box_regions(features: Float[Tensor, "D h w"], picture: Picture, boxes: Float[Tensor, "R 4"]) -> Regions:
-    """RoIAlign of given boxes, averaged.
+    """Average RoIAlign of given boxes.
 
     Args:
-        boxes: in pixels of the picture as it came.
+        boxes: in pixels of the original image.
     """
     (width, height), (rows, columns) = picture.size, features.shape[1:]
     on_map = boxes.float() * torch.tensor([columns / width, rows / height] * 2)
@@ -123,32 +124,31 @@ def box_regions(features: Float[Tensor, "D h w"], picture: Picture, boxes: Float
 
 
 def _prepare(least: int, most: int, *, square: bool = False) -> DetectorTransform:
-    (r, g, b), (dr, dg, db) = MEAN, STD
+    (r, g, b), (dr, dg, db) = MEAN, STD  # for values of 0..1; DetectorTransform has 0..255
     mean, std = (255 * r, 255 * g, 255 * b), (255 * dr, 255 * dg, 255 * db)
     return DetectorTransform(least=least, most=most, mean=mean, std=std, blue_first=False, square=square)
 
 
 def _require_harmless(folder: Path) -> None:
-    """Of a folder, weights and settings are read; code of its own and pickles are not.
+    """Refuse a folder whose loading would run code: only its settings and safetensors are read.
 
     Raises:
-        FormatError: it holds no settings, asks for code of its own, or has no safetensors.
+        FormatError: it has no settings, requires code of its own, or has no safetensors.
     """
-    if (folder / "adapter_config.json").exists():
-        raise FormatError(
-            f"{folder}: holds an adapter, which names another model; merge the two and save that."
-        )
+    if (folder / "adapter_config.json").exists():  # transformers would load the other model unchecked
+        raise FormatError(f"{folder}: has an adapter for another model; merge both and save the result.")
+    # `auto_map` may be at any depth of nested settings; searched level by level, without recursion
     level: list[Any] = [read_json(folder / "config.json", dict[str, Any])]
-    while level and not any(isinstance(one, dict) and "auto_map" in one for one in level):
-        level = [inner for one in level if isinstance(one, dict) for inner in one.values()]
+    while level and not any(isinstance(node, dict) and "auto_map" in node for node in level):
+        level = [inner for node in level if isinstance(node, dict) for inner in node.values()]
     if level:
         raise FormatError(
-            f"{folder / 'config.json'}: auto_map asks for code of the folder's own, which is not run. Take a "
-            "model that transformers itself knows."
+            f"{folder / 'config.json'}: auto_map requires code from the folder, which is not run. Use a "
+            "model that is part of transformers."
         )
     if not any(folder.glob("*.safetensors")):
         raise FormatError(
-            f"{folder}: holds no *.safetensors; pickles are not opened. Save the model again with "
+            f"{folder}: has no *.safetensors; pickles are not opened. Save the model again with "
             "`save_pretrained(FOLDER, safe_serialization=True)`."
         )
 
@@ -168,6 +168,8 @@ def _foreign(name: str, size: int) -> ForeignEncoder:
                 name, use_safetensors=True, trust_remote_code=False, local_files_only=local
             )
         return ForeignEncoder(getattr(network, "vision_model", network), size=size)
-    except Exception as error:  # any library may fail in any way on what it is given
+    except Exception as error:  # transformers raises errors of many classes for unsuitable models
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"transformers makes no map with {name!r} of {size} pixels: {reason}") from error
+        raise ConfigError(
+            f"transformers cannot compute a map with {name!r} at {size} pixels: {reason}"
+        ) from error

@@ -1,4 +1,4 @@
-"""What an extraction computes: a pass over the pictures for each detector, with its weights and box rules."""
+"""Settings of an extraction with several detectors: one pass over the images for each of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,21 +7,21 @@ from typing import Any
 from diptych.detect.extractor import GRID, ExtractSettings
 from diptych.errors import ConfigError, nearest
 
-RANDOM = "random"  # instead of a file of weights
+RANDOM = "random"  # in place of a weight file
 PRESETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "vilio": {"vgattr": ("36", "50", "72", "10:100"), "vg": ("50", "10:100")}
 }
-ATTRIBUTES_UNKNOWN = ("vg",)  # detectors that tell no attributes
-MAY_BE_RANDOM = (GRID, "tiny")
+ATTRIBUTES_UNKNOWN = ("vg",)  # detectors without an attribute head
+MAY_BE_RANDOM = (GRID, "tiny")  # without weights, these are random; others need a decision
 
 Weights = Mapping[str, Path | str] | Path | str
 
 
 def detectors_of(detector: str, preset: str | None) -> Mapping[str, tuple[str, ...]]:
-    """The detectors of a preset with their rules, or the one with none.
+    """The detectors of a preset with their rules, or `detector` without rules.
 
     Raises:
-        ConfigError: there is no such preset.
+        ConfigError: the preset is unknown.
     """
     if preset is None:
         return {detector: ()}
@@ -41,21 +41,21 @@ def passes(
     attributes: Sequence[str] = (),
     **settings: Any,
 ) -> list[ExtractSettings]:
-    """The settings of every pass; each goes to `extract`.
+    """The settings of every pass; call `extract` with each.
 
         for settings in passes(preset="vilio", weights={"vgattr": "attr.pkl", "vg": "plain.pkl"}):
             extract("memes/img", "features", settings)
 
     Args:
         rules: numbers of boxes, one store each; see `BoxRule.parse`.
-        preset: detectors and rules instead of `detector` and `rules`: `vilio`.
-        weights: a file, or files by detector, where `""` stands for all others; `random` gives boxes that
-            mean nothing. `grid` and `tiny` are random where they have no file.
-        attributes: names of the attributes that detectors with attributes tell apart.
-        settings: further ones of `ExtractSettings`, of all passes.
+        preset: `vilio`, which replaces `detector` and `rules`.
+        weights: a file, or files by detector, with `""` as the key for all others. `random` means random
+            weights, whose boxes are meaningless; it is the default for `grid` and `tiny`.
+        attributes: attribute names, for the detectors that have attributes.
+        settings: further settings of `ExtractSettings`, for all passes.
 
     Raises:
-        ConfigError: no such preset or detector, or a detector without weights.
+        ConfigError: the preset or detector is unknown, or a detector has no weights.
     """
     detectors = detectors_of(detector, preset)
     files = weights if isinstance(weights, Mapping) else {} if weights is None else {"": weights}
@@ -72,11 +72,11 @@ def passes(
 
 
 def _weights(detector: str, files: Mapping[str, Path | str]) -> Path | None:
-    """The weight file of a detector, None for random ones."""
+    """The weight file of a detector; None means random weights."""
     file = files.get(detector, files.get("", RANDOM if detector in MAY_BE_RANDOM else None))
     if file is None:
         raise ConfigError(
-            f"detector {detector!r} needs its weights: say --weights {detector}=FILE, or --weights {RANDOM} "
-            "to try things out with boxes that mean nothing."
+            f"detector {detector!r} needs weights: use --weights {detector}=FILE, or --weights {RANDOM} "
+            "for a trial with meaningless boxes."
         )
     return None if file == RANDOM else Path(file)

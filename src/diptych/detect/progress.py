@@ -1,4 +1,4 @@
-"""What an extraction has finished, kept on disk: stopped at any moment, it goes on from there."""
+"""On-disk progress of an extraction, so that an interrupted run can resume."""
 
 import json
 import shutil
@@ -22,17 +22,17 @@ from diptych.files import atomic_file, claimed, require_new
 
 PLAN = "plan.json"
 RECORDS = (PLAN, "part-*.json", ".*.part")
-FILES = ("weights", "given")  # settings that are compared by content
-FREE = ("batch",)  # those that change speed only
+FILES = ("weights", "given")  # settings whose files are compared by content
+FREE = ("batch",)  # settings that do not change the result
 
-AGAIN = "Say overwrite=true to begin again."
+AGAIN = "Set overwrite=true to start again."
 
 PlanNode = dict[str, Any]
 
 
 @closed
 class FaultNode(TypedDict):
-    """A picture that could not be used."""
+    """An image that could not be used."""
 
     id: str
     reason: str
@@ -48,7 +48,7 @@ class DoneNode(TypedDict):
 
 @closed
 class ReportNode(TypedDict):
-    """The report beside a finished store."""
+    """The report of a finished store."""
 
     plan: PlanNode
     images: int
@@ -58,14 +58,14 @@ class ReportNode(TypedDict):
 
 
 class Shard(NamedTuple):
-    """Pictures whose regions become one file of every store."""
+    """Images whose regions become one file of every store."""
 
     number: int
     pictures: tuple[PictureFile, ...]
 
 
 class ShardResult(NamedTuple):
-    """What a shard came to: how many pictures it has, and those among them that could not be used."""
+    """Result of a shard: its number of images, and those of them that could not be used."""
 
     number: int
     pictures: int
@@ -73,7 +73,7 @@ class ShardResult(NamedTuple):
 
 
 class StoreReport(NamedTuple):
-    """A finished store; `fewer` of its images have not the boxes that the rule asks for."""
+    """A finished store; `fewer` is the number of images with fewer boxes than the rule requires."""
 
     path: Path
     images: int
@@ -83,52 +83,55 @@ class StoreReport(NamedTuple):
 
 
 class ExtractionProgress:
-    """The folder `OUT/NAME.extract`: a plan, and a record of every finished shard.
+    """The folder `OUT/NAME.extract` with the plan and one record per finished shard.
 
-    A record is written when all files of its shard are in place.
+    A record is written after all files of its shard are in place.
     """
 
     def __init__(self, out: Path, settings: ExtractSettings) -> None:
-        # Other processes and machines may have other working folders.
+        # Absolute, because worker processes may have another working folder.
         files = {name: path.absolute() for name in FILES if (path := getattr(settings, name)) is not None}
         self.out, self.settings = out.absolute(), replace(settings, **files)
         self.folder = self.out / f"{settings.name}.extract"
         self.stores = {self.out / name: least for name, (_, least) in settings.stores().items()}
 
     def plan(self, pictures: Sequence[PictureFile], shard: int) -> PlanNode:
-        """All that decides the bytes of the stores."""
+        """Everything that determines the bytes of the stores."""
         values = {name: value for name, value in asdict(self.settings).items() if name not in FREE}
         for name in FILES:
             values[name] = None if values[name] is None else _digest(values[name])
         keys = sha256("\n".join(picture.key for picture in pictures).encode()).hexdigest()
         values |= {"pictures": len(pictures), "keys": keys, "shard": shard}
-        plan: PlanNode = json.loads(json.dumps(values))  # as it will be read again
+        plan: PlanNode = json.loads(
+            json.dumps(values)
+        )  # tuples become lists, as in the plan that is read back
         return plan
 
     @contextmanager
     def opened(self, plan: PlanNode, *, resume: bool, overwrite: bool) -> Iterator[None]:
-        """Hold the folder while the block runs, with the records of an earlier run or empty.
+        """Lock the folder while the block runs; with `resume` it keeps the records of an earlier run.
 
         Raises:
-            ConfigError: something stands there that is not to be replaced, the earlier run had another plan,
-                or another process holds the folder.
+            ConfigError: something that must be kept exists there, the earlier run had another plan, or
+                another process uses the folder.
         """
         going_on = resume and (self.folder / PLAN).is_file()
         partials = {store: partial_folder(store) for store in self.stores}
         for store, part in partials.items():
+            # a resumed run may have finished this store already: its shards are gone, and it is not replaced
             if part.is_dir() or not going_on:
                 require_replaceable(store, overwrite=overwrite)
                 require_new(_report(store), overwrite=overwrite, kind="a report of extraction")
         if self.folder.exists() and not holds_only(self.folder, RECORDS):
-            raise ConfigError(f"{self.folder} holds other things than a stopped run and is kept; remove it.")
+            raise ConfigError(f"{self.folder} holds files that are not part of a run and is kept; remove it.")
         left = [
             *self.folder.glob("*.json"),
-            *(file for one in partials.values() for file in one.glob("*part-*")),
+            *(file for part in partials.values() for file in part.glob("*part-*")),
         ]
         if left and not going_on and not overwrite:
             raise ConfigError(
-                f"{left[0].parent} holds what a stopped run has finished; say resume=true to go on from it, "
-                "or overwrite=true to begin again."
+                f"{left[0].parent} holds the finished part of an interrupted run; set resume=true to "
+                "continue it, or overwrite=true to start again."
             )
         with claimed(self.folder):
             self.folder.mkdir(exist_ok=True)
@@ -145,7 +148,7 @@ class ExtractionProgress:
                 _write(self.folder / PLAN, plan)
                 yield
             except BaseException:
-                if not any(self.folder.glob("part-*.json")):  # nothing is finished that another run could use
+                if not any(self.folder.glob("part-*.json")):  # no finished shard that a later run could use
                     self._discard(partials.values())
                 raise
 
@@ -153,48 +156,48 @@ class ExtractionProgress:
         for part in partials:
             for file in part.glob("*part-*"):
                 file.unlink()
-            with suppress(OSError):  # it holds something else
+            with suppress(OSError):  # not empty: it holds files of the user
                 part.rmdir()
         if holds_only(self.folder, RECORDS):
             shutil.rmtree(self.folder)
 
     def record(self, done: ShardResult) -> None:
-        """Say that all files of a shard are in place."""
+        """Record that all files of a shard are in place."""
         _write(self._record(done.number), {"pictures": done.pictures, "bad": _plain(done.bad)})
 
     def recorded(self, number: int) -> ShardResult | None:
-        """What a shard came to, None where it is not finished."""
+        """The result of a shard; None if it is not finished."""
         path = self._record(number)
         if not path.is_file():
             return None
-        values = read_json(path, DoneNode, advice="Remove it; its pictures are looked at again.")
+        values = read_json(path, DoneNode, advice="Remove it; its images are then processed again.")
         return ShardResult(number, values["pictures"], _faults(values["bad"]))
 
     def finish(self, plan: PlanNode, bad: Sequence[Fault], *, overwrite: bool) -> None:
-        """Make the stores of their shards, with a report beside each.
+        """Join the shards of each store, and write its report next to it.
 
         Raises:
-            FormatError: no picture could be used.
+            FormatError: no image could be used.
         """
         images = plan["pictures"] - len(bad)
         if not images:
-            raise FormatError(f"none of {len(bad)} picture(s) could be used; the first: {bad[0]}")
+            raise FormatError(f"none of {len(bad)} image(s) could be used; the first: {bad[0]}")
         for store, least in self.stores.items():
-            if partial_folder(store).is_dir():
+            if partial_folder(store).is_dir():  # else an interrupted run has joined it already
                 join_parts(store, images=images, overwrite=overwrite)
             counts = FeatureStore(store).counts()
             values = {"images": images, "regions": int(counts.sum()), "fewer": int((counts < least).sum())}
             _write(_report(store), {"plan": plan, **values, "bad": _plain(bad)})
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder)  # last, so that a killed run can finish the remaining stores
 
     def sweep(self) -> None:
-        """Remove what a run left that was killed after its stores were finished."""
+        """Remove the records of a run that was killed after its stores were finished."""
         with claimed(self.folder):
             if holds_only(self.folder, RECORDS):
                 shutil.rmtree(self.folder)
 
     def finished(self, plan: PlanNode) -> list[StoreReport] | None:
-        """What a run of this plan came to; None if there was none, or not to its end."""
+        """The reports of a finished run with this plan; None if there is no such run."""
         reports = []
         for store in self.stores:
             if not ((store / INDEX).is_file() and _report(store).is_file()):
@@ -214,8 +217,8 @@ def _require_same(before: PlanNode, now: PlanNode, folder: Path) -> None:
     if other := [name for name in now if before.get(name) != now[name]]:
         shown = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in other)
         raise ConfigError(
-            f"{folder} was begun with other settings: {shown}. Use the same ones, or say overwrite=true to "
-            "begin again."
+            f"{folder} is from a run with other settings: {shown}. Use the same settings, or set "
+            "overwrite=true to start again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Which of a detector's findings become the regions of a picture: any number of rules after one pass."""
+"""Selects regions from the output of a detector, by any number of rules after a single pass."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,27 +17,27 @@ from diptych.nn.roi import clip_boxes, decode_boxes, has_area, nms
 from diptych.types import Regions
 
 Mode = Literal["max-class", "per-class", "caffe"]
-# As NumPy's arange gives them, which is what the originals go through.
+# The originals use np.arange, whose values differ from 0.4, 0.5, ... in the last bits.
 MAX_CLASS_THRESHOLDS = tuple(np.arange(0.3, 1.0, 0.1).tolist())
 PER_CLASS_THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.1).tolist())
-LEAST_SCORE = 0.2
-CAFFE_THRESHOLD = 0.3
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+LEAST_SCORE = 0.2  # as in the originals
+CAFFE_THRESHOLD = 0.3  # IoU; bottom-up-attention's NMS
+BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # dx dy dw dh of the box head; detectron2's BBOX_REG_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """All that one pass computes for one picture.
+    """Output of the network for one image.
 
     Args:
-        size: width and height of the picture in pixels.
-        resized: width and height of what the network saw, in whose pixels the boxes are.
-        boxes: proposals, best first, or the boxes that were given.
+        size: width and height of the image in pixels.
+        resized: width and height of the input of the network; boxes are in its pixels.
+        boxes: proposals, best first, or given boxes.
         objectness: logits of the proposals; None for given boxes.
-        features: of the boxes, not of what the deltas make of them.
-        class_logits: background last.
-        deltas: `dx dy dw dh` of every class but the background.
-        attribute_logits: background last; None without attribute head.
+        features: features of `boxes`, before the deltas are applied.
+        class_logits: the background is last.
+        deltas: `dx dy dw dh` of every class except the background.
+        attribute_logits: the background is last; None without an attribute head.
     """
 
     size: tuple[int, int]
@@ -51,21 +51,21 @@ class Detection:
 
     def cpu(self) -> "Detection":
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
-        values |= {name: one.cpu() for name, one in values.items() if isinstance(one, Tensor)}
+        values |= {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
         return Detection(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class BoxRule:
-    """How many boxes to keep, and by which of the originals' ways.
+    """How many boxes to keep, and which original's method selects them.
 
-    - max-class (Vilio, nav13n, LXMERT in torch): the best class of every proposal and its box; suppression
-      across classes, ever more tolerant until `least` are left.
-    - per-class (the demos of py-bottom-up-attention): every class above 0.2, suppressed class by class; a
-      proposal may come back under several classes.
-    - caffe (bottom-up-attention): the proposals themselves, by their best score that survives suppression in
-      its class; all above 0.2, within the limits, and then in the order of the proposals. Differs: without
-      Caffe's extra pixel.
+    - max-class (Vilio, nav13n, LXMERT in PyTorch): the best class of every proposal and its box; suppression
+      across classes, with a rising threshold until `least` boxes are left.
+    - per-class (the demos of py-bottom-up-attention): every class above 0.2, with suppression per class; a
+      proposal can be kept for several classes.
+    - caffe (bottom-up-attention): the proposals themselves, ranked by their best score that survives
+      suppression in its class. If the number above 0.2 is within the limits, they keep the order of the
+      proposals. Difference: boxes are not one pixel larger, as Caffe's are.
     """
 
     least: int
@@ -77,10 +77,10 @@ class BoxRule:
         """`36` means exactly 36, `10:100` from 10 to 100.
 
         Raises:
-            ConfigError: another text or mode.
+            ConfigError: the text is no such rule, or the mode is unknown.
         """
-        found = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
-        least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        match = re.fullmatch(r"(\d+)(?::(\d+))?", text.strip())
+        least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= least <= most:
             raise ConfigError(f"box rule {text!r}: expected a number like 36 or a range like 10:100.")
         if mode not in get_args(Mode):
@@ -93,7 +93,7 @@ class BoxRule:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Boxes chosen: rows of the detection, boxes in its pixels, classes and their scores."""
+    """Selected boxes: rows of the detection, boxes in its pixels, classes and their scores."""
 
     rows: Int[Tensor, " K"]
     boxes: Float[Tensor, "K 4"]
@@ -105,11 +105,10 @@ class Choice:
 
 
 def select(detection: Detection, rules: Sequence[BoxRule]) -> list[Regions]:
-    """The regions that each rule keeps, in pixels of the picture, best first.
+    """The regions that each rule keeps, in pixels of the image, best first.
 
-    May be fewer than a rule's least where the picture does not yield more. Boxes that are empty in the
-    picture are dropped with everything that belongs to them; the original keeps their features, which makes
-    its files unreadable.
+    There may be fewer than a rule's minimum if the detection has no more. Boxes that are empty in the image
+    are dropped with all their values; the original keeps their features, which makes its files inconsistent.
     """
     detection = detection.cpu()
     ways = {"max-class": _by_best_class, "per-class": _by_class, "caffe": _as_caffe}
@@ -118,7 +117,7 @@ def select(detection: Detection, rules: Sequence[BoxRule]) -> list[Regions]:
 
 
 def describe(detection: Detection, boxes: Float[Tensor, "R 4"]) -> Regions:
-    """The regions of given boxes, in pixels of the picture: none dropped, none moved."""
+    """The regions of given boxes, in pixels of the image; no box is dropped or moved."""
     detection = detection.cpu()
     scores, labels = _probabilities(detection).max(1)
     rows = torch.arange(len(boxes))
@@ -142,7 +141,8 @@ def _by_class(detection: Detection) -> Way:
 
 
 def _sweep(choice: Choice, thresholds: Sequence[float], *, groups: Tensor | None = None) -> Way:
-    """Raise the threshold until enough boxes are left; the last one counts anyway."""
+    """Raise the threshold until enough boxes are left; the last threshold decides if none is enough."""
+    # several rules share the thresholds, and suppression is the slow part
     kept = cache(lambda threshold: nms(choice.boxes, choice.scores, threshold, groups=groups))
 
     def way(least: int, most: int) -> Choice:
@@ -155,7 +155,8 @@ def _sweep(choice: Choice, thresholds: Sequence[float], *, groups: Tensor | None
 def _as_caffe(detection: Detection) -> Way:
     probabilities = _probabilities(detection)
     overlap = iou(detection.boxes, detection.boxes) > CAFFE_THRESHOLD
-    # All classes at once: the n-th best box of each suppresses what it overlaps, if it is still alive.
+    # Greedy suppression of all classes at once: step n handles the n-th best box of every class, which, if
+    # still alive, suppresses the boxes that it overlaps. `alive` is (classes, boxes).
     alive = torch.ones_like(probabilities, dtype=torch.bool).T.contiguous()
     survives = torch.zeros_like(alive)
     for best in probabilities.argsort(dim=0, descending=True, stable=True):
@@ -168,6 +169,7 @@ def _as_caffe(detection: Detection) -> Way:
 
     def way(least: int, most: int) -> Choice:
         strong = (strength >= LEAST_SCORE).nonzero()[:, 0]
+        # as the original: few or many strong boxes are cut by rank, otherwise the order stays
         ranked = strength.argsort(descending=True, stable=True)
         if least <= len(strong) <= most:
             return choice.take(strong)
@@ -181,7 +183,7 @@ def _probabilities(detection: Detection) -> Float[Tensor, "R C"]:
 
 
 def _moved(detection: Detection, rows: Tensor, labels: Tensor) -> Float[Tensor, "K 4"]:
-    """What the deltas of these classes make of these boxes."""
+    """Boxes of the given rows, refined by the deltas of the given classes."""
     columns = 4 * labels[:, None] + torch.arange(4)
     deltas = detection.deltas[rows[:, None], columns]
     return clip_boxes(decode_boxes(detection.boxes[rows], deltas, weights=BOX_WEIGHTS), detection.resized)
@@ -198,7 +200,7 @@ def _regions(detection: Detection, choice: Choice) -> Regions:
 def _gather(detection: Detection, choice: Choice) -> Regions:
     attributes = attribute_scores = None
     if detection.attribute_logits is not None:
-        # The background leaves before the probabilities are made, unlike that of the classes.
+        # As in the original: the background is removed before the softmax here, after it for classes.
         best, index = detection.attribute_logits[choice.rows, :-1].softmax(1).max(1)
         attributes, attribute_scores = index.numpy(), best.numpy()
     return Regions(
