@@ -1,4 +1,4 @@
-"""Damaged region features: every format that `diptych import` reads, and feature stores."""
+"""Damages region features: every format that `diptych import` reads, and feature stores."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def lmdb_pages(case: Case) -> list[str]:
 
 @target("lmdb values", "features.lmdb", "pickles", "features.fields", weight=4)
 def lmdb_values(case: Case) -> list[str]:
-    """Whole environments whose keys or records are not what they should be."""
+    """Intact environments with unexpected keys or records."""
     import lmdb
 
     form = case.rng.choice(LMDBS)
@@ -82,7 +82,7 @@ def lmdb_values(case: Case) -> list[str]:
 
 
 def _odd_message(case: Case) -> tuple[str, bytes]:
-    """A msgpack message that asks for more than it holds, or for a pickle."""
+    """A msgpack message that claims more than it holds, or contains a pickle."""
     import msgpack
 
     body = case.hostile_pickle()[1]
@@ -171,7 +171,7 @@ def hdf5_bytes(case: Case) -> list[str]:
 
 @target("hdf5 groups", "features.hdf5", "volta-hdf5", weight=2)
 def hdf5_groups(case: Case) -> list[str]:
-    """Whole files with links, types and shapes that are not what they should be."""
+    """Intact files with unexpected links, types and shapes."""
     import h5py
     import numpy as np
 
@@ -203,7 +203,7 @@ def hdf5_groups(case: Case) -> list[str]:
         del parent[key]
         try:
             changes[name]()
-        except (TypeError, ValueError, OSError):  # HDF5 itself holds no such thing
+        except (TypeError, ValueError, OSError):  # HDF5 refuses this value
             parent[key] = np.zeros(0)
     case.notes.append(f"{name} as {key}")
     return _import(case, source)
@@ -234,7 +234,7 @@ def store_bytes(case: Case) -> list[str]:
 
 @target("store schema", "features.store", "features.shard", weight=3)
 def store_schema(case: Case) -> list[str]:
-    """Whole Arrow files with other columns, types, numbers or descriptions."""
+    """Intact Arrow files with unexpected columns, types, numbers or metadata."""
     import pyarrow as pa
 
     path = case.rng.choice(sorted(case.take("w/features", "store").glob("*.arrow")))

@@ -105,6 +105,7 @@ def extract(
         for done in results:
             finished[done.number] = done
             counter.finish_shard(done.pictures)
+        # an engine may finish shards in any order; the report has that of the images
         faults = [fault for number in sorted(finished) for fault in finished[number].bad]
         state.finish(plan, faults, overwrite=overwrite)
     reports = state.finished(plan)
@@ -159,6 +160,7 @@ def extract_shard(
                     faults.append(outcome)
                 else:
                     items.append(outcome)
+                # batches end with their shard, so that padded regions do not depend on where a run resumed
                 if len(items) == extractor.batch or number == len(shard.pictures):
                     faults += _write(extractor, items, writers)
                     items = []
@@ -170,7 +172,7 @@ def extract_shard(
                     advance(1)
         done = ShardResult(shard.number, len(shard.pictures), tuple(faults))
         state.record(done)  # after the `with` block: only then all files of the shard are in place
-    except OSError as error:
+    except OSError as error:  # of writing: errors of reading are faults of single images
         raise DiptychError(
             f"cannot write {error.filename or state.out}: {error.strerror}. Finished shards are kept; "
             "resume=true continues."
@@ -211,7 +213,7 @@ def _ahead(function: Callable[[T], R], values: Iterable[T], workers: int) -> Ite
         waiting: deque[Future[R]] = deque()
         for value in values:
             waiting.append(pool.submit(function, value))
-            if len(waiting) > AHEAD * workers:
+            if len(waiting) > AHEAD * workers:  # bounds the memory of decoded images
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -239,7 +241,7 @@ class _Counter:
         self._tell()
 
     def finish_shard(self, count: int) -> None:
-        self.done, self.inside = self.done + count, 0
+        self.done, self.inside = self.done + count, 0  # `add` has counted the same images
         self._tell()
 
     def _tell(self) -> None:

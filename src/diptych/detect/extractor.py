@@ -83,7 +83,7 @@ class ExtractSettings:
     @property
     def name(self) -> str:
         """Name of detector and weights, for `FeatureMeta.detector`."""
-        if self.detector == GRID and self.backbone.startswith(FOREIGN):
+        if self.detector == GRID and self.backbone.startswith(FOREIGN):  # never random
             return Path(self.backbone.removeprefix(FOREIGN)).name
         name = f"{self.backbone}-stage{self.stage}" if self.detector == GRID else self.detector
         return f"{name}-random" if self.weights is None else name
@@ -97,7 +97,7 @@ class ExtractSettings:
             return {f"{self.name}-grid{cells}": (f"grid {cells}".strip(), 0)}
         rules = [BoxRule.parse(text, self.mode) for text in self.rules]
         way = "" if self.mode == "max-class" else f" {self.mode}"
-        return {
+        return {  # names of folders: `10:100` becomes `10-100`
             re.sub("[: ]", "-", f"{self.name}{rule}{way}"): (f"{rule}{way}", rule.least) for rule in rules
         }
 
@@ -193,6 +193,7 @@ def build_extractor(settings: ExtractSettings, *, device: str = "cpu") -> Extrac
 
 def _detector(settings: ExtractSettings) -> FasterRcnn:
     """The network of a preset, with the sizes of the weights."""
+    # weights are read first, because class counts and widths follow from them
     weights = None if settings.weights is None else read_weights(settings.weights)
     sizes = {} if weights is None else sizes_of(weights, where=settings.weights)
     # weights with an attribute head also fit a preset without one, which does not use it
@@ -226,7 +227,7 @@ def _detected(
 ) -> list[list[Regions]]:
     pictures = [item.picture for item in items]
     boxes = [item.boxes for item in items if item.boxes is not None]
-    if not boxes:
+    if not boxes:  # without `given`, no item has boxes; with it, all have
         return [select(detection, rules) for detection in detector(pictures, padded=padded)]
     detections = detector(pictures, boxes=boxes, padded=padded)
     return [[describe(detection, given)] for detection, given in zip(detections, boxes, strict=True)]

@@ -57,9 +57,11 @@ class Proposer(nn.Module):
         """Boxes in an image of `size` (width, height), and their logits, best first."""
         height, width = features.shape[1:]
         hidden = F.relu(self.conv(features[None]))
+        # from (anchors per cell, h, w) to one row per anchor, in the order of `anchors`
         logits = self.objectness(hidden)[0].float().permute(1, 2, 0).flatten()
         deltas = self.deltas(hidden)[0].float().permute(1, 2, 0).reshape(-1, 4)
         grid = anchors(height, width, sizes=self.sizes, ratios=self.ratios, stride=STRIDE)
+        # stable: ties keep their order, so that every device proposes the same boxes
         best = logits.argsort(descending=True, stable=True)[: self.before]
         boxes = clip_boxes(decode_boxes(grid.to(logits.device)[best], deltas[best]), size)
         real = has_area(boxes)  # clipping makes boxes outside of the image empty
@@ -77,6 +79,7 @@ class BoxHead(nn.Module):
         self.deltas = nn.Linear(dim, 4 * classes)
         self.class_vectors = self.attribute_hidden = self.attributes = None
         if attributes is not None:
+            # 256 and 512 for the 2048 channels of the published weights
             self.class_vectors = nn.Embedding(classes + 1, dim // 8)
             self.attribute_hidden = nn.Linear(dim + dim // 8, dim // 4)
             self.attributes = nn.Linear(dim // 4, attributes + 1)
@@ -184,6 +187,7 @@ class FasterRcnn(nn.Module):
             proposals = [self.proposer(x, p.resized) for x, p in zip(maps, pictures, strict=True)]
             places, objectness = [boxes for boxes, _ in proposals], [logits for _, logits in proposals]
         else:
+            # given boxes are in pixels of the original image, proposals in those of the resized one
             places = [_shrink(given, p).to(maps[0].device) for given, p in zip(boxes, pictures, strict=True)]
             objectness = [None] * len(places)
         features = self.features(maps, places)
@@ -191,6 +195,7 @@ class FasterRcnn(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             results = self.predictor(features)
         counts = [len(place) for place in places]
+        # per image: class logits, deltas and, if there are any, attribute logits
         parts = zip(
             *([None] * len(counts) if part is None else part.split(counts) for part in results), strict=True
         )
@@ -237,6 +242,7 @@ class FasterRcnn(nn.Module):
         device = self.predictor.classes.weight.device
         if not padded:
             return [self.resnet.body(picture.pixels[None].to(device))[0] for picture in pictures]
+        # padding is on the right and below, so boxes need no shift
         wide, high = (max(side) for side in zip(*(picture.resized for picture in pictures), strict=True))
         room = [(0, wide - width, 0, high - height) for width, height in (p.resized for p in pictures)]
         batch = [F.pad(picture.pixels, more) for picture, more in zip(pictures, room, strict=True)]
@@ -253,7 +259,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vg": {},
     "vgattr": {"attributes": 400},
     "vgattr-original": {"attributes": 400},
-    "coco": {
+    "coco": {  # detectron2's COCO-Detection/faster_rcnn_R_101_C4_3x
         "classes": 80,
         "rpn_hidden": None,
         "anchor_sizes": (32, 64, 128, 256, 512),

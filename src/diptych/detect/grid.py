@@ -41,6 +41,7 @@ class StageEncoder(nn.Module):
 
     def forward(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B D H W"]:
         network = self.network
+        # as `ResNet.body`, but up to any stage; channels last makes convolutions faster
         x: Tensor = pixels.contiguous(memory_format=torch.channels_last)
         x = network.pool(F.relu(network.bn1(network.conv1(x)), inplace=True))
         for layer in (network.layer1, network.layer2, network.layer3, network.layer4)[: self.stage]:
@@ -119,6 +120,7 @@ def box_regions(features: Float[Tensor, "D h w"], picture: Picture, boxes: Float
     """
     (width, height), (rows, columns) = picture.size, features.shape[1:]
     on_map = boxes.float() * torch.tensor([columns / width, rows / height] * 2)
+    # the boxes are in cells of the map already, hence scale 1
     pooled = roi_align(features, on_map.to(features.device), size=BINS, scale=1.0)
     return Regions(features=pooled.mean((2, 3)).cpu().numpy(), boxes=boxes.numpy(), size=picture.size)
 
@@ -163,10 +165,12 @@ def _foreign(name: str, size: int) -> ForeignEncoder:
         _require_harmless(Path(name))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # about heads in the weights that the encoder does not have
+            # neither code nor pickles, also from the hub; a local folder never leads to a download
             network = library.AutoModel.from_pretrained(
                 name, use_safetensors=True, trust_remote_code=False, local_files_only=local
             )
+        # CLIP and its relatives have a text model, too
         return ForeignEncoder(getattr(network, "vision_model", network), size=size)
     except Exception as error:  # transformers raises errors of many classes for unsuitable models
         reason = str(error).partition("\n")[0]

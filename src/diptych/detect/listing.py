@@ -30,6 +30,7 @@ def list_pictures(images: Path | str) -> list[PictureFile]:
     images = Path(images).absolute()
     if images.is_dir():
         below = (file.relative_to(images) for file in images.rglob("*") if file.suffix.lower() in SUFFIXES)
+        # sorted, because the order of a folder differs between file systems
         names = sorted(file.as_posix() for file in below if not file.name.startswith("."))
         folder = images
     elif images.exists() and images.suffix == ".txt":
@@ -54,6 +55,7 @@ def list_pictures(images: Path | str) -> list[PictureFile]:
 
 def _lines(path: Path) -> list[str]:
     try:
+        # utf-8-sig: editors on Windows put a byte order mark in front
         lines = require_file(path, "one image per line").read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not UTF-8 (byte {error.start}); expected one path per line.") from error

@@ -62,7 +62,7 @@ def passes(
     return [
         ExtractSettings(
             detector=name,
-            rules=own or tuple(rules),
+            rules=own or tuple(rules),  # a preset has rules of its own
             weights=_weights(name, files),
             attributes=() if name in ATTRIBUTES_UNKNOWN else tuple(attributes),
             **settings,

@@ -99,7 +99,9 @@ class ExtractionProgress:
         """Everything that determines the bytes of the stores."""
         values = {name: value for name, value in asdict(self.settings).items() if name not in FREE}
         for name in FILES:
+            # by content: the file may move between two runs, or change under the same name
             values[name] = None if values[name] is None else _digest(values[name])
+        # a digest, since the plan of a million images would otherwise be a large file
         keys = sha256("\n".join(picture.key for picture in pictures).encode()).hexdigest()
         values |= {"pictures": len(pictures), "keys": keys, "shard": shard}
         plan: PlanNode = json.loads(

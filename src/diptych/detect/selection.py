@@ -135,6 +135,7 @@ def _by_best_class(detection: Detection) -> Way:
 
 def _by_class(detection: Detection) -> Way:
     probabilities = _probabilities(detection)
+    # one candidate per pair of proposal and class; `groups` keeps classes from suppressing each other
     rows, labels = (probabilities > LEAST_SCORE).nonzero().T
     choice = Choice(rows, _moved(detection, rows, labels), labels, probabilities[rows, labels])
     return _sweep(choice, PER_CLASS_THRESHOLDS, groups=labels)
@@ -163,7 +164,7 @@ def _as_caffe(detection: Detection) -> Way:
         kept = alive.gather(1, best[:, None])
         survives.scatter_(1, best[:, None], kept)
         alive &= ~(overlap[best] & kept)
-    strength = (probabilities.T * survives).amax(0)
+    strength = (probabilities.T * survives).amax(0)  # 0 if the box is suppressed in every class
     scores, labels = probabilities.max(1)
     choice = Choice(torch.arange(len(scores)), detection.boxes, labels, scores)
 
@@ -179,11 +180,12 @@ def _as_caffe(detection: Detection) -> Way:
 
 
 def _probabilities(detection: Detection) -> Float[Tensor, "R C"]:
-    return detection.class_logits.softmax(1)[:, :-1]
+    return detection.class_logits.softmax(1)[:, :-1]  # the background counts in the softmax
 
 
 def _moved(detection: Detection, rows: Tensor, labels: Tensor) -> Float[Tensor, "K 4"]:
     """Boxes of the given rows, refined by the deltas of the given classes."""
+    # deltas have four columns per class
     columns = 4 * labels[:, None] + torch.arange(4)
     deltas = detection.deltas[rows[:, None], columns]
     return clip_boxes(decode_boxes(detection.boxes[rows], deltas, weights=BOX_WEIGHTS), detection.resized)

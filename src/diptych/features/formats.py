@@ -101,6 +101,7 @@ def recognize_format(path: Path) -> Format:
             f"{path}: this is a folder without region features; expected a TSV, an LMDB, HDF5, a ZIP of "
             "JSON, or a folder with .npy, .npz, .json or .tsv files."
         )
+    # a ZIP of LMDBs, HDF5 or folders would have to be unpacked to disk to read it
     nested = any(name.endswith((".npz", ".mdb", ".h5", ".hdf5")) or "/" in name for name in sample.members)
     if sample.packed or nested:
         raise FormatError(f"{path}: this is an archive; unpack it and import its content.")
@@ -111,7 +112,7 @@ def _look(path: Path) -> Sample:
     if path.is_dir():
         return Sample(path, None)
     with require_file(path, "region features").open("rb") as file:
-        head = file.read(512)
+        head = file.read(512)  # a tar has its magic number at byte 257
     if not head.startswith(b"PK"):
         return Sample(path, head)
     with guarded(path, "a whole ZIP archive"), zipfile.ZipFile(path) as archive:
@@ -180,6 +181,7 @@ def import_features(
     begin = time.perf_counter()
     source = Path(source)
     form = recognize_format(source)
+    # the store needs the width before the first image is written
     widths = Widths(feature_dim) if feature_dim else find_widths(source, form)
     meta = FeatureMeta(
         feature_dim=widths.features,
@@ -190,6 +192,7 @@ def import_features(
         dtype=dtype,
     )
     log = ReadLog()
+    # leaving the block by an error leaves no store, only the finished shards
     with StoreWriter(out, meta, resume=resume, overwrite=overwrite) as writer:
         images = read_entries(
             source, form, on_error=on_error, boxes=boxes, widths=widths, done=writer.done, log=log

@@ -122,6 +122,7 @@ def _fill(transaction: Any, values: Iterator[tuple[bytes, bytes]]) -> bool:
 
 def _file(path: Path) -> Path:
     """The data file of an environment: the path itself, in it, or in its only subfolder that has one."""
+    # UNITER has a folder per environment beside its counts
     data = path / "data.mdb" if path.is_dir() else path
     below = sorted(path.glob("*/data.mdb"))
     return below[0] if not data.is_file() and len(below) == 1 else data
@@ -130,7 +131,7 @@ def _file(path: Path) -> Path:
 def _pickled_keys(pages: Pages, path: Path) -> list[str]:
     try:
         keys = read_pickle(pages.get(b"keys") or b"")
-        if isinstance(keys, (list, ndarray)):
+        if isinstance(keys, (list, ndarray)):  # of bytes or of text, depending on the script
             return [key.decode() if isinstance(key, bytes) else str(key) for key in keys]
     except (FormatError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: its list of keys cannot be read: {error}") from error
@@ -177,6 +178,7 @@ def _unpacked(value: dict[Any, Any]) -> Any:
     """Decode an array of msgpack-numpy; arrays of pickled objects are refused."""
     if b"nd" not in value:
         return value
+    # the type is checked before NumPy sees it: "O" would make objects of raw bytes
     if value.get(b"kind") not in (b"", None) or str(value[b"type"])[1:2] not in "fiub":
         raise FormatError(f"it holds an array of {value[b'type']!r}; expected numbers.")
     numbers = np.frombuffer(value[b"data"], value[b"type"])

@@ -80,7 +80,7 @@ class NamedStores:
 
     def _find(self, key: str) -> tuple[RegionSource, str]:
         name, sign, inner = key.partition(":")
-        if sign and name in self.stores:
+        if sign and name in self.stores:  # else the colon is part of the key
             return self.stores[name], inner
         if self._several:
             raise ConfigError(

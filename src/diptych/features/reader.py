@@ -90,6 +90,7 @@ def read_entries(
             regions.verify()
         except FormatError as error:
             fault = Fault(entry.line, key, str(error), entry.file)
+            # `truncate` stops here, too: it only forgives what `regions_of` could cut
             if on_error != "skip":
                 more = _alike(path, form, widths, str(error), boxes)
                 raise FormatError(f"{path}: {fault}{more} on_error=skip leaves such images out.") from error
@@ -111,6 +112,7 @@ def find_widths(path: Path, form: Format) -> Widths:
     votes: Counter[Widths] = Counter()
     first: Fault | None = None
     looked_at = 0
+    # closing: a generator that is not read to its end would keep its file open
     with closing(form.entries(path)) as source:  # type: ignore[type-var]
         for entry in islice(source, PROBED):
             looked_at += 1

@@ -101,6 +101,7 @@ class Pending:
     def record_batch(self, metadata: dict[str, str]) -> pa.RecordBatch:
         flat = {name: np.concatenate([arrays[name] for arrays in self.arrays]) for name in self.arrays[0]}
         regions = pa.StructArray.from_arrays([_column(value) for value in flat.values()], names=[*flat])
+        # int32 is what Arrow lists have; BATCH_BYTES keeps batches far below 2**31 regions
         offsets = np.cumsum([0, *(len(arrays["boxes"]) for arrays in self.arrays)], dtype=np.int32)
         width, height = np.array(self.sizes, np.int32).T
         columns = {
@@ -221,6 +222,7 @@ def damage_named(path: Path) -> Iterator[None]:
 
 def image_digest(key: str, size: tuple[int, int], arrays: dict[str, ndarray]) -> bytes:
     """SHA-256 of key, size and stored arrays of one image."""
+    # names, types and shapes too: equal bytes in another layout are other features
     shapes = [(name, value.dtype.str, value.shape) for name, value in arrays.items()]
     digest = sha256(json.dumps([key, size, shapes]).encode())
     for value in arrays.values():

@@ -55,6 +55,7 @@ class FeatureStore:
         self._blocks: dict[int, list[Block]] = {}
 
     def __reduce__(self) -> tuple[type["FeatureStore"], tuple[Path]]:
+        # by path: mappings cannot be pickled, and the other process may have another working folder
         return FeatureStore, (self.path.absolute(),)
 
     def __repr__(self) -> str:
@@ -125,6 +126,7 @@ class FeatureStore:
         row = self._rows.get(str(key))
         return self._pictures.get(picture(str(key))) if row is None else row
 
+    # read on first use, so that opening a store takes milliseconds whatever its size
     @cached_property
     def _rows(self) -> dict[str, int]:
         with damage_named(self.path / INDEX):
@@ -135,6 +137,7 @@ class FeatureStore:
         """Rows by the image that a key names, without images that several keys name."""
         short = {key: picture(key.rpartition("/")[2]) for key in self._rows}
         shared = Counter(short.values())
+        # ambiguous names are left out: a wrong image would be worse than a missing one
         return {name: self._rows[key] for key, name in short.items() if shared[name] == 1}
 
     @cached_property

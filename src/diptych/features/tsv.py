@@ -87,7 +87,7 @@ def _texts(path: Path) -> Iterator[_Text]:
     with require_file(path, "a TSV").open("rb") as start:
         magic = start.read(4)
     texts = []
-    if magic == b"PK\3\4":
+    if magic == b"PK\3\4":  # by content: files are often renamed
         with guarded(path, "a whole ZIP archive", named=True), zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if member.filename.lower().endswith(ENDINGS):
@@ -212,6 +212,7 @@ def _key(text: bytes, column: str) -> str:
         key = text.decode()
     except UnicodeDecodeError:
         raise FormatError(f"{column} is {text[:40]!r}; expected UTF-8.") from None
+    # two characters are too short for a wrapped id: `b'` alone is an id
     if len(key) > 2 and key[:2] in ("b'", 'b"') and key[-1] == key[1]:
         key = key[2:-1]
     if not key:

@@ -100,7 +100,7 @@ class StoreWriter:
             self.partial.mkdir(exist_ok=True)
             self._clear()
             self._restore()
-            self._lock = stack.pop_all()
+            self._lock = stack.pop_all()  # held until `__exit__`; released here if something above fails
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -205,7 +205,7 @@ class StoreWriter:
                 f"cannot write the feature store {self.path}: {error.strerror or error}.{kept}"
             )
             raise self._failure from error
-        except BaseException as error:
+        except BaseException as error:  # also Ctrl-C: a batch may be half written
             self._failure = error
             raise
 
@@ -229,6 +229,7 @@ class StoreWriter:
                 file.unlink()
 
     def _restore(self) -> None:
+        # shards are numbered without gaps: positions in the index depend on it
         for number, path in enumerate(sorted(self.partial.glob("part-*.arrow"))):
             schema, blocks = read_shard(path)
             meta, _ = read_metadata(schema, path)
