@@ -66,8 +66,7 @@ def extract(
 ) -> ExtractReport:
     """Write the regions of all images to one store per rule; the network runs once per image.
 
-    Images are in the order of their paths. Equal images, settings, processor and number of threads give equal
-    bytes.
+    Equal images, settings, processor and number of threads give equal bytes, in the order of the paths.
 
     Args:
         images: a folder, or a .txt file of paths; see `list_pictures`.
@@ -102,10 +101,9 @@ def extract(
             results = engine(build, missing)
         else:  # the network is not loaded if nothing is missing
             results = map(build(advance=counter.add), missing) if missing else ()
-        for done in results:
+        for done in results:  # an engine may yield them in any order
             finished[done.number] = done
             counter.finish_shard(done.pictures)
-        # an engine may finish shards in any order; the report has that of the images
         faults = [fault for number in sorted(finished) for fault in finished[number].bad]
         state.finish(plan, faults, overwrite=overwrite)
     reports = state.finished(plan)

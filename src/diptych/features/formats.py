@@ -181,7 +181,6 @@ def import_features(
     begin = time.perf_counter()
     source = Path(source)
     form = recognize_format(source)
-    # the store needs the width before the first image is written
     widths = Widths(feature_dim) if feature_dim else find_widths(source, form)
     meta = FeatureMeta(
         feature_dim=widths.features,
@@ -192,16 +191,14 @@ def import_features(
         dtype=dtype,
     )
     log = ReadLog()
-    # leaving the block by an error leaves no store, only the finished shards
-    with StoreWriter(out, meta, resume=resume, overwrite=overwrite) as writer:
+    with StoreWriter(out, meta, resume=resume, overwrite=overwrite) as writer:  # on errors: no store
         images = read_entries(
             source, form, on_error=on_error, boxes=boxes, widths=widths, done=writer.done, log=log
         )
         for key, regions in images:
             try:
                 writer.add(key, regions)
-            except FormatError as error:
-                # the writer also refuses images: float16 overflows, other fields than the first image
+            except FormatError as error:  # such as overflow of float16, or other fields than the first image
                 fault = Fault(log.line, key, str(error).removeprefix(f"image {key!r}: "), log.file)
                 if on_error != "skip":
                     raise FormatError(f"{source}: {fault}") from error
