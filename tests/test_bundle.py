@@ -49,34 +49,36 @@ def test_a_bundle_can_be_moved_and_found_in_its_run(bundle: Path, tmp_path: Path
 
 def test_an_existing_folder_is_kept(bundle: Path) -> None:
     loaded = load_bundle(bundle)
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=r"bundle .*overwrite=true"):
         save_bundle(bundle, model=loaded.model, task=loaded.task, nodes={})
 
 
 def test_weights_of_another_size_are_refused(bundle: Path) -> None:
     edit(bundle, "model", {"_target_": "diptych.models.text_bert_tiny", "vocab_size": 9})
-    with pytest.raises(CheckpointMismatch, match="size mismatch"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"Concat: .*text\.text\.words\.weight .*\[7, 48\].*\[9, 48\]"
+    ):
         load_bundle(bundle)
 
 
 def test_damaged_bundles_are_named(bundle: Path, tmp_path: Path) -> None:
     weights = bundle / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(FormatError, match=r"weights\.safetensors: cannot be read"):
+    with pytest.raises(FormatError, match=r"weights\.safetensors: "):
         load_bundle(bundle)
     (bundle / "bundle.yaml").write_text("just: text")
-    with pytest.raises(FormatError, match="not a bundle"):
+    with pytest.raises(FormatError, match=r"bundle\.yaml: .*model, processor, task"):
         load_bundle(bundle)
     (bundle / "bundle.yaml").write_text("a: [")
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match=r"bundle\.yaml: .*line 1, column 5"):
         load_bundle(bundle)
-    with pytest.raises(FormatError, match="does not exist"):
+    with pytest.raises(FormatError, match="nowhere"):
         load_bundle(tmp_path / "nowhere")
 
 
 def test_a_newer_format_is_refused(bundle: Path) -> None:
     edit(bundle, "format", 99)
-    with pytest.raises(FormatError, match="format 99"):
+    with pytest.raises(FormatError, match=r"bundle\.yaml: .* 99, .* 1; "):
         load_bundle(bundle)
 
 
@@ -112,7 +114,7 @@ def test_two_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
     adopted = _adopt_files(nodes, tmp_path / "files", {})
     names = [node["vocabulary"].removeprefix("${bundle}/files/") for node in adopted.values()]
     assert [(tmp_path / "files" / name).read_text() for name in names] == ["one", "other", "one"]
-    with pytest.raises(FormatError, match="No such file"):
+    with pytest.raises(FormatError, match=r"nowhere\.txt: "):
         _adopt_files({"a": nodes["a"] | {"vocabulary": "nowhere.txt"}}, tmp_path / "files", {})
 
 
@@ -134,10 +136,10 @@ def test_weights_that_are_no_numbers_are_neither_read_nor_written(
 ) -> None:
     loaded = load_bundle(bundle)
     change(bundle, lambda weights: next(iter(weights.values())).view(-1)[:1].fill_(value))
-    with pytest.raises(CheckpointMismatch, match=r"weights\.safetensors: .* has NaN or infinity"):
+    with pytest.raises(CheckpointMismatch, match=r"weights\.safetensors: model\..* NaN "):
         load_bundle(bundle)
     next(loaded.model.parameters()).data.view(-1)[0] = value
-    with pytest.raises(CheckpointMismatch, match="has NaN or infinity"):
+    with pytest.raises(CheckpointMismatch, match=r"^Concat: model\..* NaN "):
         save_bundle(tmp_path / "b", model=loaded.model, task=loaded.task, nodes={})
     assert not (tmp_path / "b").exists()
 

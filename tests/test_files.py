@@ -104,7 +104,7 @@ def test_existing_folder_is_kept_unless_asked(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     target.mkdir()
     make(target, "first", "inner/file")  # an empty folder is no loss
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=r"bundle .*overwrite=true"):
         make(target, "second")
     make(target, "second", overwrite=True)
     assert names(target) == [MARK, "second"]
@@ -139,14 +139,24 @@ def only_a_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [strange_file, strange_link, no_mark, foreign_mark, pipe_for_mark, only_a_file]
+    ("change", "named"),
+    [
+        (strange_file, r"inner/thesis\.txt, "),
+        (strange_link, " link, "),
+        (no_mark, MARK),
+        (foreign_mark, MARK),
+        (pipe_for_mark, MARK),
+        (only_a_file, MARK),
+    ],
 )
-def test_a_folder_that_the_command_did_not_write_is_never_replaced(tmp_path: Path, change: Any) -> None:
+def test_a_folder_that_the_command_did_not_write_is_never_replaced(
+    tmp_path: Path, change: Any, named: str
+) -> None:
     target = tmp_path / "bundle"
     make(target, "inner/file")
     change(target)
     before = sorted(str(path) for path in tmp_path.rglob("*"))
-    with pytest.raises(ConfigError, match="kept even with overwrite=true"):
+    with pytest.raises(ConfigError, match=named):
         make(target, "second", overwrite=True)
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
@@ -155,7 +165,7 @@ def test_a_folder_of_another_kind_or_of_none_is_never_replaced(tmp_path: Path) -
     make(tmp_path / "one", "file", kind="another thing")
     make(tmp_path / "two", "file", kind=None)
     for name in ("one", "two"):
-        with pytest.raises(ConfigError, match="is not a thing that diptych wrote"):
+        with pytest.raises(ConfigError, match=rf" a thing .*{MARK}"):
             make(tmp_path / name, "second", overwrite=True)
 
 
@@ -170,7 +180,7 @@ def test_the_working_folder_its_parents_and_inputs_are_never_replaced(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "a")
     for place in ("a", "link", "link/b", "a/b/file"):
-        with pytest.raises(ConfigError, match="which is read, and is kept"):
+        with pytest.raises(ConfigError, match=rf"^{place} .* a/b/file, "):
             require_new(Path(place), overwrite=True, kind="a thing", inputs=["a/b/file"])
     assert names(tmp_path / "a") == [MARK, "b"]
 
@@ -182,7 +192,7 @@ def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink()
     assert names(tmp_path / "disk") == [MARK, "second"]
     (tmp_path / "dangling").symlink_to("nowhere")
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=r"dangling .*overwrite=true"):
         require_new(tmp_path / "dangling")
 
 
@@ -194,16 +204,16 @@ def test_a_file_of_another_kind_is_never_replaced(tmp_path: Path, kind: str) -> 
     path = tmp_path / "file"
     for content in HEADS_OF_OTHERS:
         path.write_bytes(content)
-        with pytest.raises(ConfigError, match="is kept even with overwrite=true"):
+        with pytest.raises(ConfigError, match=rf"file .* {kind} "):
             require_new(path, overwrite=True, kind=kind)
     path.write_bytes(b"")
     require_new(path, overwrite=True, kind=kind)
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=r"file .*overwrite=true"):
         require_new(path)
     path.unlink()
     path.mkdir()
     (path / "mine").touch()
-    with pytest.raises(ConfigError, match="is kept even with overwrite=true"):
+    with pytest.raises(ConfigError, match=rf"file .* {kind} "):
         require_new(path, overwrite=True, kind=kind)
 
 
@@ -237,7 +247,7 @@ def test_a_kill_at_any_change_leaves_one_of_both_and_the_next_run_sweeps(tmp_pat
         whole = [[MARK, "first"], [MARK, "second"]]
         assert any(names(one) in whole for one in (target, tmp_path / ".bundle.replaced") if one.exists())
         if code == -9 and not target.exists():  # then a call that may not replace it takes it back
-            with pytest.raises(ConfigError, match="exists and is kept"):
+            with pytest.raises(ConfigError, match=r"bundle .*overwrite=true"):
                 make(target, "third")
             assert names(target) == [MARK, "first"]
         make(target, "third", overwrite=True)
@@ -290,7 +300,7 @@ def test_of_two_processes_one_is_told_that_the_other_writes(tmp_path: Path, call
         assert process.stdout is not None
         assert process.stdout.readline() == b"holding\n"
         left = names(tmp_path)
-        with pytest.raises(ConfigError, match="is being written by another process"), enter:
+        with pytest.raises(ConfigError, match=r"^(?!.*overwrite=true).*result "), enter:
             pass
         assert names(tmp_path) == left
         process.kill()
@@ -301,7 +311,7 @@ def test_of_two_processes_one_is_told_that_the_other_writes(tmp_path: Path, call
 def test_one_process_cannot_hold_a_path_twice(tmp_path: Path) -> None:
     with (
         claimed(tmp_path / "new" / "path"),
-        pytest.raises(ConfigError, match="is being written"),
+        pytest.raises(ConfigError, match=r"^(?!.*overwrite=true).*path "),
         claimed(tmp_path / "new" / "path"),
     ):
         pass
@@ -321,7 +331,7 @@ def test_new_means_absent_or_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     require_new(tmp_path / "empty")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"file exists and is kept; .* overwrite=true"):
+    with pytest.raises(ConfigError, match=r"file .*overwrite=true"):
         require_new(tmp_path / "file")
     with pytest.raises(ConfigError):
         require_new(tmp_path)
@@ -348,7 +358,7 @@ def test_new_means_absent_or_empty(tmp_path: Path) -> None:
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(name: object) -> None:
-    with pytest.raises(ConfigError, match=r"a member has the name .* expected a name"):
+    with pytest.raises(ConfigError, match=r"^a member .* 200 "):
         require_name(name, "a member")
 
 

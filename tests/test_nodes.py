@@ -116,7 +116,7 @@ def test_nothing_is_called_or_filled_in_anywhere(
 def test_only_listed_callables_are_called(bundle: Path, target: object, place: tuple[Any, ...]) -> None:
     edit(bundle, place, {"_target_": target})
     loaded = set(sys.modules)
-    with pytest.raises(ConfigError, match=r"bundle\.yaml: .*which a bundle may not call"):
+    with pytest.raises(ConfigError, match=rf"bundle\.yaml: {place[0]}.*: _target_ .*trust="):
         load_bundle(bundle)
     assert set(sys.modules) == loaded  # a name alone imports nothing
 
@@ -131,13 +131,13 @@ def test_special_keys_are_refused(bundle: Path, key: str, place: tuple[Any, ...]
         load_bundle(bundle)  # a task calls its head
         return
     edit(bundle, (*place, key), value)
-    with pytest.raises(ConfigError, match=rf"bundle\.yaml: {'.'.join(place)}: {key} does not belong here"):
+    with pytest.raises(ConfigError, match=rf"bundle\.yaml: {'.'.join(place)}: {key} "):
         load_bundle(bundle)
 
 
 def test_a_task_does_not_bring_its_own_model(bundle: Path) -> None:
     edit(bundle, ("task", "model"), {"_target_": "diptych.models.uniter_tiny"})
-    with pytest.raises(ConfigError, match="task: model does not belong here"):
+    with pytest.raises(ConfigError, match=r"bundle\.yaml: task: model "):
         load_bundle(bundle)
 
 
@@ -249,18 +249,20 @@ def test_trusted_modules_may_be_called_with_what_they_define() -> None:
     import subprocess
 
     node = {"_target_": "subprocess.list2cmdline", "seq": ["a", "b"]}
-    with pytest.raises(ConfigError, match="may not call"):
+    with pytest.raises(ConfigError, match=r"'subprocess\.list2cmdline'.*trust="):
         build(node)
     assert build(node, trust=["subprocess"]) == subprocess.list2cmdline(["a", "b"])
-    with pytest.raises(ConfigError, match="may not call"):  # reachable there, defined elsewhere
+    with pytest.raises(
+        ConfigError, match=r"'subprocess\.os\.system'.*trust="
+    ):  # reachable there, defined elsewhere
         build({"_target_": "subprocess.os.system", "command": "true"}, trust=["subprocess"])
-    with pytest.raises(ConfigError, match="cannot be found"):
+    with pytest.raises(ConfigError, match=r"'subprocess\.none'.*'none'"):
         build({"_target_": "subprocess.none"}, trust=["subprocess"])
 
 
 def test_unknown_names_and_wrong_types_of_arguments() -> None:
-    with pytest.raises(ConfigError, match=r"here has no parameter 'labelz'\. Did you mean 'labels'"):
+    with pytest.raises(ConfigError, match=r"^here .*'labelz'\. .* 'labels'\?"):
         check_arguments(Classify, {"labelz": []}, where="here")
-    with pytest.raises(ConfigError, match=r"here: pairs is '2'; expected int\."):
+    with pytest.raises(ConfigError, match=r"^here: pairs .*'2'; .* int\."):
         check_arguments(Classify, {"pairs": "2"}, where="here")
     assert {"layers", "heads"} <= set(parameters(diptych.models.uniter_tiny))

@@ -38,19 +38,19 @@ def grounded(ids: tuple[str, ...] = ("a", "b", "c")) -> Predictions:
 
 
 def test_counts_must_agree() -> None:
-    with pytest.raises(FormatError, match="2 ids but 1 scores"):
+    with pytest.raises(FormatError, match=r"2 ids .* 1 scores"):
         Predictions(ids=("a", "b"), scores=np.zeros((1, 2)))
-    with pytest.raises(FormatError, match="1 ids but 2 answers"):
+    with pytest.raises(FormatError, match=r"1 ids .* 2 answers"):
         Predictions(ids=("a",), answers=("x", "y"))
-    with pytest.raises(FormatError, match="3 score columns"):
+    with pytest.raises(FormatError, match=r" 3 .*\('no', 'yes'\)"):
         Predictions(ids=("a",), scores=np.zeros((1, 3)), classes=("no", "yes"))
 
 
 def test_column_is_found_by_name() -> None:
     np.testing.assert_array_equal(some().column("yes"), some().scores[:, 1])
-    with pytest.raises(FormatError, match="no scores of class 'maybe'"):
+    with pytest.raises(FormatError, match=r"'maybe'; .*\('no', 'yes'\)"):
         some().column("maybe")
-    with pytest.raises(FormatError, match="no scores"):
+    with pytest.raises(FormatError, match=r"'yes'; .* None"):
         Predictions(ids=("a",), answers=("x",)).column("yes")
 
 
@@ -65,9 +65,9 @@ def test_align_follows_ids_and_not_positions() -> None:
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (("a", "b"), r"0 missing, 1 \(c\) unexpected"),
-        (("a", "b", "c", "d"), r"1 \(d\) missing, 0 unexpected"),
-        (tuple("vwxyzuabc"), r"6 \(v, w, x, y, z, \.\.\.\) missing"),
+        (("a", "b"), r" 0 .* 1 \(c\) "),
+        (("a", "b", "c", "d"), r" 1 \(d\) .* 0 "),
+        (tuple("vwxyzuabc"), r" 6 \(v, w, x, y, z, \.\.\.\) .* 0 "),
     ],
 )
 def test_align_refuses_other_examples(ids: tuple[str, ...], message: str) -> None:
@@ -76,7 +76,7 @@ def test_align_refuses_other_examples(ids: tuple[str, ...], message: str) -> Non
 
 
 def test_align_refuses_repeated_ids() -> None:
-    with pytest.raises(FormatError, match="a"):
+    with pytest.raises(FormatError, match=r" 1 \(a\)"):
         some(("a", "b", "a")).align(["a", "b"])
 
 
@@ -125,14 +125,14 @@ def test_boxes_texts_and_rankings_go_with_their_ids() -> None:
     whole.boxes[1, 2] = np.inf
     assert not whole.finite
     for name in ("boxes", "texts", "rankings"):
-        with pytest.raises(FormatError, match=f"2 ids but 3 {name}"):
+        with pytest.raises(FormatError, match=rf"2 ids .* 3 {name}"):
             Predictions(ids=("a", "b"), **{name: getattr(whole, name)})
 
 
 def test_boxes_among_the_scores_of_version_0_1_are_refused(tmp_path: Path) -> None:
     old = Predictions(ids=("a",), scores=np.zeros((1, 4)), classes=("x1", "y1", "x2", "y2"))
     old.save(tmp_path / "old.npz")
-    with pytest.raises(FormatError, match=r"old\.npz: has boxes as scores.*predict again"):
+    with pytest.raises(FormatError, match=r"old\.npz: .* 0\.1"):
         Predictions.load(tmp_path / "old.npz")
 
 
@@ -147,9 +147,9 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     whole, path = (tmp_path / "whole.npz").read_bytes(), tmp_path / "broken.npz"
     for content in (b"", b"id,proba,label\n", whole[:40], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(FormatError, match=r"broken\.npz: not a prediction file"):
+        with pytest.raises(FormatError, match=r"broken\.npz: "):
             Predictions.load(path)
-    with pytest.raises(FormatError, match="No such file"):
+    with pytest.raises(FormatError, match=r"absent\.npz: "):
         Predictions.load(tmp_path / "absent.npz")
 
 
@@ -174,7 +174,7 @@ def test_ids_in_another_spelling_are_joined(name: str, other: str) -> None:
     ],
 )
 def test_what_may_be_another_id_is_not_joined(here: tuple[str, ...], there: tuple[str, ...]) -> None:
-    with pytest.raises(FormatError, match="do not cover the same examples"):
+    with pytest.raises(FormatError, match=rf" {len(there)} .* {len(here)} "):
         Predictions(ids=here).align(there)
 
 
@@ -196,7 +196,7 @@ def test_what_may_be_another_id_is_not_joined(here: tuple[str, ...], there: tupl
 )
 def test_wrong_headers_are_named(tmp_path: Path, header: str) -> None:
     np.savez(tmp_path / "p.npz", header=np.array(header))
-    with pytest.raises(FormatError, match=r"p\.npz: .* Expected a file of `diptych predict`"):
+    with pytest.raises(FormatError, match=r"p\.npz: .*`diptych predict`"):
         Predictions.load(tmp_path / "p.npz")
 
 
@@ -291,11 +291,11 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
     place = data.find(b"PK\x01\x02") + 24
     data[place : place + 4] = (2**32 - 2).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(FormatError, match=r"a\.npz: .*unpacks to"):
+    with pytest.raises(FormatError, match=r"a\.npz: .* 4,294,967,294 .* 1,073,741,824 "):
         Predictions.load(path)
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "a.npz")
-    with pytest.raises(FormatError, match="named pipe"):
+    with pytest.raises(FormatError, match=r"a\.npz: "):
         Predictions.load(tmp_path / "a.npz")

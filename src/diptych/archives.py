@@ -35,6 +35,8 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     with guarded(path, "a whole ZIP archive"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        # Readers disagree on which of two members of one name counts, so a check could see other content than
+        # a reader.
         if len(archive.NameToInfo) < len(members):
             raise FormatError(f"{path}: two members of the archive have the same name.")
         if len(members) > MAX_MEMBERS:
@@ -100,6 +102,7 @@ def guarded(path: object, what: str, *, named: bool = False) -> Iterator[None]:
             raise  # of what is written meanwhile
         # a system error has the path in its text, too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        # shorten() gives a repr; the slice below takes off its quotes.
         text = shorten(next(iter(str(reason).splitlines()), "") or type(error).__name__, 200)
         raise FormatError(f"{path}: not {what} ({text[1:-1]}). Download or copy it again.") from error
 
@@ -144,12 +147,13 @@ def read_numbers(
     Raises:
         FormatError: no plain numbers, or another number of them than the shape says.
     """
+    # An array of objects is a pickle inside, and unpickling runs code.
     if kind.hasobject or kind.kind not in "biufc":
         raise FormatError(f"it holds {shorten(str(kind))}; expected numbers.")
     expected = prod(shape) * kind.itemsize
     if size != expected:
         raise FormatError(f"{size:,} bytes of numbers; expected {expected:,} for {kind} of {shape}.")
-    data = bytearray(expected)
+    data = bytearray(expected)  # frombuffer() of bytes would be read-only
     if file.readinto(memoryview(data)) != expected:  # type: ignore[attr-defined]
         raise EOFError("it ends too soon")
     return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
@@ -165,6 +169,7 @@ def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool,
     version, wide = start[6:8], start[6:7] > b"\x01"
     if start[:6] != b"\x93NUMPY" or version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise FormatError(f"it begins with {start[:8]!r}; expected an array of NumPy.")
+    # Version 1 has a length of two bytes, the later ones of four.
     length = int.from_bytes(start[8 : 12 if wide else 10], "little")
     head = length + (12 if wide else 10)
     if head > min(size, MAX_HEAD):
@@ -174,6 +179,7 @@ def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool,
         np.lib.format.read_magic(text)
         read = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
         shape, fortran, kind = read(text, max_header_size=MAX_HEAD)
+    # 32 is NumPy's own limit before 2.0. type() and not isinstance(), because True is an int.
     if len(shape) > 32 or not all(type(side) is int and 0 <= side < 1 << 40 for side in shape):
         raise FormatError(f"its shape is {shorten(shape)}.")
     return shape, bool(fortran), kind, head

@@ -28,6 +28,7 @@ def other_convention(boxes: Boxes, size: tuple[int, int]) -> str:
     for name, (columns, rebuild) in CONVENTIONS.items():
         other = rebuild(np.asarray(boxes, np.float64))
         low, high = other[:, :2], other[:, 2:]
+        # One pixel of tolerance, as where boxes are verified: detectors round and clip differently.
         if (low >= -1).all() and (low <= high).all() and (high <= np.array(size) + 1).all():
             return f" As {columns}, all boxes would be inside the image: {ADVICE}{name}."
     return ""

@@ -301,6 +301,7 @@ def read_content(folder: Path) -> Content:
     tree: Any = read_yaml(path, object, advice=COPY)
     if not isinstance(tree, dict) or not {*NODES} <= tree.keys():
         raise FormatError(f"{path}: not a bundle; expected the nodes {', '.join(NODES)}.")
+    # Before the shape, which a newer format may change.
     if isinstance(tree.get("format"), int) and tree["format"] != FORMAT:
         raise FormatError(
             f"{path}: has format {tree['format']}, but this version reads {FORMAT}; update diptych."

@@ -129,6 +129,7 @@ def diagnose(folder: Path | str = ".") -> Diagnosis:
 def core() -> list[str]:
     """Distributions that diptych requires, from its metadata."""
     required = [requirement for requirement in requires("diptych") or () if "extra ==" not in requirement]
+    # A requirement is a name, then versions and markers: `torch>=2.4; python_version < "3.13"`.
     return [name[0] for requirement in required if (name := re.match(r"[\w.-]+", requirement))]
 
 
@@ -179,7 +180,7 @@ def _processor() -> Entry:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         from torch import get_num_threads
-    except Exception:
+    except Exception:  # torch is broken, which `_core` reports
         return Entry(name="processor", value=f"{usable} cores")
     return Entry(name="processor", value=f"{usable} cores, PyTorch uses {get_num_threads()} threads")
 

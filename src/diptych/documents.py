@@ -110,6 +110,7 @@ def check_shape(values: Any, shape: type[T] | GenericAlias, *, where: object, ad
 
     adapter = _adapter(shape)  # type: ignore[arg-type]
     try:
+        # strict is repeated here, because types with their own configuration do not have the adapter's.
         checked: T = adapter.validate_python(values, strict=True)
         return checked
     except ValidationError as error:
@@ -165,6 +166,8 @@ class _PlainLoader(yaml.SafeLoader):
             self.depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        # YAML and PyYAML disagree on repeated keys: the standard forbids them, PyYAML silently keeps the last
+        # value.
         seen: set[object] = set()
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
@@ -182,6 +185,7 @@ def _refused_key(node: Any, problem: str) -> yaml.constructor.ConstructorError:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
+    # json keeps the last of equal keys, so two readers of one file could see different values.
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
@@ -202,7 +206,7 @@ def _plain(values: Any, where: object, advice: str) -> Any:
                 below += [*value.keys(), *value.values()]
             elif isinstance(value, list | tuple | set):
                 below += value
-            elif isinstance(value, str) and not value.isascii():
+            elif isinstance(value, str) and not value.isascii():  # isascii() is a stored flag, so it is cheap
                 _require_text(value, where, advice)
         level, depth = below, depth + 1
     return values
@@ -223,7 +227,7 @@ def _text(path: Path | str, advice: str) -> str:
             path, f"has {size:,} bytes; expected at most {MAX_BYTES:,} for a file of settings", advice, None
         )
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError as error:
         _refuse(path, f"is not UTF-8 at byte {error.start}", advice, error)
 

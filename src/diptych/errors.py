@@ -19,7 +19,7 @@ from pathlib import Path
 
 from diptych import __version__
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # quotas and size limits, too
 
 
 class DiptychError(Exception):
@@ -112,6 +112,7 @@ def report_internal(error: BaseException, folder: Path | None = None) -> str:
     except OSError:  # a full disk may be the cause of the error
         report = "DIPTYCH_DEBUG=1 shows the traceback; please report it"
     words = str(error).strip()
+    # Of the traceback that torch puts into a worker's error, only the last line.
     words = " ".join((words.rpartition("\n")[2] if "Original Traceback" in words else words).split())
     said = f": {words if len(words) <= 200 else words[:197] + '...'}" if words else ""
     return f"internal error in {_place(error)} ({type(error).__name__}{said}); {report}."

@@ -21,9 +21,9 @@ from diptych.errors import ConfigError, FormatError, full_disk
 
 MARK = ".diptych"  # file in folders that may be replaced: their kind, and the names of all their files
 HEADS = {  # first bytes of files that may be replaced, by kind
-    "a prediction file": rb"id,proba|PK\x03\x04.{26}header\.npy",
+    "a prediction file": rb"id,proba|PK\x03\x04.{26}header\.npy",  # 26: rest of a ZIP's local header
     "a PNG picture": rb"\x89PNG\r\n\x1a\n",
-    "a safetensors file": rb".{6}\0\0\{",
+    "a safetensors file": rb".{6}\0\0\{",  # length of the JSON, below 2 ** 48
     "a vocabulary": rb"\[PAD\]\r?\n",
     "a fastText model": rb"\xba\x16\x4f\x2f",
     "a TSV of features": rb"[^\t\r\n]*\t\d+\t\d+\t[^\t\r\n]*\t[^\t\r\n]*\t",
@@ -151,7 +151,7 @@ def claimed(path: Path, *, lock: Path | None = None) -> Iterator[None]:
         ConfigError: another process, or other code of this process, has the lock; or `path` is below a file.
     """
     lock = lock or _beside(path, "lock")
-    claim = (os.getpid(), lock)
+    claim = (os.getpid(), lock)  # with the process: a fork inherits the set, but not the lock
     if claim in _claims:
         raise _busy(path)
     new = [folder for folder in lock.parents if not folder.exists()]
@@ -166,7 +166,7 @@ def claimed(path: Path, *, lock: Path | None = None) -> Iterator[None]:
         yield
     finally:
         _claims.discard(claim)
-        lock.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)  # while it is still locked: later it may be another owner's
         os.close(handle)
         with suppress(OSError):  # rmdir() fails if the folders are in use by now
             for folder in new:
@@ -176,7 +176,7 @@ def claimed(path: Path, *, lock: Path | None = None) -> Iterator[None]:
 def replace_folder(new: Path, path: Path) -> None:
     """Rename the folder `new` to `path`; an existing folder is renamed first and removed at the end."""
     aside = _beside(path, "replaced")
-    _remove(aside)
+    _remove(aside)  # left by a process that was killed
     if path.is_dir():
         os.replace(path, aside)
     try:
@@ -191,7 +191,7 @@ def replace_folder(new: Path, path: Path) -> None:
 def recover_folder(path: Path) -> None:
     """Restore the folder that a killed process had renamed; the caller must have the lock."""
     aside = _beside(path, "replaced")
-    if os.path.lexists(path):
+    if os.path.lexists(path):  # killed after the second rename: only the removal was missing
         _remove(aside)
     elif aside.is_dir():
         os.replace(aside, path)
@@ -395,6 +395,6 @@ def _name(error: BaseException, path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    mask = os.umask(0)  # the mask can only be read by setting it
     os.umask(mask)
     return mask

@@ -26,7 +26,6 @@ from diptych.models import concat
 from diptych.tasks import objectives
 
 HERE = "${bundle}"  # the bundle's folder, in values of file parameters
-# Callables that a bundle may name, by module.
 
 
 def _is_task(candidate: object) -> bool:
@@ -35,6 +34,7 @@ def _is_task(candidate: object) -> bool:
     return is_class and not inspect.isabstract(candidate)
 
 
+# Callables that a bundle may name, by module.
 PARTS: dict[Any, str] = {
     models: " ".join(name for name in dir(models) if callable(getattr(models, name))),
     concat: "BertTower ImageTower VectorTower",
@@ -171,10 +171,11 @@ class _Builder:
         function = self._function(target, key)
         values = {name: value for name, value in node.items() if name not in ("_target_", "_partial_")}
         special = [name for name in values if str(name).startswith("_")]
+        # Hydra's settings have no place here. `_partial_` may only repeat what the parameter's type says.
         if special or node.get("_partial_", later) is not later:
             name = special[0] if special else "_partial_"
             raise ConfigError(f"{self._at(key)}: {name} does not belong here; a node is exactly one call.")
-        if twice := values.keys() & arguments.keys():
+        if twice := values.keys() & arguments.keys():  # such as `model` of a task
             raise ConfigError(f"{self._at(key)}: {min(twice)} does not belong here; it is given by diptych.")
         types = parameters_of(function).types
         made = {
@@ -232,9 +233,11 @@ class _Builder:
 
     def _file(self, value: str, key: str) -> Path:
         rest = value.removeprefix(f"{HERE}/")
+        # A null character would be a ValueError of the system call below.
         if self.folder is None or rest == value or "${" in rest or "\0" in rest:
             raise ConfigError(f"{self._at(key)} is {shorten(value)}; expected {HERE}/files/NAME.")
         path = self.folder / rest
+        # resolve() follows `..` and links, both of which may lead out of the bundle.
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise FormatError(f"{self._at(key)} is {shorten(value)}, which is outside of the bundle.")
         return require_file(path)
@@ -277,6 +280,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return True
     adapter = _adapter(annotation)
     if adapter is None:
+        # Annotations that are no classes, such as those of functions, cannot be checked.
         return not isinstance(annotation, type) or isinstance(value, annotation)
     try:
         adapter.validate_python(value)
@@ -292,6 +296,7 @@ def _adapter(annotation: Any) -> Any:
     from pydantic.errors import PydanticUserError
 
     try:
+        # YAML can write .inf and .nan, but no setting may have these values.
         strict = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
         return TypeAdapter(annotation, config=strict)
     except PydanticUserError:

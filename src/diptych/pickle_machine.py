@@ -98,6 +98,7 @@ class Unpickler(pickle._Unpickler):
         foreign: bool = False,
         persistent: Callable[[Any], Any] | None = None,
     ) -> None:
+        # Pickles of Python 2 hold bytes as text; latin1 maps them one to one.
         super().__init__(file, encoding="latin1")
         self.file, self.stand_ins, self.foreign, self.persistent = file, stand_ins, foreign, persistent
         start = file.tell()
@@ -177,7 +178,7 @@ class Unpickler(pickle._Unpickler):
         value = self.memo[index]
         if isinstance(value, Stateful):
             value = value.fetched()
-        if isinstance(value, (list, dict, tuple)):
+        if isinstance(value, (list, dict, tuple)):  # each occurrence counts, see pickles._require_plain
             self.shared.add(id(value))
         self.append(value)
 

@@ -37,9 +37,9 @@ class NumberType(Stateful):
 
     def build(self, machine: Unpickler, state: Any) -> Any:
         """Set the byte order from the state. States with fields or subarrays are rejected."""
-        if any(state[2:5]):
+        if any(state[2:5]):  # subarray, names and offsets of fields
             raise FormatError("it has an array of records; expected numbers.")
-        if state[1] in (">", b">"):
+        if state[1] in (">", b">"):  # Python 2 wrote bytes
             self.value = self.value.newbyteorder(">")
         return self
 
@@ -121,13 +121,14 @@ def read_pickle(data: bytes | memoryview | ByteStream) -> Any:
 
 
 def _filled(machine: Unpickler, state: Any) -> Any:
-    _, shape, kind, fortran, data = state
+    _, shape, kind, fortran, data = state  # the first is the version of this state
     if not isinstance(kind, NumberType):
         raise FormatError(f"an array has the type {shorten(kind)}.")
     if not kind.value.hasobject:
         return _numbers(machine, data, kind, shape, fortran=bool(fortran))
     if not isinstance(data, list) or len(data) != _count(shape):
         raise FormatError(f"an array of objects of shape {shorten(shape)} does not list them.")
+    # Objects are listed in order, whatever the shape; callers read such arrays as lists.
     return data[0] if shape == () else data
 
 
@@ -161,14 +162,14 @@ def _require_plain(
     """
     if isinstance(value, str):
         if not value.isascii():
-            value.encode("utf-8")
+            value.encode("utf-8")  # fails for half a surrogate pair, which no file can hold
         return 1, 0
     if value is None or isinstance(value, (bool, int, float, bytes, ndarray)):
         return 1, 0
     if not isinstance(value, (list, tuple, dict)) or isinstance(value, (Name, Foreign)):
         raise FormatError(f"it has a {type(value).__name__} where a value is expected.")
     total, height = known.get(id(value), (1, 0))
-    if total == 1:
+    if total == 1:  # not visited yet, or empty
         if depth < 1:
             raise FormatError(f"it is nested more than {MAX_DEPTH} deep, or contains itself.")
         for inner in (*value.keys(), *value.values()) if isinstance(value, dict) else value:
@@ -182,6 +183,7 @@ def _require_plain(
         height += 1
         if id(value) in shared:
             known[id(value)] = total, height
+    # A shared value may occur deeper than where it was first visited.
     if height > depth:
         raise FormatError(f"it is nested more than {MAX_DEPTH} deep, or contains itself.")
     return total, height

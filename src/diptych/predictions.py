@@ -119,6 +119,7 @@ class Predictions:
 
     def unique(self) -> "Predictions":
         """Keep the first row of every id; padded distributed samplers repeat some."""
+        # Backwards, so that the first row of an id is the one that stays.
         first = {key: row for row, key in reversed(list(enumerate(self.ids)))}
         return self if len(first) == len(self.ids) else self.select(sorted(first.values()))
 
@@ -160,7 +161,7 @@ class Predictions:
                 if large > MAX_BYTES:
                     raise ValueError(f"it unpacks to {large:,} bytes; at most {MAX_BYTES:,} are read")
                 file.seek(0)
-                with np.load(file, allow_pickle=False) as arrays:
+                with np.load(file, allow_pickle=False) as arrays:  # the default, but safety depends on it
                     text = str(arrays["header"])
                     rows: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
         except Exception as error:  # a forged archive may raise anything
@@ -221,6 +222,7 @@ def respell(ids: Sequence[str], like: Collection[str]) -> tuple[str, ...]:
     strange = [key for key in ids if key not in known]
     if not strange:
         return tuple(ids)
+    # Ids that one row has already are not given to another row.
     rest = known.difference(ids)
     meant = _by_number(rest)
     spelled = {key: meant[number] for number, key in _by_number(strange).items() if number in meant}

@@ -26,7 +26,7 @@ from diptych.files import ByteStream
 from diptych.pickle_machine import Foreign, Name, StandIn, Unpickler, guarded
 from diptych.pickles import STAND_INS
 
-MAGIC = 0x1950A86A20F9469CFC6C
+MAGIC = 0x1950A86A20F9469CFC6C  # first value of a file before 1.6
 MAX_PICKLE = 256 << 20  # bytes of the pickle in an archive; that of a model of 1,000 tensors has 100,000
 REPEATED = 1 << 20  # numbers of a view that may show one several times
 TYPES = {
@@ -83,7 +83,7 @@ def read_torch(path: Path, choose: Choose) -> dict[str, Tensor]:
         FormatError: damaged; it asks for something that only an attack needs; or it lies about its tensors.
     """
     with open(path, "rb") as file:
-        start = file.read(262)
+        start = file.read(262)  # a tar has its mark at byte 257, not at the start
         if start[:4] == b"PK\x03\x04":
             return _read_archive(path, choose)
         file.seek(0)
@@ -141,6 +141,7 @@ def _read_pickles(path: Path, file: IO[bytes], choose: Choose) -> dict[str, Tens
     value = _load(path, file, persistent)
     if value != MAGIC or isinstance(value, Foreign):
         return _read_chosen(path, choose(value), _nothing(path))
+    # The version of the protocol, which has always been 1001.
     _load(path, file, persistent)
     about = _load(path, file, persistent)
     if isinstance(about, dict) and about.get("little_endian") is False:
@@ -161,6 +162,7 @@ def _places(path: Path, file: IO[bytes], storages: list[Storage | None]) -> dict
         if storage is None:
             raise FormatError(f"{path}: it lists numbers that no tensor uses. Download or copy it again.")
         head = file.read(8)
+        # The file counts values, not bytes.
         size = int.from_bytes(head, "little", signed=True) * storage.dtype.itemsize
         place = file.tell()
         if len(head) < 8 or not 0 <= size <= end - place:
@@ -175,6 +177,7 @@ def _places(path: Path, file: IO[bytes], storages: list[Storage | None]) -> dict
 def _read_tar(path: Path, file: IO[bytes], choose: Choose) -> dict[str, Tensor]:
     """The tars that torch wrote before 0.1.10: storages, views of them, tensors, content."""
     try:
+        # "r:" takes no compression: a small file must not unpack to a large one.
         with tarfile.open(fileobj=file, mode="r:") as tar:
             parts = {one.name: tar.extractfile(one) for one in tar.getmembers() if one.isreg()}
             storages, tensors, content = (parts.get(name) for name in ("storages", "tensors", "pickle"))
@@ -219,10 +222,11 @@ def _tar_tensors(path: Path, file: ByteStream, storages: Mapping[Any, Storage]) 
     found = {}
     for _ in range(_load(path, file)):
         key, storage, _ = _load(path, file)
+        # Old files have eight bytes for the rank, of which torch itself ignores the last four.
         (rank,) = struct.unpack("<i4x", file.read(8))
         if not 0 <= rank <= 64:
             raise ValueError(f"a tensor of {rank} dimensions")
-        numbers = struct.unpack(f"<{2 * rank + 1}q", file.read(8 * (2 * rank + 1)))
+        numbers = struct.unpack(f"<{2 * rank + 1}q", file.read(8 * (2 * rank + 1)))  # sides, strides, offset
         found[int(key)] = Lying(storages[storage], numbers[-1], numbers[:rank], numbers[rank:-1])
     return found
 
@@ -291,10 +295,10 @@ def _tensor(lying: Lying, content: Bytes, storages: dict[str, Tensor]) -> Tensor
         raise ValueError(f"is a tensor of shape {shape} and strides {strides}")
     count, last = 1, offset
     for side, stride in zip(shape, strides, strict=True):
-        count, last = count * side, last + (side - 1) * stride
+        count, last = count * side, last + (side - 1) * stride  # the last number that is shown
     if count and last >= storage.numbers - storage.start:
         raise ValueError(f"is a tensor of shape {shape} that reaches beyond its {storage.numbers:,} numbers")
-    if count > max(storage.numbers, REPEATED):
+    if count > max(storage.numbers, REPEATED):  # a stride of 0 shows one number any number of times
         raise ValueError(f"is a tensor of shape {shape} that repeats {storage.numbers:,} numbers")
     if not count:
         return torch.empty(shape, dtype=storage.dtype)
@@ -312,8 +316,9 @@ def _storage(saved: Any, seen: dict[str, Storage]) -> Any:
         raise FormatError(f"it refers to {shorten(saved)}.")
     if saved[0] in ("module", b"module"):
         return saved[1]
+    # "storage", class, key, device, number of values; before 1.6 also a view (key, start, number) or None.
     _, kind, key, _, count, *view = saved
-    if isinstance(kind, Name) and kind.name.startswith("Q"):
+    if isinstance(kind, Name) and kind.name.startswith("Q"):  # QInt8Storage and others
         return Unread("quantized tensor")
     key = key.decode("ascii") if isinstance(key, bytes) else key
     if not isinstance(key, str) or type(count) is not int:

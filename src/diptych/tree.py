@@ -24,6 +24,7 @@ class Tree:
 
     def map(self: AnyTree, function: Callable[[Tensor], Tensor]) -> AnyTree:
         """Apply `function` to every tensor, and return the new tree."""
+        # None and settings beside the tensors stay as they are.
         return pytree.tree_map_only(Tensor, function, self)  # type: ignore[no-any-return]
 
     def to(self: AnyTree, device: torch.device | str, *, non_blocking: bool = False) -> AnyTree:

@@ -274,14 +274,14 @@ def test_other_json_lines_are_no_splits(folder):
 def test_chosen_splits_only(folder):
     write_split(folder, "dev_seen", "broken")
     assert check(folder, splits=["train"]).ok
-    with pytest.raises(ConfigError, match=r"Did you mean 'train'\?"):
+    with pytest.raises(ConfigError, match=r"tran\.jsonl .* 'train'\?"):
         check(folder, splits=["tran"])
 
 
 def test_folder_without_annotations_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="does not have the layout of a data set"):
+    with pytest.raises(ConfigError, match=r"--data .*hateful_memes"):
         check(tmp_path)
-    with pytest.raises(ConfigError, match="is not a folder"):
+    with pytest.raises(ConfigError, match="nowhere"):
         check(tmp_path / "nowhere")
 
 

@@ -147,5 +147,5 @@ def test_the_layout_of_a_folder_tells_hateful_memes_only(world: World) -> None:
 
 def test_a_class_that_nobody_trusts_is_not_opened(tmp_path: Path) -> None:
     for target in ("tests.contract.toy.Toy", "os.system", "diptych.datasets.base.Split.write", None, 3):
-        with pytest.raises(ConfigError, match="subclass of Split"):
+        with pytest.raises(ConfigError, match=r"Split .*diptych\.datasets"):
             open_split({"_target_": target}, tmp_path, "train")

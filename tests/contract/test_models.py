@@ -313,7 +313,7 @@ def test_what_is_missing_is_named_or_missed_by_nobody(name):
         except ConfigError as error:
             message = str(error)
         if message:
-            assert f" reads {need}, but this batch has none." in message, message
+            assert f" {need}," in message, message
         else:
             assert need == "regions"
             torch.testing.assert_close(alone, model(without_regions(given)).pooled)
@@ -322,7 +322,7 @@ def test_what_is_missing_is_named_or_missed_by_nobody(name):
 @pytest.mark.parametrize("name", PAIRS)
 def test_features_of_another_width_are_refused(name):
     model = build(name)
-    with pytest.raises(ConfigError, match="features of width 64; those of this batch have width 50"):
+    with pytest.raises(ConfigError, match=r" 64; .* 50\. .*model\.feature_dim"):
         model(inputs(model, width=50))
 
 

@@ -93,12 +93,12 @@ def test_a_column_for_each_label_and_a_weight(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"key": "b"}, "the id 'b' occurs a second time"),
-        ({"key": ""}, "is empty"),
-        ({"file": "../c.png"}, "expected a path inside the root"),
-        ({"file": ""}, "expected a path inside the root"),
-        ({"weight": "heavy"}, "expected a number"),
-        ({"weight": "-1"}, "is negative"),
+        ({"key": "b"}, " 'b' "),
+        ({"key": ""}, " 3 .* train "),
+        ({"file": "../c.png"}, r" 'c' .* '\.\./c\.png'"),
+        ({"file": ""}, " 'c' .* ''"),
+        ({"weight": "heavy"}, "weight .* 'c' .* 'heavy'; "),
+        ({"weight": "-1"}, "weight .* 'c' "),
     ],
 )
 def test_a_wrong_row_is_one_error(tmp_path: Path, changes: dict[str, str], message: str) -> None:
@@ -110,9 +110,9 @@ def test_a_wrong_row_is_one_error(tmp_path: Path, changes: dict[str, str], messa
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
     written(tmp_path / "train.csv", ROWS)
-    with pytest.raises(ConfigError, match=r"data\.columns\.label.*Did you mean 'is'"):
+    with pytest.raises(ConfigError, match=r"'iss' .*data\.columns\.label.* 'is'\?"):
         Table(tmp_path, "train", columns={"id": "key", "label": "iss"})
-    with pytest.raises(ConfigError, match="Did you mean 'label'"):
+    with pytest.raises(ConfigError, match=r"data\.columns .*'labels'; .* 'label'\?"):
         Table(tmp_path, "train", columns={"labels": "is"})
     with pytest.raises(ConfigError, match=r"data\.labels"):
         Table(tmp_path, "train", columns={"label": "is"}, soft=True)

@@ -173,9 +173,9 @@ def test_the_form_follows_from_what_is_there(form):
 def test_the_form_can_be_said():
     predictions, gold = table("choices")
     assert evaluate(predictions, gold, form="classes", samples=1).form == "classes"
-    with pytest.raises(ConfigError, match=r"no form 'clsses'.*Did you mean 'classes'\?"):
+    with pytest.raises(ConfigError, match=r"'clsses'; .* 'classes'\?"):
         evaluate(predictions, gold, form="clsses")
-    with pytest.raises(FormatError, match="no class scores, answers or boxes"):
+    with pytest.raises(FormatError, match=r"^predictions: "):
         evaluate(Predictions(ids=("a",)), {"a": "x"})
 
 

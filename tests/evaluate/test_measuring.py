@@ -97,16 +97,16 @@ def test_another_class_can_be_the_positive_one():
     turned = evaluate(predictions, gold, positive="benign", samples=20)
     assert turned.metrics["auroc"].value == pytest.approx(expected.metrics["auroc"].value)
     assert turned.positives == 120 - expected.positives
-    with pytest.raises(FormatError, match=r"no scores of class 'cat'; their classes are \('benign'"):
+    with pytest.raises(FormatError, match=r"'cat'; .*\('benign'"):
         evaluate(predictions, gold, positive="cat", samples=20)
 
 
 def test_examples_that_do_not_meet_are_counted_and_named():
     predictions, gold = judged(8)
-    with pytest.raises(FormatError, match=r"a.npz: no prediction for 2 example\(s\): m0, m1\."):
+    with pytest.raises(FormatError, match=r"a\.npz: .* 2 .*: m0, m1\. "):
         evaluate(predictions.select(range(2, 8)), gold)
     fewer = {key: gold[key] for key in ("m0", "m1")}
-    message = r"a.npz: no target for 6 example\(s\): m2, m3, m4, m5, m6, \.\.\.\."
+    message = r"a\.npz: .* 6 .*: m2, m3, m4, m5, m6, \.\.\.\. "
     with pytest.raises(FormatError, match=message):
         evaluate(predictions, fewer)
     with pytest.raises(FormatError, match=message):
@@ -119,18 +119,18 @@ def test_a_subset_must_be_asked_for_and_may_not_be_empty():
     part = evaluate(predictions.select(range(30)), known, subset=True, samples=20)
     whole = evaluate(predictions.select(range(10, 30)), dict(list(known.items())[:20]), samples=20)
     assert part == whole
-    with pytest.raises(FormatError, match=r"no prediction for 1 example\(s\): other"):
+    with pytest.raises(FormatError, match=r"a\.npz: .* 1 .*: other\. "):
         evaluate(predictions, {"other": "benign"}, subset=True)
-    with pytest.raises(FormatError, match="no example to evaluate"):
+    with pytest.raises(FormatError, match=r"^predictions: "):
         evaluate(Predictions(ids=(), scores=np.zeros((0, 2)), classes=CLASSES), {}, subset=True)
 
 
 def test_wrong_gold_and_nan_scores_are_named():
     predictions, gold = judged(4)
-    with pytest.raises(FormatError, match="example m1: target 'hatful' is not a class"):
+    with pytest.raises(FormatError, match=r"example m1: .*'hatful' "):
         evaluate(predictions, gold | {"m1": "hatful"})
     predictions.scores[2] = np.nan
-    with pytest.raises(FormatError, match=r"a.npz: 1 example\(s\) have nan scores, the first is m2"):
+    with pytest.raises(FormatError, match=r"a\.npz: 1 .* m2; "):
         evaluate(predictions, gold)
 
 
@@ -202,7 +202,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders():
 
 def test_comparison_needs_the_same_examples():
     first, gold = judged(20)
-    with pytest.raises(FormatError, match=r"no prediction for 5 example"):
+    with pytest.raises(FormatError, match=r"a\.npz: .* 5 .*: m15, m16, m17, m18, m19\. "):
         compare(first, first.select(range(15)), gold, samples=20)
-    with pytest.raises(FormatError, match="do not cover the same examples"):
+    with pytest.raises(FormatError, match=r" 5 \(m15, m16, m17, m18, m19\) .* 0 "):
         compare(first, first.select(range(15)), gold, subset=True, samples=20)

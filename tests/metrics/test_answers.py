@@ -15,7 +15,7 @@ def test_answers_earn_their_score_once_per_id():
 def test_unknown_targets_are_left_out_and_missing_ones_named():
     assert measure_answers(GIVEN, {"1": None, "2": None, "3": "red"}) == {"accuracy": 1.0}
     assert measure_answers(GIVEN, dict.fromkeys("123")) == {}
-    with pytest.raises(FormatError, match=r"1 predicted id\(s\) have no target; the first is '3'"):
+    with pytest.raises(FormatError, match=r"^1 .*'3'"):
         measure_answers(GIVEN, {"1": None, "2": "two"})
 
 

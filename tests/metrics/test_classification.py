@@ -68,9 +68,9 @@ def test_measures_of_a_single_class_are_nan():
 
 @pytest.mark.parametrize("measure", [auroc, average_precision, brier, calibration_error, best_threshold])
 def test_unusable_input_is_refused(measure):
-    with pytest.raises(ValueError, match="1 of 3 scores are nan, the first in row 2"):
+    with pytest.raises(ValueError, match=r"1 of 3 .* 2\."):
         measure(np.array([0, 1, 1]), np.array([0.1, 0.2, np.nan]))
-    with pytest.raises(ValueError, match="truth holds 2 in row 1"):
+    with pytest.raises(ValueError, match=r" 2 .* 1; "):
         measure(np.array([0, 2, 1]), np.array([0.1, 0.2, 0.3]))
     with pytest.raises(ValueError, match="no rows"):
         measure(np.array([], dtype=int), np.array([]))
@@ -78,7 +78,7 @@ def test_unusable_input_is_refused(measure):
 
 @pytest.mark.parametrize("measure", [brier, calibration_error, reliability])
 def test_calibration_takes_probabilities_only(measure):
-    with pytest.raises(ValueError, match=r"score -2.0 in row 1 is not a probability"):
+    with pytest.raises(ValueError, match=r" -2\.0 .* 1 .*\[0, 1\]"):
         measure(np.array([0, 1]), np.array([0.1, -2.0]))
 
 
@@ -215,12 +215,10 @@ def test_many_classes_are_measured_one_against_the_rest():
 
 @pytest.mark.parametrize("target", ["hatefull", 2, -1, 0.5])
 def test_a_wrong_target_is_named(target):
-    with pytest.raises(
-        FormatError, match=r"^0: target .* is not a class; expected one of \('benign', 'hateful'\)"
-    ):
+    with pytest.raises(FormatError, match=rf"^0: .*{target!r} .*\('benign', 'hateful'\)"):
         measure_classes(classifier([[0.9, 0.1]], ("benign", "hateful")), {"0": target}, ("benign", "hateful"))
 
 
 def test_an_id_without_target_is_named():
-    with pytest.raises(FormatError, match=r"1 predicted id.* first is '0'"):
+    with pytest.raises(FormatError, match=r"^1 .*'0'"):
         measure_classes(classifier([[0.9, 0.1]], ("benign", "hateful")), {}, ("benign", "hateful"))

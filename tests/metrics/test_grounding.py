@@ -20,7 +20,7 @@ def test_accuracy_counts_boxes_that_overlap_by_half():
     assert measured == {"accuracy": pytest.approx(2 / 3), "mean_iou": pytest.approx(1.9 / 3)}
     assert measure_boxes(given, gold, threshold=0.9)["accuracy"] == pytest.approx(1 / 3)
     assert measure_boxes(given, dict.fromkeys("abcd")) == {}
-    with pytest.raises(FormatError, match="not a box"):
+    with pytest.raises(FormatError, match=" x1 y1 x2 y2 "):
         measure_boxes(given, gold | {"d": "left"})
-    with pytest.raises(FormatError, match="have no boxes"):
+    with pytest.raises(FormatError, match="boxes"):
         measure_boxes(Predictions(ids=tuple("abcd")), gold)

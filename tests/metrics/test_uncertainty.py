@@ -98,9 +98,9 @@ def test_unusable_arguments_are_refused():
             compare(truth, truth, scores, auroc)
     with pytest.raises(ValueError, match="nan"):
         delong_test(truth, truth, scores)
-    with pytest.raises(ValueError, match="level is 95"):
+    with pytest.raises(ValueError, match=r"level .* 95\.0; "):
         bootstrap_interval(truth, truth, auroc, level=95.0)
-    with pytest.raises(ValueError, match="samples is 0"):
+    with pytest.raises(ValueError, match=r"samples .* 0; "):
         bootstrap_interval(truth, truth, auroc, samples=0)
 
 

@@ -65,7 +65,7 @@ def test_an_only_tower_is_passed_on():
 
 
 def test_nothing_at_all_is_refused():
-    with pytest.raises(ConfigError, match="neither a text tower nor an image tower"):
+    with pytest.raises(ConfigError, match="Concat"):
         Concat(None, None)
 
 

@@ -204,7 +204,7 @@ def test_silhouettes_weigh_the_cells_of_a_region():
     half[..., 7:] = 0
     left, right = (encoder(given.pixels, replace(given.regions, silhouettes=one)) for one in (half, 1 - half))
     torch.testing.assert_close(left + right, plain, atol=1e-5, rtol=1e-4)
-    with pytest.raises(ConfigError, match=r"silhouettes have \(7, 7\) cells; .* have \(14, 14\)"):
+    with pytest.raises(ConfigError, match=r"\(7, 7\).*\(14, 14\)"):
         encoder(given.pixels, replace(given.regions, silhouettes=full[..., :7, :7]))
 
 
@@ -226,12 +226,12 @@ def test_bfloat16_stays_close():
 def test_what_does_not_fit_is_named():
     model, given = build(), inputs()
     large = replace(given.regions, sizes=torch.full((3, 2), 100.0))
-    with pytest.raises(ConfigError, match=r"a picture of 100 x 100, but the pixels are 96 x 96"):
+    with pytest.raises(ConfigError, match=r"100 x 100.*96 x 96"):
         model(replace(given, regions=large))
     second = replace(given.regions, image_index=torch.ones(3, 3, dtype=torch.int64))
-    with pytest.raises(ConfigError, match="regions of two pictures"):
+    with pytest.raises(ConfigError, match=r"two .* one "):
         model(replace(given, regions=second))
-    with pytest.raises(ConfigError, match="EndToEnd reads pixels, but this batch has none"):
+    with pytest.raises(ConfigError, match=r"EndToEnd .*pixels"):
         model(replace(given, pixels=None))
-    with pytest.raises(ConfigError, match=r"width 128; Uniter takes width 64. Set feature_dim=128"):
+    with pytest.raises(ConfigError, match=r" 128; Uniter .* 64\. .*feature_dim=128"):
         EndToEnd(model.regions, uniter_tiny())

@@ -50,5 +50,5 @@ def test_regions_of_two_images_are_told_apart_by_nothing(model, rows):
 
 
 def test_numbers_of_a_box_that_do_not_exist():
-    with pytest.raises(ConfigError, match=r"model.box_numbers is 5; expected 6 \(Oscar\) or 4 \(Vilio\)"):
+    with pytest.raises(ConfigError, match=r"model\.box_numbers .* 5; .* 6 .* 4 "):
         oscar_tiny(box_numbers=5)

@@ -81,7 +81,7 @@ def test_a_task_token_is_read_and_not_returned(rows):
 
 
 def test_a_task_without_its_token_is_refused():
-    with pytest.raises(ConfigError, match="task is 3, but the table of task tokens has 3 rows"):
+    with pytest.raises(ConfigError, match=r"^task .* 3\b.* 3 "):
         vilbert_tiny(tasks=3, task=3)
 
 

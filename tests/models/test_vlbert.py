@@ -178,8 +178,8 @@ def test_before_end_reads_the_state_of_the_token_before_the_last(given):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"readout": "last"}, "model.readout is 'last'; expected 'first' or 'before_end'"),
-        ({"box_dim": 60}, "model.box_dim is 60; expected a multiple of 8"),
+        ({"readout": "last"}, r"model\.readout .*'last'.*'first'.*'before_end'"),
+        ({"box_dim": 60}, r"model\.box_dim .* 60; .* 8\b"),
     ],
 )
 def test_options_that_do_not_exist(option, message):
@@ -189,5 +189,5 @@ def test_options_that_do_not_exist(option, message):
 
 def test_text_regions_and_end_must_fit_the_positions(given):
     assert build(max_positions=7)(given).pooled.isfinite().all()
-    with pytest.raises(ConfigError, match=r"a text of 5 tokens needs 7 positions .* the model has 6"):
+    with pytest.raises(ConfigError, match=r" 5 .* 7 .* 6\. .*processor\.max_tokens"):
         build(max_positions=6)(given)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -81,7 +83,7 @@ def test_streams_are_computed_as_far_as_they_are_read(meetings, reads):
 
 @pytest.mark.parametrize("meetings", [[(2, 0), (1, 1)], [(0, 3)], [(4, 0)], [(0, 1), (1, 0)]])
 def test_meetings_that_cannot_be_are_refused(meetings):
-    with pytest.raises(ConfigError, match="up to 3 in the text and 2 in the vision stream"):
+    with pytest.raises(ConfigError, match=rf"^meetings .*{re.escape(str(meetings))}.* 3 .* 2 "):
         CoEncoder(TEXT, VISION, bridge=BRIDGE, meetings=meetings)
 
 
@@ -133,8 +135,8 @@ def test_pool_fuses_the_first_of_each_stream(fusion):
 
 
 def test_pool_says_what_it_cannot_do():
-    with pytest.raises(ConfigError, match="fusion is 'mean'; expected 'product' or 'sum'"):
+    with pytest.raises(ConfigError, match=r"fusion .*'mean'.*'product'.*'sum'"):
         FusedPool(12, 8, 20, fusion="mean")
     text, _, vision, _ = streams(regions=0)
-    with pytest.raises(ConfigError, match="without whole_image"):
+    with pytest.raises(ConfigError, match="whole_image"):
         FusedPool(12, 8, 20)(text, vision)

@@ -31,5 +31,5 @@ def test_each_table_has_its_own_padding_row():
 
 def test_too_long_a_text_says_what_to_do():
     layer = TextEmbedding(9, 6, max_positions=2)
-    with pytest.raises(ConfigError, match=r"3 tokens exceeds the 2 positions .* processor\.max_tokens"):
+    with pytest.raises(ConfigError, match=r" 3 .* 2 .*processor\.max_tokens"):
         layer(padded([[4, 7, 8]]))

@@ -33,7 +33,7 @@ def test_dropout_comes_first():
 
 
 def test_three_layers_are_refused():
-    with pytest.raises(ConfigError, match="got layers=3"):
+    with pytest.raises(ConfigError, match="layers=3"):
         ClassifierHead(6, 3, layers=3)
 
 

@@ -30,9 +30,9 @@ def test_what_is_there_comes_back():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"text": TEXT}, "Reader reads regions, but this batch has none. Let the processor provide regions"),
-        ({"regions": REGIONS}, "Reader reads text, but this batch has none"),
-        ({"text": TEXT, "regions": REGIONS}, "of width 5; those of this batch have width 6. Use features of"),
+        ({"text": TEXT}, "Reader .*regions"),
+        ({"regions": REGIONS}, "Reader .*text"),
+        ({"text": TEXT, "regions": REGIONS}, r" 5; .* 6\. .*model\.feature_dim"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_error(given, message):

@@ -59,7 +59,7 @@ def check_rows_are_what_the_original_detector_wrote(goldens, tmp_path, name):
     source = goldens / about["tsv"]["file"]
     if malformed:
         line = images.index(malformed[0]) + 1
-        with pytest.raises(FormatError, match=f"line {line}, image .*the counts disagree"):
+        with pytest.raises(FormatError, match=f"line {line}, image "):
             list(read_features(source))
     log = ReadLog()
     got = [regions for _, regions in read_features(source, on_error="skip", log=log)]

@@ -88,11 +88,11 @@ def test_bf16_stays_close(memes: Path, store: FeatureStore) -> None:
 
 def test_what_the_model_reads_must_be_given(memes: Path, store: FeatureStore) -> None:
     uniter = predictor(memes, "uniter_tiny", store.meta, regions=True)
-    with pytest.raises(ConfigError, match=r"Uniter reads regions.*1 of 1 pairs"):
+    with pytest.raises(ConfigError, match=r"Uniter .*regions.* 1 of 1 "):
         uniter.predict(text="hello")
-    with pytest.raises(ConfigError, match="2 texts but 1 images"):
+    with pytest.raises(ConfigError, match=r"2 texts .* 1 images"):
         uniter.predict_many(texts=["a", "b"], images=["x.png"])
-    with pytest.raises(ConfigError, match="Concat reads pixels"):
+    with pytest.raises(ConfigError, match=r"Concat .*pixels"):
         predictor(memes, "concat_bert_tiny", image_size=32).predict(text="hello")
     with pytest.raises(ConfigError, match="'fp8'"):
         Predictor(uniter.bundle, precision="fp8")
@@ -101,10 +101,10 @@ def test_what_the_model_reads_must_be_given(memes: Path, store: FeatureStore) ->
 def test_features_of_another_detector_or_width_are_refused(memes: Path, store: FeatureStore) -> None:
     dataset = HatefulMemes(memes, "dev_seen")
     other = predictor(memes, "uniter_tiny", replace(store.meta, detector="vgattr"), regions=True)
-    with pytest.raises(ConfigError, match=r"detector 'world'.*'vgattr'"):
+    with pytest.raises(ConfigError, match=r"'world'.*'vgattr'"):
         other.predict_dataset(dataset, features=store)
     wide = predictor(memes, "uniter_tiny", replace(store.meta, feature_dim=7), regions=True)
-    with pytest.raises(ConfigError, match=r"\d+ wide; the model takes 7"):
+    with pytest.raises(ConfigError, match=r"features .*\d+ .* 7\."):
         wide.predict_dataset(dataset, features=store)
 
 
@@ -114,7 +114,8 @@ def test_memes_without_regions_stop_before_the_first_batch(memes: Path, store: F
         HatefulMemes(memes, "dev_seen"),
     )
     some = GivenRegions({key: store[key] for key in list(store)[:2]})
-    with pytest.raises(MissingFeatures, match="have no regions"):
+    lacking = sorted(key for key in dataset.images if key not in some)
+    with pytest.raises(MissingFeatures, match=rf"^{len(lacking)} .*: {lacking[0]}, "):
         uniter.predict_dataset(dataset, features=some)
 
 
@@ -132,7 +133,7 @@ def test_end_to_end_one_picture_comes_with_boxes_or_gets_a_grid(memes: Path) -> 
     by_boxes = Predictor(bundle, device="cpu").predict(text="so red", image=picture, regions=boxes)
     assert by_grid.scores == pytest.approx(by_boxes.scores)
     gridless = replace(bundle, processor=Processor(text=text, regions=True, prepare=processor.prepare))
-    with pytest.raises(ConfigError, match=r"EndToEnd reads regions"):
+    with pytest.raises(ConfigError, match=r"EndToEnd .*regions"):
         Predictor(gridless, device="cpu").predict(text="so red", image=picture)
 
 

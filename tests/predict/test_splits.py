@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,7 +97,7 @@ def change_a_picture(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [(flip_a_label, "data differ"), (change_a_picture, "pictures differ")]
+    ("change", "named"), [(flip_a_label, r"\(data "), (change_a_picture, r"\(pictures ")]
 )
 def test_other_inputs_are_no_reason_to_keep_nor_to_replace(
     pixel_run: Path, spoiled: Path, tmp_path: Path, change: Callable[[Path], None], named: str
@@ -121,14 +122,14 @@ def test_other_boxes_are_other_inputs(memes: Path, box_run: Path, tmp_path: Path
     predict(box_run, tmp_path / "p", features=boxes("a.jsonl", 30))
     before = contents(tmp_path / "p")
     assert all(files.kept for files in predict(box_run, tmp_path / "p", features=boxes("b.jsonl", 30)))
-    with pytest.raises(ConfigError, match="features differ"):
+    with pytest.raises(ConfigError, match=r"\(features "):
         predict(box_run, tmp_path / "p", features=boxes("a.jsonl", 31))
     assert contents(tmp_path / "p") == before
 
 
 def test_predictions_of_another_model_stay(pixel_run: Path, region_run: Path, tmp_path: Path) -> None:
     predict(pixel_run, tmp_path)
-    with pytest.raises(ConfigError, match=r"dev_seen\.npz exists .*bundle, features, pictures differ"):
+    with pytest.raises(ConfigError, match=r"dev_seen\.npz .*\(bundle, features, pictures "):
         predict(region_run, tmp_path)
 
 
@@ -136,7 +137,7 @@ def test_predictions_of_another_model_stay(pixel_run: Path, region_run: Path, tm
 @pytest.mark.parametrize("name", ["dev_seen.npz", "test_seen.csv"])
 def test_files_of_others_stay(pixel_run: Path, tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=rf"{name} .*overwrite=true"):
         predict(pixel_run, tmp_path)
     assert contents(tmp_path) == {name: content}
 
@@ -147,12 +148,12 @@ def test_files_without_inputs_stay(pixel_run: Path, tmp_path: Path) -> None:
     assert isinstance(first.predictions.meta["made_of"], dict)
     old = Predictions.load(tmp_path / "dev_seen.npz")
     replace(old, meta={}).save(tmp_path / "dev_seen.npz")
-    with pytest.raises(ConfigError, match=r"dev_seen\.npz exists and is kept"):
+    with pytest.raises(ConfigError, match=r"dev_seen\.npz .*overwrite=true"):
         predict(pixel_run, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../dev_seen", "", ".", "a/b", "\0"])
 def test_a_split_is_a_plain_name(pixel_run: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="a split has the name"):
+    with pytest.raises(ConfigError, match=re.escape(repr(name))):
         predict_splits(pixel_run, [name], out=tmp_path / "p")
     assert not (tmp_path / "p").exists()

@@ -7,7 +7,7 @@ from diptych.recipe.call import call
 
 
 def test_an_unknown_parameter_suggests_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no parameter 'dropuot'\. Did you mean 'dropout'"):
+    with pytest.raises(ConfigError, match=r"uniter_tiny .*'dropuot'\. .* 'dropout'\?"):
         call({"_target_": "diptych.models.uniter_tiny", "dropuot": 0.5})
     with pytest.raises(ConfigError, match="text_features"):
         call({"_target_": "diptych.models.text_bert_tiny", "text_feature": 5})
@@ -20,7 +20,7 @@ def test_an_unknown_parameter_suggests_the_nearest() -> None:
 )
 @pytest.mark.parametrize("size", [0, -4, 1.5, "4", True, None])
 def test_sizes_of_models_are_whole_numbers_from_one(key: str, size: object) -> None:
-    with pytest.raises(ConfigError, match=rf"{key} is {size!r}; expected (a whole number of at least 1|int)"):
+    with pytest.raises(ConfigError, match=rf"\b{key} .*{size!r}; "):
         call({"_target_": "diptych.models.uniter_tiny", key: size})
 
 

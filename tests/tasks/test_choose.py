@@ -30,7 +30,7 @@ def test_right_pairs_can_weigh_more(model, batch, weight):
 
 
 def test_a_positive_weight_is_above_zero(model):
-    with pytest.raises(ConfigError, match=r"positive_weight is 0"):
+    with pytest.raises(ConfigError, match=r"task\.positive_weight .* 0; "):
         Choose(model, loss="bce", positive_weight=0)
 
 
@@ -53,5 +53,5 @@ def test_accuracy_and_mean_reciprocal_rank(model, batch):
 
 
 def test_a_loss_that_does_not_exist(model):
-    with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
+    with pytest.raises(ConfigError, match=r"task\.loss .*'mse'"):
         Choose(model, loss="mse")

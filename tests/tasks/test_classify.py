@@ -39,7 +39,7 @@ def test_class_index_encodes_names_and_passes_unlabeled_batches() -> None:
 
 def test_class_index_names_the_example_and_the_nearest_label() -> None:
     wrong = Example(id="17", pairs=(Pair(image="a", text="x"),), target="hatefull")
-    with pytest.raises(FormatError, match=r"17.*hatefull.*Did you mean 'hateful'"):
+    with pytest.raises(FormatError, match=r" 17 .*'hatefull'.* 'hateful'\?"):
         ClassIndex(LABELS)([wrong])
 
 
@@ -151,11 +151,11 @@ def test_measure_puts_auroc_first_and_skips_unlabeled_examples() -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"class_weights has 3"):
+    with pytest.raises(ConfigError, match=r"task\.class_weights .* 3 "):
         Classify(Width(), labels=LABELS, class_weights=[1.0, 2.0, 3.0])
-    with pytest.raises(ConfigError, match=r"'kl'; expected 'bce'"):
+    with pytest.raises(ConfigError, match=r"task\.loss .*'kl'.*'bce'"):
         Classify(Width(), labels=LABELS, loss="kl")
-    with pytest.raises(ConfigError, match=r"'bce' for the labels \('a', 'b', 'c'\)"):
+    with pytest.raises(ConfigError, match=r"task\.loss .*'bce'.*\('a', 'b', 'c'\)"):
         Classify(Width(), labels=("a", "b", "c"), loss="bce")
 
 

@@ -25,7 +25,7 @@ def test_targets_are_boxes():
 
 @pytest.mark.parametrize("target", ["box", [1, 2, 3], [1, 2, "x", 4], 7])
 def test_a_wrong_box_names_the_example(target):
-    with pytest.raises(FormatError, match=r"example r1 has the target .* x1 y1 x2 y2"):
+    with pytest.raises(FormatError, match=r"^example r1 .* x1 y1 x2 y2 "):
         GoldBox()([example(target)])
 
 
@@ -66,7 +66,7 @@ def test_the_box_of_the_best_real_region_is_given_in_pixels(model, batch):
 
 
 def test_wrong_settings_are_named(model):
-    with pytest.raises(ConfigError, match=r"task\.loss is 'mse'"):
+    with pytest.raises(ConfigError, match=r"task\.loss .*'mse'"):
         Ground(model, loss="mse")
-    with pytest.raises(ConfigError, match="Concat provides none"):
+    with pytest.raises(ConfigError, match="Concat"):
         Ground(text_fasttext_tiny())

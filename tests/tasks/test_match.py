@@ -38,9 +38,7 @@ def test_losses_over_several_pairs(model, batch):
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
 def test_one_pair_has_nothing_to_be_compared_with(model, batch, loss):
-    with pytest.raises(
-        ConfigError, match=f"task.loss={loss} compares the pairs of an example, but m0 has only one"
-    ):
+    with pytest.raises(ConfigError, match=rf"task\.loss={loss} .*m0"):
         Match(model, loss=loss).loss(logits(4, 1), batch([1, 0, 0, 1]))
 
 
@@ -57,7 +55,7 @@ def test_single_pairs_get_a_probability_and_several_a_choice(model, batch):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"loss": "mse"}, "task.loss is 'mse'"), ({"matches": 2}, "task.matches is 2; expected 0, 1 or null")],
+    [({"loss": "mse"}, r"task\.loss .*'mse'"), ({"matches": 2}, r"task\.matches .* 2; .* 0, 1 or null")],
 )
 def test_wrong_settings_are_named(model, options, message):
     with pytest.raises(ConfigError, match=message):

@@ -26,7 +26,7 @@ def test_targets_are_rows_of_scores():
     [{"violent": 1}, {"violence": 1.5}, {"violence": -1}, {"violence": "yes"}, "violent", 3, [3], True],
 )
 def test_a_wrong_target_names_the_example(target):
-    with pytest.raises(FormatError, match=r"example r1 has the labels .*expected scores"):
+    with pytest.raises(FormatError, match=r"^example r1 "):
         LabelScores(LABELS)([example(target)])
 
 
@@ -66,7 +66,7 @@ def test_measures_skip_what_is_not_known(model, batch):
 
 
 def test_wrong_settings_are_named(model):
-    with pytest.raises(ConfigError, match="at least one label, and each once"):
+    with pytest.raises(ConfigError, match=r"task\.labels .*\('a', 'a'\)"):
         MultiLabel(model, labels=["a", "a"])
-    with pytest.raises(ConfigError, match="1 numbers for 2 labels"):
+    with pytest.raises(ConfigError, match=r"task\.positive_weights .* 1 .* 2 "):
         MultiLabel(model, labels=["a", "b"], positive_weights=[1.0])

@@ -106,7 +106,7 @@ def test_damaged_file_is_an_error_and_never_hangs(trained: Path, tmp_path: Path,
     lengths = [0, 1, 50, 60, 90, 150, 400, len(whole) // 2, len(whole) - 1]
     for content in (*(whole[:length] for length in lengths), whole + b"\0", b"text\n" * 100):
         path.write_bytes(content)
-        with pytest.raises(FormatError, match=r"damaged\.bin: .*expected a complete \.bin"):
+        with pytest.raises(FormatError, match=r"damaged\.bin: "):
             FastText(path)
 
 
@@ -123,7 +123,7 @@ def test_wrong_numbers_in_the_header_are_errors(trained: Path, tmp_path: Path) -
                 continue
             path.write_bytes(damaged)
             if (name, value) != ("pruned", -1):
-                with pytest.raises(FormatError, match="expected a complete"):
+                with pytest.raises(FormatError, match=r"damaged\.bin: "):
                     FastText(path)
 
 
@@ -131,7 +131,7 @@ def test_classifier_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lines.txt").write_text("__label__a good day\n__label__b bad day\n" * 20)
     model = floret.train_supervised(str(tmp_path / "lines.txt"), dim=5, thread=1, verbose=0)
     model.save_model(str(tmp_path / "classifier.bin"))
-    with pytest.raises(FormatError, match="classifier"):
+    with pytest.raises(FormatError, match=r"classifier\.bin: .* 3, dim 5, bucket 0"):
         FastText(tmp_path / "classifier.bin")
 
 
@@ -140,8 +140,8 @@ def test_classifier_is_refused(tmp_path: Path) -> None:
     [
         ({"dim": 0}, "'dim': 0"),
         ({"threads": 0, "window": -1}, "'window': -1, 'threads': 0"),
-        ({"min_count": 10**6}, "Empty vocabulary"),
-        ({"lr": 1e9}, "NaN"),
+        ({"min_count": 10**6}, "min_count=1000000"),
+        ({"lr": 1e9}, r"lr=1000000000\.0"),
     ],
 )
 def test_impossible_training_is_one_clear_error(tmp_path: Path, settings: Any, message: str) -> None:
@@ -153,10 +153,10 @@ def test_impossible_training_is_one_clear_error(tmp_path: Path, settings: Any, m
 def test_existing_file_is_kept_unless_asked(trained: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.bin"
     path.write_bytes(b"mine")
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=r"mine\.bin .*overwrite=true"):
         train_fasttext(TEXTS, path, **SMALL)
     assert path.read_bytes() == b"mine"
-    with pytest.raises(ConfigError, match="is not a fastText model and is kept"):
+    with pytest.raises(ConfigError, match=r"mine\.bin .* a fastText model "):
         train_fasttext(TEXTS, path, overwrite=True, **SMALL)
     path.write_bytes(trained.read_bytes()[:1000])
     train_fasttext(TEXTS, path, overwrite=True, **SMALL)
@@ -174,7 +174,7 @@ def test_missing_library_names_the_install(
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", broken)
-    with pytest.raises(ConfigError, match=r'no native code here.*pip install "diptych\[fasttext\]"'):
+    with pytest.raises(ConfigError, match=r'no native code here.*"diptych\[fasttext\]"'):
         FastText(trained)
     with pytest.raises(ConfigError, match=r"diptych\[fasttext\]"):
         train_fasttext(TEXTS, tmp_path / "none.bin", **SMALL)

@@ -166,10 +166,10 @@ def test_crlf_and_byte_order_mark_do_not_matter(tmp_path: Path, tokenizer: WordP
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"0 tokens without \[PAD\], \[UNK\]"),
-        (b"[PAD]\n[CLS]\n[SEP]\n[MASK]\nthe\n", r"without \[UNK\]"),
-        (b"[PAD]\n[UNK]\nthe\n[CLS]\nthe\n", r"vocab\.txt:5: token 'the' is already in line 3"),
-        (b"[PAD]\n\xff\xfe\n", "not UTF-8 at byte 6"),
+        (b"", r"vocab\.txt: 0 .* \[PAD\], \[UNK\], \[CLS\], \[SEP\], \[MASK\];"),
+        (b"[PAD]\n[CLS]\n[SEP]\n[MASK]\nthe\n", r"vocab\.txt: 5 .* \[UNK\];"),
+        (b"[PAD]\n[UNK]\nthe\n[CLS]\nthe\n", r"vocab\.txt:5: .*'the' .* 3;"),
+        (b"[PAD]\n\xff\xfe\n", r"vocab\.txt: .* 6;"),
     ],
 )
 def test_broken_vocabulary_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -180,9 +180,9 @@ def test_broken_vocabulary_is_named(tmp_path: Path, content: bytes, message: str
 
 
 def test_too_few_tokens_are_refused(tokenizer: WordPiece) -> None:
-    with pytest.raises(ConfigError, match="max_tokens is 1; expected at least 2"):
+    with pytest.raises(ConfigError, match=r"max_tokens .* 1; .* 2 "):
         tokenizer.encode("the", max_tokens=1)
-    with pytest.raises(ConfigError, match="expected at least 3"):
+    with pytest.raises(ConfigError, match=r"max_tokens .* 2; .* 3 "):
         tokenizer.encode("the", "house", max_tokens=2)
 
 
@@ -222,9 +222,9 @@ def test_same_texts_give_the_same_vocabulary_in_every_process() -> None:
 
 
 def test_impossible_vocabularies_are_refused() -> None:
-    with pytest.raises(ConfigError, match="2 text\\(s\\) hold no character"):
+    with pytest.raises(ConfigError, match=" 2 "):
         learn_vocabulary(["", "  "], 100)
-    with pytest.raises(ConfigError, match="4 different characters, which take 13 tokens"):
+    with pytest.raises(ConfigError, match=r" 10 .* 4 .* 13 "):
         learn_vocabulary(["abcd"], 10)
 
 

@@ -68,9 +68,9 @@ def test_regions_count_themselves_and_keep_the_best() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features": np.zeros((2, 4), np.float32)}, "3 boxes but 2 features"),
-        ({"labels": np.arange(4)}, "3 boxes but 4 labels"),
-        ({"probabilities": np.ones((1, 7), np.float32)}, "3 boxes but 1 probabilities"),
+        ({"features": np.zeros((2, 4), np.float32)}, "3 boxes .* 2 features"),
+        ({"labels": np.arange(4)}, "3 boxes .* 4 labels"),
+        ({"probabilities": np.ones((1, 7), np.float32)}, "3 boxes .* 1 probabilities"),
     ],
 )
 def test_regions_must_agree_in_number(
@@ -84,13 +84,13 @@ def test_regions_must_agree_in_number(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features": np.float32([[1] * 4, [np.nan] * 4, [1] * 4])}, "region 1 has NaN or infinite features"),
-        ({"scores": np.float32([1, 1, np.inf])}, "region 2 has NaN or infinite scores"),
+        ({"features": np.float32([[1] * 4, [np.nan] * 4, [1] * 4])}, "region 1 .* features"),
+        ({"scores": np.float32([1, 1, np.inf])}, "region 2 .* scores"),
         ({"boxes": np.float32([[0, 0, 1, 1], [0, 0, 1, np.nan], [0, 0, 1, 1]])}, "region 1 .* boxes"),
-        ({"boxes": np.float32([[0, 0, 1, 1], [5, 0, 1, 1], [0, 0, 1, 1]])}, "box 1 is inverted: 5.0 0.0"),
-        ({"boxes": np.float32([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 82]])}, "box 2 leaves the image"),
-        ({"boxes": np.float32([[-2, 0, 1, 1]] * 3)}, "box 0 leaves the image"),
-        ({"size": (0, 80)}, "image size is 0 x 80"),
+        ({"boxes": np.float32([[0, 0, 1, 1], [5, 0, 1, 1], [0, 0, 1, 1]])}, "box 1 .*: 5.0 0.0 1.0 1.0"),
+        ({"boxes": np.float32([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 82]])}, "box 2 .* 82.0; .* 100 x 80"),
+        ({"boxes": np.float32([[-2, 0, 1, 1]] * 3)}, "box 0 .*: -2.0 .* 100 x 80"),
+        ({"size": (0, 80)}, " 0 x 80; "),
     ],
 )
 def test_verify_names_the_first_wrong_region(changes: dict[str, Any], message: str) -> None:
@@ -173,14 +173,14 @@ def test_feature_meta_survives_json() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"feature_dim": 1024}, "features are 1024 wide; the model takes 2048"),
-        ({"detector": "other"}, "detector 'other'; the model was trained on 'vgattr'"),
-        ({"classes": ("dog", "cat")}, "class names differ"),
+        ({"feature_dim": 1024}, r" 1024 .* 2048\."),
+        ({"detector": "other"}, "'other'; .*'vgattr'"),
+        ({"classes": ("dog", "cat")}, "class names"),
     ],
 )
 def test_other_features_are_refused(changes: dict[str, Any], message: str) -> None:
     trained = FeatureMeta(feature_dim=2048, detector="vgattr", classes=("cat", "dog"))
-    with pytest.raises(ConfigError, match=f"store: .*{message}"):
+    with pytest.raises(ConfigError, match=rf"store: .*{message}"):
         dataclasses.replace(trained, **changes).require_like(trained, where="store")
 
 
@@ -214,5 +214,5 @@ def test_several_targets_go_by_name_and_move_with_the_batch() -> None:
     ],
 )
 def test_a_target_that_is_not_there_is_named(targets: Any, name: str | None) -> None:
-    with pytest.raises(ConfigError, match=name or "one tensor"):
+    with pytest.raises(ConfigError, match=name):
         dataclasses.replace(batch(), targets=targets).target(name)

@@ -131,6 +131,7 @@ def _picture_findings(folder: Folder) -> list[Finding]:
 def _overlap_findings(folder: Folder) -> list[Finding]:
     findings = []
     for first, second in combinations(folder.examples, 2):
+        # Ids are compared between splits only; equal ids within one split are errors of reading.
         by_id = {example.id for example in folder.examples[first]} & {
             example.id for example in folder.examples[second]
         }
@@ -168,6 +169,7 @@ def _same_pictures(folder: Folder, ones: list[Example], others: list[Example]) -
 
 def _identity(folder: Folder, image: str) -> object:
     picture = folder.pictures[image]
+    # A picture that cannot be read equals only itself.
     return image if picture.error else (picture.size, picture.digest)
 
 

@@ -97,6 +97,7 @@ def _read_picture(path: Path) -> Picture:
         image = open_image(path)
     except FormatError as error:
         return Picture(error=str(error))
+    # A digest, because the pixels of all pictures would not fit into memory.
     return Picture(size=image.size, digest=hashlib.blake2b(image.tobytes(), digest_size=16).digest())
 
 
@@ -115,6 +116,7 @@ def read_regions(folder: Folder, features: RegionSource) -> dict[str, Regions | 
             except FormatError as error:
                 results[path] = FormatError(f"{path}: {error}")
     # If not a single picture is found, the store's keys are probably of another form.
+    # Region sources need not have `keys`, and stores may have millions.
     keys = [*islice(getattr(features, "keys", tuple)(), 3)]
     if keys and all(result is None for result in results.values()):
         spelled = ", ".join(map(repr, keys))

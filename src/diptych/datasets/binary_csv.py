@@ -94,6 +94,7 @@ def write_scores(predictions: Predictions, path: Path) -> None:
         )
     proba, positive = predictions.scores[:, 1], predictions.classes[1]
     raw = predictions.meta.get("kind") == "raw"
+    # Negated, so that NaN is bad, too.
     if not raw and (bad := np.flatnonzero(~((proba >= 0) & (proba <= 1)))).size:
         key, value = predictions.ids[bad[0]], proba[bad[0]]
         raise FormatError(f"{path}: the score of id {key!r} is {value:g}; expected probabilities in [0, 1].")
@@ -111,7 +112,7 @@ def write_scores(predictions: Predictions, path: Path) -> None:
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and cells of every row that is not blank."""
     with open(require_file(path, "a CSV file of predictions"), encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader(file, strict=True)  # strict: an open quote is an error
         try:
             header = [name.strip() for name in next(rows, [])]
             if missing := [name for name in ("id", "proba") if name not in header]:
@@ -128,6 +129,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     )
                 yield rows.line_num, dict(zip(header, row, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
+            # The reader has not counted the line that it failed on.
             raise FormatError(f"{path}:{rows.line_num + 1}: not readable as UTF-8 CSV ({error}).") from error
 
 

@@ -105,6 +105,7 @@ def split_class(target: Any, *, trust: Collection[str] = ()) -> type[Split]:
         ConfigError: there is no such class.
     """
     kind: Any = None
+    # The prefix is checked before the import, which runs code.
     if isinstance(target, str) and target.startswith((HERE, *(f"{prefix}." for prefix in trust))):
         try:
             kind = resolve_name(target)
@@ -174,6 +175,7 @@ def find_data(root: Path | None, *, name: str | None = None, node: Any = None, w
         raise ConfigError(f"{root} is not a folder; expected the root of a data set.")
     for known in data_names():
         data = named_data(known)
+        # Several configurations share a class; only that with its name may recognize a folder.
         if data.kind.name == known and data.kind.recognizes(root):
             return Data(node=data.node, why=f"the layout of {root}", train=data.train, validate=data.validate)
     raise ConfigError(

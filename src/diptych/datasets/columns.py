@@ -115,7 +115,7 @@ def _line_windows(path: Path, names: Sequence[str]) -> Iterator[Window]:
     number, kinds = 1, dict[str, pa.DataType]()
     with path.open("rb") as file:
         while block := file.read(LINES):
-            block += file.readline()
+            block += file.readline()  # to the end of the last line
             if number == 1:
                 block = block.removeprefix(BOM)
                 kinds = _kinds(block, names)
@@ -146,11 +146,12 @@ def _plain_lines(block: bytes, kinds: Mapping[str, pa.DataType]) -> pa.RecordBat
     body = block.rstrip(b"\r\n")
     count = body.count(b"\n") + 1
     between = b"}\r\n{" if b"\r" in body else b"}\n{"
+    # Arrow accepts objects across lines, or several in one, but then rows would not have their line numbers.
     if not (body.startswith(b"{") and body.endswith(b"}") and body.count(between) + 1 == count):
         return None
     try:
         if not body.isascii():
-            body.decode()
+            body.decode()  # Arrow does not check UTF-8
         table = reader.read_json(
             pa.BufferReader(body),
             read_options=reader.ReadOptions(block_size=LINES),

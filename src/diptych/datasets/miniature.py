@@ -133,6 +133,7 @@ class Miniature:
     def _pictures(self, folder: Path, progress: Progress | None) -> Iterator[tuple[str, Regions]]:
         """Write the picture of every meme, and yield its key and regions."""
         for row, four in enumerate(self._fours):
+            # Two memes share each scene, which is painted once.
             plain = {id(scene): draw_scene(scene) for scene in self.quadruples[row].scenes}
             for meme in four:
                 picture = draw_meme(
@@ -156,7 +157,7 @@ def split_quadruples(count: int) -> dict[str, slice]:
     least = min(USEFUL // 4, count // 10)
     # 12,140 is the number of memes of the challenge; the shares are those of dev_seen and both test splits.
     dev, seen, unseen = (max(1, least, round(count * share / 12140)) for share in (500, 1000, 2000))
-    new = max(1, round(0.28 * dev))
+    new = max(1, round(0.28 * dev))  # 140 of 500 in the original
     train = count - dev - new - seen - unseen
     shared = round(0.8 * dev)
     ends = np.cumsum([train, dev, new, seen, unseen]).tolist()
@@ -181,6 +182,7 @@ def make_quadruples(count: int, seed: int) -> Iterator[Quadruple]:
 
 
 def _new_remark(generator: Generator, about: Family, seen: set[str]) -> Remark:
+    # Ends soon: 50,000 remarks of a family at most, of 330,000 even without opener and tail.
     while (remark := complain(generator, about)).text in seen:
         pass
     seen.add(remark.text)

@@ -47,6 +47,7 @@ class Binary(Form):
         self.truth: Bool[ndarray, " N"] = np.array(indices) == labels.index(self.positive)
         self.scores: list[Float[ndarray, " N"]] = [each.column(self.positive) for each in sets]
         self.strata = class_rows(self.truth)
+        # Both sets must be probabilities, because a comparison needs the same metrics of both.
         self.metrics = self._metrics(probabilities=all(map(_are_probabilities, self.scores)))
         self.measures = {
             name: score_measure(self.truth, metric, *self.scores) for name, metric in self.metrics.items()
@@ -79,6 +80,7 @@ class Binary(Form):
         }
 
     def _metrics(self, *, probabilities: bool) -> dict[str, Metric]:
+        # Decisions follow the threshold, not the answers, which may belong to another threshold.
         def decided(metric: Metric) -> Metric:
             return lambda truth, scores: metric(truth, scores >= self.threshold)
 

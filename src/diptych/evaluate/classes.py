@@ -60,11 +60,13 @@ class Classes(Form):
             return np.bincount(codes.ravel(), minlength=classes * len(flat)).reshape(*rows.shape[:2], classes)
 
         hits = count((truth + offsets)[truth == decided])
+        # F1 of a class is 2 TP / (actual + predicted).
         involved = count(truth + offsets) + count(decided + offsets)
         each = np.divide(2.0 * hits, involved, out=np.full(hits.shape, np.nan), where=involved > 0)
         return mean_defined(np.moveaxis(each, -1, 0))
 
     def _auroc(self, index: int) -> RowMeasure:
+        # Ranked once, not per resample: resampling does not change the order of scores.
         ranks = dense_ranks([scores[:, index] for scores in self.scores])
         truth = np.tile(self.truth == index, len(self.scores))
 

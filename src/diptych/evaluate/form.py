@@ -57,7 +57,7 @@ class Form(ABC):
         """Compute a measure over all rows of set `number`."""
         count = sum(map(len, self.strata))
         rows = number * count + np.arange(count)
-        return float(self.measures[name](rows[None, None])[0, 0])
+        return float(self.measures[name](rows[None, None])[0, 0])  # one resample of one set
 
     def p_value(self, name: str, *, samples: int, seed: int) -> float:
         """Two-sided p-value of a permutation test for no difference between the two sets."""
@@ -80,6 +80,7 @@ def one_stratum(count: int) -> list[Int[ndarray, " N"]]:
 
 def mean_measure(values: Sequence[Float[ndarray, " N"]]) -> RowMeasure:
     """Measure that averages one value per example, for each set."""
+    # One set after another, as row n of set m has the number m * N + n.
     flat = np.concatenate(values)
     return lambda rows: flat[rows].mean(axis=-1)
 
@@ -94,6 +95,7 @@ def mean_defined(values: Float[ndarray, "C S M"]) -> Float[ndarray, "S M"]:
 
 def dense_ranks(sets: Sequence[Float[ndarray, " N"]]) -> Int[ndarray, " MN"]:
     """Dense ranks of the scores of all sets together; equal scores have equal ranks."""
+    # Common ranks, so that histograms of both sets have the same length.
     ranks: ndarray = np.unique(np.concatenate(sets), return_inverse=True)[1].ravel()
     return ranks
 

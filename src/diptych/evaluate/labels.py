@@ -20,6 +20,7 @@ class Labels(Form):
     def fits(cls, predictions: Predictions, targets: Sequence[Any], options: Options) -> bool:
         """Whether targets are scores by label, and answers are not always exactly one label."""
         classes, answers = predictions.classes or (), predictions.answers
+        # Soft targets of a classifier are mappings, too, but its answers are always one label.
         several = answers is None or not set(answers) <= set(classes)
         mappings = all(isinstance(target, Mapping) for target in targets)
         return predictions.scores is not None and mappings and several

@@ -19,6 +19,7 @@ from diptych.metrics.uncertainty import row_interval
 from diptych.predictions import Predictions
 from diptych.types import Dataset
 
+# Narrow forms come first: boxes also have answers, and labels and choices also have scores of classes.
 FORMS: dict[str, type[Form]] = {
     "boxes": Boxes,
     "answers": Answers,
@@ -64,6 +65,7 @@ def evaluate(
     whole = FORMS[kind]([predictions], gold, options)
     by_group = {}
     for group, rows in _rows_by_group(predictions.ids, groups).items():
+        # In the form of the whole: the few targets of a group might look like another form.
         part = FORMS[kind]([predictions.select(rows)], [gold[row] for row in rows], options)
         main = _estimate(part, next(iter(part.measures)), samples, seed)
         by_group[group] = GroupEstimate(value=main.value, low=main.low, high=main.high, count=len(rows))
@@ -102,6 +104,7 @@ def compare(
     second, _ = with_targets(second, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold)
     kind = _form(first, gold, options, form)
+    # Both are in the order of the targets, but with `subset` they may cover different examples.
     both = FORMS[kind]([first, second.align(first.ids)], gold, options)
     metrics = {}
     for name, measure in both.measures.items():
@@ -145,6 +148,7 @@ def with_targets(
     predicted = set(predictions.ids)
     both = [key for key in gold if key in predicted]
     name = _name(predictions, "predictions")
+    # Without any common example, the error says what is missing even if a subset would do.
     if not subset or not both:
         _require_none([key for key in gold if key not in predicted], f"{name}: no prediction")
         _require_none([key for key in predictions.ids if key not in gold], f"{name}: no target")
@@ -187,7 +191,7 @@ def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name:
     if name is not None and name not in FORMS:
         raise ConfigError(f"there is no form {name!r}; expected one of {tuple(FORMS)}.{nearest(name, FORMS)}")
     kind = name or predictions.form
-    if kind not in FORMS:
+    if kind not in FORMS:  # None, or a form of a newer version
         kind = next((known for known, form in FORMS.items() if form.fits(predictions, gold, options)), None)
     where = _name(predictions, "predictions")
     if kind is None:

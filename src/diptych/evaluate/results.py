@@ -194,4 +194,5 @@ def _plain(value: Any) -> Any:
         return _plain_dict(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    # JSON has no NaN.
     return None if isinstance(value, float) and np.isnan(value) else value

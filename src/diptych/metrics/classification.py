@@ -62,6 +62,7 @@ def average_precision(truth: Truth, scores: Real[ndarray, " N"]) -> float:
     The chance level is the share of positives.
     """
     truth = checked(truth, scores)
+    # Ranks, as in `auroc`.
     return float(average_precision_score(truth, rankdata(scores))) if truth.any() else float("nan")
 
 
@@ -69,6 +70,7 @@ def roc_points(
     truth: Truth, scores: Real[ndarray, " N"]
 ) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
     """ROC curve: false-positive and true-positive rates in [0, 1]; needs both classes."""
+    # Ranks, as in `auroc`.
     false_rates, true_rates, _ = roc_curve(checked(truth, scores), rankdata(scores))
     return false_rates, true_rates
 
@@ -77,6 +79,7 @@ def precision_recall_points(
     truth: Truth, scores: Real[ndarray, " N"]
 ) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
     """Precision-recall curve: recall, from 1 to 0, and precision, both in [0, 1]; needs a positive."""
+    # Ranks, as in `auroc`.
     precision, recall, _ = precision_recall_curve(checked(truth, scores), rankdata(scores))
     return recall, precision
 
@@ -177,6 +180,7 @@ def best_threshold(truth: Truth, scores: Real[ndarray, " N"], *, criterion: Crit
     # Between adjacent floats the midpoint rounds to one of them; only the upper one separates the two.
     between = np.where(between > values[:-1], between, values[1:])
     candidates = np.concatenate((values[:1], between, [np.nextafter(values[-1], np.inf)]))
+    # Reversed, because argmax() returns the first of equal values and ties go to the highest threshold.
     return float(candidates[len(candidates) - 1 - int(np.argmax(quality[::-1]))])
 
 
@@ -216,6 +220,7 @@ def measure_classes(
     return {
         "accuracy": accuracy(truth, decisions),
         "macro_f1": macro_f1(truth, decisions),
+        # nanmean() warns if all values are nan.
         "macro_auroc": float("nan") if np.isnan(each).all() else float(np.nanmean(each)),
     }
 

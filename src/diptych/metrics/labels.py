@@ -56,6 +56,7 @@ def label_matrix(targets: Sequence[Any], labels: Sequence[str], ids: Sequence[st
         scores = dict.fromkeys(names, 1.0) if isinstance(names, list | tuple | set) else names
         if not isinstance(scores, Mapping) or any(name not in columns for name in scores):
             raise FormatError(f"example {key} has the labels {target!r}; expected scores of {tuple(labels)}.")
+        # The comparison also fails for NaN.
         if not all(isinstance(score, Real) and 0 <= float(score) <= 1 for score in scores.values()):
             raise FormatError(f"example {key} has the labels {target!r}; expected scores in [0, 1].")
         for name, score in scores.items():

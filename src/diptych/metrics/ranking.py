@@ -16,6 +16,8 @@ def best_ranks(scores: Real[ndarray, "Q C"], right: Bool[ndarray, "Q C"]) -> Int
 
     Other right candidates do not count. A query without a right candidate has the rank C + 1.
     """
+    # Wrong candidates with an equal score count as better: a model that scores all alike must not look
+    # perfect.
     best = np.where(right, scores, -np.inf).max(1, keepdims=True)
     rank = (~right & (scores >= best)).sum(1) + 1
     ranks: ndarray = np.where(right.any(1), rank, scores.shape[1] + 1)

@@ -80,13 +80,15 @@ class BertTower(nn.Module):
             layers, width, heads=heads, hidden=hidden, dropout=bert_dropout, attention_dropout=bert_dropout
         )
         self.pool = FirstToken(width)
+        # Before the projection is built, which keeps torch's default weights.
         init_bert(self, std=std)
         self.project, self.dropout = nn.Linear(width, dim), nn.Dropout(dropout)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "B D"]:
         text = require(self, "text", inputs.text)
+        # nav13n calls BERT without a mask.
         mask = torch.ones_like(text.mask) if self.attend_padding else text.mask
-        pooled = self.pool(self.encoder(self.text(text), mask, FIRST))
+        pooled = self.pool(self.encoder(self.text(text), mask, FIRST))  # only the first token is pooled
         vector: Tensor = self.dropout(F.relu(self.project(pooled)))
         return vector
 
@@ -118,7 +120,7 @@ class Concat(nn.Module):
         dropout: rate after fusion.
     """
 
-    text_dim = region_dim = 0
+    text_dim = region_dim = 0  # no states of tokens or regions, only the pooled vector
 
     def __init__(
         self,

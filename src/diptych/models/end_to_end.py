@@ -70,12 +70,13 @@ class RegionEncoder(nn.Module):
         """
         sizes = regions.sizes if regions.resized is None else regions.resized
         _check(pixels, regions, sizes)
-        boxes = regions.boxes * sizes.repeat(1, 2)[:, None]
+        boxes = regions.boxes * sizes.repeat(1, 2)[:, None]  # from [0, 1] to pixels
         if self.hide_pixels and regions.hidden is not None:
             pixels = pixels.masked_fill(_holes(pixels, boxes, regions.hidden & regions.mask), 0)
         maps = self._maps(pixels, sizes)
         # Only real regions go through the fourth stage: a padded one would cost as much as a real one.
         pooled = torch.cat([self._pool(*row) for row in zip(maps, boxes, regions.mask, strict=True)])
+        # Channels-last is the fastest layout for convolutions; the mean below needs single precision.
         states = self.resnet.layer4(pooled.contiguous(memory_format=torch.channels_last)).float()
         if regions.silhouettes is not None:
             if regions.silhouettes.shape[2:] != states.shape[2:]:
@@ -85,6 +86,7 @@ class RegionEncoder(nn.Module):
                 )
             states = states * regions.silhouettes[regions.mask][:, None]
         features: Tensor = states.new_zeros(*regions.mask.shape, self.dim)
+        # A boolean index goes row by row, which is the order in which the regions were concatenated.
         features[regions.mask] = states.mean((2, 3))
         return features
 
@@ -124,6 +126,7 @@ def _check(pixels: Tensor, regions: PaddedRegions, sizes: Float[Tensor, "B 2"]) 
             f"the regions belong to a picture of {widest:g} x {highest:g}, but the pixels are {width} x "
             f"{height}; expected the size of the picture inside the pixels."
         )
+    # Padded regions may have any index.
     if (regions.image_index * regions.mask).any():
         raise ConfigError("a row has regions of two pictures; end-to-end training takes one picture per row.")
 
@@ -158,6 +161,7 @@ class EndToEnd(nn.Module):
                 f"width {model.feature_dim}. Set feature_dim={regions.dim} for that model."
             )
         self.regions, self.model = regions, model
+        # The model still reads regions, for their boxes and masks.
         self.needs = frozenset({"pixels", *model.needs})
         self.dim, self.text_dim, self.region_dim = model.dim, model.text_dim, model.region_dim
         self.std = initial_std(model)

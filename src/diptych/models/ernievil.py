@@ -51,7 +51,7 @@ class ErnieVil(nn.Module):
         whole_image: bool = True,
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
-        eps: float = 1e-5,
+        eps: float = 1e-5,  # Paddle's default; BERT has 1e-12
         std: float = 0.02,
     ) -> None:
         super().__init__()
@@ -104,6 +104,7 @@ class ErnieVil(nn.Module):
         text, vision = len(self.encoder.text_layers), len(self.encoder.vision_layers)
         # `alone` text layers lie below the first co-attention layer; `top` is the number of levels.
         alone, top = text - vision, text + vision
+        # The first matching prefix counts, so the norms come before the tables.
         powers = {"text.norm": 0, "text.": top + 1, "regions.norm": 0, "regions.": top - alone + 1}
         for layer in range(text):
             depth = layer if layer < alone else 2 * layer - alone + 1

@@ -32,8 +32,10 @@ class RegionEmbedding(nn.Module):
     def forward(self, regions: PaddedRegions) -> Float[Tensor, "B R D"]:
         feature = regions.features
         if regions.hidden is not None:
+            # Only the feature: the box says which region is to be predicted.
             feature = feature.masked_fill(regions.hidden[..., None], 0)
         feature = self.feature_norm(self.feature(feature))
+        # The mean of two normalized vectors, unlike UNITER's sum with a LayerNorm on top.
         x: Tensor = self.dropout((feature + self.box_norm(self.box(regions.boxes))) / 2)
         return x
 
@@ -84,6 +86,7 @@ class Lxmert(nn.Module):
             dim,
             max_positions=max_positions,
             segments=segments,
+            # The original sets padding_idx=0 in all three tables, see the docstring.
             position_padding=0,
             segment_padding=0,
             dropout=dropout,

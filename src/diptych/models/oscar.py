@@ -43,7 +43,7 @@ class RegionEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, regions: PaddedRegions) -> Float[Tensor, "B R D"]:
-        numbers = corners_size(regions.boxes)[..., : self.box_numbers]
+        numbers = corners_size(regions.boxes)[..., : self.box_numbers]  # Vilio leaves out w h
         x: Tensor = self.dropout(self.norm(self.project(torch.cat([regions.features, numbers], -1))))
         return x
 

@@ -36,6 +36,7 @@ class RegionEmbedding(nn.Module):
         if regions.hidden is not None:
             feature = torch.where(regions.hidden[..., None], self.hidden, feature)
         feature = self.feature_norm(self.feature(feature))
+        # The box stays visible where the feature is hidden: it says which region is to be predicted.
         box = self.box_norm(self.box(corners_size_area(regions.boxes)))
         x: Tensor = self.dropout(self.norm(feature + box + segment))
         return x

@@ -106,7 +106,7 @@ class Vilbert(nn.Module):
         pooled = self.dropout(self.pool(text, regions)) if "pooled" in reads else None
         # The model added the task token and the whole-image region itself: callers do not get their states.
         if self.task is not None:
-            text = torch.cat([text[:, :1], text[:, 2:]], 1)
+            text = torch.cat([text[:, :1], text[:, 2:]], 1)  # without the task token in second place
         return Encoding(
             pooled=pooled,
             text=text if "text" in reads else None,
@@ -118,7 +118,9 @@ class Vilbert(nn.Module):
     ) -> tuple[Float[Tensor, "B S D"], Bool[Tensor, "B S"]]:
         if self.task is None or self.tasks is None:
             return x, mask
+        # As in the original, the token is normalized by itself: it has no position and no segment.
         token = self.text.dropout(self.text.norm(self.tasks.weight[self.task])).expand(len(x), 1, -1)
+        # The first token is real in every row, so its mask serves the inserted token, too.
         return torch.cat([x[:, :1], token, x[:, 1:]], 1), torch.cat([mask[:, :1], mask], 1)
 
     def word_embedding(self) -> nn.Embedding:

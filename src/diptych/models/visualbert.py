@@ -113,9 +113,11 @@ class VisualBert(nn.Module):
         text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
         segment = self.region_segment + regions.image_index
         named = None if text.mentions is None else self.named(text, regions)
+        # Regions pass the LayerNorm and the dropout of the text.
         embedded = self.text.dropout(self.text.norm(self.regions(regions, segment, named)))
         parts, masks = (self.text(text), embedded), (text.mask, regions.mask)
         if self.average is not None and "pooled" in reads:
+            # The average needs the first token of every layer, so no layer can skip positions.
             every = self.encoder.states(torch.cat(parts, 1), torch.cat(masks, 1))
             length = text.mask.shape[1]
             last = every[-1]

@@ -34,6 +34,7 @@ def box_waves(boxes: Float[Tensor, "B R 4"], dim: int) -> Float[Tensor, "B R W"]
     low, high = boxes.split(2, -1)
     percent = 100 * torch.cat([(low + high) / 2, high - low], -1)
     count = dim // 8
+    # 1000 and the percent are the original's.
     angles = percent[..., None] * 1000 ** -(torch.arange(count, device=boxes.device) / count)
     return torch.cat([angles.sin(), angles.cos()], -1).flatten(2)
 
@@ -168,6 +169,7 @@ class JointEmbedding(nn.Module):
         count = text.mask.sum(1, keepdim=True)
         places = torch.cat([count.expand(-1, regions.shape[1]), count + 1], 1)
         return (
+            # The clamp keeps the index valid for a row without tokens.
             self._place(tokens, (text.mask.cumsum(1) - 1).clamp(min=0), self.segments(text.segments)),
             self._place(others, places, self.segments.weight[REGION_SEGMENT]),
         )
@@ -274,7 +276,7 @@ class VlBert(nn.Module):
             if vector is not None:
                 nn.init.normal_(vector, std=std)
         for part in (self.embedding.text_visual, self.embedding.region_visual):
-            if part.norm is not None:
+            if part.norm is not None:  # init_bert() has reset it to 1
                 nn.init.constant_(part.norm.weight, visual_scale)
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:

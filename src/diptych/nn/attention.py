@@ -70,6 +70,7 @@ class Attention(nn.Module):
             weights = _weights(q, k, keys)
             if self.record is not None:
                 self.record(weights)
+            # The default training=True is right: outside of training the rate is 0.
             attended = F.dropout(weights, dropout) @ v
         states: Tensor = self.norm(x + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
         return states
@@ -82,6 +83,8 @@ class Attention(nn.Module):
 def _weights(
     q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H K d"], keys: Bool[Tensor, "B 1 Q K"]
 ) -> Float[Tensor, "B H Q K"]:
+    # Scaling the query is cheaper than scaling the larger scores, and keeps them in the range of half
+    # precision.
     scores: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     # The softmax of a row of minus infinities is NaN; a finite minimum gives finite weights, zeroed below.
     scores = scores.masked_fill(~keys, torch.finfo(scores.dtype).min)
@@ -99,6 +102,7 @@ def capture_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H
     maps: dict[str, Tensor] = {}
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
     for name, layer in layers.items():
+        # A method of the dict, and not a closure over `name`, which all layers would share.
         layer.record = partial(maps.__setitem__, name)
     try:
         yield maps

@@ -109,6 +109,7 @@ class CoEncoder(nn.Module):
         super().__init__()
         rates = {"dropout": dropout, "attention_dropout": attention_dropout, "eps": eps}
         ends = [(0, 0), *((before, seen) for before, seen in meetings), (text.layers, vision.layers)]
+        # One list of layer numbers per stream, framed by 0 and the number of layers: sorted means valid.
         if any(stream != sorted(stream) for stream in map(list, zip(*ends, strict=True))):
             raise ConfigError(
                 f"meetings are {[*map(tuple, meetings)]}; expected pairs of layer numbers that never "
@@ -187,12 +188,13 @@ class BoxedRegions(nn.Module):
         """Return embedded regions and their mask; S is R, or R + 1 with the whole image."""
         features, boxes, mask = regions.features, regions.boxes, regions.mask
         if regions.hidden is not None:
+            # Before the mean, so that the whole-image region does not show what is hidden.
             features = features.masked_fill(regions.hidden[..., None], 0)
         if self.whole_image:
             mean = regions.mean(features)
             whole = boxes.new_tensor([0, 0, 1, 1]).expand(len(boxes), 1, 4)
             features, boxes = torch.cat([mean[:, None], features], 1), torch.cat([whole, boxes], 1)
-            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)  # real even in a row without regions
         box = self.box(corners_area(boxes) if self.box_area else boxes)
         return self.dropout(self.norm(self.feature(features) + box)), mask
 

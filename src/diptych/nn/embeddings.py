@@ -47,6 +47,7 @@ class TextEmbedding(nn.Module):
                 "model; lower processor.max_tokens."
             )
         positions = self.positions(torch.arange(length, device=text.ids.device))
+        # The text is padded on the right, so positions need not be counted over real tokens.
         x = self.norm(self.words(text.ids) + positions + self.segments(text.segments))
         states: Tensor = self.dropout(x)
         return states

@@ -109,7 +109,9 @@ class PairAttention(Readout):
             raise ConfigError(f"the width of the states (={dim}) must be divisible by heads (={heads}).")
         self.dim = 2 * dim
         self.attention = nn.ModuleList(
-            nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True) for _ in range(2)
+            # Not `Attention`, because UNITER has neither a residual nor a LayerNorm here.
+            nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+            for _ in range(2)
         )
         self.merge, self.weigh = nn.Linear(2 * dim, dim), nn.Linear(dim, 1)
         self.dropout = nn.Dropout(dropout)
@@ -127,6 +129,7 @@ class PairAttention(Readout):
         self, side: int, states: Sequence[Float[Tensor, "N S D"]], masks: Sequence[Bool[Tensor, "N S"]]
     ) -> Float[Tensor, "N D"]:
         own, other = states[side], states[1 - side]
+        # Each side has an attention of its own, but both share `merge` and `weigh`, as in UNITER.
         seen, _ = self.attention[side](
             own, other, other, key_padding_mask=~masks[1 - side], need_weights=False
         )

@@ -31,6 +31,7 @@ class Basic(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
+        # No bias: the norm behind each convolution would subtract it again.
         self.conv1 = nn.Conv2d(inputs, width, 3, stride, dilation, dilation, groups, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, outputs, 3, 1, dilation, dilation, groups, bias=False)
@@ -68,7 +69,7 @@ class Bottleneck(nn.Module):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        first, second = (stride, 1) if stride_first else (1, stride)
+        first, second = (stride, 1) if stride_first else (1, stride)  # v1 or v1.5
         self.conv1 = nn.Conv2d(inputs, width, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, groups, bias=False)
@@ -128,13 +129,14 @@ class ResNet(nn.Module):
         channels, first = stem or width, outputs or block.expansion * width
         self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.pool = nn.MaxPool2d(3, 2, 0 if caffe_pool else 1, ceil_mode=caffe_pool)
+        self.pool = nn.MaxPool2d(3, 2, 0 if caffe_pool else 1, ceil_mode=caffe_pool)  # Caffe's rounding
         make = partial(block, stride_first=stride_first, groups=groups)
         stages = []
         for stage, count in enumerate(blocks):
             dilation = 2 if dilate_last and stage == 3 else 1
             layers = []
             for number in range(count):
+                # The first block of every stage but the first one halves the resolution, or dilates instead.
                 stride = 2 if stage and not number and dilation == 1 else 1
                 layers.append(make(channels, width << stage, first << stage, stride, dilation=dilation))
                 channels = first << stage
@@ -142,7 +144,7 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.fc = nn.Identity() if classes is None else nn.Linear(channels, classes)
         self.dim = channels if classes is None else classes
-        self.body_dim = channels // 2
+        self.body_dim = channels // 2  # each stage doubles the channels
         self._init(freeze_batch_norm)
         # `frozen` counts the first convolution and its norm as one part, hence one more here.
         for part in [self.conv1, self.bn1, *stages][: frozen + 1 if frozen else 0]:

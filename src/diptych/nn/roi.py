@@ -47,6 +47,7 @@ def anchors(
     cell = []
     for size in sizes:
         for ratio in ratios:
+            # w * h = size ** 2 and h / w = ratio.
             w = math.sqrt(size**2 / ratio)
             cell.append((-w / 2, -ratio * w / 2, w / 2, ratio * w / 2))
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -68,6 +69,7 @@ def decode_boxes(
     corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
     deltas = deltas.unflatten(1, (-1, 4)) / torch.tensor(weights, device=boxes.device)
     center = deltas[..., :2] * size + (corner + 0.5 * size)
+    # The clamp keeps exp() of an untrained network's deltas finite.
     half = 0.5 * (deltas[..., 2:].clamp(max=LARGEST).exp() * size)
     return torch.cat([center - half, center + half], -1).flatten(1)
 

@@ -12,5 +12,6 @@ def require_sizes(**sizes: object) -> None:
         ConfigError: names the first size that is not.
     """
     for name, size in sizes.items():
+        # Integral and not int: NumPy's whole numbers are sizes, too.
         if isinstance(size, bool) or not isinstance(size, Integral) or int(size) < 1:
             raise ConfigError(f"{name} is {size!r}; expected a whole number of at least 1.")

@@ -188,8 +188,9 @@ def checkpointed(module: nn.Module) -> Iterator[None]:
     Layers are the members of every `nn.ModuleList`. Loss and gradients stay the same, dropout included.
     """
     stacks = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
-    layers = {layer for stack in stacks for layer in stack}
+    layers = {layer for stack in stacks for layer in stack}  # a set: a shared layer must be wrapped once only
     for layer in layers:
+        # use_reentrant=False works with keyword arguments and with inputs that need no gradient.
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     try:
         yield

@@ -13,6 +13,7 @@ class WeightNormLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         plain = nn.Linear(inputs, outputs)
+        # The scale starts as the norm, so that the weight starts as the plain Linear's.
         self.direction, self.scale = plain.weight, nn.Parameter(plain.weight.detach().norm())
         self.bias = plain.bias
         nn.init.zeros_(self.bias)

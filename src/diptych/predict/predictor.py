@@ -78,6 +78,7 @@ class Predictor:
                 "weights.model=RUN first."
             )
         self.bundle, self.device, self.precision = bundle, find_device(device), precision
+        # Modules move in place, so the bundle's own model moves, too.
         self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
         self.processor = bundle.processor
         self.needs = cast(VisionLanguageModel, bundle.model).needs
@@ -120,7 +121,8 @@ class Predictor:
                 raise ConfigError(
                     f"there are {len(texts)} texts but {len(values)} {name}; expected equal numbers."
                 )
-        keys = [str(number) for number in range(len(texts))]
+        keys = [str(number) for number in range(len(texts))]  # ids of examples and keys of pictures
+        # `strict=False`, because an argument that was left out is shorter. Lengths were compared above.
         given_images = {
             key: value for key, value in zip(keys, images or (), strict=False) if value is not None
         }
@@ -178,6 +180,7 @@ class Predictor:
             done += len(part)
             if progress is not None:
                 progress(done, len(dataset))
+        # Batches are sorted by length; align() restores the order of the split.
         return Predictions.concat(parts).align(ids_of(dataset))
 
     def sources(

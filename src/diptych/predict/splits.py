@@ -127,6 +127,7 @@ class _Job:
     def claim(self, stack: ExitStack, *, overwrite: bool) -> None:
         """Reserve both files for this process, and read the predictions of an earlier call."""
         self.done = None if overwrite else _done(self.whole, self.made_of)
+        # Both are one file in data sets whose official format is .npz.
         for file in dict.fromkeys((self.whole, self.file)):
             # A finished file is only locked: `reserved` would refuse a file that exists.
             keep = self.done is not None and file.exists()
@@ -141,6 +142,7 @@ class _Job:
                 predictions = score(self.dataset, features=self.store, progress=advance)
             self.done = replace(predictions, meta=self._meta(predictor.bundle.provenance))
             self.done.save(self.whole)  # before the official file, so that a kill in between costs nothing
+        # The official file may be missing after a kill: it is written again from the scores.
         if not kept and self.file != self.whole:
             self.dataset.write(self.done, self.file)
         return SplitFiles(split=self.dataset.split, file=self.file, predictions=self.done, kept=kept)
@@ -214,6 +216,7 @@ def _bundle_checksum(run: Path) -> str:
     """Checksum of the files that determine predictions; README and metrics do not."""
     folder = find_bundle(run)
     names = ("bundle.yaml", "weights.safetensors", "files")
+    # Names are part of the digest, so that the contents of two files cannot be exchanged.
     return digest([[name, file_checksum(folder / name)] for name in names if (folder / name).exists()])
 
 

@@ -62,6 +62,7 @@ def curves(
             )
             if result.positives in (0, result.count):
                 raise FormatError(f"{name}: all {result.count} examples have one class; curves need both.")
+            # `evaluate` returns numbers only; the curves need the joined scores.
             joined, gold = with_targets(predictions, targets, subset=subset)
             shown = Binary([joined], gold, Options(positive=positive))
             lines.append(_plot_classifier(axes, shown.truth, shown.scores[0], result, _line(number)))
@@ -132,8 +133,9 @@ def _plot_classifier(
 ) -> Line2D:
     roc, recall, reliability = axes
     (drawn,) = roc.plot(*roc_points(truth, scores), **line)
+    # In steps: precision is not linear between two thresholds, so a straight line would flatter.
     recall.plot(*precision_recall_points(truth, scores), drawstyle="steps-post", **line)
-    recall.axhline(float(truth.mean()), color=MUTED, linewidth=1, linestyle=":")
+    recall.axhline(float(truth.mean()), color=MUTED, linewidth=1, linestyle=":")  # chance
     probabilities = [each.probability for each in result.reliability]
     frequencies = [each.frequency for each in result.reliability]
     reliability.plot(probabilities, frequencies, marker="o", markersize=4, **line)

@@ -121,6 +121,7 @@ def _sections(
         verdict: [card for card in ordered if judge.is_right(card, judge.by) is verdict]
         for verdict in (False, True, None)
     }
+    # Half of the places, or more if there are not enough right decisions for the other half.
     wrong = min(len(groups[False]), max(count - len(groups[True]), count // 2))
     right = min(len(groups[True]), count - wrong)
     right -= right % columns if wrong and right > columns else 0  # full rows only
@@ -214,7 +215,7 @@ def read_picture(path: Path | str | None) -> UInt8[ndarray, "h w 3"] | str:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                image.draft("RGB", PIXELS)
+                image.draft("RGB", PIXELS)  # JPEG is decoded at a fraction of its size
                 image.thumbnail(PIXELS)
                 upright = ImageOps.exif_transpose(image).convert("RGBA")
     except FileNotFoundError:

@@ -87,7 +87,7 @@ class Page:
 
         def fits(line: str) -> bool:
             measure: Any = self.renderer.get_text_width_height_descent
-            return bool(measure(line, font, ismath=False)[0] <= width * DPI)
+            return bool(measure(line, font, ismath=False)[0] <= width * DPI)  # a dollar sign is text
 
         return wrap(text, fits, lines)
 
@@ -98,6 +98,7 @@ def wrap(text: str, fits: Callable[[str], bool], lines: int) -> list[str]:
     Args:
         fits: whether a line is short enough. If it does not fit, longer lines must not fit either.
     """
+    # Cut before split(), which would copy all of a huge text; runs of spaces leave enough.
     rest = " ".join(text[: 4 * LONGEST].split())[:LONGEST]
     wrapped: list[str] = []
     while rest and len(wrapped) < lines:

@@ -19,6 +19,7 @@ from diptych.files import atomic_file
 INK, MUTED, LINE, PAPER = "#1d1d22", "#62626d", "#d9d9e0", "#f4f4f7"
 RIGHT, WRONG = "#0072B2", "#D55E00"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#1d1d22")
+# One fewer than colors, so that pairs of color and dash repeat only after 42 lines.
 DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)))
 DPI = 150
 # Fallback order: a character is drawn with the first font that has it.
@@ -48,7 +49,7 @@ SETTINGS = {
     "ytick.color": MUTED,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
-    "text.parse_math": False,
+    "text.parse_math": False,  # a dollar sign is text
     "svg.fonttype": "none",
 }
 
@@ -66,4 +67,5 @@ def drawing(path: Path | str, *, width: float, height: float) -> Iterator[Figure
         FigureCanvasAgg(figure)
         yield figure
         with atomic_file(path) as file:
+            # Without the version of matplotlib, so that equal figures are equal files.
             figure.savefig(file, format="png", metadata={"Software": None})

@@ -69,6 +69,7 @@ class Answer(Task):
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:
         logits = logits.detach().double()
+        # For `kl` and `ce` the answers compete, for `bce` they are independent.
         scores = logits.sigmoid() if self.kind == "bce" else logits.softmax(-1)
         return Predictions(
             ids=batch.ids,

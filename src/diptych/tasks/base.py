@@ -171,7 +171,7 @@ class RightPair:
     def _index(self, example: Example) -> int:
         count = max(2, len(example.pairs))
         try:
-            index = operator.index(example.target)
+            index = operator.index(example.target)  # takes NumPy's whole numbers, but neither 1.0 nor "1"
         except TypeError:
             index = -1
         if not 0 <= index < count:

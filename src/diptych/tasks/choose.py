@@ -63,6 +63,7 @@ class Choose(Task):
             weight = logits.new_tensor(self.positive_weight)
             loss = functional.binary_cross_entropy_with_logits(logits, right.float(), pos_weight=weight)
             return loss * (weight + 1) / (2 * weight)
+        # Every pair is a row of its own.
         return functional.cross_entropy(logits.flatten(0, 1), right.flatten())
 
     def decode(self, logits: Float[Tensor, "N P"] | Float[Tensor, "N P 2"], batch: Batch) -> Predictions:

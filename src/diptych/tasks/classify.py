@@ -108,7 +108,7 @@ class Classify(Task):
         if loss not in ("bce", "ce", "softmax_ce"):
             raise ConfigError(f"task.loss is {loss!r}; expected 'bce', 'ce' or 'softmax_ce'.")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("class_weights", weights, persistent=False)
+        self.register_buffer("class_weights", weights, persistent=False)  # a setting, so not saved
         self.label_smoothing = label_smoothing
         self.threshold = threshold
         self.double_softmax = loss == "softmax_ce"
@@ -140,6 +140,7 @@ class Classify(Task):
         return (loss(reduction="none") * batch.weights).sum() / total
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:
+        # In single precision, confident scores round to exactly 0 or 1, and such ties change the AUROC.
         scores = logits.detach().double().softmax(-1).cpu().numpy()
         binary = len(self.labels) == 2
         choice = (scores[:, 1] >= self.threshold).astype(int) if binary else scores.argmax(-1)

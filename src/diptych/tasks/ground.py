@@ -17,7 +17,7 @@ from diptych.predictions import Predictions
 from diptych.tasks.base import Task, build_head
 from diptych.types import Batch, Encoding, Example, PaddedRegions, VisionLanguageModel
 
-PADDED = -1e4  # score of padded regions
+PADDED = -1e4  # score of padded regions: finite in half precision, too
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Ground(Task):
     def loss(self, logits: Float[Tensor, "N R"], batch: Batch) -> Float[Tensor, ""]:
         regions, logits = _regions(batch), logits.float()
         gold = batch.target() / regions.sizes.repeat(1, 2)  # pixels to [0, 1], like the regions' boxes
+        # The boxes of padded regions mean nothing; they must never be right.
         overlap = iou(regions.boxes, gold[:, None]).squeeze(-1).masked_fill(~regions.mask, 0)
         right = overlap >= self.threshold
         if self.kind == "bce":

@@ -70,12 +70,13 @@ class Match(Task):
             )
         if self.kind == "ce":
             return functional.cross_entropy(logits, targets)
+        # Of a single pair, the target says whether it matches; of several pairs, which one does.
         right = targets[:, None] if batch.pairs == 1 else functional.one_hot(targets, batch.pairs)
         if self.kind == "bce":
             return functional.binary_cross_entropy_with_logits(logits, right.float())
         scores = logits.sigmoid()
         violations = (self.margin + scores - scores.gather(1, targets[:, None])).clamp(min=0)
-        return violations[right == 0].mean()
+        return violations[right == 0].mean()  # the right pair itself would always count as the margin
 
     def decode(self, logits: Float[Tensor, "N P"], batch: Batch) -> Predictions:
         scores = logits.detach().double().sigmoid().cpu().numpy()

@@ -73,7 +73,7 @@ class MultiLabel(Task):
         self.reads = self.readout.reads
         self.head = build_head(head, model, self.readout.dim, len(self.labels))
         weights = None if positive_weights is None else torch.tensor(positive_weights, dtype=torch.float32)
-        self.register_buffer("positive_weights", weights, persistent=False)
+        self.register_buffer("positive_weights", weights, persistent=False)  # not saved
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
         logits: Tensor = self.head(self.readout(encoding, batch))
@@ -86,6 +86,7 @@ class MultiLabel(Task):
         )
         if batch.weights is None:
             return loss()
+        # The mean over labels comes first, because weights belong to examples.
         return (loss(reduction="none").mean(-1) * batch.weights).mean()
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:

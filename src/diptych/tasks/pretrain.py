@@ -63,6 +63,7 @@ class Pretrain(Trainable):
                 f"the objectives {lossless[0]} of one batch have no loss; add an objective that has one."
             )
         self.reads = frozenset().union(*(self._objective(name).reads for name in self.objectives))
+        # A batch has one tensor of targets: that of the first objective with answers.
         answers = [objective for objective in self.objectives.values() if isinstance(objective, Answers)]
         self.targets: TargetEncoder = answers[0].targets if answers else Unlabeled()
 
@@ -125,7 +126,7 @@ class Pretrain(Trainable):
         return f"{name}.{part}" if len(self._objective(name).parts) > 1 else name
 
     def _weight(self, name: str) -> int | float:
-        return self.weights.get(name.split(".")[0], 1)
+        return self.weights.get(name.split(".")[0], 1)  # the parts of an objective share its weight
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ class WordPiece:
         self.lowercase = lowercase
         index = _read_vocabulary(Path(vocabulary))
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (index[t] for t in SPECIAL_TOKENS)
+        # Without [UNK], which stands for a word of the text and may be masked like any other.
         self.special_ids = (self.pad_id, self.cls_id, self.sep_id, self.mask_id)
         tokenizer = Tokenizer(WordPieceModel(index, unk_token="[UNK]", max_input_chars_per_word=100))
         tokenizer.normalizer = BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
@@ -220,10 +221,11 @@ def write_vocabulary(path: Path | str, tokens: Iterable[str]) -> None:
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     try:
+        # Not splitlines(), which also splits at characters like U+2028 that may be tokens.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not UTF-8 at byte {error.start}; expected one token per line.") from error
-    if not lines[-1]:
+    if not lines[-1]:  # after the line break of the last token
         lines.pop()
     index: dict[str, int] = {}
     for number, token in enumerate(lines):

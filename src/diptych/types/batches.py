@@ -98,6 +98,7 @@ class Inputs(Tree):
     vectors: Float[Tensor, "B E"] | None = None
 
     def __len__(self) -> int:
+        # Every tensor has one entry per row.
         return len(next(leaf for leaf in pytree.tree_leaves(self) if isinstance(leaf, Tensor)))
 
 
@@ -127,6 +128,7 @@ class Batch(Tree):
             ConfigError: the batch has no such target.
         """
         target = self.targets.get(name or "") if isinstance(self.targets, Mapping) else self.targets
+        # A name must be given for named targets, and only for these.
         if target is None or isinstance(self.targets, Mapping) is (name is None):
             raise ConfigError(
                 f"a batch has the targets {self.targets!r:.80}; expected {name or 'one tensor'}."

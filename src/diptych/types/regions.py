@@ -62,6 +62,7 @@ class Regions:
         width, height = self.size
         if width < 1 or height < 1:
             raise FormatError(f"the image size is {width} x {height}; expected at least 1 x 1 pixels.")
+        # No comparison below is true of NaN, so it is looked for first.
         for name in ("features", "boxes", "scores", "attribute_scores", "probabilities"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value).all():

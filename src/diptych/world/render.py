@@ -78,8 +78,10 @@ def detect(scene: Scene, generator: Generator) -> Regions:
     count = len(detected) + doubtful
     kinds = np.array([CLASSES.index(thing.kind) for thing in detected] + [0] * doubtful)
     colors = np.array([COLORS.index(thing.color) for thing in detected] + [0] * doubtful)
+    # False detections have a random class and color; the zeros above only hold their places.
     kinds[len(detected) :] = generator.integers(len(CLASSES), size=doubtful)
     colors[len(detected) :] = generator.integers(len(COLORS), size=doubtful)
+    # False detections show less of a class, and score lower below: that is how models can tell them.
     clarity = np.where(np.arange(count) < len(detected), 1.0, 0.4)
     tables = _tables()
     features = clarity[:, None] * (tables["kind"][kinds] + tables["color"][colors])
@@ -120,7 +122,7 @@ def _paint(image: Image.Image, thing: Thing) -> None:
     draw = ImageDraw.Draw(image)
     x1, y1, x2, y2 = (SCALE * side for side in thing.box)
     for shape, paint, numbers in SHAPES[thing.kind]:
-        xs = [x1 + (x2 - x1) * number for number in numbers[::2]]
+        xs = [x1 + (x2 - x1) * number for number in numbers[::2]]  # x and y alternate
         ys = [y1 + (y2 - y1) * number for number in numbers[1::2]]
         points = [value for point in zip(xs, ys, strict=True) for value in point]
         _draw(draw, shape, points, PAINT[thing.color if paint == "body" else paint])
@@ -191,7 +193,7 @@ def _letters(lines: list[str], size: int, width: int) -> tuple[Image.Image, Imag
     letters = Image.new("L", (width, len(lines) * _line_height(size) + 2 * step))
     draw = ImageDraw.Draw(letters)
     for number, line in enumerate(lines):
-        place = width / 2, step + number * _line_height(size)
+        place = width / 2, step + number * _line_height(size)  # room for the outline above
         draw.text(place, line, font=_font(size), fill=255, anchor="ma")
     edge = letters
     for shift in ((step, 0), (-step, 0), (0, step), (0, -step)):
@@ -254,7 +256,7 @@ def _tables() -> dict[str, ndarray]:
     tables = {name: generator.standard_normal((size, FEATURE_DIM)) for name, size in sizes.items()}
     paints = np.array([PAINT[color] for color in COLORS]) / 128.0 - 1.0
     tables["color"] += paints @ tables["paint"]
-    tables["pattern"] *= 0.5
+    tables["pattern"] *= 0.5  # harder to see than class and color
     return tables
 
 
@@ -267,6 +269,7 @@ def _boxes(scene: Scene, detected: list[Thing], doubtful: int, generator: Genera
     width, height = scene.size
     true = np.array([thing.box for thing in detected], dtype=float)
     extent = np.tile(true[:, 2:] - true[:, :2], 2)
+    # Errors grow with the box, as those of detectors do.
     near = true + 0.03 * extent * generator.standard_normal(true.shape)
     corner = generator.uniform(0, 0.7, (doubtful, 2)) * (width, height)
     stray = np.hstack([corner, corner + generator.uniform(0.08, 0.28, (doubtful, 2)) * (width, height)])

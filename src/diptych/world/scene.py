@@ -129,6 +129,7 @@ class Scene:
                     continue
                 if _stands_on(one, other):
                     yield Relation(left=i, name="on", right=j)
+                # Neither box may reach the center of the other: then the relation is clear.
                 if one.box[2] <= other.center[0] and other.box[0] >= one.center[0]:
                     yield Relation(left=i, name="left of", right=j)
                 if one.box[3] <= other.center[1] and other.box[1] >= one.center[1]:
@@ -160,7 +161,7 @@ def _subject(generator: Generator, family: Family, canvas: tuple[int, int]) -> T
     kind = _choose(generator, tuple(SUBJECTS))
     tall = generator.uniform(0.62, 0.7) * height
     wide = min(tall * SUBJECTS[kind].aspect, 0.88 * width)
-    tall = wide / SUBJECTS[kind].aspect
+    tall = wide / SUBJECTS[kind].aspect  # lower again if the canvas limits the width
     # Keep the subject between the two lines of a meme, which cover a seventh of the canvas each.
     bottom = min(0.87 * height, 0.52 * height + tall / 2)
     left = generator.uniform(0.04 * width, 0.96 * width - wide)
@@ -222,5 +223,6 @@ def _overlap(box: Box, other: Box) -> float:
 
 
 def _stands_on(one: Thing, other: Thing) -> bool:
+    # Boxes are rounded to pixels, so the edges may be up to 2 pixels apart.
     within = other.box[0] < one.center[0] < other.box[2]
     return other.kind in CARRIES and within and abs(one.box[3] - other.box[1]) <= 2

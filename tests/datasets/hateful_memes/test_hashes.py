@@ -88,10 +88,10 @@ def test_a_file_is_hashed_as_it_lies_there(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(FormatError, match=r"text\.png: not a picture"):
+    with pytest.raises(FormatError, match=r"text\.png: "):
         fingerprint(tmp_path / "text.png")
-    with pytest.raises(FormatError, match=r"gone\.png: No such file"):
+    with pytest.raises(FormatError, match=r"gone\.png: "):
         fingerprint(tmp_path / "gone.png")
     noise((40, 30), "RGB", 7).save(tmp_path / "large.png")
-    with pytest.raises(FormatError, match="40 x 30 pixels"):
+    with pytest.raises(FormatError, match=r"large\.png: .* 40 x 30 "):
         fingerprint(tmp_path / "large.png", max_pixels=100)

@@ -69,41 +69,41 @@ def test_any_text_is_kept(tmp_path, text, escape):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"id": 1, "img": "img/1.png", "text": "cut o', r"not JSON: .*Is the file cut off\?"),
-        ("id,img,text", "not JSON"),
-        ("[1, 2]", "got a list; expected a JSON object with id, img, text"),
-        ("[" * 100_000, "not JSON"),
-        ('{"id": ' + "1" * 5000 + "}", "not JSON"),
-        (b'{"id": 1, "img": "1.png", "text": "\xff"}', "not UTF-8"),
-        ("{}", "lacks id, img, text; it has no fields"),
-        ('{"id": 1, "image": "1.png", "text": ""}', "lacks img; it has id, image, text"),
-        (record(id=None), "`id` is None; expected a number or a string"),
-        (record(id=True), "`id` is True"),
-        (record(id=1.5), "`id` is 1.5"),
-        (record(id=""), "`id` is ''"),
-        (record(text=None), "`text` is None; expected a string"),
-        (record(id=float("nan")), "`id` is nan"),
-        (b'{"id": 1e999, "img": "1.png", "text": ""}', "`id` is inf"),
-        (record(id=" "), "`id` is ' '"),
-        (record(id=["x" * 9_999]), "`id` is "),
-        (record(text="\ud83d"), "half a surrogate pair"),
-        (record(id="\ud83d"), "half a surrogate pair"),
-        (record(img="\udc80.png"), "half a surrogate pair"),
-        (record(extra={"deep": "\ud83d"}), "half a surrogate pair"),
-        (record(img="img/a\0.png"), "expected a path like"),
-        (b'{"id": 1, "id": 2, "img": "1.png", "text": ""}', "the key 'id' occurs twice"),
-        (f"{GOOD}\r{LAST}", "not with a carriage return"),
-        (GOOD.encode("utf-16"), "not UTF-8"),
-        (b'{"id":' * 50_000, "not JSON"),
-        pytest.param(b"x" * (17 << 20), "more than 16,777,216 bytes in a line", id="long"),
-        (record(img=7), "`img` is 7; expected a string"),
-        (record(img=""), "`img` is ''; expected a path"),
-        (record(label=2), r"`label` is 2; expected 0 \(benign\), 1 \(hateful\), or none"),
-        (record(label="hateful"), "`label` is 'hateful'"),
-        (record(label=True), "`label` is True"),
-        (record(label=float("nan")), "`label` is nan"),
-        (record(label=[1]), r"`label` is \[1\]"),
-        (GOOD, "id 42953 is already on line 1"),
+        ('{"id": 1, "img": "img/1.png", "text": "cut o', r"JSON.*'.*cut o'"),
+        ("id,img,text", "JSON"),
+        ("[1, 2]", " list; .* id, img, text"),
+        ("[" * 100_000, "JSON"),
+        ('{"id": ' + "1" * 5000 + "}", "JSON"),
+        (b'{"id": 1, "img": "1.png", "text": "\xff"}', "UTF-8"),
+        ("{}", " id, img, text; "),
+        ('{"id": 1, "image": "1.png", "text": ""}', " img; .* id, image, text"),
+        (record(id=None), "`id` .* None; "),
+        (record(id=True), "`id` .* True; "),
+        (record(id=1.5), r"`id` .* 1\.5; "),
+        (record(id=""), "`id` .* ''; "),
+        (record(text=None), "`text` .* None; "),
+        (record(id=float("nan")), "`id` .* nan; "),
+        (b'{"id": 1e999, "img": "1.png", "text": ""}', "`id` .* inf; "),
+        (record(id=" "), "`id` .* ' '; "),
+        (record(id=["x" * 9_999]), "`id` "),
+        (record(text="\ud83d"), r"\\ud83d"),
+        (record(id="\ud83d"), r"\\ud83d"),
+        (record(img="\udc80.png"), r"\\udc80"),
+        (record(extra={"deep": "\ud83d"}), r"\\ud83d"),
+        (record(img="img/a\0.png"), r"`img` .*a\\x00\.png"),
+        (b'{"id": 1, "id": 2, "img": "1.png", "text": ""}', " 'id' "),
+        (f"{GOOD}\r{LAST}", "carriage return"),
+        (GOOD.encode("utf-16"), "UTF-8"),
+        (b'{"id":' * 50_000, "JSON"),
+        pytest.param(b"x" * (17 << 20), " 16,777,216 ", id="long"),
+        (record(img=7), "`img` .* 7; "),
+        (record(img=""), "`img` .* ''; "),
+        (record(label=2), r"`label` .* 2; .* 0 \(benign\), 1 \(hateful\)"),
+        (record(label="hateful"), "`label` .* 'hateful'; "),
+        (record(label=True), "`label` .* True; "),
+        (record(label=float("nan")), "`label` .* nan; "),
+        (record(label=[1]), r"`label` .* \[1\]; "),
+        (GOOD, " 42953 .* 1; "),
     ],
 )
 def test_bad_record_is_one_error_that_names_file_and_line(tmp_path, line, message):
@@ -127,34 +127,34 @@ def test_all_problems_of_a_file_are_found(tmp_path):
     memes, problems = read_memes(path)
     assert [meme.id for meme in memes] == ["42953", "7"]
     assert [str(problem).split(": ")[0] for problem in problems] == [f"{path}:1", f"{path}:3"]
-    with pytest.raises(FormatError, match="1 more: `diptych check"):
+    with pytest.raises(FormatError, match=r"train\.jsonl:1: .* 1 .*`diptych check "):
         HatefulMemes(tmp_path, "train")
 
 
 def test_an_annotation_file_that_is_none_is_refused(tmp_path):
     os.mkfifo(tmp_path / "train.jsonl")
     (tmp_path / "dev_seen.jsonl").mkdir()
-    for name, what in (("train", "named pipe"), ("dev_seen", "folder")):
-        with pytest.raises(FormatError, match=f"this is a {what}; expected an annotation file"):
+    for name in ("train", "dev_seen"):
+        with pytest.raises(FormatError, match=rf"{name}\.jsonl: "):
             HatefulMemes(tmp_path, name)
     split(tmp_path, GOOD, name="test_seen")
     os.mkfifo(tmp_path / "answers")
-    with pytest.raises(FormatError, match="this is a named pipe"):
+    with pytest.raises(FormatError, match="answers: "):
         HatefulMemes(tmp_path, "test_seen", answers=tmp_path / "answers")
 
 
 def test_unknown_split_lists_what_there_is(tmp_path):
     split(tmp_path, GOOD, name="dev_seen")
-    with pytest.raises(ConfigError, match=r"has the splits \['dev_seen'\]. Did you mean 'dev_seen'\?"):
+    with pytest.raises(ConfigError, match=r"\['dev_seen'\].* 'dev_seen'\?"):
         HatefulMemes(tmp_path, "dev_sen")
-    with pytest.raises(ConfigError, match="is not a folder"):
+    with pytest.raises(ConfigError, match="nowhere"):
         HatefulMemes(tmp_path / "nowhere", "train")
 
 
 def test_a_limit_keeps_the_first_memes(tmp_path):
     split(tmp_path, GOOD, LAST)
     assert HatefulMemes(tmp_path, "train", limit=1).ids == HatefulMemes(tmp_path, "train").ids[:1]
-    with pytest.raises(ConfigError, match="limit is 0"):
+    with pytest.raises(ConfigError, match=r"limit .* 0; "):
         HatefulMemes(tmp_path, "train", limit=0)
 
 
@@ -170,10 +170,13 @@ def test_answers_fill_in_withheld_labels(tmp_path):
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ('{"id": 7, "label": 1}', "no answer for 1 meme.*: 42953"),
-        ('{"id": 7, "label": 1}\n{"id": 42953, "label": 1}', "meme 42953 is 1, but .*:2 says 0"),
-        ('{"id": 7, "label": "x"}', r"answers.jsonl:1: `label` is 'x'"),
-        ('{"id": 7}', r"answers.jsonl:1: the record lacks label"),
+        ('{"id": 7, "label": 1}', r"answers\.jsonl: .* 1 .*test_seen\.jsonl: 42953\."),
+        (
+            '{"id": 7, "label": 1}\n{"id": 42953, "label": 1}',
+            r"answers\.jsonl: .* 42953 .* 1, .*test_seen\.jsonl:2 .* 0\.",
+        ),
+        ('{"id": 7, "label": "x"}', r"answers\.jsonl:1: `label` .* 'x'; "),
+        ('{"id": 7}', r"answers\.jsonl:1: .* label; "),
     ],
 )
 def test_answers_that_do_not_fit_are_refused(tmp_path, answers, message):
@@ -185,7 +188,7 @@ def test_answers_that_do_not_fit_are_refused(tmp_path, answers, message):
 
 def test_missing_answers_file_is_named(tmp_path):
     split(tmp_path, LAST)
-    with pytest.raises(ConfigError, match=r"answers file .*none\.jsonl does not exist"):
+    with pytest.raises(ConfigError, match=r"none\.jsonl "):
         HatefulMemes(tmp_path, "train", answers=tmp_path / "none.jsonl")
 
 
@@ -236,10 +239,10 @@ def test_submission_keeps_all_digits_of_a_score(tmp_path):
 @pytest.mark.parametrize(
     ("ids", "hateful", "message"),
     [
-        (("42953",), (0.5,), "1 .7. missing"),
-        (("42953", "7", "8"), (0.5, 0.5, 0.5), "1 .8. unexpected"),
-        (("42953", "7"), (0.5, 1.5), r"id '7' is 1.5; expected probabilities in \[0, 1\]"),
-        (("42953", "7"), (float("nan"), 0.5), "id '42953' is nan"),
+        (("42953",), (0.5,), r" 1 \(7\) .* 0 "),
+        (("42953", "7", "8"), (0.5, 0.5, 0.5), r" 0 .* 1 \(8\) "),
+        (("42953", "7"), (0.5, 1.5), r"'7' .* 1\.5; .*\[0, 1\]"),
+        (("42953", "7"), (float("nan"), 0.5), "'42953' .* nan; "),
     ],
 )
 def test_submission_of_other_ids_or_no_probabilities_is_refused(tmp_path, ids, hateful, message):

@@ -202,27 +202,27 @@ def test_props_never_decide():
 
 @pytest.mark.parametrize("size", [0, 36, 41, 2001, 200_004])
 def test_impossible_size_is_one_clear_error(tmp_path, size):
-    with pytest.raises(ConfigError, match=f"size is {size}; expected a multiple of four"):
+    with pytest.raises(ConfigError, match=rf"size .* {size}; "):
         fabricate(tmp_path / "world", size=size)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_negative_seed_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="seed is -1"):
+    with pytest.raises(ConfigError, match=r"seed .* -1; "):
         fabricate(tmp_path / "world", size=40, seed=-1)
 
 
 def test_nothing_is_overwritten_unasked(world, tmp_path):
     before = digests(world.root)
-    with pytest.raises(ConfigError, match="exists and is kept"):
+    with pytest.raises(ConfigError, match=r"world .*overwrite=true"):
         fabricate(world.root, size=40)
     assert digests(world.root) == before
     precious = tmp_path / "thesis.tex"
     precious.write_text("years of work")
-    with pytest.raises(ConfigError, match=r"is not a world .* kept even with overwrite"):
+    with pytest.raises(ConfigError, match=r" a world .*\.diptych"):
         fabricate(tmp_path, size=40, overwrite=True)
     assert precious.read_text() == "years of work"
-    with pytest.raises(ConfigError, match="kept"):
+    with pytest.raises(ConfigError, match=r"thesis\.tex "):
         fabricate(precious, size=40, overwrite=True)
 
 

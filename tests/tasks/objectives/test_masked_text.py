@@ -60,12 +60,12 @@ def test_words_are_chosen_as_a_whole():
 
 @pytest.mark.parametrize("odd", [{"rate": 1.5}, {"masked": 0.8, "random": 0.3}, {"random": -0.1}])
 def test_impossible_shares_are_refused(odd):
-    with pytest.raises(ConfigError, match=r"words are masked with .* expected shares from 0 to 1"):
+    with pytest.raises(ConfigError, match=", ".join(f"{key}={value}" for key, value in odd.items())):
         WordMasking(**odd)
 
 
 def test_a_model_without_text_states_is_refused():
-    with pytest.raises(ConfigError, match=r"Concat has text states of width 0"):
+    with pytest.raises(ConfigError, match=r"Concat .* 0; "):
         MaskedText(image_resnet_tiny())
 
 
@@ -94,5 +94,5 @@ def test_torn_pairs_are_left_alone_on_demand():
     assert (careful.words[given.mismatch == 1] == -1).all()
     assert torch.equal(careful.inputs.text.ids[1::2], given.inputs.text.ids[1::2])
     assert (MaskedText(uniter_tiny()).corrupt(given, generator).words[1::2] >= 0).any()
-    with pytest.raises(ConfigError, match=r"two objectives of one batch set words"):
+    with pytest.raises(ConfigError, match=r" words; .*task\.draw"):
         MaskedText(uniter_tiny()).corrupt(careful, generator)

@@ -80,5 +80,5 @@ def test_oscar_plus_breaks_a_quarter_on_either_side():
 
 
 def test_captions_need_a_class_of_their_own():
-    with pytest.raises(ConfigError, match=r"caption_rate is 0\.25 with 2 classes; expected 3"):
+    with pytest.raises(ConfigError, match=r"caption_rate .* 0\.25 .* 2 .* 3\b"):
         TagContrast(oscar_tiny(), caption_rate=0.25)

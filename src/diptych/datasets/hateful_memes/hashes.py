@@ -50,6 +50,7 @@ def perceptual_hash(image: Image.Image) -> int:
     The highest bit is the first. The transform must be scipy's: on symmetric pictures the median is a
     rounding error, so sums in another order, as in a matrix product, give other bits.
     """
+    # The steps of `imagehash.phash`; another filter would give other bits.
     gray = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
     low = dct(dct(gray, axis=0), axis=1)[:LOW, :LOW]
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")

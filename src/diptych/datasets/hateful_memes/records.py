@@ -126,6 +126,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield line numbers and lines that are not blank."""
     # Binary lines end at a line feed only. Text mode would also split at U+2028, which texts may contain.
     with path.open("rb") as file:
+        # A longer line arrives in parts; `_record` refuses the first, so memory stays bounded.
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if content := content.strip():
@@ -184,7 +185,7 @@ def _leaves_root(image: str) -> bool:
 def _label(value: Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool | str) or value not in (0, 1):
+    if isinstance(value, bool | str) or value not in (0, 1):  # True equals 1
         raise FormatError(f"`label` is {shorten(value)}; expected 0 (benign), 1 (hateful), or none.")
     return int(value)
 

@@ -189,6 +189,7 @@ def _near_copies(memes: Iterable[Meme], prints: Mapping[str, Fingerprint], near:
                 decisions[one.id] = Decision(reason=what, ids=ids, dropped=ids[:1])
             else:
                 what = f"near copy with another label, {bits} bits, kept"
+                # Only if nothing is known about this meme: a removal counts more.
                 decisions.setdefault(one.id, Decision(reason=what, ids=ids))
     return list(decisions.values())
 
@@ -253,6 +254,7 @@ def _fingerprints(
             if progress is not None:
                 progress(done, len(missing))
     if problems:
+        # All pictures were read before this error, so the cache saves that work for the next run.
         more = f" {len(problems) - 1} more: `diptych check {root}` lists all." if problems[1:] else ""
         raise FormatError(f"{problems[0]}{more}")
     return {path: known[stamps[path]] for path in paths}, len(missing)
@@ -299,6 +301,7 @@ def _require_own(out: Path, root: Path, memes: Iterable[Meme]) -> None:
     files = {"report.json", HASHES, *(f"{view}.jsonl" for view in VIEWS), *_copied(root)}
     links = _linked(memes)
     for path in out.iterdir() if out.exists() else ():
+        # `.part` is the remainder of a run that was killed.
         own = path.is_symlink() if path.name in links else path.name in files or path.name.endswith(".part")
         if not own:
             raise ConfigError(
@@ -321,6 +324,7 @@ def _write(root: Path, out: Path, views: Mapping[str, Sequence[Meme]], report: s
         ConfigError: an existing file has other content; then nothing is written.
     """
     contents = {"report.json": report.encode()}
+    # All bytes are made first, because nothing may be written if one existing file differs.
     with TemporaryDirectory() as folder:
         for name, memes in views.items():
             write_memes(Path(folder) / f"{name}.jsonl", memes)
@@ -339,6 +343,7 @@ def _write(root: Path, out: Path, views: Mapping[str, Sequence[Meme]], report: s
     # Relative links, so that both folders can be moved together.
     for name in sorted(_linked(meme for memes in views.values() for meme in memes)):
         link, target = out / name, root / name
+        # A broken link does not "exist", but its name is taken.
         if target.exists() and not link.exists() and not link.is_symlink():
             link.symlink_to(relpath(target.resolve(), out.resolve()))
     return len(there) < len(contents)

@@ -14,7 +14,7 @@ def cell_text(cell: Any) -> str:
     """Convert a cell to text: 5 and 5.0 become "5", true becomes "1" like in labels of 0 and 1, None ""."""
     if cell is None:
         return ""
-    if isinstance(cell, bool):
+    if isinstance(cell, bool):  # before numbers: True is an int
         return str(int(cell))
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))

@@ -14,6 +14,7 @@ def needed(settings: Mapping[str, Any]) -> list[str]:
     """The columns that every table has; the labels of test splits may be kept back."""
     columns = {role: name for role, name in (settings.get("columns") or {}).items() if name is not None}
     roles = ("id", "image", "text", "split")
+    # Without any of these roles, only the label tells the table from others.
     return [columns[role] for role in roles if role in columns] or listed(columns.get("label") or [])
 
 

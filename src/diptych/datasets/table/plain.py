@@ -94,6 +94,7 @@ def _texts(column: pa.Array) -> pa.Array:
 
 
 def _coded(column: pa.Array) -> tuple[list[Any], Int[ndarray, " N"]]:
+    # Nulls get a code of their own; by default they would be missing in the dictionary.
     encoded = column.dictionary_encode(null_encoding="encode")
     codes: ndarray = encoded.indices.to_numpy(zero_copy_only=False)
     return encoded.dictionary.to_pylist(), codes
@@ -114,6 +115,7 @@ def _files(names: pa.Array, images: str) -> pa.Array:
     files = pc.binary_join_element_wise(*parts, "") if rest and images != "{}" else names
     if not rest:
         files = pa.array([images] * len(names), pa.string())
+    # Too strict, as `a..b` is harmless; the careful reader then decides.
     odd = [pc.match_substring(files, ".."), pc.match_substring(files, "\0"), pc.starts_with(files, "/")]
     if any(map(_any, odd)):
         raise NotPlain
@@ -128,10 +130,12 @@ def image_keys(files: pa.Array) -> pa.Array:
         stems = pc.utf8_slice_codeunits(files, 0, -len(ending[0]))
         if _any(pc.match_substring(stems, "/")):
             parts = pc.split_pattern(stems, "/", max_splits=1, reverse=True)
+            # Index of the last part of each path. Offsets of a sliced array do not begin at 0.
             last = parts.offsets.to_numpy()[1:] - 1 - parts.offsets[0].as_py()
             stems = parts.flatten().take(pa.array(last))
         if not _any(pc.or_(pc.equal(stems, ""), pc.equal(stems, "."))):
             return stems
+    # Mixed suffixes, or names that are nothing but a suffix: one by one.
     return pa.array([Path(file).stem for file in files.to_pylist()], pa.string())
 
 
@@ -139,6 +143,7 @@ def _targets(column: pa.Array, ids: pa.Array, target: Callable[[Any, str], str |
     if not len(column):
         return pa.array([], pa.string())
     cells, codes = _coded(column)
+    # Every different cell is converted once; an error names the first row that has it.
     first = np.unique(codes, return_index=True)[1]
     texts = [target(cell, ids[int(row)].as_py()) for cell, row in zip(cells, first, strict=True)]
     return pa.array(texts, pa.string()).take(pa.array(codes))

@@ -290,7 +290,7 @@ class Table(Split):
         targets = []
         for row, key in zip(rows, keys, strict=True):
             cell = cells[name][row]
-            memo = tuple(cell) if isinstance(cell, list) else cell
+            memo = tuple(cell) if isinstance(cell, list) else cell  # a list cannot be a key
             if memo not in known:
                 known[memo] = self._target(cell, key, where)
             targets.append(known[memo])

@@ -107,6 +107,7 @@ def _label(meme: Meme, labels: Sequence[str], settings: Mapping[str, Any]) -> An
         return separator.join(_true(meme, labels))
     if _listed(labels, settings) and not settings.get("first_label"):
         return [_raw(name, settings) for name in _true(meme, labels)]
+    # 0 is benign, 1 against warm, 2 against cool colors.
     kind = (
         (1 + (meme.remark.about == "cool")) * meme.hateful % len(labels) if len(labels) > 2 else meme.hateful
     )

@@ -49,4 +49,4 @@ class Answers(Objective):
         predicted = sample.answers >= 0
         scores = self.head(encoding.pooled[predicted]).float()
         losses = functional.cross_entropy(scores, sample.answers[predicted], reduction="none")
-        return {"answers": average(losses, predicted[:, None])}
+        return {"answers": average(losses, predicted[:, None])}  # one position per row

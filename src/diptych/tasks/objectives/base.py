@@ -98,6 +98,7 @@ def average(losses: Float[Tensor, " M"], mask: Bool[Tensor, "B L"], *, by: str =
         raise ConfigError(f"losses are averaged by {by!r}; expected 'all' or 'rows'.")
     if by == "all":
         return losses.sum() / mask.sum().clamp(min=1)
+    # nonzero() lists positions in the order of the losses; its first column is the row of each.
     sums = losses.new_zeros(len(mask)).index_add(0, mask.nonzero()[:, 0], losses)
     counts = mask.sum(1)
     return (sums / (counts + 1e-4)).sum() / ((counts > 0).sum() + 1e-4)

@@ -53,6 +53,7 @@ class Intervention(nn.Module):
     def forward(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
         vectors, prior = self.get_buffer("vectors"), self.get_buffer("prior")
         query, key = self.query(states), self.key(vectors)
+        # As in the original, the weights are not normalized again after the prior.
         weights = (query @ key.T / query.shape[-1] ** 0.5).softmax(-1) * prior
         mixed: Tensor = weights @ self.value(vectors)
         return mixed
@@ -96,6 +97,7 @@ class Interventions(Objective):
         self.region_heads = nn.ModuleList(
             nn.Sequential(*first_layers(dim), nn.Linear(dim, classes)) for dim in dims
         )
+        # Once more, for the last Linear of each head, which `first_layers` does not contain.
         init_bert(self.region_heads, std=std)
 
     def forward(
@@ -107,6 +109,7 @@ class Interventions(Objective):
         # Masked nouns belong to the objective that masked them.
         if sample.words is not None:
             named &= sample.words < 0
+        # Hidden regions belong to the objective that hid them, too.
         shown = regions.mask if regions.hidden is None else regions.mask & ~regions.hidden
         words = text.ids.masked_fill(~named, -1)
         return self.losses(model, encoding, words, require_field(regions, "probabilities"), shown)

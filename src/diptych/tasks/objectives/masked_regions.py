@@ -79,7 +79,7 @@ class RegionMasking:
             hidden |= near.any(2) & regions.mask
         features = regions.features
         if self.exchanged:
-            real = features[regions.mask]
+            real = features[regions.mask]  # of the whole batch, not only of the row
             pick = torch.randint(
                 max(len(real), 1), eligible.shape, generator=generator, device=eligible.device
             )
@@ -134,13 +134,14 @@ class MaskedRegions(Objective):
         )
         self.predict = nn.ModuleDict({name: target(model) for name, target in predict.items()})
         if not predict:
-            self.reads = frozenset()
+            self.reads = frozenset()  # without heads, no states are needed
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
         regions = sample.inputs.regions
         assert regions is not None, "a model with region states reads regions"
         rows = sample.intact() if self.matched_only else None
         shown, selected = self.masking(regions, generator, rows=rows)
+        # Labels come from the regions as they were before, so these are kept beside the corrupted ones.
         return sample.ask(replace(sample.inputs, regions=shown), regions=regions, selected=selected)
 
     def forward(
@@ -191,6 +192,7 @@ class RegionFeatures(nn.Module):
 
     def _weight(self, model: VisionLanguageModel) -> Float[Tensor, "D F"]:
         assert isinstance(model, nn.Module)
+        # The weight of a Linear from F to D has the shape D x F, so `x @ weight` leads back to features.
         return model.get_parameter(f"{self.tied}.weight")
 
     def forward(
@@ -201,6 +203,7 @@ class RegionFeatures(nn.Module):
         regions: PaddedRegions,
         selected: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
+        # Heads run on the selected regions only, which are few; the loss is the same.
         x = first(states[selected])
         predicted = self.decoder(x) if self.decoder is not None else x @ self._weight(model) + self.bias
         distance = functional.mse_loss if self.loss == "mse" else functional.smooth_l1_loss
@@ -293,6 +296,7 @@ class RegionProbabilities(nn.Module):
         selected: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
         probabilities = require_field(regions, "probabilities")
+        # Stores in half precision round; a sum far from 1 means that the detector's output is missing.
         predicted = selected & ((probabilities.sum(-1) - 1).abs() < 0.1)
         scores = self.decoder(first(states[predicted])).float()
         return average(divergence(scores, probabilities[predicted], self.loss), predicted, by=self.by)

@@ -70,6 +70,8 @@ class WordMasking:
             draw = draw.gather(1, word.clamp(min=0))
         if self.at_least_one:
             none = ~(eligible & (draw < self.rate)).any(1, keepdim=True)
+            # A draw of 0 is below every rate, so this token is predicted, and below rate * masked, so it is
+            # masked.
             draw = draw.masked_fill(none & eligible & (eligible.cumsum(1) == 1), 0.0)
         predicted = eligible & (draw < self.rate)
         other = torch.randint(self.random_from, vocab_size, ids.shape, generator=generator, device=device)

@@ -70,6 +70,7 @@ class Matching(Objective):
     def labels(self, mismatch: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Return the class of each row: `matches` if intact, else the remaining classes in order."""
         others = mismatch - 1
+        # The remaining classes in order: those from `matches` on move up by one.
         return torch.where(mismatch == 0, self.matches, others + (others >= self.matches))
 
 
@@ -83,6 +84,7 @@ def draw_other_rows(
     """
     text, regions = inputs.text, inputs.regions
     assert text is not None and regions is not None, "matching takes text and regions"
+    # Padding is made equal first, because it may hold anything.
     ids, boxes = text.ids.masked_fill(~text.mask, -1), regions.boxes.masked_fill(~regions.mask[..., None], -1)
     same = _same(ids) | _same(boxes.flatten(1))
     # The largest random number wins; equal rows get -1, so they win only if there is no other row.

@@ -45,6 +45,7 @@ class TagContrast(Matching):
         assert text is not None, "the contrast is between texts"
         other, possible = draw_other_rows(sample.inputs, generator)
         draw = torch.rand(len(other), generator=generator, device=other.device)
+        # Without a second segment, neither the names nor the caption can be exchanged alone.
         possible &= (text.mask & (text.segments == 1)).any(1)
         names = possible & (draw < self.rate)
         caption = possible & ~names & (draw < self.rate + self.caption_rate)
