@@ -54,3 +54,8 @@ def test_samples_are_the_mean_of_passes_in_training_only():
     torch.testing.assert_close(head.eval()(x), head.layers(x))
     with pytest.raises(ConfigError, match="samples=0"):
         ClassifierHead(6, 3, samples=0)
+
+
+def test_a_hidden_layer_of_no_channels_is_refused():
+    with pytest.raises(ConfigError, match="width is 0"):
+        ClassifierHead(6, 3, layers=2, width=0.05)

@@ -50,10 +50,10 @@ class ClassifierHead(nn.Module):
             raise ConfigError(
                 f"a classifier head averages samples={samples} dropout masks; expected at least 1."
             )
-        require_sizes(dim=dim, classes=classes, width=max(1, round(width * dim)) if width > 0 else 0)
+        hidden = round(width * dim)
+        require_sizes(dim=dim, classes=classes, width=hidden if layers == 2 else 1)
         self.samples = samples
         self.dropout, self.hidden_dropout = nn.Dropout(dropout), nn.Dropout(hidden_dropout)
-        hidden = round(width * dim)
         before = [nn.Linear(dim, hidden), ACTIVATIONS[activation]()] if layers == 2 else []
         if before and norm:
             before.append(nn.LayerNorm(hidden, eps=eps))
