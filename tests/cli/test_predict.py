@@ -153,7 +153,7 @@ def test_a_bundle_knows_no_folder_of_the_machine_and_its_run_does(
     moved = shutil.copytree(region_run / "bundle", tmp_path / "moved")
     words = ["predict", moved, "--splits", "dev_seen", "--out", tmp_path / "others"]
     assert "--root FOLDER" in refused(words)
-    assert "reads regions; say features=FOLDER" in refused([*words, "--root", memes])
+    assert "features=FOLDER" in refused([*words, "--root", memes])
     words += ["--root", memes, "--features", memes / "features"]
     assert main([str(word) for word in words]) == 0
     one, other = (tmp_path / place / "dev_seen.csv" for place in ("scores", "others"))
