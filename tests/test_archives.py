@@ -41,23 +41,23 @@ def shaped(shape, kind="<f4"):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "begins with b''"),
-        (b"\x93NUMPY\x09\x00\x01\x00{}", "begins with"),
-        (head("{")[:9], "its head"),
-        (b"\x93NUMPY\x03\x00\xf0\xff\xff\xff{", "its head has 4,294,967,280 bytes"),
-        (head("(" * 5000 + ")" * 5000), "its head: not one of NumPy"),
+        (b"", "b''"),
+        (b"\x93NUMPY\x09\x00\x01\x00{}", r"NUMPY\\t"),
+        (head("{")[:9], r" 1 .* 9\b"),
+        (b"\x93NUMPY\x03\x00\xf0\xff\xff\xff{", " 4,294,967,280 "),
+        (head("(" * 5000 + ")" * 5000), "its head: "),
         (head("{'descr': '<f4', 'fortran_order': False, 'shape': (__import__('os').getpid(),)}"), "its head"),
         (head(shaped("(4,)", "<f4\0")), "its head"),
         (head(shaped("(4,)", "<m8[99999999999999999999s]"), bytes(32)), "its head"),
-        (head(shaped("(2500000000,)")), "0 bytes of numbers; expected 10,000,000,000"),
-        (head(shaped("(4294967296, 4294967296)")), "0 bytes of numbers"),
-        (head(shaped("(-5, 4)"), bytes(80)), r"its shape is \(-5, 4\)"),
-        (head(shaped("(0, 9223372036854775807)")), "its shape is"),
-        (head(shaped("()", "|O"), b"\x80\x02N."), "it holds 'object'; expected numbers"),
-        (head(shaped("(5,)", "|V0")), "it holds"),
-        (head(shaped("(2,)", "<U4"), bytes(32)), "it holds '<U4'"),
-        (head(shaped("(4,)"), bytes(15)), "15 bytes of numbers; expected 16"),
-        (head(shaped("(4,)"), bytes(17), version=2), "17 bytes of numbers; expected 16"),
+        (head(shaped("(2500000000,)")), "^0 .* 10,000,000,000 "),
+        (head(shaped("(4294967296, 4294967296)")), "^0 .* 73,786,976,294,838,206,464 "),
+        (head(shaped("(-5, 4)"), bytes(80)), r"\(-5, 4\)"),
+        (head(shaped("(0, 9223372036854775807)")), r"\(0, 9223372036854775807\)"),
+        (head(shaped("()", "|O"), b"\x80\x02N."), "'object'"),
+        (head(shaped("(5,)", "|V0")), r"'\|V0'"),
+        (head(shaped("(2,)", "<U4"), bytes(32)), "'<U4'"),
+        (head(shaped("(4,)"), bytes(15)), "^15 .* 16 "),
+        (head(shaped("(4,)"), bytes(17), version=2), "^17 .* 16 "),
     ],
 )
 def test_heads_that_lie_are_refused_before_anything_is_allocated(content, message):
@@ -92,22 +92,22 @@ def twice(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: packed(path)[:-30], "not a whole ZIP archive"),
-        (lambda path: b"", "not a whole ZIP archive"),
-        (changed(8, 1), "'a.npy' is encrypted"),
-        (changed(6, 99), "not a whole ZIP archive"),
-        (changed(10, 99), "is packed by method 99"),
-        (lambda path: packed(path, zipfile.ZIP_LZMA), "is packed by method 14"),
-        (lambda path: packed(path, zipfile.ZIP_BZIP2), "is packed by method 12"),
-        (lambda path: packed(path, zipfile.ZIP_DEFLATED, bytes(70 << 20)), "bytes that unpack to 73,400,320"),
+        (lambda path: packed(path)[:-30], "ZIP"),
+        (lambda path: b"", "ZIP"),
+        (changed(8, 1), "'a.npy' .*encrypted"),
+        (changed(6, 99), "ZIP"),
+        (changed(10, 99), "method 99;"),
+        (lambda path: packed(path, zipfile.ZIP_LZMA), "method 14;"),
+        (lambda path: packed(path, zipfile.ZIP_BZIP2), "method 12;"),
+        (lambda path: packed(path, zipfile.ZIP_DEFLATED, bytes(70 << 20)), " 73,400,320, "),
         (changed(24, 200), "'a.npy': "),
-        (twice, "two members of the archive have the same name"),
+        (twice, "same name"),
     ],
 )
 def test_archives_that_lie_are_refused(tmp_path, make, message):
     path = tmp_path / "a.npz"
     path.write_bytes(make(path))
-    with pytest.raises(FormatError, match=rf"a\.npz: .*{message}|a\.npz: {message}"):
+    with pytest.raises(FormatError, match=rf"a\.npz: .*{message}"):
         read_npz(path)
 
 
@@ -116,7 +116,7 @@ def test_a_wrong_check_sum_names_the_member(tmp_path):
     data = bytearray((tmp_path / "a.npz").read_bytes())
     data[400] ^= 1
     (tmp_path / "a.npz").write_bytes(data)
-    with pytest.raises(FormatError, match=r"a\.npz: 'w\.npy': not a whole array"):
+    with pytest.raises(FormatError, match=r"a\.npz: 'w\.npy': "):
         read_npz(tmp_path / "a.npz")
 
 
@@ -131,7 +131,7 @@ def test_a_member_is_looked_at_before_it_is_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         [member] = archive.infolist()
     require_plain(member, 1000)
-    with pytest.raises(FormatError, match="unpacks to 1,000 bytes; expected at most 999"):
+    with pytest.raises(FormatError, match=r"'a\.npy' .* 1,000 .* 999\."):
         require_plain(member, 999)
 
 
@@ -139,7 +139,7 @@ def test_a_member_is_looked_at_before_it_is_unpacked(tmp_path):
     "error", [RuntimeError("x"), ValueError("x"), EOFError(), KeyError("x"), MemoryError(), RecursionError()]
 )
 def test_whatever_damage_raises_becomes_one_error(error):
-    with pytest.raises(FormatError, match="f: not a whole ZIP archive"), guarded("f", "a whole ZIP archive"):
+    with pytest.raises(FormatError, match=r"^f: .*a whole ZIP archive"), guarded("f", "a whole ZIP archive"):
         raise error
 
 

@@ -40,8 +40,8 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         # Two readers could take different members of one name, so that a check and its use disagree.
         if len(archive.NameToInfo) < len(members):
             raise FormatError(
-                f"{path}: {len(members) - len(archive.NameToInfo)} member(s) of the archive have the name "
-                "of another one; expected unique names."
+                f"{path}: {len(members) - len(archive.NameToInfo)} member(s) of the archive have the same "
+                "name as another one; expected unique names."
             )
         if len(members) > MAX_MEMBERS:
             raise FormatError(f"{path}: {len(members):,} members; expected at most {MAX_MEMBERS:,}.")
@@ -193,8 +193,8 @@ def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool,
     )  # version 1 has two bytes, later ones four
     head = length + (12 if wide else 10)
     if head > min(size, MAX_HEAD):
-        raise FormatError(f"the head has {length:,} bytes; expected at most {min(size, MAX_HEAD):,}.")
-    with guarded("the head", "one of NumPy"):
+        raise FormatError(f"its head has {length:,} bytes; expected at most {min(size, MAX_HEAD):,}.")
+    with guarded("its head", "one of NumPy"):
         text = io.BytesIO(start + file.read(head - 12))
         np.lib.format.read_magic(text)
         read = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0

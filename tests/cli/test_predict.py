@@ -122,7 +122,7 @@ def test_a_vocabulary_with_more_words_than_the_model_is_refused(pixel_run, tmp_p
     run = Path(shutil.copytree(pixel_run / "bundle", tmp_path / "bundle"))
     with (run / "files" / "vocabulary.txt").open("a", encoding="utf-8") as file:
         file.write("\nzebra\n")
-    assert "tokens, but the model knows" in refused(["predict", run, "--out", tmp_path / "p"])
+    assert "model.vocab_size" in refused(["predict", run, "--out", tmp_path / "p"])
 
 
 def test_a_damaged_bundle_is_one_line(pixel_run, tmp_path, refused) -> None:

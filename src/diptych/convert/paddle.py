@@ -49,7 +49,7 @@ def read_paddle(folder: Path | str) -> dict[str, Tensor]:
         raise FormatError(f"{folder}: no such folder of Paddle parameters.")
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not paths:
-        raise FormatError(f"{folder} has no files; expected one file per Paddle variable.")
+        raise FormatError(f"{folder}: has no files; expected one file per Paddle variable.")
     return {path.name: read_variable(path) for path in paths}
 
 

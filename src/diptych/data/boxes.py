@@ -77,7 +77,7 @@ def read_boxes(path: Path | str) -> GivenBoxes:
     try:
         lines = require_file(path, "JSON lines of boxes").read_bytes().split(b"\n")
     except OSError as error:
-        raise FormatError(f"{path} cannot be read ({error}); expected JSON lines of boxes.") from error
+        raise FormatError(f"{path}: cannot be read ({error}); expected JSON lines of boxes.") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

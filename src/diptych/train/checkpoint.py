@@ -107,7 +107,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: not a checkpoint of a run ({reason}). Delete it to start the run from the beginning."
         ) from error
     if not isinstance(state, dict) or "weights" not in state:
-        raise FormatError(f"{path} holds no weights; expected a checkpoint that `diptych train` wrote.")
+        raise FormatError(f"{path}: holds no weights; expected a checkpoint that `diptych train` wrote.")
     return state
 
 
@@ -196,7 +196,7 @@ def require_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
     if names:
         differences = "; ".join(f"{name} was {saved.get(name)}, is now {now[name]}" for name in names)
         raise ConfigError(
-            f"{path} belongs to a run with other settings ({differences}). "
+            f"{path}: belongs to a run with other settings ({differences}). "
             "Resume with the same settings, or train into another folder."
         )
 
