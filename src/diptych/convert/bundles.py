@@ -95,7 +95,7 @@ def convert_checkpoint(
     require_new(out, overwrite=overwrite, kind="a bundle", inputs=inputs)
     given = read_source(find(source, progress=progress))
     wanted = nested(overrides or {})
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(0)  # parts that the file does not fill are equal in every conversion
         plan = plan_for(given, source, overrides=wanted, device="cpu", family=family, head=head)
         task = build(plan.task, model=plan.model)
@@ -150,6 +150,7 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
             f"original names; expected one of {published}."
         )
     place = {"prefix": about.get("prefix", ""), "head_prefix": about.get("outer", "")}
+    # Otherwise the first spelling in the table would be written, not that of the file.
     absent = about.get("absent", ())
     table = [line for line in family.table if not isinstance(line, Rule) or line.sources[0] not in absent]
     weights = {

@@ -208,7 +208,7 @@ def _as_tensor(path: Path, name: str, array: ndarray) -> Tensor:
 def _unwrap(content: object, path: Path, junk: dict[str, list[str]]) -> dict[str, Any]:
     """Return the tensors by name inside of training wrappers; names of other content go to `junk`."""
     beside: list[str] = []
-    for _ in range(MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):  # a limit, because a hostile file can wrap itself
         if not isinstance(content, dict) or (key := _wrapper(content, path)) is None:
             break
         beside += [_about(name, value) for name, value in content.items() if name != key]
@@ -231,6 +231,7 @@ def _unwrap(content: object, path: Path, junk: dict[str, list[str]]) -> dict[str
 
 def _wrapper(content: dict[Any, Any], path: Path) -> Any:
     """Return the key of the tensors in a training wrapper, or None if `content` holds them itself."""
+    # Known names first: a checkpoint may have tensors of an optimizer beside the state dict.
     for key in WRAPPERS:
         if isinstance(content.get(key), dict) and content[key]:
             return key

@@ -103,7 +103,7 @@ def _settle(
     found: RecognizedCheckpoint, config: Mapping[str, Any], overrides: Mapping[str, Any], *, where: object
 ) -> Node:
     """Config of the model: sizes from the shapes, then from `config.json`, then from the user."""
-    sizes = copy.deepcopy(found.sizes)
+    sizes = copy.deepcopy(found.sizes)  # nested nodes are changed below
     for name, paths in SETTINGS.items():
         for path in paths:
             inner = sizes.get(path[0]) if len(path) == 2 else sizes
@@ -118,6 +118,8 @@ def _settle(
             f"{where}: this {found.family.name} has no published size, and tensors do not show "
             f"{', '.join(unknown)}. Set {unknown[0]}=NUMBER."
         )
+    # Two-stream models have their layers inside of `text`. The builder of a published size reads well in
+    # a bundle; all sizes are given to it, so it builds the same model as the class.
     depth = sizes if "layers" in sizes else sizes.get("text", {})
     builder = found.family.builders.get((depth.get("dim", 0), depth.get("layers", 0)))
     return {"_target_": f"diptych.models.{builder or found.family.model.__name__}", **sizes}
@@ -231,7 +233,7 @@ def _settings(use: Use) -> Settings:
     rows: int = sizes["max_positions"] if "max_positions" in sizes else sizes["text"]["max_positions"]
     room = rows - sizes.get("first_position", 0) - family.places
     tokens = settings["max_tokens"]
-    if tokens.value is None or tokens.value > room:
+    if tokens.value is None or tokens.value > room:  # a longer text would index beyond the position table
         settings["max_tokens"] = Setting(room, f"{tokens.why}; the file: its positions allow {room}")
     return _dotted(settings)
 

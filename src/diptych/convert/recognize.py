@@ -116,6 +116,7 @@ def dropped(
         CheckpointMismatch: names are unknown.
     """
     split, family = found.split, found.family
+    # Tables in the order of their claims: the model's, the chosen head's, the family's drops, other heads.
     reasons, lost = left_out(split.backbone, family.table, targets=targets)
     rest = {**split.heads, **lost}
     for table in (() if head is None else head.table, family.drops, _others(family, head)):

@@ -86,6 +86,7 @@ def report_on(
     """Describe a file and, if there is a plan, its conversion."""
     groups: dict[str, tuple[int, int]] = {}
     for name, tensor in given.weights.items():
+        # The first two parts of a name, or the first one if the second is already that of the tensor.
         key = ".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0]
         tensors, numbers = groups.get(key, (0, 0))
         groups[key] = (tensors + 1, numbers + tensor.numel())

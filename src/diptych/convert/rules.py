@@ -167,7 +167,7 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
         result, unused = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
     except (IndexError, RuntimeError) as error:
         raise CheckpointMismatch(f"{where}: a tensor cannot be converted ({error}).") from error
-    _require_numbers(source, unused, where)
+    _require_numbers(source, unused, where)  # only of used tensors: what is left out may be anything
     drops = [line.pattern for line in table if isinstance(line, Drop)]
     keeps = [line.pattern for line in table if isinstance(line, Keep)]
     wrong = [

@@ -79,7 +79,7 @@ class Backbone:
         }
         lasting = {name: tensor for name, tensor in weights.items() if name not in optimizer}
         keys = self.keys(lasting)
-        if len(keys) != 1:
+        if len(keys) != 1:  # none is another family; two are two models in one file
             return None
         prefix = keys[0].removesuffix(self.key)
         backbone: dict[str, Tensor] = {}

@@ -47,6 +47,7 @@ def require_sources(
             "processor.tags is set, but the feature store has no names of object classes; import the "
             "features with the names, or remove processor.tags."
         )
+    # Settings first, files last: looking at all files of a large data set takes minutes.
     pixels = "pixels" in processor.provides
     if pixels and sources.images is None:
         raise ConfigError("the model reads pixels, but no picture files are given; set root=FOLDER.")

@@ -95,7 +95,7 @@ def pad(
         labels: keep the detector's labels, scores and probabilities of regions, if all rows have them.
         images: image of each row. Regions of equal images are kept once, see `PaddedRegions.shared`.
     """
-    head = rows[0]
+    head = rows[0]  # all rows come from one processor, so the first one shows which parts there are
     return Inputs(
         text=None if head.tokens is None else _pad_text(rows, pad_id),
         more_texts=_pad_more_texts(rows, pad_id),
@@ -208,7 +208,7 @@ def _pad_labels(images: Sequence[Regions], count: int) -> dict[str, Tensor]:
 def _resized(rows: Sequence[Row]) -> Float[Tensor, "B 2"] | None:
     # `shape[:0:-1]` of (3, height, width) is (width, height).
     sizes = [row.resized if row.pixels is None else row.pixels.shape[:0:-1] for row in rows]
-    known = [size for size in sizes if size is not None]
+    known = [size for size in sizes if size is not None]  # all rows, or none
     return torch.tensor(known, dtype=torch.float32) if known else None
 
 

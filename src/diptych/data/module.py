@@ -159,6 +159,7 @@ def _leave_signals_to_main(worker: int) -> None:
     A worker that died of it would break the current step, which the main process still finishes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The main process has a handler for SIGTERM, which forked workers inherit; torch ends them by SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

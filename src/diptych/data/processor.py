@@ -137,7 +137,7 @@ class Processor:
         self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
         self.tags, self.text_b, self.text_end = tags, text_b, text_end
         self.frame = None
-        if clip_boxes is not None:
+        if clip_boxes is not None:  # `truncate`: VL-BERT rounds sizes down, and clips to that size
             self.frame = DetectorTransform(least=clip_boxes[0], most=clip_boxes[1], truncate=True)
         self.missing, self.box_scale = missing, box_scale
 
@@ -161,7 +161,7 @@ class Processor:
         """
         keys = image_keys(pair)
         images = [self._regions(key, sources.regions) for key in keys or (None,)] if self.regions else []
-        # Tags come from the labels of regions, so tokens are made before `_boxes_alone` may add a box.
+        # Tags come from the labels of regions, which `_boxes_alone` may drop, so tokens are made first.
         tokens = self._tokens(pair, images, sources.regions) if self.text is not None else None
         pixels = self._pixels(keys, sources.images) if "pixels" in self.provides else None
         if self.prepare is not None and pixels is not None:
@@ -191,7 +191,7 @@ class Processor:
 
     def _pair_length(self, pair: Pair, regions: RegionSource | None) -> int:
         keys = [key for key in image_keys(pair) if regions is not None and key in regions]
-        total = 0
+        total = 0  # must equal `stream.lengths_of`, which computes it from columns
         if self.text is not None:
             # A store memory-maps labels and features apart, so reading the tags reads no features from disk.
             images = [self._regions(key, regions) for key in keys] if self.regions and self.tags else []
@@ -201,6 +201,7 @@ class Processor:
         return total
 
     def _first(self, pair: Pair) -> str:
+        # Some data sets have the question mark, some a space before it, some leave it out.
         return pair.text if self.text_end is None else f"{pair.text.rstrip('? ')} {self.text_end}"
 
     def _second(self, pair: Pair) -> str | None:
@@ -238,7 +239,7 @@ class Processor:
             return Regions(
                 features=np.zeros((0, meta.feature_dim), np.float32),
                 boxes=np.zeros((0, 4), np.float32),
-                size=(1, 1),
+                size=(1, 1),  # not (0, 0): sizes divide boxes
             )
         return source[key].first(self.max_regions)
 

@@ -85,6 +85,7 @@ class Plan:
         self._lengths = None if lengths is None else np.asarray(lengths)
         self._members = _members(count, classes if balance else None)
         self._draws = draws
+        # Without balance there is one group with all examples.
         self.examples = len(self._members) * min(map(len, self._members))
         if draws is not None:
             self.examples = sum(wanted for _, wanted in draws)
@@ -121,7 +122,7 @@ class Plan:
         return Portion(indices=tuple(indices.tolist()), count=len(mine), step_count=len(examples))
 
     def _cut(self, epoch: int) -> tuple[ndarray, ndarray]:
-        random = np.random.default_rng([self.seed, epoch])
+        random = np.random.default_rng([self.seed, epoch])  # no state: the same for every call and rank
         order = random.permutation(self._draw(epoch))
         whole = len(order) - len(order) % self.step_size  # without the last, incomplete step
         if self._lengths is not None:
@@ -129,7 +130,7 @@ class Plan:
                 window = order[start : min(start + WINDOW * self.step_size, whole)]  # a view: sorts in place
                 window[:] = window[np.argsort(self._lengths[window], kind="stable")]
         starts = random.permutation(whole // self.step_size) * self.step_size
-        rest = [whole] if whole < len(order) else []
+        rest = [whole] if whole < len(order) else []  # the incomplete step is always the last one
         return order, np.concatenate([starts, rest]).astype(np.int64)[: self.steps_per_epoch]
 
     def _draw(self, epoch: int) -> ndarray:
@@ -147,6 +148,7 @@ class Plan:
         parts, first = [], 0
         for count, wanted in draws:
             members = np.arange(first, first + count, dtype=self._members[0].dtype)
+            # `draws` of 2.5 epochs: all examples twice, and a random half of them.
             parts += [members] * (wanted // count)
             parts.append(random.permutation(members)[: wanted % count])
             first += count

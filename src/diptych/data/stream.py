@@ -89,6 +89,7 @@ def different_targets(dataset: Dataset) -> Iterator[list[Example]]:
     if rows is not None:
         yield from rows.different_targets(WINDOW)
         return
+    # In windows: a data set of millions of examples does not fit into memory as Python objects.
     for start in range(0, len(dataset), WINDOW):
         yield [dataset[index] for index in range(start, min(start + WINDOW, len(dataset)))]
 
@@ -120,6 +121,7 @@ def lengths_of(
     if rows is None or not _countable(processor, text):
         lengths = (processor.length(example, regions) for example in stream(dataset))
         return np.fromiter(lengths, np.int64, len(dataset))
+    # Must equal `Processor.length`; without special cases, so that millions of pairs take seconds.
     total = np.zeros(rows.pair_count, np.int32)
     if text is not None:
         trim = "" if processor.text_end is None else "? "  # what `Processor` strips before `text_end`

@@ -52,6 +52,7 @@ class Subset:
         # Indices ascend, so the place of the end of each data set counts the examples kept so far.
         kept = np.diff(np.searchsorted(self.indices, ends), prepend=0).tolist()
         both = zip(draws, kept, strict=True)
+        # A member of which some examples are left is drawn at least once.
         return [(left, max(1, round(wanted * left / count))) for (count, wanted), left in both if left]
 
     def __len__(self) -> int:
@@ -72,6 +73,7 @@ def with_regions(dataset: Dataset, processor: Processor, regions: RegionSource |
     """
     if processor.missing != "skip" or regions is None:
         return dataset
+    # One byte per example; a list of indices or ids would take gigabytes for millions of examples.
     has_regions = np.fromiter(
         (
             all(key in regions for pair in example.pairs for key in image_keys(pair))

@@ -79,6 +79,7 @@ class DetectorTransform:
                 f"a picture of {image.width} x {image.height} pixels would become {width} x {height}; "
                 f"expected at least {LEAST} pixels on the shorter side. Cut it into several pictures."
             )
+        # On 8-bit values, as in the originals: resizing floats would give other numbers.
         small = image.resize((width, height), Image.Resampling.BILINEAR)
         values = np.asarray(small, np.float32)[:, :, :: -1 if self.blue_first else 1]
         scaled = np.divide(values - np.array(self.mean, np.float32), np.array(self.std, np.float32))
@@ -99,4 +100,4 @@ class DetectorTransform:
         if max(wide, high) > self.most:
             scale = self.most / max(wide, high)
             wide, high = wide * scale, high * scale
-        return int(wide + 0.5), int(high + 0.5)
+        return int(wide + 0.5), int(high + 0.5)  # `round` would round halves to even

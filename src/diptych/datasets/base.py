@@ -70,8 +70,9 @@ class Split(ABC):
         self.root, self.split, self.limit = Path(root), split, limit
         if not self.root.is_dir():
             raise ConfigError(f"{self.root} is not a folder; expected the root of {self.name}.")
-        given = () if self.answers is None else (self.answers,)  # part of the key of the cache, too
+        given = () if self.answers is None else (self.answers,)
         self.files = (*self.find_files(self.root, split, **self.settings), *given)
+        # Different data sets may read the same files, so the class belongs to the key of the cache.
         key = (type(self).__qualname__, split, dict(self.settings))
         self.table = cached_examples(self.read, sources=self.files, settings=key)
         if limit is not None:

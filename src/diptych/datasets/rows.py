@@ -199,7 +199,7 @@ class Rows(ABC):
 
         Checks of targets that pass for these examples pass for all.
         """
-        rows = self._different_rows()
+        rows = self._different_rows()  # row numbers first, so that only these few examples are decoded
         while examples := [self[row] for row in islice(rows, window)]:
             yield examples
 

@@ -71,7 +71,7 @@ class JumpSWA:
 
     def share(self, done: int, total: int, count: int) -> float | None:
         joins = done > int(self.start * total) and done % self.every == 0
-        return 1 / (count + 1) if joins else None
+        return 1 / (count + 1) if joins else None  # a running mean in which all joined weights count alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,7 @@ class EMA:
         return base * schedule(step, total)
 
     def share(self, done: int, total: int, count: int) -> float | None:
+        # The ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
         return 1.0 if count == 0 else 1 - min(self.decay, (1 + count) / (10 + count))
 
 
@@ -157,6 +158,7 @@ class Average:
             # `float()` copies nothing of float32, so `clone` is needed to keep the mean apart from the model.
             self.mean = {name: parameter.detach().float().clone() for name, parameter in live.items()}
         else:
+            # In float32 also for half-precision weights, in which small shares would be lost by rounding.
             weights = [parameter.float() for parameter in live.values()]
             torch._foreach_lerp_([self.mean[name] for name in live], weights, share)
         self.count += 1
@@ -174,7 +176,7 @@ class Average:
         self.write(module)
         try:
             yield
-        finally:
+        finally:  # also after an error, so that a checkpoint never holds the mean as current weights
             _copy(live, module)
 
     def write(self, module: nn.Module) -> None:

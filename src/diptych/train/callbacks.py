@@ -125,6 +125,7 @@ class Validator(Observer):
             weights = loop.learner.state_dict() if improved else {}
             if improved and self.best is not None:
                 checkpoint.save(self.best, {"weights": weights, "metrics": row})
+        # All ranks have the same metrics, so they decide alike. At the last step there is nothing to stop.
         if self.patience is not None and self.record.stale >= self.patience and not loop.done:
             self.record.stopped = loop.stopping = True
         self.reporter.restart_clock()
@@ -184,6 +185,7 @@ class Keeper(Observer):
             self.save(loop)
 
     def finish(self, loop: Loop) -> None:
+        # An interrupted run was saved in `after_step`, and will resume; it has no final average yet.
         if loop.done or self.record.stopped:
             self._measure_average(loop)
             self.save(loop)
@@ -235,6 +237,6 @@ class Stopper(Observer):
             self._before = {}
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.asked and number == signal.SIGINT:  # the user does not want to wait for the step
             raise KeyboardInterrupt
         self.asked = True

@@ -65,7 +65,7 @@ class ValidationRecord:
         surer = value == self.best and row.get("loss", inf) < self.row(self.best_step or 0).get("loss", inf)
         if improved or surer:
             self.best, self.best_step = value, int(row["step"])
-        self.stale = 0 if improved and value == value else self.stale + 1
+        self.stale = 0 if improved and value == value else self.stale + 1  # `value == value`: not NaN
         return improved or surer
 
     def row(self, step: int) -> Row:
@@ -192,6 +192,7 @@ def require_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
     Raises:
         ConfigError: settings differ; the message names each one with both values.
     """
+    # Settings that only older versions saved are ignored.
     names = [name for name in now if saved.get(name) != now[name]]
     if names:
         differences = "; ".join(f"{name} was {saved.get(name)}, is now {now[name]}" for name in names)

@@ -100,7 +100,7 @@ def fit(
     if not resume:
         require_new(folder / "checkpoints")
     run.prepare(optim, schedule or constant(), restart=run.last.exists())
-    if not (run.loop.done or run.record.stopped):
+    if not (run.loop.done or run.record.stopped):  # a finished run only loads its weights again
         run.train(loggers, progress=progress)
     return run.result(seconds=time.perf_counter() - began)
 
@@ -154,6 +154,7 @@ class _Run:
             checkpoint.require_same(state["settings"], self.settings, self.last)
             if self.fabric.device.type == "cpu":  # GPUs do the sums themselves
                 checkpoint.warn_of_threads(state.get("threads"), torch.get_num_threads(), self.last)
+            # The order matters: settings are compared first, so that an error explains a wrong shape.
             checkpoint.load_weights(self.loop.learner, state, self.last)
             self.record = ValidationRecord(**state["record"])
             self.loop.load_state_dict(state)

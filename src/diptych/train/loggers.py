@@ -43,7 +43,7 @@ class MetricsFile:
         row = {"step": str(step), **{name: f"{value:.8g}" for name, value in metrics.items()}}
         self.rows.append(row)
         new = [name for name in row if name not in self.columns]
-        if new:
+        if new:  # the header changes, so all lines are written again
             self.columns += new
             self._write_all()
             return

@@ -99,6 +99,7 @@ class Loop:
         self.step = 0
         self.stopping = False
         self.losses: list[tuple[Tensor, int]] = []
+        # Objectives draw from their own generator; dropout draws from torch's global one. Both are seeded.
         self._generator = torch.Generator(device=fabric.device)
         self._validation: DataLoader[Example] | None = None
 
@@ -164,6 +165,7 @@ class Loop:
 
     def _take_step(self, batches: Iterator[Any]) -> None:
         """Do one optimizer step with the gradients of all accumulated batches."""
+        # A schedule is a function of the step, so the rate needs no state in the checkpoint.
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(group["initial_lr"])
         self.optimizer.zero_grad()
@@ -190,7 +192,7 @@ class Loop:
         rank, ranks, accumulate = self.fabric.global_rank, self.plan.ranks, self.plan.accumulate
         portion = self.plan.portion(position, rank)
         loss = self.module(Sealed(self._here(batch)), self._seeded(position, rank))
-        self.losses.append((loss.detach(), portion.count))
+        self.losses.append((loss.detach(), portion.count))  # no `item()`, which would wait for the device
         # `ranks` undoes the mean over ranks that DDP takes of gradients. With `mean`, `accumulate` cancels
         # out, and every example gets the weight 1 / step_count.
         share = portion.count * ranks * (accumulate / portion.step_count if self.reduction == "mean" else 1)

@@ -82,6 +82,7 @@ class OptimizerFactory:
                 # torch multiplies the decay by the group's rate; dividing by the scale undoes that.
                 decay = decay if self.scale_decay else decay / scale
                 groups.setdefault((self.lr * scale, decay), []).append(parameter)
+        # Groups of equal rate and decay keep the number of fused calls per step small.
         if not groups:
             raise ConfigError(
                 "no parameter of the model or the task requires a gradient, so nothing can be trained; set "
@@ -238,7 +239,7 @@ class HFAdamW(Optimizer):
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
         widths = torch._foreach_sqrt(squares)
-        torch._foreach_add_(widths, group["eps"])
+        torch._foreach_add_(widths, group["eps"])  # before the bias correction, unlike torch
         counts = [self.state[parameter]["step"] for parameter in params]
         if group["weight_decay"] and self.decay_first:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])

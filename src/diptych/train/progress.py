@@ -22,6 +22,7 @@ class ProgressBar(Observer):
 
     def __init__(self, record: ValidationRecord, reporter: Reporter) -> None:
         self.record, self.reporter = record, reporter
+        # `force_terminal`: with the variable FORCE_COLOR, rich would draw a bar into a log file.
         self.console = Console(stderr=True, force_terminal=sys.stderr.isatty())
         self._bar: Progress | None = None
         self._task: Any = None

@@ -19,6 +19,7 @@ Method = Literal["linear", "constant"]
 
 def linear(*, warmup: int | float = 0.1, whole: bool = False) -> Schedule:
     """Linear warm-up, then linear decay to 0 at the end."""
+    # Partials of module functions instead of closures: they can be pickled, and compared by `fit`.
     return partial(_linear, warmup=_checked(warmup), whole=whole)
 
 
@@ -99,7 +100,7 @@ def _stairs(
     start: float,
     method: str,
 ) -> float:
-    passed = sum(step >= milestone for milestone in milestones)
+    passed = sum(step >= milestone for milestone in milestones)  # drops count during warm-up, too
     risen = _constant(step, total, warmup=warmup)
     if risen < 1:
         risen = start if method == "constant" else start * (1 - risen) + risen
