@@ -1,4 +1,4 @@
-"""Training: the function `fit`, optimizers, schedules, weight averaging and the settings of a run."""
+"""Training: the function `fit`, optimizers, schedules, averages of weights."""
 
 from diptych.train.averaging import EMA, AnnealSWA, JumpSWA
 from diptych.train.fit import FitResult, fit
