@@ -77,12 +77,10 @@ def convert_checkpoint(
 
     Args:
         source: see `diptych.convert.find`.
-        out: folder of the bundle.
         vocabulary: `vocab.txt` of the weights, from any such source. None takes the one beside the weights.
         family: expected family. Files of other families are refused.
         head: name of the head that becomes the task. None takes the first one that diptych has a task for.
-        overrides: settings of the nodes `model`, `processor` and `task`, such as numbers that shapes do not
-            show: `{"model.heads": 4}`, or `{"model": {"heads": 4}}`.
+        overrides: settings of `model`, `processor` and `task`, such as `{"model.heads": 4}`; see `nested`.
         overwrite: replace a bundle at `out`.
         progress: called with the bytes done and the bytes in all of a download.
 
