@@ -1,6 +1,5 @@
-"""ZIP archives and NumPy arrays of strangers: checked before anything is unpacked or allocated."""
+"""Reads ZIP archives and NumPy arrays of strangers, with checks before anything is unpacked or allocated."""
 
-import errno
 import io
 import os
 import zipfile
@@ -14,31 +13,36 @@ import numpy as np
 from numpy import ndarray
 
 from diptych.documents import shorten
-from diptych.errors import FormatError
+from diptych.errors import NO_SPACE, FormatError
 from diptych.files import ByteStream
 
-ROOM = 64 << 20  # bytes that any archive may unpack to
-MAX_RATIO = 20  # of what is unpacked to what is stored, beyond that room; weights shrink by a tenth
+ROOM = 64 << 20  # bytes that any archive may unpack to, whatever its size
+MAX_RATIO = 20  # limit of unpacked to stored bytes, beyond ROOM. Weights shrink only by a tenth.
 MAX_MEMBERS = 1_000_000
-ENCRYPTED = 1  # flag of a member
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others take memory as the file says
-MAX_HEAD = 1 << 16
+ENCRYPTED = 1  # bit in the flags of a member
+METHODS = (
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+)  # for other methods, the file itself says how much memory
+MAX_HEAD = 1 << 16  # bytes of the head of an NPY file
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A ZIP archive whose members can be read; every error of reading it names the file.
+    """Open a ZIP archive after checking that it is safe to read. Every error inside the block names the file.
 
     Raises:
-        FormatError: not a whole archive, encrypted, packed by an unusual method, with two members of one
-            name, or one that unpacks to far more than it stores.
+        FormatError: the archive is incomplete, encrypted, compressed by an unusual method, has two members of
+            the same name, or unpacks to far more bytes than it has.
     """
     with guarded(path, "a whole ZIP archive"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        # Readers disagree on which of two members of one name counts, so a check could see other content than
-        # a reader.
+        # Two readers could take different members of one name, so that a check and its use disagree.
         if len(archive.NameToInfo) < len(members):
-            raise FormatError(f"{path}: two members of the archive have the same name.")
+            raise FormatError(
+                f"{path}: {len(members) - len(archive.NameToInfo)} member(s) of the archive have the same "
+                "name as another one; expected unique names."
+            )
         if len(members) > MAX_MEMBERS:
             raise FormatError(f"{path}: {len(members):,} members; expected at most {MAX_MEMBERS:,}.")
         with guarded(path, "a whole ZIP archive", named=True):
@@ -49,47 +53,54 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def require_plain(member: zipfile.ZipInfo, largest: int | None = None) -> None:
-    """Refuse a member that cannot be unpacked in bounded memory.
+    """Refuse a member of an archive that cannot be unpacked in bounded memory.
 
     Args:
-        largest: bytes that it may unpack to; None leaves that to `require_room`.
+        largest: largest unpacked size in bytes. None leaves the limit to `require_room`.
 
     Raises:
-        FormatError: it is encrypted, packed by another method than deflate (LZMA and BZIP2 unpack a few bytes
-            into gigabytes at once), or too large.
+        FormatError: the member is encrypted, too large, or compressed by another method than deflate. (LZMA
+            and BZIP2 can unpack a few bytes to gigabytes at once.)
     """
     name = shorten(member.filename)
     if member.flag_bits & ENCRYPTED:
-        raise FormatError(f"{name} is encrypted. Unpack it and give what is in it.")
+        raise FormatError(f"{name} is encrypted; expected a plain member. Unpack it and use its content.")
     if member.compress_type not in METHODS:
         raise FormatError(
-            f"{name} is packed by method {member.compress_type}; expected stored or deflated. Unpack the "
-            "archive and pack it again."
+            f"{name} is compressed by method {member.compress_type}; expected 0 (stored) or 8 (deflated). "
+            "Unpack the archive and pack it again."
         )
     if largest is not None and member.file_size > largest:
         raise FormatError(f"{name} unpacks to {member.file_size:,} bytes; expected at most {largest:,}.")
 
 
 def require_room(path: Path, total: int) -> None:
-    """Refuse an archive that unpacks to far more than it stores.
+    """Refuse an archive that unpacks to far more bytes than it has.
+
+    Args:
+        total: unpacked size in bytes.
 
     Raises:
-        FormatError: `total` bytes are more than `MAX_RATIO` times those of the file, and more than `ROOM`.
+        FormatError: `total` is larger than `ROOM` plus `MAX_RATIO` times the size of the file.
     """
     size = path.stat().st_size
     if total > ROOM + MAX_RATIO * size:
         raise FormatError(
-            f"{path}: {size:,} bytes that unpack to {total:,}, more than {MAX_RATIO} times as many. If you "
-            "trust it, unpack it yourself."
+            f"{path}: {size:,} bytes unpack to {total:,}, more than {MAX_RATIO} times as many. If you trust "
+            "the archive, unpack it yourself."
         )
 
 
 @contextmanager
 def guarded(path: object, what: str, *, named: bool = False) -> Iterator[None]:
-    """Whatever goes wrong inside is a `FormatError` about this file: damage breaks readers in many ways.
+    """Turn every error inside the block into a `FormatError` about this file.
+
+    Damaged files make readers fail with all kinds of errors, so this does not list them.
 
     Args:
-        named: put the path before errors that do not begin with it, too.
+        path: the file, or a part of it, for error messages.
+        what: what was expected, such as `a whole ZIP archive`.
+        named: also put the path before messages of a `FormatError` that do not begin with it.
     """
     try:
         yield
@@ -98,9 +109,9 @@ def guarded(path: object, what: str, *, named: bool = False) -> Iterator[None]:
             raise
         raise FormatError(f"{path}: {error}") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise  # of what is written meanwhile
-        # a system error has the path in its text, too
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise  # writing inside the block has filled the disk; the file that is read is fine
+        # The text of a system error contains the path a second time.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         # shorten() gives a repr; the slice below takes off its quotes.
         text = shorten(next(iter(str(reason).splitlines()), "") or type(error).__name__, 200)
@@ -108,10 +119,11 @@ def guarded(path: object, what: str, *, named: bool = False) -> Iterator[None]:
 
 
 def read_npz(path: Path) -> dict[str, ndarray]:
-    """The arrays of an NPZ file by name.
+    """Read the arrays of an NPZ file by name.
 
     Raises:
-        FormatError: not a whole archive of arrays of numbers, see `open_archive`, `read_array`.
+        FormatError: the file is not a complete archive of arrays of numbers; see `open_archive` and
+            `read_array`.
     """
     with open_archive(path) as archive:
         arrays = {}
@@ -123,13 +135,13 @@ def read_npz(path: Path) -> dict[str, ndarray]:
 
 
 def read_array(file: ByteStream, size: int | None = None) -> ndarray:
-    """The array of numbers in an NPY file.
+    """Read an array of numbers from an NPY file.
 
     Args:
-        size: in bytes, of the file from where it stands; None asks a file that can be sought in.
+        size: bytes from the current position to the end. None finds out by seeking.
 
     Raises:
-        FormatError: it holds no plain numbers, or another number of them than its shape says.
+        FormatError: the array does not have plain numbers, or not as many as its shape says.
     """
     if size is None:
         start = file.tell()
@@ -142,35 +154,44 @@ def read_array(file: ByteStream, size: int | None = None) -> ndarray:
 def read_numbers(
     file: ByteStream, size: int, shape: tuple[int, ...], fortran: bool, kind: np.dtype[Any]
 ) -> ndarray:
-    """What stands behind the head of an NPY file.
+    """Read the numbers after the head of an NPY file.
+
+    Args:
+        size: bytes from the current position to the end.
+        fortran: whether columns are stored one after the other.
+        kind: type of the numbers.
 
     Raises:
-        FormatError: no plain numbers, or another number of them than the shape says.
+        FormatError: the type is not one of plain numbers, or there are not as many as the shape says.
     """
-    # An array of objects is a pickle inside, and unpickling runs code.
+    # NumPy would unpickle objects, which can run code.
     if kind.hasobject or kind.kind not in "biufc":
-        raise FormatError(f"it holds {shorten(str(kind))}; expected numbers.")
-    expected = prod(shape) * kind.itemsize
+        raise FormatError(f"the array has the type {shorten(str(kind))}; expected numbers.")
+    expected = prod(shape) * kind.itemsize  # Python's integers do not overflow, NumPy's would
     if size != expected:
         raise FormatError(f"{size:,} bytes of numbers; expected {expected:,} for {kind} of {shape}.")
     data = bytearray(expected)  # frombuffer() of bytes would be read-only
     if file.readinto(memoryview(data)) != expected:  # type: ignore[attr-defined]
-        raise EOFError("it ends too soon")
+        raise EOFError("the array is truncated")
     return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
 
 
 def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, order, type and the bytes that the head of an NPY file takes.
+    """Read the head of an NPY file.
+
+    Returns:
+        The shape, whether the order is Fortran's, the type, and the number of bytes of the head.
 
     Raises:
-        FormatError: the head is none of NumPy's.
+        FormatError: the head is not NumPy's.
     """
     start = file.read(12)
     version, wide = start[6:8], start[6:7] > b"\x01"
     if start[:6] != b"\x93NUMPY" or version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
-        raise FormatError(f"it begins with {start[:8]!r}; expected an array of NumPy.")
-    # Version 1 has a length of two bytes, the later ones of four.
-    length = int.from_bytes(start[8 : 12 if wide else 10], "little")
+        raise FormatError(f"the content begins with {start[:8]!r}; expected a NumPy array.")
+    length = int.from_bytes(
+        start[8 : 12 if wide else 10], "little"
+    )  # version 1 has two bytes, later ones four
     head = length + (12 if wide else 10)
     if head > min(size, MAX_HEAD):
         raise FormatError(f"its head has {length:,} bytes; expected at most {min(size, MAX_HEAD):,}.")
@@ -181,5 +202,7 @@ def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool,
         shape, fortran, kind = read(text, max_header_size=MAX_HEAD)
     # 32 is NumPy's own limit before 2.0. type() and not isinstance(), because True is an int.
     if len(shape) > 32 or not all(type(side) is int and 0 <= side < 1 << 40 for side in shape):
-        raise FormatError(f"its shape is {shorten(shape)}.")
+        raise FormatError(
+            f"the array has the shape {shorten(shape)}; expected at most 32 sides below 2 to the power of 40."
+        )
     return shape, bool(fortran), kind, head

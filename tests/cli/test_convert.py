@@ -56,7 +56,7 @@ def test_a_special_token_is_a_text(file, tmp_path, capsys, typed):
     settings = ["model.heads=4", f"processor.text_b={typed}", "--vocabulary", tmp_path / "v.txt"]
     assert run(file, tmp_path / "out", *settings) == 0
     assert load_bundle(tmp_path / "out").processor.text_b == "[MASK]"
-    assert "processor.text_b '[MASK]' (as asked)" in " ".join(capsys.readouterr().out.split())
+    assert "processor.text_b '[MASK]' (set by the user)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_brackets_that_make_a_list_are_refused(file, tmp_path, capsys):
@@ -78,7 +78,7 @@ def test_mistakes_are_one_line(file, tmp_path, refused, memes):
     assert "expected a source and where to write" in refused(["convert"])
     assert "expected a source and where to write" in refused(["convert", file])
     assert "no such file or folder" in refused(["convert", "nowhere.pt", out])
-    assert "no vocab.txt lies beside" in refused(["convert", file, out, "model.heads=4"])
+    assert "vocabulary=FILE" in refused(["convert", file, out, "model.heads=4"])
     assert "expected model.KEY=VALUE" in refused(["convert", file, out, "heads=4"])
     assert "the value is not YAML" in refused(["convert", file, out, "task.labels=[a"])
     assert "answers.txt: no such file" in refused(["convert", file, out, "task.answers=@answers.txt"])

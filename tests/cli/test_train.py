@@ -59,7 +59,7 @@ def test_a_mistyped_setting_suggests_the_nearest(
         ("data.validate=null", "data.validate is None"),
         ("processor=null", "processor is None"),
         ("task.label_smoothing=5.0", "task.label_smoothing is 5"),
-        ("model.vocab_size=10", "tokens, but the model knows 10"),
+        ("model.vocab_size=10", "has 10 rows"),
         ("vocabulary=nowhere.txt", "nowhere.txt"),
         ("optim.lr=1e30", "not finite"),
     ],

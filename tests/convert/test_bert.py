@@ -37,7 +37,7 @@ def test_names_with_and_without_prefix_old_and_new(tmp_path, bert_weights, tower
 def test_another_vocabulary_is_a_mismatch(tmp_path, bert_weights, tower):
     bert_weights["embeddings.word_embeddings.weight"] = torch.randn(30522, 48)
     torch.save(bert_weights, tmp_path / "bert.bin")
-    with pytest.raises(CheckpointMismatch, match=r"text.words.weight \(30522, 48\) instead of \(1000, 48\)"):
+    with pytest.raises(CheckpointMismatch, match=r"text\.words\.weight \(30522, 48\).*\(1000, 48\)"):
         load_bert(tower, tmp_path / "bert.bin")
 
 
@@ -52,5 +52,5 @@ def test_a_missing_layer_is_a_mismatch(tmp_path, bert_weights, tower):
 
 def test_something_else_is_a_mismatch(tmp_path, tower):
     torch.save({"conv1.weight": torch.ones(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(CheckpointMismatch, match=r"0 names end with embeddings\.word_embeddings\.weight"):
+    with pytest.raises(CheckpointMismatch, match=r": 0 .*embeddings\.word_embeddings\.weight"):
         load_bert(tower, tmp_path / "resnet.pth")

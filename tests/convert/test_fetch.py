@@ -107,7 +107,7 @@ def test_what_breaks_off_is_continued(server):
 def test_what_breaks_off_for_good_continues_with_the_next_command(server):
     handler, address = server
     handler.breaks = 3
-    with pytest.raises(FormatError, match=r"broke 3 times, after 896,000 bytes"):
+    with pytest.raises(FormatError, match=r"file\.bin: .*\b3 .*\b896,000 bytes"):
         download(f"{address}/file.bin")
     assert download(f"{address}/file.bin").read_bytes() == CONTENT
     assert handler.asked[-1] == "bytes=896000-"
@@ -119,7 +119,7 @@ def test_another_file_is_never_appended(server, change):
     if change.get("tag", "").startswith("W/"):
         handler.tag = change["tag"]
     handler.breaks = 3
-    with pytest.raises(FormatError, match="broke 3 times"):
+    with pytest.raises(FormatError, match=r"file\.bin: .*\b3 "):
         download(f"{address}/file.bin")
     for name, value in change.items():
         setattr(handler, name, value)
@@ -128,7 +128,7 @@ def test_another_file_is_never_appended(server, change):
 
 @pytest.mark.parametrize(
     ("expectation", "message"),
-    [({"sha256": "0" * 64}, f"SHA-256 {SHA256}; expected 0000"), ({"size": 5}, "bytes 1024000; expected 5")],
+    [({"sha256": "0" * 64}, f"SHA-256 {SHA256};.* 0000"), ({"size": 5}, "bytes 1024000;.* 5")],
 )
 def test_another_file_than_expected_is_not_kept(server, tmp_path, expectation, message):
     _, address = server
@@ -145,9 +145,9 @@ def test_redirects_are_followed(server):
 
 
 def test_dead_links_say_so(server):
-    with pytest.raises(ConfigError, match=r"/dead cannot be had: HTTP 404 Gone away"):
+    with pytest.raises(ConfigError, match=r"/dead .*404 Gone away"):
         find(f"{server[1]}/dead")
-    with pytest.raises(ConfigError, match=r"cannot be reached: .*refused"):
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1/file\.bin .*refused"):
         download("http://127.0.0.1:1/file.bin")
 
 
@@ -158,9 +158,9 @@ def test_dead_entries_of_the_list_name_others(server, monkeypatch):
         "drive": {"family": "bert", "source": "drive:1a", "status": "by hand, https://somewhere"},
     }
     monkeypatch.setattr(fetch, "checkpoints", lambda: listed)
-    with pytest.raises(ConfigError, match=r"old: .*HTTP 404.*gone since May. Others of the family: new\."):
+    with pytest.raises(ConfigError, match=r"old: .*404.*gone since May.*: new\."):
         find("old")
-    with pytest.raises(ConfigError, match=r"drive: no program can download it\. .*https://somewhere.*none"):
+    with pytest.raises(ConfigError, match=r"drive: drive:1a .*https://somewhere.*: none\."):
         find("drive")
 
 
@@ -188,7 +188,7 @@ def test_archives_cannot_write_elsewhere(serve, tmp_path):
         tar.addfile(member, io.BytesIO(b"evil"))
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
     address = serve(functools.partial(quiet, directory=str(folder)))
-    with pytest.raises(FormatError, match=r"evil\.tar: not an archive that can be unpacked"):
+    with pytest.raises(FormatError, match=r"evil\.tar: "):
         find(f"{address}/evil.tar")
     assert not list(tmp_path.rglob("evil.txt"))
 
@@ -255,16 +255,16 @@ def test_a_hub_that_does_not_answer_is_one_error_and_what_is_there_serves(hub, m
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client tries again and again
     assert find("hub:some/one") == folder
-    with pytest.raises(ConfigError, match=r"hub:some/other cannot be had: .*give their path"):
+    with pytest.raises(ConfigError, match=r"^hub:some/other "):
         find("hub:some/other")
 
 
 def test_what_the_hub_does_not_have_says_so(hub):
-    with pytest.raises(ConfigError, match=r"hub:some/one/nowhere\.bin cannot be had: .*404"):
+    with pytest.raises(ConfigError, match=r"^hub:some/one/nowhere\.bin .*404"):
         find("hub:some/one/nowhere.bin")
-    with pytest.raises(ConfigError, match=r"hub:other/one cannot be had"):
+    with pytest.raises(ConfigError, match=r"^hub:other/one "):
         find("hub:other/one")
-    with pytest.raises(ConfigError, match="expected hub:owner/name"):
+    with pytest.raises(ConfigError, match=r"^hub:one: .*hub:owner/name"):
         find("hub:one")
 
 
@@ -275,9 +275,9 @@ def test_without_the_client_the_extra_is_named(monkeypatch):
 
 
 def test_other_words_are_no_source(tmp_path):
-    with pytest.raises(ConfigError, match=r"uniter-bas: no such file.*Did you mean 'uniter-base'\?"):
+    with pytest.raises(ConfigError, match=r"^uniter-bas: .*'uniter-base'\?"):
         find("uniter-bas")
-    with pytest.raises(ConfigError, match="no such file or folder"):
+    with pytest.raises(ConfigError, match="/nowhere: "):
         find(tmp_path / "nowhere")
     assert find(tmp_path) == tmp_path
 

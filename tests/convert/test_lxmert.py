@@ -132,9 +132,9 @@ def test_answers_find_their_rows():
 @pytest.mark.parametrize(
     ("names", "learned", "answers", "message"),
     [
-        ("logit_fc", 3, 2, "no names begin with answer_head"),
-        ("answer_head.logit_fc", 3, 1, "1 answers for a head of 2"),
-        ("answer_head.logit_fc", 4, 2, r"layers.3.weight \(3, 8\) instead of \(4, 8\)"),
+        ("logit_fc", 3, 2, "answer_head"),
+        ("answer_head.logit_fc", 3, 1, r"\b1 answers .*\b2\b"),
+        ("answer_head.logit_fc", 4, 2, r"layers\.3\.weight \(3, 8\).*\(4, 8\)"),
     ],
 )
 def test_answers_without_rows_are_a_mismatch(names, learned, answers, message):

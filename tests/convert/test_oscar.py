@@ -43,12 +43,12 @@ def test_four_numbers_take_a_file_for_six_without_width_and_height(tmp_path):
 
 def test_six_numbers_do_not_take_a_file_for_four(tmp_path):
     torch.save(restore(oscar_tiny(box_numbers=4).state_dict(), OSCAR), tmp_path / "LAST_BO.pth")
-    with pytest.raises(CheckpointMismatch, match=r"project.weight \(48, 68\) instead of \(48, 70\)"):
+    with pytest.raises(CheckpointMismatch, match=r"project\.weight \(48, 68\).*\(48, 70\)"):
         load_model(oscar_tiny(), tmp_path / "LAST_BO.pth")
 
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_oscar_and_oscar_plus_do_not_take_each_other(tmp_path, norm):
     torch.save(restore(oscar_tiny(region_norm=norm).state_dict(), OSCAR), tmp_path / "model.bin")
-    with pytest.raises(CheckpointMismatch, match=r"2 \w+: regions.norm.weight"):
+    with pytest.raises(CheckpointMismatch, match=r"\b2 \w+: regions\.norm\.weight"):
         load_model(oscar_tiny(region_norm=not norm), tmp_path / "model.bin")

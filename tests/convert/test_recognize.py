@@ -62,33 +62,31 @@ def test_vilio_shows_regions_as_a_second_segment(prefix, segment):
 
 
 def test_another_family_than_asked_is_refused():
-    with pytest.raises(CheckpointMismatch, match=r"x: holds UNITER .*img_linear.*; expected lxmert"):
+    with pytest.raises(CheckpointMismatch, match=r"^x: .*UNITER .*img_linear.* lxmert\b"):
         recognize(original("uniter"), FAMILIES, where="x", asked="lxmert")
-    with pytest.raises(ConfigError, match=r"no family 'unitr'. Did you mean 'uniter'"):
+    with pytest.raises(ConfigError, match=r"'unitr'.* 'uniter'\?"):
         recognize(original("uniter"), FAMILIES, where="x", asked="unitr")
 
 
 def test_what_fits_no_family_is_named_with_the_closest():
     weights = original("uniter")
     del weights["bert.encoder.layer.0.attention.self.query.weight"]
-    with pytest.raises(
-        CheckpointMismatch, match=r"no family fits \(\d+ tensors.*closest is uniter, which also"
-    ):
+    with pytest.raises(CheckpointMismatch, match=r"^x: .*\b\d+ tensors.*uniter\b.*encoder\.layer\.0"):
         recognize(weights, FAMILIES, where="x", asked=None)
-    with pytest.raises(CheckpointMismatch, match="none has such names"):
+    with pytest.raises(CheckpointMismatch, match=r"^x: .*conv1\.weight"):
         recognize({"conv1.weight": torch.ones(1)}, FAMILIES, where="x", asked=None)
 
 
 def test_what_fits_two_families_is_refused():
     weights = original("uniter") | original("oscar")
-    with pytest.raises(CheckpointMismatch, match="fits oscar and uniter"):
+    with pytest.raises(CheckpointMismatch, match="oscar and uniter"):
         recognize(weights, FAMILIES, where="x", asked=None)
 
 
 def test_a_file_without_a_size_says_which_name_is_missing():
     weights = original("uniter")
     del weights["bert.embeddings.position_embeddings.weight"]
-    with pytest.raises(CheckpointMismatch, match=r"embeddings\.position_embeddings\.weight is missing"):
+    with pytest.raises(CheckpointMismatch, match=r"embeddings\.position_embeddings\.weight"):
         recognize(weights, FAMILIES, where="x", asked=None)
 
 
@@ -157,13 +155,13 @@ def test_of_several_heads_one_is_chosen_and_the_others_are_left_out():
     head, _, _ = choose_head(found, 48, asked="vqa_output", where="x")
     left = dropped(found, head, targets=uniter_tiny(**SIZES).state_dict(), where="x")
     assert left == {
-        "nlvr2_output: a head beside the one converted": ["nlvr2_output.weight", "nlvr2_output.bias"]
+        "nlvr2_output: another head than the converted one": ["nlvr2_output.weight", "nlvr2_output.bias"]
     }
-    with pytest.raises(ConfigError, match=r"no head 'itm_output'.*it has nlvr2_output, vqa_output"):
+    with pytest.raises(ConfigError, match=r"'itm_output'.*nlvr2_output, vqa_output"):
         choose_head(found, 48, asked="itm_output", where="x")
 
 
 def test_names_that_nobody_knows_are_an_error():
     found = recognize(original("uniter") | linear("mystery", 1, 1), FAMILIES, where="x", asked=None)
-    with pytest.raises(CheckpointMismatch, match=r"2 name\(s\) beside UNITER .* mystery\.weight"):
+    with pytest.raises(CheckpointMismatch, match=r"\b52 name.*UNITER .*mystery\.weight"):
         dropped(found, None, targets=(), where="x")

@@ -107,11 +107,11 @@ def test_without_area_the_fifth_column_goes(tmp_path):
     torch.save(original(cut, "model.bert."), tmp_path / "LASTtrain.pth")
     load_model(again, tmp_path / "LASTtrain.pth")
     assert equal(cut, again)
-    with pytest.raises(CheckpointMismatch, match=r"regions.box.weight \(48, 4\) instead of \(48, 5\)"):
+    with pytest.raises(CheckpointMismatch, match=r"regions\.box\.weight \(48, 4\).*\(48, 5\)"):
         load_model(vilbert_tiny(), tmp_path / "LASTtrain.pth")
 
 
 def test_other_features_are_a_mismatch(tmp_path):
     torch.save(original(vilbert_tiny()), tmp_path / "vilbert.bin")
-    with pytest.raises(CheckpointMismatch, match=r"regions.feature.weight \(48, 64\) instead of \(48, 32\)"):
+    with pytest.raises(CheckpointMismatch, match=r"regions\.feature\.weight \(48, 64\).*\(48, 32\)"):
         load_model(vilbert_tiny(feature_dim=32), tmp_path / "vilbert.bin")

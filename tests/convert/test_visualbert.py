@@ -64,7 +64,7 @@ def test_layer_weights_go_around_and_may_be_new(tmp_path):
 
 def test_the_features_of_another_task_are_a_mismatch(tmp_path):
     torch.save(restore(visualbert_tiny().state_dict(), VISUALBERT), tmp_path / "vqa.th")
-    with pytest.raises(CheckpointMismatch, match=r"regions.feature.weight \(48, 64\) instead of \(48, 32\)"):
+    with pytest.raises(CheckpointMismatch, match=r"regions\.feature\.weight \(48, 64\).*\(48, 32\)"):
         load_model(visualbert_tiny(feature_dim=32), tmp_path / "vqa.th")
 
 

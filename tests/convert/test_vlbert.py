@@ -121,7 +121,5 @@ def test_a_bert_cannot_teach_to_see(tmp_path, bert_weights):
 
 
 def test_other_features_are_a_mismatch(tmp_path, published):
-    with pytest.raises(
-        CheckpointMismatch, match=r"regions.project.weight \(48, 320\) instead of \(48, 288\)"
-    ):
+    with pytest.raises(CheckpointMismatch, match=r"regions\.project\.weight \(48, 320\).*\(48, 288\)"):
         load_model(vlbert_tiny(feature_dim=32), save(tmp_path / "vl.model", published[0]))

@@ -38,45 +38,45 @@ def test_an_unused_line_may_get_a_meaning(tmp_path):
 def test_a_line_missing_before_the_special_tokens_is_refused(tmp_path, tokens, line, more):
     """Also where another line at the end makes the size right."""
     cut = [*tokens[:line], *tokens[line + 1 :], *more]
-    with pytest.raises(ConfigError, match=r"line\(s\).*later words are shifted"):
+    with pytest.raises(ConfigError, match=r":\d+: \[UNK\] .*line \d+"):
         require_fitting(cut, len(tokens), path=tmp_path)
 
 
 @pytest.mark.parametrize("line", [1, 50, 100])
 def test_a_line_too_many_before_the_special_tokens_is_refused(tmp_path, line):
     longer = [*UNCASED[:line], "surplus", *UNCASED[line:]]
-    with pytest.raises(ConfigError, match="later words are shifted"):
+    with pytest.raises(ConfigError, match=r":102: \[UNK\] .*line 101\b"):
         require_fitting(longer, len(longer), path=tmp_path)
 
 
 def test_a_line_missing_among_later_unused_ones_is_refused(tmp_path):
     line = UNCASED.index("[unused105]")
     cut = [*UNCASED[:line], *UNCASED[line + 1 :]]
-    with pytest.raises(ConfigError, match=r"\[unused106\] does not stand 2 line\(s\) behind \[unused104\]"):
+    with pytest.raises(ConfigError, match=r"\[unused106\] .*\b2 line.*\[unused104\]"):
         require_fitting(cut, len(UNCASED), path=tmp_path)
 
 
 @pytest.mark.parametrize("tokens", [UNCASED, CASED, PLAIN])
 def test_where_the_size_alone_tells_it_warns_loudly(tmp_path, tokens):
     cut = [*tokens[:-5], *tokens[-4:]]
-    with pytest.warns(UserWarning, match="IF 1 LINES WERE LOST, ALL WORDS BEHIND THEM"):
+    with pytest.warns(UserWarning, match=rf"{len(cut)} tokens .*\b{len(tokens)} rows.* 1 LINES"):
         require_fitting(cut, len(tokens), path=tmp_path)
 
 
 def test_a_published_table_wants_the_published_places(tmp_path):
     tokens = [*PLAIN, *(f"x{number}" for number in range(30522 - len(PLAIN)))]
-    with pytest.raises(ConfigError, match=r"\[UNK\] stands in line 2, in BERT's vocabularies in line 101"):
+    with pytest.raises(ConfigError, match=r":2: \[UNK\] .*line 101\b"):
         require_fitting(tokens, 30522, path=tmp_path)
 
 
 def test_an_empty_line_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=":8: an empty line"):
+    with pytest.raises(ConfigError, match=":8: "):
         require_fitting([*PLAIN[:7], "", *PLAIN[7:]], len(PLAIN) + 1, path=tmp_path)
 
 
 def test_a_repeated_line_is_refused(tmp_path):
     write_vocabulary(tmp_path / "v.txt", [*CASED, "w3"])
-    with pytest.raises(FormatError, match=r"token 'w3' is already in line"):
+    with pytest.raises(FormatError, match=r"v\.txt:\d+: .*'w3'"):
         WordPiece(tmp_path / "v.txt")
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,15 +63,15 @@ def test_a_grid_covers_the_picture_row_by_row(picture: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("nonsense", r"boxes\.jsonl:2: .*expected \{"),
-        ('{"boxes": []}', r":2: the record has no `id`"),
-        ("[1]", r":2: the record has no `id`"),
-        ('{"id": 1}', r":2: .*expected"),
-        ('{"id": 1, "boxes": [[1, 2, 3]]}', r":2: `boxes` has the shape \(1, 3\)"),
-        ('{"id": 1, "boxes": [1, 2, 3, 4]}', r":2: `boxes` has the shape \(4,\)"),
-        ('{"id": 1, "boxes": [["a", 2, 3, 4]]}', r":2: .*expected"),
-        ("\udcff", r":2: .*codec can't decode"),
-        ('{"id": "0", "boxes": []}', r":2: id '0' occurs a second time"),
+        ("nonsense", r"boxes\.jsonl:2: .*\{\"id\""),
+        ('{"boxes": []}', r":2: .*`id`"),
+        ("[1]", r":2: .*`id`"),
+        ('{"id": 1}', r":2: .*\{\"id\""),
+        ('{"id": 1, "boxes": [[1, 2, 3]]}', r":2: `boxes`.*\(1, 3\)"),
+        ('{"id": 1, "boxes": [1, 2, 3, 4]}', r":2: `boxes`.*\(4,\)"),
+        ('{"id": 1, "boxes": [["a", 2, 3, 4]]}', r":2: .*\{\"id\""),
+        ("\udcff", r":2: .*0xff"),
+        ('{"id": "0", "boxes": []}', r":2: .*'0'"),
     ],
 )
 def test_a_broken_record_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -81,16 +82,16 @@ def test_a_broken_record_is_named(tmp_path: Path, line: str, message: str) -> No
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"boxes\.jsonl: No such file"):
+    with pytest.raises(FormatError, match=r"boxes\.jsonl"):
         read_boxes(tmp_path / "boxes.jsonl")
 
 
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ([5, 0, 1, 4], "box 0 is inverted"),
-        ([0, 0, 60, 4], "box 0 leaves the image"),
-        ([0, 0, 1e400, 1], "region 0 has NaN or infinite boxes"),
+        ([5, 0, 1, 4], r"box 0 .*5.*1"),
+        ([0, 0, 60, 4], r"box 0 .*60"),
+        ([0, 0, 1e400, 1], r"region 0 .*NaN"),
     ],
 )
 def test_boxes_that_do_not_fit_the_picture_are_named(
@@ -98,7 +99,7 @@ def test_boxes_that_do_not_fit_the_picture_are_named(
 ) -> None:
     path = tmp_path / "boxes.jsonl"
     path.write_text(json.dumps({"id": "k", "boxes": [box]}), encoding="utf-8")
-    with pytest.raises(FormatError, match=rf"boxes\.jsonl: picture k: {message}"):
+    with pytest.raises(FormatError, match=rf"boxes\.jsonl: picture k: .*{message}"):
         BoxSource({"k": picture}, given=read_boxes(path))["k"]
 
 
@@ -110,14 +111,17 @@ def test_features_are_a_store_boxes_or_a_grid(given: Path, tmp_path: Path) -> No
     grid = open_regions(Processor(**PIXELS, grid=[3, 2]), None, {})
     assert isinstance(grid, BoxSource)
     assert (grid.given, list(grid.grid)) == (None, [3, 2])
-    with pytest.raises(FormatError, match="is not a feature store"):
+    with pytest.raises(FormatError, match=re.escape(str(tmp_path))):
         open_regions(Processor(**PIXELS), tmp_path, {})
-    with pytest.raises(ConfigError, match=r"holds boxes, but the model reads features"):
+    with pytest.raises(ConfigError, match=re.escape(f"features={given}")):
         open_regions(Processor(regions=True), given, {})
-    with pytest.raises(ConfigError, match=r"features=FOLDER \(a feature store\)\.$"):
+    with pytest.raises(ConfigError, match=r"features=FOLDER") as error:
         open_regions(Processor(regions=True), None, {})
-    with pytest.raises(ConfigError, match=r"features=boxes\.jsonl or processor\.grid"):
+    assert "processor.grid" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"features=boxes\.jsonl.*processor\.grid"):
         open_regions(Processor(**PIXELS), None, {})
+    with pytest.raises(ConfigError, match=r"more_features=more.* 2 "):
+        open_regions(Processor(regions=True), {"a": "x", "b": "y"}, {}, more="more")
 
 
 def test_pictures_without_boxes_are_counted_before_the_first_step(picture: Path, given: Path) -> None:
@@ -137,6 +141,6 @@ def test_bare_regions_keep_the_pixels() -> None:
 def test_scaled_boxes_are_refused(picture: Path, tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"id": "1", "boxes": [[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1]]}\n')
     given = read_boxes(tmp_path / "b.jsonl")
-    with pytest.raises(FormatError, match=r"picture 1: all 2 boxes lie within 0\.\.1 and look scaled"):
+    with pytest.raises(FormatError, match=r"b\.jsonl: picture 1: .*\b2 boxes.* 0\.\.1"):
         given.of("1", (64, 48))
     assert len(given.of("1", (2, 1))) == 2

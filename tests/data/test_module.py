@@ -89,16 +89,18 @@ def test_validation_takes_every_example_once_on_any_number_of_ranks():
 def test_balance_needs_every_label():
     data = module(train=Numbers(20, positive=5), balance="fixed")
     assert data.plan(seed=0).examples == 10
-    with pytest.raises(ConfigError, match=r"example 0 has no label; balanced sampling"):
+    with pytest.raises(ConfigError, match=r"example 0 .*data\.balance"):
         module(train=Numbers(20, labels=False), balance="fixed").plan(seed=0)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train": Numbers(0)}, "the training set is empty"),
-        ({"validate": Numbers(0)}, "the validation set is empty"),
-        ({"batch_size": 0}, "batch sizes are 0"),
+        ({"train": Numbers(0)}, "training"),
+        ({"validate": Numbers(0)}, "validation"),
+        ({"batch_size": 0}, r"data\.batch_size is 0"),
+        ({"eval_batch_size": -1}, r"data\.eval_batch_size -1"),
+        ({"workers": -2}, r"data\.workers is -2"),
     ],
 )
 def test_what_cannot_work_is_refused(settings, message):
@@ -107,5 +109,5 @@ def test_what_cannot_work_is_refused(settings, message):
 
 
 def test_asking_for_a_missing_validation_set_is_an_error():
-    with pytest.raises(ConfigError, match=r"no validation set"):
+    with pytest.raises(ConfigError, match=r"data\.validate"):
         module().validate_loader()

@@ -166,7 +166,7 @@ def test_a_text_without_image_has_no_regions(text: WordPiece) -> None:
 
 def test_images_without_regions_are_an_error_or_empty(text: WordPiece) -> None:
     sources, example = Sources(regions=Shelf({})), Example(id="1", pairs=(Pair(image="k", text="a"),))
-    with pytest.raises(MissingFeatures, match=r"1 image\(s\).*: k"):
+    with pytest.raises(MissingFeatures, match=r"^1 image.*: k"):
         require_sources(
             frozenset({"text", "regions"}), Processor(text=text, regions=True), sources, [example]
         )
@@ -187,13 +187,17 @@ def test_pixels_come_from_the_picture_file(tmp_path: Path) -> None:
 
 
 def test_what_a_model_needs_must_be_provided(text: WordPiece) -> None:
-    with pytest.raises(ConfigError, match=r"needs \['pixels', 'text'\].*provides \['text'\].*\['pixels'\]"):
+    with pytest.raises(ConfigError, match=r"\['pixels', 'text'\].*\['text'\].*\['pixels'\]"):
         require_sources(frozenset({"text", "pixels"}), Processor(text=text), Sources())
-    with pytest.raises(ConfigError, match="no feature store"):
+    with pytest.raises(ConfigError, match=r"\['regions'\].*\['text'\]"):
+        require_sources(frozenset({"text"}), Processor(text=text, regions=True), Sources())
+    with pytest.raises(ConfigError, match=r"features=FOLDER"):
         require_sources(BOTH, Processor(text=text, regions=True), Sources())
     shelf = Sources(regions=Shelf({}))
-    with pytest.raises(ConfigError, match="object classes"):
+    with pytest.raises(ConfigError, match=r"processor\.tags"):
         require_sources(BOTH, Processor(text=text, regions=True, tags=True), shelf)
+    with pytest.raises(ConfigError, match=r"root=FOLDER"):
+        require_sources(frozenset({"pixels"}), Processor(image_size=8), Sources())
     with pytest.raises(ConfigError, match="'maybe'"):
         Processor(missing="maybe")
 
@@ -241,23 +245,14 @@ def test_tags_survive_the_features(text: WordPiece, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"grid": [4, 4]}, "belong to processor.prepare"),
-        ({"whole_image": True}, "belong to processor.prepare"),
-        ({"prepare": DetectorTransform()}, "asks for regions=true"),
-        (
-            {"prepare": DetectorTransform(), "regions": True, "image_size": 8},
-            "neither image_size nor box_scale",
-        ),
-        (
-            {"prepare": DetectorTransform(), "regions": True, "box_scale": "swapped"},
-            "neither image_size nor box_scale",
-        ),
-        (
-            {"prepare": DetectorTransform(), "regions": True, "clip_boxes": [600, 1000]},
-            "neither image_size nor box_scale nor clip_boxes",
-        ),
-        ({"prepare": DetectorTransform(), "regions": True, "grid": [4]}, r"processor.grid is \[4\]"),
-        ({"prepare": DetectorTransform(), "regions": True, "grid": [0, 4]}, r"processor.grid is \[0, 4\]"),
+        ({"grid": [4, 4]}, r"processor\.grid.*processor\.prepare"),
+        ({"whole_image": True}, r"processor\.whole_image.*processor\.prepare"),
+        ({"prepare": DetectorTransform()}, "regions=true"),
+        ({"prepare": DetectorTransform(), "regions": True, "image_size": 8}, "image_size"),
+        ({"prepare": DetectorTransform(), "regions": True, "box_scale": "swapped"}, "box_scale"),
+        ({"prepare": DetectorTransform(), "regions": True, "clip_boxes": [600, 1000]}, "clip_boxes"),
+        ({"prepare": DetectorTransform(), "regions": True, "grid": [4]}, r"processor\.grid is \[4\]"),
+        ({"prepare": DetectorTransform(), "regions": True, "grid": [0, 4]}, r"processor\.grid is \[0, 4\]"),
     ],
 )
 def test_settings_of_end_to_end_models_go_together(settings: dict[str, object], message: str) -> None:
@@ -268,7 +263,7 @@ def test_settings_of_end_to_end_models_go_together(settings: dict[str, object], 
 def test_a_picture_too_thin_to_resize_is_named(text: WordPiece, tmp_path: Path) -> None:
     processor, sources = end_to_end(text, tmp_path)
     Image.new("RGB", (900, 2)).save(tmp_path / "k.png")
-    with pytest.raises(FormatError, match=r"k\.png: a picture of 900 x 2"):
+    with pytest.raises(FormatError, match=r"k\.png: .*900 x 2"):
         processor(Pair(image="k", text="a"), sources)
 
 
@@ -307,5 +302,5 @@ def test_further_texts_have_tokens_of_their_own(text: WordPiece) -> None:
     assert first.ids.tolist() == [[2, 6, 7, 3], [2, 5, 3, 0]]
     assert first.mask.sum(1).tolist() == [4, 3]
     assert second.ids.tolist() == [[2, 8, 3], [2, 5, 3]]
-    with pytest.raises(FormatError, match="0 to 2 more_texts"):
+    with pytest.raises(FormatError, match=r"\b0 to 2 more_texts"):
         Collate(Processor(text=text))([*examples, Example(id="x", pairs=(Pair(image=None, text="a"),))])

@@ -41,7 +41,7 @@ def test_resizing_is_antialiased_and_rounds_to_bytes():
 
 
 def test_a_picture_of_which_nothing_would_remain_is_refused():
-    with pytest.raises(FormatError, match="a picture of 2000 x 2 pixels would become 1000 x 1"):
+    with pytest.raises(FormatError, match=r"2000 x 2 .*1000 x 1\b.* 3 "):
         DetectorTransform()(Image.new("RGB", (2000, 2)))
 
 

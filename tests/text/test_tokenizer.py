@@ -111,16 +111,6 @@ def test_a_word_without_end_teaches_in_time() -> None:
     assert "a" in learn_vocabulary(["a day", "x" * 10_000_000], 50)
 
 
-def test_batch_equals_one_by_one(tokenizer: WordPiece) -> None:
-    others = TEXTS[::-1]
-    assert tokenizer.encode_batch(TEXTS, max_tokens=9) == [
-        tokenizer.encode(text, max_tokens=9) for text in TEXTS
-    ]
-    assert tokenizer.encode_batch(TEXTS, others, max_tokens=9) == [
-        tokenizer.encode(a, b, max_tokens=9) for a, b in zip(TEXTS, others, strict=True)
-    ]
-
-
 @pytest.mark.timeout(60)
 def test_a_remembering_tokenizer_gives_the_same_tokens_once(tokenizer: WordPiece) -> None:
     memory: dict = {}
@@ -199,7 +189,7 @@ def test_learned_vocabulary_knows_its_texts(tmp_path: Path) -> None:
     assert tokens[:5] == SPECIAL
     write_vocabulary(tmp_path / "vocab.txt", tokens)
     tokenizer = WordPiece(tmp_path / "vocab.txt")
-    encoded = tokenizer.encode_batch(texts, max_tokens=512)
+    encoded = [tokenizer.encode(text, max_tokens=512) for text in texts]
     assert all(tokenizer.unk_id not in row.ids for row in encoded)
     pieces = sum(len(row) - 2 for row in encoded)
     assert pieces < 0.5 * sum(len(text.replace(" ", "")) for text in texts)

@@ -98,7 +98,7 @@ def test_state_survives():
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(ConfigError, match=r"averaging.start is 1.5"):
+    with pytest.raises(ConfigError, match=r"averaging\.start is 1\.5"):
         JumpSWA(start=1.5)
-    with pytest.raises(ConfigError, match=r"averaging.decay is 1"):
+    with pytest.raises(ConfigError, match=r"averaging\.decay is 1"):
         EMA(decay=1.0)

@@ -87,8 +87,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
             yield Full(file)
 
     monkeypatch.setattr(checkpoint, "atomic_file", full)
-    with pytest.raises(DiptychError, match=r"a.ckpt: the checkpoint could not be written.*disk full"):
+    with pytest.raises(DiptychError, match=r"a\.ckpt") as error:
         save(path, {**weights, "step": 2})
+    assert not isinstance(error.value, FormatError)
     assert load(path)["step"] == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ckpt"]
 
@@ -113,21 +114,22 @@ class Full(io.RawIOBase):
 def test_damaged_or_foreign_files_are_refused(tmp_path, content):
     path = tmp_path / "a.ckpt"
     path.write_bytes(content)
-    with pytest.raises(FormatError, match=r"a.ckpt: not a checkpoint of a run"):
+    with pytest.raises(FormatError, match=r"^\S+a\.ckpt"):
         load(path)
     torch.save([1], path)
-    with pytest.raises(FormatError, match=r"a.ckpt: holds no weights"):
+    with pytest.raises(FormatError, match=r"^\S+a\.ckpt.* weights"):
         load(path)
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
-    with pytest.raises(CheckpointMismatch, match=r"x.ckpt: weights do not fit"):
+    with pytest.raises(CheckpointMismatch, match=r"x\.ckpt"):
         load_weights(nn.Linear(2, 1), {"weights": nn.Linear(3, 1).state_dict()}, tmp_path / "x.ckpt")
 
 
 def test_other_settings_are_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"seed was 1, is now 2.*into another folder"):
+    with pytest.raises(ConfigError, match=r"last\.ckpt.*seed\b.* 1,.* 2\b") as error:
         require_same({"seed": 1, "steps": 3}, {"seed": 2, "steps": 3}, tmp_path / "last.ckpt")
+    assert "steps" not in str(error.value)
 
 
 def test_the_whole_content_comes_back(tmp_path):

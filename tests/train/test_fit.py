@@ -218,7 +218,7 @@ def test_the_task_says_of_which_metric_less_is_better(tmp_path, monkeypatch, min
 
 
 def test_an_unknown_metric_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"trainer.monitor is 'auroc'.*accuracy, loss"):
+    with pytest.raises(ConfigError, match=r"trainer\.monitor.*'auroc'.*accuracy, loss"):
         run(tmp_path, monitor="auroc")
 
 
@@ -234,7 +234,8 @@ def test_mixed_precision_is_near_full_precision(tmp_path):
     "settings", [{"precision": "16-mixed"}, {"accelerator": "gpus"}, {"devices": 10_000}]
 )
 def test_what_the_machine_cannot_do_is_an_error(tmp_path, settings):
-    with pytest.raises(ConfigError, match=r"cannot work on this machine"):
+    name, value = next(iter(settings.items()))
+    with pytest.raises(ConfigError, match=rf"\b{name}={value}\b"):
         run(tmp_path, **settings)
 
 
@@ -253,9 +254,7 @@ def test_a_loss_that_is_not_finite_is_named_and_the_state_before_it_kept(tmp_pat
         return value * float("nan") if self.training and next(calls) == 17 else value
 
     monkeypatch.setattr(toy.Compare, "loss", loss)
-    with pytest.raises(
-        ConfigError, match=r"training loss became nan at step 17 of 24 \(learning rate .*optim.lr"
-    ):
+    with pytest.raises(ConfigError, match=r"\bnan\b.* 17 .*24 .*optim\.lr"):
         run(tmp_path)
     last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert last["step"] == 12
@@ -263,7 +262,7 @@ def test_a_loss_that_is_not_finite_is_named_and_the_state_before_it_kept(tmp_pat
 
 
 def test_unlabeled_training_examples_are_an_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"has no label; training needs them all"):
+    with pytest.raises(ConfigError, match=r"\bexample \S+ .*label"):
         run(tmp_path, data=unlabeled())
 
 
@@ -273,8 +272,8 @@ def unlabeled():
 
 def test_a_validation_set_of_one_class_warns_once(tmp_path):
     data = toy.data()
-    data.validate.examples = [one for one in data.validate.examples if one.target == 1]
-    with pytest.warns(UserWarning, match=r"accuracy on the validation set is not a number") as caught:
+    data.validate.examples = [example for example in data.validate.examples if example.target == 1]
+    with pytest.warns(UserWarning, match=r"^accuracy .*trainer\.monitor=loss") as caught:
         result, _ = run(tmp_path, data=data)
     assert len(caught) == 1
     assert math.isnan(result.best)

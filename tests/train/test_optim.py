@@ -88,7 +88,7 @@ def test_bert_adam_decays_everything_by_its_value_before_the_step():
 
 
 def test_layer_decay_needs_layers():
-    with pytest.raises(ConfigError, match=r"no numbered layers"):
+    with pytest.raises(ConfigError, match=r"optim\.layer_decay is 0\.5"):
         adamw(lr=1.0, layer_decay=0.5)(nn.Linear(2, 2), Compare())
 
 
@@ -104,14 +104,15 @@ def test_shared_and_frozen_parameters_appear_once_or_never():
 
 def test_nothing_to_train_is_an_error():
     model, task = Bag().requires_grad_(False), Compare().requires_grad_(False)
-    with pytest.raises(ConfigError, match=r"nothing can be trained"):
+    with pytest.raises(ConfigError, match=r"requires_grad"):
         adamw(lr=0.1)(model, task)
 
 
-@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"lr": 0.1, "weight_decay": -1.0}])
+@pytest.mark.parametrize("settings", [{"lr": 0.0}, {"weight_decay": -1.0}])
 def test_impossible_settings_are_refused(settings):
-    with pytest.raises(ConfigError, match=r"optim\."):
-        adamw(**settings)
+    name, value = next(iter(settings.items()))
+    with pytest.raises(ConfigError, match=rf"optim\.{name} is {value}"):
+        adamw(**{"lr": 0.1, **settings})
 
 
 def test_hf_adamw_follows_its_formula():

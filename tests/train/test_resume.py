@@ -78,9 +78,7 @@ def test_another_number_of_threads_is_said_when_a_run_goes_on(tmp_path, crash_at
         training_script.run("accumulated", tmp_path)
     threads = torch.get_num_threads()
     try:
-        with pytest.warns(
-            UserWarning, match=r"had 1 thread\(s\) so far and goes on with 2; .*OMP_NUM_THREADS=1"
-        ):
+        with pytest.warns(UserWarning, match=r"\b1 thread.*\b2;.*OMP_NUM_THREADS=1"):
             training_script.run("accumulated", tmp_path, threads=2)
     finally:
         torch.set_num_threads(threads)
@@ -149,17 +147,15 @@ def test_a_finished_run_is_not_trained_again(tmp_path, crash_at):
 
 def test_other_settings_and_damaged_checkpoints_are_refused(tmp_path):
     training_script.run("plain", tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"last.ckpt: belongs to a run with other settings.*examples per step"
-    ):
+    with pytest.raises(ConfigError, match=r"last\.ckpt.*examples per step"):
         training_script.run("plain", tmp_path, batch_size=4)
     last = tmp_path / "checkpoints/last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(FormatError, match=r"last.ckpt: not a checkpoint"):
+    with pytest.raises(FormatError, match=r"last\.ckpt"):
         training_script.run("plain", tmp_path)
 
 
 def test_not_resuming_refuses_a_folder_with_checkpoints(tmp_path):
     training_script.run("plain", tmp_path)
-    with pytest.raises(ConfigError, match=r"checkpoints exists"):
+    with pytest.raises(ConfigError, match=r"checkpoints\b"):
         fit(*toy.parts(), toy.data(), folder=tmp_path, optim=adamw(lr=0.1), resume=False)

@@ -1,7 +1,7 @@
-"""Weight files of others: into our models, into bundles, and back under their own names.
+"""Conversion of third-party weight files to models and bundles, and back to their original names.
 
-A table of rules per family, and an engine that accounts for every name. The room stands above `bundle`,
-because it writes bundles.
+Each family of models has a table of rules, and one engine applies the tables and accounts for every name. The
+package is a layer above `bundle`, because it writes bundles.
 """
 
 from diptych.convert.bundles import convert_checkpoint, inspect_checkpoint, restore_checkpoint

@@ -1,4 +1,4 @@
-"""BERT's weights, as Hugging Face publishes them, into a text tower."""
+"""BERT: the weights that Hugging Face publishes, for a text tower."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ BERT: Table = (
     *bert_text("embeddings", "text"),
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
     rename("pooler.dense", "pool.dense"),
-    Drop("embeddings.position_ids", "a counter that older versions saved"),
+    Drop("embeddings.position_ids", "a counter that older versions of BERT saved"),
     Drop("cls", "heads of pre-training"),
     Drop("classifier", "the head of another task"),
     Keep("project", "the tower's own layer on top of BERT"),
@@ -24,42 +24,42 @@ BERT: Table = (
 
 
 def load_bert(tower: BertTower, path: Path | str) -> None:
-    """Fill the BERT inside a text tower; its projection stays as it is.
+    """Fill the BERT in a text tower. The projection of the tower is not changed.
 
     Raises:
         FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is not BERT's, or of other sizes.
+        CheckpointMismatch: the weights are not BERT's, or have other sizes.
     """
     fill_bert(tower, read_weights(path), where=path)
 
 
 def fill_bert(tower: BertTower, weights: Mapping[str, Tensor], *, where: object) -> None:
-    """As `load_bert`, from weights that have been read."""
+    """Same as `load_bert`, with weights that have been read."""
     TOWER.fill(tower, TOWER.split(weights, where=where), where=where)
 
 
 def _whole(model: object, split: Split) -> Split:
-    """The table says which heads are left out."""
+    """Put the heads back among the backbone: the table itself drops them."""
     return replace(split, backbone={**split.backbone, **split.heads}, heads={})
 
 
 TOWER = Layout(table=BERT, adapt=_whole)
 WHOLE: Table = (
     *below(BERT, "text"),
-    Keep("text.pool", "files with the head of masked words alone have no pooler"),
+    Keep("text.pool", "files that have only the head of masked words have no pooler"),
 )
 
 
 def _sizes(file: Split) -> Node:
     sizes = bert_sizes(file.backbone)
-    sizes.pop("segments")  # BERT has 2
+    sizes.pop("segments")  # `BertTower` has no such argument: BERT always has 2
     tower = {"_target_": "diptych.models.concat.BertTower", "dim": 128, "width": sizes.pop("dim"), **sizes}
     return {"text": tower, "image": None}
 
 
 FAMILY = Family(
     name="bert",
-    title="BERT (Hugging Face), which reads texts alone",
+    title="BERT (Hugging Face), which reads text only",
     model=Concat,
     table=WHOLE,
     adapt=_whole,

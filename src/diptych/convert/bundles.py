@@ -1,4 +1,4 @@
-"""Bundles from files of others, and the way back to their names."""
+"""Conversion of third-party checkpoints to bundles, and of bundles back to the original names."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,27 +32,30 @@ def inspect_checkpoint(
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
-    """What a weight file is and holds; nothing is written but the cache of downloads.
+    """Report what a weight file contains and how it would be converted. Writes only the download cache.
 
     Args:
-        vocabulary, overrides: see `convert_checkpoint`; without a vocabulary, case is not known.
+        source: see `diptych.convert.find`.
+        vocabulary: see `convert_checkpoint`. Without it, the report does not say if texts are lowercased.
+        overrides: see `convert_checkpoint`.
+        progress: called with the bytes done and the bytes in all of a download.
 
     Raises:
-        ConfigError: there is no such source, or the vocabulary does not fit.
-        FormatError: it holds no weights.
+        ConfigError: the source does not exist, or the vocabulary does not fit.
+        FormatError: the file has no weights.
     """
     wanted = nested(overrides or {})
     given = read_source(find(source, progress=progress))
     try:
-        found = recognize(given.weights, FAMILIES, where=source, asked=None)
+        recognized = recognize(given.weights, FAMILIES, where=source, asked=None)
     except CheckpointMismatch as error:
         return report_on(given, source, None, reason=str(error))
-    reason = reason_for(found.family)
+    reason = reason_for(recognized.family)
     try:
         plan = plan_for(given, source, overrides=wanted, device="meta")
     except (CheckpointMismatch, ConfigError) as error:
-        report = report_on(given, source, None, reason=f"{reason}; not convertible as it is: {error}")
-        return replace(report, family=found.family.name, prefix=found.split.prefix)
+        report = report_on(given, source, None, reason=f"{reason}; cannot be converted as it is: {error}")
+        return replace(report, family=recognized.family.name, prefix=recognized.split.prefix)
     settings = plan.settings | asked(wanted)
     if vocabulary_of(given, vocabulary) is not None:
         _, settings = processor_for(plan, given, vocabulary, overrides=wanted)
@@ -70,38 +73,40 @@ def convert_checkpoint(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
-    """Write a bundle with the weights of somebody else's file.
+    """Convert a third-party checkpoint to a bundle.
 
     Args:
         source: see `diptych.convert.find`.
-        vocabulary: `vocab.txt` of the weights, from any such source; None takes the one beside the weights.
-        family: refuse files of another one.
-        head: that becomes the task, of several; None takes the first that diptych has a task for.
-        overrides: settings of the nodes `model`, `processor` and `task`, such as numbers that shapes do not
-            say: `{"model.heads": 4}`, or `{"model": {"heads": 4}}`.
+        vocabulary: `vocab.txt` of the weights, from any such source. None takes the one beside the weights.
+        family: expected family. Files of other families are refused.
+        head: name of the head that becomes the task. None takes the first one that diptych has a task for.
+        overrides: settings of `model`, `processor` and `task`, such as `{"model.heads": 4}`; see `nested`.
+        overwrite: replace a bundle at `out`.
+        progress: called with the bytes done and the bytes in all of a download.
 
     Raises:
-        ConfigError: no such source, vocabulary or head; a vocabulary or setting that does not fit.
-        FormatError: the file holds no weights, or is damaged.
-        CheckpointMismatch: no family or several fit, or names are missing or unaccounted for.
+        ConfigError: the source, vocabulary or head does not exist, or a vocabulary or setting does not fit.
+        FormatError: the file has no weights, or is damaged.
+        CheckpointMismatch: the weights fit no family or several, or names are missing or unknown.
     """
     inputs = [source] if vocabulary is None else [source, vocabulary]
     require_new(out, overwrite=overwrite, kind="a bundle", inputs=inputs)
     given = read_source(find(source, progress=progress))
     wanted = nested(overrides or {})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # parts that stay new come out the same every time
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        torch.manual_seed(0)  # parts that the file does not fill are equal in every conversion
         plan = plan_for(given, source, overrides=wanted, device="cpu", family=family, head=head)
         task = build(plan.task, model=plan.model)
-    found = plan.found
+    recognized = plan.found
     processor, settings = processor_for(plan, given, vocabulary, overrides=wanted)
-    found.family.fill(plan.model, found.split, where=source)
-    own = {} if plan.head is None else taken(found.split.heads, plan.head.table)
+    recognized.family.fill(plan.model, recognized.split, where=source)
+    own = {} if plan.head is None else taken(recognized.split.heads, plan.head.table)
     if plan.head is not None:
         load_into(task, own, plan.head.table, where=source)
-    report = report_on(given, source, plan, reason=reason_for(found.family), settings=settings)
-    told = Path(source).name if Path(source).exists() else str(source)  # folders are this machine's affair
-    width = found.sizes.get("feature_dim")
+    report = report_on(given, source, plan, reason=reason_for(recognized.family), settings=settings)
+    # A bundle travels: of a local file it records the name only, not the folders of this machine.
+    told = Path(source).name if Path(source).exists() else str(source)
+    width = recognized.sizes.get("feature_dim")
     with atomic_folder(out, kind="a bundle", overwrite=overwrite, inputs=inputs) as beside:
         write_bundle(
             beside,
@@ -110,65 +115,73 @@ def convert_checkpoint(
             nodes={"model": plan.node, "processor": processor, "task": plan.task},
             features=None if width is None else FeatureMeta(feature_dim=width),
             provenance={
-                "name": found.family.name,
-                "converted": _way_back(found, own) | {"source": told, "new": report.new},
+                "name": recognized.family.name,
+                "converted": _way_back(recognized, own) | {"source": told, "new": report.new},
             },
         )
-        card = card_of(replace(report, source=told), found.family)
+        card = card_of(replace(report, source=told), recognized.family)
         (beside / "README.md").write_text(card, encoding="utf-8")
     return report
 
 
 def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool = False) -> int:
-    """Write the weights of a bundle under the names of the original, as safetensors.
+    """Write the weights of a bundle under their original names, as a safetensors file.
 
-    The head goes back as long as it is the one that was converted: after a training here, it stays behind.
+    The head is included only if it still is the converted one. A head that was trained for another task has
+    no original names.
 
     Returns:
-        the number of tensors.
+        Number of tensors.
 
     Raises:
-        ConfigError: the model is of no family that others publish.
+        ConfigError: the model belongs to no published family.
     """
     inputs = find_bundle(Path(bundle)).rglob("*")
     require_new(out, overwrite=overwrite, kind="a safetensors file", inputs=inputs)
     loaded = load_bundle(Path(bundle))
     about = loaded.provenance.get("converted", {})
-    family = next((one for one in FAMILIES if one.model is type(loaded.model)), None)
+    family = next((family for family in FAMILIES if family.model is type(loaded.model)), None)
     if family is None:
-        raise ConfigError(f"{bundle}: nobody publishes weights of a {type(loaded.model).__name__}.")
+        published = ", ".join(sorted({family.model.__name__ for family in FAMILIES}))
+        raise ConfigError(
+            f"{bundle}: there are no published weights of a {type(loaded.model).__name__}, so it has no "
+            f"original names; expected one of {published}."
+        )
     place = {"prefix": about.get("prefix", ""), "head_prefix": about.get("outer", "")}
+    # Otherwise the first spelling in the table would be written, not that of the file.
     absent = about.get("absent", ())
     table = [line for line in family.table if not isinstance(line, Rule) or line.sources[0] not in absent]
     weights = {
-        family.backbone.original(name, head=False, **place): one
-        for name, one in restore(loaded.model.state_dict(), table).items()
+        family.backbone.original(name, head=False, **place): tensor
+        for name, tensor in restore(loaded.model.state_dict(), table).items()
     }
     own = _restore_head(family, loaded.task, set(about.get("head", ())))
-    weights |= {family.backbone.original(name, head=True, **place): one for name, one in own.items()}
+    weights |= {family.backbone.original(name, head=True, **place): tensor for name, tensor in own.items()}
     with reserved(out, overwrite=overwrite, kind="a safetensors file"), atomic_file(out) as file:
-        file.write(save({name: one.contiguous() for name, one in weights.items()}))
+        # safetensors refuses tensors that are not contiguous, such as transposed ones
+        file.write(save({name: tensor.contiguous() for name, tensor in weights.items()}))
     return len(weights)
 
 
-def _way_back(found: RecognizedCheckpoint, head: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What `restore_checkpoint` cannot see in the weights; the keys stand in bundles that people keep.
+def _way_back(recognized: RecognizedCheckpoint, head: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `restore_checkpoint` needs and the weights do not show. The keys are part of the bundle format.
 
-    `absent` are rules without a name in the file: another spelling of what it has, or what stays new.
+    `absent` lists rules whose names the file does not have: alternative spellings, and parts that stay new.
     """
-    rules = [line for line in found.family.table if isinstance(line, Rule)]
+    rules = [line for line in recognized.family.table if isinstance(line, Rule)]
     return {
-        "family": found.family.name,
-        "prefix": found.split.prefix,
-        "outer": found.split.head_prefix,
+        "family": recognized.family.name,
+        "prefix": recognized.split.prefix,
+        "outer": recognized.split.head_prefix,
         "head": sorted(head),
-        "absent": [rule.sources[0] for rule in rules if not taken(found.split.backbone, [rule])],
+        "absent": [rule.sources[0] for rule in rules if not taken(recognized.split.backbone, [rule])],
     }
 
 
 def _restore_head(family: Family, task: nn.Module, names: set[str]) -> dict[str, Tensor]:
-    """The weights of a task under these names, by the table that leads to them."""
+    """Weights of a task under exactly these original names; empty if no table of the family leads to them."""
     for head in family.heads if names else ():
+        # Several tables may fit the weights of a task; the right one gives all names that the file had.
         with suppress(CheckpointMismatch):
             own = restore(task.state_dict(), head.table)
             if own.keys() == names:

@@ -1,6 +1,6 @@
-"""Detectors' weights: the pickles of py-bottom-up-attention, Hugging Face's copy, detectron2's C4 models.
+"""Detectors: pickles of py-bottom-up-attention, Hugging Face's copy, and C4 models of detectron2.
 
-All use the names of detectron2.
+All of them use the names of detectron2.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from diptych.convert.family import count
 from diptych.convert.rules import Drop, Keep, Rule, Table, load_into, rename
 from diptych.errors import CheckpointMismatch
 
+# detectron2 puts the last stage into the head of the regions; in a ResNet it is one of four.
 STAGES = (
     ("backbone.res2", "resnet.layer1"),
     ("backbone.res3", "resnet.layer2"),
@@ -40,7 +41,7 @@ PLAIN: Table = (
     rename(f"{RPN}.anchor_deltas", "proposer.deltas"),
     rename(f"{BOX}.cls_score", "predictor.classes"),
     rename(f"{BOX}.bbox_pred", "predictor.deltas"),
-    *(Keep(f"{norm}.num_batches_tracked", "only Hugging Face's copy counts") for norm in COUNTERS),
+    *(Keep(f"{norm}.num_batches_tracked", "only Hugging Face's copy has counters") for norm in COUNTERS),
     Drop("proposal_generator.anchor_generator", "anchors are computed"),
 )
 ATTRIBUTES = {
@@ -59,25 +60,27 @@ WITHOUT_ATTRIBUTES: Table = (
 
 
 def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
-    """The arguments of a `FasterRcnn` that shapes say, `attributes` only if there are some.
+    """Read the arguments of a `FasterRcnn` from the shapes; `attributes` only if there is such a head.
 
     Raises:
-        CheckpointMismatch: tensors of a detector of detectron2 are missing, or have other dimensions.
+        CheckpointMismatch: tensors of a detectron2 detector are missing, or have other dimensions.
     """
 
     def side(name: str, dimension: int = 0) -> int:
         shape = weights[f"{name}.weight"].shape if f"{name}.weight" in weights else ()
         if len(shape) <= dimension or not shape[dimension]:
             raise CheckpointMismatch(
-                f"{where}: no detector of detectron2, for which {name}.weight is missing."
+                f"{where}: {name}.weight is missing or empty; expected a detector with detectron2's names."
             )
         return shape[dimension]
 
     width, part = side("backbone.res2.0.conv2"), side("backbone.res2.0.conv2", 1)
     if width % part:
-        raise CheckpointMismatch(f"{where}: {width} channels in groups of {part} in backbone.res2.0.conv2.")
+        raise CheckpointMismatch(
+            f"{where}: backbone.res2.0.conv2 has {width} channels in groups of {part}; expected a multiple."
+        )
     sizes = {
-        "classes": side(f"{BOX}.cls_score") - 1,
+        "classes": side(f"{BOX}.cls_score") - 1,  # without the background
         "blocks": tuple(count(weights, f"{source}.{{}}.conv1.") for source, _ in STAGES),
         "stem": side("backbone.stem.conv1"),
         "width": width,
@@ -91,14 +94,14 @@ def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
 
 
 def fill_detector(detector: nn.Module, weights: dict[str, Tensor], *, where: object) -> None:
-    """Fill a `FasterRcnn`; the file's attributes are left out if it has none.
+    """Fill a `FasterRcnn`. If it has no attribute head, that of the file is left out.
 
     Args:
-        weights: as `read_weights` reads them from a `.pkl`, a torch file or safetensors.
-        where: what they come from, for the error message.
+        weights: what `read_weights` returned for a `.pkl`, a torch file or safetensors.
+        where: source of the weights, for error messages.
 
     Raises:
-        CheckpointMismatch: the weights are not this detector's.
+        CheckpointMismatch: the weights belong to another detector.
     """
     attributes = any(name.startswith("predictor.attributes") for name in detector.state_dict())
     load_into(detector, weights, DETECTOR if attributes else WITHOUT_ATTRIBUTES, where=where)

@@ -1,4 +1,4 @@
-"""VL-BERT's image network, as its end-to-end checkpoints hold it beside the transformer."""
+"""The image network of VL-BERT, which its end-to-end checkpoints have beside the transformer."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,10 @@ PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3")
 REGION_ENCODER: Table = (
     *(rename(f"backbone.{part}", f"resnet.{part}") for part in PARTS),
     rename("roi_head_feature_extractor", "resnet.layer4"),
-    Drop("head", "the same tensors as the region head"),
-    Drop("obj_downsample", "the projection, which belongs to the model above"),
+    Drop("head", "a copy of the region head"),
+    Drop("obj_downsample", "the projection, which is part of the transformer here"),
     Drop("object_embed", "the class embedding, which no configuration uses"),
-    Drop("regularizing_predictor", "of a loss on the classes of the regions"),
+    Drop("regularizing_predictor", "the head of a loss on the classes of the regions"),
     *(
         Keep(f"resnet.{norm}.num_batches_tracked", "files of 2017 lack these counters")
         for norm in ("bn1", "layer{}.{}.bn{}", "layer{}.{}.downsample.{}")
@@ -24,16 +24,18 @@ REGION_ENCODER: Table = (
 
 
 def has_image_network(weights: Mapping[str, Tensor]) -> bool:
-    """Whether a checkpoint of VL-BERT is an end-to-end one."""
+    """Whether a checkpoint of VL-BERT has an image network."""
     return any(name.startswith(f"{PREFIX}backbone.") for name in weights)
 
 
 def fill_region_encoder(encoder: RegionEncoder, weights: Mapping[str, Tensor], *, where: object) -> None:
-    """Fill the image network from an end-to-end checkpoint that has been read.
+    """Fill the image network with weights of an end-to-end checkpoint.
 
     Raises:
-        CheckpointMismatch: it holds no image network, or another one.
+        CheckpointMismatch: the weights have no image network, or another one.
     """
-    if any(name.startswith(PREFIX) for name in weights):
-        weights = {name.removeprefix(PREFIX): one for name, one in weights.items() if name.startswith(PREFIX)}
+    if any(name.startswith(PREFIX) for name in weights):  # a whole checkpoint, not the network alone
+        weights = {
+            name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)
+        }
     load_into(encoder, weights, REGION_ENCODER, where=where)

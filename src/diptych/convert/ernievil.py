@@ -1,4 +1,4 @@
-"""ERNIE-ViL's weights: a folder of Paddle parameters, as PaddlePaddle/ERNIE and Vilio leave it."""
+"""ERNIE-ViL: folders of Paddle parameters, as PaddlePaddle/ERNIE and Vilio write them."""
 
 import re
 from typing import Any
@@ -20,7 +20,7 @@ def _norm(source: str, target: str) -> tuple[Rule, ...]:
 
 
 def _half(start: str, attention: str, feedforward: str) -> tuple[Rule, ...]:
-    """A layer, or what one stream does in a meeting; the parts of the vision stream are called `vl_`."""
+    """A layer, or the part of one stream in a meeting. Names of the vision stream have `vl_` in them."""
     return (
         *_linear(f"{start}multi_head_att_query_fc", f"{attention}.query"),
         *_linear(f"{start}multi_head_att_key_fc", f"{attention}.key"),
@@ -52,18 +52,19 @@ ERNIEVIL: Table = (
 BACKBONE = re.compile(r"(word|pos|sent)_embedding|(vl_)?pre_encoder_|image_(emb|loc)\.|encoder_|pooled_fc_")
 OPTIMIZER = re.compile(
     r".*_(moment[12]|beta[12]_pow_acc)_\d+|scheduled_learning_rate.*|learning_rate.*|@.*@"
-)  # what the optimizer of the original leaves in the folder
+)  # state of the optimizer, which the original saves into the same folder
 
 
 def _sizes(file: Split) -> Node:
-    """Streams meet in their last layers, as published, with as many heads."""
+    """Sizes from the shapes. The streams meet in their last layers, as in all published files."""
     weights = file.backbone
     words, vision = weights["word_embedding"], weights["image_emb.w_0"]
     bridge = weights["encoder_colayer_0_multi_head_att_query_fc.w_0"].shape[1]
     layers, vision_layers, meetings = (
         count(weights, f"encoder_{kind}_{{}}_") for kind in ("layer", "vlayer", "colayer")
     )
-    heads = {768: 8, 1024: 16}.get(words.shape[1])  # of the other stream, by the width of the text
+    # Heads of the vision stream and the meetings of the two published sizes, by the width of the text.
+    heads = {768: 8, 1024: 16}.get(words.shape[1])
     return {
         "vocab_size": len(words),
         "feature_dim": len(vision),
@@ -103,9 +104,9 @@ def _one_score(outputs: int, pairs: int) -> tuple[Node, int] | None:
 
 
 def _processor(use: Use) -> Settings:
-    tokens = Setting(None, "the original: ERNIE-ViL's reader of memes never cuts a text")
+    tokens = Setting(None, "the original: ERNIE-ViL's reader of memes never truncates a text")
     if use.head == "meme_fc":
-        tokens = Setting(80, "the original: HimariO cuts every text to 80")
+        tokens = Setting(80, "the original: HimariO truncates every text to 80 tokens")
     return {"max_tokens": tokens}
 
 
@@ -133,14 +134,14 @@ FAMILY = Family(
     ),
     drops=(
         *(
-            Drop(f"vqa_fc_{part}_{n}", "a head of answers with its own layout, which nobody published")
+            Drop(f"vqa_fc_{part}_{n}", "a head of answers with a layout of which no file is published")
             for part in "wb"
             for n in (0, 1)
         ),
         *(
             Drop(
                 f"cls_seq_label_vl_out_{part}",
-                "a head of grounding with its own layout, which nobody published",
+                "a head of grounding with a layout of which no file is published",
             )
             for part in "wb"
         ),

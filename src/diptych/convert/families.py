@@ -1,4 +1,4 @@
-"""The families whose files are known."""
+"""All families of published weights, and loading of their files into models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,30 +24,30 @@ from diptych.models.concat import BertTower, Concat, ImageTower
 from diptych.models.end_to_end import EndToEnd, RegionEncoder
 
 FAMILIES: tuple[Family, ...] = tuple(
-    one.FAMILY for one in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
+    module.FAMILY for module in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
 )
 
 
 def load_model(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
-    """Fill a whole model from a file of its family; return the weights of heads, which belong to tasks.
+    """Fill a model from a file of its family, and return the weights of heads, which belong to tasks.
 
-    An end-to-end model takes its image network from the file, too, where that has one. A VL-BERT also starts
-    from a BERT, as the original does: what sees stays new.
+    An end-to-end model also takes its image network from the file if there is one. A VL-BERT can start from a
+    BERT, as the original does; its visual parts then stay new.
 
     Raises:
-        ConfigError: others publish towers of such a model, but not the whole.
+        ConfigError: there are published weights for the towers of such a model only.
         FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is another family's, or of other sizes.
+        CheckpointMismatch: the weights belong to another family, or have other sizes.
     """
-    family_of(model, path)  # before a large file is read
+    family_of(model, path)  # fail before a large file is read
     return fill_model(model, read_weights(path), where=path)
 
 
 def fill_model(model: nn.Module, weights: Mapping[str, Tensor], *, where: object) -> dict[str, Tensor]:
-    """As `load_model`, from weights that have been read."""
+    """Same as `load_model`, with weights that have been read."""
     whole, model = model, model.model if isinstance(model, EndToEnd) else model
     family = family_of(model, where)
-    layout = next((one for one in family.starts if one.backbone.split(weights) is not None), family)
+    layout = next((start for start in family.starts if start.backbone.split(weights) is not None), family)
     heads = layout.fill(model, layout.split(weights, where=where), where=where)
     if isinstance(whole, EndToEnd) and end_to_end.has_image_network(heads):
         end_to_end.fill_region_encoder(whole.regions, heads, where=where)
@@ -55,51 +55,50 @@ def fill_model(model: nn.Module, weights: Mapping[str, Tensor], *, where: object
 
 
 def family_of(model: nn.Module, where: object) -> Family:
-    """The family of a model whose files hold the whole of it.
+    """Return the family whose files fill such a model completely.
 
     Raises:
-        ConfigError: others publish towers of such a model, but not the whole.
+        ConfigError: there are published weights for the towers of such a model only.
     """
     model = model.model if isinstance(model, EndToEnd) else model
-    family = next((one for one in FAMILIES if one.model is type(model) and one.builders), None)
+    # BERT has no builders: its files fill the text tower of a `Concat`, not the whole model.
+    family = next((family for family in FAMILIES if family.model is type(model) and family.builders), None)
     if family is None:
         raise ConfigError(
-            f"weights.model={where}: {type(model).__name__} has no published checkpoint as a whole; "
-            "say weights.text or weights.image."
+            f"weights.model={where}: there is no published checkpoint of a whole {type(model).__name__}; "
+            "set weights.text or weights.image."
         )
     return family
 
 
 def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:
-    """Fill the towers of a `Concat` from published files; None leaves a tower as it is.
+    """Fill the towers of a `Concat` from published files.
 
     Args:
-        text: BERT's weights.
-        image: ResNet's weights.
+        text: weights of a BERT. None does not change the text tower.
+        image: weights of a ResNet. None does not change the image tower.
 
     Raises:
         ConfigError: the model has no such tower.
         FormatError: a file is not a weight file.
-        CheckpointMismatch: a file does not fit its tower.
+        CheckpointMismatch: the weights do not fit the tower.
     """
     if text is not None:
         if not isinstance(model.text, BertTower):
-            raise ConfigError(f"{text}: the model has no BERT to load it into; leave out the text weights.")
+            raise ConfigError(f"{text}: the model has no BERT for these weights; remove weights.text.")
         bert.load_bert(model.text, text)
     if image is not None:
         if not isinstance(model.image, ImageTower):
-            raise ConfigError(
-                f"{image}: the model has no ResNet to load it into; leave out the image weights."
-            )
+            raise ConfigError(f"{image}: the model has no ResNet for these weights; remove weights.image.")
         resnet.load_resnet(model.image.resnet, image)
 
 
 def load_region_encoder(encoder: RegionEncoder, path: Path | str) -> None:
-    """Fill the image network of an end-to-end model from a checkpoint of VL-BERT, or from a ResNet's file.
+    """Fill the image network of an end-to-end model from a checkpoint of VL-BERT or of a ResNet.
 
     Raises:
         FormatError: the file is not a weight file.
-        CheckpointMismatch: it holds no image network, or another one.
+        CheckpointMismatch: the weights have no image network, or another one.
     """
     weights = read_weights(path)
     if end_to_end.has_image_network(weights):

@@ -1,6 +1,6 @@
-"""What tells the weight files of one family from all others, and what becomes of them.
+"""Descriptions of the families of weight files.
 
-Each converter describes its family as data, in these words; `recognize` reads the descriptions.
+Each converter describes its family as data with the classes here; `recognize` reads the descriptions.
 """
 
 import re
@@ -17,7 +17,7 @@ from diptych.errors import CheckpointMismatch
 
 Node = dict[str, Any]
 PRETRAINING = (
-    Drop("cls.predictions.decoder", "the word embedding again, to which the decoder of words is tied"),
+    Drop("cls.predictions.decoder", "a copy of the word embedding, to which the decoder of words is tied"),
     Drop("cls.predictions", "the head of masked words: pre-training"),
     Drop("cls.seq_relationship", "the head of matching texts: pre-training"),
 )
@@ -25,14 +25,14 @@ PRETRAINING = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Weights beside the backbone that become a task.
+    """A task head in the files of a family.
 
     Args:
-        name: for people; begins most of its names.
-        table: from its names to those of the task.
-        task: of its tensors, the width of the pooled vector and the whole file, returns the configuration of
-            the task and the number of classes or answers (0 if it has none), or None if these tensors are a
-            different head.
+        name: name for users; most of the tensors' names begin with it.
+        table: rules from the names of the tensors to those of the task.
+        task: function of the tensors, the width of the pooled vector and the whole file. It returns the
+            config of the task and its number of classes or answers (0 if it has none), or None if these
+            tensors are a different head.
     """
 
     name: str
@@ -42,12 +42,13 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The names in one kind of file, and the way from them into a model.
+    """The names in one kind of file, and how they become the names of a model.
 
     Args:
-        table: from the names of the backbone to those of the model.
-        adapt: changes a split file to fit the model where a table cannot say it.
-        advice: ends the error about a file that has no such backbone.
+        backbone: finds the backbone in a file.
+        table: rules from the names of the backbone to those of the model.
+        adapt: function of the model and the split file that changes what a table cannot express.
+        advice: last sentence of the error about a file without such a backbone.
     """
 
     backbone: Backbone = field(default_factory=Backbone)
@@ -56,15 +57,15 @@ class Layout:
     advice: str = ""
 
     def split(self, weights: Weights, *, where: object) -> Split:
-        """Backbone and heads of a file.
+        """Split the tensors of a file into backbone and heads.
 
         Raises:
-            CheckpointMismatch: it has no backbone of this family, or several.
+            CheckpointMismatch: the file has no backbone of this family, or several.
         """
         if (split := self.backbone.split(weights)) is None:
             raise CheckpointMismatch(
                 f"{where}: {len(self.backbone.keys(weights))} names end with {self.backbone.key}; expected "
-                f"exactly one. The file holds {len(weights)} tensors, first {', '.join(list(weights)[:3])}."
+                f"exactly one. The file has {len(weights)} tensors, first {', '.join(list(weights)[:3])}."
                 f"{self.advice}"
             )
         return split
@@ -73,7 +74,7 @@ class Layout:
         """Fill a model and return the weights of heads, which belong to tasks.
 
         Raises:
-            CheckpointMismatch: the weights are another family's, or of other sizes.
+            CheckpointMismatch: the weights belong to another family, or have other sizes.
         """
         split = self.adapt(model, split)
         load_into(model, split.backbone, self.table, where=where)
@@ -82,22 +83,27 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family(Layout):
-    """One family of models, as its files show it.
+    """A family of models and its weight files.
 
     Args:
-        title: the family and who writes such files, for people.
-        starts: files of other families that such a model may be filled from.
-        required: names of the backbone that every file of the family has, and that together no other has; `|`
-            stands between names of which a file has one.
-        sizes: the arguments of `model` read off the shapes; None for what shapes do not say.
-        builders: functions of `diptych.models` by width and number of layers of the text.
-        heads: the first one that fits becomes the task.
-        drops: what else may lie beside the backbone, and why it is left out.
-        processor: settings of the processor that are not diptych's defaults; `lowercase` is its tokenizer's.
-        regions: whether the model reads any.
-        places: rows of the position table behind a text that other parts of the sequence take.
-        benchmark: what a head of two classes was trained for, and how one knows; None where nothing tells.
-        habits: settings of the model that are habits of a file's authors, and how one knows.
+        name: name in commands and bundles.
+        title: name of the family and of the projects that write such files, for users.
+        model: class of the model.
+        starts: layouts of other families whose files can fill such a model.
+        required: names that the backbone of every file of the family has; no other family has all of them.
+            `a|b` stands for alternatives.
+        sizes: function that reads the arguments of `model` from the shapes. Arguments that shapes do not show
+            are None.
+        builders: functions of `diptych.models`, by width and number of layers of the text.
+        heads: known heads. The first one that fits becomes the task.
+        drops: other names that files may have, and why they are left out.
+        processor: function that returns settings of the processor that differ from diptych's defaults.
+            `lowercase` is a setting of its tokenizer.
+        regions: whether the model reads regions.
+        places: rows of the position table after the text that other parts of the sequence need.
+        benchmark: function that returns the benchmark that a head of two classes was trained for and the
+            evidence; None if it is not known.
+        habits: settings of the model that shapes do not show, and the evidence for their values.
     """
 
     name: str
@@ -118,7 +124,12 @@ class Family(Layout):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecognizedCheckpoint:
-    """What a file turned out to be."""
+    """A file whose family is known.
+
+    Args:
+        split: its tensors, as backbone and heads.
+        sizes: arguments of the model, from the shapes.
+    """
 
     family: Family
     split: Split
@@ -126,18 +137,18 @@ class RecognizedCheckpoint:
 
 
 def count(weights: Weights, pattern: str) -> int:
-    """How many numbers stand for `{}` in the names that begin with the pattern."""
+    """Count the different numbers at `{}` in names that begin with the pattern, such as layers."""
     numbered = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)") + r"\D")
-    return len({found[1] for name in weights if (found := numbered.match(name))})
+    return len({match[1] for name in weights if (match := numbered.match(name))})
 
 
 def heads_of(dim: int, each: int = 64) -> int | None:
-    """The number of attention heads where each is so wide, as published; None where that cannot be."""
+    """Number of attention heads if each is `each` wide, as in published models; None if `dim` has a rest."""
     return None if dim % each else dim // each
 
 
 def bert_sizes(weights: Weights) -> Node:
-    """What the shapes of a BERT say."""
+    """Read the sizes of a BERT from the shapes of its tensors."""
     words = weights["embeddings.word_embeddings.weight"]
     return {
         "vocab_size": len(words),

@@ -1,6 +1,6 @@
-"""Where weights come from: a path, `hub:owner/name`, `https://...`, or a name of the list of public files.
+"""Sources of weights: a path, `hub:owner/name`, `https://...`, or a name in the list of public files.
 
-What is downloaded stays in `~/.cache/diptych`, or in the folder that DIPTYCH_CACHE names.
+Downloads are kept in `~/.cache/diptych`, or in the folder that the variable DIPTYCH_CACHE names.
 """
 
 import hashlib
@@ -21,34 +21,35 @@ import yaml
 from filelock import FileLock
 
 from diptych.archives import guarded, open_archive, require_room
-from diptych.errors import ConfigError, FormatError, nearest
+from diptych.errors import ConfigError, FormatError, missing_library, nearest
 from diptych.files import atomic_folder
 
 Progress = Callable[[int, int], None]
 HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
-WHOLE = ("config.json", "vocab.txt", "*.safetensors", "*.safetensors.index.json")  # of a hub repository
+# Files to download of a hub repository; the second list is for repositories without safetensors.
+WHOLE = ("config.json", "vocab.txt", "*.safetensors", "*.safetensors.index.json")
 OLDER = ("config.json", "vocab.txt", "pytorch_model*.bin", "pytorch_model.bin.index.json")
-ATTEMPTS, BLOCK, SECONDS = 3, 1 << 20, 30
+ATTEMPTS, BLOCK, SECONDS = 3, 1 << 20, 30  # tries per download, bytes per read, timeout
 
 
 def checkpoints() -> dict[str, dict[str, Any]]:
-    """The list of public files by name: family, source, size, SHA-256, and what is known of the link."""
+    """The list of public files by name: family, source, size, SHA-256, and the status of the link."""
     content = yaml.safe_load((Path(__file__).parent / "checkpoints.yaml").read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
 
 
 def find(source: Path | str, *, progress: Progress | None = None) -> Path:
-    """The local file or folder that a source names, downloaded where it has to be.
+    """Return the local file or folder of a source; downloads it if necessary.
 
     Args:
-        source: a path; `hub:owner/name`, with `@revision` and `/file` where wanted; an address, with
-            `#sha256=...` where known; a name of the list.
-        progress: called with bytes done and bytes in all.
+        source: a path; `hub:owner/name`, optionally with `@revision` and `/file`; a URL, optionally with
+            `#sha256=...`; or a name in the list (see `checkpoints`).
+        progress: called with the bytes done and the bytes in all.
 
     Raises:
-        ConfigError: there is no such path or name, a link is dead, or the extra `hub` is not installed.
-        FormatError: a download broke off, or is not what it should be.
+        ConfigError: the path or name does not exist, a link is dead, or the extra `hub` is not installed.
+        FormatError: a download broke off, or has another size or checksum than expected.
     """
     text = str(source)
     listed = checkpoints()
@@ -64,28 +65,30 @@ def find(source: Path | str, *, progress: Progress | None = None) -> Path:
         return _unpacked(download(url, sha256=sha256, progress=progress))
     hint = nearest(text, listed) if os.sep not in text else ""
     raise ConfigError(
-        f"{text}: no such file or folder, and no name of the list of public checkpoints.{hint} "
-        "Sources are paths, hub:owner/name, https://..., and what `diptych convert --list` names."
+        f"{text}: no such file or folder, and no such name in the list of public checkpoints.{hint} "
+        "Expected a path, hub:owner/name, https://... or a name that `diptych convert --list` shows."
     )
 
 
 def download(
     url: str, *, sha256: str | None = None, size: int | None = None, progress: Progress | None = None
 ) -> Path:
-    """The file behind an address, from the cache if it is there; what broke off is continued.
+    """Return the file of a URL, from the cache if it is there. Continues an interrupted download.
 
     Args:
-        sha256: of the file, checked where given; `size` in bytes likewise.
+        sha256: expected checksum. None does not check it.
+        size: expected size in bytes. None does not check it.
+        progress: called with the bytes done and the bytes in all.
 
     Raises:
-        ConfigError: the link is dead or the server cannot be reached.
-        FormatError: the connection broke again and again, or size or SHA-256 are others than expected.
+        ConfigError: the link is dead, or the server cannot be reached.
+        FormatError: the connection broke three times, or the size or checksum is not the expected one.
     """
     folder = cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (Path(unquote(urlsplit(url).path)).name or "download")
     part = folder / "download.part"
-    with FileLock(folder / "lock"):
+    with FileLock(folder / "lock"):  # two processes would append to the same part
         if not path.exists():
             for _ in range(ATTEMPTS):
                 if _continue(url, part, progress):
@@ -93,17 +96,17 @@ def download(
             else:
                 raise FormatError(
                     f"{url}: the connection broke {ATTEMPTS} times, after {part.stat().st_size:,} bytes. "
-                    "The same command continues there."
+                    "The same command continues the download."
                 )
             _check(url, part, sha256=sha256, size=size)
-            part.replace(path)
+            part.replace(path)  # a file under its final name is complete and checked
         elif sha256 is not None:
             _check(url, path, sha256=sha256, size=size)
     return path
 
 
 def cache() -> Path:
-    """The folder of downloads."""
+    """Return the folder of downloads."""
     return Path(os.environ.get("DIPTYCH_CACHE") or Path.home() / ".cache" / "diptych")
 
 
@@ -114,46 +117,46 @@ def _find_listed(name: str, listed: Mapping[str, Mapping[str, Any]], progress: P
         if source.startswith("hub:"):
             return _from_hub(source)
         if not source.startswith(("http://", "https://")):
-            raise ConfigError("no program can download it.")
+            raise ConfigError(f"{source} can only be downloaded in a browser.")
         return _unpacked(
             download(source, sha256=entry.get("sha256"), size=entry.get("bytes"), progress=progress)
         )
     except ConfigError as error:
-        others = [
-            other for other, one in listed.items() if one["family"] == entry["family"] and other != name
-        ]
+        others = [key for key, other in listed.items() if other["family"] == entry["family"] and key != name]
         raise ConfigError(
-            f"{name}: {error} The list says: {entry['status']}. Others of the family: "
+            f"{name}: {error} Status in the list: {entry['status']}. Others of the family: "
             f"{', '.join(others) or 'none'}. If you have the file, give its path."
         ) from error
 
 
 def _continue(url: str, part: Path, progress: Progress | None) -> bool:
-    """Fetch what is missing; False when the connection broke."""
+    """Download the missing part of a file; returns False if the connection broke."""
     tag, done = part.with_suffix(".etag"), part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "diptych"}
-    if done and tag.exists():  # without If-Range, another file could be appended
+    # If-Range makes the server send the whole file if it has changed; its rest would fit no longer.
+    if done and tag.exists():
         headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text(encoding="utf-8")}
     try:
         with urlopen(Request(url, headers=headers), timeout=SECONDS) as answer:
             return _receive(answer, part, tag, progress)
     except HTTPError as error:
-        if error.code == 416:  # what we have is not a beginning of what is there
+        if error.code == 416:  # the part is longer than the file: it belongs to an older version
             part.unlink()
             return False
-        raise ConfigError(f"{url} cannot be had: HTTP {error.code} {error.reason}.") from error
+        raise ConfigError(f"{url} cannot be downloaded: HTTP {error.code} {error.reason}.") from error
     except URLError as error:
         raise ConfigError(f"{url} cannot be reached: {error.reason}.") from error
-    except (OSError, HTTPException):  # in the middle of the file
+    except (OSError, HTTPException):  # the connection broke in the middle of the file
         return False
 
 
 def _receive(answer: HTTPResponse, part: Path, tag: Path, progress: Progress | None) -> bool:
-    resumed = answer.status == 206
+    resumed = answer.status == 206  # with 200, the server sends the file from its beginning
     done = part.stat().st_size if resumed else 0
     length = answer.headers.get("Content-Length") or ""
+    # The header comes from a stranger: `int` takes other digits, and ages for very many.
     total = done + int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else None
-    # weak tags and missing ones cannot tell whether a file is still the same
+    # A weak tag (W/) or none does not prove that a file is still the same, byte for byte.
     mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
     if mark and not mark.startswith("W/"):
         tag.write_text(mark, encoding="utf-8")
@@ -168,7 +171,7 @@ def _receive(answer: HTTPResponse, part: Path, tag: Path, progress: Progress | N
 
 
 def _check(url: str, part: Path, *, sha256: str | None, size: int | None) -> None:
-    """What is not the expected file is removed, so that the next attempt starts afresh."""
+    """Check size and checksum. A wrong file is removed, so that the next try downloads all of it."""
     with open(part, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     for what, got, expected in (("bytes", part.stat().st_size, size), ("SHA-256", digest, sha256)):
@@ -176,12 +179,12 @@ def _check(url: str, part: Path, *, sha256: str | None, size: int | None) -> Non
             part.unlink()
             raise FormatError(
                 f"{url}: {what} {got}; expected {expected}. The file was removed; download it again, or "
-                "correct the expectation if you trust the source."
+                "correct the expected value if you trust the source."
             )
 
 
 def _unpacked(path: Path) -> Path:
-    """The folder of an archive's content; other files as they are, torch's own archives among them."""
+    """Unpack an archive and return its folder. Archives of torch and NumPy, and other files, stay files."""
     folder = path.parent / "unpacked"
     if folder.exists():
         return folder
@@ -190,12 +193,14 @@ def _unpacked(path: Path) -> Path:
             with tarfile.open(path) as tar:
                 names = tar.getnames()
                 require_room(path, sum(member.size for member in tar.getmembers()))
+                # A TAR with these members is a weight file of torch 0.x.
                 if not {"storages", "tensors", "pickle"} <= set(names):
                     with atomic_folder(folder) as beside:
-                        tar.extractall(beside, filter="data")
+                        tar.extractall(beside, filter="data")  # refuses paths and links out of the folder
                     return folder
         elif zipfile.is_zipfile(path):
             with open_archive(path) as archive:
+                # A ZIP with a data.pkl is a weight file of torch; one with arrays is an NPZ file.
                 if not any(name.endswith(("data.pkl", ".npy")) for name in archive.namelist()):
                     with atomic_folder(folder) as beside:
                         archive.extractall(beside)
@@ -204,29 +209,30 @@ def _unpacked(path: Path) -> Path:
 
 
 def _from_hub(text: str) -> Path:
-    """A repository of the Hugging Face hub, or one file of it; HF_ENDPOINT names another server."""
-    found = HUB.fullmatch(text)
-    if found is None:
-        raise ConfigError(f"{text}: expected hub:owner/name, with @revision and /file where wanted.")
+    """Download a repository of the Hugging Face hub, or one file of it. HF_ENDPOINT names another server."""
+    match = HUB.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"{text}: expected hub:owner/name, optionally with @revision and /file.")
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
-        raise ConfigError(f'{text} needs huggingface_hub: pip install "diptych[hub]".') from error
+        raise missing_library(f"{text} needs huggingface_hub", "hub", error) from error
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    place: dict[str, Any] = {"repo_id": found["repo"], "revision": found["revision"]}
+    place: dict[str, Any] = {"repo_id": match["repo"], "revision": match["revision"]}
     place["cache_dir"] = cache() / "hub"
     try:
-        if found["file"] is not None:
-            return Path(api.hf_hub_download(filename=found["file"], **place))
-        names = api.list_repo_files(found["repo"], revision=found["revision"])
+        if match["file"] is not None:
+            return Path(api.hf_hub_download(filename=match["file"], **place))
+        names = api.list_repo_files(match["repo"], revision=match["revision"])
         patterns = WHOLE if any(name.endswith(".safetensors") for name in names) else OLDER
         return Path(api.snapshot_download(allow_patterns=list(patterns), **place))
-    except Exception as error:  # the client's own, and those of whatever it speaks HTTP with
-        for patterns in () if found["file"] else (WHOLE, OLDER):
-            with suppress(Exception):  # what was downloaded before serves without a network
+    except Exception as error:  # also those of the client's HTTP library, which depends on the version
+        for patterns in () if match["file"] else (WHOLE, OLDER):
+            with suppress(Exception):  # without a network, use what was downloaded before
                 kept = api.snapshot_download(allow_patterns=list(patterns), local_files_only=True, **place)
                 if any(Path(kept).glob(patterns[2])):
                     return Path(kept)
         raise ConfigError(
-            f"{text} cannot be had: {str(error).splitlines()[0]}. If you have the files, give their path."
+            f"{text} cannot be downloaded: {str(error).splitlines()[0]}. If you have the files, give their "
+            "path."
         ) from error

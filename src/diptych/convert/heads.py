@@ -1,4 +1,4 @@
-"""Heads of the originals: from their names to those of a task, and from their shapes to its configuration."""
+"""Heads of the originals: rules for the names of their tensors, and the task config from their shapes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,24 +7,24 @@ from diptych.convert.family import Head, Node, RecognizedCheckpoint
 from diptych.convert.rules import Table, Weights, rename
 
 LAYERS = "head.layers"
-# from the numbers of outputs and of pooled vectors side by side, as `Head.task`
+# Function of the number of outputs and of concatenated pooled vectors; returns what `Head.task` returns.
 ToTask = Callable[[int, int], tuple[Node, int] | None]
-# a name that shows the head of an objective in a file, and the configuration that its tensors come to
+# A name that files with the head of an objective have, and a function that returns the objective's config.
 Objective = tuple[str, Callable[[Weights], Node]]
 
 
 def linear(name: str) -> Table:
-    """A head of one Linear."""
+    """Rules for a head of one Linear."""
     return (rename(name, f"{LAYERS}.0"),)
 
 
 def stacked(name: str) -> Table:
-    """A head of two Linears in a Sequential, whose members have the same numbers here."""
+    """Rules for a head of two Linears in a Sequential, whose members have the same numbers here."""
     return (rename(name, LAYERS),)
 
 
 def transformed(name: str, *, last: int = 1) -> Table:
-    """Two Linears of which the first is a transform of BERT's (mmf, VL-BERT); `last` is the other."""
+    """Rules for a head of BERT's transform and a Linear, which has the number `last` (mmf, VL-BERT)."""
     return (
         rename(f"{name}.0.dense", f"{LAYERS}.0"),
         rename(f"{name}.0.LayerNorm", f"{LAYERS}.2"),
@@ -33,7 +33,7 @@ def transformed(name: str, *, last: int = 1) -> Table:
 
 
 def weight_normed(name: str) -> Table:
-    """Two weight-normed Linears, for a `WeightNormHead`."""
+    """Rules for a head of two weight-normed Linears, which becomes a `WeightNormHead`."""
     return (
         rename(f"{name}.{{}}.weight_g", f"{LAYERS}.{{}}.scale"),
         rename(f"{name}.{{}}.weight_v", f"{LAYERS}.{{}}.direction"),
@@ -48,6 +48,8 @@ PAIR_ATTENTION: Table = (
     rename("attn_pool.fc.0", "readout.weigh"),
     *linear("nlvr2_output"),
 )
+# Layouts of heads in the originals: rules, and the ends of the names of their Linears. In a Sequential of two
+# Linears, the second has the number 3 behind GELU and LayerNorm, but 2 behind ReLU.
 LAYOUTS = (
     (linear, ("",)),
     (stacked, (".0", ".3")),
@@ -59,12 +61,12 @@ LAYOUTS = (
 def layouts(
     name: str, to_task: ToTask, *, relu: Callable[[RecognizedCheckpoint], bool] = lambda _: False
 ) -> tuple[Head, ...]:
-    """A head of this name in every layout that the originals use.
+    """Describe a head of this name in every layout that the originals use.
 
     Args:
         to_task: see `ToTask`.
-        relu: the activation cannot be read from the tensors. Heads without LayerNorm use ReLU; this says
-            whether those with LayerNorm do.
+        relu: function that says whether a head with LayerNorm uses ReLU; its tensors do not show it. Heads
+            without LayerNorm always do.
     """
     return tuple(
         linears(
@@ -88,12 +90,19 @@ def linears(
     norm: bool = True,
     relu: Callable[[RecognizedCheckpoint], bool] = lambda _: False,
 ) -> Head:
-    """A head by the matrices of its one or two Linears."""
+    """Describe a head of one or two Linears.
+
+    Args:
+        matrices: names of the weights of the Linears.
+        norm: whether a LayerNorm follows the first one.
+        relu: see `layouts`.
+    """
 
     def task(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
-        if any(one not in weights or weights[one].dim() != 2 for one in matrices):
+        if any(matrix not in weights or weights[matrix].dim() != 2 for matrix in matrices):
             return None
         inputs, outputs = weights[matrices[0]].shape[1], len(weights[matrices[-1]])
+        # A head over two pairs (NLVR2) reads their pooled vectors concatenated.
         made = to_task(outputs, inputs // dim if inputs % dim == 0 else 1)
         if made is None:
             return None
@@ -107,12 +116,12 @@ def linears(
 
 
 def pretraining(table: Table, *, draw: Node | None = None, **objectives: Objective) -> Head:
-    """The heads of pre-training, as far as a file has them; masked words it must have.
+    """Describe the heads of pre-training that a file has; the head of masked words is required.
 
     Args:
-        table: to a `Pretrain` with these objectives.
-        draw: more arguments of the task, for files that have all of its heads.
-        objectives: in the order in which they corrupt a batch.
+        table: rules for a `Pretrain` task with these objectives.
+        draw: further arguments of the task, for files that have all heads.
+        objectives: objectives in the order in which they corrupt a batch.
     """
 
     def task(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
@@ -125,12 +134,16 @@ def pretraining(table: Table, *, draw: Node | None = None, **objectives: Objecti
 
 
 def objective(name: str, **arguments: Any) -> Node:
-    """The node of an objective, or of what one asks about regions."""
+    """Return the config of an objective, or of a prediction about regions."""
     return {"_target_": f"diptych.tasks.objectives.{name}", "_partial_": True, **arguments}
 
 
 def region_classes(name: str, **arguments: Any) -> Objective:
-    """Hidden regions are asked for the detector's classes; the bias of the last Linear has this name."""
+    """Objective that predicts the detector's classes of hidden regions.
+
+    Args:
+        name: name of the bias of the last Linear, whose length is the number of classes.
+    """
     loss = arguments.pop("loss", "kl")
 
     def node(weights: Weights) -> Node:
@@ -141,40 +154,40 @@ def region_classes(name: str, **arguments: Any) -> Objective:
 
 
 def masked_text(name: str, **arguments: Any) -> Objective:
-    """Hidden words are asked for."""
+    """Objective that predicts hidden words; `name` is a tensor of its head."""
     return name, lambda _: objective("MaskedText", **arguments)
 
 
 def classes(outputs: int, pairs: int) -> tuple[Node, int] | None:
-    """Two or three are labels, more are answers."""
+    """A head of classification: two or three outputs are classes, more are answers."""
     if outputs > 3 and pairs == 1:
         return answers(outputs, pairs)
     return ({"_target_": "diptych.tasks.Classify", "pairs": pairs}, outputs) if outputs in (2, 3) else None
 
 
 def answers(outputs: int, pairs: int) -> tuple[Node, int] | None:
-    """A score per answer."""
+    """A head with one score per answer."""
     return ({"_target_": "diptych.tasks.Answer"}, outputs) if outputs > 1 else None
 
 
 def choices(outputs: int, pairs: int) -> tuple[Node, int] | None:
-    """One score per choice, or two, of which the second says that it is the right one."""
+    """A head with one score per choice, or two scores, of which the second is that of the right choice."""
     loss = {1: "ce", 2: "two_way"}.get(outputs)
     return None if loss is None else ({"_target_": "diptych.tasks.Choose", "loss": loss}, 0)
 
 
 def grounding(outputs: int, pairs: int) -> tuple[Node, int] | None:
-    """A score per region."""
+    """A head with one score per region."""
     return ({"_target_": "diptych.tasks.Ground"}, 0) if outputs == 1 else None
 
 
 def retrieval(outputs: int, pairs: int) -> tuple[Node, int] | None:
-    """A score per pair of text and image."""
+    """A head with one score per pair of text and image."""
     return ({"_target_": "diptych.tasks.Match", "loss": "margin"}, 0) if outputs == 1 else None
 
 
 def matching(*, matches: int) -> ToTask:
-    """A head of two outputs of which one, whose number differs between families, means "matches"."""
+    """A head with two outputs, of which number `matches` means that text and image match."""
 
     def to_task(outputs: int, pairs: int) -> tuple[Node, int] | None:
         return ({"_target_": "diptych.tasks.Match", "matches": matches}, 0) if outputs == 2 else None

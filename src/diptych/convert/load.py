@@ -1,4 +1,4 @@
-"""Weight files of others: read without running anything that is in them."""
+"""Reads third-party weight files without executing anything in them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from typing_extensions import TypedDict
 from diptych.archives import guarded, open_archive, read_npz
 from diptych.convert.paddle import read_paddle
 from diptych.documents import read_json, shorten
-from diptych.errors import FormatError
+from diptych.errors import FormatError, first_five
 from diptych.files import require_file
 from diptych.pickle_machine import Foreign, Name
 from diptych.torch_file import Lying, Unread, from_array, read_torch
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "model_state")
-MAX_WRAPPERS = 8  # around each other
-PARALLEL = ("module.", "_orig_mod.")  # what torch puts before the names of models that it wraps
+MAX_WRAPPERS = 8  # limit of nested wrappers
+PARALLEL = ("module.", "_orig_mod.")  # prefixes of models that torch has wrapped (DDP, torch.compile)
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th", ".ckpt", ".model", ".npz", ".pkl")
 PREFERRED = ("model.safetensors", "pytorch_model.bin")
 PADDLE = "word_embedding"  # a folder that holds this file is one of Paddle parameters
@@ -28,7 +28,7 @@ AGAIN = "Download or copy it again."
 
 
 class Config(TypedDict, total=False):
-    """The numbers of Hugging Face's `config.json` that are used, among others that are not."""
+    """The fields of Hugging Face's `config.json` that are used. Other fields are allowed."""
 
     __pydantic_config__ = {"strict": True, "extra": "allow"}  # type: ignore[misc] # noqa: RUF012
 
@@ -48,14 +48,14 @@ class Index(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What somebody gave: tensors by their original names, and what lay beside them.
+    """Content of a weight file or folder.
 
     Args:
-        kind: of file, for people.
-        weights: without training wrappers.
-        junk: names that lay around the tensors, and why they are left out.
-        config: Hugging Face's `config.json` of the folder.
-        vocabulary: the `vocab.txt` of the folder.
+        kind: kind of the file, for users.
+        weights: tensors by their original names, without training wrappers.
+        junk: names of other content, by the reason why it is left out.
+        config: Hugging Face's `config.json` in the folder; empty if there is none.
+        vocabulary: `vocab.txt` in the folder.
     """
 
     path: Path
@@ -67,23 +67,24 @@ class Source:
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a weight file, or of a folder that holds one, on the CPU; see `read_source`.
+    """Read the tensors of a weight file, or of a folder with one, to the CPU; see `read_source`.
 
     Raises:
-        FormatError: the file is not a weight file, is cut short, or holds more than tensors.
+        FormatError: the file is not a weight file, is truncated, or has other types than tensors.
     """
     return read_source(path).weights
 
 
 def read_source(path: Path | str) -> Source:
-    """Read a `.safetensors`, torch or `.npz` file, a folder of Hugging Face's, or one of Paddle parameters.
+    """Read a `.safetensors`, torch or `.npz` file, a folder of Hugging Face, or one of Paddle parameters.
 
-    What a file is shows in its first bytes, not in its name. Training wrappers come off: a surrounding
-    `state_dict`, the `module.` of data-parallel and averaged models. TensorFlow's `gamma` and `beta` become
-    `weight` and `bias`.
+    The first bytes decide what a file is, not its name. Training wrappers are removed: a surrounding
+    `state_dict`, and the prefix `module.` of data-parallel and averaged models. TensorFlow's `gamma` and
+    `beta` become `weight` and `bias`.
 
     Raises:
-        FormatError: not weights, cut short, more than tensors, or a folder without or with several files.
+        FormatError: the file is not a weight file, is truncated or has other types than tensors, or a folder
+            has no weight file or several.
     """
     path = Path(path)
     if not path.is_dir():
@@ -96,21 +97,21 @@ def read_source(path: Path | str) -> Source:
             return Source(
                 path=path, kind="a folder of Paddle parameters", weights=weights, vocabulary=vocabulary
             )
-    found = _read_index(path) or _read_file(_only_file(path))
+    content = _read_index(path) or _read_file(_only_file(path))
     config = path / "config.json"
     return Source(
         path=path,
-        kind=f"a folder with {found.kind}",
-        weights=found.weights,
-        junk=found.junk,
+        kind=f"a folder with {content.kind}",
+        weights=content.weights,
+        junk=content.junk,
         config=read_json(config, Config, advice=AGAIN) if config.exists() else {},
         vocabulary=_existing(path / "vocab.txt"),
     )
 
 
 def _only_folder(path: Path) -> Path:
-    """Unpacked archives hold one folder, and that one another."""
-    while len(entries := [one for one in path.iterdir() if not one.name.startswith(".")]) == 1:
+    """Descend into a folder that holds only one folder, as unpacked archives often do."""
+    while len(entries := [entry for entry in path.iterdir() if not entry.name.startswith(".")]) == 1:
         if not entries[0].is_dir() or entries[0].name == "params":
             break
         path = entries[0]
@@ -118,21 +119,21 @@ def _only_folder(path: Path) -> Path:
 
 
 def _only_file(folder: Path) -> Path:
-    files = sorted(one for one in folder.iterdir() if one.suffix in SUFFIXES and one.is_file())
+    files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
     for name in PREFERRED:
         if folder / name in files:
             return folder / name
     if len(files) != 1:
         raise FormatError(
-            f"{folder}: holds {len(files)} weight files{': ' if files else ''}"
-            f"{', '.join(one.name for one in files[:5])}; expected one, Hugging Face's shards and their "
-            "index, or Paddle parameters. Give the file itself."
+            f"{folder}: has {len(files)} weight files{': ' if files else ''}"
+            f"{first_five(file.name for file in files)}; expected one, Hugging Face's shards and their "
+            "index, or Paddle parameters. Give the path of the file itself."
         )
     return files[0]
 
 
 def _read_index(folder: Path) -> Source | None:
-    """The shards that an index names."""
+    """Read the shards of a Hugging Face index; None if the folder has no index."""
     for name in PREFERRED:
         index = folder / f"{name}.index.json"
         if not index.exists():
@@ -140,15 +141,15 @@ def _read_index(folder: Path) -> Source | None:
         places = read_json(index, Index, advice=AGAIN)["weight_map"]
         weights: dict[str, Tensor] = {}
         for shard in sorted(set(places.values())):
-            # a path could lead out of the folder
+            # A name with folders in it could lead out of the folder.
             if Path(shard).name != shard or not (folder / shard).is_file():
                 raise FormatError(
-                    f"{index}: names {shorten(shard)}, which is not in the folder. Download it, too."
+                    f"{index}: lists {shorten(shard)}, which is not in the folder. Download it, too."
                 )
             weights |= _read_file(folder / shard).weights
         if lost := [name for name in places if _modern(name) not in weights]:
             raise FormatError(
-                f"{index}: names {len(lost)} tensors that its shards do not hold, first {shorten(lost[0])}. "
+                f"{index}: lists {len(lost)} tensors that its shards do not have, first {shorten(lost[0])}. "
                 f"{AGAIN}"
             )
         return Source(path=folder, kind=f"{len(set(places.values()))} shards", weights=weights)
@@ -161,37 +162,35 @@ def _existing(*paths: Path) -> Path | None:
 
 def _read_file(path: Path) -> Source:
     kind, weights, junk = _read_content(require_file(path, "a weight file"))
-    while any(name.startswith(PARALLEL) for name in weights):
+    while any(name.startswith(PARALLEL) for name in weights):  # wrappers may be nested
         weights = {_stripped(name): tensor for name, tensor in weights.items()}
         if weights.pop("n_averaged", None) is not None:
             junk["the counter of torch's weight averaging"] = ["n_averaged"]
-    modern = {_modern(name): one for name, one in weights.items()}
+    modern = {_modern(name): tensor for name, tensor in weights.items()}
     if len(modern) < len(weights):
         names = [_modern(name) for name in weights]
         twice = next(name for name in names if names.count(name) > 1)
         raise FormatError(
-            f"{path}: it holds {shorten(twice)} twice, also as gamma or beta. Remove one of them."
+            f"{path}: has {shorten(twice)} twice, once as gamma or beta. Remove one of the two tensors."
         )
     return Source(path=path, kind=kind, weights=modern, junk=junk)
 
 
 def _read_content(path: Path) -> tuple[str, dict[str, Tensor], dict[str, list[str]]]:
-    """Kind, tensors and what lay beside them; the kind shows in the first bytes.
-
-    An archive of arrays is a ZIP archive as torch's is.
-    """
+    """Read a file by its first bytes; returns its kind, the tensors, and names of other content by reason."""
     with open(path, "rb") as file:
-        start = file.read(262)
+        start = file.read(262)  # up to the mark of a TAR archive, at byte 257
     junk: dict[str, list[str]] = {}
-    if start[8:9] == b"{" or path.suffix == ".safetensors":
+    if start[8:9] == b"{" or path.suffix == ".safetensors":  # 8 bytes of length, then JSON
         with guarded(path, "a whole safetensors file"):
             return "a safetensors file", load_file(path), junk
-    if start[:4] == b"PK\x03\x04":
+    if start[:4] == b"PK\x03\x04":  # a ZIP archive: NumPy's arrays, or a torch file
         with open_archive(path) as archive:
             arrays = all(name.endswith(".npy") for name in archive.namelist())
         if arrays:
-            found = {name: _as_tensor(path, name, one) for name, one in read_npz(path).items()}
-            return "an archive of NumPy's arrays", found, junk
+            weights = {name: _as_tensor(path, name, array) for name, array in read_npz(path).items()}
+            return "an archive of NumPy's arrays", weights, junk
+    # Pickles of protocol 2 and later begin with \x80; a `.pkl` of a detector may use an older one.
     elif start[:1] != b"\x80" and start[257:] != b"ustar" and path.suffix != ".pkl":
         raise FormatError(
             f"{path}: not a weight file; it begins with {start[:9]!r}. Expected safetensors, a torch file, a "
@@ -207,31 +206,32 @@ def _as_tensor(path: Path, name: str, array: ndarray) -> Tensor:
 
 
 def _unwrap(content: object, path: Path, junk: dict[str, list[str]]) -> dict[str, Any]:
-    """The tensors by name inside of training wrappers; what lay beside them goes into `junk`."""
+    """Return the tensors by name inside of training wrappers; names of other content go to `junk`."""
     beside: list[str] = []
-    for _ in range(MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):  # a limit, because a hostile file can wrap itself
         if not isinstance(content, dict) or (key := _wrapper(content, path)) is None:
             break
-        beside += [_about(name, one) for name, one in content.items() if name != key]
+        beside += [_about(name, value) for name, value in content.items() if name != key]
         content = content[key]
     if not isinstance(content, dict) or not content:
         raise FormatError(
             f"{path}: holds {_kind(content)}; expected tensors by name. Save the state dict of the model."
         )
-    tensors = {name: one for name, one in content.items() if isinstance(one, (Lying, Unread, ndarray))}
+    tensors = {name: value for name, value in content.items() if isinstance(value, (Lying, Unread, ndarray))}
     for name, value in (tensors or content).items():
         if not isinstance(name, str) or not name.isprintable() or not isinstance(value, (Lying, ndarray)):
             raise FormatError(
                 f"{path}: {shorten(name)} is {_kind(value)}; expected plain tensors by name (a state dict)."
             )
-    beside += [_about(name, one) for name, one in content.items() if name not in tensors]
+    beside += [_about(name, value) for name, value in content.items() if name not in tensors]
     if beside:
         junk["state of the training, beside the weights"] = beside
     return tensors
 
 
 def _wrapper(content: dict[Any, Any], path: Path) -> Any:
-    """The key under which the tensors lie; None where they lie here."""
+    """Return the key of the tensors in a training wrapper, or None if `content` holds them itself."""
+    # Known names first: a checkpoint may have tensors of an optimizer beside the state dict.
     for key in WRAPPERS:
         if isinstance(content.get(key), dict) and content[key]:
             return key
@@ -240,18 +240,18 @@ def _wrapper(content: dict[Any, Any], path: Path) -> Any:
     inside = [
         key
         for key, value in content.items()
-        if isinstance(value, dict) and any(isinstance(one, (Lying, ndarray)) for one in value.values())
+        if isinstance(value, dict) and any(isinstance(part, (Lying, ndarray)) for part in value.values())
     ]
     if len(inside) > 1:
         raise FormatError(
-            f"{path}: holds several sets of tensors: {', '.join(map(shorten, inside[:8]))}. Save the one "
-            "that you mean alone."
+            f"{path}: has {len(inside)} sets of tensors: {first_five(map(shorten, inside))}; expected one. "
+            "Save the one that you want to a file of its own."
         )
     return inside[0] if inside else None
 
 
 def _about(name: object, value: object) -> str:
-    """A name, and the class where it is none of Python's."""
+    """A name, with its class if this is not a class of Python."""
     text = name if isinstance(name, str) and name.isprintable() else shorten(name)
     known = value.name if isinstance(value, Foreign) else str(value) if isinstance(value, Name) else ""
     return f"{text} ({known})" if known else text
@@ -277,5 +277,6 @@ def _stripped(name: str) -> str:
 
 
 def _modern(name: str) -> str:
+    """Rename TensorFlow's `gamma` and `beta` of a LayerNorm, which early versions of BERT kept."""
     head, dot, last = name.rpartition(".")
     return head + dot + {"gamma": "weight", "beta": "bias"}.get(last, last)

@@ -1,4 +1,4 @@
-"""LXMERT's weights: airsplay/lxmert, Vilio's X and Hugging Face, which all share the names of the first."""
+"""LXMERT: airsplay/lxmert, Vilio's X and Hugging Face, which all use the names of the first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +32,7 @@ SPELLINGS = {
 
 
 def attention(source: str, inner: str, target: str) -> tuple[Rule, ...]:
-    """An attention of the cross layers; `inner` is what the original calls its three projections."""
+    """Rules for an attention of the cross layers; `inner` is the original name of its three projections."""
     return (
         rename(f"{source}.{inner}.query", f"{target}.query"),
         rename(f"{source}.{inner}.key", f"{target}.key"),
@@ -43,7 +43,7 @@ def attention(source: str, inner: str, target: str) -> tuple[Rule, ...]:
 
 
 def side(source: str, target: str) -> tuple[Rule, ...]:
-    """What one of the two sides of a cross layer has for itself."""
+    """Rules for self-attention and feed-forward of one of the two sides of a cross layer."""
     return (
         *attention(f"{source}_self_att", "self", f"{target}.attention"),
         rename(f"{source}_inter.dense", f"{target}.feedforward.expand"),
@@ -77,7 +77,7 @@ LXMERT_PRETRAIN: Table = (  # objectives: words, matching, regions, answers
 
 
 def normalize_answer(answer: str) -> str:
-    """As LXMERT spells its pre-training answers: no final period, no article, digits up to ten."""
+    """Normalize an answer as LXMERT does in pre-training: no final period, no article, digits up to ten."""
     answer = answer.lower()
     if answer.endswith("."):
         answer = answer[:-1].strip()
@@ -95,39 +95,47 @@ def transfer_answers(
     answers: Sequence[str],
     where: object = "the answer head",
 ) -> tuple[str, ...]:
-    """Start a task's answer head from that of pre-training; return the answers that were unknown to it.
+    """Fill a task's answer head from the answer head of pre-training.
 
-    In the last layer, an answer takes the row of the same normalized answer, or zeros where there is none.
-    The layers before it are copied.
+    In the last layer, an answer takes the row of the same normalized answer, or zeros if there is none. The
+    layers before it are copied.
 
     Args:
-        weights: what `load_model` returned, with `answer_head` in it.
-        learned: the answers of pre-training, in the order of its rows.
-        answers: those of the task, in the order of the rows of `head`.
-        where: what the weights come from, for the error message.
+        head: answer head of the task.
+        weights: what `load_model` returned, with the tensors of `answer_head`.
+        learned: answers of pre-training, in the order of the rows of its head.
+        answers: answers of the task, in the order of the rows of `head`.
+        where: source of the weights, for error messages.
+
+    Returns:
+        The answers that pre-training did not have.
 
     Raises:
-        CheckpointMismatch: no answer head, one of other sizes, or other numbers of answers.
+        CheckpointMismatch: there is no answer head, or it has other sizes or another number of answers.
     """
-    own = {name: one for name, one in weights.items() if name.startswith("answer_head.")}
+    own = {name: tensor for name, tensor in weights.items() if name.startswith("answer_head.")}
     if not own:
-        raise CheckpointMismatch(f"{where}: no names begin with answer_head; pre-train with questions.")
-    shapes = {name: one.shape for name, one in head.state_dict().items()}
+        raise CheckpointMismatch(
+            f"{where} has no tensors whose names begin with answer_head; use a checkpoint that was "
+            "pre-trained with questions."
+        )
+    shapes = {name: tensor.shape for name, tensor in head.state_dict().items()}
     last = [f"layers.{len(head.layers) - 1}.{part}" for part in ("weight", "bias")]
     if len(answers) != len(head.get_parameter(last[1])):
         raise CheckpointMismatch(
-            f"{where}: {len(answers)} answers for a head of {len(head.get_parameter(last[1]))}; "
-            "expected one per row."
+            f"{where}: {len(answers)} answers for a head of {len(head.get_parameter(last[1]))} rows; "
+            "expected one answer per row."
         )
+    # The last layer has one row per learned answer in the file; the rows are chosen below.
     shapes |= {name: Size((len(learned), *shapes[name][1:])) for name in last}
     state = convert(own, [rename("answer_head.logit_fc", "layers")], shapes=shapes, where=where)
     row = {answer: number for number, answer in enumerate(learned)}
     rows = [row.get(normalize_answer(answer)) for answer in answers]
     for name in last:
         zero = torch.zeros_like(state[name][0])
-        state[name] = torch.stack([zero if found is None else state[name][found] for found in rows])
+        state[name] = torch.stack([zero if number is None else state[name][number] for number in rows])
     head.load_state_dict(state)
-    return tuple(answer for answer, found in zip(answers, rows, strict=True) if found is None)
+    return tuple(answer for answer, number in zip(answers, rows, strict=True) if number is None)
 
 
 def _sizes(file: Split) -> Node:
@@ -140,7 +148,7 @@ def _sizes(file: Split) -> Node:
 
 
 def _regions(weights: Weights) -> Node:
-    """Original files ask for objects, attributes and features; others may lack some of them."""
+    """The original predicts objects, attributes and features of hidden regions; other files may lack some."""
     count = {name: len(weights.get(f"obj_predict_head.decoder_dict.{name}.bias", ())) for name in KINDS}
     predict = {
         "labels": heads.objective("RegionLabels", classes=count["obj"]),
@@ -149,8 +157,8 @@ def _regions(weights: Weights) -> Node:
             "RegionFeatures", feature_dim=count["feat"], loss="smooth_l1", share=0.15
         ),
     }
-    found = {name: node for (name, node), kind in zip(predict.items(), KINDS, strict=True) if count[kind]}
-    return heads.objective("MaskedRegions", predict=found)
+    present = {name: node for (name, node), kind in zip(predict.items(), KINDS, strict=True) if count[kind]}
+    return heads.objective("MaskedRegions", predict=present)
 
 
 def _answers(weights: Weights) -> Node:
@@ -159,7 +167,7 @@ def _answers(weights: Weights) -> Node:
 
 
 def _vilio(use: Use) -> bool:
-    """Vilio's head is called `classifier`; what it saved without a head shows by BERT's counter."""
+    """Whether Vilio wrote the file: its head is called `classifier`, and it saved a counter of BERT."""
     return use.head == "classifier" or "embeddings.position_ids" in use.found.split.backbone
 
 
@@ -167,9 +175,9 @@ def _processor(use: Use) -> Settings:
     if _vilio(use):
         return VILIO_SETTINGS
     return {
-        "max_tokens": Setting(20, "the original: LXMERT pads and cuts every text to 20"),
+        "max_tokens": Setting(20, "the original: LXMERT pads and truncates every text to 20 tokens"),
         "max_regions": Setting(
-            100, "the original: LXMERT has no limit; its own files hold 36 regions, others at most 100"
+            100, "the original: LXMERT has no limit; its own files have 36 regions, other files at most 100"
         ),
     }
 
@@ -180,7 +188,7 @@ def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     return (NLVR2, "the file: a head over two pairs") if use.pairs == 2 else None
 
 
-KINDS = ("obj", "attr", "feat")
+KINDS = ("obj", "attr", "feat")  # names of the decoders of hidden regions
 FAMILY = Family(
     name="lxmert",
     title="LXMERT (airsplay/lxmert, Hugging Face, Vilio's X)",

@@ -1,4 +1,4 @@
-"""Oscar's weights: microsoft/Oscar, Oscar+ (VinVL), and Vilio's."""
+"""Oscar: microsoft/Oscar, Oscar+ (VinVL), and Vilio's O."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from diptych.models.oscar import Oscar
 OSCAR: Table = (
     *bert_text("embeddings", "text"),
     rename("img_embedding", "regions.project"),
-    rename("LayerNorm", "regions.norm"),  # Oscar+ only; it lies beside the embeddings, not in them
+    rename("LayerNorm", "regions.norm"),  # Oscar+ only; a member of the model, not of its embeddings
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
     rename("pooler.dense", "pool.dense"),
     Drop("embeddings.position_ids", "a counter that Vilio's version saved"),
@@ -21,7 +21,7 @@ OSCAR_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
 def _adapt(model: Oscar, split: Split) -> Split:
-    """A model that reads 4 numbers of a box takes a file for 6, without width and height, as Vilio does."""
+    """For a model that reads 4 numbers per box, drop the columns of width and height, as Vilio does."""
     name, width = "img_embedding.weight", model.regions.project.in_features
     matrix = split.backbone.get(name)
     if matrix is None or model.regions.box_numbers != 4 or matrix.shape[-1] != width + 2:
@@ -32,7 +32,7 @@ def _adapt(model: Oscar, split: Split) -> Split:
 def _sizes(file: Split) -> Node:
     weights = file.backbone
     width = weights["img_embedding.weight"].shape[1]
-    numbers = 4 if width % 8 == 4 else 6  # widths of features are multiples of 8
+    numbers = 4 if width % 8 == 4 else 6  # of a box; the width of the features is a multiple of 8
     return bert_sizes(weights) | {
         "feature_dim": width - numbers,
         "box_numbers": numbers,
@@ -44,8 +44,8 @@ def _contrast(weights: Weights) -> Node:
     return heads.objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
 
 
-VILIO = "model."  # the prefix of its names; the original's is bert.
-# tokens and regions of the original's tasks
+VILIO = "model."  # prefix of names in Vilio's files; the original has `bert.`
+# Limits of tokens and regions in the commands of the original repository, by task.
 LIMITS = {
     "its pre-training": (35, 50),
     "NLVR2": (55, 40),
@@ -59,7 +59,7 @@ def _processor(use: Use) -> Settings:
     names = "Oscar's second text is the names of the objects"
     settings = {
         "tags": Setting(
-            tags, f"the original: {names}" if tags else "the file: four numbers of a box, which are Vilio's"
+            tags, f"the original: {names}" if tags else "the file: four numbers per box, as Vilio has"
         )
     }
     if use.prefix == VILIO:
@@ -70,8 +70,9 @@ def _processor(use: Use) -> Settings:
     if kind is None:
         return settings
     tokens, regions = LIMITS[kind]
+    # One head over a single pair may have been trained for several tasks.
     who = "the original" if use.pairs == 2 or use.kind == "Pretrain" else f"assumed to be {kind}"
-    why = f"{who}: Oscar cuts texts of {kind} to {tokens} tokens and images to {regions} regions"
+    why = f"{who}: Oscar truncates texts of {kind} to {tokens} tokens and images to {regions} regions"
     return settings | {"max_tokens": Setting(tokens, why), "max_regions": Setting(regions, why)}
 
 
@@ -90,7 +91,7 @@ FAMILY = Family(
     sizes=_sizes,
     required=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embedding.weight"}),
     builders={(768, 12): "oscar_base", (1024, 24): "oscar_large"},
-    # Vilio's prefix is model., and its head has a GELU
+    # The activation of a head: ReLU in the original, GELU in Vilio, whose prefix is `model.`.
     heads=(
         *heads.layouts("classifier", heads.classes, relu=lambda found: found.split.prefix == "bert."),
         heads.pretraining(

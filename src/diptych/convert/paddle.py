@@ -1,9 +1,9 @@
-"""Folders of Paddle parameters, one file per variable, read without Paddle.
+"""Reads folders of Paddle parameters, one file per variable, without Paddle.
 
-A file is, little endian: uint32 version, uint64 number of levels, each a uint64 length and so many bytes,
-uint32 version, int32 length of a description, the description (protobuf: field 1 the type, field 2 the
-dimensions), and the numbers, row by row. Versions are 0; levels group rows of data and mean nothing in a
-parameter.
+Layout of a file, little endian: uint32 version; uint64 number of levels; for each level a uint64 length and
+that many bytes; uint32 version; int32 length of a description; the description (protobuf: field 1 is the
+type, field 2 the dimensions); the numbers, row by row. Versions are 0. Levels group the rows of sequences and
+have no meaning in a parameter.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from diptych.errors import FormatError
 from diptych.files import require_file
 
-TYPES = {
+TYPES = {  # `VarType` of Paddle's framework.proto
     0: torch.bool,
     1: torch.int16,
     2: torch.int32,
@@ -34,29 +34,30 @@ TYPES = {
 }
 MAX_HEAD = 1 << 20  # bytes before the numbers; parameters need fewer than 100
 MAX_RANK = 32
-TYPE, DIMENSION, PACKED_DIMENSIONS = 0x08, 0x10, 0x12  # tags of the description
+# Tags of the description: field number * 8 + wire type. A list of numbers may be packed into bytes.
+TYPE, DIMENSION, PACKED_DIMENSIONS = 0x08, 0x10, 0x12
 
 
 def read_paddle(folder: Path | str) -> dict[str, Tensor]:
-    """Every variable of a folder by its file name; hidden files are skipped.
+    """Read all variables of a folder by their file names. Hidden files are skipped.
 
     Raises:
-        FormatError: there is no such folder, it is empty, or a file is not a whole variable.
+        FormatError: the folder does not exist or is empty, or a file is not a complete variable.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FormatError(f"{folder}: no such folder of Paddle parameters.")
-    paths = sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith("."))
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     if not paths:
-        raise FormatError(f"{folder}: holds no files; expected one for each Paddle variable.")
+        raise FormatError(f"{folder}: has no files; expected one file per Paddle variable.")
     return {path.name: read_variable(path) for path in paths}
 
 
 def read_variable(path: Path) -> Tensor:
-    """One variable.
+    """Read one variable.
 
     Raises:
-        FormatError: the file is not a whole variable.
+        FormatError: the file is not a complete variable.
     """
     with open(require_file(path, "a Paddle variable"), "rb") as file:
         head = file.read(MAX_HEAD)
@@ -66,6 +67,7 @@ def read_variable(path: Path) -> Tensor:
             raise FormatError(
                 f"{path}: not a Paddle variable ({error!r}). Copy or unpack it again."
             ) from error
+        # Compare with the size of the file before memory is allocated: the shape comes from a stranger.
         size, rest = math.prod(shape) * dtype.itemsize, path.stat().st_size - start
         if rest != size:
             raise FormatError(
@@ -77,12 +79,12 @@ def read_variable(path: Path) -> Tensor:
         file.seek(start)
         raw = torch.from_numpy(np.fromfile(file, np.uint8, size))
     if dtype == torch.bool:
-        raw = raw != 0  # other bytes than 0 and 1 are no values of this type
+        raw = raw != 0  # torch has undefined behavior for a bool of another byte than 0 and 1
     return raw.view(dtype).reshape(shape)
 
 
 def _head(content: bytes) -> tuple[torch.dtype, list[int], int]:
-    """Type, shape, and where the numbers start."""
+    """Read the head of a file; returns type, shape, and the position of the first number."""
     version, levels = struct.unpack_from("<IQ", content, 0)
     at = 12
     for _ in range(levels):
@@ -107,6 +109,7 @@ def _head(content: bytes) -> tuple[torch.dtype, list[int], int]:
 
 
 def _fields(description: bytes) -> Iterator[tuple[int, int]]:
+    """Tags and values of a protobuf message that has only numbers."""
     at = 0
     while at < len(description):
         tag, at = description[at], at + 1
@@ -123,7 +126,7 @@ def _fields(description: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Seven bits per byte, lowest first; the eighth says that another one follows."""
+    """A protobuf number and the position after it. Each byte has seven bits; the eighth bit: more follow."""
     value = shift = 0
     while True:
         byte = content[at]

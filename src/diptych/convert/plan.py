@@ -1,4 +1,4 @@
-"""What a file of others becomes, settled before any weight is moved."""
+"""Planning of a conversion: model, task and settings, decided before any weight is moved."""
 
 import copy
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from diptych.nodes import HERE, build
 from diptych.text import WordPiece
 
 Node = dict[str, Any]
-DEFAULT = "default: nothing tells"
+DEFAULT = "default: not known of the file"
 TOKENIZER = ("lowercase", "strip_accents")  # settings of the tokenizer, not of the processor
-# what a configuration of Hugging Face's or of the originals calls the numbers that shapes do not say
+# Arguments of models that shapes do not show, by their names in config.json (Hugging Face, the originals).
 SETTINGS = {
     "num_attention_heads": (("heads",), ("text", "heads")),
     "v_num_attention_heads": (("vision", "heads"),),
@@ -33,10 +33,16 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionPlan:
-    """What a file becomes, before any weight is moved; `found` with settled sizes.
+    """How a file will be converted.
 
     Args:
-        settings: by the names that one types, `processor.max_tokens`; without those of the vocabulary.
+        found: the recognized file, with the final sizes.
+        node: config of the model.
+        model: the model, with new weights.
+        head: head of the file that becomes the task; None if none does.
+        task: config of the task.
+        dropped: names that are left out, by reason.
+        settings: settings by full name, such as `processor.max_tokens`; without those of the vocabulary.
     """
 
     found: RecognizedCheckpoint
@@ -57,15 +63,19 @@ def plan_for(
     family: str | None = None,
     head: str | None = None,
 ) -> ConversionPlan:
-    """Recognize a file, and settle its model, its task and their settings.
+    """Recognize a file, and decide on its model, its task and their settings.
 
     Args:
-        source: what somebody gave, for the error messages.
-        device: of the model; `meta` takes no memory.
+        given: content of the file.
+        source: the source as the user wrote it, for error messages.
+        overrides: settings by node, see `nested`.
+        device: device of the model; `meta` takes no memory.
+        family: expected family. None accepts any.
+        head: name of the head that becomes the task. None takes the first one that fits.
 
     Raises:
-        ConfigError: a setting that nothing says, or no such family or head.
-        CheckpointMismatch: no family or several fit, or names are unaccounted for.
+        ConfigError: a size is unknown, or the family or head does not exist.
+        CheckpointMismatch: the weights fit no family or several, or have unknown names.
     """
     found = recognize(given.weights, FAMILIES, where=source, asked=family)
     node = _settle(found, given.config, overrides.get("model", {}), where=source)
@@ -77,7 +87,7 @@ def plan_for(
     task, count = (chosen[1], chosen[2]) if chosen else ({"_target_": "diptych.tasks.Classify"}, 2)
     use = Use(found=found, head=taken_head.name if taken_head else "", task=task, count=count)
     names = _named(use)
-    task = task | {name.removeprefix("task."): one.value for name, one in names.items()}
+    task = task | {name.removeprefix("task."): setting.value for name, setting in names.items()}
     return ConversionPlan(
         found=found,
         node=node,
@@ -92,8 +102,8 @@ def plan_for(
 def _settle(
     found: RecognizedCheckpoint, config: Mapping[str, Any], overrides: Mapping[str, Any], *, where: object
 ) -> Node:
-    """The call that builds the model: sizes from shapes, from the configuration beside them, as asked."""
-    sizes = copy.deepcopy(found.sizes)
+    """Config of the model: sizes from the shapes, then from `config.json`, then from the user."""
+    sizes = copy.deepcopy(found.sizes)  # nested nodes are changed below
     for name, paths in SETTINGS.items():
         for path in paths:
             inner = sizes.get(path[0]) if len(path) == 2 else sizes
@@ -103,18 +113,20 @@ def _settle(
         pairs = zip(config["t_biattention_id"], config["v_biattention_id"], strict=True)
         sizes["meetings"] = [list(pair) for pair in pairs]
     sizes = merged(sizes, overrides)
-    if unknown := [f"model.{name}" for name in _unsaid(sizes)]:
+    if unknown := [f"model.{name}" for name in _unknown(sizes)]:
         raise ConfigError(
-            f"{where}: a {found.family.name} of a size that nobody published, and tensors do not say "
-            f"{', '.join(unknown)}. Say it: {unknown[0]}=NUMBER."
+            f"{where}: this {found.family.name} has no published size, and tensors do not show "
+            f"{', '.join(unknown)}. Set {unknown[0]}=NUMBER."
         )
+    # Two-stream models have their layers inside of `text`. The builder of a published size reads well in
+    # a bundle; all sizes are given to it, so it builds the same model as the class.
     depth = sizes if "layers" in sizes else sizes.get("text", {})
     builder = found.family.builders.get((depth.get("dim", 0), depth.get("layers", 0)))
     return {"_target_": f"diptych.models.{builder or found.family.model.__name__}", **sizes}
 
 
 def merged(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> Node:
-    """A node with other settings, down to nodes inside of it."""
+    """Return a node with other settings; nodes inside of it are merged, too."""
     result = dict(node)
     for name, value in overrides.items():
         inner = result.get(name)
@@ -124,10 +136,10 @@ def merged(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> Node:
 
 
 def nested(overrides: Mapping[str, Any]) -> Node:
-    """Settings by node: `{"model.heads": 4}` says the same as `{"model": {"heads": 4}}`.
+    """Convert settings to nested nodes: `{"model.heads": 4}` becomes `{"model": {"heads": 4}}`.
 
     Raises:
-        ConfigError: there is no such node, or a key is both a value and a node.
+        ConfigError: a node does not exist, or a key is both a value and a node.
     """
     tree: Node = {}
     for key, value in overrides.items():
@@ -135,46 +147,46 @@ def nested(overrides: Mapping[str, Any]) -> Node:
         for name in reversed(rest):
             value = {name: value}
         if not isinstance(value, Mapping) or not isinstance(tree.get(first, {}), Mapping):
-            raise ConfigError(f"{key} is {value!r}; expected settings below it, as {first}.KEY.")
+            raise ConfigError(f"{key} is {value!r}; expected settings below it, such as {first}.KEY.")
         tree[first] = merged(tree.get(first, {}), value)
     if unknown := tree.keys() - {"model", "processor", "task"}:
-        raise ConfigError(f"there is no node {min(unknown)!r}; say model., processor. or task.")
+        raise ConfigError(f"there is no node {min(unknown)!r}; expected model, processor or task.")
     return tree
 
 
-def _unsaid(node: Mapping[str, Any], above: str = "") -> list[str]:
-    """Names of the numbers that are still open."""
-    found = [above + name for name, value in node.items() if name == "heads" and value is None]
+def _unknown(node: Mapping[str, Any], above: str = "") -> list[str]:
+    """Names of numbers of attention heads that are still unknown."""
+    names = [above + name for name, value in node.items() if name == "heads" and value is None]
     inner = [(name, value) for name, value in node.items() if isinstance(value, Mapping)]
-    return found + [one for name, value in inner for one in _unsaid(value, f"{above}{name}.")]
+    return names + [path for name, value in inner for path in _unknown(value, f"{above}{name}.")]
 
 
 def processor_for(
     plan: ConversionPlan, given: Source, vocabulary: Path | str | None, *, overrides: Mapping[str, Any]
 ) -> tuple[Node, Settings]:
-    """The node of the processor, with the vocabulary of the weights, and where its settings come from.
+    """Return the config of the processor with the vocabulary of the weights, and the origin of its settings.
 
     Raises:
-        ConfigError: there is no vocabulary, or it does not fit the table of words; a setting does not fit.
+        ConfigError: there is no vocabulary, it does not fit the word embedding, or a setting does not fit.
     """
     rows = plan.model.word_embedding().num_embeddings
     path = vocabulary_of(given, vocabulary)
     if path is None:
         raise ConfigError(
-            f"{given.path}: no vocab.txt lies beside the weights; say vocabulary=FILE. Theirs is "
-            f"{published(rows)}."
+            f"{given.path}: there is no vocab.txt beside the weights; set vocabulary=FILE. These weights "
+            f"need {published(rows)}."
         )
     tokens = WordPiece(path).tokens
     require_fitting(tokens, rows, path=path)
     settings = _dotted(tokenizer_settings(tokens)) | plan.settings
     node: Node = {"_target_": "diptych.data.Processor"}
     node["text"] = {"_target_": "diptych.text.WordPiece", "vocabulary": str(path)}
-    for name, one in settings.items():
+    for name, setting in settings.items():
         if name.startswith("processor."):
             inner = node["text"] if name.startswith("processor.text.") else node
-            inner[name.rpartition(".")[2]] = one.value
+            inner[name.rpartition(".")[2]] = setting.value
     node = merged(node, overrides.get("processor", {}))
-    # built as from a bundle, so that settings that do not fit show before anything is written
+    # Build it once as a bundle would, so that invalid settings are found before anything is written.
     path = Path(node["text"]["vocabulary"]).resolve()
     text = {**node["text"], "vocabulary": f"{HERE}/{path.name}"}
     build({**node, "text": text}, where="settings", key="processor", folder=path.parent)
@@ -182,32 +194,36 @@ def processor_for(
 
 
 def asked(overrides: Mapping[str, Any], above: str = "") -> Settings:
-    """Settings that somebody typed."""
-    found: Settings = {}
+    """Return the settings that the user set, by full name."""
+    settings: Settings = {}
     for name, value in overrides.items():
         inner = isinstance(value, Mapping)
-        found |= asked(value, f"{above}{name}.") if inner else {above + name: Setting(value, "as asked")}
-    return found
+        settings |= (
+            asked(value, f"{above}{name}.") if inner else {above + name: Setting(value, "set by the user")}
+        )
+    return settings
 
 
 def vocabulary_of(given: Source, vocabulary: Path | str | None) -> Path | None:
+    """Return the vocabulary that the user gave, else the one beside the weights; None if there is none."""
     return find(vocabulary) if vocabulary is not None else given.vocabulary
 
 
 def _sizes(found: RecognizedCheckpoint, config: Mapping[str, Any]) -> Settings:
-    said = {path[0] for name, paths in SETTINGS.items() if name in config for path in paths}
+    """Sizes of the model as settings, with their origin."""
+    configured = {path[0] for name, paths in SETTINGS.items() if name in config for path in paths}
     settings = {}
     for name, value in found.sizes.items():
         why = found.family.habits.get(name, "the file: shapes of its tensors")
         if name == "heads" or (isinstance(value, Mapping) and "heads" in value):
-            published = "of its config.json" if name in said else "as wide as published"
-            why = f"{why}; heads {published}" if name != "heads" else f"the file: heads {published}"
+            origin = "of its config.json" if name in configured else "of the published width"
+            why = f"{why}; heads {origin}" if name != "heads" else f"the file: heads {origin}"
         settings[f"model.{name}"] = Setting(value, why)
     return settings
 
 
 def _settings(use: Use) -> Settings:
-    """What a family says of its processor, and diptych's defaults; no text is longer than its positions."""
+    """Settings of the processor: diptych's defaults, then the family's, limited by its positions."""
     family, sizes = use.found.family, use.found.sizes
     settings = {"max_tokens": Setting(128, DEFAULT)}
     if family.regions:
@@ -217,20 +233,21 @@ def _settings(use: Use) -> Settings:
     rows: int = sizes["max_positions"] if "max_positions" in sizes else sizes["text"]["max_positions"]
     room = rows - sizes.get("first_position", 0) - family.places
     tokens = settings["max_tokens"]
-    if tokens.value is None or tokens.value > room:
+    if tokens.value is None or tokens.value > room:  # a longer text would index beyond the position table
         settings["max_tokens"] = Setting(room, f"{tokens.why}; the file: its positions allow {room}")
     return _dotted(settings)
 
 
 def _dotted(settings: Settings) -> Settings:
-    return {f"processor.{'text.' * (name in TOKENIZER)}{name}": one for name, one in settings.items()}
+    """The same settings by full name."""
+    return {f"processor.{'text.' * (name in TOKENIZER)}{name}": value for name, value in settings.items()}
 
 
 def _named(use: Use) -> Settings:
-    """The names of the classes or answers: known ones, else numbers."""
+    """Names of the classes or answers: those of a known benchmark, else numbers."""
     if use.kind not in ("Answer", "Classify"):
         return {}
-    names, why = [str(number) for number in range(use.count)], "default: the file names none"
+    names, why = [str(number) for number in range(use.count)], "default: the file has no names"
     if not use.head:
         names, why = list(MEMES.labels), f"default: a new head for {MEMES.name}"
     elif use.kind == "Classify" and use.count == 2 and (known := use.found.family.benchmark(use)):

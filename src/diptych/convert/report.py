@@ -1,4 +1,4 @@
-"""What a weight file of others holds, and the model card of its bundle."""
+"""Inspection report for a third-party checkpoint, and the model card of the converted bundle."""
 
 import json
 from collections import Counter
@@ -21,18 +21,23 @@ Node = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a weight file is and holds.
+    """What a weight file contains, and how it is converted.
 
     Args:
-        kind: of file.
-        family: None where none fits; `reason` says why this one or none.
-        model: the call that builds the model.
-        parameters: numbers in all tensors, `dtypes` tensors by number type.
-        groups: tensors and parameters by the beginnings of names.
-        head: of the file, and the task that it becomes; None where no task takes any.
+        source: the source as the user wrote it.
+        kind: kind of the file.
+        family: name of the family, or None if none fits.
+        reason: why it is this family, or none.
+        prefix: what the file puts before the names of the backbone.
+        model: config of the model.
+        tensors: number of tensors.
+        parameters: number of values in all tensors.
+        dtypes: number of tensors by type of number.
+        groups: numbers of tensors and parameters by the first parts of their names.
+        head: head of the file and the task that it becomes; None if no head becomes a task.
         dropped: names that are left out, by reason.
         new: names of diptych that the file does not fill, by reason.
-        settings: value of each setting, and where it comes from.
+        settings: value and origin of each setting.
     """
 
     source: str
@@ -51,19 +56,23 @@ class Inspection:
     settings: dict[str, tuple[Any, str]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain values for JSON."""
         return asdict(self)
 
 
 def certificate(family: str) -> dict[str, dict[str, Any]]:
-    """The goldens that a family was compared with, each with the largest difference (`make certificate`)."""
+    """Return the reference outputs that a family was compared with, each with the largest difference.
+
+    `make certificate` measures them.
+    """
     stored = json.loads((files("diptych.convert") / "parity.json").read_text(encoding="utf-8"))
-    found: dict[str, dict[str, Any]] = stored.get(family, {})
-    return found
+    entries: dict[str, dict[str, Any]] = stored.get(family, {})
+    return entries
 
 
 def reason_for(family: Family) -> str:
-    return f"{family.title}, known by {' and '.join(sorted(family.required))}"
+    """Say by which names a file of a family was recognized."""
+    return f"{family.title}, recognized by {' and '.join(sorted(family.required))}"
 
 
 def report_on(
@@ -74,20 +83,21 @@ def report_on(
     reason: str,
     settings: Settings | None = None,
 ) -> Inspection:
-    """Describe a file, and what becomes of it where a plan says so."""
+    """Describe a file and, if there is a plan, its conversion."""
     groups: dict[str, tuple[int, int]] = {}
-    for name, one in given.weights.items():
+    for name, tensor in given.weights.items():
+        # The first two parts of a name, or the first one if the second is already that of the tensor.
         key = ".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0]
         tensors, numbers = groups.get(key, (0, 0))
-        groups[key] = (tensors + 1, numbers + one.numel())
+        groups[key] = (tensors + 1, numbers + tensor.numel())
     report = Inspection(
         source=str(source),
         kind=given.kind,
         family=None,
         reason=reason,
         tensors=len(given.weights),
-        parameters=sum(one.numel() for one in given.weights.values()),
-        dtypes=dict(Counter(str(one.dtype).removeprefix("torch.") for one in given.weights.values())),
+        parameters=sum(tensor.numel() for tensor in given.weights.values()),
+        dtypes=dict(Counter(str(tensor.dtype).removeprefix("torch.") for tensor in given.weights.values())),
         groups=groups,
         dropped=given.junk,
     )
@@ -97,9 +107,9 @@ def report_on(
     new = kept(found.split.backbone, found.family.table, plan.model.state_dict())
     numbered = [name for name in ("labels", "answers") if plan.task.get(name, ())[:1] == ["0"]]
     if numbered:
-        new[f"names instead of numbers; say task.{numbered[0]}=@FILE"] = [f"task.{numbered[0]}"]
+        new[f"numbers instead of names; set task.{numbered[0]}=@FILE"] = [f"task.{numbered[0]}"]
     if plan.head is None:
-        new["the file holds no head that diptych has a task for"] = ["task.head"]
+        new["the file has no head that diptych has a task for"] = ["task.head"]
     return replace(
         report,
         family=found.family.name,
@@ -108,17 +118,19 @@ def report_on(
         head=None if plan.head is None else (plan.head.name, str(plan.task["_target_"])),
         dropped=plan.dropped,
         new=new,
-        settings={name: (one.value, one.why) for name, one in (settings or {}).items()},
+        settings={name: (setting.value, setting.why) for name, setting in (settings or {}).items()},
     )
 
 
 def card_of(report: Inspection, family: Family) -> str:
-    """The model card: what it is, what was left out and stays new, and how equal the family was found."""
+    """Write the model card: settings, what was left out, what stays new, and the comparison of the family."""
     proofs = [
         f"| `{name}` | {entry['compared']} | {entry['worst']:.1e} |"
         for name, entry in sorted(certificate(family.name).items())
     ]
-    said = [f"| `{name}` | `{shorten(value)}` | {why} |" for name, (value, why) in report.settings.items()]
+    settings = [
+        f"| `{name}` | `{shorten(value)}` | {why} |" for name, (value, why) in report.settings.items()
+    ]
     left = [f"| {reason} | {len(names)} | `{names[0]}` |" for reason, names in report.dropped.items()]
     new = [f"| {reason} | {len(names)} | `{names[0]}` |" for reason, names in report.new.items()]
     head = "none; the head of the task is new" if report.head is None else f"`{report.head[0]}`"
@@ -127,20 +139,20 @@ def card_of(report: Inspection, family: Family) -> str:
             f"# {family.title}",
             "",
             f"A diptych bundle, converted from `{report.source}` ({report.kind}).",
-            "Use it with `diptych predict`, `diptych.load(folder)`, or train it on: `weights.model=FOLDER`.",
+            "Use it with `diptych predict`, `diptych.load(folder)`, or fine-tune it: `weights.model=FOLDER`.",
             "",
             "```yaml",
             yaml.safe_dump(report.model, sort_keys=False).rstrip(),
             "```",
             "",
             f"Head of the file that became the task: {head}.",
-            *_section("Settings", "| setting | value | from |", said),
+            *_section("Settings", "| setting | value | from |", settings),
             *_section("Left out", "| why | tensors | first |", left),
             *_section("Stays new", "| why | tensors | first |", new),
             *_section("Equal to the original", "| golden | compared | largest difference |", proofs),
             "",
-            "The last table was measured with tiny random weights in fp32, of outputs, losses and gradients;",
-            "differences are shares of the largest number compared where that is above 1.",
+            "The last table compares outputs, losses and gradients for tiny random weights in fp32.",
+            "Differences are relative to the largest number compared if that is above 1.",
             "",
         )
     )

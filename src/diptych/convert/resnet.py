@@ -1,4 +1,4 @@
-"""ResNet's weights, as torchvision publishes them: the names are ours already."""
+"""ResNet: the weights that torchvision publishes. The names are the same here."""
 
 from pathlib import Path
 
@@ -17,21 +17,21 @@ RESNET: Table = (
 HEADLESS: Table = (
     *(rename(part, part) for part in PARTS[:-1]),
     *RESNET[len(PARTS) :],
-    Drop("fc", "not in use"),
+    Drop("fc", "the classifier of ImageNet, which the network does not have"),
 )
 
 
 def load_resnet(resnet: ResNet, path: Path | str) -> None:
-    """Fill a ResNet; the file's `fc` is left out if the network has none.
+    """Fill a ResNet. The layer `fc` of the file is left out if the network has none.
 
     Raises:
         FormatError: the file is not a weight file.
-        CheckpointMismatch: the file is not this ResNet's.
+        CheckpointMismatch: the weights belong to another ResNet.
     """
     fill_resnet(resnet, read_weights(path), where=path)
 
 
 def fill_resnet(resnet: ResNet, weights: dict[str, Tensor], *, where: object) -> None:
-    """As `load_resnet`, from weights that have been read."""
+    """Same as `load_resnet`, with weights that have been read."""
     headless = not any(name.startswith("fc.") for name in resnet.state_dict())
     load_into(resnet, weights, HEADLESS if headless else RESNET, where=where)

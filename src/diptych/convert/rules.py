@@ -1,8 +1,8 @@
-"""From the parameter names of others to ours, as a table that can be read backwards.
+"""Tables of rules from original parameter names to diptych's. A table works in both directions.
 
-A pattern names one parameter, or a module with everything below it; each `{}` in it stands for a number.
-Where several rules fit a name, the first one takes it. A table must account for everything: every source name
-is used once or dropped with a reason, every target name is filled with its shape or kept with a reason.
+A pattern matches one parameter, or a module with everything below it; each `{}` in it stands for a number. If
+several rules match a name, the first one takes it. A table must account for everything: every source name is
+used once or dropped with a reason, and every target name is filled with its shape or kept with a reason.
 """
 
 import re
@@ -20,7 +20,12 @@ Change = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Tensors named `sources` become tensors named `targets`; `back` undoes what `there` does."""
+    """Converts the tensors `sources` to the tensors `targets`.
+
+    Args:
+        there: function of the source tensors that returns the target tensors. The default keeps them.
+        back: the inverse of `there`.
+    """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -28,12 +33,13 @@ class Rule:
     back: Change = tuple
 
     def inverse(self) -> "Rule":
+        """Return the rule for the other direction."""
         return Rule(self.targets, self.sources, self.back, self.there)
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Names of the source that have no place in the target."""
+    """Source names that the target has no place for."""
 
     pattern: str
     reason: str
@@ -41,7 +47,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Names of the target that stay as they are where the source does not have them."""
+    """Target names that keep their values if the source does not have them."""
 
     pattern: str
     reason: str
@@ -51,28 +57,30 @@ Table = Sequence[Rule | Drop | Keep]
 
 
 def rename(source: str, target: str) -> Rule:
-    """The same tensor under another name."""
+    """Rule for the same tensor under another name."""
     return Rule((source,), (target,))
 
 
 def transpose(source: str, target: str) -> Rule:
-    """A matrix stored the other way round, as Paddle stores the weights of Linears."""
+    """Rule for a matrix that the source stores transposed, as Paddle does for the weights of a Linear."""
     return Rule((source,), (target,), _transposed, _transposed)
 
 
 def split(source: str, targets: tuple[str, ...]) -> Rule:
-    """One tensor holds several of equal size, one after the other along the first dimension."""
+    """Rule for a tensor that becomes several of equal size, cut along the first dimension."""
     count = len(targets)
-    return Rule((source,), targets, lambda one: one[0].chunk(count), lambda many: (torch.cat(list(many)),))
+    return Rule(
+        (source,), targets, lambda tensors: tensors[0].chunk(count), lambda parts: (torch.cat(list(parts)),)
+    )
 
 
 def merge(sources: tuple[str, ...], target: str) -> Rule:
-    """Several tensors of equal size are one, along the first dimension."""
+    """Rule for several tensors of equal size that become one, along the first dimension."""
     return split(target, sources).inverse()
 
 
 def row(source: str, target: str, *, index: int, rows: int) -> Rule:
-    """Row `index` of a table of `rows`; on the way back the other rows are zero."""
+    """Rule that takes row `index` of a table of `rows`; in the other direction, the other rows are zero."""
 
     def back(vectors: Sequence[Tensor]) -> Sequence[Tensor]:
         table = vectors[0].new_zeros(rows, *vectors[0].shape)
@@ -83,7 +91,7 @@ def row(source: str, target: str, *, index: int, rows: int) -> Rule:
 
 
 def below(table: Table, module: str) -> Table:
-    """A table whose targets lie in a module of the model."""
+    """Return a table whose targets are in a module of the model."""
     return tuple(
         Rule(line.sources, tuple(f"{module}.{target}" for target in line.targets), line.there, line.back)
         if isinstance(line, Rule)
@@ -95,7 +103,7 @@ def below(table: Table, module: str) -> Table:
 
 
 def bert_text(source: str, target: str) -> tuple[Rule, ...]:
-    """BERT's embedding module, which most families share."""
+    """Rules for BERT's embeddings, which most families have."""
     return (
         rename(f"{source}.word_embeddings", f"{target}.words"),
         rename(f"{source}.position_embeddings", f"{target}.positions"),
@@ -105,7 +113,7 @@ def bert_text(source: str, target: str) -> tuple[Rule, ...]:
 
 
 def bert_layer(source: str, target: str) -> tuple[Rule, ...]:
-    """One layer of BERT, which most families share."""
+    """Rules for a layer of BERT, which most families have."""
     return (
         rename(f"{source}.attention.self.query", f"{target}.attention.query"),
         rename(f"{source}.attention.self.key", f"{target}.attention.key"),
@@ -119,10 +127,10 @@ def bert_layer(source: str, target: str) -> tuple[Rule, ...]:
 
 
 def bert_heads(source: str = "cls", *, match: str = "seq_relationship") -> tuple[Rule | Drop, ...]:
-    """The heads of masked words and of matching, into a `Pretrain` with objectives of these names.
+    """Rules for the heads of masked words and of matching, into the objectives `words` and `matching`.
 
     Args:
-        match: what the original calls the second.
+        match: original name of the head of matching.
     """
     return (
         *masked_words(f"{source}.predictions", "objectives.words.head"),
@@ -131,37 +139,37 @@ def bert_heads(source: str = "cls", *, match: str = "seq_relationship") -> tuple
 
 
 def masked_words(source: str, target: str) -> tuple[Rule | Drop, ...]:
-    """One head of masked words."""
+    """Rules for a head of masked words."""
     return (
         *transform(f"{source}.transform", f"{target}.transform"),
         rename(f"{source}.bias", f"{target}.bias"),
-        Drop(f"{source}.decoder", "the word table, to which it is tied, and the bias once more"),
+        Drop(f"{source}.decoder", "copies of the word embedding, to which it is tied, and of the bias"),
     )
 
 
 def transform(source: str, target: str) -> tuple[Rule, ...]:
-    """Linear, GELU, LayerNorm: what most heads of pre-training begin with."""
+    """Rules for Linear, GELU and LayerNorm, with which most heads of pre-training begin."""
     return rename(f"{source}.dense", f"{target}.0"), rename(f"{source}.LayerNorm", f"{target}.2")
 
 
 def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where: object) -> dict[str, Tensor]:
-    """The weights under our names, complete and of the right shapes.
+    """Return the weights under diptych's names, complete and with the right shapes.
 
     Args:
-        shapes: of every target name.
-        where: what the weights come from, for the error message.
+        shapes: shape of every target name.
+        where: source of the weights, for error messages.
 
     Raises:
-        CheckpointMismatch: lists what stays unfilled, what stays unused and what has another shape; or
-            tensors that hold NaN, infinity or complex numbers.
+        CheckpointMismatch: lists target names that are not filled, source names that are not used, and wrong
+            shapes; or tensors with NaN, infinity or complex numbers.
     """
     try:
         result, unused = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
     except (IndexError, RuntimeError) as error:
         raise CheckpointMismatch(f"{where}: a tensor cannot be converted ({error}).") from error
-    _require_numbers(source, unused, where)
-    drops = [rule.pattern for rule in table if isinstance(rule, Drop)]
-    keeps = [rule.pattern for rule in table if isinstance(rule, Keep)]
+    _require_numbers(source, unused, where)  # only of used tensors: what is left out may be anything
+    drops = [line.pattern for line in table if isinstance(line, Drop)]
+    keeps = [line.pattern for line in table if isinstance(line, Keep)]
     wrong = [
         f"{name} {tuple(result[name].shape)} instead of {tuple(shape)}"
         for name, shape in shapes.items()
@@ -174,42 +182,46 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
         "of the wrong shape": wrong,
     }
     if any(problems.values()):
-        found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+        listed = "; ".join(
+            f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names
+        )
         raise CheckpointMismatch(
-            f"{where}: the weights do not fit the model. {found}. "
-            "Take the model that they were made for, with the same sizes and vocabulary."
+            f"{where}: the weights do not fit the model. {listed}. "
+            "Use the model that they were made for, with the same sizes and vocabulary."
         )
     return result
 
 
 def _require_numbers(source: Weights, unused: Weights, where: object) -> None:
-    """Refuse weights that make every score NaN, under the names that the file has for them."""
-    used = {name: one for name, one in source.items() if name not in unused and not one.is_meta}
+    """Refuse weights that would make every score NaN. The error names them as the file does."""
+    used = {name: tensor for name, tensor in source.items() if name not in unused and not tensor.is_meta}
     broken = {
-        "complex numbers": [name for name, one in used.items() if one.is_complex()],
+        "complex numbers": [name for name, tensor in used.items() if tensor.is_complex()],
         "NaN or infinity": [
-            name for name, one in used.items() if one.is_floating_point() and not _wide(one).isfinite().all()
+            name
+            for name, tensor in used.items()
+            if tensor.is_floating_point() and not _wide(tensor).isfinite().all()
         ],
     }
     for what, names in broken.items():
         if names:
             raise CheckpointMismatch(
-                f"{where}: {len(names)} tensor(s) hold {what}: {_some(names)}. Take a checkpoint from before "
-                "the training went wrong, or copy it again."
+                f"{where}: {len(names)} tensor(s) have {what}: {_some(names)}. Use a checkpoint from before "
+                "the training diverged, or copy the file again."
             )
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.half() if tensor.itemsize == 1 else tensor  # torch cannot test numbers of 8 bits
+    return tensor.half() if tensor.itemsize == 1 else tensor  # `isfinite` does not support 8-bit floats
 
 
 def left_out(
     source: Weights, table: Table, *, targets: Collection[str] | None = None
 ) -> tuple[dict[str, list[str]], dict[str, Tensor]]:
-    """Names that a table drops, by reason, and the weights that no line of it accounts for.
+    """Return the names that a table drops, by reason, and the weights that no line of it matches.
 
     Args:
-        targets: names that can be filled; None means all.
+        targets: names that can be filled. None means all.
     """
     rules = [rule for rule in table if isinstance(rule, Rule)]
     if targets is not None:
@@ -219,14 +231,14 @@ def left_out(
     for line in table:
         if isinstance(line, Drop):
             names = [name for name in unused if _fits_any(name, [line.pattern])]
-            unused = {name: one for name, one in unused.items() if name not in names}
+            unused = {name: tensor for name, tensor in unused.items() if name not in names}
             if names:
                 reasons.setdefault(line.reason, []).extend(names)
     return reasons, unused
 
 
 def kept(source: Weights, table: Table, targets: Collection[str]) -> dict[str, list[str]]:
-    """Names that a table lets stay as they are, by reason, where the source does not fill them."""
+    """Return the target names that the source does not fill and the table keeps, by reason."""
     filled, _ = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
     reasons: dict[str, list[str]] = {}
     for line in table:
@@ -238,30 +250,30 @@ def kept(source: Weights, table: Table, targets: Collection[str]) -> dict[str, l
 
 
 def restore(weights: Weights, table: Table) -> dict[str, Tensor]:
-    """The way back: our weights, or gradients, under the names of the original, where it has one.
+    """Return diptych's weights or gradients under their original names; kept names have none.
 
     Raises:
-        CheckpointMismatch: a name that the table does not lead to.
+        CheckpointMismatch: no rule of the table leads to a name.
     """
     result, unused = _apply(weights, [rule.inverse() for rule in table if isinstance(rule, Rule)])
     keeps = [rule.pattern for rule in table if isinstance(rule, Keep)]
-    unused = {name: one for name, one in unused.items() if not _fits_any(name, keeps)}
+    unused = {name: tensor for name, tensor in unused.items() if not _fits_any(name, keeps)}
     if unused:
-        raise CheckpointMismatch(f"{len(unused)} name(s) have no original: {_some(list(unused))}.")
+        raise CheckpointMismatch(f"{len(unused)} tensor(s) have no original name: {_some(list(unused))}.")
     return result
 
 
 def taken(weights: Weights, table: Table) -> dict[str, Tensor]:
-    """The weights for which the table has a place."""
+    """Return the weights that a rule of the table uses."""
     _, unused = _apply(weights, [rule for rule in table if isinstance(rule, Rule)])
-    return {name: one for name, one in weights.items() if name not in unused}
+    return {name: tensor for name, tensor in weights.items() if name not in unused}
 
 
 def load_into(module: nn.Module, weights: Weights, table: Table, *, where: object) -> None:
-    """Fill a module; it is left untouched when anything is amiss.
+    """Fill a module. After an error, the module is unchanged.
 
     Raises:
-        CheckpointMismatch: see `convert`.
+        CheckpointMismatch: see `convert`; or weights are integers, as quantized ones are.
     """
     state = module.state_dict()
     shapes = {name: tensor.shape for name, tensor in state.items()}
@@ -269,33 +281,37 @@ def load_into(module: nn.Module, weights: Weights, table: Table, *, where: objec
     whole = [name for name in made if state[name].is_floating_point() and not made[name].is_floating_point()]
     if whole:
         raise CheckpointMismatch(
-            f"{where}: {len(whole)} weight(s) are whole numbers: {_some(whole)}. Were they quantized? Take "
-            "the checkpoint from before that."
+            f"{where}: {len(whole)} weight(s) are integers: {_some(whole)}; expected floating-point numbers. "
+            "If they were quantized, use the checkpoint from before the quantization."
         )
-    module.load_state_dict(made, strict=False)
+    module.load_state_dict(made, strict=False)  # `convert` has checked that only kept names are missing
 
 
 def _apply(source: Weights, rules: Sequence[Rule]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What the rules make of the source, and what none of them took."""
+    """Apply rules; returns the targets, and the source tensors that no rule used."""
     result: dict[str, Tensor] = {}
     unused = dict(source)
     for rule in rules:
-        for names, targets in list(_matches(rule, unused)):
+        for names, targets in list(_matches(rule, unused)):  # a list: the loop removes from `unused`
             tensors = rule.there([unused.pop(name) for name in names])
             for target, tensor in zip(targets, tensors, strict=True):
                 if target in result:
-                    raise CheckpointMismatch(f"{', '.join(names)}: two sources lead to {target}.")
+                    raise CheckpointMismatch(
+                        f"{', '.join(names)} and another tensor both become {target}; expected one of them."
+                    )
                 result[target] = tensor
     return result, unused
 
 
 def _matches(rule: Rule, names: Weights) -> Iterator[tuple[list[str], list[str]]]:
+    """Source and target names of every place where all sources of a rule exist."""
     first = _regex(rule.sources[0])
     for name in names:
-        if found := first.fullmatch(name):
-            *numbers, below = found.groups(default="")
+        if match := first.fullmatch(name):
+            # The numbers at `{}`, and the part of the name below the pattern, such as `.weight`.
+            *numbers, below = match.groups(default="")
             sources = [pattern.format(*numbers) + below for pattern in rule.sources]
-            if all(one in names for one in sources):
+            if all(source in names for source in sources):
                 yield sources, [pattern.format(*numbers) + below for pattern in rule.targets]
 
 
@@ -304,6 +320,7 @@ def _fits_any(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
+    # `re.compile` keeps recent patterns itself, so there is no cache here.
     return re.compile(r"(\d+)".join(map(re.escape, pattern.split("{}"))) + r"(\..+)?")
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are the backbone, and which are heads."""
+"""Separates the tensors of a checkpoint into backbone and heads."""
 
 import re
 from dataclasses import dataclass, replace
@@ -14,9 +14,10 @@ class Split:
 
     Args:
         prefix: what the file puts before the names of the backbone.
-        head_prefix: what it puts before the names of the heads.
-        heads: all that is no part of the backbone.
-        optimizer: names that an optimizer left among the weights.
+        head_prefix: what the file puts before the names of the heads.
+        backbone: tensors of the backbone.
+        heads: all other tensors.
+        optimizer: names of the state of an optimizer among the weights.
     """
 
     prefix: str
@@ -26,19 +27,24 @@ class Split:
     optimizer: list[str]
 
     def moved(self, prefixes: tuple[str, ...]) -> "Split":
-        """The same with some of the backbone among the heads, for a model that does not read it."""
-        heads = {name: one for name, one in self.backbone.items() if name.startswith(prefixes)}
-        backbone = {name: one for name, one in self.backbone.items() if name not in heads}
+        """Return a split with some tensors moved from the backbone to the heads.
+
+        This is for parts that a model does not have, such as an unused pooler.
+        """
+        heads = {name: tensor for name, tensor in self.backbone.items() if name.startswith(prefixes)}
+        backbone = {name: tensor for name, tensor in self.backbone.items() if name not in heads}
         return replace(self, backbone=backbone, heads={**self.heads, **heads})
 
     def missing(self, required: frozenset[str]) -> list[str]:
-        """The required names that the backbone lacks; `|` stands between names of which one is enough."""
-        return sorted(one for one in required if not any(name in self.backbone for name in one.split("|")))
+        """Return the required names that the backbone lacks; of alternatives (`a|b`), one is enough."""
+        return sorted(
+            names for names in required if not any(name in self.backbone for name in names.split("|"))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
-    """Where the backbone lies in the files of a family.
+    """Finds the backbone in the files of a family.
 
     VL-BERT, for example, has `key="word_embeddings.weight"`, `root="vlbert."`,
     `extra_prefixes=("object_linguistic_embeddings.",)` and `head_prefixes=("vlbert.mlm_head.",)`. In a file
@@ -50,12 +56,13 @@ class Backbone:
         final_mlp.1.weight                        heads     final_mlp.1.weight
 
     Args:
-        key: a name that every backbone of the family has once; what precedes it in a file is the prefix.
-        root: replaces the prefix.
+        key: a name that every backbone of the family has exactly once. What precedes it in a file is the
+            prefix.
+        root: replacement of the prefix.
         extra_prefixes: other prefixes that belong to the backbone.
-        head_prefixes: prefixes inside the backbone, behind `root`, that belong to heads.
-        pattern: what names of the backbone look like in files that have no prefix.
-        optimizer: what names of an optimizer look like that lie among the weights.
+        head_prefixes: prefixes of heads inside the backbone, with `root`.
+        pattern: pattern of the names of the backbone, for files without prefix.
+        optimizer: pattern of the names of an optimizer's state among the weights.
     """
 
     key: str = "embeddings.word_embeddings.weight"
@@ -66,37 +73,37 @@ class Backbone:
     optimizer: re.Pattern[str] | None = None
 
     def split(self, weights: Weights) -> Split | None:
-        """Backbone and heads of a file; None where it has no backbone, or several."""
+        """Split a file into backbone and heads; None if it has no backbone, or several."""
         optimizer = {
             name for name in weights if self.optimizer is not None and self.optimizer.fullmatch(name)
         }
-        lasting = {name: one for name, one in weights.items() if name not in optimizer}
+        lasting = {name: tensor for name, tensor in weights.items() if name not in optimizer}
         keys = self.keys(lasting)
-        if len(keys) != 1:
+        if len(keys) != 1:  # none is another family; two are two models in one file
             return None
         prefix = keys[0].removesuffix(self.key)
         backbone: dict[str, Tensor] = {}
         heads: dict[str, Tensor] = {}
-        for name, one in lasting.items():
+        for name, tensor in lasting.items():
             inside = self._inside(name, prefix)
             own = self.root + name.removeprefix(prefix) if inside else name
             head = own.startswith(self.head_prefixes) if inside else not own.startswith(self.extra_prefixes)
-            (heads if head else backbone)[own] = one
+            (heads if head else backbone)[own] = tensor
         above = self._above(prefix, heads)
         return Split(
             prefix=prefix,
             head_prefix=above,
             backbone=backbone,
-            heads={name.removeprefix(above): one for name, one in heads.items()},
+            heads={name.removeprefix(above): tensor for name, tensor in heads.items()},
             optimizer=sorted(optimizer),
         )
 
     def keys(self, weights: Weights) -> list[str]:
-        """The names that end with the key."""
+        """Return the names that end with the key."""
         return [name for name in weights if name == self.key or name.endswith(f".{self.key}")]
 
     def original(self, name: str, *, prefix: str, head_prefix: str, head: bool) -> str:
-        """A name that `split` gave, as it stood in the file."""
+        """Return the original name of a tensor of `split`; the inverse of the renaming there."""
         inside = name.startswith(self.head_prefixes) if head else not name.startswith(self.extra_prefixes)
         if inside:
             return prefix + name.removeprefix(self.root)
@@ -106,6 +113,7 @@ class Backbone:
         return name.startswith(prefix) if self.pattern is None else bool(self.pattern.match(name))
 
     def _above(self, prefix: str, heads: Weights) -> str:
-        """The module around the backbone: `model.` of `model.bert.`, where heads lie in it, too."""
+        """The prefix of the module around the backbone if heads are in it, too: `model.` of `model.bert.`."""
+        # `rfind(".", 0, -1)` skips the last point, which ends the prefix itself.
         above = prefix[: prefix.rfind(".", 0, -1) + 1] if prefix else ""
         return above if not self.head_prefixes and any(name.startswith(above) for name in heads) else ""

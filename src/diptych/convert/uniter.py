@@ -1,4 +1,4 @@
-"""UNITER's weights: ChenRocks/UNITER, and what nav13n and Vilio saved of it."""
+"""UNITER: ChenRocks/UNITER, and the files of nav13n and Vilio's U."""
 
 from diptych.convert import heads
 from diptych.convert.family import PRETRAINING, Family, Head, Node, RecognizedCheckpoint, bert_sizes
@@ -24,6 +24,7 @@ UNITER: Table = (
     rename("img_embeddings.pos_linear", "regions.box"),
     rename("img_embeddings.pos_layer_norm", "regions.box_norm"),
     rename("img_embeddings.LayerNorm", "regions.norm"),
+    # The original adds row 0 of this table, all zeros, to regions that are not hidden.
     row("img_embeddings.mask_embedding.weight", "regions.hidden", index=1, rows=2),
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
     rename("pooler.dense", "pool.dense"),
@@ -48,26 +49,26 @@ def _sizes(file: Split) -> Node:
 
 
 def _paired(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
-    """The NLVR2 head that lets two pairs attend to each other."""
+    """The NLVR2 head in which two pairs attend to each other."""
     if "attn1.in_proj_weight" not in weights:
         return None
-    sight = {"_target_": "diptych.nn.PairAttention", "_partial_": True, "heads": found.sizes["heads"]}
+    readout = {"_target_": "diptych.nn.PairAttention", "_partial_": True, "heads": found.sizes["heads"]}
     head = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True}
-    return {"_target_": "diptych.tasks.Classify", "pairs": 2, "readout": sight, "head": head}, 2
+    return {"_target_": "diptych.tasks.Classify", "pairs": 2, "readout": readout, "head": head}, 2
 
 
 def _processor(use: Use) -> Settings:
     if use.head == "linear":
         return {
-            "max_tokens": Setting(256, "the original: nav13n pads and cuts every text to 256"),
+            "max_tokens": Setting(256, "the original: nav13n pads and truncates every text to 256 tokens"),
             "tags": Setting(True, "the original: nav13n's second text is the names of the objects"),
             "box_scale": Setting(
                 "swapped", "the original: nav13n divides x by the height and y by the width"
             ),
         }
     return {
-        "max_tokens": Setting(None, "the original: UNITER and Vilio's U never cut a text"),
-        "max_regions": Setting(100, "the original: UNITER's and Vilio's files hold at most 100 regions"),
+        "max_tokens": Setting(None, "the original: UNITER and Vilio's U never truncate a text"),
+        "max_regions": Setting(100, "the original: UNITER's and Vilio's files have at most 100 regions"),
     }
 
 
@@ -104,6 +105,7 @@ FAMILY = Family(
             words=heads.masked_text("cls.predictions.transform.dense.bias"),
             features=("feat_regress.bias", lambda _: heads.objective("MaskedRegions", predict=FEATURES)),
             classes=heads.region_classes("region_classifier.net.3.bias", loss="kl_mean"),
+            # Weights and frequencies of the objectives in the original's config of pre-training.
             draw={
                 "weights": {"alignment": 0.1},
                 "draw": {"matching+alignment": 6, "words": 8, "features": 4, "classes": 4},

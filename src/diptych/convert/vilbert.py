@@ -1,4 +1,4 @@
-"""ViLBERT's weights: facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D."""
+"""ViLBERT and DeVLBERT: facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def _intervention(way: str, target: str) -> tuple[Rule, ...]:
     return (
         rename(f"causal_{way}.Wy", f"objectives.causes.{target}.query"),
         rename(f"causal_{way}.Wz", f"objectives.causes.{target}.key"),
-        rename(f"causal_{way}.{way}", f"objectives.causes.{target}.value"),  # of t2v and v2t only
+        rename(f"causal_{way}.{way}", f"objectives.causes.{target}.value"),  # t2v and v2t only
     )
 
 
@@ -36,7 +36,7 @@ def _classes(source: str, target: str) -> tuple[Rule, ...]:
 
 TASKS = "embeddings.task_embeddings"
 LAYER, MEETING = "encoder.c_layer.{}", "encoder.meetings.{}"
-# The originals number what is projected: 1 comes from the regions, 2 from the text.
+# The originals number the inputs of projections: 1 comes from the regions, 2 from the text.
 VILBERT: Table = (
     *bert_text("embeddings", "text"),
     rename("v_embeddings.image_embeddings", "regions.feature"),
@@ -89,17 +89,20 @@ BOX = "v_embeddings.image_location_embeddings.weight"
 
 
 def _adapt(model: Vilbert, split: Split) -> Split:
-    """Without the area of boxes, a model takes the other four columns, as Vilio does."""
+    """For a model without the area of boxes, drop the fifth column, as Vilio does."""
     backbone = dict(split.backbone)
     if not model.regions.box_area and BOX in backbone:
         backbone[BOX] = backbone[BOX][:, :4]
-    if model.tasks is None:
+    if model.tasks is None:  # the model was built without the task tokens of 12-in-1
         backbone.pop(f"{TASKS}.weight", None)
     return replace(split, backbone=backbone)
 
 
 def _sizes(file: Split) -> Node:
-    """Streams meet in their last layers, as in all published files; 8 heads or 128 numbers per head."""
+    """Sizes from the shapes. As in all published files, streams meet in their last layers.
+
+    Heads of the vision stream and of the meetings are 128 wide.
+    """
     weights = file.backbone
     words, box = weights["embeddings.word_embeddings.weight"], weights[BOX]
     vision = weights["v_embeddings.image_embeddings.weight"]
@@ -129,7 +132,7 @@ def _sizes(file: Split) -> Node:
         "max_positions": len(weights["embeddings.position_embeddings.weight"]),
         "segments": len(weights["embeddings.token_type_embeddings.weight"]),
         "tasks": len(weights.get(f"{TASKS}.weight", ())),
-        # four columns are Vilio's, who shows no region of the whole image either
+        # Files with four columns are Vilio's, which has no region of the whole image either.
         "box_area": box.shape[1] == 5,
         "whole_image": box.shape[1] == 5,
     }
@@ -153,19 +156,19 @@ def _processor(use: Use) -> Settings:
     if _vilio(use):
         return VILIO_SETTINGS
     if use.kind == "Pretrain":
-        why = "the original: captions of 36 tokens, and 36 regions beside the whole image"
+        why = "the original: captions of 36 tokens, and 36 regions besides the whole image"
         return {"max_tokens": Setting(36, why), "max_regions": Setting(36, why)}
-    why = "the original: 100 regions beside the whole image in its tasks"
+    why = "the original: 100 regions besides the whole image in its tasks"
     return {"max_regions": Setting(100, why)}
 
 
 def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     if use.head == "vil_binary_prediction.logit_fc":
         return NLVR2, f"the file: a head called {use.head}"
-    return (MEMES, "the file: Vilio's names or its four columns of a box") if _vilio(use) else None
+    return (MEMES, "the file: Vilio's names or its four columns per box") if _vilio(use) else None
 
 
-VILIO = "model.bert."  # the prefix of its names; the originals' is bert.
+VILIO = "model.bert."  # prefix of names in Vilio's files; the originals have `bert.`
 FAMILY = Family(
     name="vilbert",
     title="ViLBERT or DeVLBERT (facebookresearch/vilbert-multi-task, shengyuzhang/DeVLBert, Vilio's D)",
@@ -200,17 +203,17 @@ FAMILY = Family(
         Drop("cls.imagePredictions", "the head of hidden regions: pre-training"),
         *(Drop(f"cls.causal_predictor_{kind}", "a head of DeVLBERT's pre-training") for kind in CAUSES),
         *(
-            Drop(f"causal_{kind}", "DeVLBERT's interventions, whose dictionaries no file holds")
+            Drop(f"causal_{kind}", "DeVLBERT's interventions, whose dictionaries are not in any file")
             for kind in CAUSES
         ),
-        Drop("linguisic_logit", "a score per word, which no task of the original reads"),
-        Drop("classifier", "declared by Vilio and never used"),
+        Drop("linguisic_logit", "a score per word, which no task of the original uses"),  # their spelling
+        Drop("classifier", "a layer that Vilio declares and never uses"),
     ),
     processor=_processor,
     benchmark=_benchmark,
     habits={
-        "box_area": "the file: four columns of a box are Vilio's, five the originals'",
-        "whole_image": "the original: Vilio, of four columns, shows no region of the whole image",
+        "box_area": "the file: Vilio has four columns per box, the originals have five",
+        "whole_image": "the original: Vilio, with four columns, has no region of the whole image",
         "meetings": "the original: streams meet in their last layers",
     },
 )

@@ -1,4 +1,4 @@
-"""VisualBERT's weights: uclanlp/visualbert, mmf's, Vilio's and Hugging Face's."""
+"""VisualBERT: uclanlp/visualbert, mmf, Vilio's V and Hugging Face."""
 
 from diptych.convert import heads
 from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes
@@ -18,7 +18,7 @@ VISUALBERT: Table = (
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
     rename("pooler.dense", "pool.dense"),
     rename("layer_weights", "average.weights"),
-    Keep("average.weights", "only what Vilio's V was fine-tuned to with --reg has them"),
+    Keep("average.weights", "only files that Vilio's V fine-tuned with --reg have them"),
     Drop("pooler", "the model reads another state than the pooled one"),
     Drop("embeddings.position_ids", "a counter that newer versions of BERT saved"),
 )
@@ -27,7 +27,7 @@ VISUALBERT_PRETRAIN: Table = bert_heads()  # objectives: words, matching
 
 
 def _adapt(model: VisualBert, split: Split) -> Split:
-    """The pooler counts as a head where the model reads another state than the first token's."""
+    """Move the pooler to the heads if the model has none, because it reads another token than the first."""
     return split if model.pool is not None else split.moved(("pooler.",))
 
 
@@ -36,13 +36,13 @@ def _sizes(file: Split) -> Node:
     return bert_sizes(weights) | {
         "feature_dim": next(weights[name].shape[1] for name in FEATURE if name in weights),
         "readout": _readout(file),
-        # Vilio's prefix; the weights of the others were trained with 0
+        # Vilio gives regions segment 1; all other weights were trained with 0.
         "region_segment": int(file.prefix == VILIO),
     }
 
 
 def _readout(file: Split) -> str:
-    """More than three classes are answers, whose head reads the token before the last."""
+    """Which token the head reads: for answers, which are more than three, the one before the last."""
     if "layer_weights" in file.backbone:
         return "layer_average"
     outputs = max((len(file.heads[name]) for name in LAST if name in file.heads), default=0)
@@ -52,13 +52,13 @@ def _readout(file: Split) -> str:
 def _processor(use: Use) -> Settings:
     who = "Vilio's hm.py" if use.prefix == VILIO else "uclanlp's and mmf's program"
     settings = {
-        "max_tokens": Setting(128, f"the original: {who} cuts every text to 128"),
-        "max_regions": Setting(100, "the original: files of Vilio and mmf hold at most 100 regions"),
+        "max_tokens": Setting(128, f"the original: {who} truncates every text to 128 tokens"),
+        "max_regions": Setting(100, "the original: files of Vilio and mmf have at most 100 regions"),
     }
     if use.prefix in (VILIO, MMF):
         return settings
     if use.kind == "Answer":
-        settings["text_end"] = Setting("? [MASK]", "the original: uclanlp's questions end so")
+        settings["text_end"] = Setting("? [MASK]", "the original: uclanlp's end of every question")
     if use.kind == "Classify":
         settings["max_regions"] = Setting(144, "the original: uclanlp's limit for NLVR2")
     return settings
@@ -70,11 +70,11 @@ def _benchmark(use: Use) -> tuple[Benchmark, str] | None:
     if use.pairs == 2:
         return NLVR2, "the file: a head over two pairs"
     if use.prefix == MMF:
-        return MEMES, "assumed: of mmf's heads over one pair, that of Hateful Memes has two classes"
-    return (NLVR2, "assumed: of uclanlp's heads, that of NLVR2 has two classes") if use.head else None
+        return MEMES, "assumed: of mmf's heads over one pair, only that of Hateful Memes has two classes"
+    return (NLVR2, "assumed: of uclanlp's heads, only that of NLVR2 has two classes") if use.head else None
 
 
-VILIO, MMF = "model.", "model.bert."  # prefixes of names
+VILIO, MMF = "model.", "model.bert."  # prefixes of names in their files
 LAST = ("classifier.weight", "classifier.1.weight", "cls.weight")
 
 
@@ -103,7 +103,7 @@ FAMILY = Family(
     processor=_processor,
     benchmark=_benchmark,
     habits={
-        "region_segment": "the original: Vilio, with its prefix model., gives regions segment 1, others 0",
-        "readout": "the file: layer_weights are Vilio's --reg; heads of answers read a later token",
+        "region_segment": "the original: Vilio (prefix model.) gives regions segment 1, all others 0",
+        "readout": "the file: layer_weights come from Vilio's --reg; heads of answers read a later token",
     },
 )

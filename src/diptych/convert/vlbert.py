@@ -1,4 +1,4 @@
-"""VL-BERT's weights: jackroos/VL-BERT, MM-BERT (phaedonmit/VL-BERT), and BERT's as a start."""
+"""VL-BERT: jackroos/VL-BERT, MM-BERT (phaedonmit/VL-BERT), and BERT as a start."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +26,8 @@ from diptych.models.vlbert import VlBert
 
 
 def _vector(source: str, target: str) -> Rule:
-    """An embedding of one row, which is a vector here."""
-    return Rule((source,), (target,), lambda one: (one[0][0],), lambda one: (one[0][None],))
+    """Rule for an embedding of one row, which is a vector here."""
+    return Rule((source,), (target,), lambda tables: (tables[0][0],), lambda rows: (rows[0][None],))
 
 
 VLBERT: Table = (
@@ -49,10 +49,10 @@ VLBERT: Table = (
     _vector("object_mask_visual_embedding.weight", "regions.hidden"),
     _vector("object_mask_word_embedding.weight", "hidden_word"),
     _vector("aux_text_visual_embedding.weight", "blank"),
-    Keep("pool", "the published files come from pre-training without a pooler"),
-    Keep("regions.hidden", "files of most tasks hide no regions"),
-    Keep("hidden_word", "files of most tasks hide no regions"),
-    Keep("blank", "files of most tasks see no row without regions"),
+    Keep("pool", "the published files come from pre-training, which has no pooler"),
+    Keep("regions.hidden", "most tasks hide no regions"),
+    Keep("hidden_word", "most tasks hide no regions"),
+    Keep("blank", "most tasks have no examples without regions"),
 )
 BERT: Table = (
     rename("embeddings.word_embeddings", "embedding.words"),
@@ -61,13 +61,13 @@ BERT: Table = (
     rename("embeddings.LayerNorm", "embedding.norm"),
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
     rename("pooler.dense", "pool.dense"),
-    Drop("embeddings.position_ids", "a counter that older versions saved"),
+    Drop("embeddings.position_ids", "a counter that older versions of BERT saved"),
     *(
-        Keep(name, "BERT sees nothing")
+        Keep(name, "BERT has no visual parts")
         for name in ("regions", "region_word", "hidden_word", "blank", "embedding.end")
     ),
-    Keep("embedding.text_visual", "BERT sees nothing"),
-    Keep("embedding.region_visual", "BERT sees nothing"),
+    Keep("embedding.text_visual", "BERT has no visual parts"),
+    Keep("embedding.region_visual", "BERT has no visual parts"),
 )
 VLBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
     *masked_words("vlbert.mlm_head.predictions", "objectives.words.head"),
@@ -85,7 +85,7 @@ OUTSIDE = (
     BLANK,
 )
 HIDDEN = ("object_mask_visual_embedding.", "object_mask_word_embedding.")
-SEEING = (  # what MM-BERT takes of VL-BERT once it has started from a multilingual BERT
+SEEING = (  # names that MM-BERT takes from VL-BERT, after it has started from a multilingual BERT
     *OUTSIDE,
     HIDDEN[1],
     *(f"vlbert.{name}" for name in ("visual_", "end_", "position_", "token_type_")),
@@ -97,34 +97,42 @@ SPEAKING: Table = tuple(
 
 
 def load_mmbert(model: VlBert, *, bert: Path | str, vlbert: Path | str) -> dict[str, Tensor]:
-    """Start as MM-BERT does (`hybrid`): a multilingual BERT that sees as VL-BERT has learned to.
+    """Fill a model as MM-BERT does (`hybrid`): words and layers of a multilingual BERT, the rest of VL-BERT.
 
-    Positions and segments come from VL-BERT. Returns the weights of heads in both files.
+    Positions and segments come from VL-BERT, too.
+
+    Args:
+        bert: weights of a multilingual BERT.
+        vlbert: weights of a VL-BERT.
+
+    Returns:
+        The weights of heads in both files.
 
     Raises:
         FormatError: a file is not a weight file.
-        CheckpointMismatch: `bert` is not BERT's, `vlbert` not VL-BERT's, or one is of other sizes.
+        CheckpointMismatch: a file has weights of another family, or of other sizes.
     """
     split = FROM_BERT.split(read_weights(bert), where=bert)
     others = FROM_BERT.fill(model, split, where=bert)
+    # The second file overwrites positions and segments, so the order of the two matters.
     split = _adapt(model, FAMILY.split(read_weights(vlbert), where=vlbert))
-    seeing = {name: one for name, one in split.backbone.items() if name.startswith(SEEING)}
+    seeing = {name: tensor for name, tensor in split.backbone.items() if name.startswith(SEEING)}
     load_into(model, seeing, (*VLBERT, *SPEAKING), where=vlbert)
     return {**split.heads, **others}
 
 
 def _adapt(model: VlBert, split: Split) -> Split:
-    """The pooler counts as a head where the model reads another state than the first token's."""
+    """Move the pooler to the heads if the model has none, and drop the vector of blank rows likewise."""
     if model.pool is None:
         split = split.moved(("vlbert.pooler.",))
-    if model.blank is None:  # trained with zeros
-        backbone = {name: one for name, one in split.backbone.items() if name != f"{BLANK}weight"}
+    if model.blank is None:  # the model uses zeros for a row without regions
+        backbone = {name: tensor for name, tensor in split.backbone.items() if name != f"{BLANK}weight"}
         split = replace(split, backbone=backbone)
     return split
 
 
 def _adapt_bert(model: VlBert, split: Split) -> Split:
-    """BERT has no segment of regions; it stays new, as does what sees."""
+    """Extend BERT's two segments by the model's third one, that of regions, which stays new."""
     if model.pool is None:
         split = split.moved(("pooler.",))
     if SEGMENTS not in split.backbone:
@@ -142,8 +150,10 @@ def _sizes(file: Split) -> Node:
     words = weights["vlbert.word_embeddings.weight"]
     visual, width = weights["image_feature_extractor.obj_downsample.1.weight"].shape
     hidden = weights.get("object_mask_visual_embedding.weight")
-    boxes = 2048 if hidden is None else width - hidden.shape[1]  # published with 2048 numbers of a box
-    roberta = len(words) == 50265
+    # The matrix reads features and an encoding of the box. The vector of hidden regions has the width of the
+    # features; files without it have the published 2048 numbers per box.
+    boxes = 2048 if hidden is None else width - hidden.shape[1]
+    roberta = len(words) == 50265  # whose first position is 2, after that of padding
     return {
         "vocab_size": len(words),
         "feature_dim": width - boxes,
@@ -157,7 +167,7 @@ def _sizes(file: Split) -> Node:
         "first_position": 2 if roberta else 0,
         "visual_norm": "vlbert.visual_ln_text.weight" in weights,
         "learned_blank": "aux_text_visual_embedding.weight" in weights,
-        # heads of questions read the mask before the end, and their files have no pooler
+        # Heads of questions read the mask before the end; their files have no pooler.
         "readout": "before_end" if _asks(file) else "first",
     }
 
@@ -169,21 +179,21 @@ def _asks(file: Split) -> bool:
 
 def _processor(use: Use) -> Settings:
     sizes = use.found.sizes
-    longest = 1200 if use.kind == "Choose" else 1000
+    longest = 1200 if use.kind == "Choose" else 1000  # the configs of VCR have 1200
     settings = {
         "clip_boxes": Setting(
             [600, longest],
-            "the original: boxes end at the last pixel of the resized picture, features precomputed or not",
+            "the original: boxes are clipped to the last pixel of the resized picture",
         )
     }
     if sizes["readout"] == "before_end":
         settings |= {
             "text_b": Setting("[MASK]", "the original: answers are read at a mask after the question"),
-            "max_tokens": Setting(None, "the original: VL-BERT never cuts a question"),
-            "max_regions": Setting(100, "the original: its files hold at most 100 regions"),
+            "max_tokens": Setting(None, "the original: VL-BERT never truncates a question"),
+            "max_regions": Setting(100, "the original: its files have at most 100 regions"),
         }
     if sizes["vocab_size"] == MULTILINGUAL:
-        why = "the original: MM-BERT lowers texts and strips accents although its vocabulary is cased"
+        why = "the original: MM-BERT lowercases texts and strips accents, although its vocabulary is cased"
         settings["lowercase"] = Setting(True, why)
     return settings
 
@@ -197,9 +207,12 @@ def _matching(weights: Weights) -> Node:
 
 
 def _related(outputs: int, pairs: int) -> tuple[Node, int] | None:
-    """MM-BERT has one score."""
-    one = ({"_target_": "diptych.tasks.Match"}, 0)
-    return one if outputs == 1 else heads.matching(matches=1)(outputs, pairs)
+    """A head of matching; that of MM-BERT has one score."""
+    single = ({"_target_": "diptych.tasks.Match"}, 0)
+    return single if outputs == 1 else heads.matching(matches=1)(outputs, pairs)
+
+
+# `final_mlp` is the head of every task of the original. The numbers of its members tell the tasks apart.
 
 
 ANSWERS: Table = heads.transformed("final_mlp", last=2)
@@ -268,14 +281,14 @@ FAMILY = Family(
         Drop("vlbert.mlm_head", "the head of masked words: pre-training"),
         Drop("vlbert.mvrc_head", "the head of hidden regions: pre-training"),
         Drop("vlbert.relationsip_head", "the head of matching pairs: pre-training"),
-        Drop("cnn_loss_reg", "the second loss of end-to-end training"),
+        Drop("cnn_loss_reg", "the head of a second loss of end-to-end training"),
         Drop("image_feature_extractor", "the image network of end-to-end files"),
     ),
     processor=_processor,
-    places=2,  # regions, and END
+    places=2,  # all regions share one position, and END has another one
     habits={
-        "readout": "the file: a head called final_mlp and no pooler are those of questions",
-        "box_dim": "the file's vector of hidden regions, or 2048 as published",
-        "feature_dim": "the rest of that matrix",
+        "readout": "the file: a head called final_mlp without a pooler answers questions",
+        "box_dim": "the file: its vector of hidden regions; without it, 2048 as published",
+        "feature_dim": "the file: the width of the matrix without box_dim",
     },
 )

@@ -1,4 +1,4 @@
-"""The pipeline: examples to rows to batches."""
+"""The data pipeline: examples become rows, rows become batches."""
 
 from diptych.data.boxes import BoxSource, GivenBoxes, Place, bare_regions, open_regions, read_boxes
 from diptych.data.checks import require_sources, require_vocabulary

@@ -1,4 +1,4 @@
-"""Boxes without a detector: given picture by picture, or the cells of a grid."""
+"""Boxes without a detector: read from a file, or the cells of a grid."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -19,29 +19,34 @@ from diptych.files import require_file
 from diptych.images import image_size
 from diptych.types import FeatureMeta, Regions, RegionSource
 
-Place = Path | str | Mapping[str, Path | str] | None  # what `features` of a run may be
+Place = Path | str | Mapping[str, Path | str] | None  # values that the setting `features` of a run may have
 
 
 @dataclass(frozen=True, slots=True)
 class GivenBoxes:
-    """Boxes by picture key, in pixels of the upright picture."""
+    """Boxes by image key, in pixels of the upright picture (after EXIF rotation)."""
 
     path: Path
     boxes: Mapping[str, Float32[ndarray, "_ 4"]]
 
     def checksum(self) -> str:
-        """SHA-256 of all keys and boxes."""
-        found = sha256()
+        """SHA-256 of all keys and boxes. The order of the lines does not matter."""
+        digest = sha256()
         for key, boxes in sorted(self.boxes.items()):
-            found.update(f"{key}\n{len(boxes)}\n".encode("utf-8", "surrogatepass"))
-            found.update(boxes.astype(np.float32).tobytes())
-        return found.hexdigest()
+            # JSON may hold lone surrogates, which plain UTF-8 refuses.
+            digest.update(f"{key}\n{len(boxes)}\n".encode("utf-8", "surrogatepass"))
+            digest.update(boxes.astype(np.float32).tobytes())
+        return digest.hexdigest()
 
     def of(self, key: str, size: tuple[int, int]) -> Float32[ndarray, "R 4"]:
-        """The boxes of a picture of (width, height).
+        """Return the boxes of a picture and check them against its size.
+
+        Args:
+            size: width and height of the picture in pixels.
 
         Raises:
-            FormatError: it has none, or one is inverted or outside.
+            FormatError: the file has no record of the picture, or a box is inverted, outside of the picture
+                or not in pixels.
         """
         boxes = self.find(key)
         if boxes is None:
@@ -55,16 +60,17 @@ class GivenBoxes:
         return boxes
 
     def find(self, key: str) -> Float32[ndarray, "R 4"] | None:
-        """As they stand in the file; ids there may lack the zeros in front."""
+        """Return the boxes of a picture without checks, or None if the file has none."""
+        # Image keys may have leading zeros (`01235`), which an id written as a JSON number has lost.
         number = (key.lstrip("0") or "0") if key.isascii() and key.isdigit() else key
         return self.boxes.get(key, self.boxes.get(number))
 
 
 def read_boxes(path: Path | str) -> GivenBoxes:
-    """JSON lines with `id` and `boxes`, each x1 y1 x2 y2; further fields are passed over.
+    """Read JSON lines with the fields `id` and `boxes` (each x1 y1 x2 y2). Other fields are ignored.
 
     Raises:
-        FormatError: names file and line.
+        FormatError: the file cannot be read, or a line is invalid; the message names file and line.
     """
     path = Path(path)
     boxes: dict[str, ndarray] = {}
@@ -77,6 +83,7 @@ def read_boxes(path: Path | str) -> GivenBoxes:
             continue
         try:
             key, rows = _record(line)
+        # deeply nested JSON raises RecursionError, integers beyond float32 raise OverflowError
         except (ValueError, TypeError, RecursionError, OverflowError) as error:
             raise FormatError(
                 f'{path}:{number}: {error}; expected {{"id": ..., "boxes": [[x1, y1, x2, y2], ...]}}.'
@@ -92,32 +99,33 @@ def _record(line: bytes) -> tuple[str, ndarray]:
     if not isinstance(record, dict) or not isinstance(record.get("id"), str | int):
         raise ValueError("the record has no `id`")
     rows = np.array(record.get("boxes"), np.float32)
+    # A picture without boxes has the empty list, for which NumPy makes one dimension.
     if rows.shape != (0,) and (rows.ndim != 2 or rows.shape[1] != 4):
         raise ValueError(f"`boxes` has the shape {rows.shape}")
     return str(record["id"]), rows.reshape(-1, 4)
 
 
 def bare_regions(boxes: Float32[ndarray, "R 4"], size: tuple[int, int]) -> Regions:
-    """Boxes of a picture of (width, height) as regions without features."""
+    """Wrap the boxes of a picture of (width, height) as regions without features."""
     return Regions(features=np.empty((len(boxes), 0), np.float32), boxes=boxes, size=size)
 
 
 def grid_boxes(grid: Sequence[int], size: tuple[int, int]) -> Float32[ndarray, "R 4"]:
-    """So many rows and columns of equal cells that cover a picture of (width, height), row by row."""
+    """Cover a picture of (width, height) with equal cells; `grid` is (rows, columns). Cells go row by row."""
     rows, columns = grid
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
-    cell = np.array([size[0] / columns, size[1] / rows] * 2)
+    cell = np.array([size[0] / columns, size[1] / rows] * 2)  # width, height, width, height
     boxes: ndarray = np.stack([x, y, x + 1, y + 1], 1) * cell
     return boxes.astype(np.float32)
 
 
 class BoxSource:
-    """Boxes as a region source, for models that make the features themselves.
+    """A region source that has boxes only, for models that compute the features themselves.
 
     Args:
-        images: picture files, or pictures, by key.
-        given: None makes a grid.
-        grid: rows and columns of it.
+        images: picture files or opened pictures, by image key.
+        given: boxes of each picture. None uses a grid.
+        grid: rows and columns of the grid.
     """
 
     def __init__(
@@ -156,32 +164,36 @@ def open_regions(
     merge: str = "vilio",
     stores: Collection[str] = (),
 ) -> RegionSource | None:
-    """What a recipe calls `features`, if the model reads regions.
+    """Open the region source that the setting `features` of a run names; None if the model reads no regions.
 
     Args:
-        place: a feature store; for end-to-end models also JSON lines of boxes, or None for the processor's
-            grid. Several stores by name are read as one.
-        more: a second store, merged into the first one.
-        merge: how; see `diptych.features.MergedStore`.
-        stores: names that data sets have for the one store there is.
+        place: a feature store, or several by name. End-to-end models also take a `.jsonl` file of boxes (see
+            `read_boxes`), or None for the processor's grid.
+        images: picture files or opened pictures by image key, from which boxes alone take their sizes.
+        more: a second store, which is merged into the first one.
+        merge: rule of the merge; see `diptych.features.MergedStore`.
+        stores: store names that the data sets use. All of them then mean the single store `place`.
 
     Raises:
-        ConfigError: the model needs another source.
+        ConfigError: the model needs another kind of source.
         FormatError: the store or the file cannot be read.
     """
-    from diptych.features import FeatureStore, NamedStores, open_stores  # which loads pyarrow
+    from diptych.features import FeatureStore, NamedStores, open_stores  # loads pyarrow
 
     if not processor.regions:
         return None
     if isinstance(place, Mapping):
         if more is not None:
-            raise ConfigError("more_features goes with one store; features names several.")
+            raise ConfigError(
+                f"more_features={more} is given, but features names {len(place)} stores; give one store as "
+                "features, or leave more_features out."
+            )
         return NamedStores({name: FeatureStore(Path(folder)) for name, folder in place.items()})
     if place is not None and Path(place).suffix == ".jsonl":
         if processor.prepare is None:
             raise ConfigError(
-                f"features={place} holds boxes, but the model reads features; give a feature store, or take "
-                "an end-to-end model."
+                f"features={place} holds boxes, but the model reads features; give a feature store, or "
+                "choose an end-to-end model."
             )
         return BoxSource(images, given=read_boxes(place))
     if place is not None:
@@ -190,6 +202,6 @@ def open_regions(
     if processor.grid is not None:
         return BoxSource(images, grid=processor.grid)
     raise ConfigError(
-        "the model reads regions; say features=FOLDER (a feature store)"
+        "the model reads regions, but no source is given; set features=FOLDER (a feature store)"
         + (", features=boxes.jsonl or processor.grid=[4,4]." if processor.prepare is not None else ".")
     )

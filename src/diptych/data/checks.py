@@ -1,4 +1,4 @@
-"""Checks before the first step: that a model will get what it needs."""
+"""Checks before the first step: the data and the processor fit the model."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from diptych.data.processor import Processor, Sources
 from diptych.data.stream import count_regions, key_windows
-from diptych.errors import ConfigError, FormatError, MissingFeatures
+from diptych.errors import ConfigError, FormatError, MissingFeatures, first_five
 from diptych.types import Dataset, Example, RegionSource, VisionLanguageModel
 
 
@@ -16,33 +16,41 @@ def require_sources(
     sources: Sources,
     *examples: Dataset | Iterable[Example],
 ) -> None:
-    """Check once, before the first step, that a model will get what it needs.
+    """Check that the processor and the sources provide exactly the modalities that a model reads.
+
+    Args:
+        needs: modalities that the model reads, such as `text` and `regions`.
+        examples: data sets whose images must all have regions and picture files.
 
     Raises:
-        ConfigError: the processor does not provide a modality, or its source is not given.
-        MissingFeatures: images of `examples` without regions, unless the processor tolerates them.
-        FormatError: picture files of `examples` that do not exist.
+        ConfigError: the processor lacks a modality or provides one too many, or a source is missing.
+        MissingFeatures: images of `examples` have no regions, and `processor.missing` is `error`.
+        FormatError: picture files of `examples` do not exist.
     """
     if lacking := sorted(needs - processor.provides):
         raise ConfigError(
-            f"the model needs {sorted(needs)} but the processor provides {sorted(processor.provides)}; "
-            f"give the processor what makes {lacking}."
+            f"the model needs {sorted(needs)}, but the processor provides {sorted(processor.provides)}; "
+            f"add the settings of the processor that provide {lacking}."
         )
     if surplus := sorted(processor.provides - needs):
         raise ConfigError(
-            f"the processor provides {surplus}, which the model does not take; it reads {sorted(needs)}. "
-            "Leave that setting of the processor out, or take another model."
+            f"the processor provides {surplus}, but the model reads only {sorted(needs)}. "
+            "Remove that setting of the processor, or choose another model."
         )
     if processor.regions and sources.regions is None:
         raise ConfigError(
-            "the model reads regions but no feature store is given; say features=FOLDER. "
-            "`diptych import` makes one from a TSV."
+            "the model reads regions, but no feature store is given; set features=FOLDER. "
+            "`diptych import` makes a store from a TSV file."
         )
     if processor.tags and not (sources.regions and sources.regions.meta.classes):
-        raise ConfigError("processor.tags needs a feature store that names its object classes.")
+        raise ConfigError(
+            "processor.tags is set, but the feature store has no names of object classes; import the "
+            "features with the names, or remove processor.tags."
+        )
+    # Settings first, files last: looking at all files of a large data set takes minutes.
     pixels = "pixels" in processor.provides
     if pixels and sources.images is None:
-        raise ConfigError("the model reads pixels but no picture files are given; say root=FOLDER.")
+        raise ConfigError("the model reads pixels, but no picture files are given; set root=FOLDER.")
     if processor.regions and processor.missing == "error" and sources.regions is not None:
         _require_regions(_windows(examples), sources.regions)
     if pixels and sources.images is not None:
@@ -50,7 +58,7 @@ def require_sources(
 
 
 def require_vocabulary(model: object, processor: Processor) -> None:
-    """Every token id has a row in the model's word embedding; published models may have spare rows.
+    """Check that every token id has a row in the model's word embedding.
 
     Raises:
         ConfigError: the vocabulary is larger than the embedding.
@@ -58,15 +66,15 @@ def require_vocabulary(model: object, processor: Processor) -> None:
     embedding = model.word_embedding() if isinstance(model, VisionLanguageModel) else None
     if processor.text is not None and embedding is not None:
         tokens, rows = processor.text.vocab_size, embedding.num_embeddings
-        if tokens > rows:
+        if tokens > rows:  # fewer tokens are fine: published embeddings are padded with unused rows
             raise ConfigError(
-                f"the vocabulary has {tokens} tokens, but the model knows {rows}; use the vocabulary that it "
-                "was trained with, or leave model.vocab_size out."
+                f"the vocabulary has {tokens} tokens, but the word embedding of the model has {rows} rows; "
+                "use the vocabulary that the model was trained with, or remove model.vocab_size."
             )
 
 
 def _windows(examples: Sequence[Dataset | Iterable[Example]]) -> Iterator[list[str]]:
-    return (keys for some in examples for keys in key_windows(some))
+    return (keys for dataset in examples for keys in key_windows(dataset))
 
 
 def _require_regions(windows: Iterable[Sequence[str]], regions: RegionSource) -> None:
@@ -74,22 +82,21 @@ def _require_regions(windows: Iterable[Sequence[str]], regions: RegionSource) ->
         key
         for keys in windows
         for key, count in zip(keys, count_regions(regions, keys).tolist(), strict=True)
-        if count < 0
+        if count < 0  # `count_regions` gives -1 for an image that the source does not have
     }
     if missing:
         raise MissingFeatures(missing, getattr(regions, "path", "the feature store"))
 
 
 def _require_pictures(windows: Iterable[Sequence[str]], images: Mapping[str, Any]) -> None:
-    """Every picture that is given as a file is there; whether it can be read shows when it is read."""
+    """Check that all picture files exist. Opening them all would take as long as an epoch."""
     count, missing = 0, dict[str, None]()
     for keys in windows:
         files = [images[key] for key in keys if isinstance(images[key], str | Path)]
         count += len(files)
         missing.update({str(file): None for file in files if not Path(file).exists()})
     if missing:
-        first = f"{', '.join(list(missing)[:5])}{', ...' if len(missing) > 5 else ''}"
         raise FormatError(
-            f"{len(missing)} of {count} pictures are missing: {first}. Get these files, or list what "
-            "else is wrong with `diptych check`."
+            f"{len(missing)} of {count} pictures are missing: {first_five(missing)}. Add these files; "
+            "`diptych check` lists all problems of the data."
         )

@@ -1,4 +1,4 @@
-"""From rows to a batch: pad to the longest row, mask, encode targets."""
+"""Collation: pad rows to the longest one, mask the padding and encode the targets."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -29,11 +29,12 @@ T = TypeVar("T")
 
 
 class Collate:
-    """Examples to one batch; picklable, runs in loader workers.
+    """Converts examples to one batch. It can be pickled, because it runs in loader workers.
 
     Args:
-        targets: the task's encoder; None leaves targets out.
-        share: whether rows of one image share its regions, for models with `shares_regions`.
+        sources: where the processor finds regions and picture files.
+        targets: the task's target encoder. None leaves targets out.
+        share: whether rows of the same image share its regions, for models with `shares_regions`.
     """
 
     def __init__(
@@ -65,12 +66,12 @@ class Collate:
         )
 
     def length(self, example: Example) -> int:
-        """What an example costs, for length buckets."""
+        """The cost of an example in tokens and regions, by which batches are formed."""
         return self.processor.length(example, self.sources.regions)
 
     def lengths(self, dataset: Dataset) -> Int[ndarray, " N"]:
-        """`length` of every example, from the columns of the data set where it has some."""
-        if type(self).length is not Collate.length:
+        """`length` of every example, computed from the columns of the data set if it has any."""
+        if type(self).length is not Collate.length:  # the columns know nothing of a subclass's own cost
             return np.array([self.length(example) for example in stream(dataset)])
         return lengths_of(dataset, self.processor, self.sources.regions)
 
@@ -87,13 +88,14 @@ def pad(
     labels: bool = False,
     images: Sequence[Hashable] | None = None,
 ) -> Inputs:
-    """Stack rows; texts and regions are padded to the longest of these rows and masked.
+    """Stack rows of one processor; texts and regions are padded to the longest row and masked.
 
     Args:
-        labels: keep what the detector said of each region, where all rows have it.
-        images: image of each row; regions of equal images are kept once, see `PaddedRegions.shared`.
+        pad_id: token id of the padding.
+        labels: keep the detector's labels, scores and probabilities of regions, if all rows have them.
+        images: image of each row. Regions of equal images are kept once, see `PaddedRegions.shared`.
     """
-    head = rows[0]
+    head = rows[0]  # all rows come from one processor, so the first one shows which parts there are
     return Inputs(
         text=None if head.tokens is None else _pad_text(rows, pad_id),
         more_texts=_pad_more_texts(rows, pad_id),
@@ -111,11 +113,11 @@ def _pad_text(rows: Sequence[Row], pad_id: int) -> PaddedText:
     ids = np.full(shape, pad_id, np.int64)
     segments, mask = np.zeros(shape, np.int64), np.zeros(shape, bool)
     mentions = np.full(shape, -1)
-    for row, one in enumerate(tokens):
-        count = len(one)
-        ids[row, :count], segments[row, :count], mask[row, :count] = one.ids, one.segments, True
-        if (named := rows[row].mentions) is not None:
-            mentions[row, :count] = named
+    for row, text in enumerate(tokens):
+        count = len(text)
+        ids[row, :count], segments[row, :count], mask[row, :count] = text.ids, text.segments, True
+        if (mentioned := rows[row].mentions) is not None:
+            mentions[row, :count] = mentioned
     return PaddedText(
         ids=torch.from_numpy(ids),
         mask=torch.from_numpy(mask),
@@ -128,13 +130,15 @@ def _pad_more_texts(rows: Sequence[Row], pad_id: int) -> tuple[PaddedText, ...]:
     counts = {len(row.more_tokens) for row in rows}
     if len(counts) > 1:
         raise FormatError(
-            f"pairs of one batch have {min(counts)} to {max(counts)} more_texts; expected equal numbers."
+            f"pairs of one batch have {min(counts)} to {max(counts)} more_texts; expected the same number in "
+            "all pairs of a data set."
         )
     places = range(counts.pop())
     return tuple(_pad_text([Row(tokens=row.more_tokens[place]) for row in rows], pad_id) for place in places)
 
 
 def _pad_images(rows: Sequence[Row], labels: bool, images: Sequence[Hashable] | None) -> PaddedRegions:
+    """Pad regions; with `images`, each image once, in the order in which they first appear."""
     first: dict[Hashable, int] = {}
     for row, image in enumerate(images or ()):
         first.setdefault(image, row)
@@ -146,14 +150,15 @@ def _pad_images(rows: Sequence[Row], labels: bool, images: Sequence[Hashable] | 
 
 
 def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
-    """At least one (masked) region per row, so that no dimension is ever zero."""
-    found = [_given(row.regions) for row in rows]
-    count, width = max(1, *map(len, found)), found[0].features.shape[1]
-    kind = np.result_type(*{regions.features.dtype for regions in found})
-    features = np.zeros((len(rows), count, width), kind)
+    """Pad regions; every row has at least one (masked) region, so that no dimension is ever zero."""
+    padded = [_given(row.regions) for row in rows]
+    count, width = max(1, *map(len, padded)), padded[0].features.shape[1]
+    # Stores may hold float16; stay in the stored type while copying, and convert the whole batch at the end.
+    dtype = np.result_type(*{regions.features.dtype for regions in padded})
+    features = np.zeros((len(rows), count, width), dtype)
     boxes = np.zeros((len(rows), count, 4), np.float32)
     index, mask = np.zeros((len(rows), count), np.int64), np.zeros((len(rows), count), bool)
-    for row, (regions, source) in enumerate(zip(found, rows, strict=True)):
+    for row, (regions, source) in enumerate(zip(padded, rows, strict=True)):
         real = len(regions)
         features[row, :real], boxes[row, :real], mask[row, :real] = (
             regions.features,
@@ -162,36 +167,37 @@ def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
         )
         index[row, :real] = _given(source.image_index)
     return PaddedRegions(
-        features=torch.from_numpy(features).float(),  # ten times as fast as NumPy from float16
+        features=torch.from_numpy(features).float(),  # torch converts float16 ten times as fast as NumPy
         boxes=torch.from_numpy(boxes),
         mask=torch.from_numpy(mask),
         image_index=torch.from_numpy(index),
-        sizes=torch.tensor([regions.size for regions in found], dtype=torch.float32),
+        sizes=torch.tensor([regions.size for regions in padded], dtype=torch.float32),
         resized=_resized(rows),
         **_beyond(rows, width),
-        **(_pad_labels(found, count) if labels else {}),
+        **(_pad_labels(padded, count) if labels else {}),
     )
 
 
 def _beyond(rows: Sequence[Row], width: int) -> dict[str, Tensor]:
     if all(row.beyond is None for row in rows):
-        return {}
+        return {}  # usual: no image has more than `max_regions`
     nothing = torch.zeros(width), 0
     totals, counts = zip(*(row.beyond or nothing for row in rows), strict=True)
     return {"beyond": torch.stack(totals), "beyond_count": torch.tensor(counts)}
 
 
-def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:
-    """The optional fields that every image with regions has; -1 for padded labels, 0 for padded numbers."""
-    some, padded = [regions for regions in found if len(regions)], {}
+def _pad_labels(images: Sequence[Regions], count: int) -> dict[str, Tensor]:
+    """Pad the optional fields that every image with regions has: integers with -1, other numbers with 0."""
+    some, padded = [regions for regions in images if len(regions)], {}
     for name in OPTIONAL_REGION_FIELDS:
-        values = [getattr(regions, name) for regions in found]
+        values = [getattr(regions, name) for regions in images]
         first = next((value for value in values if value is not None), None)
+        # A field that some image lacks is left out: its padding would look like labels of real regions.
         if first is None or any(getattr(regions, name) is None for regions in some):
             continue
         whole = np.issubdtype(first.dtype, np.integer)
         full = np.full(
-            (len(found), count, *first.shape[1:]), -1 if whole else 0, np.int64 if whole else np.float32
+            (len(images), count, *first.shape[1:]), -1 if whole else 0, np.int64 if whole else np.float32
         )
         for row, value in enumerate(values):
             full[row, : 0 if value is None else len(value)] = 0 if value is None else value
@@ -200,23 +206,26 @@ def _pad_labels(found: Sequence[Regions], count: int) -> dict[str, Tensor]:
 
 
 def _resized(rows: Sequence[Row]) -> Float[Tensor, "B 2"] | None:
+    # `shape[:0:-1]` of (3, height, width) is (width, height).
     sizes = [row.resized if row.pixels is None else row.pixels.shape[:0:-1] for row in rows]
-    known = [size for size in sizes if size is not None]
+    known = [size for size in sizes if size is not None]  # all rows, or none
     return torch.tensor(known, dtype=torch.float32) if known else None
 
 
 def _stack_pixels(rows: Sequence[Row]) -> Float[Tensor, "B 3 h w"]:
-    """Smaller pictures get zeros on the right and below."""
-    pixels = [_given(row.pixels) for row in rows]
-    height, width = (max(one.shape[axis] for one in pixels) for axis in (1, 2))
-    if all(one.shape[1:] == (height, width) for one in pixels):
-        return torch.stack(pixels)
-    padded = pixels[0].new_zeros(len(pixels), 3, height, width)
-    for row, one in zip(padded, pixels, strict=True):
-        row[:, : one.shape[1], : one.shape[2]] = one
+    """Stack pictures; smaller ones are padded with zeros on the right and below."""
+    pictures = [_given(row.pixels) for row in rows]
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (1, 2))
+    if all(picture.shape[1:] == (height, width) for picture in pictures):
+        return torch.stack(pictures)
+    # The boxes stay valid: they are scaled by `resized`, the size of each picture without the padding.
+    padded = pictures[0].new_zeros(len(pictures), 3, height, width)
+    for row, picture in zip(padded, pictures, strict=True):
+        row[:, : picture.shape[1], : picture.shape[2]] = picture
     return padded
 
 
 def _given(value: T | None) -> T:
-    assert value is not None, "rows of one processor have the same parts"
+    """Narrow the type of a part; rows of one processor all have the same parts."""
+    assert value is not None, "the rows come from different processors"
     return value

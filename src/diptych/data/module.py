@@ -1,4 +1,4 @@
-"""Data sets to loaders: for training a stream of the whole run, for validation every example once."""
+"""Data loaders: one stream of batches for the whole training run; every validation example once."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ from diptych.types import Batch, Dataset, Example
 
 @runtime_checkable
 class Collator(Protocol):
-    """Examples to a batch, and what one example costs; `Collate` is one.
+    """Converts examples to a batch, and says what an example costs; `Collate` implements it.
 
-    One that has `lengths(dataset)` beside it is asked for all at once.
+    A collator may also have `lengths(dataset)`, which returns the costs of all examples at once.
     """
 
     def __call__(self, examples: Sequence[Example]) -> Batch: ...
@@ -31,15 +31,18 @@ class Collator(Protocol):
 
 
 class DataModule:
-    """What a run learns from and what it is measured on.
+    """The training and validation data of a run.
 
     Args:
-        validate: None trains without measuring.
+        validate: validation set. None trains without validation.
         batch_size: examples per device and batch.
-        eval_batch_size: None means `batch_size`.
-        workers: loader processes; 0 loads in the training process.
-        worker_start: how workers start; None is the system's default.
+        eval_batch_size: batch size of the validation. None means `batch_size`.
+        workers: number of loader processes. 0 loads in the training process.
+        worker_start: start method of the loader processes. None is the default of the system.
         balance: `epoch` or `fixed` trains on as many examples of each class as the rarest has (see `Plan`).
+
+    Raises:
+        ConfigError: a data set is empty, or a number or name is outside of its range.
     """
 
     def __init__(
@@ -59,12 +62,13 @@ class DataModule:
                 raise ConfigError(f"the {name} set is empty; expected at least one example.")
         if batch_size < 1 or (eval_batch_size is not None and eval_batch_size < 1):
             raise ConfigError(
-                f"batch sizes are {batch_size} and {eval_batch_size}; expected at least one example."
+                f"data.batch_size is {batch_size} and data.eval_batch_size {eval_batch_size}; expected at "
+                "least 1."
             )
         if balance not in (None, "epoch", "fixed"):
             raise ConfigError(f"data.balance is {balance!r}; expected 'epoch', 'fixed' or null.")
         if workers < 0:
-            raise ConfigError(f"data.workers is {workers}; expected no fewer than zero.")
+            raise ConfigError(f"data.workers is {workers}; expected 0 or more.")
         self.train, self.validate, self.collate = train, validate, collate
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.workers, self.worker_start, self.balance = workers, worker_start, balance
@@ -78,7 +82,7 @@ class DataModule:
         limit: int | float | None = None,
         repeat: bool = False,
     ) -> Plan:
-        """Which examples every step takes (see `Plan`). Needs the length of every training example."""
+        """Plan the examples of every step (see `Plan`). Computes the length of every training example."""
         return Plan(
             len(self.train),
             batch_size=self.batch_size,
@@ -103,9 +107,9 @@ class DataModule:
     def validate_loader(
         self, *, rank: int = 0, ranks: int = 1, pin_memory: bool = False
     ) -> DataLoader[Example]:
-        """This rank's share of the validation set, no example twice."""
+        """This rank's share of the validation set. Every example goes to exactly one rank."""
         if self.validate is None:
-            raise ConfigError("there is no validation set to measure on; give one as data.validate.")
+            raise ConfigError("there is no validation set; set data.validate.")
         batches = longest_first(self._lengths, batch_size=self.eval_batch_size, rank=rank, ranks=ranks)
         return self._loader(self.validate, batches, pin_memory=pin_memory, persistent=True)
 
@@ -119,9 +123,9 @@ class DataModule:
         return np.zeros(0, np.int64) if self.validate is None else self._lengths_of(self.validate)
 
     def _lengths_of(self, dataset: Dataset) -> Int[ndarray, " N"]:
-        whole: Callable[[Dataset], ndarray] | None = getattr(self.collate, "lengths", None)
-        if whole is not None:
-            return whole(dataset)
+        all_at_once: Callable[[Dataset], ndarray] | None = getattr(self.collate, "lengths", None)
+        if all_at_once is not None:
+            return all_at_once(dataset)
         return np.array([self.collate.length(example) for example in stream(dataset)])
 
     def _loader(
@@ -131,6 +135,7 @@ class DataModule:
         if self.workers:
             parallel = {
                 "multiprocessing_context": self.worker_start,
+                # The validation loader is used again and again; the training loader once per run.
                 "persistent_workers": persistent,
                 "worker_init_fn": _leave_signals_to_main,
             }
@@ -141,14 +146,20 @@ class DataModule:
             collate_fn=collate,
             num_workers=self.workers,
             pin_memory=pin_memory,
-            generator=Generator(),  # else a loader that starts would draw from the run's own randomness
+            # Without a generator of its own, a starting loader would draw from the global one and so change
+            # the random numbers of the run.
+            generator=Generator(),
             **parallel,
         )
 
 
 def _leave_signals_to_main(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; a worker that died of it would take the step at hand along."""
+    """Make a loader worker ignore Ctrl-C, which reaches all processes of the group.
+
+    A worker that died of it would break the current step, which the main process still finishes.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The main process has a handler for SIGTERM, which forked workers inherit; torch ends them by SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
@@ -156,9 +167,9 @@ def _classes(dataset: Dataset) -> list[Any] | ndarray:
     rows = rows_of(dataset)
     if rows is not None:
         return rows.classes()
-    found = []
+    classes = []
     for key, target in targets_of(dataset):
         if target is None:
             raise unlabeled(key)
-        found.append(likeliest(target))
-    return found
+        classes.append(likeliest(target))
+    return classes

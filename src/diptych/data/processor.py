@@ -1,4 +1,4 @@
-"""From one pair to the numbers of one row: tokenize, look up regions, open the picture."""
+"""The processor: tokenizes the text of a pair, looks up its regions and opens its picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ MISSING = ("error", "none", "skip")
 
 
 class Sources(NamedTuple):
-    """Where the processor looks up what a pair names: regions and picture files by image key."""
+    """Where the processor finds the regions and the picture file of an image key."""
 
     regions: RegionSource | None = None
     images: Mapping[str, Path] | None = None
@@ -37,15 +37,19 @@ class Sources(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One image-text pair before padding; what the model does not need is None.
+    """One image-text pair before padding. Parts that the model does not read are None.
 
     Args:
-        mentions: number of the region that each token names, or -1; None where the pair mentions nothing.
-        boxes: normalized to [0, 1].
+        tokens: text, and second text if there is one.
+        more_tokens: further texts, each tokenized alone.
+        mentions: index of the region that each token names, or -1. None if the pair has no mentions.
+        regions: features, boxes in pixels and labels; for end-to-end models without features.
+        boxes: the boxes of `regions`, normalized to [0, 1].
         image_index: which image of the pair each region belongs to.
-        regions: of end-to-end models, boxes alone.
-        resized: width and height of the picture in which boxes were clipped.
-        beyond: sum of the features that `max_regions` cut off, and how many these were.
+        beyond: sum of the features that `max_regions` cut off, and the number of these regions.
+        pixels: the picture, normalized.
+        resized: width and height of the resized picture to which boxes were clipped.
+        vector: sentence vector of the text.
     """
 
     tokens: Tokens | None = None
@@ -61,31 +65,38 @@ class Row:
 
 
 class Processor:
-    """Turns pairs into rows; belongs to a model as its vocabulary does, and is saved with it.
+    """Converts pairs to rows. It belongs to a model like its vocabulary, and is saved with the model.
 
     Args:
         text: tokenizer, for models that read tokens.
-        vectors: sentence vectors, for models that read those.
-        image_size: pictures are resized to this many pixels squared, for models that read pixels.
-        prepare: resizes pictures and keeps their shape, for end-to-end models; of regions, their boxes count.
-        grid: rows and columns of boxes where none are given, for end-to-end models.
-        whole_image: a box around the picture comes before the others, for end-to-end models.
+        vectors: sentence vectors, for models that read them.
+        image_size: side in pixels of the square that pictures are resized to, for models that read pixels.
+        prepare: resizes pictures and keeps their aspect ratio, for end-to-end models. These read the boxes of
+            regions only.
+        grid: rows and columns of the boxes that are used if none are given, for end-to-end models.
+        whole_image: put a box around the whole picture before the others, for end-to-end models.
         regions: whether the model reads regions.
-        max_tokens: longer texts are cut, special tokens included.
-        max_regions: further regions of an image are dropped; a store holds the best ones first. They still
-            count in the mean that models take for the whole image.
-        labels: hand on what the detector said of each region, which some objectives of pre-training ask for.
-        tags: append the detected object names to the text as its second segment.
-        text_b: second segment of pairs that have none: `[MASK]` is where VL-BERT answers questions, with
+        max_tokens: largest number of tokens, special tokens included. Longer texts are truncated.
+        max_regions: largest number of regions per image. A store holds the best regions first, so the rest is
+            cut off. It still counts in the mean that some models use for the whole image.
+        labels: keep the detector's labels, scores and probabilities, which some objectives of pre-training
+            need.
+        tags: use the detected object names as the second segment of the text.
+        text_b: second segment of pairs that have none. VL-BERT answers questions at such a `[MASK]`, with
             `model.readout=before_end`.
-        text_end: ends every text, in place of its own question marks: `? [MASK]` is where uclanlp's
-            VisualBERT answers questions.
-        missing: what an image without regions is: an `error`, an image with `none`, or one to `skip` in
-            training and validation; predictions are complete, so there it has none.
+        text_end: end of every text, which replaces its own question marks. uclanlp's VisualBERT answers
+            questions at the end `? [MASK]`.
+        missing: how to treat an image without regions. `error` stops. `none` keeps it with zero regions.
+            `skip` leaves its examples out of training and validation; predictions must be complete, so there
+            it acts like `none`.
         box_scale: `size` divides x by the width and y by the height. `swapped` reproduces nav13n's UNITER,
             which divides x by the height and y by the width.
-        clip_boxes: pixels of the shorter side and, at most, of the longer one; boxes end at the last pixel of
-            the picture resized so, as in VL-BERT also with features that were made before.
+        clip_boxes: sides of the resized picture in pixels: the shorter side, and the limit of the longer one.
+            Boxes are clipped to the last pixel of that picture. VL-BERT does so with precomputed features,
+            too.
+
+    Raises:
+        ConfigError: a setting is outside of its range, or settings exclude each other.
     """
 
     def __init__(
@@ -119,20 +130,20 @@ class Processor:
         if clip_boxes is not None and (len(clip_boxes) != 2 or min(clip_boxes) < 1 or box_scale != "size"):
             raise ConfigError(
                 f"processor.clip_boxes is {list(clip_boxes)} and processor.box_scale {box_scale!r}; expected "
-                "pixels of the shorter and the longer side, as [600, 1000], and 'size'."
+                "the pixels of the shorter and the longer side, such as [600, 1000], and 'size'."
             )
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
         self.prepare, self.grid, self.whole_image = prepare, grid, whole_image
         self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
         self.tags, self.text_b, self.text_end = tags, text_b, text_end
         self.frame = None
-        if clip_boxes is not None:
+        if clip_boxes is not None:  # `truncate`: VL-BERT rounds sizes down, and clips to that size
             self.frame = DetectorTransform(least=clip_boxes[0], most=clip_boxes[1], truncate=True)
         self.missing, self.box_scale = missing, box_scale
 
     @property
     def provides(self) -> frozenset[str]:
-        """Modalities in the words of a model's `needs`."""
+        """The modalities in a row, named as in `needs` of a model."""
         present = {
             "text": self.text is not None,
             "vectors": self.vectors is not None,
@@ -142,57 +153,63 @@ class Processor:
         return frozenset(name for name, given in present.items() if given)
 
     def __call__(self, pair: Pair, sources: Sources) -> Row:
-        """All that the model needs of one pair.
+        """Convert one pair to the row that the model needs.
 
         Raises:
             MissingFeatures: the store has no regions of the image.
             FormatError: the picture is missing or cannot be read.
         """
         keys = image_keys(pair)
-        found = [self._regions(key, sources.regions) for key in keys or (None,)] if self.regions else []
-        tokens = self._tokens(pair, found, sources.regions) if self.text is not None else None
+        images = [self._regions(key, sources.regions) for key in keys or (None,)] if self.regions else []
+        # Tags come from the labels of regions, which `_boxes_alone` may drop, so tokens are made first.
+        tokens = self._tokens(pair, images, sources.regions) if self.text is not None else None
         pixels = self._pixels(keys, sources.images) if "pixels" in self.provides else None
         if self.prepare is not None and pixels is not None:
-            found = [self._boxes_alone(found[0], pixels)]
+            images = [self._boxes_alone(images[0], pixels)]
+        count = sum(map(len, images))
         return Row(
             tokens=tokens,
             more_tokens=self._more_tokens(pair),
-            mentions=self._mentions(pair, tokens, sum(map(len, found))) if tokens and pair.mentions else None,
-            regions=_join(found) if found else None,
-            boxes=np.concatenate([self._normalize(regions) for regions in found]) if found else None,
-            image_index=np.repeat(np.arange(len(found)), [len(regions) for regions in found])
-            if found
+            mentions=self._mentions(pair, tokens, count) if tokens and pair.mentions else None,
+            regions=_join(images) if images else None,
+            boxes=np.concatenate([self._normalize(regions) for regions in images]) if images else None,
+            image_index=np.repeat(np.arange(len(images)), [len(regions) for regions in images])
+            if images
             else None,
             beyond=self._beyond(keys, sources.regions),
             pixels=pixels,
-            resized=self.frame.resized(*found[0].size) if self.frame and found else None,
+            resized=self.frame.resized(*images[0].size) if self.frame and images else None,
             vector=self.vectors.vector(pair.text) if self.vectors is not None else None,
         )
 
     def length(self, example: Example, regions: RegionSource | None = None) -> int:
-        """Tokens plus regions of the longest row: what a batch pays for. Pictures all cost the same."""
+        """Tokens plus regions of the longest row of an example, to which a batch is padded.
+
+        Pictures do not count, because they all cost the same.
+        """
         return max(self._pair_length(pair, regions) for pair in example.pairs)
 
     def _pair_length(self, pair: Pair, regions: RegionSource | None) -> int:
         keys = [key for key in image_keys(pair) if regions is not None and key in regions]
-        total = 0
+        total = 0  # must equal `stream.lengths_of`, which computes it from columns
         if self.text is not None:
-            # labels lie apart from features, which are not touched
-            found = [self._regions(key, regions) for key in keys] if self.regions and self.tags else []
-            total += len(self._tokens(pair, found, regions))
+            # A store memory-maps labels and features apart, so reading the tags reads no features from disk.
+            images = [self._regions(key, regions) for key in keys] if self.regions and self.tags else []
+            total += len(self._tokens(pair, images, regions))
         if self.regions and regions is not None:
             total += sum(min(regions.count(key), self.max_regions) for key in keys) + self.whole_image
         return total
 
     def _first(self, pair: Pair) -> str:
+        # Some data sets have the question mark, some a space before it, some leave it out.
         return pair.text if self.text_end is None else f"{pair.text.rstrip('? ')} {self.text_end}"
 
     def _second(self, pair: Pair) -> str | None:
         return self.text_b if pair.text_b is None else pair.text_b
 
-    def _tokens(self, pair: Pair, found: list[Regions], source: RegionSource | None) -> Tokens:
-        assert self.text is not None, "whoever asks has looked"
-        text_b = self._tags(found, source) if self.tags else self._second(pair)
+    def _tokens(self, pair: Pair, images: list[Regions], source: RegionSource | None) -> Tokens:
+        assert self.text is not None, "checked by the callers"
+        text_b = self._tags(images, source) if self.tags else self._second(pair)
         return self.text.encode(self._first(pair), text_b, max_tokens=self.max_tokens)
 
     def _more_tokens(self, pair: Pair) -> tuple[Tokens, ...]:
@@ -201,26 +218,28 @@ class Processor:
         return tuple(self.text.encode(text, max_tokens=self.max_tokens) for text in pair.more_texts)
 
     def _mentions(self, pair: Pair, tokens: Tokens, regions: int) -> Int[ndarray, " T"]:
-        """The region that each token names, of those that are there; -1 where none."""
+        """Index of the region that each token names, or -1. `regions` is the number of regions in the row."""
         named, first = np.full(len(tokens), -1), int(self.whole_image)
         for mention in pair.mentions:
+            # The region may have been cut off by `max_regions`; tags replace the second segment.
             if not 0 <= mention.region < regions - first or (self.tags and mention.segment):
                 continue
             for token, (start, stop) in enumerate(tokens.offsets):
+                # Special tokens have the empty range (0, 0), which overlaps with nothing.
                 inside = start < mention.stop and stop > mention.start
                 if inside and tokens.segments[token] == mention.segment:
                     named[token] = mention.region + first
         return named
 
     def _regions(self, key: str | None, source: RegionSource | None) -> Regions:
-        """Those of an image; none of a pair without image."""
-        assert source is not None, "require_sources has looked"
+        """Regions of an image; zero regions for a pair without image."""
+        assert source is not None, "checked by require_sources()"
         if key is None or (key not in source and self.missing != "error"):
             meta = source.meta
             return Regions(
                 features=np.zeros((0, meta.feature_dim), np.float32),
                 boxes=np.zeros((0, 4), np.float32),
-                size=(1, 1),
+                size=(1, 1),  # not (0, 0): sizes divide boxes
             )
         return source[key].first(self.max_regions)
 
@@ -233,7 +252,8 @@ class Processor:
         if not cut:
             return None
         rest = np.concatenate([source[key].features[self.max_regions :] for key in cut])
-        return torch.from_numpy(rest).float().sum(0), len(rest)  # ten times as fast as NumPy from float16
+        # torch converts float16 ten times as fast as NumPy
+        return torch.from_numpy(rest).float().sum(0), len(rest)
 
     def _normalize(self, regions: Regions) -> Float[ndarray, "R 4"]:
         width, height = regions.size
@@ -242,21 +262,22 @@ class Processor:
         last = (
             1 if self.frame is None else 1 - 1 / np.array(self.frame.resized(*regions.size) * 2, np.float32)
         )
+        # Swapped boxes exceed 1 by design; the original does not clip them.
         return boxes.clip(0, last) if self.box_scale == "size" else boxes
 
-    def _tags(self, found: list[Regions], source: RegionSource | None) -> str:
+    def _tags(self, images: list[Regions], source: RegionSource | None) -> str:
         names = source.meta.classes if source is not None else ()
         return " ".join(
-            names[label] for regions in found if regions.labels is not None for label in regions.labels
+            names[label] for regions in images if regions.labels is not None for label in regions.labels
         )
 
     def _pixels(self, keys: tuple[str, ...], images: Mapping[str, Path] | None) -> Float[Tensor, "3 h w"]:
-        assert images is not None, "require_sources has looked"
+        assert images is not None, "checked by require_sources()"
         if len(keys) != 1:
-            raise ConfigError(f"a pair names {len(keys)} images; models that read pixels take exactly one.")
+            raise ConfigError(f"a pair has {len(keys)} images; models that read pixels take exactly one.")
         image = open_image(images[keys[0]])
         if self.prepare is None:
-            assert self.image_size is not None, "whoever asks has looked"
+            assert self.image_size is not None, "checked by the caller"
             return to_pixels(image, self.image_size)
         try:
             return self.prepare(image).pixels
@@ -264,12 +285,14 @@ class Processor:
             raise FormatError(f"{images[keys[0]]}: {error}") from error
 
     def _boxes_alone(self, regions: Regions, pixels: Float[Tensor, "3 h w"]) -> Regions:
-        """Without features; boxes end at the last pixel of the resized picture, as in VL-BERT."""
+        """Drop the features, and clip boxes to the last pixel of the resized picture, as VL-BERT does."""
         size = np.array(regions.size * 2, np.float32)
+        # `shape[:0:-1]` of (3, height, width) is (width, height); `last` is in pixels of the original.
         last = size * (1 - 1 / np.array(pixels.shape[:0:-1] * 2, np.float32))
         boxes = regions.boxes.clip(0, last)
         if self.whole_image:
             boxes = np.concatenate([np.concatenate([last[:2] * 0, last[2:]])[None], boxes])
+            # Labels are dropped: the box around the whole picture has none.
             return Regions(features=np.zeros((len(boxes), 0), np.float32), boxes=boxes, size=regions.size)
         return replace(regions, features=np.zeros((len(boxes), 0), np.float32), boxes=boxes)
 
@@ -277,23 +300,27 @@ class Processor:
 def _require_end_to_end(
     prepare: DetectorTransform | None, grid: Sequence[int] | None, *, whole_image: bool, alone: bool
 ) -> None:
-    """`alone`: with regions, and without other settings of pixels and boxes."""
+    """Check the settings of end-to-end models.
+
+    Args:
+        alone: regions are read, and no other setting of pixels or boxes is in use.
+    """
     if prepare is None and (grid is not None or whole_image):
-        raise ConfigError("processor.grid and processor.whole_image belong to processor.prepare.")
+        raise ConfigError("processor.grid and processor.whole_image need processor.prepare.")
     if prepare is not None and not alone:
         raise ConfigError(
-            "processor.prepare is for models that see pixels and boxes; it asks for regions=true "
-            "and goes with neither image_size nor box_scale nor clip_boxes."
+            "processor.prepare is for models that read pixels and boxes; it needs regions=true "
+            "and excludes image_size, box_scale and clip_boxes."
         )
     if grid is not None and (len(grid) != 2 or min(grid) < 1 or max(grid) > 100):
         raise ConfigError(
-            f"processor.grid is {list(grid)}; expected numbers of rows and columns up to 100, as [4, 4]."
+            f"processor.grid is {list(grid)}; expected numbers of rows and columns from 1 to 100, such as "
+            "[4, 4]."
         )
 
 
 def _require_sizes(**sizes: int | None) -> None:
-    """A picture beyond `MOST` pixels squared would fill the memory."""
-    most = {"image_size": MOST}
+    most = {"image_size": MOST}  # a larger square would fill the memory
     for name, size in sizes.items():
         if size is not None and not 1 <= size <= most.get(name, size):
             limit = f" to {most[name]}" if name in most else ""
@@ -301,21 +328,25 @@ def _require_sizes(**sizes: int | None) -> None:
 
 
 def image_keys(pair: Pair) -> tuple[str, ...]:
-    """The image keys of a pair, none to several."""
+    """Return the image keys of a pair: none, one or several."""
     if pair.image is None:
         return ()
     return (pair.image,) if isinstance(pair.image, str) else pair.image
 
 
-def _join(found: list[Regions]) -> Regions:
-    """Regions of several images in one row; the size is the first image's."""
-    if len(found) == 1:
-        return found[0]
-    shared = [name for name in OPTIONAL_REGION_FIELDS if all(getattr(one, name) is not None for one in found)]
+def _join(images: list[Regions]) -> Regions:
+    """Concatenate the regions of several images; the size is that of the first image."""
+    if len(images) == 1:
+        return images[0]
+    shared = [
+        name
+        for name in OPTIONAL_REGION_FIELDS
+        if all(getattr(regions, name) is not None for regions in images)
+    ]
     return Regions(
-        size=found[0].size,
+        size=images[0].size,
         **{
-            name: np.concatenate([getattr(one, name) for one in found])
+            name: np.concatenate([getattr(regions, name) for regions in images])
             for name in ("features", "boxes", *shared)
         },
     )

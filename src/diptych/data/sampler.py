@@ -1,6 +1,6 @@
-"""Which examples every training step takes: a pure function of the seed and the epoch.
+"""Samplers. The examples of every training step are a pure function of the seed and the epoch.
 
-Nothing here keeps state between steps, so a run can be taken up at any step, by any number of ranks.
+Nothing here keeps state between steps, so a run can resume at any step, on any number of ranks.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -14,16 +14,18 @@ from torch.utils.data import Sampler
 
 from diptych.errors import ConfigError
 
-WINDOW = 50  # steps that are sorted by length together: enough to save padding, few enough to stay random
+# Steps that are sorted by length together. More save padding; fewer keep the order random.
+WINDOW = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Portion:
-    """What one rank works on at one position.
+    """The examples of one rank at one position.
 
     Args:
-        count: examples that count; 0 where a rank without work repeats an example to keep in step.
-        step_count: examples of the whole step, over all ranks and accumulated batches.
+        count: number of examples that count in the loss. It is 0 if the rank has none left and repeats an
+            example, because all ranks must take part in every step.
+        step_count: number of examples of the whole step, over all ranks and accumulated batches.
     """
 
     indices: tuple[int, ...]
@@ -34,21 +36,28 @@ class Portion:
 class Plan:
     """Cuts each epoch into steps of `batch_size * ranks * accumulate` examples of similar length.
 
-    A shuffled epoch is cut into windows of 50 steps, each is sorted by length and cut into steps, and the
-    steps are shuffled. The last step of an epoch takes the rest, which is drawn before sorting and thus no
-    longer or shorter than the others. A *position* counts batches of one rank over the whole run:
+    A shuffled epoch is cut into windows of 50 steps. Each window is sorted by length and cut into steps, and
+    all steps are shuffled. The last step of an epoch takes the remaining examples. They are chosen before
+    sorting, so their lengths are not biased. A *position* counts batches of one rank over the whole run:
     `accumulate` positions make a step.
 
     Args:
-        lengths: cost of each example; None shuffles without looking at it.
+        count: number of examples of the data set.
         batch_size: examples per rank and position.
+        seed: seed of all random choices.
+        ranks: number of processes that train together.
+        accumulate: batches per rank whose gradients make one step.
+        lengths: cost of each example. None shuffles without sorting.
         classes: class of each example, for `balance`.
-        draws: of data sets that follow each other, how many examples there are and how many of them an epoch
-            takes: a part, drawn anew for every epoch, or all of them so many times and a part.
-        balance: every class gives as many examples as the rarest has, drawn anew for every `epoch` or once
-            and for all (`fixed`).
-        limit: batches per epoch (int) or part of an epoch (float).
-        repeat: every epoch is the first one again.
+        draws: for each data set of a mix, in order, its number of examples and how many examples an epoch
+            takes of it. More than it has repeats all of them; the remainder is drawn anew for every epoch.
+        balance: take as many examples of each class as the rarest has, drawn anew for every `epoch` or once
+            (`fixed`).
+        limit: number of batches per epoch (int) or fraction of an epoch (float).
+        repeat: every epoch repeats the first one.
+
+    Raises:
+        ConfigError: both `balance` and `draws` are given.
     """
 
     def __init__(
@@ -70,10 +79,13 @@ class Plan:
         self.balance, self.repeat = balance, repeat
         self.step_size = batch_size * ranks * accumulate
         if draws is not None and balance is not None:
-            raise ConfigError(f"data.balance={balance} and weights of data sets exclude each other.")
+            raise ConfigError(
+                f"data.balance={balance} and weights of data sets exclude each other; remove one of them."
+            )
         self._lengths = None if lengths is None else np.asarray(lengths)
         self._members = _members(count, classes if balance else None)
         self._draws = draws
+        # Without balance there is one group with all examples.
         self.examples = len(self._members) * min(map(len, self._members))
         if draws is not None:
             self.examples = sum(wanted for _, wanted in draws)
@@ -81,39 +93,44 @@ class Plan:
         self._epochs: dict[int, tuple[ndarray, ndarray]] = {}
 
     def epoch(self, epoch: int) -> list[Int[ndarray, " _"]]:
-        """The examples of each step."""
+        """Return the indices of the examples of each step."""
         order, starts = self._ordered(epoch)
         return [order[start : start + self.step_size] for start in starts.tolist()]
 
     def _ordered(self, epoch: int) -> tuple[Int[ndarray, " _"], Int[ndarray, " _"]]:
-        """All examples of an epoch, and where each step begins: no object for each of millions of steps."""
+        """All examples of an epoch in order, and the place where each step begins.
+
+        Two arrays take far less memory than a list of steps, of which there may be millions.
+        """
         epoch = 0 if self.repeat else epoch
         if epoch not in self._epochs:
+            # Keep the epoch before: a loader reads ahead into the next epoch while this one still trains.
             recent = {key: value for key, value in self._epochs.items() if key == epoch - 1}
-            self._epochs = {**recent, epoch: self._cut(epoch)}  # a loader reads ahead into the next epoch
+            self._epochs = {**recent, epoch: self._cut(epoch)}
         return self._epochs[epoch]
 
     def portion(self, position: int, rank: int = 0) -> Portion:
-        """What `rank` does at `position`."""
+        """Return the examples of `rank` at `position`."""
         step, part = divmod(position, self.accumulate)
         epoch, step = divmod(step, self.steps_per_epoch)
         order, starts = self._ordered(epoch)
         examples = order[starts[step] : starts[step] + self.step_size]
         start, stop = (len(examples) * place // self.accumulate for place in (part, part + 1))
+        # Examples of a step are sorted by length, so taking every `ranks`-th gives all ranks similar work.
         mine = examples[start:stop][rank :: self.ranks]
         indices = mine if len(mine) else examples[:1]
         return Portion(indices=tuple(indices.tolist()), count=len(mine), step_count=len(examples))
 
     def _cut(self, epoch: int) -> tuple[ndarray, ndarray]:
-        random = np.random.default_rng([self.seed, epoch])
+        random = np.random.default_rng([self.seed, epoch])  # no state: the same for every call and rank
         order = random.permutation(self._draw(epoch))
-        whole = len(order) - len(order) % self.step_size
+        whole = len(order) - len(order) % self.step_size  # without the last, incomplete step
         if self._lengths is not None:
             for start in range(0, whole, WINDOW * self.step_size):
-                window = order[start : min(start + WINDOW * self.step_size, whole)]
+                window = order[start : min(start + WINDOW * self.step_size, whole)]  # a view: sorts in place
                 window[:] = window[np.argsort(self._lengths[window], kind="stable")]
         starts = random.permutation(whole // self.step_size) * self.step_size
-        rest = [whole] if whole < len(order) else []
+        rest = [whole] if whole < len(order) else []  # the incomplete step is always the last one
         return order, np.concatenate([starts, rest]).astype(np.int64)[: self.steps_per_epoch]
 
     def _draw(self, epoch: int) -> ndarray:
@@ -121,6 +138,7 @@ class Plan:
             return self._drawn(self._draws, epoch)
         if len(self._members) == 1:
             return self._members[0]
+        # The last number keeps this stream apart from those of `_cut` and `_drawn` with the same seed.
         random = np.random.default_rng([self.seed, 1 + epoch if self.balance == "epoch" else 0, 1])
         count = min(map(len, self._members))
         return np.concatenate([random.permutation(members)[:count] for members in self._members])
@@ -130,6 +148,7 @@ class Plan:
         parts, first = [], 0
         for count, wanted in draws:
             members = np.arange(first, first + count, dtype=self._members[0].dtype)
+            # `draws` of 2.5 epochs: all examples twice, and a random half of them.
             parts += [members] * (wanted // count)
             parts.append(random.permutation(members)[: wanted % count])
             first += count
@@ -137,9 +156,9 @@ class Plan:
 
 
 def _members(count: int, classes: Sequence[Hashable] | ndarray | None) -> list[ndarray]:
-    """The examples of each class, classes in order of first appearance."""
+    """Indices of the examples of each class, in the order in which the classes first appear."""
     if classes is None:
-        return [np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)]
+        return [np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)]  # half the memory
     if isinstance(classes, np.ndarray):
         names, first = np.unique(classes, return_index=True)
         return [np.flatnonzero(classes == name) for name in names[np.argsort(first)]]
@@ -157,7 +176,7 @@ def _limited(steps: int, accumulate: int, limit: int | float | None) -> int:
 
 
 class Positions(Sampler[list[int]]):
-    """The batches of one rank from position `start` up to `stop`, across epochs: one long batch sampler."""
+    """Batch sampler of one rank, from position `start` up to `stop`, across epochs."""
 
     def __init__(self, plan: Plan, *, start: int, stop: int, rank: int = 0) -> None:
         self.plan, self.start, self.stop, self.rank = plan, start, stop, rank
@@ -171,7 +190,12 @@ class Positions(Sampler[list[int]]):
 
 
 class Batches(Sequence[list[int]]):
-    """Indices of examples in order, cut into batches, of which some are kept; each is made when asked for."""
+    """Cuts an order of examples into batches. A batch is made on access, so millions need little memory.
+
+    Args:
+        order: indices of examples.
+        kept: which batches belong to the sequence. None keeps all.
+    """
 
     def __init__(self, order: Int[ndarray, " N"], batch_size: int, kept: range | None = None) -> None:
         self.order, self.batch_size = order, batch_size
@@ -190,16 +214,16 @@ class Batches(Sequence[list[int]]):
         if isinstance(index, slice):
             return Batches(self.order, self.batch_size, self.kept[index])
         start = self.kept[index] * self.batch_size
-        found: list[int] = self.order[start : start + self.batch_size].tolist()
-        return found
+        batch: list[int] = self.order[start : start + self.batch_size].tolist()
+        return batch
 
 
 def longest_first(
     lengths: Sequence[int] | ndarray, *, batch_size: int, rank: int = 0, ranks: int = 1
 ) -> Batches:
-    """Batches for evaluation: every example once, similar lengths together, dealt out to the ranks.
+    """Return this rank's batches for evaluation: every example once, examples of similar length together.
 
-    The longest come first, so that a batch that does not fit into memory fails at once.
+    The longest examples come first, so that a batch that does not fit into memory fails at once.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     return Batches(order, batch_size)[rank::ranks]

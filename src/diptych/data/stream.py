@@ -1,4 +1,4 @@
-"""What a run has to know of all examples, from columns where a data set has them, else one by one."""
+"""Facts about all examples of a data set, computed from its columns if it has them, else one by one."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -13,31 +13,31 @@ from diptych.text import CachedTokenizer, WordPiece
 from diptych.types import Dataset, Example, RegionSource, Tokenizer
 
 if TYPE_CHECKING:
-    from diptych.datasets.rows import Rows  # which loads pyarrow
+    from diptych.datasets.rows import Rows  # loads pyarrow
 
-CHUNK = 1 << 20  # pairs whose lengths are computed together
-WINDOW = 4096  # examples that are in memory together
+CHUNK = 1 << 20  # pairs whose lengths are computed at a time
+WINDOW = 4096  # examples that are in memory at a time
 
 
 def rows_of(dataset: object) -> "Rows | None":
-    """The columns of a data set; None where it has none, or where its examples differ from them."""
+    """Return the columns of a data set, or None if it has none or its examples differ from them."""
     return getattr(dataset, "rows", None)
 
 
 def stream(dataset: Dataset) -> Iterator[Example]:
-    """All examples in order, none kept."""
+    """Iterate over all examples in order without keeping them."""
     rows = rows_of(dataset)
     return (dataset[index] for index in range(len(dataset))) if rows is None else iter(rows)
 
 
 def ids_of(dataset: Dataset) -> tuple[str, ...]:
-    """The ids of all examples."""
+    """Return the ids of all examples."""
     rows = rows_of(dataset)
     return tuple(example.id for example in stream(dataset)) if rows is None else rows.ids
 
 
 def targets_of(dataset: Dataset) -> Iterator[tuple[str, Any]]:
-    """The id and the target of every example."""
+    """Iterate over the id and the target of every example."""
     rows = rows_of(dataset)
     if rows is not None:
         return rows.target_column()
@@ -45,7 +45,12 @@ def targets_of(dataset: Dataset) -> Iterator[tuple[str, Any]]:
 
 
 def look_at_labels(examples: Dataset | Sequence[Example]) -> tuple[int, list[str], set[str]]:
-    """How many examples have no target, the ids of the first five, and the names of the first classes."""
+    """Look at the targets of all examples.
+
+    Returns:
+        The number of examples without target, the ids of the first five of them, and names of classes. Two
+        names are enough for the callers, so the columns give no more.
+    """
     rows = rows_of(examples)
     if rows is not None:
         named = (target for target, _, _ in rows.targets() if isinstance(target, str))
@@ -62,7 +67,7 @@ def look_at_labels(examples: Dataset | Sequence[Example]) -> tuple[int, list[str
 
 
 class Texts:
-    """The texts of a data set, first and second of each pair; may be read through again and again."""
+    """The texts of a data set, first and second of each pair. Can be iterated several times."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -76,23 +81,27 @@ class Texts:
 
 
 def different_targets(dataset: Dataset) -> Iterator[list[Example]]:
-    """Examples whose targets stand for those of all, some thousand at a time."""
+    """Yield examples in windows that together have every target of the data set.
+
+    Columns give one example per different target; without columns, all examples are given.
+    """
     rows = rows_of(dataset)
     if rows is not None:
         yield from rows.different_targets(WINDOW)
         return
+    # In windows: a data set of millions of examples does not fit into memory as Python objects.
     for start in range(0, len(dataset), WINDOW):
         yield [dataset[index] for index in range(start, min(start + WINDOW, len(dataset)))]
 
 
 def key_windows(examples: Dataset | Iterable[Example]) -> Iterator[list[str]]:
-    """Every image key once, sorted, some thousand at a time."""
+    """Yield every image key once, sorted, in windows of some thousand."""
     rows = rows_of(examples)
     if rows is not None:
         yield from rows.key_windows(WINDOW)
         return
-    found = examples if isinstance(examples, Iterable) else stream(examples)
-    yield sorted({key for example in found for pair in example.pairs for key in image_keys(pair)})
+    every = examples if isinstance(examples, Iterable) else stream(examples)
+    yield sorted({key for example in every for pair in example.pairs for key in image_keys(pair)})
 
 
 def images_of(dataset: Dataset) -> Int[ndarray, " N"] | None:
@@ -106,15 +115,16 @@ def images_of(dataset: Dataset) -> Int[ndarray, " N"] | None:
 def lengths_of(
     dataset: Dataset, processor: Processor, regions: RegionSource | None = None
 ) -> Int[ndarray, " N"]:
-    """`Processor.length` of every example."""
+    """Compute `Processor.length` of every example, from token counts of whole columns if possible."""
     rows = rows_of(dataset)
     text = _counter(processor.text)
     if rows is None or not _countable(processor, text):
         lengths = (processor.length(example, regions) for example in stream(dataset))
         return np.fromiter(lengths, np.int64, len(dataset))
+    # Must equal `Processor.length`; without special cases, so that millions of pairs take seconds.
     total = np.zeros(rows.pair_count, np.int32)
     if text is not None:
-        trim = "" if processor.text_end is None else "? "
+        trim = "" if processor.text_end is None else "? "  # what `Processor` strips before `text_end`
         counts = rows.text_counts(text.count, key=text.fingerprint, trim=trim)
         for start in range(0, len(total), CHUNK):
             total[start : start + CHUNK] = _token_lengths(counts[:, start : start + CHUNK], processor, text)
@@ -126,7 +136,7 @@ def lengths_of(
 
 
 def count_regions(source: RegionSource, keys: Sequence[str]) -> Int[ndarray, " N"]:
-    """Number of regions of each image; -1 of one that is not there."""
+    """Number of regions of each image; -1 for an image that the source does not have."""
     many: Callable[[Sequence[str]], ndarray] | None = getattr(source, "counts_of", None)
     if many is not None:
         return many(keys)
@@ -134,28 +144,33 @@ def count_regions(source: RegionSource, keys: Sequence[str]) -> Int[ndarray, " N
 
 
 def _counter(text: Tokenizer | None) -> WordPiece | None:
-    """The tokenizer, if its tokens are those of words, and special ones are two or three."""
+    """The WordPiece tokenizer inside, or None: `_token_lengths` knows the truncation of WordPiece only."""
     text = text.tokenizer if isinstance(text, CachedTokenizer) else text
     return text if isinstance(text, WordPiece) and type(text).encode is WordPiece.encode else None
 
 
 def _countable(processor: Processor, text: WordPiece | None) -> bool:
-    """Whether lengths follow from numbers of tokens and regions: not with object names as second texts."""
+    """Whether lengths follow from numbers of tokens and regions. With tags they do not: a tag is a text."""
     known = (text is None) == (processor.text is None)
     return type(processor) is Processor and known and not processor.tags and processor.max_tokens >= 3
 
 
 def _token_lengths(counts: Int[ndarray, "K P"], processor: Processor, text: WordPiece) -> Int[ndarray, " P"]:
-    """Tokens with the special ones, cut as `WordPiece.encode` cuts."""
+    """Numbers of tokens with special tokens, truncated as in `WordPiece.encode`.
+
+    Args:
+        counts: tokens of the first texts and, if there are any, of the second ones; -1 for no second text.
+    """
     first = np.array(counts[0])
     if processor.text_end is not None:
         first += text.count([processor.text_end])[0]
     second = np.array(counts[1]) if len(counts) > 1 else np.full(len(first), -1, np.int32)
     if processor.text_b is not None:
         second[second == -1] = text.count([processor.text_b])[0]
-    room = processor.max_tokens - 3
+    room = processor.max_tokens - 3  # a pair has [CLS] and two [SEP]
+    # The shorter text keeps up to half of the room; the longer one gets the rest.
     shorter = np.minimum(np.minimum(first, second), room // 2)
     longer = np.minimum(np.maximum(first, second), room - shorter)
-    alone = np.minimum(first, room + 1) + 2
+    alone = np.minimum(first, room + 1) + 2  # one text has [CLS] and one [SEP]
     lengths: ndarray = np.where(second == -1, alone, shorter + longer + 3)
     return lengths

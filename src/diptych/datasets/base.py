@@ -1,4 +1,4 @@
-"""What every benchmark answers for: its files, its splits, its labels, its official prediction file."""
+"""Base class of all data sets: files, splits, labels and the official prediction file of a benchmark."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,52 +15,54 @@ from diptych.types import Example, Progress
 
 
 class DuplicateId(FormatError):
-    """A record whose id an earlier one has."""
+    """A record has the same id as an earlier one."""
 
 
 class Split(ABC):
-    """One split of one benchmark. A subclass owns its official format completely, reading and writing.
+    """One split of a benchmark. Only the subclass reads and writes the official format.
 
-    A subclass with settings of its own keeps them in `settings` before it calls this constructor; they tell
-    cached tables apart and travel in bundles.
+    A subclass with settings of its own assigns them to `settings` before it calls this constructor. They are
+    part of the key of cached tables, and are stored in bundles.
 
     Args:
         root: folder of the data set.
         split: one of `splits(root)`.
-        limit: at most so many examples, the first ones.
+        limit: read only this number of examples, from the beginning. None reads all.
 
     Raises:
-        ConfigError: there is no such split.
-        FormatError: names file and line of the first record that is wrong.
+        ConfigError: the split does not exist, or `limit` is below 1.
+        FormatError: a record is invalid; the message names file and line.
     """
 
     name: ClassVar[str]
-    """What `--data` calls it: the name of its YAML file."""
+    """Name of the data set in `--data`, and of its YAML file."""
     noun: ClassVar[str] = "example"
-    """What one example is called in messages."""
+    """Word for one example in messages."""
     labels: tuple[str, ...] = ()
-    """Names of the classes; empty where the data decide, or where targets are no classes."""
+    """Names of the classes; empty if the data define them, or if targets are not classes."""
     positive: str | None = None
-    """The class that binary measures look for."""
+    """Positive class of binary metrics; None if there is none."""
     suffix: ClassVar[str] = ".json"
-    """Of the official prediction file."""
+    """Suffix of the official prediction file."""
     measure: str = "accuracy"
-    """The official measure, by its name in `diptych evaluate`."""
+    """Official metric, by its name in `diptych evaluate`."""
     overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
-    """Pairs of splits that share examples on purpose."""
+    """Pairs of splits that share examples by design."""
 
     predicted: ClassVar[tuple[str, ...]] = ()
-    """Splits that `diptych predict` takes by default; none means all but that of training."""
+    """Splits that `diptych predict` predicts by default; empty means all except the training split."""
     views: ClassVar[tuple[str, ...]] = ()
-    """Splits that `clean` makes."""
+    """Splits that `clean` writes."""
 
     stores: tuple[str, ...] = ()
-    """Names of the feature stores that `place` tells apart."""
+    """Names of the feature stores that `place` returns."""
 
     settings: Mapping[str, Any] = {}
+    """Arguments of the subclass's constructor that decide what the examples are."""
     answers: Path | None = None
+    """File with labels that the official files withhold."""
     files: tuple[Path, ...]
-    """What the examples were read from."""
+    """Files from which the examples were read."""
 
     def __init__(self, root: Path | str, split: str, *, limit: int | None = None) -> None:
         if limit is not None and limit < 1:
@@ -70,6 +72,7 @@ class Split(ABC):
             raise ConfigError(f"{self.root} is not a folder; expected the root of {self.name}.")
         given = () if self.answers is None else (self.answers,)
         self.files = (*self.find_files(self.root, split, **self.settings), *given)
+        # Different data sets may read the same files, so the class belongs to the key of the cache.
         key = (type(self).__qualname__, split, dict(self.settings))
         self.table = cached_examples(self.read, sources=self.files, settings=key)
         if limit is not None:
@@ -90,48 +93,48 @@ class Split(ABC):
     @classmethod
     @abstractmethod
     def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
-        """Names of the splits that `root` holds, in the order training, development, test.
+        """Return the names of the splits in `root`, in the order training, development, test.
 
         Args:
-            settings: those of an instance, for data sets that have some.
+            settings: settings of the data set, as in its constructor.
         """
 
     @classmethod
     def recognizes(cls, root: Path) -> bool:
-        """Whether `root` looks like this data set, by the content of its files."""
+        """Whether `root` holds this data set, by the content of its files."""
         return bool(cls.splits(root))
 
     @classmethod
     def answers_file(cls, root: Path, split: str) -> Path | None:
-        """Where withheld labels of a split lie beside it, for data sets whose constructor takes `answers`."""
+        """Return the file of withheld labels that belongs to a split, if the constructor takes `answers`."""
         return None
 
     @classmethod
     @abstractmethod
     def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
-        """The files that decide what the examples of a split are.
+        """Return the files that define the examples of a split.
 
         Raises:
-            ConfigError: there is no such split.
+            ConfigError: the split does not exist.
         """
 
     @abstractmethod
     def read(self) -> Iterable[Example]:
-        """The examples in the order of the file; large files may yield windows of `one_pair_batch` instead.
+        """Yield the examples in the order of the file; for large files, windows of `one_pair_batch` instead.
 
         Raises:
-            FormatError: names file and line of a record that is wrong.
+            FormatError: a record is invalid; the message names file and line.
         """
 
     def image_path(self, key: str) -> Path:
-        """Where the picture of an image key lies if its pair names no file, whether it exists or not."""
+        """Return the path of a picture whose pair names no file. The file need not exist."""
         return self.root / key
 
     def place(self, key: str) -> tuple[str | None, str]:
-        """Where the regions of an image key lie: the name of a feature store of the run, and the key there.
+        """Return the feature store of an image and its key there.
 
-        A data set whose pictures come from several collections overrides this, and names them in `stores`.
-        None is the one store that a run has.
+        Data sets whose pictures come from several collections override this and list the names in `stores`.
+        The name None means the only store of a run.
         """
         return None, key
 
@@ -141,10 +144,10 @@ class Split(ABC):
 
     @abstractmethod
     def write(self, predictions: Predictions, path: Path) -> None:
-        """Write the official prediction file, whole or not at all.
+        """Write the official prediction file atomically.
 
         Raises:
-            FormatError: the ids are not those of the split, or an answer cannot be written.
+            FormatError: the ids are not those of the split, or the format cannot express an answer.
         """
 
     @abstractmethod
@@ -152,55 +155,57 @@ class Split(ABC):
         """Read an official prediction file of this split.
 
         Raises:
-            FormatError: names file and line of what is wrong.
+            FormatError: the file is invalid; the message names file and line.
         """
 
     @classmethod
     def fabricate(
         cls, folder: Path, *, size: int, seed: int, progress: Progress | None = None, **settings: Any
     ) -> dict[str, int]:
-        """Write the official files of a miniature world into an empty folder; the same seed, the same bytes.
+        """Write a small synthetic version of the data set into an empty folder; equal seeds give equal bytes.
 
         Args:
-            settings: those of an instance; they decide what the files look like.
+            folder: gets the official files, with pictures and texts of the miniature world.
+            size: number of examples of the training split.
+            settings: settings of the data set, as in its constructor; the files depend on them.
 
         Returns:
             Number of examples of each split.
 
         Raises:
-            ConfigError: this data set cannot be made, or the size is impossible.
+            ConfigError: the data set cannot be fabricated, or the size is impossible.
         """
-        raise ConfigError(f"{cls.name} cannot be fabricated.")
+        raise ConfigError(f"there is no synthetic version of {cls.name}; expected another data set.")
 
     @classmethod
     def clean(cls, root: Path, out: Path, **options: Any) -> Any:
-        """Write `views`, splits that are better to train on, into a new folder.
+        """Write the splits `views`, cleaned versions of the training data, into a new folder.
 
         Raises:
-            ConfigError: this data set has none.
+            ConfigError: the data set has no views.
         """
         raise ConfigError(
-            f"{cls.name} has no views for training; `diptych clean` makes those of hateful_memes."
+            f"{cls.name} has no cleaned views for training; `diptych clean` supports hateful_memes."
         )
 
     @classmethod
     def lint(
         cls, root: Path, split: str, **settings: Any
     ) -> tuple[Iterable[Example], tuple[FormatError, ...]]:
-        """The examples of a split that can be read, and what is wrong with the others."""
+        """Return the valid examples of a split, and the errors of the invalid ones."""
         try:
             return cls(root, split, **settings), ()
         except FormatError as error:
             return (), (error,)
 
     def truth(self) -> dict[str, int | None]:
-        """1 for examples of the `positive` class, 0 for others, None where the label is withheld.
+        """Map each id to 1 for the `positive` class, 0 for other classes, None if the label is withheld.
 
         Raises:
-            ConfigError: the data set looks for no class.
+            ConfigError: the data set has no positive class.
         """
         if self.positive is None:
-            raise ConfigError(f"{self.name} looks for no single class; expected a data set of two classes.")
+            raise ConfigError(f"{self.name} has no positive class; expected a data set of two classes.")
         return {
             example.id: None if example.target is None else int(example.target == self.positive)
             for example in self
@@ -208,28 +213,33 @@ class Split(ABC):
 
     @property
     def ids(self) -> tuple[str, ...]:
+        """Ids of all examples, in order."""
         return self.table.ids
 
     @property
     def rows(self) -> Rows | None:
-        """The columns of the examples; None for a subclass that makes other examples of them."""
+        """The columns of the examples; None for a subclass that changes the examples it returns."""
+        # Columns would then disagree with the examples, so readers go through the examples one by one.
         own = (getattr(type(self), name) is getattr(Split, name) for name in ("__getitem__", "__len__"))
         return self._placed if all(own) else None
 
     @cached_property
     def images(self) -> Mapping[str, Path]:
-        """Picture files by image key; looked up when asked for."""
+        """Picture files by image key, collected on first access."""
         return _Pictures(self)
 
     @property
     def node(self) -> dict[str, Any]:
-        """What opens any split of this data set again, by `diptych.datasets.open_split`."""
+        """Config of this data set, from which `diptych.datasets.open_split` opens any split."""
         kind = type(self)
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **self.settings}
 
 
 class _Pictures(Mapping[str, Path]):
-    """Most runs on features never look at them, and paths of millions of pictures take time and memory."""
+    """Picture files by image key, collected on first access.
+
+    Paths of millions of pictures take time and memory, and most runs on features never use them.
+    """
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -253,13 +263,18 @@ class _Pictures(Mapping[str, Path]):
 def require_split(split: str, root: Path, found: Sequence[str]) -> None:
     """Refuse a split that a data set does not have.
 
+    Args:
+        found: splits that the data set has.
+
     Raises:
-        ConfigError: names those that it has.
+        ConfigError: the split is not among them; the message lists them.
     """
     if split not in found:
-        raise ConfigError(f"{root} holds the splits {list(found)}, not {split!r}.{nearest(split, found)}")
+        raise ConfigError(
+            f"{root} has no split {split!r}; expected one of {list(found)}.{nearest(split, found)}"
+        )
 
 
 def at_most(names: Sequence[str], count: int = 5) -> str:
-    """The first few names for a message."""
+    """Join the first few names for a message; `...` stands for the others."""
     return f"{', '.join(names[:count])}{', ...' if len(names) > count else ''}"

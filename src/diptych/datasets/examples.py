@@ -1,8 +1,8 @@
-"""Examples as a memory-mapped table: what a split holds, without a Python object per row.
+"""Examples as a memory-mapped table, which needs no Python object per row.
 
-A data set yields its examples once. They become an Arrow file in a cache, which is found again by the files
-that they were read from. A row turns back into an `Example` only when a loader worker asks for it. A small
-split stays in memory.
+A data set yields its examples once. They are written to an Arrow file in the cache, whose key depends on the
+files that they were read from. A row becomes an `Example` only when it is accessed. A small split stays in
+memory.
 """
 
 import fcntl
@@ -25,23 +25,24 @@ from diptych.errors import FormatError
 from diptych.files import NO_LOCKS, atomic_file, make_parents
 from diptych.types import Example, Mention
 
-VERSION = 2  # of the layout of `rows.SCHEMA`; a cached table of another version is not found
-COLUMNS = 1  # of the layout of columns that are cached beside a table
-HEADER = 512  # bytes before these: names, types and shapes as JSON
-IN_MEMORY = 16 << 20  # bytes of annotation files up to which a table needs no file
-AHEAD = 16  # windows of a mapped file that stay in memory while it is read through
-OFTEN = 128  # rows after which their pages, and those around them, leave the memory of the process
-ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one per call
+VERSION = 2  # version of `rows.SCHEMA`, part of the key; raise it with every change of the layout
+COLUMNS = 1  # version of the files of columns beside a table
+HEADER = 512  # bytes at the beginning of such a file: names, types and shapes as JSON
+IN_MEMORY = 16 << 20  # bytes of annotation files up to which a table stays in memory
+AHEAD = 16  # windows of a mapped file that stay in memory while it is read from beginning to end
+OFTEN = 128  # accesses to single rows after which the pages of the file are given back
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps builds one per call
 
 
 class ExampleTable(Rows):
-    """Examples by row, decoded when asked for.
+    """Examples by row, decoded on access.
 
-    May be pickled: a table on disk travels as its path, one in memory as its bytes.
+    Pickling a table on disk pickles its path; pickling a table in memory pickles its bytes.
 
     Args:
-        path: the file that holds the table, of which `whole` is False for the first rows alone.
-        mapped: the mapping of that file.
+        path: file of the table. None for a table in memory.
+        mapped: memory mapping of the file.
+        whole: False if the table has only the first rows of the file.
     """
 
     def __init__(
@@ -59,10 +60,13 @@ class ExampleTable(Rows):
 
     @classmethod
     def open(cls, path: Path, count: int | None = None) -> "ExampleTable":
-        """Map a file that `write_examples` wrote, or its first rows.
+        """Memory-map a file that `write_examples` wrote.
+
+        Args:
+            count: number of rows from the beginning. None takes all.
 
         Raises:
-            FormatError: it is damaged.
+            FormatError: the file is damaged.
         """
         try:
             with path.open("rb") as file:
@@ -72,12 +76,12 @@ class ExampleTable(Rows):
             raise FormatError(
                 f"{path}: damaged cache of examples ({error}). Delete it and try again."
             ) from error
-        found = cls(table, path=path, mapped=mapped)
-        return found if count is None else found.head(count)
+        whole = cls(table, path=path, mapped=mapped)
+        return whole if count is None else whole.head(count)
 
     @classmethod
     def of(cls, examples: Iterable[Example | pa.RecordBatch]) -> "ExampleTable":
-        """A table in memory."""
+        """Build a table in memory."""
         return cls(pa.Table.from_batches(_batches(examples), schema=SCHEMA))
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -89,7 +93,7 @@ class ExampleTable(Rows):
         return int(self.table.num_rows)
 
     def __getitem__(self, index: int) -> Example:
-        row = range(len(self))[index]
+        row = range(len(self))[index]  # handles negative indices and raises IndexError
         number = int(np.searchsorted(self._ends, row, side="right"))
         batch = self._batches[number]
         place = row - int(self._ends[number]) + len(batch)
@@ -99,7 +103,7 @@ class ExampleTable(Rows):
         return example_of(*(batch.column(name)[place].as_py() for name in SCHEMA.names))
 
     def windows(self) -> Iterator[pa.RecordBatch]:
-        """All rows; pages of a mapped file that were read leave the memory of the process again."""
+        """Yield all rows. Pages of a mapped file that have been read are given back to the system."""
         try:
             for number, batch in enumerate(self._batches, 1):
                 yield batch
@@ -110,81 +114,83 @@ class ExampleTable(Rows):
             pa.default_memory_pool().release_unused()
 
     def _forget(self) -> None:
+        """Give the pages of the mapped file back, so that the memory of workers does not grow."""
         if self._mapped is not None:
-            self._mapped.madvise(mmap.MADV_DONTNEED)  # they stay in the page cache
+            self._mapped.madvise(mmap.MADV_DONTNEED)  # they stay in the page cache of the system
 
     def head(self, count: int) -> "ExampleTable":
-        """The first `count` rows."""
+        """Return a table of the first `count` rows."""
         table = self.table.slice(0, count)
         whole = self.whole and len(table) == len(self)
         return ExampleTable(table, path=self.path, mapped=self._mapped, whole=whole)
 
     def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
-        found = self._kept(
+        arrays = self._kept(
             f"tokens {key} {trim}", lambda: {"counts": count_texts(self.windows(), count, trim)}
         )
-        counts: ndarray = found["counts"]
+        counts: ndarray = arrays["counts"]
         return counts if self.whole else counts[:, : self.pair_count]
 
     def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
-        if not self.whole:  # its images are others than those of the whole
+        if not self.whole:  # the cached codes refer to the images of all rows
             return super().coded_images()
 
         def make() -> dict[str, ndarray]:
             keys, codes = super(ExampleTable, self).coded_images()
+            # The cache holds arrays of numbers, so strings are stored as the bytes of an Arrow stream.
             text = pa.BufferOutputStream()
             with pa.ipc.new_stream(text, pa.schema([("key", pa.string())])) as writer:
                 writer.write_batch(pa.record_batch([keys], ["key"]))
             return {"codes": codes, "keys": np.frombuffer(text.getvalue(), np.uint8)}
 
-        found = self._kept("images", make)
-        keys = pa.ipc.open_stream(pa.py_buffer(found["keys"])).read_all().column("key").combine_chunks()
-        return keys, found["codes"]
+        arrays = self._kept("images", make)
+        keys = pa.ipc.open_stream(pa.py_buffer(arrays["keys"])).read_all().column("key").combine_chunks()
+        return keys, arrays["codes"]
 
     def _kept(self, what: str, make: Callable[[], dict[str, ndarray]]) -> dict[str, ndarray]:
-        """Arrays that are made once for every table on disk, and mapped afterwards."""
+        """Return arrays that are computed once for a table on disk, stored beside it, and then mapped."""
         if self.path is None:
             return make()
         name = sha256(f"{COLUMNS} {what}".encode()).hexdigest()[:16]
         place = self.path.with_name(f"{self.path.stem}-{name}")
         if not (self.whole or place.exists()):
             return make()
-        with suppress(OSError):  # a cache that cannot be written is done without
+        with suppress(OSError):  # without a writable cache, compute the arrays every time
             with once(place) as missing:
-                found = None if missing else _open_arrays(place)
-                if found is None:
-                    found = make()
+                arrays = None if missing else _open_arrays(place)
+                if arrays is None:  # missing or damaged
+                    arrays = make()
                     if self.whole:
-                        _save_arrays(place, found)
-            return found
+                        _save_arrays(place, arrays)
+            return arrays
         return make()
 
 
 def _save_arrays(path: Path, arrays: dict[str, ndarray]) -> None:
     with atomic_file(path) as file:
-        header = {name: [one.dtype.str, one.shape] for name, one in arrays.items()}
+        header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
         file.write(json.dumps(header).encode().ljust(HEADER))
-        for one in arrays.values():
-            file.write(np.ascontiguousarray(one).data)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).data)
 
 
 def _open_arrays(path: Path) -> dict[str, ndarray] | None:
-    """None for a damaged file."""
+    """Map the arrays that `_save_arrays` wrote; None if the file is damaged."""
     try:
         whole = np.memmap(path, np.uint8, mode="r")
-        header, start, found = json.loads(whole[:HEADER].tobytes()), HEADER, {}
+        header, start, arrays = json.loads(whole[:HEADER].tobytes()), HEADER, {}
         for name, (kind, shape) in header.items():
             size = np.dtype(kind).itemsize * int(np.prod(shape))
-            found[name] = whole[start : start + size].view(kind).reshape(shape)
+            arrays[name] = whole[start : start + size].view(kind).reshape(shape)
             start += size
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):  # an empty file, broken JSON, JSON of another structure
         return None
-    return found if start == len(whole) else None
+    return arrays if start == len(whole) else None
 
 
 @contextmanager
 def once(path: Path) -> Iterator[bool]:
-    """Whether a file of the cache is missing; then other processes wait until the block has made it."""
+    """Yield whether a file of the cache is missing; if so, others wait until the block has written it."""
     if path.exists():
         yield False
         return
@@ -194,8 +200,8 @@ def once(path: Path) -> Iterator[bool]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                raise
-        yield not path.exists()
+                raise  # without locks, two processes may write the same file, which is atomic
+        yield not path.exists()  # another process may have written it while this one waited
 
 
 def cached_examples(
@@ -205,13 +211,13 @@ def cached_examples(
     settings: Any,
     cache: Path | None = None,
 ) -> ExampleTable:
-    """The examples of `read`, from the cache where they have been read before.
+    """Return the examples of `read`, from the cache if they have been read before.
 
     Args:
-        read: yields examples, or windows of them as `one_pair_batch` makes them.
-        sources: files that decide what `read` yields; their path, size and time are the key.
-        settings: anything else that decides, with a `repr` that tells it apart.
-        cache: folder; by default `cache_folder()`. Everything in it may be deleted at any time.
+        read: yields examples, or windows of `one_pair_batch`.
+        sources: files that define what `read` yields. Their paths, sizes and times are the key.
+        settings: everything else that defines it; its `repr` is part of the key.
+        cache: folder of the cache. None is `cache_folder()`. Everything in it may be deleted at any time.
     """
     if sum(path.stat().st_size for path in sources) <= IN_MEMORY:
         return ExampleTable.of(read())
@@ -225,7 +231,7 @@ def cached_examples(
 
 
 def cache_folder() -> Path:
-    """Where caches lie: `DIPTYCH_CACHE`, else `diptych` in `XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the folder of caches: `DIPTYCH_CACHE`, else `diptych` in `XDG_CACHE_HOME` or `~/.cache`."""
     named = os.environ.get("DIPTYCH_CACHE")
     return (
         Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diptych"
@@ -233,7 +239,7 @@ def cache_folder() -> Path:
 
 
 def write_examples(path: Path, examples: Iterable[Example | pa.RecordBatch]) -> None:
-    """Write examples as one Arrow file, whole or not at all, with `WINDOW` of them in memory."""
+    """Write examples to an Arrow file atomically, with `WINDOW` of them in memory at a time."""
     with atomic_file(path) as file, pa.ipc.new_file(file, SCHEMA) as writer:
         for batch in _batches(examples):
             writer.write_batch(batch)
@@ -250,11 +256,13 @@ def one_pair_batch(
     weights: pa.Array | None = None,
     groups: pa.Array | None = None,
 ) -> pa.RecordBatch:
-    """A window of examples of one pair each, from columns of strings: for files of millions of rows.
+    """Build a window of examples with one pair each from columns of strings, for files of millions of rows.
 
     Args:
-        images: one key each; `files` one picture each.
-        targets: JSON texts.
+        ids: one id per example.
+        texts: text of each pair; `texts_b` its second text.
+        images: image key of each pair; `files` its picture file.
+        targets: target of each example, as JSON.
     """
     count = len(ids)
 
@@ -290,14 +298,15 @@ def one_pair_batch(
 
 def _batches(examples: Iterable[Example | pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     window: list[Example] = []
-    for one in examples:
-        if isinstance(one, Example):
-            window.append(one)
-        if window and (len(window) == WINDOW or not isinstance(one, Example)):
+    for item in examples:
+        if isinstance(item, Example):
+            window.append(item)
+        # A ready window ends the current one, so that the order stays.
+        if window and (len(window) == WINDOW or not isinstance(item, Example)):
             yield _record_batch(window)
             window = []
-        if not isinstance(one, Example):
-            yield one
+        if not isinstance(item, Example):
+            yield item
     if window:
         yield _record_batch(window)
 
@@ -320,6 +329,7 @@ def _record_batch(window: Sequence[Example]) -> pa.RecordBatch:
         pa.array([example.id for example in window], pa.string()),
         pa.ListArray.from_arrays(pa.array(ends), struct),
         pa.array([_json(example.target) for example in window], pa.string()),
+        # nulls take little space in a file, and most examples have the weight 1
         pa.array([None if example.weight == 1 else example.weight for example in window], pa.float32()),
         pa.array([example.group for example in window], pa.string()),
         pa.array([_json(dict(example.meta)) if example.meta else None for example in window], pa.string()),

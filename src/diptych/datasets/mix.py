@@ -1,4 +1,4 @@
-"""Several data sets as one."""
+"""Mixes of several data sets."""
 
 import math
 from bisect import bisect_right
@@ -21,20 +21,20 @@ from diptych.types import Dataset, Example
 
 
 class Mix:
-    """Data sets one after the other, under the names of its members.
+    """Concatenates data sets, its members.
 
-    The id of an example is `MEMBER/ID`, and its image key `STORE:KEY`, so that neither occurs twice. Where
-    `features` is one store, it holds the pictures of all members; where it names several, those of a member
-    are in the store of its name, or of the name that `stores` has for it.
+    The id of an example becomes `MEMBER/ID` and its image key `STORE:KEY`, so that both stay unique. If
+    `features` is a single store, it has the images of all members. If `features` names several stores, the
+    images of a member are in the store with its name, or with the name that `stores` gives.
 
     Args:
         members: data sets by name.
-        weights: how often an epoch takes each example of a member: 0.5 draws half of them, anew for every
-            epoch; 2 takes all of them twice. 1 where not named; None trains on every example once.
-        stores: the feature store of a member.
+        weights: how often an epoch takes the examples of a member. 0.5 draws half of them, anew for every
+            epoch; 2 takes all of them twice. Members without a weight have 1. None takes every example once.
+        stores: name of the feature store of a member.
 
     Raises:
-        ConfigError: there is no member, or a name or a weight cannot be.
+        ConfigError: there are no members, or a name or a weight is invalid.
     """
 
     def __init__(
@@ -45,22 +45,24 @@ class Mix:
         stores: Mapping[str, str] | None = None,
     ) -> None:
         if not members:
-            raise ConfigError("a mix has no members; expected one data set or more, by name.")
+            raise ConfigError("a mix has no members; expected at least one data set, by name.")
         for what, named in (("weights", weights), ("stores", stores)):
             if unknown := [name for name in named or () if name not in members]:
                 raise ConfigError(
-                    f"{what} of the mix name {unknown[0]!r}; its members are {', '.join(members)}."
-                    f"{nearest(unknown[0], members)}"
+                    f"{what} of the mix has the name {unknown[0]!r}; expected one of its members "
+                    f"{', '.join(members)}.{nearest(unknown[0], members)}"
                 )
+        # The first ":" of an image key ends the name of its store.
         if odd := [name for name in (*members, *(stores or {}).values()) if not name or ":" in name]:
-            raise ConfigError(f"a member or store is called {odd[0]!r}; expected a name without ':'.")
+            raise ConfigError(f"a member or store has the name {odd[0]!r}; expected a name without ':'.")
         if odd := [name for name, weight in (weights or {}).items() if not 0 < weight < math.inf]:
             raise ConfigError(f"the weight of {odd[0]!r} is {(weights or {})[odd[0]]}; expected more than 0.")
         self.members, self.weights = dict(members), weights
         self.names = tuple(members)
         self._stores = {
-            name: None if getattr(one, "stores", ()) else (stores or {}).get(name, name)
-            for name, one in members.items()
+            # A member with stores of its own has keys that name them already.
+            name: None if getattr(member, "stores", ()) else (stores or {}).get(name, name)
+            for name, member in members.items()
         }
         self._ends = [*accumulate(map(len, members.values()))]
 
@@ -76,64 +78,67 @@ class Mix:
 
     @property
     def rows(self) -> "MixedRows | None":
-        """The columns of all members, if all have some."""
-        found = []
-        for name, one in self.members.items():
-            rows = getattr(one, "rows", None)
+        """The columns of all members; None if a member has none."""
+        columns = []
+        for name, member in self.members.items():
+            rows = getattr(member, "rows", None)
             if rows is None:
                 return None
-            found.append(PlacedRows(rows, self._stores[name], f"{name}/"))
-        return MixedRows(found)
+            columns.append(PlacedRows(rows, self._stores[name], f"{name}/"))
+        return MixedRows(columns)
 
     @property
     def draws(self) -> list[tuple[int, int]] | None:
-        """Of each member, the number of examples and how many an epoch takes."""
+        """Number of examples of each member, and how many an epoch takes of it; None without weights."""
         if self.weights is None:
             return None
-        counts = {name: len(one) for name, one in self.members.items() if len(one)}
+        counts = {name: len(member) for name, member in self.members.items() if len(member)}
         weights = self.weights
         return [(count, max(1, round(weights.get(name, 1) * count))) for name, count in counts.items()]
 
     @property
     def stores(self) -> tuple[str, ...]:
         """Names of the feature stores of all members."""
-        own = (name for one in self.members.values() for name in getattr(one, "stores", ()))
+        own = (name for member in self.members.values() for name in getattr(member, "stores", ()))
         return tuple(dict.fromkeys([*own, *(name for name in self._stores.values() if name is not None)]))
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes of all members, in order of first appearance."""
-        every = (label for one in self.members.values() for label in getattr(one, "labels", ()))
+        """Classes of all members, in the order in which they first appear."""
+        every = (label for member in self.members.values() for label in getattr(member, "labels", ()))
         return tuple(dict.fromkeys(every))
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What all members were read from."""
-        return tuple(file for one in self.members.values() for file in getattr(one, "files", ()))
+        """Files from which all members were read."""
+        return tuple(file for member in self.members.values() for file in getattr(member, "files", ()))
 
     @property
     def images(self) -> Mapping[str, Path]:
         """Picture files by image key."""
-        found = ((self._stores[name], getattr(one, "images", {})) for name, one in self.members.items())
-        return ChainMap(*(_Prefixed(store, images) for store, images in found))  # type: ignore[arg-type]
+        own = ((self._stores[name], getattr(member, "images", {})) for name, member in self.members.items())
+        return ChainMap(*(_Prefixed(store, images) for store, images in own))  # type: ignore[arg-type]
 
     @property
     def node(self) -> dict[str, Any] | None:
-        """What opens any split of all members again; None where they are of several data sets."""
-        nodes = [getattr(one, "node", None) for one in self.members.values()]
+        """Config that opens any split of the members; None if these are different data sets."""
+        nodes = [getattr(member, "node", None) for member in self.members.values()]
         return nodes[0] if all(node == nodes[0] for node in nodes) else None
 
     def write(self, predictions: Predictions, path: Path) -> None:
-        """A mix has no official file.
+        """Refuse to write: a mix has no official prediction file.
 
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"a mix of {', '.join(self.names)} has no official file; predict its members.")
+        raise ConfigError(
+            f"a mix of {', '.join(self.names)} has no official prediction file; predict its members one by "
+            "one."
+        )
 
 
 class MixedRows(Rows):
-    """The columns of several data sets, one after the other."""
+    """The concatenated columns of several data sets."""
 
     def __init__(self, members: Sequence[Rows]) -> None:
         self.members = members
@@ -148,35 +153,36 @@ class MixedRows(Rows):
         return self.members[number][row - (self._ends[number - 1] if number else 0)]
 
     def windows(self) -> Iterator[pa.RecordBatch]:
-        for one in self.members:
-            yield from one.windows()
+        for member in self.members:
+            yield from member.windows()
 
     @property
     def one_each(self) -> bool:
-        return all(one.one_each for one in self.members)
+        return all(member.one_each for member in self.members)
 
     @property
     def pair_count(self) -> int:
-        return sum(one.pair_count for one in self.members)
+        return sum(member.pair_count for member in self.members)
 
     def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
-        found = [one.text_counts(count, key=key, trim=trim) for one in self.members]
-        most = max(map(len, found))
-        wide = [np.pad(one, ((0, most - len(one)), (0, 0)), constant_values=-1) for one in found]
-        return np.concatenate(wide, axis=1)
+        counts = [member.text_counts(count, key=key, trim=trim) for member in self.members]
+        # Members without second texts have one row of counts; the others have two.
+        most = max(map(len, counts))
+        padded = [np.pad(rows, ((0, most - len(rows)), (0, 0)), constant_values=-1) for rows in counts]
+        return np.concatenate(padded, axis=1)
 
     def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
         keys: dict[str, int] = {}
         parts = [np.zeros(0, np.int32)]
-        for one in self.members:
-            names, codes = one.coded_images()
+        for member in self.members:  # members may share a store, and so images
+            names, codes = member.coded_images()
             numbers = [keys.setdefault(name, len(keys)) for name in names.to_pylist()]
             parts.append(np.array(numbers, np.int32)[codes])
         return pa.array(list(keys), pa.string()), np.concatenate(parts)
 
 
 class _Prefixed(Mapping[str, Path]):
-    """Pictures by `STORE:KEY`."""
+    """Picture files under keys `STORE:KEY`."""
 
     def __init__(self, store: str | None, images: Mapping[str, Path]) -> None:
         self.prefix, self.images = "" if store is None else f"{store}:", images

@@ -1,4 +1,4 @@
-"""Rows under other names: ids with a prefix, image keys with the name of a feature store."""
+"""Rows with changed names: ids with a prefix, and image keys with the name of a feature store."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,10 +16,12 @@ Store = str | Callable[[str], tuple[str | None, str]] | None
 
 
 class PlacedRows(Rows):
-    """Rows whose ids begin with a prefix, and whose image keys name a feature store.
+    """Rows whose ids get a prefix, and whose image keys get the name of a feature store.
 
     Args:
-        store: its name, or a function from an image key to the name and the key there; None leaves keys.
+        store: name of the store, or a function of an image key that returns the name and the key there. None
+            does not change the keys.
+        prefix: prefix of the ids.
     """
 
     def __init__(self, rows: Rows, store: Store, prefix: str = "") -> None:
@@ -41,9 +43,10 @@ class PlacedRows(Rows):
             yield pa.record_batch([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
     def _pairs_placed(self, lists: pa.ListArray) -> pa.ListArray:
+        # Arrow arrays cannot be changed, so the structure is built again around the new keys.
         pairs = lists.flatten()
         images = pairs.field("images")
-        keys = images.flatten().dictionary_encode()
+        keys = images.flatten().dictionary_encode()  # `store_key` runs once per different key
         named = pa.array([store_key(self.store, key) for key in keys.dictionary.to_pylist()], pa.string())
         counts = pc.list_value_length(images)
         ends = np.cumsum(np.concatenate([[0], counts.fill_null(0).to_numpy()]), dtype=np.int32)
@@ -74,18 +77,18 @@ class PlacedRows(Rows):
 
 
 def store_key(store: Store, key: str) -> str:
-    """`STORE:KEY`, as `diptych.features.NamedStores` reads it."""
+    """Return `STORE:KEY`, the form that `diptych.features.NamedStores` reads, or the key alone."""
     name, inner = store(key) if callable(store) else (store, key)
     return inner if name is None else f"{name}:{inner}"
 
 
 def placed(example: Example, store: Store, prefix: str = "") -> Example:
-    """An example of `PlacedRows`."""
+    """Change the names of one example in the same way as `PlacedRows`."""
     pairs = tuple(
         replace(pair, image=store_key(store, pair.image))
         if isinstance(pair.image, str)
         else replace(
-            pair, image=None if pair.image is None else tuple(store_key(store, one) for one in pair.image)
+            pair, image=None if pair.image is None else tuple(store_key(store, key) for key in pair.image)
         )
         for pair in example.pairs
     )

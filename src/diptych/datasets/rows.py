@@ -1,4 +1,4 @@
-"""Examples as columns: what can be asked of millions of them without a Python object for each."""
+"""Examples as columns, for questions about millions of them without a Python object for each."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from diptych.predictions import likeliest
 from diptych.types import Example, Mention, Pair
 
 WINDOW = 16_384  # rows that are in memory while a table is written
-FEW = 1024  # different targets that are remembered
+FEW = 1024  # limit of different targets that are cached
 STRINGS = pa.list_(pa.string())
 PAIR = pa.struct(
     [
@@ -45,7 +45,7 @@ Target = tuple[Any, str, int]
 
 
 class Rows(ABC):
-    """Examples by row, decoded when asked for, and their columns in windows."""
+    """Examples by row, decoded on access, and their columns in windows."""
 
     _known_targets: list[Target] | None = None
 
@@ -57,18 +57,20 @@ class Rows(ABC):
 
     @abstractmethod
     def windows(self) -> Iterator[pa.RecordBatch]:
-        """All rows in order, some thousand at a time, as columns of `SCHEMA`."""
+        """Yield all rows in order as columns of `SCHEMA`, some thousand at a time."""
 
     @abstractmethod
     def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
-        """Tokens of the first text of every pair, and of the second, where any pair has one; -1 without one.
+        """Number of tokens of the texts of every pair, without special tokens and truncation.
 
-        Special tokens and truncation apart. Counted once for every `key` where the table is on disk.
+        The result has one row for first texts, and one for second texts if any pair has one; -1 means no
+        text. For a table on disk, texts are counted once per `key` and `trim`.
 
         Args:
-            count: numbers of tokens of many words. A space always ends a token.
-            key: names the tokenizer, as its fingerprint does.
-            trim: characters that are cut off the end of first texts.
+            count: function that returns the number of tokens of each of several words. A space always ends a
+                token, so the tokens of a text are those of its words.
+            key: fingerprint of the tokenizer.
+            trim: characters to strip from the end of first texts.
         """
 
     def __iter__(self) -> Iterator[Example]:
@@ -79,7 +81,7 @@ class Rows(ABC):
 
     @property
     def one_each(self) -> bool:
-        """Whether every example has one pair, and every pair one image."""
+        """Whether every example has one pair, and every pair one image: one code of an image per example."""
         return all(
             len(batch) == len(images) and not images.null_count and len(images.flatten()) == len(images)
             for batch in self.windows()
@@ -88,17 +90,18 @@ class Rows(ABC):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """All ids as Python strings; for splits that are predicted, not for the largest training sets."""
+        """All ids as Python strings. Only for splits that are predicted; training sets may be too large."""
         return tuple(key for batch in self.windows() for key in batch.column("id").to_pylist())
 
     @property
     def pair_count(self) -> int:
         """Number of all pairs."""
         offsets = (batch.column("pairs").offsets for batch in self.windows())
-        return sum(one[len(one) - 1].as_py() - one[0].as_py() for one in offsets)
+        # A slice of a batch has offsets that do not begin with 0.
+        return sum(ends[len(ends) - 1].as_py() - ends[0].as_py() for ends in offsets)
 
     def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
-        """Every image key once, and which of them the pairs name, one after the other."""
+        """Every image key once, and the index of the key of each image of all pairs, in order."""
         return code_images(self.windows())
 
     def image_keys(self) -> tuple[str, ...]:
@@ -106,37 +109,42 @@ class Rows(ABC):
         return tuple(sorted(self.coded_images()[0].to_pylist()))
 
     def key_windows(self, window: int) -> Iterator[list[str]]:
-        """Every image key once, sorted, so many at a time."""
+        """Yield every image key once, sorted, `window` of them at a time."""
         keys, _ = self.coded_images()
         order = pc.sort_indices(keys)
         for start in range(0, len(keys), window):
             yield keys.take(order.slice(start, window)).to_pylist()
 
     def image_files(self) -> dict[str, str]:
-        """The picture file of every image key that has one, below the root of the data set."""
-        found: dict[str, str] = {}
+        """Picture file of every image key that has one, relative to the root of the data set."""
+        paths: dict[str, str] = {}
         for pairs in self._pairs():
             both = pairs.filter(pairs.field("files").is_valid())
             names = [both.field(name).flatten() for name in ("images", "files")]
             for keys, files in _first_of_each(*names):
-                found.update(zip(keys.to_pylist(), files.to_pylist(), strict=True))
-        return found
+                paths.update(zip(keys.to_pylist(), files.to_pylist(), strict=True))
+        return paths
 
     def image_costs(self, cost: Callable[[list[str]], ndarray]) -> Int[ndarray, " P"]:
-        """What the images of every pair cost together; `cost` is asked about every key once."""
+        """Total cost of the images of every pair.
+
+        Args:
+            cost: function that returns the costs of several image keys. It gets every key once.
+        """
         keys, codes = self.coded_images()
         costs: ndarray = np.asarray(cost(keys.to_pylist()), np.int32)[codes]
         if self.one_each:
             return costs
-        many = [pc.list_value_length(pairs.field("images")).fill_null(0) for pairs in self._pairs()]
-        counts = np.concatenate([one.to_numpy() for one in many] or [np.zeros(0, np.int32)])
+        lengths = [pc.list_value_length(pairs.field("images")).fill_null(0) for pairs in self._pairs()]
+        counts = np.concatenate([length.to_numpy() for length in lengths] or [np.zeros(0, np.int32)])
+        # Sum over the images of each pair, as a difference of cumulative sums.
         sums = np.concatenate([[0], np.cumsum(costs)])
         ends = np.cumsum(counts, dtype=np.int64)
-        found: ndarray = sums[ends] - sums[ends - counts]
-        return found.astype(np.int32)
+        totals: ndarray = sums[ends] - sums[ends - counts]
+        return totals.astype(np.int32)
 
     def longest(self, costs: Int[ndarray, " P"]) -> Int[ndarray, " N"]:
-        """The largest number of each example, of one number for each of its pairs."""
+        """Largest cost of the pairs of each example; `costs` has one number per pair."""
         if len(costs) == len(self):
             return costs
         parts, done = [], 0
@@ -148,27 +156,27 @@ class Rows(ABC):
         return np.concatenate(parts)
 
     def targets(self) -> Iterator[Target]:
-        """Every different target once: (target, id of the first example that has it, how many have it)."""
+        """Yield every different target once: target, id of the first example with it, number of examples."""
         if self._known_targets is not None:
             yield from self._known_targets
             return
         counts: dict[str | None, tuple[str, int]] = {}
         for batch in self.windows():
             names, codes = _coded(batch.column("target"))
-            if len(names) == 1:  # as where nothing has a label
-                number, first, times = (np.array([one]) for one in (0, 0, len(codes)))
+            if len(names) == 1:  # frequent, such as in a split without labels; spares sorting the codes
+                number, first, times = (np.array([value]) for value in (0, 0, len(codes)))
             else:
                 number, first, times = np.unique(codes, return_index=True, return_counts=True)
             for code, place, many in zip(number.tolist(), first.tolist(), times.tolist(), strict=True):
                 key, before = batch.column("id")[place].as_py(), counts.get(names[code])
                 counts[names[code]] = (key, many) if before is None else (before[0], before[1] + many)
-        found = ((_read(text), key, many) for text, (key, many) in counts.items())
+        targets = ((_read(text), key, many) for text, (key, many) in counts.items())
         if len(counts) <= FEW:
-            self._known_targets = list(found)
-        yield from self._known_targets or found
+            self._known_targets = list(targets)
+        yield from self._known_targets or targets
 
     def target_column(self) -> Iterator[tuple[str, Any]]:
-        """The id and the target of every example."""
+        """Yield the id and the target of every example."""
         for batch in self.windows():
             names, codes = _coded(batch.column("target"))
             values = [_read(name) for name in names]
@@ -176,7 +184,7 @@ class Rows(ABC):
             yield from zip(ids, (values[code] for code in codes.tolist()), strict=True)
 
     def unlabeled(self, most: int = 5) -> tuple[int, list[str]]:
-        """How many examples have no target, and the ids of the first ones."""
+        """Number of examples without target, and the ids of the first `most` of them."""
         count, first = 0, list[str]()
         for batch in self.windows():
             if missing := batch.column("target").null_count:
@@ -187,10 +195,13 @@ class Rows(ABC):
         return count, first
 
     def different_targets(self, window: int = 4096) -> Iterator[list[Example]]:
-        """Examples that stand for all: one for each different target and number of pairs, unlabeled apart."""
-        rows = self._different_rows()
-        while some := [self[row] for row in islice(rows, window)]:
-            yield some
+        """Yield one example per different target and number of pairs, in windows, without unlabeled ones.
+
+        Checks of targets that pass for these examples pass for all.
+        """
+        rows = self._different_rows()  # row numbers first, so that only these few examples are decoded
+        while examples := [self[row] for row in islice(rows, window)]:
+            yield examples
 
     def _different_rows(self) -> Iterator[int]:
         seen: set[tuple[str, int]] = set()
@@ -200,21 +211,23 @@ class Rows(ABC):
             if names == [None]:
                 done += len(batch)
                 continue
-            many = np.diff(batch.column("pairs").offsets.to_numpy())
-            both, first = np.unique(codes.astype(np.int64) << 32 | many, return_index=True)
-            for one, place in sorted(
+            pairs = np.diff(batch.column("pairs").offsets.to_numpy())
+            # Code of the target in the high 32 bits and number of pairs in the low ones: `unique` of integers
+            # is far faster than of rows.
+            both, first = np.unique(codes.astype(np.int64) << 32 | pairs, return_index=True)
+            for packed, place in sorted(
                 zip(both.tolist(), first.tolist(), strict=True), key=lambda pair: pair[1]
             ):
-                text = names[one >> 32]
-                if text is None or (text, one & 0xFFFFFFFF) in seen:
+                text = names[packed >> 32]
+                if text is None or (text, packed & 0xFFFFFFFF) in seen:
                     continue
-                if len(seen) < 1 << 16:  # beyond, the windows may repeat a target
-                    seen.add((text, one & 0xFFFFFFFF))
+                if len(seen) < 1 << 16:  # bounds the memory; beyond, windows may repeat a target
+                    seen.add((text, packed & 0xFFFFFFFF))
                 yield done + place
             done += len(batch)
 
     def classes(self) -> Int[ndarray, " N"]:
-        """The class of every example as a number; soft targets count as their likeliest class.
+        """Number of the class of every example. A soft target counts as its most likely class.
 
         Raises:
             ConfigError: an example has no target.
@@ -231,7 +244,7 @@ class Rows(ABC):
         return np.concatenate(parts)
 
     def texts(self) -> Iterator[str]:
-        """Every text, first and second of each pair, in order."""
+        """Yield all texts that are not empty in order, first and second of each pair."""
         for pairs in self._pairs():
             for start in range(0, len(pairs), WINDOW):
                 window = pairs.slice(start, WINDOW)
@@ -243,7 +256,7 @@ class Rows(ABC):
 
 
 def code_images(windows: Iterator[pa.RecordBatch]) -> tuple[pa.Array, Int[ndarray, " I"]]:
-    """What `Rows.coded_images` gives."""
+    """Compute `Rows.coded_images` from windows of columns."""
     keys = [batch.column("pairs").flatten().field("images").flatten() for batch in windows]
     chunks = pa.chunked_array(keys, pa.string()).dictionary_encode().unify_dictionaries().chunks
     first = chunks[0].dictionary if chunks else pa.array([], pa.string())
@@ -251,7 +264,7 @@ def code_images(windows: Iterator[pa.RecordBatch]) -> tuple[pa.Array, Int[ndarra
 
 
 def count_texts(windows: Iterator[pa.RecordBatch], count: Count, trim: str) -> Int[ndarray, "K P"]:
-    """What `Rows.text_counts` counts: every word once, however often it occurs."""
+    """Compute `Rows.text_counts` from windows of columns. Every different word is tokenized once."""
     known: dict[str, int] = {}
     first, second = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
     for batch in windows:
@@ -259,12 +272,13 @@ def count_texts(windows: Iterator[pa.RecordBatch], count: Count, trim: str) -> I
         texts = pairs.field("text")
         first.append(_count_texts(pc.utf8_rtrim(texts, trim) if trim else texts, known, count))
         second.append(_count_texts(pairs.field("text_b"), known, count))
-    if all(bool((one == -1).all()) for one in second):
+    if all(bool((counts == -1).all()) for counts in second):
         return np.concatenate(first)[None]
     return np.stack([np.concatenate(first), np.concatenate(second)])
 
 
 def _count_texts(texts: pa.Array, known: dict[str, int], count: Count) -> Int[ndarray, " P"]:
+    """Number of tokens of each text; -1 for null. `known` caches the counts of words."""
     if texts.null_count == len(texts):
         return np.full(len(texts), -1, np.int32)
     words = pc.split_pattern(texts, " ")
@@ -273,6 +287,7 @@ def _count_texts(texts: pa.Array, known: dict[str, int], count: Count) -> Int[nd
     if new := [name for name in names if name not in known]:
         known.update(zip(new, count(new), strict=True))
     each = np.array([known[name] for name in names] or [0], np.int32)[encoded.indices.to_numpy()]
+    # The sum over the words of each text is a difference of cumulative sums.
     sums = np.concatenate([[0], np.cumsum(each)])
     offsets = words.offsets.to_numpy() - words.offsets[0].as_py()
     lengths: ndarray = sums[offsets[1:]] - sums[offsets[:-1]]
@@ -282,7 +297,10 @@ def _count_texts(texts: pa.Array, known: dict[str, int], count: Count) -> Int[nd
 
 
 def _first_of_each(keys: pa.Array, files: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Where a key has one file in a window, that; else all, of which the last one counts."""
+    """Keys and files of a window: each key once if it always has the same file, else all in order.
+
+    The caller writes them to a dict, in which the last file of a key counts.
+    """
     if not len(keys):
         return
     both = pa.table({"key": keys, "file": files}).group_by(["key", "file"], use_threads=False).aggregate([])
@@ -292,7 +310,7 @@ def _first_of_each(keys: pa.Array, files: pa.Array) -> Iterator[tuple[pa.Array, 
 
 
 def _coded(column: pa.Array) -> tuple[list[str | None], Int[ndarray, " N"]]:
-    """The different values of a column in order of appearance, and which of them each row has."""
+    """The different values of a column in order of appearance, and the index of the value of each row."""
     if column.null_count == len(column):
         return [None], np.zeros(len(column), np.int32)
     encoded = column.dictionary_encode(null_encoding="encode")
@@ -312,7 +330,7 @@ def example_of(
     group: str | None,
     meta: str | None,
 ) -> Example:
-    """An example from the cells of a row."""
+    """Build an example from the cells of a row."""
     return Example(
         id=id,
         pairs=tuple(_pair(**pair) for pair in pairs),

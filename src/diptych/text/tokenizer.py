@@ -95,14 +95,6 @@ class WordPiece:
             segments += [1] * (keep_b + 1)
         return Tokens(ids=tuple(ids), segments=tuple(segments), offsets=tuple(offsets))
 
-    def encode_batch(
-        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, *, max_tokens: int
-    ) -> list[Tokens]:
-        """Tokenize several texts or pairs, see `encode`."""
-        others: Sequence[str | None] = [None] * len(texts) if texts_b is None else texts_b
-        pairs = zip(texts, others, strict=True)
-        return [self.encode(text, other, max_tokens=max_tokens) for text, other in pairs]
-
     def count(self, texts: Sequence[str]) -> list[int]:
         """Numbers of tokens, without special tokens and truncation."""
         with _alone():

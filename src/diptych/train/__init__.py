@@ -1,4 +1,4 @@
-"""Training: one function, its settings, and what they are made of."""
+"""Training: the function `fit`, optimizers, schedules, averages of weights."""
 
 from diptych.train.averaging import EMA, AnnealSWA, JumpSWA
 from diptych.train.fit import FitResult, fit

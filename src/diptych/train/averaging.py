@@ -1,7 +1,8 @@
-"""Averages of the weights along the way: two flavors of SWA, and EMA.
+"""Averages of the weights during training: two variants of SWA, and EMA.
 
-A flavor is a frozen setting that says when weights join and what the learning rate does; `Average` holds the
-mean. Only parameters are averaged; buffers (batch-norm statistics) stay those of the live model.
+A variant is a frozen setting. It decides when weights join the average and how the learning rate changes;
+`Average` holds the mean. Only parameters are averaged. Buffers (batch-norm statistics) stay those of the
+model in training.
 """
 
 import math
@@ -19,36 +20,40 @@ from diptych.train.schedules import Schedule
 
 @runtime_checkable
 class Averaging(Protocol):
-    """When weights join the mean, and how the learning rate follows."""
+    """Decides when weights join the mean, and which learning rate a step has."""
 
     @property
     def validate(self) -> bool:
-        """Whether validation during training looks at the mean instead of the live weights."""
+        """Whether validation during training uses the mean instead of the current weights."""
         ...
 
     def rate(self, schedule: Schedule, step: int, total: int, base: float) -> float:
-        """Learning rate at `step` (from 0) of a group whose peak is `base`."""
+        """Return the learning rate at `step` (from 0) of a parameter group whose peak rate is `base`."""
         ...
 
     def share(self, done: int, total: int, count: int) -> float | None:
-        """Share of the live weights in the mean after `done` steps, None when they do not join.
+        """Return the share of the current weights in the new mean, or None if they do not join.
 
         Args:
-            count: how often weights have joined so far.
+            done: optimizer steps done so far.
+            total: optimizer steps of the run.
+            count: how many times weights have joined the mean so far.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class JumpSWA:
-    """SWA of torchcontrib: the rate jumps back up, and every few steps the weights join an equal mean.
+    """SWA as in torchcontrib: the learning rate jumps back up, and weights join the mean every few steps.
 
-    From step `int(start * total)` on the schedule is overruled by `lr`. After each later step whose number is
-    a multiple of `every` the weights join.
+    From step `int(start * total)`, the learning rate is `lr` instead of the schedule's. The weights join
+    after each later step whose number is a multiple of `every`. All joined weights count alike.
 
     Args:
-        start: part of the run that is not averaged.
-        lr: None is each group's own peak.
+        start: fraction of the run before averaging begins, in [0, 1).
+        every: optimizer steps between joins.
+        lr: learning rate while averaging. None is the peak rate of each parameter group.
+        validate: validate the mean instead of the current weights.
     """
 
     start: float = 0.75
@@ -66,17 +71,18 @@ class JumpSWA:
 
     def share(self, done: int, total: int, count: int) -> float | None:
         joins = done > int(self.start * total) and done % self.every == 0
-        return 1 / (count + 1) if joins else None
+        return 1 / (count + 1) if joins else None  # a running mean in which all joined weights count alike
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealSWA:
-    """SWA of torch: a short cosine from the scheduled rate to `lr`, and every step's weights join.
+    """SWA as in torch: a short cosine from the scheduled rate to `lr`, and weights join after every step.
 
     Args:
-        start: part of the run that is not averaged.
-        lr: None is each group's own peak.
-        anneal: steps from the scheduled rate to `lr`.
+        start: fraction of the run before averaging begins, in [0, 1).
+        lr: learning rate after annealing. None is the peak rate of each parameter group.
+        anneal: optimizer steps from the scheduled rate to `lr`.
+        validate: validate the mean instead of the current weights.
     """
 
     start: float = 0.75
@@ -91,7 +97,7 @@ class AnnealSWA:
         first = self._first(total)
         if step <= first:
             return base * schedule(step, total)
-        part = min(1.0, (step - first) / max(1, self.anneal))
+        part = min(1.0, (step - first) / max(1, self.anneal))  # `anneal` may be 0: jump to `lr`
         goal, origin = base if self.lr is None else self.lr, base * schedule(first, total)
         return origin + (goal - origin) * 0.5 * (1 - math.cos(math.pi * part))
 
@@ -99,14 +105,20 @@ class AnnealSWA:
         return 1 / (count + 1) if done - 1 >= self._first(total) else None
 
     def _first(self, total: int) -> int:
+        """The first step that is averaged."""
         return math.floor(self.start * total) + 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
-    """Exponential moving average of every step: `mean = decay * mean + (1 - decay) * weights`.
+    """Exponential moving average over all steps: `mean = decay * mean + (1 - decay) * weights`.
 
-    The decay grows from 0.1 to `decay` as `(1 + n) / (10 + n)`, so that the start is forgotten.
+    At join n the decay is at most `(1 + n) / (10 + n)`. The small decay at the start keeps the first weights
+    from dominating the mean.
+
+    Args:
+        decay: weight of the old mean, in [0, 1).
+        validate: validate the mean instead of the current weights.
     """
 
     decay: float = 0.999
@@ -120,16 +132,19 @@ class EMA:
         return base * schedule(step, total)
 
     def share(self, done: int, total: int, count: int) -> float | None:
+        # The ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
         return 1.0 if count == 0 else 1 - min(self.decay, (1 + count) / (10 + count))
 
 
 def _check_start(start: float) -> None:
     if not 0 <= start < 1:
-        raise ConfigError(f"averaging.start is {start}; expected a part of the run, at least 0 and below 1.")
+        raise ConfigError(
+            f"averaging.start is {start}; expected a fraction of the run, at least 0 and below 1."
+        )
 
 
 class Average:
-    """The running mean of a module's trainable parameters, in float32."""
+    """The running mean of the trainable parameters of a module, in float32."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -137,18 +152,23 @@ class Average:
 
     @torch.no_grad()
     def join(self, module: nn.Module, share: float) -> None:
-        """Let the weights of `module` into the mean."""
+        """Add the weights of `module` to the mean: `mean += share * (weights - mean)`."""
         live = _trainable(module)
         if self.count == 0:
+            # `float()` copies nothing of float32, so `clone` is needed to keep the mean apart from the model.
             self.mean = {name: parameter.detach().float().clone() for name, parameter in live.items()}
         else:
+            # In float32 also for half-precision weights, in which small shares would be lost by rounding.
             weights = [parameter.float() for parameter in live.values()]
             torch._foreach_lerp_([self.mean[name] for name in live], weights, share)
         self.count += 1
 
     @contextmanager
     def inside(self, module: nn.Module) -> Iterator[None]:
-        """The mean stands in for the live weights within the block; nothing happens while it is empty."""
+        """Put the mean into `module` inside the block, and the current weights back after it.
+
+        While nothing has joined the mean, the weights stay.
+        """
         if self.count == 0:
             yield
             return
@@ -156,7 +176,7 @@ class Average:
         self.write(module)
         try:
             yield
-        finally:
+        finally:  # also after an error, so that a checkpoint never holds the mean as current weights
             _copy(live, module)
 
     def write(self, module: nn.Module) -> None:
@@ -164,9 +184,11 @@ class Average:
         _copy(self.mean, module)
 
     def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to resume."""
         return {"count": self.count, "mean": dict(self.mean)}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restore the mean of a checkpoint, on `device`."""
         self.count = state["count"]
         self.mean = {name: tensor.to(device) for name, tensor in state["mean"].items()}
 

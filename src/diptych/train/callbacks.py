@@ -1,4 +1,4 @@
-"""What happens beside the steps: reporting, validating, keeping checkpoints, stopping on request."""
+"""Observers of a run: they report, validate, write checkpoints and stop the run on request."""
 
 import math
 import signal
@@ -20,10 +20,10 @@ from diptych.train.loop import Loop, Observer
 
 
 class Reporter(Observer):
-    """Every few steps: loss since the last report, learning rate, examples per second.
+    """Reports, every few steps, the mean loss since the last report, learning rate and examples per second.
 
-    Losses stay on the device until they are reported, so that steps need not wait for them; a loss that is
-    not finite is found here, before any checkpoint could keep its weights.
+    Losses stay on the device until they are reported, so that steps need not wait for the device. A loss that
+    is not finite is found here, before a checkpoint could store the weights that it damaged.
     """
 
     def __init__(self, every: int, loggers: Sequence[MetricLogger]) -> None:
@@ -39,19 +39,25 @@ class Reporter(Observer):
             self.report(loop)
 
     def report(self, loop: Loop) -> None:
-        """Take stock of the steps since the last report, if there were any."""
+        """Report the steps since the last report, if there are any.
+
+        Raises:
+            ConfigError: a loss is not finite.
+        """
         if not loop.losses:
             return
         counts = torch.tensor([float(count) for _, count in loop.losses], device=loop.fabric.device)
         losses = torch.stack([loss for loss, _ in loop.losses]).float()
-        losses = torch.where(counts > 0, losses * counts, 0.0)  # a stand-in does not count, whatever its loss
-        both = torch.stack([losses, counts])
+        # `where` instead of a product: a repeated example (count 0, see `Portion`) may have a NaN loss.
+        losses = torch.where(counts > 0, losses * counts, 0.0)
+        both = torch.stack([losses, counts])  # one message between the ranks instead of two
         if loop.plan.ranks > 1:
             torch.distributed.all_reduce(both)
         (sums, totals), parts = both.tolist(), loop.plan.accumulate
         loop.losses.clear()
         bad = next((place for place, value in enumerate(sums) if not math.isfinite(value)), None)
         if bad is not None:
+            # There is one sum per position, `parts` to a step; count back from the current step.
             raise ConfigError(_not_finite(loop, loop.step - (len(sums) - 1 - bad) // parts, sums[bad]))
         now = time.perf_counter()
         self.latest = {
@@ -65,7 +71,7 @@ class Reporter(Observer):
             logger.log_metrics(self.latest, loop.step)
 
     def restart_clock(self) -> None:
-        """Do not count the time since the last report as training."""
+        """Leave the time since the last report (a validation, say) out of examples per second."""
         self._since = time.perf_counter()
 
 
@@ -74,18 +80,21 @@ def _not_finite(loop: Loop, step: int, value: float) -> str:
         f"the training loss became {value} at step {step} of {loop.total_steps} (learning rate "
         f"{max(loop.rates):.3g}). Try a smaller optim.lr, more schedule.warmup, a smaller "
         "trainer.gradient_clip_val, or trainer.precision=32-true; `diptych check` finds NaN features. "
-        "Checkpoints hold the state before this step."
+        "The checkpoints hold weights from before this step."
     )
 
 
 class Validator(Observer):
-    """Validates, remembers the best, keeps its weights, and stops a run that no longer improves.
+    """Validates, saves the best weights, and stops a run that no longer improves.
 
     Args:
-        every: steps between validations; the last step is always followed by one.
-        monitor: None is the task's first metric; the task says of which less is better.
-        patience: validations without improvement before the run stops; None never stops.
-        best: where to keep the best weights; None on all ranks but the first.
+        record: gets the results.
+        reporter: reports pending losses before a validation.
+        every: optimizer steps between validations. The last step is always validated.
+        monitor: metric that decides. None is the task's first metric; the task says whether less is better.
+        patience: validations without improvement before the run stops. None never stops.
+        min_delta: an improvement smaller than this does not count.
+        best: file of the best weights. None on all ranks but the first.
     """
 
     def __init__(
@@ -106,15 +115,17 @@ class Validator(Observer):
     def after_step(self, loop: Loop) -> None:
         if loop.step % self.every and not loop.done:
             return
-        self.reporter.report(loop)
+        self.reporter.report(loop)  # raises on a loss that is not finite, before its weights can be the best
         averaged = loop.averaging is not None and loop.averaging.validate
         with loop.average.inside(loop.learner) if averaged else nullcontext():
             metrics = loop.evaluate()
             row = self._row(loop, metrics)
             improved = self.record.add(row, min_delta=self.min_delta)
+            # Inside the block: with an averaged validation, the best weights are those of the mean.
             weights = loop.learner.state_dict() if improved else {}
             if improved and self.best is not None:
                 checkpoint.save(self.best, {"weights": weights, "metrics": row})
+        # All ranks have the same metrics, so they decide alike. At the last step there is nothing to stop.
         if self.patience is not None and self.record.stale >= self.patience and not loop.done:
             self.record.stopped = loop.stopping = True
         self.reporter.restart_clock()
@@ -123,15 +134,15 @@ class Validator(Observer):
         monitor = self.monitor or next(iter(metrics))
         if monitor not in metrics:
             raise ConfigError(
-                f"trainer.monitor is {monitor!r}, which the task does not measure; "
+                f"trainer.monitor is {monitor!r}, but the task has no such metric; "
                 f"expected one of {', '.join(metrics)}."
             )
         self.record.monitor, self.record.minimized = monitor, not loop.learner.task.higher(monitor)
         if math.isnan(metrics[monitor]) and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{monitor} on the validation set is not a number (are all its examples of one class?); "
-                "the best checkpoint cannot be told by it. Monitor the loss: trainer.monitor=loss.",
+                f"{monitor} on the validation set is not a number (are all its examples of one class?), so "
+                "it cannot select the best checkpoint. Set trainer.monitor=loss.",
                 stacklevel=2,
             )
         log_metrics(self.reporter.loggers, metrics, loop.step, prefix="val/")
@@ -141,17 +152,20 @@ class Validator(Observer):
 def log_metrics(
     loggers: Sequence[MetricLogger], metrics: dict[str, float], step: int, *, prefix: str
 ) -> None:
-    """Report metrics under `prefix`."""
+    """Send metrics to all loggers, with `prefix` before their names."""
     for logger in loggers:
         logger.log_metrics({f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
 
 class Keeper(Observer):
-    """Writes `last.ckpt`: every few steps, and whenever the run ends.
+    """Writes `last.ckpt` every few steps and at the end of the run.
 
     Args:
-        settings: what must be the same for a run to go on (see `require_same`).
-        path: None on all ranks but the first.
+        record: results of the validations, stored in the checkpoint.
+        reporter: reports pending losses before a checkpoint.
+        every: optimizer steps between checkpoints.
+        settings: settings that must be equal to resume (see `require_same`).
+        path: file to write. None on all ranks but the first.
     """
 
     def __init__(
@@ -171,15 +185,16 @@ class Keeper(Observer):
             self.save(loop)
 
     def finish(self, loop: Loop) -> None:
+        # An interrupted run was saved in `after_step`, and will resume; it has no final average yet.
         if loop.done or self.record.stopped:
             self._measure_average(loop)
             self.save(loop)
 
     def save(self, loop: Loop) -> None:
-        """Every rank takes part, the first writes."""
-        self.reporter.report(loop)
+        """Write the checkpoint. All ranks call this, because collecting the state may need them all."""
+        self.reporter.report(loop)  # raises on a loss that is not finite, so its weights are never stored
         state = {**loop.state_dict(), "record": self.record.as_dict(), "settings": self.settings}
-        state["threads"] = torch.get_num_threads()
+        state["threads"] = torch.get_num_threads()  # sums on a CPU depend on it, see `warn_of_threads`
         if self.path is not None:
             checkpoint.save(self.path, state)
 
@@ -192,7 +207,7 @@ class Keeper(Observer):
 
 
 class Stopper(Observer):
-    """Ends a run after the step at hand on Ctrl-C or SIGTERM; a second Ctrl-C ends it at once."""
+    """Ends a run after the current step on Ctrl-C or SIGTERM. A second Ctrl-C ends it at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -200,12 +215,14 @@ class Stopper(Observer):
 
     def after_step(self, loop: Loop) -> None:
         if loop.plan.ranks > 1:
+            # The signal may have reached one rank only; a rank that stops alone leaves the others waiting.
             self.asked = loop.fabric.strategy.reduce_boolean_decision(self.asked, all=False)
         loop.stopping = loop.stopping or self.asked
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the signals inside the block (in the main thread, the only one that can)."""
+        """Handle the signals inside the block, and restore the handlers after it."""
+        # Python lets only the main thread set handlers.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -220,6 +237,6 @@ class Stopper(Observer):
             self._before = {}
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.asked and number == signal.SIGINT:  # the user does not want to wait for the step
             raise KeyboardInterrupt
         self.asked = True

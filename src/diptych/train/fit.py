@@ -1,4 +1,4 @@
-"""One training run, from a model and data to its best weights."""
+"""A training run, from a model and data to the best weights."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,20 @@ from diptych.train.trainer import Trainer, Weights
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """How a run ended. The model and the task hold the weights that `kept` names.
+    """Result of a run. The model and the task hold the weights that `kept` names.
 
     Args:
-        metrics: validation metrics of those weights; empty if they were never validated.
-        monitor: metric that decided; `best` its best value, reached after `best_step` steps.
+        kept: which weights the model has: the best, the last or the averaged ones.
+        metrics: validation metrics of these weights; empty if they were never validated.
+        monitor: metric that decided which weights are best.
+        best: best value of the metric, reached after `best_step` optimizer steps.
         history: one row per validation.
         steps: optimizer steps done, of `total_steps`.
-        interrupted: stopped by Ctrl-C or SIGTERM; the same call resumes.
-        stopped_early: patience ran out.
-        seconds: of this call.
-        main: False on all but the first process of a distributed run; only the first should write files.
+        interrupted: the run was stopped by Ctrl-C or SIGTERM. The same call resumes it.
+        stopped_early: the run stopped because it no longer improved.
+        seconds: duration of this call.
+        folder: the folder of the run.
+        main: whether this is the first process of the run. Only this one should write files.
     """
 
     kept: Weights
@@ -73,32 +76,37 @@ def fit(
 ) -> FitResult:
     """Train, and leave the kept weights in `model` and `task` (on the CPU, in evaluation mode).
 
-    Everything random depends on `seed` and the step alone: two runs are equal, and one that was killed and
-    called again ends in the same weights as one that was not: bit for bit on the same CPU and with as many
+    All random numbers depend only on `seed` and the step. Two equal runs give equal weights, and so do a run
+    that was killed and resumed and one that was not: bit for bit on the same CPU with the same number of
     threads.
 
     Args:
         folder: gets `checkpoints/last.ckpt`, `checkpoints/best.ckpt` and `metrics.csv`.
-        schedule: None is a constant rate.
-        resume: go on where `folder` stands; off, a folder with checkpoints is refused.
-        loggers: None is TensorBoard if installed; `metrics.csv` is always written.
+        optim: optimizer factory, such as `adamw(lr=1e-5)`.
+        schedule: learning-rate schedule. None is a constant rate.
+        averaging: average of the weights during training. None uses the weights themselves.
+        trainer: further settings of the run. None uses the defaults.
+        resume: continue from the last checkpoint in `folder`. If false, a folder with checkpoints is refused.
+        loggers: names of places for the metrics. None is TensorBoard if it is installed. `metrics.csv` is
+            always written.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: settings that cannot work, a run with other settings in `folder`, or a loss that is not
-            finite.
+        ConfigError: settings are invalid, `folder` has a run with other settings, or a loss is not finite.
+        FormatError: a checkpoint in `folder` is damaged.
     """
     began, folder, trainer = time.perf_counter(), Path(folder), trainer or Trainer()
     run = _Run(model, task, data, folder=folder, trainer=trainer, seed=seed, averaging=averaging)
     if not resume:
         require_new(folder / "checkpoints")
     run.prepare(optim, schedule or constant(), restart=run.last.exists())
-    if not (run.loop.done or run.record.stopped):
+    if not (run.loop.done or run.record.stopped):  # a finished run only loads its weights again
         run.train(loggers, progress=progress)
     return run.result(seconds=time.perf_counter() - began)
 
 
 class _Run:
-    """The parts of one run, put together."""
+    """Builds the parts of a run and connects them."""
 
     def __init__(
         self,
@@ -125,7 +133,7 @@ class _Run:
         self.record, self.stopper = ValidationRecord(), Stopper()
 
     def prepare(self, optim: OptimizerFactory, schedule: Schedule, *, restart: bool) -> None:
-        """Make the loop, and bring it to where the folder stands."""
+        """Build the loop, and restore the last checkpoint if `restart` says that there is one."""
         trainer = self.trainer
         self.loop = Loop(
             self.model,
@@ -144,14 +152,15 @@ class _Run:
         if restart:
             state = checkpoint.load(self.last)
             checkpoint.require_same(state["settings"], self.settings, self.last)
-            if self.fabric.device.type == "cpu":
+            if self.fabric.device.type == "cpu":  # GPUs do the sums themselves
                 checkpoint.warn_of_threads(state.get("threads"), torch.get_num_threads(), self.last)
+            # The order matters: settings are compared first, so that an error explains a wrong shape.
             checkpoint.load_weights(self.loop.learner, state, self.last)
             self.record = ValidationRecord(**state["record"])
             self.loop.load_state_dict(state)
 
     def train(self, loggers: Sequence[str] | None, *, progress: bool) -> None:
-        """Run to the end, to the last validation that patience allows, or until someone asks to stop."""
+        """Train to the end, or until the patience runs out or a signal asks to stop."""
         main, status = self.fabric.is_global_zero, "failed"
         sinks = open_loggers(loggers, self.folder, step=self.loop.step) if main else []
         bar = self._observe(sinks, bar=progress and main)
@@ -160,16 +169,16 @@ class _Run:
             with self.stopper.listening(), layers:
                 self.loop.run()
             status = "success"
-        finally:
+        finally:  # also after an error: loggers then mark the run as failed
             if bar is not None:
                 bar.close()
             for sink in sinks:
                 sink.finalize(status)
 
     def result(self, *, seconds: float) -> FitResult:
-        """Load the weights to keep, and say how it went."""
+        """Load the weights to keep, and return the result."""
         loop, record = self.loop, self.record
-        self.fabric.barrier()  # the first rank may still be writing
+        self.fabric.barrier()  # the first rank may still be writing the checkpoint that all now read
         kept, metrics = self._keep()
         self.loop.learner.eval().cpu()
         return FitResult(
@@ -190,7 +199,7 @@ class _Run:
 
     def _keep(self) -> tuple[Weights, Mapping[str, int | float]]:
         loop, record = self.loop, self.record
-        wanted = self.trainer.keep or self._usual()
+        wanted = self.trainer.keep or self._default()
         if wanted == "best" and self.best.exists():
             state = checkpoint.load(self.best)
             checkpoint.load_weights(loop.learner, state, self.best)
@@ -198,16 +207,23 @@ class _Run:
         if wanted == "average" and loop.average.count:
             loop.average.write(loop.learner)
             return "average", record.final
-        return "last", record.row(loop.step)
+        return "last", record.row(
+            loop.step
+        )  # also if the run ended before anything was validated or averaged
 
-    def _usual(self) -> Weights:
-        measured = self.data.validate is not None
-        if self.averaging is not None and not (self.averaging.validate and measured):
+    def _default(self) -> Weights:
+        validated = self.data.validate is not None
+        # If validation used the mean, `best.ckpt` holds the best state of the mean.
+        if self.averaging is not None and not (self.averaging.validate and validated):
             return "average"
-        return "best" if measured else "last"
+        return "best" if validated else "last"
 
     def _observe(self, sinks: list[MetricLogger], *, bar: bool) -> ProgressBar | None:
-        """Give the loop its observers, in the order in which they look at a step."""
+        """Give the loop its observers; returns the progress bar, which must be closed.
+
+        They are called in this order. The reporter finds losses that are not finite before the others store
+        weights; the validator runs before the keeper, so that a checkpoint holds its results.
+        """
         trainer, record, main = self.trainer, self.record, self.fabric.is_global_zero
         reporter = Reporter(trainer.log_every_n_steps, sinks)
         observers: list[Observer] = [reporter]
@@ -231,13 +247,13 @@ class _Run:
             settings=self.settings,
             path=self.last if main else None,
         )
-        shown = ProgressBar(record, reporter) if bar else None
-        observers += [self.stopper, keeper, *([shown] if shown else [])]
+        progress_bar = ProgressBar(record, reporter) if bar else None
+        observers += [self.stopper, keeper, *([progress_bar] if progress_bar else [])]
         self.loop.observers = observers
-        return shown
+        return progress_bar
 
     def _settings(self, optim: OptimizerFactory, schedule: Schedule) -> dict[str, Any]:
-        """What must not change when a run goes on."""
+        """Settings that must be equal to resume the run. The keys are part of the checkpoint."""
         chosen = asdict(self.trainer)
         names = ("accumulate_grad_batches", "gradient_clip_val", "precision", "reduction", "monitor")
         return {
@@ -255,5 +271,6 @@ class _Run:
 
 
 def _text(schedule: Schedule) -> str:
+    # The repr of a `partial` contains the address of its function, which differs in every process.
     inner = getattr(schedule, "func", schedule)
     return f"{getattr(inner, '__name__', inner)} {getattr(schedule, 'keywords', '')}"

@@ -1,4 +1,4 @@
-"""Where numbers go while a run goes on: `metrics.csv` always, other places when asked for."""
+"""Loggers of metrics: `metrics.csv` always, and TensorBoard, Weights & Biases or MLflow on request."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -12,26 +12,30 @@ from diptych.files import atomic_file
 
 @runtime_checkable
 class MetricLogger(Protocol):
-    """A place that metrics go to."""
+    """A destination of metrics."""
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None: ...
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Write the metrics after `step` optimizer steps."""
+        ...
 
-    def finalize(self, status: str) -> None: ...
+    def finalize(self, status: str) -> None:
+        """End the log; `status` is `success` or `failed`."""
+        ...
 
 
 class MetricsFile:
-    """One line of `metrics.csv` per report; columns may appear later, then the file is written anew.
+    """Writes one line of `metrics.csv` per report. If a new metric appears, the file is written again.
 
     Args:
-        step: the run starts after this step; later lines, of a run that was cut off, are dropped.
+        step: step from which the run continues. Later lines, which a killed run has left, are dropped.
     """
 
     def __init__(self, path: Path, *, step: int = 0) -> None:
         self.path = path
         self.rows: list[dict[str, str]] = []
         if path.exists():
-            whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a killed run may leave half a line
-            self.rows = [row for row in csv.DictReader(whole.splitlines()) if int(row["step"]) <= step]
+            complete = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill may leave half a line
+            self.rows = [row for row in csv.DictReader(complete.splitlines()) if int(row["step"]) <= step]
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row)) or ["step"]
         self._write_all()
 
@@ -39,7 +43,7 @@ class MetricsFile:
         row = {"step": str(step), **{name: f"{value:.8g}" for name, value in metrics.items()}}
         self.rows.append(row)
         new = [name for name in row if name not in self.columns]
-        if new:
+        if new:  # the header changes, so all lines are written again
             self.columns += new
             self._write_all()
             return
@@ -57,10 +61,14 @@ class MetricsFile:
 
 
 def open_loggers(names: Sequence[str] | None, folder: Path, *, step: int) -> list[MetricLogger]:
-    """`metrics.csv` and the named places; None adds TensorBoard if it is installed.
+    """Open `metrics.csv` and the named loggers.
+
+    Args:
+        names: names of `PLACES`. None is TensorBoard if it is installed.
+        step: step from which the run continues.
 
     Raises:
-        ConfigError: a place whose package is missing, or an unknown name.
+        ConfigError: a name is unknown, or its package is not installed.
     """
     if names is None:
         names = ["tensorboard"] if find_spec("tensorboard") else []
@@ -68,11 +76,12 @@ def open_loggers(names: Sequence[str] | None, folder: Path, *, step: int) -> lis
 
 
 class TensorBoard:
-    """Scalars in `tensorboard/`; those of a run that was cut off are hidden from `step` on."""
+    """Writes scalars to the folder `tensorboard/`."""
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        # `purge_step` hides what a killed run wrote after its last checkpoint.
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -84,7 +93,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases named like the folder."""
+    """Writes to a run of Weights & Biases that has the name of the folder."""
 
     def __init__(self, folder: Path, step: int) -> None:
         import wandb
@@ -99,7 +108,7 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """A run of MLflow named like the folder, in `mlflow/`."""
+    """Writes to a run of MLflow in the folder `mlflow/`."""
 
     def __init__(self, folder: Path, step: int) -> None:
         from mlflow import MlflowClient
@@ -125,7 +134,7 @@ PLACES: dict[str, Callable[[Path, int], MetricLogger]] = {
 def _open(name: str, folder: Path, step: int) -> MetricLogger:
     if name not in PLACES:
         allowed = ", ".join(PLACES)
-        raise ConfigError(f"loggers names {name!r}; expected some of {allowed}.{nearest(name, PLACES)}")
+        raise ConfigError(f"loggers contains {name!r}; expected some of {allowed}.{nearest(name, PLACES)}")
     if find_spec(name) is None:
-        raise ConfigError(f'loggers names {name!r}, which is not installed: pip install "{name}"')
+        raise ConfigError(f'loggers contains {name!r}, which is not installed: pip install "{name}"')
     return PLACES[name](folder, step)

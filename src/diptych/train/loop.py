@@ -1,4 +1,4 @@
-"""The training loop: steps along a plan, whose randomness depends only on the seed and the position."""
+"""The training loop: steps through a plan. Random numbers depend only on the seed and the position."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
@@ -20,20 +20,20 @@ from diptych.types import Batch, Example, VisionLanguageModel
 
 
 class Observer:
-    """Does one thing beside the steps of a run; called in the order of the list, on every rank."""
+    """Does something between the steps of a run, on every rank. Observers are called in their order."""
 
     def start(self, loop: "Loop") -> None:
-        """Before the first step of this call."""
+        """Called before the first step of this call."""
 
     def after_step(self, loop: "Loop") -> None:
-        """After each optimizer step."""
+        """Called after each optimizer step."""
 
     def finish(self, loop: "Loop") -> None:
-        """After the last step, or when an observer has stopped the run; not after an error."""
+        """Called after the last step, or after an observer has stopped the run; not after an error."""
 
 
 class Sealed:
-    """Carries a batch past Fabric's wrapper, which copies dataclasses and cannot copy frozen ones."""
+    """Hides a batch from Fabric's wrapper, which copies dataclasses and fails for frozen ones."""
 
     __slots__ = ("batch",)
 
@@ -42,7 +42,7 @@ class Sealed:
 
 
 class Learner(nn.Module):
-    """Model and task as the one module that Fabric wraps; a call returns the loss of a batch."""
+    """Model and task in one module, which Fabric wraps. Calling it returns the loss of a batch."""
 
     def __init__(self, model: nn.Module, task: Trainable) -> None:
         super().__init__()
@@ -52,23 +52,25 @@ class Learner(nn.Module):
         loss = self.task(self.model, sealed.batch, generator).loss
         if loss is None:
             raise ConfigError(
-                f"example {sealed.batch.ids[0]} or one beside it has no label; training needs them all."
+                f"example {sealed.batch.ids[0]} or another one in its batch has no label; training needs a "
+                "label for every example. Add labels, or leave out the examples without."
             )
         return loss  # type: ignore[no-any-return]
 
 
 class Loop:
-    """Trains `model` under `task` along a plan of positions.
+    """Trains `model` with the loss of `task`, on the batches of a plan.
 
-    Every position seeds torch anew from (seed, position, rank), so a run taken up at step n goes on exactly
-    as if it had never stopped, and no random state has to be kept.
+    Every position seeds torch from (seed, position, rank). A run that resumes at step n therefore continues
+    exactly as if it had never stopped, and no random state needs to be stored.
 
     Args:
         fabric: devices, precision and communication; its processes are launched.
         total_steps: optimizer steps of the whole run.
-        reduction: `mean` weighs every example of a step alike, over ranks and accumulated batches; `sum` is
-            the mean loss of a batch times its rows (divided by the accumulated batches), as Vilio trains.
-        clip: largest L2 norm of all gradients together; None does not clip.
+        reduction: `mean` weighs all examples of a step alike, over ranks and accumulated batches. `sum` is
+            the mean loss of a batch times its number of rows, divided by the number of accumulated batches,
+            as in Vilio.
+        clip: largest L2 norm of all gradients together. None does not clip.
     """
 
     def __init__(
@@ -90,18 +92,20 @@ class Loop:
         self.averaging, self.average = averaging, Average()
         self.total_steps, self.reduction, self.clip = total_steps, reduction, clip
         self.learner = Learner(model, task).train()
-        # Fabric cannot clip for an optimizer that unscales fp16 gradients itself, as fused ones do
+        # Fabric cannot clip for an optimizer that unscales fp16 gradients itself, as fused ones do.
         fused = fabric.strategy.precision.precision == "32-true"
         self.module, self.optimizer = fabric.setup(self.learner, optim(model, task, fused=fused))
         self.observers: Sequence[Observer] = ()
         self.step = 0
         self.stopping = False
         self.losses: list[tuple[Tensor, int]] = []
+        # Objectives draw from their own generator; dropout draws from torch's global one. Both are seeded.
         self._generator = torch.Generator(device=fabric.device)
         self._validation: DataLoader[Example] | None = None
 
     @property
     def done(self) -> bool:
+        """Whether all steps of the run are done."""
         return self.step >= self.total_steps
 
     @property
@@ -111,11 +115,11 @@ class Loop:
 
     @property
     def rates(self) -> list[float]:
-        """Learning rate of each parameter group, as the last step had it."""
+        """Learning rate of each parameter group in the last step."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on."""
+        """The state of the run, from which `load_state_dict` resumes."""
         return {
             "weights": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -125,14 +129,14 @@ class Loop:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint whose weights are in place."""
+        """Restore the state of a checkpoint, except the weights (see `checkpoint.load_weights`)."""
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"], self.fabric.device)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
 
     def run(self) -> None:
-        """Train to the end, or until an observer sets `stopping`."""
+        """Train until all steps are done or an observer sets `stopping`."""
         batches = iter(self._training_batches())
         try:
             for observer in self.observers:
@@ -144,7 +148,8 @@ class Loop:
             for observer in self.observers:
                 observer.finish(self)
         finally:
-            # loader workers end with their iterator; held by a traceback, they would be waited for in vain
+            # Loader workers end when their iterator is deleted. A traceback would keep it alive, and the
+            # process would hang at exit while it waits for them.
             del batches
             self._validation = None
 
@@ -159,16 +164,18 @@ class Loop:
         )
 
     def _take_step(self, batches: Iterator[Any]) -> None:
-        """One optimizer step, of as many batches as are accumulated."""
+        """Do one optimizer step with the gradients of all accumulated batches."""
+        # A schedule is a function of the step, so the rate needs no state in the checkpoint.
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(group["initial_lr"])
         self.optimizer.zero_grad()
         accumulate = self.plan.accumulate
         for part in range(accumulate):
+            # Ranks exchange gradients once per step, at the last of the accumulated batches.
             with self.fabric.no_backward_sync(self.module, enabled=part + 1 < accumulate):
                 self.fabric.backward(self._loss(next(batches), self.step * accumulate + part))
         if self.clip is not None:
-            # a loss that is not finite gets a better message from the observer that reports it
+            # A loss that is not finite gets a better message from `Reporter`.
             self.fabric.clip_gradients(
                 self.module, self.optimizer, max_norm=self.clip, error_if_nonfinite=False
             )
@@ -181,30 +188,37 @@ class Loop:
             self.average.join(self.learner, share)
 
     def _loss(self, batch: Batch, position: int) -> Tensor:
-        """The share of a batch in the loss of its step. Ranks are averaged by DDP, batches added up here."""
+        """Return the share of a batch in the loss of its step."""
         rank, ranks, accumulate = self.fabric.global_rank, self.plan.ranks, self.plan.accumulate
         portion = self.plan.portion(position, rank)
         loss = self.module(Sealed(self._here(batch)), self._seeded(position, rank))
-        self.losses.append((loss.detach(), portion.count))
+        self.losses.append((loss.detach(), portion.count))  # no `item()`, which would wait for the device
+        # `ranks` undoes the mean over ranks that DDP takes of gradients. With `mean`, `accumulate` cancels
+        # out, and every example gets the weight 1 / step_count.
         share = portion.count * ranks * (accumulate / portion.step_count if self.reduction == "mean" else 1)
         weighted: Tensor = loss * share / accumulate
         return weighted
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The task's metrics and the mean `loss` over the validation set, the same on every rank.
+        """Compute the task's metrics and the mean `loss` on the validation set; equal on all ranks.
 
-        The loss leaves out batches with an unlabeled example; it is NaN when that leaves none.
+        The loss leaves out batches with an unlabeled example. It is NaN if no batch is left.
+
+        Raises:
+            ConfigError: scores are not finite.
         """
         rank, ranks = self.fabric.global_rank, self.plan.ranks
         if self._validation is None:
             pinned = self.fabric.device.type == "cuda"
             self._validation = self.data.validate_loader(rank=rank, ranks=ranks, pin_memory=pinned)
+        # The module without DDP, which waits for the other ranks: these may have fewer batches.
         learner = self.learner.eval()
         model = cast(VisionLanguageModel, learner.model)
         parts: list[Part] = []
         with self.fabric.autocast():
             for number, batch in enumerate(self._validation):
+                # The 1 keeps these random numbers apart from those of training positions.
                 batch, generator = self._here(batch), self._seeded(number, rank, 1)
                 parts.append(learner.task.validate(model, batch, generator))
         learner.train()
@@ -215,7 +229,7 @@ class Loop:
         if not all(part.finite for part in parts):
             raise ConfigError(
                 f"scores on the validation set are not finite after step {self.step} of {self.total_steps} "
-                f"(learning rate {max(self.rates):.3g}). Try a smaller optim.lr, or look at the features "
+                f"(learning rate {max(self.rates):.3g}). Try a smaller optim.lr, or look for NaN features "
                 "with `diptych check`."
             )
         return {**learner.task.summarize(parts, self.data.targets), "loss": mean}
@@ -234,6 +248,7 @@ class Loop:
         return self._generator
 
     def _gathered(self, mine: Any) -> list[Any]:
+        """The values of all ranks, in their order."""
         if self.plan.ranks == 1:
             return [mine]
         everyone: list[Any] = [None] * self.plan.ranks

@@ -1,4 +1,4 @@
-"""Optimizers as settings: each function returns a factory that a run calls with its model and task."""
+"""Optimizers. Each function returns a factory, which a run calls with its model and task."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -18,18 +18,25 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerFactory:
-    """An optimizer that still lacks its parameters.
+    """Builds an optimizer for the parameters of a model and a task.
 
     Args:
+        build: function of parameter groups that builds the optimizer.
         lr: peak learning rate.
-        weight_decay: of matrices and larger; with `decay_all` of norms, biases and all other vectors too.
-        head_lr_factor: rate of the task's parameters, and of a `LayerAverage`, relative to the model's.
-        layer_decay: rate of a layer relative to the layer above it; None keeps one rate. Layers are the
-            numbered members of a `ModuleList`; what a model registers before them counts as one layer below,
-            what it registers after them has the full rate. A model may say itself how often a rate is
-            shrunk: `layer_powers`, by the first matching start of a parameter's name.
-        scale_decay: weight decay follows the rate of a parameter; off, it follows `lr` alone.
-        fusable: `build` takes `fused`, which makes a step of a small model on a CPU five times as fast.
+        weight_decay: weight decay of matrices and larger tensors. Vectors (norms, biases) have none, except
+            with `decay_all`.
+        head_lr_factor: learning rate of the task's parameters, and of a `LayerAverage`, relative to `lr`.
+        layer_decay: learning rate of a layer relative to the layer above it. None gives all layers the same
+            rate. Layers are the numbered members of a `ModuleList`. Parameters that a model registers before
+            them count as one layer below; those after them have the full rate. A model may define the powers
+            of `layer_decay` itself: its method `layer_powers` maps prefixes of parameter names to powers, and
+            the first matching prefix counts.
+        scale_decay: scale weight decay with the learning rate of a parameter. If false, it scales with `lr`.
+        decay_all: apply weight decay to vectors, too.
+        fusable: `build` accepts `fused`, which makes a step of a small model on a CPU five times as fast.
+
+    Raises:
+        ConfigError: `lr` is not positive, or `weight_decay` is negative.
     """
 
     build: Callable[..., Optimizer]
@@ -48,20 +55,21 @@ class OptimizerFactory:
             raise ConfigError(f"optim.weight_decay is {self.weight_decay}; expected 0 or more.")
 
     def __call__(self, model: nn.Module, task: nn.Module, *, fused: bool = True) -> Optimizer:
-        """The optimizer of all parameters that want a gradient.
+        """Build the optimizer for all parameters that require a gradient.
 
         Args:
-            fused: off in mixed precision, where Fabric refuses to clip for an optimizer that might unscale
-                gradients itself.
+            fused: use the fused implementation. Set it to false in mixed precision, where Fabric refuses to
+                clip for an optimizer that may unscale gradients itself.
 
         Raises:
-            ConfigError: there are none.
+            ConfigError: no parameter requires a gradient.
         """
         groups: dict[tuple[float, float], list[Tensor]] = {}
         scales = _layer_scales(model, self.layer_decay)
+        # A `LayerAverage` belongs to the model, but is new like a head: it learns at the rate of the head.
         averages = [part for part in model.modules() if isinstance(part, LayerAverage)]
-        heads = {id(one) for part in averages for one in part.parameters()}
-        taken: set[int] = set()
+        heads = {id(parameter) for average in averages for parameter in average.parameters()}
+        taken: set[int] = set()  # a task may share parameters with the model, such as the word embedding
         for module, own in ((model, True), (task, False)):
             plain = set() if self.decay_all else _undecayed(module)
             for name, parameter in module.named_parameters():
@@ -71,15 +79,19 @@ class OptimizerFactory:
                 backbone = own and id(parameter) not in heads
                 scale = scales[name] if backbone else self.head_lr_factor
                 decay = 0.0 if id(parameter) in plain else self.weight_decay
+                # torch multiplies the decay by the group's rate; dividing by the scale undoes that.
                 decay = decay if self.scale_decay else decay / scale
                 groups.setdefault((self.lr * scale, decay), []).append(parameter)
+        # Groups of equal rate and decay keep the number of fused calls per step small.
         if not groups:
             raise ConfigError(
-                "no parameter of the model or the task wants a gradient; nothing can be trained."
+                "no parameter of the model or the task requires a gradient, so nothing can be trained; set "
+                "requires_grad of those to train."
             )
         options = {"fused": fused} if self.fusable else {}
         return self.build(
             [
+                # the loop scales `initial_lr` by the schedule into `lr`
                 {"params": params, "lr": lr, "initial_lr": lr, "weight_decay": decay}
                 for (lr, decay), params in groups.items()
             ],
@@ -96,7 +108,7 @@ def adamw(
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
-    """AdamW as torch has it."""
+    """AdamW of torch. For the arguments of all functions here see `OptimizerFactory`."""
     return _factory(AdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
 
 
@@ -109,7 +121,7 @@ def hf_adamw(
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
-    """AdamW as early transformers had it (see `HFAdamW`)."""
+    """AdamW of the library transformers before version 4 (see `HFAdamW`)."""
     return _factory(HFAdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
 
 
@@ -122,7 +134,7 @@ def adam(
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
-    """Adam whose decay is added to the gradient (L2), not decoupled."""
+    """Adam with L2 regularization: weight decay is added to the gradient instead of being decoupled."""
     return _factory(Adam, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
 
 
@@ -135,7 +147,7 @@ def paddle_adam(
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
-    """Adam as ERNIE-ViL has it on Paddle: torch's AdamW, but layers that learn slower decay as fast."""
+    """Adam of ERNIE-ViL on Paddle: AdamW of torch, but weight decay does not shrink with `layer_decay`."""
     factory = _factory(AdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
     return replace(factory, scale_decay=False)
 
@@ -149,7 +161,7 @@ def bert_adam(
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
 ) -> OptimizerFactory:
-    """BertAdam as LXMERT has it: no bias correction, and everything decays by its value before the step."""
+    """BertAdam of LXMERT: no bias correction, weight decay of all parameters, taken before the step."""
     kind = partial(HFAdamW, correct_bias=False, decay_first=True)
     factory = _factory(kind, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
     return replace(factory, decay_all=True, fusable=False)
@@ -177,12 +189,12 @@ def _factory(
 class HFAdamW(Optimizer):
     """AdamW of transformers before 4: `p -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)`.
 
-    Differs from torch's in two places: `eps` is not divided by the bias correction, and the decay is taken
-    from the weight after the step.
+    It differs from AdamW of torch in two places. `eps` is added before the bias correction, not after it. The
+    decay is computed from the weight after the step.
 
     Args:
-        correct_bias: off, the means of the first steps are left as they are, as in BERT's own Adam.
-        decay_first: take the decay from the weight before the step, as there.
+        correct_bias: correct the bias of the means in the first steps. BERT's own Adam does not.
+        decay_first: compute the decay from the weight before the step, as BERT's own Adam does.
     """
 
     def __init__(
@@ -200,6 +212,7 @@ class HFAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do one step; returns the loss of `closure`, which evaluates the model again."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -217,6 +230,7 @@ class HFAdamW(Optimizer):
                 zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[parameter].update(step=0, **zeros)
             self.state[parameter]["step"] += 1
+        # The `_foreach` functions treat all tensors of a group in one call: far fewer launches on a GPU.
         (beta1, beta2), lr = group["betas"], group["lr"]
         gradients = [parameter.grad for parameter in params]
         means = [self.state[parameter]["exp_avg"] for parameter in params]
@@ -225,7 +239,7 @@ class HFAdamW(Optimizer):
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
         widths = torch._foreach_sqrt(squares)
-        torch._foreach_add_(widths, group["eps"])
+        torch._foreach_add_(widths, group["eps"])  # before the bias correction, unlike torch
         counts = [self.state[parameter]["step"] for parameter in params]
         if group["weight_decay"] and self.decay_first:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
@@ -239,7 +253,7 @@ class HFAdamW(Optimizer):
 
 
 def _undecayed(module: nn.Module) -> set[int]:
-    """Parameters of norms, and everything with fewer than two dimensions."""
+    """Identities of the parameters of norms, and of all parameters with fewer than two dimensions."""
     norms = (
         parameter for part in module.modules() if isinstance(part, NORMS) for parameter in part.parameters()
     )
@@ -248,20 +262,25 @@ def _undecayed(module: nn.Module) -> set[int]:
 
 
 def _layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
+    """Learning rate of each parameter relative to the full rate, by name."""
     names = [name for name, _ in model.named_parameters()]
     if decay is None:
         return dict.fromkeys(names, 1.0)
-    if callable(powers := getattr(model, "layer_powers", None)):
-        starts = powers()
+    if callable(layer_powers := getattr(model, "layer_powers", None)):
+        powers = layer_powers()
         return {
-            name: decay ** next((power for start, power in starts.items() if name.startswith(start)), 0)
+            name: decay ** next((power for prefix, power in powers.items() if name.startswith(prefix)), 0)
             for name in names
         }
     stacks = {name: len(part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)}
     if not stacks:
-        raise ConfigError("optim.layer_decay is set, but the model has no numbered layers; leave it null.")
+        raise ConfigError(
+            f"optim.layer_decay is {decay}, but the model has no numbered layers; set it to null."
+        )
     scales, reached = {}, False
     deepest = max(stacks.values())
+    # `names` are in the order of registration: parameters before the first stack are embeddings, which get
+    # the smallest rate; those after it are poolers and the like, which get the full rate.
     for name in names:
         below = _levels_below_top(name, stacks)
         reached = reached or below is not None
@@ -270,9 +289,10 @@ def _layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
 
 
 def _levels_below_top(name: str, stacks: dict[str, int]) -> int | None:
-    """0 for the top layer of a stack, None outside of all stacks."""
-    for found in re.finditer(r"\.(\d+)\.", f".{name}"):
-        stack = name[: max(0, found.start() - 1)]
+    """Number of layers above a parameter in its stack: 0 for the top layer, None outside of all stacks."""
+    # The point in front lets a stack that is the model itself match; it shifts positions by one.
+    for number in re.finditer(r"\.(\d+)\.", f".{name}"):
+        stack = name[: max(0, number.start() - 1)]
         if stack in stacks:
-            return stacks[stack] - 1 - int(found.group(1))
+            return stacks[stack] - 1 - int(number.group(1))
     return None

@@ -1,4 +1,4 @@
-"""What a person wants to know while a run goes on."""
+"""Progress of a run on the terminal."""
 
 import sys
 import time
@@ -15,13 +15,14 @@ REFRESH = 0.2  # seconds between updates of the bar
 
 
 class ProgressBar(Observer):
-    """A bar with epoch, steps, loss, rate, speed, time left and the validation metric, last and best.
+    """Shows epoch, steps, loss, learning rate, speed, time left, and the last and best validation metric.
 
-    Where standard error is no terminal it prints one line per validation instead.
+    If standard error is not a terminal, it prints one line per validation instead of a bar.
     """
 
     def __init__(self, record: ValidationRecord, reporter: Reporter) -> None:
         self.record, self.reporter = record, reporter
+        # `force_terminal`: with the variable FORCE_COLOR, rich would draw a bar into a log file.
         self.console = Console(stderr=True, force_terminal=sys.stderr.isatty())
         self._bar: Progress | None = None
         self._task: Any = None
@@ -29,7 +30,7 @@ class ProgressBar(Observer):
         self._validations = 0
 
     def start(self, loop: Loop) -> None:
-        self._validations = len(self.record.history)
+        self._validations = len(self.record.history)  # a resumed run has some that were printed before
         if not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -57,7 +58,7 @@ class ProgressBar(Observer):
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Remove the bar and restore the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,8 +1,9 @@
-"""Learning-rate schedules: pure functions from step and total steps to a factor of the peak rate.
+"""Learning-rate schedules: functions of the step and the total number of steps that return a factor.
 
-`step` counts from 0, so with warm-up the first step has rate 0. `warmup` below 1 is a part of the run and is
-not rounded (0.1 of 45 steps are 4.5 steps) unless `whole` cuts it to whole steps; 1 or more is a number of
-steps.
+The factor is relative to the peak rate and lies in [0, 1]. `step` counts from 0, so with warm-up the first
+step has the rate 0. A `warmup` below 1 is a fraction of the run. It is not rounded (0.1 of 45 steps are 4.5
+steps), unless `whole` rounds it down. A `warmup` of 1 or more is a number of steps; a negative one raises
+`ConfigError`.
 """
 
 import math
@@ -17,22 +18,23 @@ Method = Literal["linear", "constant"]
 
 
 def linear(*, warmup: int | float = 0.1, whole: bool = False) -> Schedule:
-    """Up over `warmup`, then straight down to 0 at the end."""
+    """Linear warm-up, then linear decay to 0 at the end."""
+    # Partials of module functions instead of closures: they can be pickled, and compared by `fit`.
     return partial(_linear, warmup=_checked(warmup), whole=whole)
 
 
 def triangle(*, warmup: int | float = 0.5) -> Schedule:
-    """`linear` with its peak in the middle. VL-BERT's `triangle` is this with `warmup` in steps."""
+    """`linear` with the peak in the middle. VL-BERT's `triangle` is this with `warmup` in steps."""
     return linear(warmup=warmup)
 
 
 def cosine(*, warmup: int | float = 0.1, whole: bool = False, floor: float = 0.0) -> Schedule:
-    """Up over `warmup`, then half a cosine down to `floor` times the peak."""
+    """Linear warm-up, then half a cosine down to `floor` times the peak rate."""
     return partial(_cosine, warmup=_checked(warmup), whole=whole, floor=floor)
 
 
 def constant(*, warmup: int | float = 0.0) -> Schedule:
-    """Up over `warmup`, then flat."""
+    """Linear warm-up, then the peak rate."""
     return partial(_constant, warmup=_checked(warmup))
 
 
@@ -44,12 +46,16 @@ def steps(
     warmup_factor: float = 0.0,
     warmup_method: str = "linear",
 ) -> Schedule:
-    """Up over `warmup`, then flat, times `factor` from each milestone on (ERNIE-ViL, VL-BERT).
+    """Warm-up, then the peak rate, which is multiplied by `factor` at each milestone (ERNIE-ViL, VL-BERT).
 
     Args:
-        milestones: numbers of steps.
-        warmup_factor: part of the peak rate at which warm-up begins.
-        warmup_method: `linear` goes up from there to the peak, `constant` stays there until warm-up ends.
+        milestones: steps at which the rate drops.
+        factor: factor of each drop.
+        warmup_factor: fraction of the peak rate at which warm-up begins.
+        warmup_method: `linear` rises from there to the peak. `constant` stays there until warm-up ends.
+
+    Raises:
+        ConfigError: `warmup_method` is unknown.
     """
     if warmup_method not in get_args(Method):
         raise ConfigError(
@@ -67,6 +73,7 @@ def steps(
 
 def _linear(step: int, total: int, *, warmup: int | float, whole: bool) -> float:
     rise = _steps(warmup, total, whole)
+    # `max(1e-9, ...)`: the warm-up may take the whole run.
     return step / rise if step < rise else max(0.0, (total - step) / max(1e-9, total - rise))
 
 
@@ -93,7 +100,7 @@ def _stairs(
     start: float,
     method: str,
 ) -> float:
-    passed = sum(step >= milestone for milestone in milestones)
+    passed = sum(step >= milestone for milestone in milestones)  # drops count during warm-up, too
     risen = _constant(step, total, warmup=warmup)
     if risen < 1:
         risen = start if method == "constant" else start * (1 - risen) + risen
@@ -101,6 +108,7 @@ def _stairs(
 
 
 def _steps(warmup: int | float, total: int, whole: bool = False) -> float:
+    """Length of the warm-up in steps."""
     rise = warmup * total if warmup < 1 else float(warmup)
     return float(math.floor(rise)) if whole else rise
 
@@ -108,6 +116,6 @@ def _steps(warmup: int | float, total: int, whole: bool = False) -> float:
 def _checked(warmup: int | float) -> int | float:
     if warmup < 0:
         raise ConfigError(
-            f"schedule.warmup is {warmup}; expected a part of the run (< 1) or a number of steps."
+            f"schedule.warmup is {warmup}; expected a fraction of the run (0 to 1) or a number of steps."
         )
     return warmup

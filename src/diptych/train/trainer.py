@@ -1,4 +1,4 @@
-"""How a run goes: its settings, and the devices that they ask for."""
+"""Settings of a training run, and the devices that they select."""
 
 import logging
 import os
@@ -22,31 +22,41 @@ COUNTS = (
     "overfit_batches",
     "log_every_n_steps",
 )
+# Warnings of Fabric and torch that users can do nothing about.
 NOISE = (r"GPU available but not used", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """How a run goes; names and meanings are those of Lightning's Trainer wherever it has one.
+    """Settings of a run. Names and meanings follow Lightning's Trainer where it has the same setting.
 
     Args:
-        max_epochs: passes over the training data; None means 1 unless `max_steps` is given.
-        max_steps: optimizer steps; with both, what comes first ends the run.
-        gradient_clip_val: largest L2 norm of all gradients together; None does not clip.
-        reduction: `mean` weighs every example of a step alike; `sum` multiplies a batch's mean loss by its
-            rows, as Vilio trains.
-        val_check_interval: optimizer steps (int) or a part of an epoch (float) between validations.
-        checkpoint_every: optimizer steps between checkpoints; None is after every validation.
-        limit_train_batches: batches per epoch (int) or a part of them (float).
-        overfit_batches: batches to learn by heart: every epoch consists of these alone.
-        monitor: the metric that decides what is best; None is the task's first; losses are minimized.
-        patience: validations without improvement before a run stops.
+        max_epochs: passes over the training data. None means 1 unless `max_steps` is given.
+        max_steps: optimizer steps. With both limits, the first one reached ends the run.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        accelerator: kind of device, such as `cpu`, `cuda` or `auto`.
+        devices: number of devices, or a list of their numbers.
+        strategy: how several devices work together, as in Lightning. `auto` uses DDP.
+        accumulate_grad_batches: batches whose gradients make one optimizer step.
+        gradient_clip_val: largest L2 norm of all gradients together. None does not clip.
+        reduction: `mean` weighs all examples of a step alike. `sum` multiplies the mean loss of a batch by
+            its number of rows, as Vilio does.
+        val_check_interval: optimizer steps (int) or fraction of an epoch (float) between validations.
+        checkpoint_every: optimizer steps between checkpoints. None is `val_check_interval`.
+        limit_train_batches: batches per epoch (int) or fraction of them (float).
+        overfit_batches: train on this number of batches only, again and again.
+        log_every_n_steps: optimizer steps between reports to the loggers.
+        monitor: metric that decides which weights are best. None is the task's first metric.
+        patience: validations without improvement before the run stops. None never stops.
         min_delta: an improvement smaller than this does not count.
-        activation_checkpointing: keep only what enters each layer, and compute the rest again for the
-            gradients: less memory, about a third more time, the same numbers.
-        keep: weights that a run hands back; None is `average` with SWA, `best` where there is a validation
-            set, else `last`.
+        activation_checkpointing: store only the input of each layer, and compute the layer again for the
+            gradients. This saves memory, takes about a third more time and gives the same numbers.
+        keep: weights that the run returns. None is `average` with SWA, else `best` with a validation set,
+            else `last`.
+
+    Raises:
+        ConfigError: a setting is outside of its range.
     """
 
     max_epochs: int | None = None
@@ -89,23 +99,25 @@ class Trainer:
                 raise ConfigError(f"trainer.{name} is {value}; expected more than 0.")
 
     def launch(self) -> Fabric:
-        """Devices, precision and communication of a run; starts the processes of further devices.
+        """Set up devices, precision and communication; starts one more process for each further device.
 
         Raises:
-            ConfigError: this machine cannot do what is asked for.
+            ConfigError: the settings are impossible on this machine.
         """
         cores = os.cpu_count() or 1
         on_cpu = self.accelerator == "cpu" or (self.accelerator == "auto" and not torch.cuda.is_available())
-        logging.getLogger("lightning_fabric").setLevel(
-            logging.WARNING
-        )  # else it says which precision it uses
+        # On its level INFO, Fabric prints the precision at every start.
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         try:
+            # Fabric itself would start any number of processes on a CPU.
             if on_cpu and isinstance(self.devices, int) and self.devices > cores:
-                raise ValueError(f"devices is {self.devices}, and there are {cores} processor cores")
+                raise ValueError(f"devices is {self.devices}, but there are {cores} processor cores")
+            # Tasks may leave parameters unused, such as a model's pooler; plain DDP would wait for them.
             several = self.devices not in (1, "1") and self.strategy in ("auto", "ddp")
             with warnings.catch_warnings():
                 for message in NOISE:
                     warnings.filterwarnings("ignore", message=message)
+                # Fabric only warns here, and then trains in another precision than the settings say.
                 warnings.filterwarnings("error", message=".*AMP with fp16 is not supported on CPU")
                 fabric = Fabric(
                     accelerator=self.accelerator,
@@ -114,18 +126,21 @@ class Trainer:
                     precision=self.precision,  # type: ignore[arg-type]
                 )
         except (MisconfigurationException, ValueError, UserWarning) as error:
-            raise ConfigError(f"the trainer's settings cannot work on this machine: {error}") from error
+            raise ConfigError(
+                f"trainer.accelerator={self.accelerator}, devices={self.devices}, strategy={self.strategy} "
+                f"and precision={self.precision} do not work on this machine: {error}"
+            ) from error
         fabric.launch()
         return fabric
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of the whole run."""
+        """Return the number of optimizer steps of the whole run."""
         epochs = self.max_epochs or (1 if self.max_steps is None else None)
         limits = [self.max_steps, None if epochs is None else epochs * steps_per_epoch]
         return min(limit for limit in limits if limit is not None)
 
     def validate_every(self, steps_per_epoch: int) -> int:
-        """Optimizer steps between validations."""
+        """Return the number of optimizer steps between validations."""
         if isinstance(self.val_check_interval, int):
             return self.val_check_interval
         return max(1, int(self.val_check_interval * steps_per_epoch))
