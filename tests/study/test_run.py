@@ -6,7 +6,7 @@ import pytest
 from diptych.cli import main
 from diptych.ensemble import read_predictions
 from diptych.study import Call, run_study, study_status
-from diptych.study.run import Workshop
+from diptych.study.run import Shared
 
 FILES = ("FIN_dev_seen.csv", "FIN_test_seen.csv", "FIN_test_unseen.csv")
 
@@ -140,13 +140,13 @@ def test_a_bundle_that_is_not_there_is_named(call, write, tree, tmp_path, capsys
 def test_members_read_regions_merged_as_in_training(done, memes):
     [bundle] = done.glob("E1/train-*/bundle")
     settings = {"bundle": bundle, "features": memes / "features", "more_features": memes / "features"}
-    workshop = Workshop()
-    first = workshop.store(settings, workshop.predictor(settings))
+    shared = Shared()
+    first = shared.store(settings, shared.predictor(settings))
     assert first.merge == "vilio"
-    assert workshop.store(settings, workshop.predictor(settings)) is first, "opened once"
+    assert shared.store(settings, shared.predictor(settings)) is first, "opened once"
     text = (bundle / "bundle.yaml").read_text()
     (bundle / "bundle.yaml").write_text(text.replace("region_merge: vilio", "region_merge: fair"))
-    assert workshop.store(settings, workshop.predictor(settings)).merge == "fair"
+    assert shared.store(settings, shared.predictor(settings)).merge == "fair"
 
 
 def test_compat_averages_what_the_original_writes(call, write, tree, done):
