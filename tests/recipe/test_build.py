@@ -41,5 +41,5 @@ def test_a_folder_of_paddle_parameters_is_no_bundle(tmp_path):
 
 def test_a_model_that_nobody_published_as_a_whole_is_refused(tmp_path):
     (tmp_path / "model.pt").touch()
-    with pytest.raises(ConfigError, match=r"Concat has no published checkpoint as a whole"):
+    with pytest.raises(ConfigError, match=r"\bConcat\b"):
         load(text_bert_tiny(), tmp_path / "model.pt")
