@@ -26,7 +26,7 @@ class Verb(NamedTuple):
     module: str
 
 
-VERBS = {
+VERBS = {  # in the order of a newcomer's work, which is also the order of `--help`
     "demo": Verb("the whole journey on a miniature data set, offline", "diptych.cli.demo"),
     "world": Verb("make a miniature meme data set", "diptych.cli.world"),
     "check": Verb("find problems in a data set before training does", "diptych.cli.check"),
@@ -125,7 +125,7 @@ def guarded(call: Callable[[], int]) -> int:
     try:
         with _plain_warnings():
             code = call()
-            sys.stdout.flush()
+            sys.stdout.flush()  # a closed pipe or a full disk must raise here, not when Python exits
             return code
     except DiptychError as error:
         return complain(_without_trace(error))
@@ -140,7 +140,7 @@ def guarded(call: Callable[[], int]) -> int:
             _close_output()
             where = error.filename or "the disk"
             return complain(f"no space left while writing {where}; incomplete files were removed.")
-        if isinstance(error, OSError) and error.filename is not None:
+        if isinstance(error, OSError) and error.filename is not None:  # missing, or no permission
             return complain(f"{error.filename}: {error.strerror}.")
         if os.environ.get("DIPTYCH_DEBUG") == "1":
             raise
@@ -159,7 +159,7 @@ def _plain_warnings() -> Iterator[None]:
     """Print `UserWarning`s as one line; others keep Python's format."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, UserWarning):
+        if issubclass(category, UserWarning):  # for users; DeprecationWarning is for developers
             print(f"diptych: warning: {message}", file=sys.stderr)
         else:
             before(message, category, *place, **more)
@@ -175,7 +175,7 @@ def _without_trace(error: DiptychError) -> str:
     """Return the message alone; PyTorch prepends the traceback to errors of loader workers."""
     text = str(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}: "
-    return text.rpartition(kind)[2].strip() if "Original Traceback" in text else text
+    return text.rpartition(kind)[2].strip() if "Original Traceback" in text else text  # else: no worker
 
 
 def complain(message: str) -> int:

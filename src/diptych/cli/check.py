@@ -56,7 +56,7 @@ def _table(arguments: argparse.Namespace) -> int:
         }
         rows = [(role, shown.get(role, "-"), f"data.columns.{role}") for role in ROLES]
         table("", ("meaning", "column (guessed)", "setting to change it"), rows)
-    code = _check(arguments, arguments.root.parent, data)
+    code = _check(arguments, arguments.root.parent, data)  # paths in a table are relative to its folder
     if not arguments.json:
         print(f"\n{guess.words()}")
     return code

@@ -31,7 +31,7 @@ MEMBERS = (
     ("text-only", "text_bert_tiny", 1, "text"),
     ("image-only", "image_resnet_tiny", 1, "pixels"),
 )
-AVERAGED = ("uniter-1", "uniter-2", "concat")
+AVERAGED = ("uniter-1", "uniter-2", "concat")  # without the unimodal ones, which are at chance
 SPLITS = ("dev_seen", "test_seen", "test_unseen")
 
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not (memes / "world.json").exists():
         _step("world", memes, "--size", arguments.size, "--seed", arguments.seed)
     for name, experiment, seed, _ in MEMBERS:
-        if not (out / name / "bundle").exists():
+        if not (out / name / "bundle").exists():  # written last, so the run is complete
             _step(
                 "train",
                 f"experiment=hateful_memes/{experiment}",

@@ -39,7 +39,7 @@ def chosen_engine(
         if arguments.threads is not None:
             import torch
 
-            torch.set_num_threads(arguments.threads)
+            torch.set_num_threads(arguments.threads)  # OMP_NUM_THREADS would come too late
         return nullcontext()
     from diptych.scale import ray_engine
 

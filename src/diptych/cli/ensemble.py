@@ -77,7 +77,7 @@ def _average(arguments: argparse.Namespace) -> int:
     )
     write_predictions(blended, arguments.out)
     if len(members) > 1:
-        matrix = agreement(members)
+        matrix = agreement(members)  # shows which members add something
         rows = [
             (path, *(f"{value:.3f}" for value in row))
             for path, row in zip(arguments.files, matrix, strict=True)
@@ -116,7 +116,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     dev = data.open(arguments.root, arguments.dev)
     members = read_members(
         arguments.files,
-        kind="raw" if arguments.compat else arguments.kind,
+        kind="raw" if arguments.compat else arguments.kind,  # Vilio blends unconverted numbers
         classes=dev.labels,
         splits=data.splits(arguments.root),
         incomplete=arguments.incomplete,

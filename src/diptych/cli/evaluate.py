@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.curves is not None:
         picture = {"overwrite": arguments.overwrite, "kind": "a PNG picture", "inputs": arguments.files}
         require_new(arguments.curves, **picture)
-    node, where = node_of_files(arguments.files)
+    node, where = node_of_files(arguments.files)  # a table needs the column names that were used in training
     data = chosen_data(arguments, arguments.root, node, where)
     dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
     if not any(target is not None for target, _, _ in dataset.table.targets()):
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {"threshold": arguments.threshold, "samples": arguments.samples}
     options |= {"form": arguments.form, "positive": arguments.positive or dataset.positive}
     results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
-    first, *others = named
+    first, *others = named  # the first file is the baseline of all comparisons
     comparisons = {name: compare(named[name], named[first], dataset, **options) for name in others}
     if arguments.curves is not None:
         from diptych.report import curves

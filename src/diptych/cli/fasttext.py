@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.text import FastText, train_fasttext
 
-    require_apart(arguments.out, [arguments.root])
+    require_apart(arguments.out, [arguments.root])  # the vectors must not replace the texts
     texts = read_texts(arguments)
     train_fasttext(
         texts,

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
     if arguments.text is not None or arguments.image is not None:
         return _one(predictor, arguments)
-    root = root_of_run(arguments.run, arguments.root)
+    root = root_of_run(arguments.run, arguments.root)  # bundles contain no paths; the run folder has them
     about = predictor.bundle.provenance
     data = chosen_data(arguments, root, about.get("data"), f"the bundle in {arguments.run}")
     with ExitStack() as stack:
@@ -99,6 +99,7 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     from diptych.predict import regions_of_run
 
     regions = None
+    # the model needs --image for the key of its regions, even if it reads no pixels
     if predictor.processor.regions:
         if arguments.image is None:
             raise ConfigError("the model reads regions; add --image, whose file name is the regions' key.")

@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
                 name: None if file == "random" else Path(file) for name, _, file in _pairs(arguments.weights)
             }
             device = str(find_device(arguments.device))
+            # the stores are temporary and must exist until the score is computed
             given = stack.enter_context(found_in(arguments.image, arguments.model, files, device=device))
         verdict = score_meme(
             arguments.model,

@@ -123,7 +123,7 @@ def _show_status(report: "Report") -> int:
     whole, records = report.graph, report.records
     table("", ("step", "key", "state", "seconds"), list(_rows(report)), numbers=1)
     left = [step for step in whole.steps.values() if step.name not in records]
-    times: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}  # by kind: a training takes hours, an average takes seconds
     for name, record in records.items():
         times.setdefault(whole.steps[name].kind, []).append(record.seconds)
     known = [sum(times[step.kind]) / len(times[step.kind]) for step in left if step.kind in times]
@@ -173,4 +173,4 @@ def _show(report: "Report", seconds: float) -> int:
     for path in report.files:
         print(f"wrote {path}")
     print(f"run card: {report.card}   ({seconds:,.0f} s)")
-    return 1 if report.failed else 0
+    return 1 if report.failed else 0  # the blend exists, but scripts must notice the missing members

@@ -22,7 +22,7 @@ def read_texts(arguments: argparse.Namespace) -> list[str]:
     if arguments.root.exists() and not arguments.root.is_dir():
         lines = (
             require_file(arguments.root, "one text per line")
-            .read_text(encoding="utf-8-sig", errors="replace")
+            .read_text(encoding="utf-8-sig", errors="replace")  # one bad byte must not stop a large corpus
             .splitlines()
         )
         return [line for line in lines if line.strip()]

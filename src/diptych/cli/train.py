@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     if asked.cfg:
         print(as_yaml(asked.words, folder=asked.config_dir, resolve=asked.resolve), end="")
         return 0
-    if not asked.multirun:
+    if not asked.multirun:  # without it, `seed=1,2` is an error of Hydra and not a sweep
         return _run(compose(asked.words, folder=asked.config_dir), asked, asked.words)
     for number, words in enumerate(combinations(asked.words)):
         config = compose(words, folder=asked.config_dir)
@@ -74,6 +74,7 @@ def _run(config: dict[str, Any], asked: argparse.Namespace, words: Sequence[str]
     from diptych.tasks import Pretrain
 
     folder = [f"--config-dir={asked.config_dir}"] if asked.config_dir else []
+    # `out` last: it wins over the words, and a sweep has changed it
     with _arguments([sys.argv[0], "train", *folder, *words, f"out={config['out']}"]):
         outcome = run_recipe(config)
     if outcome.interrupted:

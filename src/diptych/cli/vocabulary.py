@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.text import learn_vocabulary, write_vocabulary
 
     options = {"overwrite": arguments.overwrite, "kind": "a vocabulary", "inputs": [arguments.root]}
-    with reserved(arguments.out, **options):
+    with reserved(arguments.out, **options):  # a name that cannot be written fails before the reading
         texts = read_texts(arguments)
         tokens = learn_vocabulary(texts, arguments.size, lowercase=not arguments.cased)
         write_vocabulary(arguments.out, tokens)

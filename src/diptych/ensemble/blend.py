@@ -168,7 +168,7 @@ def _shares(weights: Sequence[float] | None, count: int) -> Float[ndarray, " M"]
         raise ConfigError(f"there are {len(values)} weights for {count} members; expected one of each.")
     if not np.isfinite(values).all() or (values < 0).any() or (count and not values.any()):
         raise ConfigError(f"weights are {values.tolist()}; expected non-negative numbers, not all zero.")
-    return values / values.sum() if count else values
+    return values / values.sum() if count else values  # no members: stack_scores() reports that
 
 
 def require_probabilities(joined: Float[ndarray, "M N C"], names: Sequence[str], *, sum_to_one: bool) -> None:

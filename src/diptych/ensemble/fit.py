@@ -100,7 +100,7 @@ def fit_blend(
     names, columns = members.names, _columns(members, dev, arithmetic)
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
-    scores, rounds = fit(columns, labels, dev=dev)
+    scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
     held_out = _out_of_fold(fit, columns[dev], labels, folds)
     if method == "loop":
         scores = arithmetic.finish(scores, labels, dev)
@@ -149,6 +149,7 @@ def _fitter(method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Ari
 
 
 def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bool[ndarray, " N"]:
+    # data sets write ids as 01235, spreadsheets as 1235
     truth = dict(zip(respell(tuple(truth), ids), truth.values(), strict=True))
     missing = [key for key in ids if truth.get(key) is None]
     extra = truth.keys() - set(ids)

@@ -126,6 +126,7 @@ def weighted_mean(columns: Float[ndarray, "K N"], weights: Float[ndarray, " K"])
 def ranks_among(scores: Float[ndarray, " N"], reference: Float[ndarray, " M"]) -> Float[ndarray, " N"]:
     """Return the rank of each score among the reference, from 1 to M; ties get their mean rank."""
     among = np.sort(reference)
+    # mean of the first and last rank of equal scores, counted from 1
     middle = (among.searchsorted(scores) + among.searchsorted(scores, side="right") + 1) / 2
     return np.asarray(middle.clip(1, len(among)))
 

@@ -44,6 +44,7 @@ FREE_TO_CHANGE = ("progress", "loggers", "overwrite", "data.workers")  # setting
 
 def is_first_process() -> bool:
     """Whether this is the first or only process of a run, launched by Fabric, torchrun or SLURM."""
+    # torchrun sets RANK, Fabric sets LOCAL_RANK on one machine, and SLURM sets SLURM_PROCID
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
@@ -239,4 +240,5 @@ def _differences(before: Any, after: Any, path: str = "") -> list[str]:
             for key in keys
             for line in _differences(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))
         ]
+    # also if a key is missing on one side: its value is None then
     return [] if before == after or path in FREE_TO_CHANGE else [f"{path} was {before!r}, now {after!r}"]

@@ -65,7 +65,7 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
     _require_settings(config)
     folder = Path(config["out"])
     with entered(folder, config):
-        if (folder / "bundle").exists():
+        if (folder / "bundle").exists():  # with these settings, as `entered` has checked
             before = load_bundle(folder)
             return Run(folder=folder, fit=None, task=before.task, metrics=before.metrics)
         settled = settle(config, folder)
@@ -102,7 +102,7 @@ def _require_settings(config: Mapping[str, Any]) -> None:
     out, seed = config["out"], config["seed"]
     if not isinstance(out, str) or not out:
         raise ConfigError(f"out is {out!r}; expected the name of a folder.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:  # signed 64 bits
         raise ConfigError(f"seed is {seed!r}; expected a whole number from 0.")
     nodes = {name: config[name] for name in ("model", "processor", "task", "weights")}
     nodes |= {f"data.{name}": config["data"].get(name) for name in ("train", "validate")}

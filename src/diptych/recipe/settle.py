@@ -89,7 +89,7 @@ def with_labels(task: Node, train: Dataset) -> Node:
     """Replace `labels: auto` by the classes of the training split."""
     if task.get("labels") != "auto":
         return task
-    labels = getattr(train, "labels", ())
+    labels = getattr(train, "labels", ())  # only data sets with a fixed set of classes have them
     if len(labels) < 2:
         raise ConfigError(
             f"task.labels=auto, but the training split has the classes {list(labels)}; expected two or more. "
@@ -133,6 +133,7 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
     """
     node: Node = config["processor"]
     if "text" in node and node["text"]["vocabulary"] == "auto":
+        # a learned file is kept: the weights of a resumed run belong to its rows
         given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
         if not given.exists() and not learned.exists():
             lowercase = bool(node["text"].get("lowercase", True))

@@ -91,7 +91,7 @@ def run_study(
     """
     options = options or Options()
     study, out = _opened(name, out)
-    study = _chosen(study, call)
+    study = _chosen(study, call)  # checks the call before it is recorded
     _remember(call, out)
     graph = _planned(study, call, out, options)
     if options.begin is not None:
@@ -143,7 +143,7 @@ def _file(out: Path) -> Path:
 
 def _remember(call: Call, out: Path) -> None:
     node: CallNode = {
-        "root": str(Path(call.root).absolute()),
+        "root": str(Path(call.root).absolute()),  # `status` may be called from another folder
         "members": ",".join(call.members) or None,
         "seeds": call.seeds,
         "limit": call.limit,

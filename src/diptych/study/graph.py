@@ -158,6 +158,7 @@ def _add_training(
         *planner.extra,  # last, so that the user's overrides win
     ]
     config = compose(words)
+    # content instead of paths: the same files elsewhere give the same key
     inputs = {
         "train": _split(graph, planner, view),
         "validate": _split(graph, planner, graph.study.dev),
@@ -176,6 +177,7 @@ def _add_training(
     # after the key, which must not contain a path; the key of `start` is in it by `needs`
     if start is not None:
         config["weights"] = {**config["weights"], "model": str(start.folder)}
+    # several steps may run at once: their progress bars would mix
     settings = {**config, "out": str(folder), "progress": False, "loggers": [], "name": name}
     graph.steps[name] = Step(
         name=name, kind=kind, lane=member.name, needs=needs, settings=settings, key=key, folder=folder
@@ -233,7 +235,7 @@ def _without(content: Any, places: Mapping[str, str]) -> Any:
     if isinstance(content, Mapping):
         return {key: _without(value, places) for key, value in content.items()}
     if isinstance(content, str):
-        for place, word in places.items():
+        for place, word in places.items():  # in the order given: see `places` in _add_training()
             content = content.replace(place, word) if place != "None" else content  # no such store
     return content
 

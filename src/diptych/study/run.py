@@ -111,7 +111,7 @@ class Shared:
         tokenizer = predictor.processor.text
         if tokenizer is not None:
             memory = self.texts.setdefault(tokenizer.fingerprint, {})
-            predictor.processor.text = CachedTokenizer(tokenizer, memory)
+            predictor.processor.text = CachedTokenizer(tokenizer, memory)  # all members read the same texts
         return predictor
 
 
@@ -124,7 +124,7 @@ def run_steps(graph: Graph, options: Options) -> Report:
     if options.jobs < 1:
         raise ConfigError(f"jobs is {options.jobs}; expected at least 1.")
     require_own(graph.out)
-    with claimed(graph.out, lock=graph.out / "lock"):
+    with claimed(graph.out, lock=graph.out / "lock"):  # two calls at once would run every step twice
         try:
             local = _run_here if options.jobs == 1 else _run_in_processes
             for lanes in _phases(graph):
@@ -165,6 +165,7 @@ def _run_by_engine(graph: Graph, lanes: Sequence[Sequence[Step]], options: Optio
     assert options.engine is not None, "checked by run_steps()"
     records = records_of(graph)
     waiting = [lane for lane in lanes if any(_open(step, records) for step in lane)]
+    # numbered, because an engine returns lanes in any order
     for number in options.engine(partial(_lane_function, graph), list(enumerate(waiting))):
         _after(graph, waiting[number], 0, options.say)
 
@@ -245,7 +246,7 @@ def _process_main(graph: Graph, lane: Sequence[Step], threads: int, parent: int,
             time.sleep(0.5)
         os._exit(1)  # `sys.exit` would end this thread only
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()  # a daemon does not keep the process alive
     torch.set_num_threads(threads)
     try:
         _run_lane(graph, lane, None, Shared())
@@ -296,7 +297,7 @@ def _run_step(graph: Graph, step: Step, shared: Shared) -> StepRecord:
 def _train(graph: Graph, step: Step, shared: Shared) -> dict[str, Any]:
     run = run_recipe(dict(step.settings))
     if run.interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # stops the study too; without a record, the step continues next time
     # The bundle has the weights; checkpoints hold the optimizer's state too, and a study has many members.
     shutil.rmtree(step.folder / "checkpoints", ignore_errors=True)
     about = read_content(step.folder / "bundle").get("provenance", {})

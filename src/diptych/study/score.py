@@ -106,7 +106,7 @@ def score_meme(
 
 
 def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place) -> Predictions:
-    merge = predictor.bundle.provenance.get("region_merge")
+    merge = predictor.bundle.provenance.get("region_merge")  # None: trained on one store
     if more is None and merge not in (None, "detector_only"):
         raise ConfigError("the model was trained on two stores; add --features more_features=FOLDER.")
     regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge or "vilio")

@@ -192,6 +192,7 @@ class Study:
             raise ConfigError(f"seeds is {seeds}; expected at least 1 member of each family.")
         families = []
         for family in self.families:
+            # [:None] keeps all
             chosen = [m for m in family.members if family.name in wanted or m.name in wanted][:seeds]
             if chosen:
                 families.append(replace(family, members=tuple(chosen)))
@@ -327,6 +328,7 @@ def _merged(below: Any, above: Any) -> Any:
     """Merge mappings key by key, recursively; any other value of `above` replaces that of `below`."""
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
+    # keys keep the order of `below`, and so do the members of an extended study
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
