@@ -48,7 +48,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--size", type=int, default=448, help="for grid: pixels of the shorter side (default: 448)")
     add("--classes", type=Path, help="file with one object name per line")
     add("--attributes", type=Path, help="file with one attribute name per line")
-    add("--dtype", choices=("float16", "float32"), default="float32", help="of the stores (default: float32)")
+    add(
+        "--dtype",
+        choices=("float16", "float32"),
+        default="float32",
+        help="type of features (default: float32)",
+    )
     add_device(parser, "of the network")
     add("--batch", type=int, default=4, help="pictures whose boxes are computed together (default: 4)")
     add("--workers", type=int, default=2, help="threads that read pictures ahead (default: 2)")

@@ -16,15 +16,19 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add --device and --precision; `of` says what is computed, such as `of predictions`."""
-    of = f"{of}: " if of else ""
-    parser.add_argument("--device", default="auto", help=f"{of}cpu, cuda, ... (default: a GPU, if any)")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help=f"{of}default: 32")
+    of = f" {of}" if of else ""
+    parser.add_argument("--device", default="auto", help=f"device{of}: cpu, cuda, ... (default: GPU, if any)")
+    parser.add_argument(
+        "--precision", choices=("32", "bf16"), default="32", help=f"precision{of} (default: 32)"
+    )
 
 
 def add_batch_size(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add --batch-size, in examples."""
-    of = f"{of}: " if of else ""
-    parser.add_argument("--batch-size", type=int, default=32, help=f"{of}examples at a time (default: 32)")
+    of = f" {of}" if of else ""
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help=f"batch size{of}, in examples (default: 32)"
+    )
 
 
 def add_root(parser: argparse.ArgumentParser, what: str = "", *, required: bool = False) -> None:
