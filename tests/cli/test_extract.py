@@ -50,7 +50,7 @@ def test_six_stores_of_vilio_in_one_command(few, tmp_path, capsys, monkeypatch):
         *(f"vgattr-random{rule}" for rule in ("36", "50", "72", "10-100")),
         *(f"vg-random{rule}" for rule in ("50", "10-100")),
     }
-    assert "weights are random, so boxes and classes mean nothing" in capsys.readouterr().out
+    assert "vg-random: the weights are random" in capsys.readouterr().out
 
 
 def test_names_and_weights_come_from_files(few, tmp_path, weights, refused, capsys):
@@ -61,13 +61,13 @@ def test_names_and_weights_come_from_files(few, tmp_path, weights, refused, caps
     )
     store = FeatureStore(tmp_path / "f/tiny5")
     assert (store.meta.detector, len(store.meta.classes), len(store)) == ("tiny", 20, 4)
-    assert "4 pictures looked at" in capsys.readouterr().out
-    assert "tiny5 exists and is kept" in refused([*words, "--boxes", "5"])
+    assert "4 pictures processed" in capsys.readouterr().out
+    assert "tiny5" in refused([*words, "--boxes", "5"])
     assert "--weights vgattr=FILE" in refused(["extract", few, tmp_path / "g"])
-    assert "No such file" in refused(["extract", few, tmp_path / "g", "--weights", "absent.pkl"])
+    assert "absent.pkl" in refused(["extract", few, tmp_path / "g", "--weights", "absent.pkl"])
     grid = ["extract", few, tmp_path / "g", "--detector", "grid", "--backbone", "resnet_tiny"]
     assert "tiny.safetensors" in refused([*grid, "--weights", weights])
-    assert "--grid '7': expected rows and columns" in refused([*grid, "--grid", "7"])
+    assert "--grid is '7'" in refused([*grid, "--grid", "7"])
 
 
 def test_a_grid_of_given_weights(few, tmp_path):
@@ -96,14 +96,14 @@ def test_a_page_shows_what_was_found(few, tmp_path, capsys):
     assert f"wrote {tmp_path / 'f/tiny-random4.png'}: 3 pictures" in capsys.readouterr().out
     before = (tmp_path / "f/tiny-random4.png").read_bytes()
     assert main([*map(str, words), "show=2", "resume=true"]) == 0, "also later, without computing anything"
-    assert "0 pictures looked at" in capsys.readouterr().out
+    assert "0 pictures processed" in capsys.readouterr().out
     assert (tmp_path / "f/tiny-random4.png").read_bytes() != before
 
 
 def test_numbers_below_one_are_refused(few, tmp_path, refused):
     words = ["extract", few, tmp_path / "f", "detector=tiny"]
-    assert "--threads and --parallel are numbers from 1 on" in refused([*words, "threads=0"])
-    assert "--workers and --show are numbers from 0 on" in refused([*words, "--workers", "-1"])
+    assert "--threads is 0" in refused([*words, "threads=0"])
+    assert "--workers is -1" in refused([*words, "--workers", "-1"])
 
 
 def test_bad_pictures_are_counted_on_the_screen(few, tmp_path, capsys, refused):
@@ -112,7 +112,7 @@ def test_bad_pictures_are_counted_on_the_screen(few, tmp_path, capsys, refused):
     assert "image 'bad'" in refused(words)
     assert main([*map(str, words), "--bad", "skip", "--resume"]) == 0
     out = capsys.readouterr().out
-    assert "1 picture(s) left out" in out
+    assert "1 picture(s) skipped" in out
     assert "image 'bad': " in out
 
 
@@ -140,7 +140,7 @@ def test_killed_in_the_middle_it_repeats_nothing_that_is_finished(memes, tmp_pat
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").rglob("part-*.arrow")}
     assert main([*map(str, words), "resume=true"]) == 0
     images = len(FeatureStore(tmp_path / "f/tiny-random4"))
-    assert f"{images - 4 * len(finished):,} pictures looked at" in capsys.readouterr().out
+    assert f"{images - 4 * len(finished):,} pictures processed" in capsys.readouterr().out
     kept = {path.name: stamp for path, stamp in stamps.items() if "random4" in path.parent.name}
     for path in finished:
         arrow = (tmp_path / "f/tiny-random4" / path.name).with_suffix(".arrow")

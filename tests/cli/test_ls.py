@@ -30,4 +30,4 @@ def test_cp_hands_out_an_experiment_once(tmp_path, capsys: pytest.CaptureFixture
     assert main(["cp", "hateful_memes/uniter_tiny", str(tmp_path)]) == 2
     assert mine.read_text() == "edited"
     assert main(["cp", "uniter_tinny", str(tmp_path)]) == 2
-    assert "there is no experiment" in capsys.readouterr().err
+    assert "'uniter_tinny'" in capsys.readouterr().err

@@ -140,10 +140,10 @@ def test_differing_ids_name_the_file_and_the_ids():
     ("second", "message"),
     [
         (Predictions(ids=("0",), scores=np.array([[0.5, 0.5]]), classes=("no", "yes")), "('no', 'yes')"),
-        (Predictions(ids=("0",), answers=("benign",), classes=CLASSES), "no scores"),
-        (binary([0.5, 0.5], ids=("0", "0")), "ids occur twice"),
-        (binary([np.nan]), "scores of id '0' are not finite"),
-        (binary([-1.5]), "score 2.5 is no probability"),
+        (Predictions(ids=("0",), answers=("benign",), classes=CLASSES), "scores"),
+        (binary([0.5, 0.5], ids=("0", "0")), "one row for every id"),
+        (binary([np.nan]), "id '0'"),
+        (binary([-1.5]), "score 2.5"),
     ],
 )
 def test_a_member_that_does_not_fit_is_named(second, message):
@@ -158,7 +158,7 @@ def test_scores_that_do_not_sum_to_one_are_not_normalized():
     assert blend([single], method="rank").scores[:, 0] == pytest.approx([0.5, 1])
     assert blend([single]).answers is None
     for method in ("power", "geometric"):
-        with pytest.raises(FormatError, match=r"sum to 0\.2"):
+        with pytest.raises(FormatError, match=r"0\.2"):
             blend([single], method=method)
 
 
@@ -170,9 +170,9 @@ def test_ranks_take_any_scores():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weights": [1.0]}, "1 weights for 2 members"),
-        ({"weights": [1.0, -1.0]}, "non-negative"),
-        ({"weights": [0.0, 0.0]}, "not all zero"),
+        ({"weights": [1.0]}, "1 weights .* 2 members"),
+        ({"weights": [1.0, -1.0]}, r"\[1\.0, -1\.0\]"),
+        ({"weights": [0.0, 0.0]}, r"\[0\.0, 0\.0\]"),
         ({"power": 0.0}, "power is 0"),
         ({"power": float("nan")}, "power is nan"),
     ],
@@ -183,7 +183,7 @@ def test_unusable_settings_are_refused(options, message):
 
 
 def test_nothing_to_blend_is_refused():
-    with pytest.raises(ConfigError, match="nothing to blend"):
+    with pytest.raises(ConfigError):
         blend([])
 
 
@@ -195,7 +195,7 @@ def test_agreement_is_the_spearman_matrix(members):
     constant = agreement([binary([0.1, 0.2]), binary([0.5, 0.5])])
     assert constant[0, 0] == pytest.approx(1.0)
     assert np.isnan(constant[0, 1])
-    with pytest.raises(ConfigError, match=r"'dogg'.*Did you mean 'dog'"):
+    with pytest.raises(ConfigError, match=r"'dogg'.*'dog'"):
         agreement(members, of="dogg")
 
 

@@ -262,22 +262,22 @@ def test_the_second_round_drops_the_worst_columns() -> None:
 
 def test_what_cannot_be_fitted_is_an_error() -> None:
     members = probabilities()
-    with pytest.raises(ConfigError, match="all 120 examples of dev have the label 1"):
+    with pytest.raises(ConfigError, match=r"120 examples of dev .* 1;"):
         fit_blend(members, dict.fromkeys(labels(), 1), dev="dev")
-    with pytest.raises(FormatError, match=r"1 predicted example\(s\) have no label \(dev0\), and 0 labeled"):
+    with pytest.raises(FormatError, match=r"1 .*\(dev0\).* 0 "):
         fit_blend(members, {**labels(), "dev0": None}, dev="dev")
-    with pytest.raises(FormatError, match=r"0 predicted .* 1 labeled ones no prediction \(other\)"):
+    with pytest.raises(FormatError, match=r"0 .* 1 .*\(other\)"):
         fit_blend(members, {**labels(), "other": 1}, dev="dev")
-    with pytest.raises(ConfigError, match=r"no member predicts the split 'deb'.*Did you mean 'dev'"):
+    with pytest.raises(ConfigError, match=r"'deb'.*'dev'"):
         fit_blend(members, labels(), dev="deb")
     large = {split: tuple(replace(one, scores=one.scores * 3) for one in found)
              for split, found in members.predictions.items()}  # fmt: skip
-    with pytest.raises(FormatError, match="is no probability"):
+    with pytest.raises(FormatError, match=r"score [1-3]\.\d+"):
         fit_blend(replace(members, predictions=large), labels(), dev="dev")
     scores, names = np.full((120, 3), 1 / 3), ("x", "y", "z")
     three = {split: tuple(replace(one, scores=scores, classes=names) for one in found)
              for split, found in members.predictions.items()}  # fmt: skip
-    with pytest.raises(FormatError, match="dev: the members score 3 classes"):
+    with pytest.raises(FormatError, match=r"dev: .* 3 classes"):
         fit_blend(replace(members, predictions=three), labels(), dev="dev")
     one = {**dict.fromkeys(labels(), 0), "dev3": 1}
     _, report = fit_blend(members, one, dev="dev", method="greedy")
@@ -287,9 +287,9 @@ def test_what_cannot_be_fitted_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "loop"], "say --root FOLDER"),
-        (["--method", "greedy", "--compat"], "expected mean, simplex or loop"),
-        (["--method", "simplex", "--root", "memes", "--weights", "1,2"], "which finds weights"),
+        (["--method", "loop"], "--root FOLDER"),
+        (["--method", "greedy", "--compat"], "--method greedy"),
+        (["--method", "simplex", "--root", "memes", "--weights", "1,2"], "remove --weights"),
     ],
 )
 def test_the_verb_refuses_what_does_not_go_together(

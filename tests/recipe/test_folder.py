@@ -1,6 +1,7 @@
 """Whose a run folder is, with runs of a few small files."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, name: str, overw
     folder = tmp_path / "theirs"
     put(folder / name, "precious: true")
     before = contents(folder)
-    message = r"holds '.*' but no run|not the settings of a run"
+    message = rf"{re.escape(str(folder))}(/config\.yaml: | .*'{name.partition('/')[0]}')"
     with pytest.raises(DiptychError, match=message), held(folder, config(folder, overwrite=overwrite)):
         pass
     assert contents(folder) == before
@@ -71,7 +72,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, name: str, overw
 def test_what_others_put_into_a_run_is_never_removed(run: Path, name: str) -> None:
     put(run / name)
     before = contents(run)
-    message = f"holds {name}, which no run wrote"
+    message = re.escape(f"{run} contains {name}")
     with pytest.raises(ConfigError, match=message), held(run, config(run, seed=2, overwrite=True)):
         pass
     assert contents(run) == before
@@ -147,7 +148,7 @@ def test_what_never_began_leaves_no_folder(tmp_path: Path) -> None:
 def test_an_input_that_has_changed_is_named(run: Path, annotations: Path, new: str) -> None:
     before, old = contents(run), annotations.read_text()
     annotations.write_text(new)
-    message = r"train.jsonl has changed since .* overwrite=true"
+    message = r"train\.jsonl.* overwrite=true"
     with pytest.raises(ConfigError, match=message), held(run, config(run)):
         pass
     assert contents(run) == before
@@ -168,6 +169,6 @@ def test_runs_of_the_first_version_still_open(run: Path, annotations: Path) -> N
 
 
 def test_of_two_calls_at_once_one_is_refused(run: Path) -> None:
-    busy = pytest.raises(ConfigError, match="run is being written by another process")
+    busy = pytest.raises(ConfigError, match=re.escape(str(run)))
     with held(run, config(run)), busy, held(run, config(run)):
         pass

@@ -27,9 +27,9 @@ def test_targets_of_every_form_are_labels(targets):
 
 
 def test_one_class_is_warned_about_and_missing_labels_are_named():
-    with pytest.warns(UserWarning, match="all training examples have the label 'a'"):
+    with pytest.warns(UserWarning, match="'a'"):
         require_labels("training", examples("a", "a"))
-    with pytest.raises(ConfigError, match="1 of 2 training examples have no label: e1"):
+    with pytest.raises(ConfigError, match=r"1 of 2 training .*e1"):
         require_labels("training", examples("a", None))
 
 
@@ -49,8 +49,8 @@ def test_end_to_end_the_network_below_decides_how_wide_features_are():
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        ("RegionFeatures", {}, "end to end there are none"),
-        ("MaskedRegions", {"whole_image": True}, "would hide the whole picture"),
+        ("RegionFeatures", {}, "RegionFeatures"),
+        ("MaskedRegions", {"whole_image": True}, r"processor\.whole_image=false"),
     ],
 )
 def test_objectives_that_make_no_sense_end_to_end_are_refused(kind, settings, message):

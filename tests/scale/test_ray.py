@@ -93,17 +93,17 @@ def test_extraction_gives_the_same_bytes_though_workers_are_killed(cluster, phot
 
 def test_errors_come_back_as_they_are(cluster, photos, tmp_path):
     with ray_engine(parallel=1) as engine:
-        with pytest.raises(DiptychError, match=r"^image '07': .*07\.png: not a picture"):
+        with pytest.raises(DiptychError, match=r"^image '07': .*07\.png: "):
             extract(photos, tmp_path / "out", TINY, shard=8, engine=engine)
         stray = ExtractSettings(detector="tiny", classes=("cat",))
-        with pytest.raises(DiptychError, match="there are 1 names of classes"):
+        with pytest.raises(DiptychError, match=r"\b1 names? "):
             extract(photos, tmp_path / "out", stray, overwrite=True, engine=engine)
     with (
-        pytest.raises(ConfigError, match=r"Ray has 2 times 1 CPU\(s\); expected at least 3"),
+        pytest.raises(ConfigError, match=r"2 times 1 CPU\(s\); .*3"),
         ray_engine(parallel=3),
     ):
         pass
-    with pytest.raises(ConfigError, match="Ray has 0 GPUs"), ray_engine(gpu=True):
+    with pytest.raises(ConfigError, match="0 GPUs"), ray_engine(gpu=True):
         pass
 
 

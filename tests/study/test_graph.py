@@ -115,9 +115,9 @@ def test_every_member_of_vilio_is_a_model_that_can_be_built(keys, tmp_path, meme
 
 def test_missing_features_and_splits_are_named(keys, tree):
     tree["features"]["all"] = "nowhere"
-    with pytest.raises(ConfigError, match="features 'all' are not there"):
+    with pytest.raises(ConfigError, match=r"nowhere.*'all'"):
         keys(tree)
     tree["features"]["all"] = "features"
     tree["runs"]["train"] = ["dev_seen", "test_sen"]
-    with pytest.raises(ConfigError, match=r"test_sen.jsonl does not exist"):
+    with pytest.raises(ConfigError, match=r"test_sen\.jsonl"):
         keys(tree)

@@ -22,7 +22,7 @@ def test_a_record_of_other_types_is_named(tmp_path, name, value):
     if name == "facts" and isinstance(value, dict):
         assert read_record(tmp_path, "key").facts == value
         return
-    with pytest.raises(FormatError, match=rf"key\.json: {name}: .*Remove it; the step runs again"):
+    with pytest.raises(FormatError, match=rf"key\.json: {name}: "):
         read_record(tmp_path, "key")
 
 

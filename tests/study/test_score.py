@@ -80,19 +80,21 @@ def test_regions_are_found_in_the_picture_as_for_the_store(memes, meme, tmp_path
     assert main([*words, "--weights", "tiny=random"]) == 0
     assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(written.probability, abs=1e-6)
     assert main([*words, "--weights", "vgattr=random"]) == 2
-    assert "was made by the detector 'tiny-random'" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "'tiny-random'" in shown
+    assert "vgattr" in shown
     assert main([*words, "--weights", "tiny=random", "--features", "x"]) == 2
 
 
 def test_what_cannot_be_scored_is_refused(done, memes, meme, tmp_path):
     image, text, _ = meme
-    with pytest.raises(ConfigError, match=r"no features called 'al'.*'all'"):
+    with pytest.raises(ConfigError, match=r"'al'.*'all'"):
         score_meme(done, image=image, text=text, features={"al": memes / "features"})
     with pytest.raises(MissingFeatures, match="unseen"):
         score_meme(done, image=tmp_path / "unseen.png", text=text)
     path = done / "members.json"
     path.write_text(path.read_text().replace('"compat": false', '"compat": true'))
-    with pytest.raises(ConfigError, match="one meme has no score"):
+    with pytest.raises(ConfigError, match=r"ensemble\.compat"):
         score_meme(done, image=image, text=text)
     assert main(["score", str(tmp_path / "none.png"), "--text", text, "--model", str(done)]) == 2
 
@@ -103,5 +105,5 @@ def test_odd_members_are_named(done, meme):
     for key in ("study", "method", "compat", "features", "members", "dev", "labels"):
         for value in (None, 5, [], {"x": {}}, {"x": 1.5}):
             path.write_text(json.dumps(before | {key: value}))
-            with pytest.raises(FormatError, match=r"members\.json: .*Run the study again"):
+            with pytest.raises(FormatError, match=r"members\.json: "):
                 score_meme(done, image=meme[0], text=meme[1])

@@ -42,7 +42,7 @@ def test_members_are_chosen_by_family_and_name():
     study = read_study("vilio", find_study)
     assert [one.name for one in study.select(["U", "ES72"]).members] == ["U50", "U72", "U36", "ES72"]
     assert [one.name for one in study.select(["U", "ES"], seeds=1).members] == ["U50", "ES36"]
-    with pytest.raises(ConfigError, match=r"no member 'U51'.*U50"):
+    with pytest.raises(ConfigError, match=r"'U51'.*U50"):
         study.select(["U51"])
     with pytest.raises(ConfigError, match="seeds is 0"):
         study.select(seeds=0)
@@ -51,18 +51,18 @@ def test_members_are_chosen_by_family_and_name():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tree: tree.update(familiesx={}), "unknown key .familiesx.*families"),
-        (lambda tree: tree.pop("dev"), "dev is missing"),
-        (lambda tree: tree.update(dev="train"), "dev is 'train', which no run predicts"),
-        (lambda tree: tree["families"]["U"]["members"]["U1"].update(features="some"), "features 'some'"),
+        (lambda tree: tree.update(familiesx={}), r"familiesx.*\bfamilies\b"),
+        (lambda tree: tree.pop("dev"), r"small\.yaml: dev\b"),
+        (lambda tree: tree.update(dev="train"), "dev is 'train'"),
+        (lambda tree: tree["families"]["U"]["members"]["U1"].update(features="some"), "U1.* 'some'"),
         (lambda tree: tree["families"]["U"].update(vocabulary="other"), "vocabulary is 'other'"),
         (lambda tree: tree["families"]["U"].update(scores="odds"), r"families\.U\.scores: .*'odds'"),
-        (lambda tree: tree["families"]["E"].update(members={"U1": {}}), "two members are called 'U1'"),
-        (lambda tree: tree["families"]["U"]["members"]["U1"].update(lr=1), "unknown key 'lr'"),
-        (lambda tree: tree["families"]["U"].update(compat={"trane": []}), "unknown key 'trane'"),
+        (lambda tree: tree["families"]["E"].update(members={"U1": {}}), r"small\.yaml: .*'U1'"),
+        (lambda tree: tree["families"]["U"]["members"]["U1"].update(lr=1), r"U1: .*'lr'"),
+        (lambda tree: tree["families"]["U"].update(compat={"trane": []}), r"U\.compat: .*'trane'"),
         (lambda tree: tree["ensemble"].update(method="mean"), r"ensemble\.method: .*'mean'"),
-        (lambda tree: tree["clean"].update(knownx=True), "unknown key 'knownx'"),
-        (lambda tree: tree["families"].update(U=[1]), "is .1.; expected keys"),
+        (lambda tree: tree["clean"].update(knownx=True), r"clean: .*'knownx'"),
+        (lambda tree: tree["families"].update(U=[1]), r"families\.U is \[1\]"),
     ],
 )
 def test_a_wrong_key_is_named(tree, write, change, message):
@@ -113,15 +113,15 @@ def test_a_value_of_another_type_is_named(tree, write, place):
 def test_a_study_that_is_no_study_is_named(tmp_path, tree, write):
     path = tmp_path / "odd.yaml"
     path.write_text("- 1\n")
-    with pytest.raises(FormatError, match="holds list"):
+    with pytest.raises(FormatError, match=r"odd\.yaml: .*list"):
         read_study(str(path), find_study)
     path.write_text("a: [\n")
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match=r"odd\.yaml"):
         read_study(str(path), find_study)
     path = write(tree | {"extends": str(tmp_path / "small.yaml")})
-    with pytest.raises(ConfigError, match="extends itself"):
+    with pytest.raises(ConfigError, match=r"small\.yaml: extends"):
         read_study(str(path), find_study)
-    with pytest.raises(ConfigError, match=r"no study 'villio'.*vilio"):
+    with pytest.raises(ConfigError, match=r"'villio'.*'vilio'"):
         read_study("villio", find_study)
 
 
@@ -141,5 +141,6 @@ def test_no_name_leads_out_of_the_study(tree, write, name, place):
     else:
         tree["name"] = name
     path = write(tree)
-    with pytest.raises(ConfigError, match=r"is called|has the name"):
+    with pytest.raises(ConfigError, match=r"small\.yaml: ") as error:
         read_study(str(path), find_study)
+    assert repr(name)[1:20] in str(error.value)

@@ -1,4 +1,4 @@
-"""`python -m diptych.cli`."""
+"""Entry point of `python -m diptych.cli`."""
 
 import sys
 

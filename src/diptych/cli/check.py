@@ -1,8 +1,8 @@
-"""Look for what is wrong with a data set before it costs an hour.
+"""Find problems in a data set before training does.
 
-Reads every annotation file, opens every picture, looks up every image in the feature store. Exit code 1 when
-something is wrong, 0 when there are warnings and notes only. Of a table it guesses what the columns mean, and
-says the words to train on it.
+Reads every annotation file, opens every picture, looks up every image in the feature store. The exit code is
+1 if there are errors, 0 if there are only warnings and notes. For a table (CSV, TSV, JSON lines) it guesses
+the meaning of the columns and prints the settings to train on it.
 
 try:
   diptych check memes
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features", type=Path, help="a feature store, or boxes.jsonl (default: ROOT/features)"
     )
-    parser.add_argument("--splits", help="comma-separated (default: all that are there)")
+    parser.add_argument("--splits", help="comma-separated (default: all splits of the data set)")
     add_data(parser)
     add_json(parser)
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    """Guess what the columns of a table mean, and look at it with that meaning."""
+    """Guess the meaning of a table's columns, then check it with that guess."""
     from diptych.datasets import Data, Table, guess_table
 
     guess = guess_table(arguments.root)
@@ -55,8 +55,8 @@ def _table(arguments: argparse.Namespace) -> int:
             role: ", ".join([name] if isinstance(name, str) else name) for role, name in guess.columns.items()
         }
         rows = [(role, shown.get(role, "-"), f"data.columns.{role}") for role in ROLES]
-        table("", ("meaning", "column (a guess)", "to change it"), rows)
-    code = _check(arguments, arguments.root.parent, data)
+        table("", ("meaning", "column (guessed)", "setting to change it"), rows)
+    code = _check(arguments, arguments.root.parent, data)  # paths in a table are relative to its folder
     if not arguments.json:
         print(f"\n{guess.words()}")
     return code
@@ -73,11 +73,11 @@ def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
         folder = root / "features"
     splits = arguments.splits.split(",") if arguments.splits else None
     source: RegionSource | None = None
-    if folder is not None and folder.suffix == ".jsonl":
+    if folder is not None and folder.suffix == ".jsonl":  # boxes for an end-to-end model
         source = BoxSource(picture_files(root, data, splits), given=read_boxes(folder))
     elif folder is not None:
         source = FeatureStore(folder)
-    with progress("looking") as advance:
+    with progress("checking") as advance:
         report = check(
             root,
             data=data,
@@ -93,7 +93,9 @@ def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
     for finding in report.findings:
         examples = ", ".join(finding.examples) + (", ..." if finding.count > len(finding.examples) else "")
         print(f"{finding.severity}: {finding.what} ({finding.count}): {examples}\n    {finding.advice}")
-    counts = {name: sum(one.severity == name for one in report.findings) for name in ("error", "warning")}
+    counts = {
+        name: sum(finding.severity == name for finding in report.findings) for name in ("error", "warning")
+    }
     print(f"{counts['error']} error(s), {counts['warning']} warning(s)")
     return 0 if report.ok else 1
 
@@ -105,7 +107,7 @@ def _row(split: "SplitSummary") -> tuple[object, ...]:
 
 
 def _spread(spread: "Spread | None") -> str:
-    """Smallest to largest, the median between."""
+    """Format minimum, median and maximum."""
     if spread is None:
         return "-"
     low, middle, high = spread

@@ -1,8 +1,11 @@
-"""Make training views without copies, as Vilio does, and say why each meme is left out.
+"""Make training views without duplicates, as Vilio does, and report why each meme is left out.
 
-Writes train.jsonl (without copies, with the new memes of dev_unseen), traindev.jsonl (and dev_seen),
-pretrain.jsonl (everything) and report.json into a new folder that links pictures and features of the old one.
-The data set stays as it is; a second run changes nothing.
+Writes to a new folder, which links to the pictures and features of the data set:
+  train.jsonl     the training split without duplicates, plus the new memes of dev_unseen
+  traindev.jsonl  the same plus dev_seen
+  pretrain.jsonl  all memes
+  report.json     the reasons
+The data set itself stays unchanged. Running it again changes nothing.
 
 try:
   diptych clean memes memes-clean
@@ -17,7 +20,7 @@ from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_json
 from diptych.cli.output import as_json, progress, table
 
-SHOWN = 20
+SHOWN = 20  # decisions printed; report.json has all
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--known", action="store_true", help="leave out the 34 ids of the challenge that Vilio lists"
     )
     parser.add_argument(
-        "--near", type=int, default=0, help="leave out pictures that differ in at most so many of 64 bits"
+        "--near", type=int, default=0, help="leave out pictures whose 64-bit hashes differ in at most N bits"
     )
-    parser.add_argument("--cache", type=Path, help="file that keeps the hashes (default: OUT/hashes.json)")
+    parser.add_argument("--cache", type=Path, help="file that caches the hashes (default: OUT/hashes.json)")
     add_data(parser)
     add_json(parser)
 
@@ -50,10 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if report.decisions:
         rows = [
-            (one.reason, ", ".join(one.ids), ", ".join(one.dropped) or "-", one.view if one.dropped else "-")
-            for one in report.decisions[:SHOWN]
+            (
+                decision.reason,
+                ", ".join(decision.ids),
+                ", ".join(decision.dropped) or "-",
+                decision.view if decision.dropped else "-",
+            )
+            for decision in report.decisions[:SHOWN]
         ]
-        table("", ("reason", "memes", "left out", "of"), rows)
+        table("", ("reason", "memes", "left out", "from view"), rows)
     if len(report.decisions) > SHOWN:
         print(f"and {len(report.decisions) - SHOWN} more in {arguments.out / 'report.json'}")
     table("", ("split", "memes"), [(name, f"{n:,}") for name, n in report.given.items()], numbers=1)

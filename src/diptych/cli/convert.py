@@ -1,7 +1,8 @@
-"""Make a bundle of a weight file of others, whatever the file is called; or say what the file is.
+"""Convert a third-party checkpoint to a bundle, or inspect it. Tensors, not file names, tell what it is.
 
-SOURCE is a file, a folder (Hugging Face's, or Paddle's params), hub:owner/name[@revision][/file],
-https://...[#sha256=...], or a name of --list. Settings follow as key=value; @FILE is a file of names.
+SOURCE is a file, a folder (of Hugging Face, or the params of Paddle), hub:owner/name[@revision][/file],
+https://...[#sha256=...], or a name from --list. Settings follow as KEY=VALUE; KEY=@FILE reads a list of names
+from a file, one per line.
 
 try:
   diptych convert LASTtrain.pth bundles/u36 --vocabulary vocab.txt
@@ -31,14 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", help="the weights; with --back, a bundle")
     parser.add_argument("out", nargs="?", type=Path, help="a new folder; with --back, a new file")
     parser.add_argument("settings", nargs="*", help="model.KEY=VALUE, processor.KEY=VALUE, task.KEY=VALUE")
-    parser.add_argument("--inspect", action="store_true", help="say what the file is; write nothing")
+    parser.add_argument("--inspect", action="store_true", help="report what the file is; write nothing")
     parser.add_argument(
         "--back", action="store_true", help="write a bundle's weights under the original names"
     )
-    parser.add_argument("--list", action="store_true", help="public files: where, how large, what is known")
+    parser.add_argument("--list", action="store_true", help="list public files: source, size, status")
     parser.add_argument("--vocabulary", help="vocab.txt of the weights (default: the one beside them)")
-    parser.add_argument("--family", help="refuse files of another family")
-    parser.add_argument("--head", help="the head that becomes the task, where a file holds several")
+    parser.add_argument("--family", help="expected model family; files of another one are an error")
+    parser.add_argument("--head", help="the head that becomes the task, if the file has several")
     add_overwrite(parser, "replace what exists")
     add_json(parser)
 
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(as_text=not arguments.json)
     if arguments.source is None or (arguments.out is None and not arguments.inspect):
-        raise ConfigError("expected a source and where to write; `diptych convert --help` shows examples.")
+        raise ConfigError("expected SOURCE and OUT; `diptych convert --help` shows examples.")
     from diptych.convert import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 
     if arguments.back:
@@ -56,14 +57,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with progress(f"downloading {arguments.source}") as advance:
         if arguments.inspect:
+            # no OUT is needed, so the first setting takes its place among the positional arguments
             words = [*filter(None, (arguments.out and str(arguments.out),)), *arguments.settings]
-            found = inspect_checkpoint(
+            inspection = inspect_checkpoint(
                 arguments.source,
                 vocabulary=arguments.vocabulary,
                 overrides=_overrides(words),
                 progress=advance,
             )
-            _show(found, arguments.json, groups=True)
+            _show(inspection, arguments.json, groups=True)
             return 0
         report = convert_checkpoint(
             arguments.source,
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _show(report, arguments.json)
     if not arguments.json:
-        print(f"all of it: {arguments.out / 'README.md'}")
+        print(f"full report: {arguments.out / 'README.md'}")
     return 0
 
 
@@ -89,15 +91,15 @@ def _show(report: "Inspection", for_programs: bool, *, groups: bool = False) -> 
     rows: list[tuple[str, object]] = [
         ("source", f"{report.source} ({report.kind})"),
         ("family", report.family or "unknown"),
-        ("because", report.reason),
+        ("reason", report.reason),
         ("model", f"{report.model.get('_target_', '-')}({', '.join(sizes)})"),
         ("tensors", f"{report.tensors}, {report.parameters:,} numbers, {report.dtypes}"),
-        ("head", " becomes ".join(report.head) if report.head else "none becomes a task"),
+        ("head", " becomes ".join(report.head) if report.head else "none was converted to a task"),
     ]
     rows += [
         (f"left out: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.dropped.items()
     ]
-    rows += [(f"stays new: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.new.items()]
+    rows += [(f"initialized: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.new.items()]
     rows += [
         (name, f"{shorten(value)} ({why})")
         for name, (value, why) in report.settings.items()
@@ -116,15 +118,16 @@ def _list(*, as_text: bool) -> int:
         as_json(listed)
         return 0
     rows = [
-        (name, one["family"], one["source"].partition("?")[0], f"{one['bytes']:,}" if "bytes" in one else "-",
-         one.get("sha256", "-")[:12], one["status"])
-        for name, one in listed.items()
+        (name, entry["family"], entry["source"].partition("?")[0],  # without the query, which fills a line
+         f"{entry['bytes']:,}" if "bytes" in entry else "-", entry.get("sha256", "-")[:12], entry["status"])
+        for name, entry in listed.items()
     ]  # fmt: skip
     table("", ["name", "family", "source", "bytes", "SHA-256", "status"], rows)
     return 0
 
 
 def _overrides(words: list[str]) -> dict[str, Any]:
+    """Turn `model.heads=4` into `{"model": {"heads": 4}}`."""
     tree: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -141,7 +144,7 @@ def _overrides(words: list[str]) -> dict[str, Any]:
 def _value(word: str, value: str) -> Any:
     from diptych.text.tokenizer import SPECIAL_TOKENS
 
-    if value in SPECIAL_TOKENS:  # YAML would read a list
+    if value in SPECIAL_TOKENS:  # YAML reads `[MASK]` as a list
         return value
     try:
         return yaml.safe_load(value)
@@ -150,7 +153,7 @@ def _value(word: str, value: str) -> Any:
 
 
 def _lines(path: Path) -> list[str]:
-    """Names, one per line."""
+    """Read names, one per line."""
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file of names, one per line.")
+        raise ConfigError(f"{path} does not exist; expected a file with one name per line.")
     return path.read_text(encoding="utf-8-sig").splitlines()

@@ -1,4 +1,4 @@
-"""Copy an experiment here to edit it.
+"""Copy an experiment to edit it.
 
 try:
   diptych cp hateful_memes/uniter_tiny conf      writes conf/experiment/my/uniter_tiny.yaml

@@ -1,4 +1,4 @@
-"""The data set of a verb, where --data names it and where it does not."""
+"""Choice of a verb's data set: by --data, by a prediction file or bundle, or by the files in its folder."""
 
 import argparse
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def chosen_data(
     arguments: argparse.Namespace, root: Path | None, node: Mapping[str, Any] | None = None, where: str = ""
 ) -> "Data":
-    """The data set of a verb; says which was taken where --data does not say it."""
+    """Return the data set of a verb, and print which it is if --data does not name it."""
     from diptych.datasets import find_data
 
     data = find_data(root, name=arguments.data, node=node, where=where)
@@ -21,13 +21,16 @@ def chosen_data(
 
 
 def say_data(arguments: argparse.Namespace, data: "Data") -> None:
-    """Say which data set was taken, where --data does not say it."""
+    """Print which data set was chosen, unless --data names it or the output is JSON."""
     if arguments.data is None and not getattr(arguments, "json", False):
         print(f"data set: {data.kind.name} (by {data.why})")
 
 
 def node_of_files(files: Iterable[Path]) -> tuple[Mapping[str, Any] | None, str]:
-    """The data set that the first prediction file remembers, and that file; a CSV has its .npz beside it."""
+    """Return the data set recorded in the first prediction file that has one, and where it was read.
+
+    A CSV has no room for it; the .npz file beside the CSV does.
+    """
     from diptych.predictions import Predictions
 
     for path in files:

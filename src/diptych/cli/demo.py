@@ -1,7 +1,7 @@
-"""The whole journey on a miniature data set, offline, in a few minutes.
+"""Run the whole journey on a miniature data set, offline, in a few minutes.
 
 Makes memes, trains multimodal and unimodal models, predicts, averages, evaluates and writes submission files.
-Every step is a command that is printed and can be typed; what is done already is not done again.
+Every step is a command, and the command is printed. A second run skips the finished steps.
 
 try:
   diptych demo
@@ -23,7 +23,7 @@ from diptych.cli.options import add_out
 from diptych.errors import ConfigError
 from diptych.files import require_new
 
-# name, experiment, seed, what it sees
+# name, experiment, seed, input of the model
 MEMBERS = (
     ("uniter-1", "uniter_tiny", 1, "text + regions"),
     ("uniter-2", "uniter_tiny", 2, "text + regions"),
@@ -31,7 +31,7 @@ MEMBERS = (
     ("text-only", "text_bert_tiny", 1, "text"),
     ("image-only", "image_resnet_tiny", 1, "pixels"),
 )
-AVERAGED = ("uniter-1", "uniter-2", "concat")
+AVERAGED = ("uniter-1", "uniter-2", "concat")  # without the unimodal ones, which are at chance
 SPLITS = ("dev_seen", "test_seen", "test_unseen")
 
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not (memes / "world.json").exists():
         _step("world", memes, "--size", arguments.size, "--seed", arguments.seed)
     for name, experiment, seed, _ in MEMBERS:
-        if not (out / name / "bundle").exists():
+        if not (out / name / "bundle").exists():  # written last, so the run is complete
             _step(
                 "train",
                 f"experiment=hateful_memes/{experiment}",
@@ -78,17 +78,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _step(verb: str, *words: object) -> None:
-    """Print a command and run it; what it says is shown only if it fails."""
+    """Print a command and run it; its output is shown only if it fails."""
     from diptych.cli import main
 
     argv = [verb, *map(str, words)]
     print(f"$ diptych {shlex.join(argv)}", flush=True)
     if verb == "train" and not sys.stderr.isatty():
-        argv.append("progress=false")  # a log has no use for a line per epoch
+        argv.append("progress=false")  # no progress lines in a log
     began, said = time.perf_counter(), StringIO()
     with redirect_stdout(said):
         code = main(argv)
-    if code == 130:
+    if code == 130:  # Ctrl-C was handled in the step; stop the demo too
         raise KeyboardInterrupt
     if code:
         print(said.getvalue(), file=sys.stderr)
@@ -124,7 +124,7 @@ def _summarize(out: Path, memes: Path) -> None:
             cells[name].append(f"{auroc.value:.3f} [{auroc.low:.3f}, {auroc.high:.3f}]")
     print()
     title = "AUROC with 95 % interval; 0.5 is chance"
-    output.table(title, ["model", "sees", *SPLITS], list(cells.values()), numbers=len(SPLITS))
+    output.table(title, ["model", "input", *SPLITS], list(cells.values()), numbers=len(SPLITS))
 
 
 def _draw(out: Path, memes: Path) -> Path:
@@ -152,7 +152,7 @@ def _draw(out: Path, memes: Path) -> Path:
         name: sum((columns[name][key] >= 0.5) != (target == "hateful") for key, target in targets.items())
         for name in AVERAGED
     }
-    by = max(wrong, key=wrong.__getitem__)  # the one with the most to show on both sides
+    by = max(wrong, key=wrong.__getitem__)  # the most errors, so that the page shows wrong answers too
     meme_page(items, path, title=f"{split}: memes and their scores", positive=dataset.positive, by=by)
     return path
 

@@ -1,4 +1,4 @@
-"""Versions, devices, extras, and what is missing for what."""
+"""Show versions, devices and extras, and what each missing extra is needed for."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Where the work of a verb is done: here, or by Ray."""
+"""The engine that does a verb's work: this process, or Ray."""
 
 import argparse
 from contextlib import AbstractContextManager, nullcontext
@@ -11,30 +11,35 @@ if TYPE_CHECKING:
 
 
 def configure_engine(parser: argparse.ArgumentParser) -> None:
-    """Arguments of all verbs that can go to a cluster."""
+    """Add the arguments of verbs that can run on a cluster."""
     add = parser.add_argument
     add(
-        "--engine", choices=("local", "ray"), default="local", help="ray: the cluster of RAY_ADDRESS, or here"
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: workers on the cluster of RAY_ADDRESS, or on this machine if that is not set",
     )
-    add("--parallel", type=int, help="workers of ray (default: one per GPU, or as many as the CPUs allow)")
-    add("--threads", type=int, help="on CPU, here or of each worker of ray (default: those of PyTorch here)")
+    add("--parallel", type=int, help="Ray workers (default: one per GPU, or as many as the CPUs allow)")
+    add("--threads", type=int, help="CPU threads of this process or of each Ray worker (default: PyTorch's)")
 
 
 def chosen_engine(
     arguments: argparse.Namespace, *, device: str
 ) -> "AbstractContextManager[RayEngine | None]":
-    """The engine, None for this process.
+    """Return the engine; None means this process.
 
     Raises:
-        ConfigError: numbers below 1, or Ray is missing or too small.
+        ConfigError: --threads or --parallel is below 1, Ray is not installed, or its cluster is too small.
     """
-    if any(number is not None and number < 1 for number in (arguments.threads, arguments.parallel)):
-        raise ConfigError("--threads and --parallel are numbers from 1 on.")
+    for name in ("threads", "parallel"):
+        number = getattr(arguments, name)
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name} is {number}; expected at least 1.")
     if arguments.engine == "local":
         if arguments.threads is not None:
             import torch
 
-            torch.set_num_threads(arguments.threads)
+            torch.set_num_threads(arguments.threads)  # OMP_NUM_THREADS would come too late
         return nullcontext()
     from diptych.scale import ray_engine
 

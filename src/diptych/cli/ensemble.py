@@ -1,10 +1,10 @@
-"""Blend prediction files, joined on id.
+"""Blend prediction files, joined by id.
 
-Reads the .npz and .csv files of diptych, and the csv files of Vilio (log-probabilities, logits).
+Reads the .npz and .csv files of diptych, and the .csv files of Vilio (log-probabilities, logits).
 
-mean, power, rank, geometric and logit blend files of one split into one. simplex, greedy and loop fit the
-blend on a labeled split and apply it to all splits: FILES are those of all members and splits, or folders of
-them, and --out is a new folder with FIN_SPLIT.csv and report.json.
+The methods mean, power, rank, geometric and logit blend files of one split into one file. The methods
+simplex, greedy and loop fit a blend on a labeled split and apply it to all splits. FILES are then those of
+all members and splits, or folders of them, and --out is a new folder with FIN_SPLIT.csv and report.json.
 
 try:
   diptych ensemble a/test_seen.npz b/test_seen.npz --out average/test_seen.csv
@@ -38,15 +38,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         choices=("probability", "log_probability", "logit"),
-        help="what the numbers of csv files are (default: told from the numbers)",
+        help="what the numbers of .csv files are (default: detected from their range)",
     )
-    add_root(parser, "whose labels are fitted")
+    add_root(parser, "whose labels the blend is fitted on")
     parser.add_argument("--dev", default="dev_seen", help="split to fit on (default: dev_seen)")
     parser.add_argument(
         "--incomplete",
         choices=("stop", "drop"),
         default="stop",
-        help="what to do about a member without predictions of some split (default: stop)",
+        help="if a member has no predictions for some split: stop, or drop the member (default: stop)",
     )
     parser.add_argument(
         "--steps", type=int, default=3000, help="evaluations of a simplex search (default: 3000)"
@@ -77,7 +77,7 @@ def _average(arguments: argparse.Namespace) -> int:
     )
     write_predictions(blended, arguments.out)
     if len(members) > 1:
-        matrix = agreement(members)
+        matrix = agreement(members)  # shows which members add something
         rows = [
             (path, *(f"{value:.3f}" for value in row))
             for path, row in zip(arguments.files, matrix, strict=True)
@@ -94,8 +94,8 @@ def _average_as_vilio(arguments: argparse.Namespace) -> int:
 
     average, files = average_files(arguments.files)
     write_predictions(average, arguments.out)
-    unheard = sorted(path.name for path in set(arguments.files) - set(files))
-    more = f"; as in Vilio without {', '.join(unheard)}" if unheard else ""
+    unused = sorted(path.name for path in set(arguments.files) - set(files))
+    more = f"; like Vilio, without {', '.join(unused)}" if unused else ""
     print(f"wrote {arguments.out}: {len(average)} examples, raw mean of {len(files)} file(s){more}")
     return 0
 
@@ -105,18 +105,18 @@ def _fit(arguments: argparse.Namespace) -> int:
     from diptych.files import atomic_folder, require_new
 
     options = {"overwrite": arguments.overwrite, "kind": "a blend", "inputs": arguments.files}
-    require_new(arguments.out, **options)
+    require_new(arguments.out, **options)  # before minutes of fitting, not after them
     if arguments.root is None:
-        raise ConfigError(f"--method {arguments.method} fits labels; say --root FOLDER of the data set.")
+        raise ConfigError(f"--method {arguments.method} fits labels; add --root FOLDER, the data set.")
     if arguments.steps < 1:
         raise ConfigError(f"--steps is {arguments.steps}; expected at least 1.")
     if arguments.weights is not None:
-        raise ConfigError(f"--weights with --method {arguments.method}, which finds weights; leave it out.")
+        raise ConfigError(f"--method {arguments.method} fits the weights; remove --weights.")
     data = chosen_data(arguments, arguments.root)
     dev = data.open(arguments.root, arguments.dev)
     members = read_members(
         arguments.files,
-        kind="raw" if arguments.compat else arguments.kind,
+        kind="raw" if arguments.compat else arguments.kind,  # Vilio blends unconverted numbers
         classes=dev.labels,
         splits=data.splits(arguments.root),
         incomplete=arguments.incomplete,
@@ -140,13 +140,13 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 def _show(report: "FitReport") -> None:
     for name, splits in report.dropped.items():
-        print(f"without {name}, which lacks {', '.join(splits)}")
+        print(f"dropped {name}: it has no predictions for {', '.join(splits)}")
     for name in report.constant:
         print(f"{name} gives every meme of {report.dev} the same score")
-    for number, one in enumerate(report.rounds, 1):
+    for number, result in enumerate(report.rounds, 1):
         rows = [
-            (name, f"{area:.4f}", f"{one.weights[name]:.3f}" if name in one.weights else "dropped")
-            for name, area in one.aurocs.items()
+            (name, f"{area:.4f}", f"{result.weights[name]:.3f}" if name in result.weights else "dropped")
+            for name, area in result.aurocs.items()
         ]
         columns = (f"round {number}", f"AUROC on {report.dev}", "weight")
         table("", columns, rows, numbers=2)
@@ -157,9 +157,9 @@ def _show(report: "FitReport") -> None:
     table("", (f"{report.method} on {report.rows} memes", "AUROC", "95% interval"), rows, numbers=2)
     print(f"best member: {name}, AUROC {area:.4f}")
     if report.out_of_fold is None or report.optimism is None:
-        print("a class has fewer than two memes, so nothing can be said about new ones")
+        print("no out-of-fold estimate: a class has fewer than two memes")
         return
-    print(f"optimism: {report.optimism:+.4f}; expect the out-of-fold AUROC on new memes, not the fitted one")
+    print(f"optimism: {report.optimism:+.4f}; on new memes expect the out-of-fold AUROC, not the fitted one")
     if report.out_of_fold[0] <= area:
         print("out of fold, the blend does not beat its best member")
 

@@ -1,4 +1,4 @@
-"""Metrics with confidence intervals; comparisons and curves for several files.
+"""Compute metrics with confidence intervals; compare several files and draw their curves.
 
 try:
   diptych evaluate runs/a/predictions/dev_seen.csv --root memes --split dev_seen
@@ -20,13 +20,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "files", type=Path, nargs="+", help="prediction files; each is compared with the first"
     )
     add_root(parser, required=True)
-    parser.add_argument("--split", required=True, help="the split that was predicted")
+    parser.add_argument("--split", required=True, help="the split of the predictions")
     parser.add_argument(
         "--answers", type=Path, help="file with withheld labels (default: SPLIT.answers.jsonl)"
     )
     parser.add_argument("--threshold", type=float, default=0.5, help="for accuracy and F1 (default: 0.5)")
-    parser.add_argument("--positive", metavar="CLASS", help="class to be found (default: the second of two)")
-    parser.add_argument("--form", help="form of decision (default: what the files say or look like)")
+    parser.add_argument("--positive", metavar="CLASS", help="positive class (default: the second of two)")
+    parser.add_argument("--form", help="form of decision (default: recorded in the files, or detected)")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
     add_overwrite(parser, "replace the PNG if it exists")
@@ -44,19 +44,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.curves is not None:
         picture = {"overwrite": arguments.overwrite, "kind": "a PNG picture", "inputs": arguments.files}
         require_new(arguments.curves, **picture)
-    node, where = node_of_files(arguments.files)
+    node, where = node_of_files(arguments.files)  # a table needs the column names that were used in training
     data = chosen_data(arguments, arguments.root, node, where)
     dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
     if not any(target is not None for target, _, _ in dataset.table.targets()):
         raise ConfigError(
-            f"{dataset.files[0]}: none of its {len(dataset)} {dataset.noun}s has a label, so nothing can be "
-            f"measured. Say --answers FILE{_or_put(data.kind.answers_file(arguments.root, arguments.split))}."
+            f"{dataset.files[0]}: none of its {len(dataset)} {dataset.noun}s has a label; metrics need them. "
+            f"Add --answers FILE{_or_put(data.kind.answers_file(arguments.root, arguments.split))}."
         )
     named = {str(path): read_predictions(path, dataset=dataset) for path in arguments.files}
     options: dict[str, Any] = {"threshold": arguments.threshold, "samples": arguments.samples}
     options |= {"form": arguments.form, "positive": arguments.positive or dataset.positive}
     results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
-    first, *others = named
+    first, *others = named  # the first file is the baseline of all comparisons
     comparisons = {name: compare(named[name], named[first], dataset, **options) for name in others}
     if arguments.curves is not None:
         from diptych.report import curves
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         as_json(
             {
                 "results": {name: result.as_dict() for name, result in results.items()},
-                "compared_with_first": {name: one.as_dict() for name, one in comparisons.items()},
+                "compared_with_first": {name: result.as_dict() for name, result in comparisons.items()},
             }
         )
         return 0

@@ -20,8 +20,8 @@ from diptych.cli.output import progress
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", type=Path, help="a feature store")
     parser.add_argument("out", type=Path, help="a new file or folder")
-    parser.add_argument("--format", default="tsv", help="one of the formats above (default: tsv)")
-    add_overwrite(parser, "replace what is there")
+    parser.add_argument("--format", default="tsv", help="a format listed above (default: tsv)")
+    add_overwrite(parser, "replace OUT if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:

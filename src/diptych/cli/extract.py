@@ -1,8 +1,8 @@
-"""Make region features from pictures: a store per box rule, from one pass over every picture.
+"""Extract region features from pictures: one store per box rule, in one pass over the pictures.
 
-Weights: the files of py-bottom-up-attention, of Hugging Face's frcnn-vg-finetuned, or safetensors; `random`
-to try things out. IMAGES is a folder, or a .txt file with one picture per line. A picture's key is its name
-without the ending. A run that was stopped goes on with resume=true.
+Weights are the files of py-bottom-up-attention, of Hugging Face's frcnn-vg-finetuned, or safetensors;
+`random` serves for trials. IMAGES is a folder, or a .txt file with one picture per line. A picture's key is
+its file name without the extension. To continue an interrupted run, add resume=true.
 
 try:
   diptych extract memes/img features --weights faster_rcnn_from_caffe_attr.pkl --boxes 36,50,72,10:100
@@ -34,26 +34,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--detector", default="vgattr", help="vg, vgattr, vgattr-original, coco, tiny, grid (default: vgattr)"
     )
-    add("--preset", choices=("vilio",), help="Vilio's six stores, of the detectors vgattr and vg")
-    add("--weights", action="append", help="a file, `random`, or DETECTOR=FILE where there are two")
-    add("--boxes", default="36", help="rules such as 36,50,72,10:100 (default: 36)")
+    add("--preset", choices=("vilio",), help="make Vilio's six stores with the detectors vgattr and vg")
+    add("--weights", action="append", help="a file, `random`, or DETECTOR=FILE if there are two detectors")
+    add("--boxes", default="36", help="box rules, comma-separated: a number or MIN:MAX (default: 36)")
     add("--select", default="max-class", help="max-class, per-class, caffe (default: max-class)")
-    add("--given", type=Path, help="JSON lines with `id` and `boxes` to take instead of finding any")
-    add("--padded", action="store_true", help="pictures of a batch share padding, as Vilio's vg")
-    add("--backbone", default="resnet50", help="of grid: resnet50, resnet101, resnet152, transformers:FOLDER")
-    add("--stage", type=int, default=4, help="of the ResNet, 1 to 4 (default: 4)")
-    add("--grid", help="rows and columns such as 7x7 (default: those of the map)")
-    add("--size", type=int, default=448, help="pixels of the shorter side for grid (default: 448)")
+    add("--given", type=Path, help="JSON lines with `id` and `boxes`, used instead of detected boxes")
+    add("--padded", action="store_true", help="pad the pictures of a batch to one size, as Vilio's vg does")
+    add(
+        "--backbone", default="resnet50", help="for grid: resnet50, resnet101, resnet152, transformers:FOLDER"
+    )
+    add("--stage", type=int, default=4, help="for grid: stage of the ResNet, 1 to 4 (default: 4)")
+    add("--grid", help="for grid: rows and columns, such as 7x7 (default: size of the feature map)")
+    add("--size", type=int, default=448, help="for grid: pixels of the shorter side (default: 448)")
     add("--classes", type=Path, help="file with one object name per line")
     add("--attributes", type=Path, help="file with one attribute name per line")
-    add("--dtype", choices=("float16", "float32"), default="float32", help="of the stores (default: float32)")
+    add(
+        "--dtype",
+        choices=("float16", "float32"),
+        default="float32",
+        help="type of features (default: float32)",
+    )
     add_device(parser, "of the network")
     add("--batch", type=int, default=4, help="pictures whose boxes are computed together (default: 4)")
     add("--workers", type=int, default=2, help="threads that read pictures ahead (default: 2)")
-    add("--shard", type=int, default=128, help="pictures per file, lost at most when killed (default: 128)")
-    add("--bad", choices=("stop", "skip"), default="stop", help="at a bad picture (default: stop)")
-    add("--show", type=int, default=0, metavar="N", help="draw N pictures with what was found")
-    add("--resume", action="store_true", help="go on with a stopped run")
+    add("--shard", type=int, default=128, help="pictures per file; a kill loses at most one (default: 128)")
+    add("--bad", choices=("stop", "skip"), default="stop", help="for an unreadable picture (default: stop)")
+    add("--show", type=int, default=0, metavar="N", help="draw N pictures with their regions")
+    add("--resume", action="store_true", help="continue an interrupted run")
     add_overwrite(parser, "replace stores that exist")
     configure_engine(parser)
 
@@ -62,10 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.detect import extract
     from diptych.predict import find_device
 
-    if arguments.workers < 0 or arguments.show < 0:
-        raise ConfigError("--workers and --show are numbers from 0 on.")
+    for name in ("workers", "show"):
+        if (number := getattr(arguments, name)) < 0:
+            raise ConfigError(f"--{name} is {number}; expected at least 0.")
     device = str(find_device(arguments.device))
     every = _settings(arguments)
+    # hours of extraction must not end with a refusal to write the picture
     for settings in every if arguments.show else ():
         picture = arguments.out / f"{next(iter(settings.stores()))}.png"
         require_new(picture, overwrite=arguments.overwrite or arguments.resume, kind="a PNG picture")
@@ -75,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.images,
                 arguments.out,
                 settings,
-                device=device if engine is None else device.partition(":")[0],  # Ray says which
+                device=device if engine is None else device.partition(":")[0],  # Ray assigns the GPU's index
                 bad=arguments.bad,
                 shard=arguments.shard,
                 workers=arguments.workers,
@@ -91,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:
-    """Draw the first store's regions of some pictures, spread over all, beside it."""
+    """Draw the regions of `count` evenly spaced pictures, as a PNG beside the first store."""
     from diptych.detect.listing import list_pictures
     from diptych.features import FeatureStore
     from diptych.report import region_page
@@ -100,9 +109,9 @@ def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:
     pictures = [picture for picture in list_pictures(images) if picture.key in store]
     pictures = pictures[:: max(1, len(pictures) // count)][:count]
     path = out / f"{store.path.name}.png"
-    found = [(picture.path, store[picture.key]) for picture in pictures]
-    region_page(found, path, meta=store.meta, title=f"{store.meta.detector}, {store.meta.box_rule} boxes")
-    print(f"wrote {path}: {len(found)} pictures")
+    items = [(picture.path, store[picture.key]) for picture in pictures]
+    region_page(items, path, meta=store.meta, title=f"{store.meta.detector}, {store.meta.box_rule} boxes")
+    print(f"wrote {path}: {len(items)} pictures")
 
 
 def _settings(arguments: argparse.Namespace) -> "list[ExtractSettings]":
@@ -129,33 +138,34 @@ def _settings(arguments: argparse.Namespace) -> "list[ExtractSettings]":
 
 
 def _weights(arguments: argparse.Namespace) -> dict[str, str]:
-    """Files by detector; one without a name is for all."""
+    """Return weight files by detector; the key "" holds the file without a detector's name."""
     from diptych.detect.passes import detectors_of
 
     detectors = detectors_of(arguments.detector, arguments.preset)
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for word in arguments.weights or []:
         name, equals, path = word.partition("=")
-        found |= {name: path} if equals and name in detectors else {"": word}
-    return found
+        # a path may contain `=` too, so only a detector's name counts
+        files |= {name: path} if equals and name in detectors else {"": word}
+    return files
 
 
 def _cells(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    if not (found := re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text)):
-        raise ConfigError(f"--grid {text!r}: expected rows and columns from 1 to 99, such as 7x7.")
-    return int(found[1]), int(found[2])
+    if not (match := re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text)):
+        raise ConfigError(f"--grid is {text!r}; expected rows and columns from 1 to 99, such as 7x7.")
+    return int(match[1]), int(match[2])
 
 
 def _print(settings: "ExtractSettings", report: "ExtractReport", out: Path) -> None:
-    rows = [(out / one.path.name, one.images, one.regions, one.fewer) for one in report.stores]
+    rows = [(out / store.path.name, store.images, store.regions, store.fewer) for store in report.stores]
     table("", ("store", "images", "regions", "images with fewer"), rows, numbers=3)
     speed = f", {report.computed / report.seconds:.3g}/s" if report.computed else ""
-    print(f"{report.computed:,} pictures looked at in {report.seconds:.1f} s{speed}")
+    print(f"{report.computed:,} pictures processed in {report.seconds:.1f} s{speed}")
     bad = report.stores[0].bad
     if bad:
-        print(f"{len(bad):,} picture(s) left out; {rows[0][0]}.json lists all:")
+        print(f"{len(bad):,} picture(s) skipped; {rows[0][0]}.json lists all:")
         print("\n".join(f"  {fault}" for fault in bad[:5]) + "\n  ..." * (len(bad) > 5))
     if settings.name.endswith("-random"):
-        print(f"{settings.name}: weights are random, so boxes and classes mean nothing.")
+        print(f"{settings.name}: the weights are random, so boxes and classes are meaningless.")

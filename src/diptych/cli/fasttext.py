@@ -17,10 +17,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_texts(parser)
     parser.add_argument("--model", choices=("cbow", "skipgram"), default="cbow", help="default: cbow")
     parser.add_argument("--dim", type=int, default=150, help="width of a vector (default: 150)")
-    parser.add_argument("--min-count", type=int, default=5, help="rarer words are left out (default: 5)")
+    parser.add_argument("--min-count", type=int, default=5, help="leave out rarer words (default: 5)")
     parser.add_argument("--epochs", type=int, default=5, help="default: 5")
     parser.add_argument("--bucket", type=int, default=200_000, help="subword rows (default: 200000)")
-    parser.add_argument("--threads", type=int, default=1, help="more than 1 is faster and not reproducible")
+    parser.add_argument("--threads", type=int, default=1, help="more than 1 is faster but not reproducible")
     parser.add_argument("--line-suffix", default="", help='compat: "/n" reproduces the DrivenData baseline')
     add_overwrite(parser, "replace the file if it exists")
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.text import FastText, train_fasttext
 
-    require_apart(arguments.out, [arguments.root])
+    require_apart(arguments.out, [arguments.root])  # the vectors must not replace the texts
     texts = read_texts(arguments)
     train_fasttext(
         texts,
@@ -44,5 +44,5 @@ def run(arguments: argparse.Namespace) -> int:
     )
     size = arguments.out.stat().st_size / 1e6
     dim = FastText(arguments.out).dim
-    print(f"wrote {arguments.out}: {dim} numbers a text, {size:.1f} MB, from {len(texts)} texts")
+    print(f"wrote {arguments.out}: {dim} numbers per text, {size:.1f} MB, from {len(texts)} texts")
     return 0

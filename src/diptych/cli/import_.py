@@ -1,8 +1,8 @@
 """Turn region features of other formats into a feature store.
 
-Which format it is, is seen: TSV (LXMERT, Vilio, Caffe, Oscar, VinVL; also packed, or a folder of them), LMDB
-(mmf, ViLBERT, VOLTA, UNITER), HDF5 (VOLTA), a ZIP of JSON (VL-BERT), or a folder of .json (VL-BERT, nav13n),
-.npz (UNITER, MILVLG), .npy and _info.npy (mmf).
+The format is detected. SOURCE is TSV (LXMERT, Vilio, Caffe, Oscar, VinVL; also compressed, or a folder of
+them), LMDB (mmf, ViLBERT, VOLTA, UNITER), HDF5 (VOLTA), a ZIP of JSON (VL-BERT), or a folder of .json
+(VL-BERT, nav13n), of .npz (UNITER, MILVLG), or of .npy and _info.npy (mmf).
 
 try:
   diptych import hm_vgattr3636.tsv features/vgattr36 --detector vgattr --dtype float16
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="a file or folder")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument(
-        "--detector", default="unknown", help="what made the features, e.g. vgattr; models check it"
+        "--detector", default="unknown", help="detector of the features, e.g. vgattr; models check it"
     )
     parser.add_argument("--classes", type=Path, help="file with one object name per line")
     parser.add_argument("--attributes", type=Path, help="file with one attribute name per line")
@@ -31,17 +31,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--on-error",
         choices=("raise", "skip", "truncate"),
         default="raise",
-        help="a bad image stops everything, is left out, or loses surplus features (default: raise)",
+        help="for a bad image: stop, leave it out, or cut off surplus features (default: raise)",
     )
     parser.add_argument(
         "--boxes",
         choices=("check", "clip", "scaled", "xywh", "yxyx"),
         default="check",
-        help="boxes outside the picture stop everything or are clipped; or how boxes are written "
-        "(parts of the picture, widths and heights, y before x)",
+        help="check: stop at a box outside the picture; clip: clip it. Other layouts: scaled (fractions of "
+        "the picture), xywh (width and height), yxyx (y before x)",
     )
-    parser.add_argument("--width", type=int, help="numbers per region (default: what most images agree on)")
-    parser.add_argument("--resume", action="store_true", help="continue a stopped import")
+    parser.add_argument("--width", type=int, help="numbers per region (default: that of most images)")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted import")
     add_overwrite(parser, "replace the store if it exists")
 
 
@@ -69,6 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def names(path: Path | None) -> tuple[str, ...]:
+    """Read a file with one name per line; no file means no names.
+
+    Raises:
+        FormatError: the file does not exist, or is not UTF-8.
+    """
     if path is None:
         return ()
     try:

@@ -1,4 +1,4 @@
-"""What there is: experiments, models, settings.
+"""List experiments, models and other settings.
 
 try:
   diptych ls                  everything, one line each
@@ -27,7 +27,7 @@ GROUPS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("group", nargs="?", help=f"one of {', '.join(GROUPS)}; all by default")
+    parser.add_argument("group", nargs="?", help=f"one of {', '.join(GROUPS)} (default: all)")
     add_json(parser)
 
 
@@ -35,11 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.group is not None and arguments.group not in GROUPS:
         raise ConfigError(f"there is no group {arguments.group!r}.{nearest(arguments.group, GROUPS)}")
     groups = [arguments.group] if arguments.group else list(GROUPS)
-    found = {group: {name: conf.summary(group, name) for name in conf.names(group)} for group in groups}
+    summaries = {group: {name: conf.summary(group, name) for name in conf.names(group)} for group in groups}
     if arguments.json:
-        as_json(found)
+        as_json(summaries)
         return 0
-    for group, entries in found.items():
+    for group, entries in summaries.items():
         print(f"{group}   ({GROUPS[group]})")
         width = max(map(len, entries), default=0)
         for name, text in entries.items():

@@ -1,47 +1,51 @@
-"""Options that several verbs have, each declared once."""
+"""Options that several verbs share, each declared once."""
 
 import argparse
 from pathlib import Path
 
 
 def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
-    """--overwrite; `what` says what it does, such as `replace the file if it exists`."""
+    """Add --overwrite; `what` is its help, such as `replace the file if it exists`."""
     parser.add_argument("--overwrite", action="store_true", help=what)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json, instead of tables."""
-    parser.add_argument("--json", action="store_true", help="print all as JSON, for programs")
+    """Add --json, which replaces the tables."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, for programs")
 
 
 def add_device(parser: argparse.ArgumentParser, of: str = "") -> None:
-    """--device and --precision; `of` says what is computed, such as `of predictions`."""
-    of = f"{of}: " if of else ""
-    parser.add_argument("--device", default="auto", help=f"{of}cpu, cuda, ... (default: a GPU, if any)")
-    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help=f"{of}default: 32")
+    """Add --device and --precision; `of` says what is computed, such as `of predictions`."""
+    of = f" {of}" if of else ""
+    parser.add_argument("--device", default="auto", help=f"device{of}: cpu, cuda, ... (default: GPU, if any)")
+    parser.add_argument(
+        "--precision", choices=("32", "bf16"), default="32", help=f"precision{of} (default: 32)"
+    )
 
 
 def add_batch_size(parser: argparse.ArgumentParser, of: str = "") -> None:
-    """--batch-size, in examples."""
-    of = f"{of}: " if of else ""
-    parser.add_argument("--batch-size", type=int, default=32, help=f"{of}examples at a time (default: 32)")
+    """Add --batch-size, in examples."""
+    of = f" {of}" if of else ""
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help=f"batch size{of}, in examples (default: 32)"
+    )
 
 
 def add_root(parser: argparse.ArgumentParser, what: str = "", *, required: bool = False) -> None:
-    """--root; `what` says more, such as `(default: the one trained on)`."""
+    """Add --root; `what` extends its help, such as `(default: the one trained on)`."""
     text = f"folder of the data set {what}".strip()
     parser.add_argument("--root", type=Path, required=required, help=text)
 
 
 def add_data(
-    parser: argparse.ArgumentParser, what: str = "the data set (default: told from the files)"
+    parser: argparse.ArgumentParser, what: str = "the data set (default: detected from the files)"
 ) -> None:
-    """--data, the name of a data set."""
+    """Add --data, the name of a data set."""
     parser.add_argument("--data", metavar="NAME", help=what)
 
 
 def add_out(
     parser: argparse.ArgumentParser, what: str, *, default: Path | None = None, required: bool = False
 ) -> None:
-    """--out, where results go."""
+    """Add --out, the place for results."""
     parser.add_argument("--out", type=Path, default=default, required=required, help=what)

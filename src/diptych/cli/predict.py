@@ -1,7 +1,7 @@
 """Score splits of a data set, or one meme.
 
-Each split gives the official file of its data set (of Hateful Memes OUT/SPLIT.csv with id, proba, label) and
-OUT/SPLIT.npz (all classes, provenance). A split that the same model has scored from the same files is kept.
+For each split it writes the official file of the data set (for Hateful Memes OUT/SPLIT.csv with id, proba,
+label) and OUT/SPLIT.npz (all classes, provenance). Predictions of the same model on the same files are kept.
 
 try:
   diptych predict runs/uniter_tiny/seed1 --splits dev_seen,test_seen
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="a run folder or a bundle")
-    parser.add_argument("--splits", help="default: dev_seen,test_seen, or all but that of training")
+    parser.add_argument(
+        "--splits", help="comma-separated (default: dev_seen,test_seen, or all but the training split)"
+    )
     add_data(parser)
     add_root(parser, "(default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
     if arguments.text is not None or arguments.image is not None:
         return _one(predictor, arguments)
-    root = root_of_run(arguments.run, arguments.root)
+    root = root_of_run(arguments.run, arguments.root)  # bundles contain no paths; the run folder has them
     about = predictor.bundle.provenance
     data = chosen_data(arguments, root, about.get("data"), f"the bundle in {arguments.run}")
     with ExitStack() as stack:
@@ -72,10 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
             progress=lambda split: progress(f"scoring {split}"),
         )
     positive = data.kind.positive
-    rows = [(one.split, one.file, len(one.predictions), _counts(one, positive)) for one in results]
+    rows = [(files.split, files.file, len(files.predictions), _counts(files, positive)) for files in results]
     table("", ["split", "file", f"{data.kind.noun}s", positive or "answers"], rows, numbers=2)
-    if kept := [one.split for one in results if one.kept]:
-        print(f"done before, by the same model from the same files: {', '.join(kept)}")
+    if kept := [files.split for files in results if files.kept]:
+        print(f"kept, already predicted by this model from these files: {', '.join(kept)}")
     print(f"next: diptych evaluate {results[0].file} --root {root} --split {results[0].split}")
     return 0
 
@@ -87,7 +89,7 @@ def _on_engine(predictor: "Predictor", run: Path, engine: "RayEngine") -> Callab
 
 
 def _counts(files: "SplitFiles", positive: str | None) -> object:
-    """How often the positive class was the answer, or each of the first classes."""
+    """Count the answers of the positive class; without one, of the first five classes."""
     counts = Counter(files.predictions.answers or ())
     shown = "  ".join(f"{name} {count:,}" for name, count in sorted(counts.items())[:5])
     return counts[positive] if positive else shown
@@ -97,9 +99,10 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     from diptych.predict import regions_of_run
 
     regions = None
+    # the model needs --image for the key of its regions, even if it reads no pixels
     if predictor.processor.regions:
         if arguments.image is None:
-            raise ConfigError("the model reads regions; say --image, whose name is the key of its regions.")
+            raise ConfigError("the model reads regions; add --image, whose file name is the regions' key.")
         source = regions_of_run(
             predictor,
             arguments.run,

@@ -1,8 +1,8 @@
-"""Score one meme: by a trained model, or by all members of a study and their blend.
+"""Score one meme with a trained model, or with all members of a study and their blend.
 
-Regions come from the stores that the models were trained with, or from those named here; the name of the
-picture's file is the key. With the weights of their detectors they are found in the picture itself, by the
-rules of those stores.
+Regions come from the feature stores used in training, or from --features; the picture's file name without
+the extension is the key. With --weights, the detectors behind those stores extract the regions from the
+picture, by the same box rules.
 
 try:
   diptych score memes/img/00001.png --text "what a day" --model runs/uniter_tiny/seed1
@@ -29,13 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--features",
         action="append",
         default=[],
-        help="another store (or boxes.jsonl) than that of training; NAME=FOLDER of those of a study",
+        help="feature store or boxes.jsonl (default: as trained); NAME=FOLDER if there are several",
     )
     parser.add_argument(
         "--weights",
         action="append",
         default=[],
-        help="find regions in the picture: DETECTOR=FILE (or random) of each detector behind the stores",
+        help="extract regions from the picture: DETECTOR=FILE or DETECTOR=random, for each detector",
     )
     add_device(parser)
     add_json(parser)
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     require_file(arguments.image, "a picture file")
     if arguments.weights and arguments.features:
-        raise ConfigError("regions come from --features or, by --weights, from the picture; say one of them.")
+        raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
     with ExitStack() as stack:
         if arguments.weights:
@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
                 name: None if file == "random" else Path(file) for name, _, file in _pairs(arguments.weights)
             }
             device = str(find_device(arguments.device))
+            # the stores are temporary and must exist until the score is computed
             given = stack.enter_context(found_in(arguments.image, arguments.model, files, device=device))
         verdict = score_meme(
             arguments.model,
@@ -76,4 +77,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pairs(words: list[str]) -> list[tuple[str, str, str]]:
+    """Split NAME=PATH at its last `=`; without one, NAME is empty."""
     return [word.rpartition("=") for word in words]

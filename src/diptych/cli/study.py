@@ -1,11 +1,11 @@
-"""Many runs as one: train members, predict, average families, fit a blend.
+"""Run a study: train members, predict, average families, fit a blend.
 
-Steps that are done are not done again, a killed study continues, and a changed setting repeats only what
-depends on it. A study is a YAML file; `vilio` and `vilio_tiny` come with diptych.
+A study is a YAML file; `vilio` and `vilio_tiny` come with diptych. The same command continues an interrupted
+study and skips finished steps. A changed setting repeats only the steps that depend on it.
 
-  run      train and predict everything, up to OUT/FIN_SPLIT.csv and the run card OUT/README.md
-  status   the steps of a study: what is done, how long it took, what is left
-  predict  predictions and blend of trained members, from the bundles of --bundles
+  run      train and predict; writes OUT/FIN_SPLIT.csv and the run card OUT/README.md
+  status   list the steps of a study: finished, seconds, remaining
+  predict  predict and blend with the trained members in --bundles
 
 try:
   diptych study run vilio_tiny root=memes members=U,ES seeds=1
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("run", "status", "predict"))
     parser.add_argument("study", help="a name of `diptych ls study`, or a YAML file")
-    add_root(parser, "(status: as in the last call)")
+    add_root(parser, "(default for status: that of the last call)")
     add_out(parser, "folder of the study (default: runs/study/NAME)")
     parser.add_argument("--members", help="comma-separated families and members (default: the study's own)")
-    parser.add_argument("--seeds", type=int, help="at most so many members of each family")
-    parser.add_argument("--limit", type=int, help="memes of every split, for a trial")
-    parser.add_argument("--jobs", type=int, default=1, help="members at the same time (default: 1)")
+    parser.add_argument("--seeds", type=int, help="maximum number of members per family")
+    parser.add_argument("--limit", type=int, help="maximum number of memes per split, for a trial")
+    parser.add_argument("--jobs", type=int, default=1, help="members trained at the same time (default: 1)")
     parser.add_argument(
-        "--set", action="append", default=[], help="a word of `diptych train` for all members"
+        "--set", action="append", default=[], help="setting of `diptych train` for all members, KEY=VALUE"
     )
-    parser.add_argument("--bundles", type=Path, help="trained models as MEMBER/RUN, for predict")
-    parser.add_argument("--fast", action="store_true", help="the study's best members only")
+    parser.add_argument("--bundles", type=Path, help="for predict: folder of trained models, MEMBER/RUN")
+    parser.add_argument("--fast", action="store_true", help="only the members of the study's `fast` list")
     add_data(parser)
     add_device(parser, "of predictions")
     add_batch_size(parser, "of predictions")
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         say_data(arguments, report.graph.data)
         return _show_status(report)
     if call is None:
-        raise ConfigError("say root=FOLDER, the folder of the data set.")
+        raise ConfigError("root is not given; add root=FOLDER, the folder of the data set.")
     began, teller = time.perf_counter(), _Teller(arguments)
     with chosen_engine(arguments, device=str(find_device(arguments.device))) as engine:
         options = Options(
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _call(arguments: argparse.Namespace) -> "Call | None":
-    """What is asked; None where a status is to take the last call."""
+    """Return the call; None without --root, for which `status` takes the last call."""
     from diptych.study import Call
 
     if arguments.root is None:
@@ -100,7 +100,7 @@ def _call(arguments: argparse.Namespace) -> "Call | None":
 
 
 class _Teller:
-    """A line for each step that is done."""
+    """Prints a line for each finished step."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
@@ -112,9 +112,9 @@ class _Teller:
     def say(self, step: "Step", record: "StepRecord | None") -> None:
         from diptych.study import records_of
 
-        if record is None:
+        if record is None:  # the step begins
             return
-        done = sum(one.state == "done" for one in records_of(self.graph).values())
+        done = sum(past.state == "done" for past in records_of(self.graph).values())
         what = f"{record.seconds:,.0f} s" if record.state == "done" else f"failed: {record.error}"
         print(f"[{done}/{len(self.graph.steps)}] {step.name}: {what}", flush=True)
 
@@ -123,11 +123,11 @@ def _show_status(report: "Report") -> int:
     whole, records = report.graph, report.records
     table("", ("step", "key", "state", "seconds"), list(_rows(report)), numbers=1)
     left = [step for step in whole.steps.values() if step.name not in records]
-    times: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}  # by kind: a training takes hours, an average takes seconds
     for name, record in records.items():
         times.setdefault(whole.steps[name].kind, []).append(record.seconds)
     known = [sum(times[step.kind]) / len(times[step.kind]) for step in left if step.kind in times]
-    about = f", about {sum(known) / 60:,.0f} min by what was measured" if known else ""
+    about = f", estimated {sum(known) / 60:,.0f} min from the steps done" if known else ""
     failed = len(report.failed)
     done = len(records) - failed
     print(f"{done} of {len(whole.steps)} steps done, {failed} failed, {len(left)} left{about}")
@@ -148,11 +148,13 @@ def _show(report: "Report", seconds: float) -> int:
     for name in report.failed:
         print(f"failed: {name}: {report.records[name].error}", file=sys.stderr)
     if report.blend is None:
-        print(f"no ensemble; the run card says why: {report.card}")
+        print(f"no blend; see the run card for the reason: {report.card}")
         return 1
     facts, areas = report.blend.facts, report.areas
     name, area = facts["best_member"]
-    single = max((one for one in areas if not one.endswith("/average")), key=lambda one: areas[one][0])
+    single = max(
+        (member for member in areas if not member.endswith("/average")), key=lambda member: areas[member][0]
+    )
     fold = facts["out_of_fold"]
     verdict = "" if fold is None else "beats" if fold[0] > areas[single][0] else "does not beat"
     table(
@@ -161,7 +163,7 @@ def _show(report: "Report", seconds: float) -> int:
         [
             (f"best single member, {single}", f"{areas[single][0]:.4f}"),
             (f"best family average, {name}", f"{area:.4f}"),
-            ("blend, on the rows it was fitted on", f"{facts['in_sample'][0]:.4f}"),
+            ("blend, in sample", f"{facts['in_sample'][0]:.4f}"),
             ("blend, out of fold", "-" if fold is None else f"{fold[0]:.4f}"),
         ],
         numbers=1,
@@ -171,4 +173,4 @@ def _show(report: "Report", seconds: float) -> int:
     for path in report.files:
         print(f"wrote {path}")
     print(f"run card: {report.card}   ({seconds:,.0f} s)")
-    return 1 if report.failed else 0
+    return 1 if report.failed else 0  # the blend exists, but scripts must notice the missing members

@@ -1,4 +1,4 @@
-"""Train a model; continues where it was stopped."""
+"""Train a model, or resume an interrupted run."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from diptych.cli.output import table
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compose the configuration from words, then train."""
+    """Compose the configuration from overrides, then train."""
     if not argv or {"-h", "--help"} & set(argv):
         print(usage())
         return 0
@@ -21,11 +21,11 @@ def main(argv: Sequence[str]) -> int:
     if asked.cfg:
         print(as_yaml(asked.words, folder=asked.config_dir, resolve=asked.resolve), end="")
         return 0
-    if not asked.multirun:
+    if not asked.multirun:  # without it, `seed=1,2` is an error of Hydra and not a sweep
         return _run(compose(asked.words, folder=asked.config_dir), asked, asked.words)
     for number, words in enumerate(combinations(asked.words)):
         config = compose(words, folder=asked.config_dir)
-        config["out"] = f"{config['out']}-{number}"
+        config["out"] = f"{config['out']}-{number}"  # the default names only the seed; other keys may vary
         print(f"run {number}: {' '.join(words)}")
         if code := _run(config, asked, words):  # a sweep ends with its first failure
             return code
@@ -43,30 +43,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def usage() -> str:
-    """What `diptych train --help` prints."""
+    """Return the text of `diptych train --help`."""
     known = conf.names("experiment")
     width = max(map(len, known))
     experiments = "\n".join(f"  {name:<{width}}  {conf.summary('experiment', name)}" for name in known)
     return f"""usage: diptych train experiment=NAME root=FOLDER [key=value ...]
        diptych train model=NAME data=NAME root=FOLDER [key=value ...]
 
-Train a model; the same command again continues where it was stopped.
+Train a model. The same command resumes an interrupted run.
 
 experiments:
 {experiments}
 
-often changed:
-  out=runs/mine                 where everything goes (default: runs/NAME/seedN)
-  seed=2                        initial weights, order, dropout
+frequent settings:
+  out=runs/mine                 folder of the run (default: runs/NAME/seedN)
+  seed=2                        seed of initial weights, order and dropout
   features=FOLDER               feature store (default: ROOT/features); several: features.NAME=FOLDER
   trainer.max_epochs=3  data.batch_size=64  optim.lr=1e-4  model.dropout=0.2
   trainer.precision=bf16-mixed  trainer.devices=2  trainer.strategy=ddp
   weights.model=FILE            start from pretrained weights (also weights.text, weights.image)
-  --multirun seed=1,2,3         one run after the other for every combination
-  --config-dir FOLDER           YAML files of your own beside those of diptych
+  --multirun seed=1,2,3         one run for every combination, in sequence
+  --config-dir FOLDER           your own YAML files, searched besides those of diptych
   --cfg job                     print the configuration instead of training
 
-`diptych ls` lists all groups; `diptych cp EXPERIMENT` gives you a copy to edit."""
+`diptych ls` lists all settings; `diptych cp EXPERIMENT` copies an experiment to edit."""
 
 
 def _run(config: dict[str, Any], asked: argparse.Namespace, words: Sequence[str]) -> int:
@@ -74,14 +74,15 @@ def _run(config: dict[str, Any], asked: argparse.Namespace, words: Sequence[str]
     from diptych.tasks import Pretrain
 
     folder = [f"--config-dir={asked.config_dir}"] if asked.config_dir else []
+    # `out` last: it wins over the words, and a sweep has changed it
     with _arguments([sys.argv[0], "train", *folder, *words, f"out={config['out']}"]):
         outcome = run_recipe(config)
     if outcome.interrupted:
         print(f"stopped; {outcome.folder} keeps a checkpoint. The same command continues.", file=sys.stderr)
         return 130
     if outcome.fit is None:
-        print(f"{outcome.folder} was complete already; nothing to do. (overwrite=true trains it again.)")
-    elif not outcome.fit.main:
+        print(f"{outcome.folder} is complete; nothing to do. (overwrite=true trains it again.)")
+    elif not outcome.fit.main:  # only the first process of a distributed run prints
         return 0
     table(
         "", ["on the validation split", ""], [(n, f"{v:.4f}") for n, v in outcome.metrics.items()], numbers=1
@@ -96,7 +97,10 @@ def _run(config: dict[str, Any], asked: argparse.Namespace, words: Sequence[str]
 
 @contextmanager
 def _arguments(argv: list[str]) -> Iterator[None]:
-    """On further devices, Fabric starts the command in `sys.argv`: that of this run alone."""
+    """Set `sys.argv` to the command of this run.
+
+    For each further device, Fabric starts `sys.argv` as a new process, which must not repeat the whole sweep.
+    """
     before, sys.argv = sys.argv, argv
     try:
         yield

@@ -1,6 +1,6 @@
 """Learn a WordPiece vocabulary from the texts of a data set.
 
-Training does this by itself where no vocabulary is given; to start from a published BERT, use its own.
+Training learns a vocabulary if none is given. To start from a published BERT, use that BERT's vocabulary.
 
 try:
   diptych vocabulary memes vocabulary.txt --size 4000
@@ -16,7 +16,7 @@ from diptych.files import reserved
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_texts(parser)
-    parser.add_argument("--size", type=int, default=8000, help="tokens at most (default: 8000)")
+    parser.add_argument("--size", type=int, default=8000, help="maximum number of tokens (default: 8000)")
     parser.add_argument("--cased", action="store_true", help="keep capitals and accents")
     add_overwrite(parser, "replace the file if it exists")
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.text import learn_vocabulary, write_vocabulary
 
     options = {"overwrite": arguments.overwrite, "kind": "a vocabulary", "inputs": [arguments.root]}
-    with reserved(arguments.out, **options):
+    with reserved(arguments.out, **options):  # a name that cannot be written fails before the reading
         texts = read_texts(arguments)
         tokens = learn_vocabulary(texts, arguments.size, lowercase=not arguments.cased)
         write_vocabulary(arguments.out, tokens)

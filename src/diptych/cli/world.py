@@ -1,7 +1,7 @@
-"""Make a miniature data set: pictures, texts, labels, region features, offline.
+"""Make a miniature data set offline: pictures, texts, labels, region features.
 
-It has the layout of Hateful Memes, or of the data set of --data. A meme is positive when its text contradicts
-its picture, so neither the text alone nor the picture alone tells anything. Same seed, same bytes.
+It has the layout of Hateful Memes, or of the data set of --data. A meme is positive if its text contradicts
+its picture, so the text alone or the picture alone predicts nothing. The same seed gives the same bytes.
 
 try:
   diptych world memes --size 2000 --seed 0

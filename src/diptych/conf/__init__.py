@@ -1,4 +1,4 @@
-"""Configuration files. The folder is the catalogue of what there is; reading it needs no framework."""
+"""Configuration files of Hydra, and functions that list them without importing Hydra."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ CONF = Path(__file__).parent
 
 
 def names(group: str) -> list[str]:
-    """Options of a configuration group, sub-folders included, as a person types them."""
+    """Return the names in a configuration group, as typed: `hateful_memes/uniter_tiny`."""
     folder = CONF / group
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def summary(group: str, name: str) -> str:
-    """The first comment of a file that is not a Hydra directive."""
+    """Return the first comment of a file, or an empty string; `# @package` is a directive of Hydra."""
     for line in (CONF / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.lstrip("# ").strip()
@@ -20,7 +20,7 @@ def summary(group: str, name: str) -> str:
 
 
 def top_level_keys() -> list[str]:
-    """Keys of `train.yaml`, one level of nesting included."""
+    """Return the keys of `train.yaml` and the keys directly below them, such as `fasttext.dim`."""
     import yaml
 
     tree = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))

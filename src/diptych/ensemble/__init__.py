@@ -1,4 +1,4 @@
-"""Prediction files, and one prediction out of many."""
+"""Ensembles: read prediction files, blend them, and fit blends."""
 
 from diptych.ensemble.blend import agreement, blend, member_names, stack_scores
 from diptych.ensemble.files import read_predictions, read_together, write_predictions

@@ -1,4 +1,4 @@
-"""What a fitted blend does with numbers, where Vilio does something else: see `diptych.ensemble.vilio`."""
+"""Arithmetic of fitted blends; `diptych.ensemble.vilio` overrides what Vilio does differently."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -16,43 +16,51 @@ Scores = dict[str, ndarray]
 
 
 class Arithmetic:
-    """Probabilities in and out. Scales, ranks and threshold are those of dev."""
+    """Takes and returns probabilities. Scales, ranks and threshold come from dev.
+
+    The score of an example therefore does not depend on the other examples of its split.
+    """
 
     compat: ClassVar[bool] = False
 
     def require(self, joined: Float[ndarray, "M N C"], names: Sequence[str]) -> None:
-        """Refuse scores that cannot be blended."""
+        """Check that the scores can be blended.
+
+        Raises:
+            FormatError: they are not probabilities.
+        """
         require_probabilities(joined, names, sum_to_one=False)
 
     def area(self, truth: Bool[ndarray, " N"]) -> Callable[[ndarray], float]:
-        """AUROC as the search measures it."""
+        """Return the function of scores that the search maximizes: AUROC."""
         return area_under(truth)
 
     def reference(self, columns: Float[ndarray, "K N"], dev: Float[ndarray, "K M"]) -> Float[ndarray, "K _"]:
-        """The rows that give `columns` of a split their scale and ranks."""
+        """Return the scores that define scale and ranks for `columns` of a split."""
         return dev
 
     def finish(self, scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
-        """What a loop ends with: scores through the logistic curve that fits dev best, in the same order."""
+        """Turn the scores of a loop into probabilities by a logistic fit on dev, which keeps their order."""
+        # standardized, because the regularization of LogisticRegression depends on the scale of its input
         middle, width = scores[dev].mean(), scores[dev].std() or 1.0
         rows = {split: ((values - middle) / width)[:, None] for split, values in scores.items()}
         curve = LogisticRegression().fit(rows[dev], truth)
-        if curve.coef_[0, 0] <= 0:  # no better than chance: the curve would turn the order around
+        if curve.coef_[0, 0] <= 0:  # no better than chance: the curve would reverse the order
             return scores
         return {split: curve.predict_proba(values)[:, 1] for split, values in rows.items()}
 
     def threshold(self, truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> float:
-        """Where accuracy on dev is best."""
+        """Return the threshold with the best accuracy on dev."""
         return best_threshold(truth, scores, criterion="accuracy")
 
     def dev_answers(
         self, members: Members, dev: str, kept: Sequence[str], answers: tuple[str, ...]
     ) -> tuple[str, ...] | None:
-        """The answers on dev.
+        """Return the answers for dev.
 
         Args:
-            kept: members that the last round did not drop.
-            answers: by the threshold.
+            kept: columns that the last round did not drop.
+            answers: answers by the threshold.
         """
         return answers
 

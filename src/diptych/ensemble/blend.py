@@ -1,4 +1,4 @@
-"""One prediction out of many, joined on ids."""
+"""Blends of predictions without fitting, joined by id."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from diptych.predictions import Predictions
 Method = Literal["mean", "power", "rank", "geometric", "logit"]
 
 
-# stands in for a probability of 0, so that members who exclude each other's class cancel out
+# Lower bound of probabilities in logarithms. log(0) would let one member veto a class, and two members with
+# opposite certainties would give nan; with a bound they cancel out.
 EPSILON = 1e-15
 
 
@@ -32,22 +33,22 @@ def blend(
 
     `mean`: sum of w p, a probability.
     `power`: (sum of w p^power)^(1/power) per class, divided by the sum over classes, a probability; a power
-    above 1 leans toward members that are sure of a class.
+    above 1 favors members that are confident of a class.
     `geometric`: product of p^w per class, divided by the sum over classes, a probability.
     `logit`: the probability whose log-odds are the sum of w log(p / (1 - p)), per class; the same as
     `geometric` for two classes, while those of more classes need not sum to one.
-    `rank`: sum of w rank(p) / N per class, the best of N examples having rank N and ties their mean rank; in
-    (0, 1], but no probability: it depends on the other examples, and 0.5 is the median, not even odds.
+    `rank`: sum of w rank(p) / N per class, where the best of N examples has rank N and ties their mean rank;
+    in (0, 1], but not a probability: it depends on the other examples, and 0.5 is the median, not even odds.
 
-    The rows follow the first member, and the answer is the class of the highest score; of several labels
-    there is none.
+    Rows have the order of the first member. The answer is the class with the highest score; multi-label
+    predictions get no answers.
 
     Args:
         weights: one non-negative number per member; None means equal.
         power: positive exponent of `power`; 1 is the mean, and the limit 0 is `geometric`.
 
     Raises:
-        FormatError: members differ in ids or classes, or hold no probabilities where they are needed.
+        FormatError: members differ in ids or classes, or the method needs probabilities and gets others.
         ConfigError: an unknown method, unusable weights or power, or no member.
     """
     if method not in get_args(Method):
@@ -63,7 +64,7 @@ def blend(
     scores = _combine(joined, shares, method=method, power=power)
     classes, form = members[0].classes, members[0].form
     answers = None
-    if classes is not None and form != "labels":  # of which several may hold
+    if classes is not None and form != "labels":  # multi-label: several classes may apply
         answers = tuple(classes[index] for index in scores.argmax(axis=1))
     return Predictions(
         ids=members[0].ids,
@@ -76,12 +77,15 @@ def blend(
 
 
 def agreement(members: Sequence[Predictions], *, of: str | None = None) -> Float[ndarray, "M M"]:
-    """Spearman correlation in [-1, 1] between members; low values promise gain from blending.
+    """Return the Spearman correlation of all pairs of members, in [-1, 1].
 
-    A member with constant scores correlates with nothing: nan.
+    Blending helps most with low correlations. A member with constant scores gets nan.
 
     Args:
         of: class whose scores are compared; None means the last one.
+
+    Raises:
+        ConfigError: there is no class `of`.
     """
     joined = stack_scores(members)
     classes = members[0].classes or ()
@@ -89,13 +93,13 @@ def agreement(members: Sequence[Predictions], *, of: str | None = None) -> Float
         raise ConfigError(f"no class is called {of!r}; expected one of {classes}.{nearest(of, classes)}")
     ranks = rankdata(joined[:, :, -1 if of is None else classes.index(of)], axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # 0 / 0 for constant scores
         ranks /= np.linalg.norm(ranks, axis=1, keepdims=True)
     return np.asarray(ranks @ ranks.T)
 
 
 def member_names(members: Sequence[Predictions]) -> tuple[str, ...]:
-    """The file name of each member; the path where that is not unique, `member 1` where it is unknown."""
+    """Return each member's file name; its path if the name is not unique, `member 1` if it is unknown."""
     paths = [member.meta.get("path") for member in members]
     files = Counter(Path(path).name for path in paths if path)
     names = (
@@ -106,10 +110,10 @@ def member_names(members: Sequence[Predictions]) -> tuple[str, ...]:
 
 
 def stack_scores(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
-    """The scores of all members, rows and classes in the order of the first.
+    """Return the scores of all members, with rows and classes in the order of the first member.
 
     Raises:
-        FormatError: says which member lacks which ids or classes.
+        FormatError: members differ in ids or classes; names the member and what it lacks.
         ConfigError: there is no member.
     """
     if not members:
@@ -117,6 +121,7 @@ def stack_scores(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
     names, first = member_names(members), members[0]
     for name, member in zip(names, members, strict=True):
         _require_like(first, member, name)
+    # spreadsheets turn the id 01235 into 1235
     members = [first, *(member.spelled_like(first.ids) for member in members[1:])]
     every = dict.fromkeys(key for member in members for key in member.ids)
     gaps = []
@@ -134,7 +139,7 @@ def stack_scores(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
 
 def _require_like(first: Predictions, member: Predictions, name: str) -> None:
     if member.scores is None or first.scores is None:
-        raise FormatError(f"{name}: predictions hold answers but no scores, so they cannot be blended.")
+        raise FormatError(f"{name}: predictions have answers but no scores; blending needs scores.")
     if len(member.unique()) < len(member):
         raise FormatError(f"{name}: some ids occur twice; expected one row for every id.")
     if (
@@ -163,20 +168,23 @@ def _shares(weights: Sequence[float] | None, count: int) -> Float[ndarray, " M"]
         raise ConfigError(f"there are {len(values)} weights for {count} members; expected one of each.")
     if not np.isfinite(values).all() or (values < 0).any() or (count and not values.any()):
         raise ConfigError(f"weights are {values.tolist()}; expected non-negative numbers, not all zero.")
-    return values / values.sum() if count else values
+    return values / values.sum() if count else values  # no members: stack_scores() reports that
 
 
 def require_probabilities(joined: Float[ndarray, "M N C"], names: Sequence[str], *, sum_to_one: bool) -> None:
-    """Refuse members whose scores are no probabilities.
+    """Check that the scores of all members are probabilities.
+
+    Args:
+        sum_to_one: also check that the scores of each example sum to one, up to 1e-3.
 
     Raises:
-        FormatError: names the member and a score.
+        FormatError: a score is outside of [0, 1], or a sum is wrong; names the member and the value.
     """
     for name, scores in zip(names, joined, strict=True):
         if (outside := (scores < 0) | (scores > 1)).any():
             raise FormatError(
-                f"{name}: score {scores[outside][0]:g} is no probability in [0, 1]; blend such scores with "
-                "method=rank, or say what they are when reading them."
+                f"{name}: score {scores[outside][0]:g}; expected probabilities in [0, 1]. Blend such scores "
+                "with method=rank, or read them with kind=logit or kind=log_probability."
             )
         if sum_to_one and (wrong := np.abs(scores.sum(axis=1) - 1) > 1e-3).any():
             raise FormatError(
@@ -198,8 +206,8 @@ def _combine(
             return np.asarray(softmax(np.einsum("m,mnc->nc", shares, logs), axis=1))
         odds = logs - np.log(np.maximum(1 - scores, EPSILON))
         return np.asarray(expit(np.einsum("m,mnc->nc", shares, odds)))
-    # relative to the surest member, or a large power would round everything to 0
-    peak = np.maximum(scores.max(axis=0), np.finfo(np.float64).tiny)
+    # relative to the largest score, because a large power of a small score underflows to 0
+    peak = np.maximum(scores.max(axis=0), np.finfo(np.float64).tiny)  # not 0, by which we divide
     means = peak * np.einsum("m,mnc->nc", shares, (scores / peak) ** power) ** (1 / power)
     return np.asarray(means / means.sum(axis=1, keepdims=True))
 
@@ -207,10 +215,10 @@ def _combine(
 def _provenance(
     members: Sequence[Predictions], *, method: Method, shares: Float[ndarray, " M"], power: float
 ) -> dict[str, Any]:
-    """What all members share (their split, say), who they are, and how they were combined."""
+    """Return metadata of a blend: what all members have in common, their names, and the method."""
     first = members[0].meta
     common = {key: value for key, value in first.items() if all(m.meta.get(key) == value for m in members)}
-    common.pop("path", None)
+    common.pop("path", None)  # the same for all only if a file is given twice
     exponent = {"power": power} if method == "power" else {}
     return {
         **common,

@@ -1,4 +1,4 @@
-"""Prediction files, of ours and of others."""
+"""Reading and writing of prediction files: `.npz` of diptych, and the official CSV files of data sets."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,12 +22,12 @@ def read_predictions(
     """Read an `.npz` of `diptych predict`, or the official file of a data set.
 
     Args:
-        kind: what `proba` of a CSV `id,proba,label` is; see `diptych.datasets.binary_csv.read_scores`.
+        kind: scale of `proba` in a CSV `id,proba,label`; see `diptych.datasets.binary_csv.read_scores`.
         classes: names of the classes 0 and 1 of such a CSV; by default those of `dataset`.
-        dataset: the split that was predicted; it reads its own files.
+        dataset: split of the predictions, whose class knows the official format.
 
     Raises:
-        FormatError: names file and line of what is wrong.
+        FormatError: the content is invalid; names file and line.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -43,18 +43,20 @@ def read_predictions(
 def read_together(
     paths: Sequence[Path], *, kind: Kind | None = None, classes: Sequence[str] | None = None
 ) -> list[Predictions]:
-    """Read several files of the same examples; a CSV takes the names of its classes from an `.npz`."""
-    found = {path: read_predictions(path) for path in paths if path.suffix == ".npz"}
-    named = classes or next((one.classes for one in found.values() if one.classes), None)
-    return [found.get(path) or read_predictions(path, kind=kind, classes=named) for path in paths]
+    """Read several files of the same examples. CSV files get their class names from an `.npz`, if any."""
+    stored = {path: read_predictions(path) for path in paths if path.suffix == ".npz"}
+    named = classes or next(
+        (predictions.classes for predictions in stored.values() if predictions.classes), None
+    )
+    return [stored.get(path) or read_predictions(path, kind=kind, classes=named) for path in paths]
 
 
 def write_predictions(predictions: Predictions, path: Path | str) -> None:
-    """Write an `.npz` with everything, or a CSV `id,proba,label` of two classes.
+    """Write a complete `.npz`, or a CSV `id,proba,label` for two classes.
 
     Raises:
-        ConfigError: the file name ends in neither.
-        FormatError: a CSV cannot hold these predictions.
+        ConfigError: the file name has neither suffix.
+        FormatError: a CSV cannot represent these predictions.
     """
     path = Path(path)
     if path.suffix == ".npz":

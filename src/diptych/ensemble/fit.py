@@ -1,4 +1,4 @@
-"""Blends that are fitted on a labeled split, and how far their score on it flatters."""
+"""Blends fitted on a labeled split, with an out-of-fold estimate of their AUROC on new examples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,16 +26,17 @@ Fit = Callable[..., tuple[Scores, tuple[Round, ...]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitReport:
-    """What was fitted, and how good it is.
+    """Result of a fit.
 
     Args:
+        rows: number of examples of dev.
         dropped: members left out, and the splits they lack.
-        constant: members that give every row the same score.
-        in_sample: AUROC on the rows it was fitted on, with its bootstrap interval; flattering.
-        out_of_fold: the same where every row is scored by a blend fitted without it; None where no estimate
-            was asked for, or a class has fewer than two rows.
-        best_member: the member with the highest AUROC on dev.
-        threshold: of the scores, for the answers; fitted on dev.
+        constant: members that give all rows the same score.
+        in_sample: (AUROC, low, high) on the rows of the fit, with a bootstrap interval; optimistic.
+        out_of_fold: the same, where each row is scored by a blend fitted without it. None if `folds` is
+            below 2, or a class has fewer than two rows.
+        best_member: name and AUROC of the member with the highest AUROC on dev.
+        threshold: scores from this value on get the positive answer; fitted on dev.
     """
 
     method: str
@@ -72,21 +73,25 @@ def fit_blend(
     """Fit a blend on `dev` and apply it to all splits.
 
     `simplex`: weighted mean by Vilio's search. `greedy`: weighted mean by forward selection. `loop`: Vilio's
-    two rounds; the members and the mean, mean square, mean rank and simplex blend of the first round are
-    the columns of the second, which drops all but the best five; its simplex blend is the result, turned
-    into a probability by a logistic fit on dev.
+    two rounds. The first round computes the mean, mean square, mean rank and simplex blend of the members.
+    The second round takes these and the members as columns, drops all but the best five, and computes their
+    simplex blend. A logistic fit on dev turns it into a probability.
 
-    Scales and ranks are those of dev, so that a row's score depends on no other row of its split.
+    Scales and ranks come from dev, so the score of a row does not depend on other rows of its split.
 
     Args:
-        truth: 1 for a positive example of `dev`, by id.
-        folds: of the out-of-fold estimate; none is made with fewer than 2.
-        steps: evaluations of each simplex search.
-        compat: with Vilio's arithmetic; read the files with kind `raw`.
+        truth: labels of `dev` by id, 1 for positive examples.
+        folds: number of folds of the out-of-fold estimate; below 2, none is made.
+        steps: number of evaluations of each simplex search.
+        compat: use Vilio's arithmetic; the files must be read with kind `raw`.
+
+    Returns:
+        The blended predictions by split, and the report.
 
     Raises:
-        FormatError: labels and dev predictions differ in ids, a label is missing, or classes are not two.
-        ConfigError: an unknown method or split, or a dev split of one class.
+        FormatError: labels and dev predictions differ in ids, a label is missing, or there are not two
+            classes.
+        ConfigError: an unknown method or split, or dev has a single class.
     """
     if method not in get_args(Fitted):
         known = get_args(Fitted)
@@ -95,7 +100,7 @@ def fit_blend(
     names, columns = members.names, _columns(members, dev, arithmetic)
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
-    scores, rounds = fit(columns, labels, dev=dev)
+    scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
     held_out = _out_of_fold(fit, columns[dev], labels, folds)
     if method == "loop":
         scores = arithmetic.finish(scores, labels, dev)
@@ -118,16 +123,16 @@ def fit_blend(
 
 
 def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, ndarray]:
-    """The scores of the last class, by split."""
+    """Return the scores of the last class, by split."""
     if dev not in members.predictions:
-        found = list(members.predictions)
+        splits = list(members.predictions)
         raise ConfigError(
-            f"no member predicts the split {dev!r} to fit on; expected one of {found}.{nearest(dev, found)}"
+            f"no member predicts the split {dev!r}; expected one of {splits}.{nearest(dev, splits)}"
         )
-    joined = {split: stack_scores(found) for split, found in members.predictions.items()}
+    joined = {split: stack_scores(predictions) for split, predictions in members.predictions.items()}
     if (count := joined[dev].shape[2]) != 2:
         raise FormatError(
-            f"{dev}: the members score {count} classes; blends are fitted for two. Use --method mean."
+            f"{dev}: the members have {count} classes; only two can be fitted. Use --method mean."
         )
     for scores in joined.values():
         arithmetic.require(scores, members.names)
@@ -144,20 +149,21 @@ def _fitter(method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Ari
 
 
 def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bool[ndarray, " N"]:
+    # data sets write ids as 01235, spreadsheets as 1235
     truth = dict(zip(respell(tuple(truth), ids), truth.values(), strict=True))
     missing = [key for key in ids if truth.get(key) is None]
     extra = truth.keys() - set(ids)
     if missing or extra:
         raise FormatError(
             f"{dev}: {len(missing)} predicted example(s) have no label ({first_five(missing)}), and "
-            f"{len(extra)} labeled ones no prediction ({first_five(sorted(extra))}); expected the same "
+            f"{len(extra)} labeled example(s) no prediction ({first_five(sorted(extra))}); expected the same "
             "examples. Predict the whole split with every model."
         )
     labels = np.array([truth[key] == 1 for key in ids])
     if labels.all() or not labels.any():
         raise ConfigError(
-            f"all {len(ids)} examples of {dev} have the label {int(labels[0])}; expected both classes, or no "
-            "weights can be fitted. Average without labels by --method mean."
+            f"all {len(ids)} examples of {dev} have the label {int(labels[0])}; fitting weights needs both "
+            "classes. Use --method mean, which needs no labels."
         )
     return labels
 
@@ -168,17 +174,19 @@ def _out_of_fold(
     truth: Bool[ndarray, " N"],
     folds: int,
 ) -> Float[ndarray, " N"] | None:
-    """Scores of every row by a blend that was fitted without it, as ranks among the rows it was fitted on.
+    """Score every row by a blend fitted without it; None if there are too few rows for two folds.
 
-    Ranks, because scores of blends with other weights cannot be compared.
+    Scores are ranks among the rows of the fit, in (0, 1]: each fold has other weights, so plain scores of
+    different folds are not comparable.
     """
     folds = min(folds, int(truth.sum()), int((~truth).sum()))
     if folds < 2:
         return None
     scores = np.empty(len(truth))
+    # stratified, or a fold could lack a class; the fixed seed makes the estimate reproducible
     for rest, held in StratifiedKFold(folds, shuffle=True, random_state=0).split(truth, truth):
-        found, _ = fit({"rest": columns[:, rest], "held": columns[:, held]}, truth[rest], dev="rest")
-        scores[held] = ranks_among(found["held"], found["rest"]) / len(rest)
+        blended, _ = fit({"rest": columns[:, rest], "held": columns[:, held]}, truth[rest], dev="rest")
+        scores[held] = ranks_among(blended["held"], blended["rest"]) / len(rest)
     return scores
 
 
@@ -205,6 +213,7 @@ def _predictions(
     }
     return Predictions(
         ids=first.ids,
+        # raw scores are log-probabilities or logits: the other class gets the negative instead of 1 - p
         scores=np.stack(((0 if raw else 1) - scores, scores), axis=1),
         answers=answers,
         classes=(negative, positive),

@@ -1,4 +1,4 @@
-"""Vilio's rounds over blends of blends, and what every fitted blend is made of."""
+"""Vilio's two-round loop over blends of blends, and the building blocks of fitted blends."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from diptych.ensemble.search import STEPS, SearchResult, simplex_search
 from diptych.metrics import auroc
 
 Columns = Mapping[str, Float[ndarray, "K _"]]
-ROUNDS, KEPT = 2, 5  # of Vilio's loop; columns that survive into the second
+ROUNDS, KEPT = 2, 5  # of Vilio's loop: rounds, and columns that the second round keeps
 BLENDS = ("(mean)", "(mean square)", "(mean rank)", "(simplex)")
 
 
@@ -22,10 +22,10 @@ class Round:
     """One round of a fit.
 
     Args:
-        aurocs: of each column on dev.
-        dropped: columns with the lowest AUROC, which this round does without.
-        weights: of the others; they sum to one.
-        auroc: of their weighted mean on dev.
+        aurocs: AUROC on dev by column.
+        dropped: columns with the lowest AUROC, which this round does not use.
+        weights: weights of the other columns; they sum to one.
+        auroc: AUROC on dev of their weighted mean.
     """
 
     aurocs: dict[str, float]
@@ -42,20 +42,21 @@ def one_search(
     names: Sequence[str],
     search: Callable[[ndarray, ndarray], SearchResult],
 ) -> tuple[Scores, tuple[Round, ...]]:
-    """The weighted mean with the weights that a search finds; scores of every split.
+    """Compute the weighted mean of the columns with the weights of a search; returns scores by split.
 
     Args:
-        columns: by split; `names` are those of the rows.
+        columns: scores by split, one row per member.
+        names: names of the members.
     """
     weights = normalized(search(columns[dev], truth).weights)
     scores = {split: weighted_mean(values, weights) for split, values in columns.items()}
-    found = Round(
+    result = Round(
         aurocs={name: auroc(truth, row) for name, row in zip(names, columns[dev], strict=True)},
         dropped=(),
         weights=dict(zip(names, weights.tolist(), strict=True)),
         auroc=auroc(truth, scores[dev]),
     )
-    return scores, (found,)
+    return scores, (result,)
 
 
 def two_round_loop(
@@ -67,35 +68,37 @@ def two_round_loop(
     arithmetic: Arithmetic = OURS,
     steps: int = STEPS,
 ) -> tuple[Scores, tuple[Round, ...]]:
-    """Vilio's loop over blends of blends (`fit_blend` says what it does); scores of every split.
+    """Run Vilio's loop over blends of blends, as `fit_blend` describes; returns scores by split.
 
-    The original also ends when the AUROC changes by at most 1e-4, which between 0 and the first round it
-    never does.
+    The original also stops if the AUROC changes by at most 1e-4. It compares the first round with 0, so with
+    two rounds this never happens.
 
     Args:
-        columns: by split; `names` are those of the rows.
-        steps: of each simplex search.
+        columns: scores by split, one row per member.
+        names: names of the members.
+        steps: number of evaluations of each simplex search.
     """
     search = partial(simplex_search, steps=steps, area=arithmetic.area)
     current, labels = dict(columns), list(names)
     rounds: list[Round] = []
     while True:
         areas = [auroc(truth, row) for row in current[dev]]
-        worst = sorted(range(len(areas)), key=areas.__getitem__)  # the first of equal ones is worse
+        worst = sorted(range(len(areas)), key=areas.__getitem__)  # stable: of equal columns, drops the first
         out = worst[: max(0, len(areas) - KEPT)] if rounds else []
         keep = sorted(set(worst) - set(out))
         current = {split: values[keep] for split, values in current.items()}
         kept = [labels[row] for row in keep]
-        scores, [found] = one_search(current, truth, dev=dev, names=kept, search=search)
+        scores, [result] = one_search(current, truth, dev=dev, names=kept, search=search)
         rounds.append(
             replace(
-                found,
+                result,
                 aurocs=dict(zip(labels, areas, strict=True)),
                 dropped=tuple(labels[row] for row in out),
             )
         )
         if len(rounds) == ROUNDS:
             return scores, tuple(rounds)
+        # all members again, not only those kept, and the blends of this round
         current = {
             split: np.stack(
                 (
@@ -109,19 +112,21 @@ def two_round_loop(
         labels = [*names, *BLENDS]
 
 
-def normalized(found: Float[ndarray, " K"]) -> Float[ndarray, " K"]:
-    """Weights that sum to one; equal ones where the search found that nothing beats chance."""
-    return found / found.sum() if found.sum() > 0 else np.full(len(found), 1 / len(found))
+def normalized(weights: Float[ndarray, " K"]) -> Float[ndarray, " K"]:
+    """Scale weights to sum to one; if all are 0 (no blend beats chance), return equal weights."""
+    return weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))
 
 
 def weighted_mean(columns: Float[ndarray, "K N"], weights: Float[ndarray, " K"]) -> Float[ndarray, " N"]:
-    """Added column by column, so that equal rows keep equal sums."""
+    """Return the weighted sum of the columns."""
+    # not `weights @ columns`: BLAS may add rows in different orders, so that equal rows get different sums
     return np.asarray((weights[:, None] * columns).sum(axis=0))
 
 
 def ranks_among(scores: Float[ndarray, " N"], reference: Float[ndarray, " M"]) -> Float[ndarray, " N"]:
-    """Rank of each score among the reference, from 1 to M, in the middle of equal ones."""
+    """Return the rank of each score among the reference, from 1 to M; ties get their mean rank."""
     among = np.sort(reference)
+    # mean of the first and last rank of equal scores, counted from 1
     middle = (among.searchsorted(scores) + among.searchsorted(scores, side="right") + 1) / 2
     return np.asarray(middle.clip(1, len(among)))
 
@@ -129,11 +134,12 @@ def ranks_among(scores: Float[ndarray, " N"], reference: Float[ndarray, " M"]) -
 def _averages(
     columns: Float[ndarray, "K N"], reference: Float[ndarray, "K M"]
 ) -> tuple[Float[ndarray, " N"], Float[ndarray, " N"], Float[ndarray, " N"]]:
-    """Mean and mean square of scores scaled to [0, 1], and mean rank; scale and ranks of the reference."""
+    """Return mean and mean square of scores scaled to [0, 1] by the reference, and mean rank among it."""
     equal = np.full(len(columns), 1 / len(columns))
     low, high = reference.min(axis=1, keepdims=True), reference.max(axis=1, keepdims=True)
-    span = np.where(high > low, high - low, 1)
+    span = np.where(high > low, high - low, 1)  # constant columns become 0 instead of nan
     scaled = ((columns - low) / span).clip(0, 1)
     ranks = np.stack([ranks_among(row, among) for row, among in zip(columns, reference, strict=True)])
-    mean_rank = (equal[:, None] * ranks / reference.shape[1]).sum(axis=0)  # rounded in this order in Vilio
+    # the order of operations is Vilio's, to get the same rounding
+    mean_rank = (equal[:, None] * ranks / reference.shape[1]).sum(axis=0)
     return weighted_mean(scaled, equal), weighted_mean(scaled**2, equal), mean_rank

@@ -1,4 +1,4 @@
-"""Prediction files of several models and several splits, sorted into a table without gaps."""
+"""Prediction files of several models, as a complete table of members by splits."""
 
 import re
 from collections import defaultdict
@@ -14,18 +14,19 @@ from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
 
 Incomplete = Literal["stop", "drop"]
+# a split in a file name; the lookahead keeps `testing` and `valentine` from being splits
 SPLIT = re.compile(r"_?(dev_seen|dev_unseen|test_seen|test_unseen|(?:train|dev|val|test)(?![a-z]))_?")
-OURS = "FIN_"  # what an ensemble itself has written
+OURS = "FIN_"  # prefix of the files that an ensemble writes, which are not members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """Every member's predictions of every split.
+    """Predictions of all members for all splits.
 
     Args:
-        names: of the members, in alphabetical order.
-        predictions: by split, one per member in the order of `names`.
-        dropped: members that lack a split, and which; they are not among `names`.
+        names: names of the members, in alphabetical order.
+        predictions: predictions by split, one per member in the order of `names`.
+        dropped: members that were left out, and the splits they lack; they are not in `names`.
     """
 
     names: tuple[str, ...]
@@ -41,34 +42,36 @@ def read_members(
     splits: Sequence[str] = (),
     incomplete: Incomplete = "stop",
 ) -> Members:
-    """Read files, and the `.csv` and `.npz` files of folders but those named `FIN_...`.
+    """Read prediction files. A folder means its `.csv` and `.npz` files, except those named `FIN_...`.
 
-    Where a folder holds both forms of a file, the `.npz` is read. The split is told by the name of the file
-    and the member is the rest of the name, or the folder where nothing is left: `O36_dev_seen.csv`,
-    `dev_seenO36.csv`, `runs/O36/predictions/dev_seen.csv`.
+    If a folder has both forms of a file, the `.npz` is read. The file name contains the split; the rest of
+    the name is the member, or the folder if nothing is left: `O36_dev_seen.csv`, `dev_seenO36.csv`,
+    `runs/O36/predictions/dev_seen.csv`.
 
     Args:
-        classes: of CSV files; see `read_predictions`.
-        splits: names that a data set gives its splits, beside the usual ones.
-        incomplete: what to do about a member that lacks a split: stop, or leave it out.
+        kind: scale of the scores in CSV files; see `read_predictions`.
+        classes: class names for CSV files; see `read_predictions`.
+        splits: names of the data set's splits, in addition to the usual ones.
+        incomplete: if a member lacks a split: `stop` raises an error, `drop` leaves the member out.
 
     Raises:
-        FormatError: a file without a split in its name, two files for one place, a gap, members that do not
-            cover the same examples.
+        FormatError: a file name contains no split, two files are the same member and split, a member lacks a
+            split, or members do not cover the same examples.
+        ConfigError: there are no files.
     """
     table: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in sorted({file for given in paths for file in _files(given)}):
         member, split = name_of(path, splits)
         if split in table[member]:
             raise FormatError(
-                f"{path} and {table[member][split]} are both {split} of the member {member}; expected one of "
-                "them. Rename or leave out the other."
+                f"{path} and {table[member][split]} are both {split} of the member {member}; expected one "
+                "file. Rename or leave out the other."
             )
         table[member][split] = path
     if not table:
         raise ConfigError("there is nothing to blend; expected prediction files, or folders of them.")
-    found = sorted({split for files in table.values() for split in files})
-    lacking = {name: tuple(split for split in found if split not in table[name]) for name in table}
+    present = sorted({split for files in table.values() for split in files})
+    lacking = {name: tuple(split for split in present if split not in table[name]) for name in table}
     dropped = {name: missing for name, missing in lacking.items() if missing}
     if dropped and (incomplete == "stop" or len(dropped) == len(table)):
         gaps = "; ".join(f"{name} lacks {', '.join(missing)}" for name, missing in dropped.items())
@@ -79,34 +82,37 @@ def read_members(
     names = tuple(name for name in sorted(table) if name not in dropped)
     predictions = {
         split: tuple(read_together([table[name][split] for name in names], kind=kind, classes=classes))
-        for split in found
+        for split in present
     }
     for members in predictions.values():
-        stack_scores(members)
+        stack_scores(members)  # raises if they differ in ids or classes; the result is computed again later
     return Members(names=names, predictions=predictions, dropped=dropped)
 
 
 def name_of(path: Path, splits: Sequence[str] = ()) -> tuple[str, str]:
-    """Member and split by the name of a file.
+    """Return the member and the split of a file, by its name.
 
     Args:
-        splits: further names of splits.
+        splits: names of the data set's splits, which take precedence over the usual ones.
 
     Raises:
-        FormatError: it names no split.
+        FormatError: the name contains no split.
     """
+    # longest first: a regular expression takes the first alternative that fits: `dev` out of `dev_seen`
     names = "|".join(re.escape(split) for split in sorted(splits, key=len, reverse=True))
-    found = list((re.compile(f"_?({names})_?") if names else SPLIT).finditer(path.stem))
-    found = found or list(SPLIT.finditer(path.stem))
-    if not found:
+    matches = list((re.compile(f"_?({names})_?") if names else SPLIT).finditer(path.stem))
+    matches = matches or list(SPLIT.finditer(path.stem))
+    if not matches:
         raise FormatError(
-            f"{path}: the name of the file tells no split; expected one such as NAME_dev_seen.csv."
+            f"{path}: the file name contains no split; expected a name such as NAME_dev_seen.csv."
         )
-    last = found[-1]
+    last = matches[-1]  # a member may be called `dev_model`
+    # a split in the middle, as in `a_dev_b`, had underscores on both sides; one is left, to give `a_b`
     between = "_" if last[0].startswith("_") and last[0].endswith("_") else ""
     rest = f"{path.stem[: last.start()]}{between}{path.stem[last.end() :]}"
     if rest:
         return rest, last[1]
+    # `diptych predict` writes to RUN/predictions; the run is what distinguishes members
     folder = path.parent.parent if path.parent.name == "predictions" else path.parent
     return str(folder), last[1]
 
@@ -114,7 +120,7 @@ def name_of(path: Path, splits: Sequence[str] = ()) -> tuple[str, str]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = {file.stem: file for file in (*path.glob("*.csv"), *path.glob("*.npz"))}
-    if not (found := [file for name, file in files.items() if not name.startswith(OURS)]):
-        raise ConfigError(f"{path} holds no predictions; expected .npz or .csv files.")
-    return found
+    files = {file.stem: file for file in (*path.glob("*.csv"), *path.glob("*.npz"))}  # `.npz` replaces `.csv`
+    if not (members := [file for name, file in files.items() if not name.startswith(OURS)]):
+        raise ConfigError(f"{path} contains no predictions; expected .npz or .csv files.")
+    return members

@@ -1,4 +1,4 @@
-"""Weights of members that fit labeled rows best."""
+"""Searches for the weights of members that maximize a measure on labeled rows."""
 
 import heapq
 import math
@@ -9,17 +9,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-STEPS = 3000  # evaluations of Vilio's search
-EXPLORATION = 0.01
+STEPS = 3000  # number of evaluations in Vilio's search
+EXPLORATION = 0.01  # weight of a part's size against its predicted value
 
 
 class SearchResult(NamedTuple):
-    """What a search found.
+    """Result of a search.
 
     Args:
-        weights: not negative; they need not sum to one, and all are 0 where no blend beats chance.
-        auroc: of the weighted sum on the rows of the search.
-        evaluation: number of the first evaluation that reached it, from 1.
+        weights: non-negative; they need not sum to one, and are all 0 if no blend beats chance.
+        auroc: AUROC of the weighted sum, on the rows of the search.
+        evaluation: number of the first evaluation that reached it, counted from 1.
     """
 
     weights: Float[ndarray, " K"]
@@ -28,11 +28,15 @@ class SearchResult(NamedTuple):
 
 
 def area_under(truth: Bool[ndarray, " N"]) -> Callable[[Float[ndarray, " N"]], float]:
-    """AUROC for fixed rows: exact, ties counting half, many times faster than one call of scikit-learn."""
+    """Return the AUROC as a function of scores; exact, with ties counted half.
+
+    Many times faster than scikit-learn's `roc_auc_score`, which checks its input in every call.
+    """
     pairs = 2 * int(truth.sum()) * int((~truth).sum())
 
     def area(scores: ndarray) -> float:
         positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
+        # twice the wins, plus once the ties: integers, so there is no rounding
         beaten = negatives.searchsorted(positives) + negatives.searchsorted(positives, side="right")
         return int(beaten.sum()) / pairs
 
@@ -47,20 +51,21 @@ def simplex_search(
     exploration: float = EXPLORATION,
     area: Callable[[ndarray], Callable[[ndarray], float]] = area_under,
 ) -> SearchResult:
-    """The weights in [0, 1] that Vilio's search finds (chrisstroemel/Simple), deterministic.
+    """Find weights in [0, 1] with Vilio's search (chrisstroemel/Simple); deterministic.
 
-    It divides the simplex of the origin and the K unit vectors. First come the corners; then always the part
-    that promises most, by the values of its corners and its size, is tried in one inner point and divided
-    there into K + 1 parts. A value of 1 ends the search, which nothing can beat.
+    The search divides the simplex of the origin and the K unit vectors. It first evaluates the corners. Then
+    it repeatedly takes the part with the highest expected value, from the values at its corners and its size,
+    evaluates an inner point and divides the part there into K + 1 parts. It stops early at a value of 1, the
+    maximum.
 
     Args:
         columns: scores of the members; they are not scaled.
-        steps: number of evaluations.
-        exploration: weight of the size of a part.
-        area: from the truth to the function of scores that is maximized.
+        steps: maximum number of evaluations.
+        exploration: weight of the size of a part; larger values explore more.
+        area: function that takes the labels and returns the function of scores to maximize.
     """
     measure, corners = area(truth), len(columns) + 1
-    points = np.zeros((max(steps, corners), corners))  # a place in the first K columns, its value in the last
+    points = np.zeros((max(steps, corners), corners))  # weights in the first K columns, value in the last
     points[1:corners, :-1] = np.eye(corners - 1)
     queue: list[tuple[float, _Part]] = []
     best, low, high = 0, math.inf, -math.inf
@@ -71,7 +76,7 @@ def simplex_search(
                 break
             part = _promising(queue, high - low)
             points[step] = part.probe
-        # added row by row, as equal rows must keep equal sums; a matrix product does not promise that
+        # A sum and not a matrix product: BLAS may round equal rows differently, which creates false order.
         value = points[step, -1] = measure((points[step, :-1, None] * columns).sum(axis=0))
         low = min(low, value)
         if value > high:
@@ -79,9 +84,10 @@ def simplex_search(
         if high == 1:
             break
         if part is not None:
+            # K+1 K+1: row i is a child with the parent's corners, corner i replaced by the new point
             indices = np.where(np.eye(corners, dtype=bool), step, part.corners)
             contents = [part.content * share for share in part.shares.tolist()]
-        elif step == corners - 1:
+        elif step == corners - 1:  # all corners have values: the whole simplex is the first part
             indices, contents = np.arange(corners)[None], [1.0]
         else:
             continue
@@ -93,10 +99,10 @@ def simplex_search(
 def greedy_search(
     columns: Float[ndarray, "K N"], truth: Bool[ndarray, " N"], *, rounds: int = 50
 ) -> SearchResult:
-    """Forward selection with replacement (Caruana et al., 2004); weights sum to one.
+    """Find weights by forward selection with replacement (Caruana et al., 2004); they sum to one.
 
-    In every round the member joins, perhaps again, whose addition to the sum is best; the best round counts,
-    the earliest of equal ones.
+    Each round adds the member that improves the sum most; a member may be added several times. The result is
+    the best round, the earliest of equal ones.
     """
     area, total = area_under(truth), np.zeros(columns.shape[1])
     counts, best = np.zeros(len(columns)), SearchResult(np.zeros(len(columns)), -1.0, 0)
@@ -111,7 +117,17 @@ def greedy_search(
 
 
 class _Part:
-    """A simplex that may be divided, in a heap of (key, part); it has no order of its own."""
+    """A simplex that the search may divide.
+
+    Attributes:
+        corners: rows of its corners in `points`.
+        probe: inner point where it is evaluated and divided.
+        shares: fractions of its content that its children get.
+        content: volume relative to the whole simplex.
+        predicted: interpolated value at `probe`.
+        size: at most 0, lower for smaller parts; added to `predicted` in units of `spread`.
+        spread: range of all values when the key was computed.
+    """
 
     __slots__ = ("content", "corners", "predicted", "probe", "shares", "size", "spread")
 
@@ -124,17 +140,19 @@ class _Part:
     spread: float
 
     def __lt__(self, other: "_Part") -> bool:
-        return False
+        return False  # equal keys in the heap compare parts, which have no order of their own
 
     def key(self, spread: float) -> float:
-        """What sorts it, the smallest first, by the range of values seen so far."""
+        """Return the sort key for a range of values; the smallest key is divided first."""
         self.spread = spread
         return -(self.predicted + self.size * spread)
 
 
 def _promising(queue: list[tuple[float, _Part]], spread: float) -> _Part:
     _, part = heapq.heappop(queue)
-    while spread > part.spread:  # its key is of a time when values differed less
+    # Keys depend on the range of values, which only grows. Instead of sorting the whole heap anew, update the
+    # key of the first part until the first one is up to date.
+    while spread > part.spread:
         key = part.key(spread)
         if queue and key > queue[0][0]:
             _, part = heapq.heappushpop(queue, (key, part))
@@ -148,23 +166,25 @@ def _parts(
     spread: float,
     exploration: float,
 ) -> list[tuple[float, _Part]]:
-    """Parts with these corners, in one go; those too thin to compute with are left out."""
+    """Return the parts with these corners, computed together; degenerate parts are left out."""
     count = corners.shape[1]
     vertices = points[corners]  # P V K+1
     places = vertices[..., :-1]
-    centers = vertices.sum(axis=1) / count
+    centers = vertices.sum(axis=1) / count  # P K+1
     reach = np.sqrt(np.square(places - centers[:, None, :-1]).sum(axis=2))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # degenerate parts give nan, and are left out below
+        # near corners get less weight, which moves the probe from the center toward far corners
         shares = reach / reach.sum(axis=1, keepdims=True)
         probes = (shares[..., None] * vertices).sum(axis=1)
-        near = 1 / np.sqrt(np.square(places - probes[:, None, :-1]).sum(axis=2))
+        near = 1 / np.sqrt(np.square(places - probes[:, None, :-1]).sum(axis=2))  # weights: inverse distances
         predicted = (near * vertices[..., -1]).sum(axis=1) / near.sum(axis=1)
-    found = []
+    parts = []
     for row, content in enumerate(contents):
         if content > 0 and math.isfinite(predicted[row]):
             part = _Part()
             part.corners, part.probe, part.shares = corners[row], probes[row], shares[row]
             part.content, part.predicted = content, float(predicted[row])
+            # logarithm to base K + 1: with equal shares, minus the number of divisions down to this part
             part.size = exploration * math.log(content, count)
-            found.append((part.key(spread), part))
-    return found
+            parts.append((part.key(spread), part))
+    return parts

@@ -1,6 +1,7 @@
-"""Vilio's arithmetic, which `compat` asks for, and nothing else of the package knows.
+"""Vilio's arithmetic, used with `compat`.
 
-It blends the numbers in the files as they are: log-probabilities of its PyTorch members, logits of ERNIE-ViL.
+Vilio blends the numbers in its files without conversion: log-probabilities of its PyTorch members, and logits
+of ERNIE-ViL.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,53 +22,55 @@ from diptych.predictions import Predictions
 
 
 class VilioArithmetic(Arithmetic):
-    """Any numbers. Each split has its own scale and ranks, and no logistic curve makes probabilities."""
+    """Takes any numbers and returns no probabilities. Each split has its own scale and ranks."""
 
     compat = True
 
     def require(self, joined: Float[ndarray, "M N C"], names: Sequence[str]) -> None:
-        """Refuse nothing."""
+        """Accept any scores."""
 
     def area(self, truth: Bool[ndarray, " N"]) -> Callable[[ndarray], float]:
-        """See `rounded_area_under`."""
+        """Return AUROC with scikit-learn's rounding; see `rounded_area_under`."""
         return rounded_area_under(truth)
 
     def reference(self, columns: Float[ndarray, "K N"], dev: Float[ndarray, "K M"]) -> Float[ndarray, "K _"]:
-        """The split itself."""
+        """Return the split itself, so scores depend on all its rows."""
         return columns
 
     def finish(self, scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
-        """The scores as they are."""
+        """Return the scores unchanged."""
         return scores
 
     def threshold(self, truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> float:
-        """Where accuracy would be best if dev held equally many examples of both classes."""
+        """Return the threshold with the best accuracy for equally many examples of both classes."""
         alarms, hits, thresholds = roc_curve(truth, scores)
+        # Vilio counts 250 examples per class, about those of dev_seen; the constants keep its rounding
         return float(thresholds[np.argmax((hits * 250 + (1 - alarms) * 250) / 500)])
 
     def dev_answers(
         self, members: Members, dev: str, kept: Sequence[str], answers: tuple[str, ...]
     ) -> tuple[str, ...] | None:
-        """The labels of the first file that survives the pruning of the last round."""
-        found = members.predictions[dev]
+        """Return the labels in the first file that the last round did not drop, as Vilio does."""
+        predictions = members.predictions[dev]
         number = next(number for number, name in enumerate(members.names) if name in kept)
-        return found[number].align(found[0].ids).answers
+        return predictions[number].align(predictions[0].ids).answers
 
 
 VILIO = VilioArithmetic()
 
 
 def rounded_area_under(truth: Bool[ndarray, " N"]) -> Callable[[Float[ndarray, " N"]], float]:
-    """AUROC with the rounding errors of scikit-learn's `roc_auc_score`, bit for bit.
+    """Return AUROC as a function of scores, bit for bit with the rounding of scikit-learn's `roc_auc_score`.
 
-    Vilio's search takes the first of equal values, and there a difference in the last bit decides.
+    Vilio's search keeps the first of equal values, so a difference in the last bit changes its result.
     """
 
     def area(scores: ndarray) -> float:
         order = np.argsort(scores)[::-1]
-        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+        ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # last row of each tie
         hits = truth[order].cumsum()[ends].astype(np.float64)
         alarms = 1 + ends - hits
+        # roc_curve drops points on straight segments; summing fewer trapezoids rounds differently
         corners = np.ones(len(ends), dtype=bool)
         corners[1:-1] = (np.diff(hits, 2) != 0) | (np.diff(alarms, 2) != 0)
         high, wide = (np.append(0.0, steps[corners]) for steps in (hits, alarms))
@@ -77,25 +80,27 @@ def rounded_area_under(truth: Bool[ndarray, " N"]) -> Callable[[Float[ndarray, "
 
 
 def average_raw(members: Sequence[Predictions], *, labels: Predictions | None = None) -> Predictions:
-    """The mean of the numbers as they are in the files, and the labels of the first: Vilio's family average.
+    """Compute Vilio's family average: the mean of the numbers in the files, with the labels of one file.
 
-    The members are read with kind `raw`; which files Vilio averages, `kept_files` says.
+    The members must be read with kind `raw`. `kept_files` returns the files that Vilio averages.
 
     Args:
-        labels: predictions whose answers are taken instead: Vilio takes those of the first file by name,
-            which may be one that it does not average.
+        labels: predictions that provide the answers; None means the first member. Vilio takes those of the
+            first file by name, even if it does not average that file.
     """
     columns = stack_scores(members)[:, :, -1]
     scores = weighted_mean(columns, np.full(len(members), 1 / len(members)))
     answers = (labels or members[0]).align(members[0].ids).answers
+    # raw numbers do not sum to one; the negative gives the other class the reverse order
     return replace(members[0], scores=np.stack((-scores, scores), axis=1), answers=answers)
 
 
 def kept_files(files: Sequence[Path]) -> list[Path]:
-    """The files that Vilio's family average of one split uses, of those given.
+    """Return those of the files of one split that Vilio's family average uses.
 
-    It keeps files under their names without the last 8 (dev), 7 (test) or 14 (test_unseen) characters, and
-    names of ERNIE-ViL's members are equal then: of EL36, EL72, ELV50, ELVCR36 and ELVCR72 three remain.
+    Vilio stores files by their names without the last 8 (dev), 7 (test) or 14 (test_unseen) characters, and
+    a later file replaces an earlier one with the same key. ERNIE-ViL's members collide: of EL36, EL72, ELV50,
+    ELVCR36 and ELVCR72, three remain.
     """
     kept: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: path.name):
@@ -106,7 +111,7 @@ def kept_files(files: Sequence[Path]) -> list[Path]:
 
 
 def average_files(files: Sequence[Path]) -> tuple[Predictions, list[Path]]:
-    """`average_raw` of the files of one split, and those that it uses."""
+    """Return `average_raw` of the files of one split, and the files it uses."""
     kept = kept_files(files)
     first = min(files, key=lambda path: path.name)
     members = [read_predictions(path, kind="raw") for path in kept]
@@ -114,23 +119,25 @@ def average_files(files: Sequence[Path]) -> tuple[Predictions, list[Path]]:
 
 
 def family_average(members: Mapping[str, Predictions], split: str, scores: str) -> Predictions:
-    """`average_raw` of what Vilio would have written of our members.
+    """Return `average_raw` of the files that Vilio would have written for diptych's members.
 
     Args:
         members: predictions of the split, by the name of the member.
-        scores: what the original writes: `log_probability`, `logit` or `probability`. Of members that write
-            logits, it loses some; see `kept_files`.
+        scores: what the original writes: `log_probability`, `logit` or `probability`. It loses some of the
+            members that write logits; see `kept_files`.
     """
+    # ERNIE-ViL writes other file names, which decide the members that are lost
     form = "{split}{name}.csv" if scores == "logit" else "{name}_{split}.csv"
     names = {Path(form.format(split=split, name=name)): name for name in members}
     return average_raw([_written(members[names[path]], scores) for path in kept_files([*names])])
 
 
 def _written(predictions: Predictions, scores: str) -> Predictions:
-    """The numbers and labels that Vilio writes for these probabilities."""
+    """Return the numbers and labels that Vilio writes for these probabilities."""
     assert predictions.scores is not None and predictions.classes is not None
-    no, yes = np.log(predictions.scores.clip(1e-300)).T
+    no, yes = np.log(predictions.scores.clip(1e-300)).T  # softmax may have rounded a probability to 0
     value = {"logit": yes - no, "log_probability": yes}.get(scores, predictions.scores[:, 1])
+    # ERNIE-ViL's files have the label 0 in every row
     labels = predictions.answers if scores != "logit" else (predictions.classes[0],) * len(predictions)
     return replace(
         predictions,

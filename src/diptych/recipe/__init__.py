@@ -1,4 +1,4 @@
-"""One training run as one call, from a configuration to a bundle."""
+"""Training runs: compose a configuration, train, and save a bundle with one call."""
 
 from diptych.recipe.build import Parts, build
 from diptych.recipe.compose import as_yaml, combinations, compose

@@ -1,4 +1,4 @@
-"""Build what a settled configuration describes: model, task, data and training settings."""
+"""Build model, task, data and training settings from a settled configuration."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ from diptych.weights import fill
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What `fit` trains, built from a settled configuration.
+    """Arguments of `fit`, built from a settled configuration.
 
     Args:
-        settings: further arguments of `fit`: optimizer, schedule, averaging, trainer.
+        settings: optimizer, schedule, averaging and trainer, by the name of the argument.
     """
 
     model: Any
@@ -36,22 +36,23 @@ class Parts:
 
 
 def build(settled: Settled) -> Parts:
-    """Build and check everything that a run needs.
+    """Build and check model, task, data, optimizer and trainer of a run.
 
     Raises:
-        ConfigError: a call that cannot be made, or parts that do not fit each other.
-        MissingFeatures: images without regions.
+        ConfigError: a node has invalid arguments, or the parts do not fit each other.
+        MissingFeatures: images have no regions.
     """
     config, processor, sources = settled.config, settled.processor, settled.sources
     train, validate = settled.train, settled.validate
     averaging = config["averaging"] or {}
+    # before the model, which takes long to build: a mistyped setting of the optimizer fails at once
     settings = {
         "optim": call(config["optim"]),
         "schedule": call(config["schedule"]),
         "averaging": call(averaging) if "_target_" in averaging else None,
         "trainer": call(config["trainer"]),
     }
-    torch.manual_seed(config["seed"])  # before the first random weight is drawn
+    torch.manual_seed(config["seed"])  # before the first random weight, which is the model's
     model = call(config["model"])
     load_weights(model, config["weights"], sources.regions)
     task = call(config["task"], model=model)
@@ -64,20 +65,20 @@ def build(settled: Settled) -> Parts:
     require_sources(model.needs, processor, sources, train, validate)
     for split in (train, validate):
         for window in different_targets(split):
-            task.targets(window)  # a wrong label shows now, not in the middle of an epoch
+            task.targets(window)  # an invalid label fails here instead of in the middle of an epoch
     return Parts(model=model, task=task, data=data, settings=settings)
 
 
 def _require_two_classes(task: Trainable, criterion: str | None) -> None:
     if criterion is not None and not (isinstance(task, Classify) and len(task.labels) == 2):
-        raise ConfigError(f"task.threshold={criterion} is chosen for two classes alone; give a number.")
+        raise ConfigError(f"task.threshold={criterion} needs a task with two classes; set a number instead.")
 
 
 def require_labels(name: str, examples: Dataset | Sequence[Example]) -> None:
-    """Training needs every label, validation some; a training split of one class is warned about.
+    """Require all labels for training and some for validation. Warn if training has a single class.
 
     Raises:
-        ConfigError: says how many labels are missing, and of which examples.
+        ConfigError: labels are missing; names their number and the first examples.
     """
     missing, first, labels = look_at_labels(examples)
     if missing and (name == "training" or missing == len(examples)):
@@ -85,15 +86,15 @@ def require_labels(name: str, examples: Dataset | Sequence[Example]) -> None:
         shown = f"{', '.join(first)}{', ...' if missing > len(first) else ''}"
         raise ConfigError(
             f"{missing} of {len(examples)} {name} examples have no label: {shown}. "
-            f"Give labels, or name another split with data.{role}.split=NAME."
+            f"Add labels, or choose another split with data.{role}.split=NAME."
         )
-    if name == "training" and len(labels) == 1:  # of validation, its metrics tell
+    if name == "training" and len(labels) == 1:  # for validation, the metrics show it
         warnings.warn(f"all {name} examples have the label {labels.pop()!r}.", stacklevel=2)
 
 
 def _data(settled: Settled, collate: Collate) -> DataModule:
     node = settled.config["data"]
-    known = {"train", "validate", *node["train"]}  # what both splits take may be said once, above them
+    known = {"train", "validate", *node["train"]}  # settings of both splits may be set once, above them
     settings = {key: value for key, value in node.items() if key not in known}
     allowed = parameters(DataModule)
     if unknown := [key for key in settings if key not in allowed]:
@@ -103,19 +104,20 @@ def _data(settled: Settled, collate: Collate) -> DataModule:
     try:
         return DataModule(train=settled.train, validate=settled.validate, collate=collate, **settings)
     except TypeError as error:
-        raise ConfigError(f"data cannot be {settings}: {error}. Is a value of the wrong kind?") from error
+        raise ConfigError(f"data is {settings}: {error}. Check the types of its values.") from error
 
 
 def load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:
-    """Fill the model from a bundle of diptych, an original checkpoint, or files for its towers.
+    """Load starting weights from a bundle of diptych, an original checkpoint, or files for single towers.
 
     Args:
-        weights: sources; see `diptych.convert.find`.
+        weights: sources by part: `model`, `text`, `image`; see `diptych.convert.find`.
     """
     paths = {name: find(source) for name, source in weights.items() if source}
     whole = paths.get("model")
     if whole is not None and any((place / "bundle.yaml").exists() for place in (whole, whole / "bundle")):
         source = load_bundle(whole)
+        # the region embedding was trained on features of one detector; others give no error, only bad scores
         if regions is not None and source.features is not None:
             regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
         fill(model, source.model.state_dict(), where=whole)
@@ -125,5 +127,5 @@ def load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionS
         load_region_encoder(model.regions, paths.pop("image"))
     if "text" in paths or "image" in paths:
         if not isinstance(model, Concat):
-            raise ConfigError(f"{type(model).__name__} has no towers to fill; say weights.model.")
+            raise ConfigError(f"{type(model).__name__} has no separate towers; set weights.model instead.")
         load_towers(model, text=paths.get("text"), image=paths.get("image"))

@@ -1,4 +1,7 @@
-"""Calls the nodes of one's own configuration, which is trusted; for those of bundles see `diptych.nodes`."""
+"""Calls of nodes in the user's own configuration, which is trusted.
+
+Nodes in bundles are not trusted; see `diptych.nodes`.
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,10 +18,10 @@ UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
 
 
 def call(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """Call the target of a node of the user's own (trusted) configuration.
+    """Call the target of a node. Any function can be a target, so nodes must be trusted.
 
     Raises:
-        ConfigError: the target does not exist, a key is not a parameter, or a value has another type.
+        ConfigError: the target does not exist, a key is not a parameter, or a value has the wrong type.
     """
     _check_node(node)
     try:
@@ -27,11 +30,12 @@ def call(node: Mapping[str, Any], **arguments: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, DiptychError):
             raise cause from None
-        # Python's error names the unexpected argument only; ours also suggests the nearest parameter.
+        # Python's error only names the unexpected argument; check_arguments() also suggests the nearest one
         if isinstance(cause, TypeError) and (match := UNEXPECTED.search(str(cause))):
             function = resolve_name(str(node["_target_"]))
             check_arguments(function, {match["name"]: None}, where=str(node["_target_"]))
         expected = TypeError | ValueError | ImportError | AttributeError | RuntimeError | ArithmeticError
+        # other exceptions are bugs, and keep their traceback
         if isinstance(cause, expected) or cause is error:
             raise ConfigError(
                 f"{_shown(node)} cannot be called: {str(cause).splitlines()[0]}. "

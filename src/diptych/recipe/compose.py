@@ -1,4 +1,4 @@
-"""From words such as `optim.lr=1e-4` to the configuration of a run. Hydra composes, and does nothing else."""
+"""Composition of a run's configuration from overrides such as `optim.lr=1e-4`, with Hydra."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,22 +13,24 @@ from diptych.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-PLAIN = re.compile(r"[\w./\\+\-$%*@?|: ]*", re.ASCII)  # what Hydra takes without quotes
+PLAIN = re.compile(r"[\w./\\+\-$%*@?|: ]*", re.ASCII)  # characters that Hydra's grammar allows unquoted
 STORE = re.compile(r"features\.(?P<name>[^=.]+)=(?P<place>.*)", re.DOTALL)
+# nodes that describe a call (`_target_`): every parameter of the call may be set, even if the YAML lacks it
 CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
 
 
 def compose(words: Sequence[str], *, folder: Path | str | None = None) -> dict[str, Any]:
-    """The configuration for `run_recipe`.
+    """Return the configuration for `run_recipe`.
 
         config = compose(["experiment=hateful_memes/uniter_tiny", "root=memes", "seed=2"])
 
     Args:
-        words: as behind `diptych train`; each value is one value.
-        folder: with YAML files of one's own, beside those of diptych.
+        words: overrides as for `diptych train`, without sweeps.
+        folder: folder of the user's YAML files, searched besides those of diptych.
 
     Raises:
-        ConfigError: an unknown key or name (with the nearest), a value that is missing, or no such folder.
+        ConfigError: an unknown key or name (suggests the nearest), a required value is missing, or `folder`
+            does not exist.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue
@@ -39,16 +41,16 @@ def compose(words: Sequence[str], *, folder: Path | str | None = None) -> dict[s
             plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue as error:
             key = str(error.full_key)
-            hint = {"root": "; say root=FOLDER, the folder of the data set"}.get(key, f"; say {key}=VALUE")
-            raise ConfigError(f"{key} is not given{hint}.") from error
+            hint = {"root": "root=FOLDER, the folder of the data set"}.get(key, f"{key}=VALUE")
+            raise ConfigError(f"{key} is not given; add {hint}.") from error
     return dict(plain)
 
 
 def as_yaml(words: Sequence[str], *, folder: Path | str | None = None, resolve: bool = False) -> str:
-    """The configuration as YAML; what is not given is `???`. Arguments and errors as in `compose`.
+    """Return the configuration as YAML, with `???` for missing values. Arguments and errors as in `compose`.
 
     Args:
-        resolve: fill in the `${...}`.
+        resolve: replace `${...}` by values.
     """
     from omegaconf import OmegaConf
 
@@ -57,22 +59,22 @@ def as_yaml(words: Sequence[str], *, folder: Path | str | None = None, resolve: 
 
 
 def combinations(words: Sequence[str]) -> list[list[str]]:
-    """Words with one value each, for every combination of `seed=1,2` and the like.
+    """Expand sweeps such as `seed=1,2` into lists of overrides, one list per combination.
 
-    The last word changes first.
+    The last sweep varies fastest.
 
     Raises:
-        ConfigError: a word that cannot be read, or a range without steps.
+        ConfigError: an override is invalid, or a sweep is not a finite list of values.
     """
     with _explained(words):
-        return [list(one) for one in product(*map(_choices, _parsed(words)))]
+        return [list(combination) for combination in product(*map(_choices, _parsed(words)))]
 
 
 def _choices(override: "Override") -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
-        raise ConfigError(f"{override.input_line}: expected values that can be counted, as seed=1,2.")
+        raise ConfigError(f"{override.input_line}: expected a list of values, such as seed=1,2.")
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
@@ -96,9 +98,9 @@ def _composed(words: Sequence[str], folder: Path | str | None) -> Any:
 
 
 def _overrides(words: Sequence[str]) -> list[str]:
-    """Words as Hydra takes them; `features.NAME=FOLDER`, of which there may be several, become one mapping.
+    """Translate overrides to Hydra's grammar; all `features.NAME=FOLDER` become one mapping.
 
-    By default `features` is a text, below which Hydra finds no keys.
+    `features` is a string by default, so Hydra would reject keys below it.
     """
     stores = {named["name"]: named["place"] for word in words if (named := STORE.fullmatch(word))}
     overrides = [_forgiving(word) for word in words if not STORE.fullmatch(word)]
@@ -109,26 +111,27 @@ def _overrides(words: Sequence[str]) -> list[str]:
 
 
 def _forgiving(word: str) -> str:
-    """`model.dropout=0.2` may name what the YAML leaves out, and values need no quotes.
+    """Quote the value if necessary, and allow keys of calls that the YAML does not list.
 
-    The call that a node stands for knows its parameters and checks them.
+    The call checks its parameters itself, with the nearest name.
     """
     key, equals, value = word.partition("=")
     open_node = key.partition(".")[0] in CALLS and "." in key
-    # Hydra reads lists, sweeps and quotes itself
+    # lists, sweeps and quoted values have a meaning in Hydra's grammar and stay as they are
     plain = PLAIN.fullmatch(value) or value[:1] in "=\"'" or set(value) & set(",[]{}")
+    # `++` adds the key or overrides it; without it, Hydra rejects keys that the YAML lacks
     return f"{'++' if open_node else ''}{key}{equals}{value if plain else _quoted(value)}"
 
 
 def _quoted(value: str) -> str:
-    """In quotes: Hydra's grammar knows few characters outside of them."""
+    """Quote and escape a value for Hydra's grammar."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 @contextmanager
 def _explained(words: Sequence[str]) -> Iterator[None]:
-    """Errors of Hydra and OmegaConf in our words."""
+    """Turn errors of Hydra and OmegaConf into `ConfigError` with the overrides in question."""
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -149,7 +152,7 @@ def _missing(name: str, message: str) -> str:
 
 
 def _reason(error: Exception, words: Sequence[str]) -> str:
-    """The first line of an error, with the nearest key where one was mistyped."""
+    """Return the reason of an error in one line, with the nearest key for a mistyped one."""
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
     cause = error.__cause__
@@ -157,9 +160,10 @@ def _reason(error: Exception, words: Sequence[str]) -> str:
         key = str(cause.full_key)
         close = nearest(key, [*conf.top_level_keys(), *CALLS])
         return f"there is no key {key!r}.{close} `diptych train --cfg job ...` prints all keys."
+    # Hydra's message for a group set to null is about its internals
     for word in words:
         group, _, value = word.partition("=")
         if value == "null" and (conf.CONF / group).is_dir():
-            return f"{group} is null; expected a name. `diptych ls` lists the names that a group can have."
+            return f"{group} is null; expected a name. `diptych ls` lists the names of all groups."
     lines = [line.strip() for line in f"{error}\n{cause or ''}".splitlines() if line.strip()]
     return " ".join(lines[:2])

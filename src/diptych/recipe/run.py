@@ -1,12 +1,12 @@
-"""One training run as one call: settle the configuration, build the parts, fit them, save a bundle.
+"""Run a training with one call: settle the configuration, build the parts, fit them, save a bundle.
 
-What lies in the run folder afterwards:
+The run folder then contains:
 
     config.yaml     the resolved configuration
-    inputs.json     checksums of the data, which must not change while the run goes on
-    checkpoints/    what a stopped run continues from
+    inputs.json     checksums of the data, which must not change until the run is complete
+    checkpoints/    state for resuming an interrupted run
     files/          vocabulary and sentence vectors learned for this run
-    places.json     where the data lie, for `diptych predict` and `score`
+    places.json     paths of the data, for `diptych predict` and `score`
     metrics.csv     losses and metrics by step (and TensorBoard's files)
     bundle/         the trained model; its presence means that the run is complete
 """
@@ -30,12 +30,12 @@ from diptych.train import FitResult, fit
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What became of a run.
+    """Result of a run.
 
     Args:
-        fit: None when the run was complete before.
-        task: with the weights that were kept.
-        metrics: of the kept weights on the validation split.
+        fit: result of the training; None if the run was already complete.
+        task: task with the selected weights.
+        metrics: metrics of these weights on the validation split.
     """
 
     folder: Path
@@ -45,30 +45,32 @@ class Run:
 
     @property
     def interrupted(self) -> bool:
+        """Whether the training was stopped before its end; the same call continues it."""
         return self.fit is not None and self.fit.interrupted
 
 
 def run_recipe(config: Mapping[str, Any]) -> Run:
-    """Train what a configuration describes, or continue where it was stopped.
+    """Train the model of a configuration, or resume an interrupted run.
 
         run = run_recipe(compose(["experiment=hateful_memes/uniter_tiny", "root=memes"]))
         print(run.metrics["auroc"], run.folder / "bundle")
 
     Args:
-        config: the tree of `conf/train.yaml`, resolved to plain values; see `compose`.
+        config: configuration with the keys of `conf/train.yaml`, resolved to plain values; see `compose`.
 
     Raises:
-        ConfigError: a setting cannot work, or the folder holds a run with other settings.
-        MissingFeatures: images without regions, before the first step.
+        ConfigError: a setting is invalid, or the folder holds a run with other settings.
+        MissingFeatures: images have no regions; checked before the first step.
     """
     _require_settings(config)
     folder = Path(config["out"])
     with entered(folder, config):
-        if (folder / "bundle").exists():
+        if (folder / "bundle").exists():  # with these settings, as `entered` has checked
             before = load_bundle(folder)
             return Run(folder=folder, fit=None, task=before.task, metrics=before.metrics)
         settled = settle(config, folder)
         parts = build(settled)
+        # only now, when nothing in the settings or data can be wrong: this deletes a run that is replaced
         if is_first_process():
             write_settings(folder, config, _inputs(settled, parts, folder))
         result = fit(
@@ -94,24 +96,24 @@ SETTINGS = (
 
 
 def _require_settings(config: Mapping[str, Any]) -> None:
-    """The settings that no call looks at."""
+    """Check the settings that are not arguments of a call in a node, which checks its own."""
     if missing := [name for name in SETTINGS if name not in config]:
         raise ConfigError(f"there is no {missing[0]} in the settings; expected {', '.join(SETTINGS)}.")
     out, seed = config["out"], config["seed"]
     if not isinstance(out, str) or not out:
         raise ConfigError(f"out is {out!r}; expected the name of a folder.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:  # signed 64 bits
         raise ConfigError(f"seed is {seed!r}; expected a whole number from 0.")
     nodes = {name: config[name] for name in ("model", "processor", "task", "weights")}
     nodes |= {f"data.{name}": config["data"].get(name) for name in ("train", "validate")}
     if odd := [name for name, node in nodes.items() if not isinstance(node, Mapping)]:
         raise ConfigError(
-            f"{odd[0]} is {nodes[odd[0]]!r}; expected keys below it, as `--cfg job` prints them."
+            f"{odd[0]} is {nodes[odd[0]]!r}; expected a mapping, as `diptych train --cfg job` prints it."
         )
 
 
 def _inputs(settled: Settled, parts: Parts, folder: Path) -> dict[str, str]:
-    """Checksums of the files and feature stores that the run reads, starting weights included."""
+    """Return checksums of the files and feature stores that the run reads, including starting weights."""
     config, processor, sources = settled.config, settled.config["processor"], settled.sources
     stores, places = config["features"], list[Any]()
     if sources.regions is not None:
@@ -125,12 +127,13 @@ def _inputs(settled: Settled, parts: Parts, folder: Path) -> dict[str, str]:
     weights = [_bundle_or(find(source)) for source in config["weights"].values() if source]
     given = [*annotations, *(Path(place) for place in places if isinstance(place, str)), *weights]
     paths = [path for path in dict.fromkeys(given) if path.exists()]
-    found = checksums(path for path in paths if (folder / "files") not in path.parents)
+    # files that the run itself has learned are no inputs; overwrite=true removes them
+    inputs = checksums(path for path in paths if (folder / "files") not in path.parents)
     if "pixels" in parts.model.needs or settled.processor.prepare is not None:
-        found[PICTURES] = picture_checksum(sources.images or {})
-    return found
+        inputs[PICTURES] = picture_checksum(sources.images or {})
+    return inputs
 
 
 def _bundle_or(path: Path) -> Path:
-    """The bundle inside a run folder, which holds much else."""
+    """Return the bundle if `path` is a run folder, whose other files are not inputs."""
     return path / "bundle" if (path / "bundle" / "bundle.yaml").exists() else path

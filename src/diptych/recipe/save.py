@@ -21,12 +21,12 @@ from diptych.train import FitResult
 
 
 def save(settled: Settled, parts: Parts, result: FitResult) -> None:
-    """Write the bundle of a finished run, and where its data lie, into the run folder."""
+    """Write the bundle of a finished run, and the paths of its data, into the run folder."""
     config, task = settled.config, parts.task
     regions, nodes = settled.sources.regions, {name: config[name] for name in ("model", "processor", "task")}
-    learned = isinstance(parts.model, EndToEnd)  # no features to agree with
+    learned = isinstance(parts.model, EndToEnd)  # computes features itself, so none must match at prediction
     if settled.criterion is not None:
-        assert isinstance(task, Classify), "only this task has a threshold"
+        assert isinstance(task, Classify), "checked by _require_two_classes()"
         task.threshold = choose_threshold(settled, parts.model, task)
         nodes["task"] = {**nodes["task"], "threshold": task.threshold}
     node = getattr(settled.train, "node", None)
@@ -65,7 +65,7 @@ def save(settled: Settled, parts: Parts, result: FitResult) -> None:
 
 
 def choose_threshold(settled: Settled, model: Any, task: Any) -> float:
-    """The threshold that is best on the validation split by the criterion of the configuration."""
+    """Return the threshold that maximizes the configured criterion on the validation split."""
     validate, sources = settled.validate, settled.sources
     predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=settled.processor))
     predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
@@ -77,10 +77,10 @@ def choose_threshold(settled: Settled, model: Any, task: Any) -> float:
 
 
 def _shown(places: Mapping[str, Place]) -> dict[str, str]:
-    """Names of folders without their paths, which a bundle must not tell others."""
-    found: dict[str, str] = {}
+    """Return folder names without their paths: bundles are published, and paths may be private."""
+    names: dict[str, str] = {}
     for key, place in places.items():
         if place is not None:
             several = place.values() if isinstance(place, Mapping) else [place]
-            found[key] = ", ".join(Path(folder).resolve().name for folder in several)
-    return found
+            names[key] = ", ".join(Path(folder).resolve().name for folder in several)
+    return names

@@ -1,6 +1,7 @@
-"""Settle a configuration: what `auto`, `balanced` and sizes become once the data are seen.
+"""Derive the settings that depend on the data: `auto`, `balanced`, and the sizes of the model.
 
-`settle` takes a configuration and returns another one; the functions below it do the same for one node each.
+`settle` takes a configuration and returns a complete one; the other functions do the same for a single node.
+None of them changes its argument.
 """
 
 from collections import ChainMap, Counter
@@ -21,17 +22,18 @@ from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
 
 Node = Mapping[str, Any]
-Criterion = Literal["accuracy", "f1", "youden"]  # how a threshold may be chosen
+Criterion = Literal["accuracy", "f1", "youden"]  # what a threshold may maximize
 CRITERIA = get_args(Criterion)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """A configuration in which nothing is left open, and the data that settled it.
+    """A complete configuration, and the data it was derived from.
 
     Args:
-        criterion: chooses the threshold after training; None where the configuration gives a number.
-        train: the split, without examples that `processor.missing` leaves out; so is `validate`.
+        criterion: criterion that chooses the threshold after training; None if the threshold is a number.
+        train: training split, without the examples that `processor.missing` leaves out.
+        validate: validation split, without those examples.
     """
 
     config: Mapping[str, Any]
@@ -43,20 +45,22 @@ class Settled:
 
 
 def settle(config: Mapping[str, Any], folder: Path) -> Settled:
-    """Open the data of a run and settle what they decide; `config` stays as it is.
+    """Open the data of a run and derive the settings that depend on them.
 
     Args:
-        folder: of the run; text files that are learned for it go to its `files/`, and are read there when it
-            goes on.
+        folder: folder of the run. Vocabulary and sentence vectors are learned once into its `files/`; a
+            resumed run reads them from there.
 
     Raises:
-        ConfigError: a split is empty or has no labels, or a setting asks the data for what they lack.
+        ConfigError: a split is empty or has no labels, or a setting needs something that the data lack.
     """
     train, validate = call(config["data"]["train"]), call(config["data"]["validate"])
     for name, split in (("training", train), ("validation", validate)):
         if not len(split):
             raise ConfigError(f"the {name} split has no examples; expected at least one.")
     images = _images(train, validate)
+    # The order matters: the processor needs the vocabulary, and opening regions needs the processor. Class
+    # weights count only the examples that have regions; the vocabulary is learned from all.
     task, criterion = without_criterion(with_labels(config["task"], train), validate)
     node = with_text_files(config, Texts(train), folder / "files")
     processor = call(node)
@@ -82,20 +86,20 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
 
 
 def with_labels(task: Node, train: Dataset) -> Node:
-    """`labels: auto` becomes the classes of the training split."""
+    """Replace `labels: auto` by the classes of the training split."""
     if task.get("labels") != "auto":
         return task
-    labels = getattr(train, "labels", ())
+    labels = getattr(train, "labels", ())  # only data sets with a fixed set of classes have them
     if len(labels) < 2:
         raise ConfigError(
             f"task.labels=auto, but the training split has the classes {list(labels)}; expected two or more. "
-            "Which column holds the labels? Say data.columns.label=NAME, or task.labels=[...]."
+            "Name the column of the labels with data.columns.label=NAME, or set task.labels=[...]."
         )
     return {**task, "labels": list(labels)}
 
 
 def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:
-    """A criterion gives way to a number until training is over; returns the node and the criterion."""
+    """Replace a criterion as threshold by 0.5 for training; returns the node and the criterion."""
     value = task.get("threshold")
     if not isinstance(value, str):
         return task, None
@@ -109,7 +113,7 @@ def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:
 
 
 def with_class_weights(task: Node, train: Dataset) -> Node:
-    """`class_weights: balanced` becomes numbers: examples / (classes * examples of the class)."""
+    """Replace `class_weights: balanced` by examples / (classes * examples of the class)."""
     if task.get("class_weights") != "balanced":
         return task
     counts = Counter(likeliest(target) for _, target in targets_of(train))
@@ -122,12 +126,14 @@ def with_class_weights(task: Node, train: Dataset) -> Node:
 
 
 def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Path) -> Node:
-    """The node of the processor with `vocabulary` and `vectors.path` settled.
+    """Return the processor's node with paths for `vocabulary: auto` and `vectors.path: auto`.
 
-    What is `auto` and does not exist yet is learned from the texts; the file stays in `folder`.
+    A vocabulary in the data set's folder is used; otherwise the files are learned from `texts` into `folder`,
+    unless they are there already.
     """
     node: Node = config["processor"]
     if "text" in node and node["text"]["vocabulary"] == "auto":
+        # a learned file is kept: the weights of a resumed run belong to its rows
         given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
         if not given.exists() and not learned.exists():
             lowercase = bool(node["text"].get("lowercase", True))
@@ -144,10 +150,10 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
 
 
 def with_objectives(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
-    """What objectives of pre-training have to know of the vocabulary and the features, where not said.
+    """Complete pre-training objectives with facts of the vocabulary and the features.
 
     Args:
-        node: a task, or any node below one.
+        node: a task, or any node below it.
     """
     node = _objective(node, processor, regions)
     return {
@@ -158,17 +164,19 @@ def with_objectives(node: Node, processor: Processor, regions: RegionSource | No
 
 def _objective(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
     kind, text, meta = function_of(node), processor.text, None if regions is None else regions.meta
-    if not isinstance(kind, type):
+    if not isinstance(kind, type):  # a function, or a mapping that describes no call
         return node
     if issubclass(kind, MaskedText) and text is not None:
         masking = node.get("masking") or {"_target_": "diptych.tasks.objectives.WordMasking"}
         special = [*text.special_ids]
         return {**node, "masking": _filled(masking, mask_id=text.mask_id, special=special)}
     if issubclass(kind, RegionFeatures) and processor.prepare is not None:
-        raise ConfigError("RegionFeatures predicts features; end to end there are none. Leave it out.")
+        raise ConfigError(
+            "RegionFeatures needs precomputed features, but the model is end to end; remove it."
+        )
     if issubclass(kind, MaskedRegions) and processor.whole_image:
-        raise ConfigError("MaskedRegions would hide the whole picture; set processor.whole_image=false.")
-    if issubclass(kind, RegionFeatures) and meta is not None and not node.get("tied"):
+        raise ConfigError("MaskedRegions would mask the whole picture; set processor.whole_image=false.")
+    if issubclass(kind, RegionFeatures) and meta is not None and not node.get("tied"):  # tied: no own layer
         return _filled(node, feature_dim=meta.feature_dim)
     if issubclass(kind, RegionLabels) and meta is not None:
         names = meta.attributes if node.get("field") == "attributes" else meta.classes
@@ -177,8 +185,8 @@ def _objective(node: Node, processor: Processor, regions: RegionSource | None) -
 
 
 def with_sizes(model: Node, processor: Processor, regions: RegionSource | None) -> Node:
-    """The sizes that data decide, where the configuration does not say them."""
-    if "model" in model:  # end to end: the network below decides how wide features are
+    """Return the model's node with the sizes that depend on the data; explicit sizes are kept."""
+    if "model" in model:  # end to end: the backbone determines the width of features, not a store
         return {**model, "model": with_sizes(model["model"], processor, None)}
     if processor.text is not None:
         model = _filled(model, vocab_size=processor.text.vocab_size)
@@ -186,20 +194,23 @@ def with_sizes(model: Node, processor: Processor, regions: RegionSource | None) 
         model = _filled(model, vector_dim=processor.vectors.dim)
     if regions is not None:
         model = _filled(model, feature_dim=regions.meta.feature_dim)
-    if isinstance(regions, MergedStore):
+    if isinstance(regions, MergedStore):  # contains a region of the whole image
         model = _filled(model, whole_image=False)
         if model["whole_image"]:
             raise ConfigError(
-                "more_features brings a region of the whole image; leave model.whole_image out."
+                "more_features already has a region of the whole image; remove model.whole_image=true."
             )
     return model
 
 
 def _filled(node: Node, **defaults: Any) -> Node:
-    """The node, its own keys first, with defaults for those that it lacks."""
-    return {**node, **defaults, **node}
+    """Add defaults for the keys that a node lacks; its own keys keep their values and come first."""
+    return {**node, **defaults, **node}  # the first `node` is for the order, the last one for the values
 
 
 def _images(*datasets: Dataset) -> Mapping[str, Path]:
-    """Where several data sets have a key, the last one counts; none is looked up here."""
+    """Return the pictures of all data sets by key; for a key in several, the last data set wins.
+
+    A `ChainMap`, because the mappings of large data sets look up files only when asked.
+    """
     return ChainMap(*(split.images for split in reversed(datasets) if hasattr(split, "images")))

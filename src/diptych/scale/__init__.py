@@ -1,4 +1,4 @@
-"""Many machines: the functions that run here, run by Ray, with the same bytes as result."""
+"""Distributed execution with Ray, with the same bytes as result as in a single process."""
 
 from diptych.scale.ray import ray_engine
 from diptych.scale.shards import predict_split

@@ -1,7 +1,7 @@
-"""Ray Data as an engine: calls a function for every shard on one machine or a cluster.
+"""Engine on Ray Data: calls a function for every shard, on one machine or a cluster.
 
-A shard whose worker dies is computed again by another one. The function must therefore leave nothing
-half-done behind and give the same result twice, as those of this package do.
+If a worker dies, another one computes its shard again. The function must therefore be idempotent: no
+incomplete files left behind, and the same result every time. The functions of this package are.
 """
 
 import logging
@@ -17,16 +17,16 @@ from diptych.errors import ConfigError, DiptychError, missing_library
 try:
     import ray
     import ray.data
-except Exception as error:
+except Exception as error:  # Ray that is installed but broken raises others than ImportError
     raise missing_library("the engine ray needs Ray", "ray", error) from error
 
 T = TypeVar("T")
 R = TypeVar("R")
-BLOCKS = 10_000  # Ray keeps books on every block of shards
+BLOCKS = 10_000  # maximum number of Ray blocks; Ray's driver keeps metadata of each
 
 
 class RayEngine(Protocol):
-    """Calls what `build` makes for every shard; results come as they are ready."""
+    """Calls `build()(shard)` for every shard, with one `build()` per worker; yields results in any order."""
 
     def __call__(self, build: Callable[[], Callable[[T], R]], shards: Sequence[T]) -> Iterator[R]: ...
 
@@ -35,19 +35,20 @@ class RayEngine(Protocol):
 def ray_engine(
     *, parallel: int | None = None, threads: int | None = None, gpu: bool = False
 ) -> Iterator[RayEngine]:
-    """An engine on the cluster of `RAY_ADDRESS`, or on this machine where that is not set.
+    """Yield an engine on the cluster of `RAY_ADDRESS`, or on this machine if that is not set.
 
     Args:
-        parallel: workers, each with the model in its memory; None means one per GPU, or as many as the
-            threads of all CPUs allow.
-        threads: of every worker on CPU; None means as many as here. The last bits of some sums depend on it.
-        gpu: give every worker a GPU.
+        parallel: number of workers, each with the model in its memory; None means one per GPU, or the number
+            of CPUs divided by `threads`.
+        threads: CPU threads of each worker; None means PyTorch's number in this process. The last bits of
+            some sums depend on it.
+        gpu: give each worker a GPU.
 
     Raises:
-        ConfigError: the cluster has too little for one worker.
+        ConfigError: the cluster has too few GPUs or CPUs.
     """
     threads = threads or torch.get_num_threads()
-    ours = not ray.is_initialized()
+    ours = not ray.is_initialized()  # a caller's connection is not ours to close
     if ours:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -57,7 +58,7 @@ def ray_engine(
         room = int(have.get("GPU", 0)) if gpu else int(have.get("CPU", 0)) // threads
         if room < (parallel or 1):
             what = "GPUs" if gpu else f"times {threads} CPU(s)"
-            raise ConfigError(f"Ray has {room} {what}; expected at least {parallel or 1}, one per worker.")
+            raise ConfigError(f"Ray has {room} {what}; {parallel or 1} worker(s) need one each.")
         size = parallel or room
         resources: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": threads}
 
@@ -80,24 +81,25 @@ def _run(
 ) -> Iterator[R]:
     if not shards:
         return
+    # as bytes: Ray would turn lists and paths into columns of Arrow, and change their types
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     blocks = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS))
     pool = ray.data.ActorPoolStrategy(size=min(size, len(rows)))
-    results = blocks.map(  # a class stands for what its objects do
+    results = blocks.map(  # given a class, Ray makes one object per worker and calls it
         _Worker,  # type: ignore[arg-type]
         fn_constructor_args=(build, threads),
         compute=pool,
         **resources,
     )
     for row in results.iter_rows():
-        result, problem = pickle.loads(row["result"])  # by our own workers
+        result, problem = pickle.loads(row["result"])  # safe: our own workers wrote it
         if problem is not None:
             raise DiptychError(problem)
         yield result
 
 
 class _Worker:
-    """Lives in a process of its own and keeps what `build` loads."""
+    """Worker process: builds the function at its first shard and keeps it."""
 
     def __init__(self, build: Callable[[], Callable[[Any], Any]], threads: int) -> None:
         torch.set_num_threads(threads)
@@ -105,7 +107,7 @@ class _Worker:
         self.function: Callable[[Any], Any] | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
-        # An error that a user can mend travels as a result: Ray would retry, and wrap it in its own.
+        # An error that a user can fix is returned as a result; Ray would retry it, and wrap it in its own.
         result = problem = None
         try:
             self.function = self.function or self.build()

@@ -1,4 +1,4 @@
-"""Prediction in shards: batches as the local run makes them, so that padding and results are the same."""
+"""Prediction in shards of the batches that a local run makes, so that padding and results are the same."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -26,12 +26,13 @@ def predict_split(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Predictions:
-    """As `Predictor.predict_dataset`, computed by the workers of an engine, to the bit.
+    """Like `Predictor.predict_dataset`, computed by the workers of an engine; results are equal to the bit.
 
     Args:
-        run: where the workers load the bundle of `predictor` from. They must see it, the features and the
-            pictures of `dataset` under the same paths.
-        shard: batches that a worker computes in one go.
+        run: run folder or bundle of `predictor`, from which the workers load it. They must see it, the
+            features and the pictures of `dataset` under the same paths.
+        shard: number of batches that a worker computes per call.
+        workers: loader processes of each worker.
     """
     batches = predictor.batches(dataset, predictor.sources(dataset, features=features), batch_size)
     shards = [[*batches[start : start + shard]] for start in range(0, len(batches), shard)]
@@ -50,7 +51,7 @@ def predict_split(
         done += len(part)
         if progress is not None:
             progress(done, len(dataset))
-    return Predictions.concat(parts).align(ids_of(dataset))
+    return Predictions.concat(parts).align(ids_of(dataset))  # shards arrive in any order
 
 
 def batch_function(
@@ -62,7 +63,7 @@ def batch_function(
     precision: str,
     workers: int,
 ) -> BatchFunction:
-    """Load the model; returns the function that scores some batches of the data set."""
+    """Load the model; returns a function that predicts batches, given as row numbers of the data set."""
     predictor = load(run, device=device, precision=precision)
     sources = predictor.sources(dataset, features=features)
 

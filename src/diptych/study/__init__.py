@@ -1,4 +1,4 @@
-"""Many runs as one: members by splits to predictions, family averages and a blend."""
+"""Studies: train many members, average them by family, and blend the averages, as one resumable call."""
 
 from diptych.study.call import Call, run_study, study_status
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up

@@ -1,4 +1,4 @@
-"""A study in one call: planned, run up to the blend, and asked how far it is."""
+"""Run a whole study with one call, or report its status."""
 
 import json
 from collections.abc import Sequence
@@ -25,18 +25,18 @@ Precision = Literal["32", "bf16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What is asked of a study; its folder remembers the last one.
+    """Arguments of one call of a study. The study's folder records those of the last call.
 
     Args:
         root: folder of the data set.
-        members: families and members by name; none means the study's `default`.
-        fast: those of the study's `fast` list, where `members` names none.
-        seeds: at most so many members of each family; None means all.
-        limit: examples of every split, for a trial; None means all.
-        overrides: words of `diptych train` for all members.
-        bundles: folder of trained models as MEMBER/RUN; nothing is trained then.
-        data: name of the data set; None tells it from the files in `root`.
-        device: of predictions, and so are `precision` and `batch_size`, in examples.
+        members: names of families and members; empty means the study's `default`.
+        fast: use the study's `fast` list if `members` is empty.
+        seeds: maximum number of members per family; None means all.
+        limit: maximum number of examples per split, for a trial; None means all.
+        overrides: overrides of `diptych train`, such as `optim.lr=1e-4`, for all members.
+        bundles: folder of trained models as MEMBER/RUN; with it, nothing is trained.
+        data: name of the data set; None detects it from the files in `root`.
+        device: device of predictions. `precision` and `batch_size` (in examples) apply to predictions too.
     """
 
     root: Path | str
@@ -54,7 +54,7 @@ class Call:
 
 @closed
 class CallNode(TypedDict, total=False):
-    """The file of a `Call`."""
+    """JSON form of a `Call`."""
 
     root: Required[str]
     members: str | None
@@ -72,26 +72,26 @@ class CallNode(TypedDict, total=False):
 def run_study(
     name: str, call: Call, *, out: Path | str | None = None, options: Options | None = None
 ) -> Report:
-    """Train and predict all that is not done, blend it, and write the final predictions and the run card.
+    """Run all unfinished steps of a study, and write the final predictions and the run card.
 
         report = run_study("vilio_tiny", Call(root="memes", members=["U", "ES"], seeds=1))
         print(report.areas["U/average"], report.files)
 
-    A call that is stopped or killed continues when it is made again. A member that fails is left out of the
-    blend, and `Report.failed` names its steps.
+    An interrupted study continues with the next call. A member that fails is left out of the blend, and
+    `Report.failed` names its steps.
 
     Args:
-        name: of a study that comes with diptych, or the path of a YAML file.
+        name: name of a study that comes with diptych, or the path of a YAML file.
         out: folder of the study (default: runs/study/NAME).
 
     Raises:
-        ConfigError: a setting cannot work, something is missing, `out` holds other things, or another process
-            works on this study.
+        ConfigError: a setting is invalid, an input is missing, `out` holds something other than this study,
+            or another process runs it.
         OSError: the disk is full.
     """
     options = options or Options()
     study, out = _opened(name, out)
-    study = _chosen(study, call)
+    study = _chosen(study, call)  # checks the call before it is recorded
     _remember(call, out)
     graph = _planned(study, call, out, options)
     if options.begin is not None:
@@ -107,19 +107,19 @@ def run_study(
 def study_status(
     name: str, call: Call | None = None, *, out: Path | str | None = None, options: Options | None = None
 ) -> Report:
-    """All steps of a study, and the records of those that were tried; nothing is run.
+    """Return all steps of a study and the records of those that were tried. Runs nothing.
 
     Args:
-        call: None means the last one that was run.
-        options: only `progress` is looked at.
+        call: None means the last call of `run_study`.
+        options: only `progress` is used.
 
     Raises:
-        ConfigError: as `run_study`; or no call is remembered.
+        ConfigError: as in `run_study`; or `call` is None and no call is recorded.
     """
     study, out = _opened(name, out)
     call = call or _remembered(out)
     graph = _planned(_chosen(study, call), call, out, options or Options())
-    whole = wrap_up(graph, list(graph.steps))
+    whole = wrap_up(graph, list(graph.steps))  # as if every member succeeds
     return Report(graph=whole, records=records_of(whole))
 
 
@@ -143,7 +143,7 @@ def _file(out: Path) -> Path:
 
 def _remember(call: Call, out: Path) -> None:
     node: CallNode = {
-        "root": str(Path(call.root).absolute()),
+        "root": str(Path(call.root).absolute()),  # `status` may be called from another folder
         "members": ",".join(call.members) or None,
         "seeds": call.seeds,
         "limit": call.limit,
@@ -155,6 +155,7 @@ def _remember(call: Call, out: Path) -> None:
         "batch_size": call.batch_size,
         "data": call.data,
     }
+    # written before any other file: `require_own` knows a study's folder by its `steps/*.json`
     with atomic_file(_file(out), "w", encoding="utf-8") as file:
         json.dump(node, file, indent=1)
 
@@ -162,8 +163,8 @@ def _remember(call: Call, out: Path) -> None:
 def _remembered(out: Path) -> Call:
     path = _file(out)
     if not path.is_file():
-        raise ConfigError(f"say root=FOLDER, the folder of the data set; {path} remembers none.")
-    node = dict(read_json(path, CallNode, advice="Remove it, and say --root."))
+        raise ConfigError(f"{path} does not exist, so the data set is unknown; add root=FOLDER.")
+    node = dict(read_json(path, CallNode, advice="Remove it, and add --root."))
     members, overrides = str(node.pop("members", None) or ""), node.pop("set", None)
     return Call(**node, members=members.split(",") if members else (), overrides=overrides or ())  # type: ignore[arg-type]
 
@@ -172,6 +173,7 @@ def _planned(study: Study, call: Call, out: Path, options: Options) -> Graph:
     home = Path(call.root)
     data = find_data(home, name=call.data)
     root = _views(study, home, out, data, options)
+    # absolute, because the steps may run in other processes and on other machines
     planner = Planner(
         checksums=Checksums(out / "steps" / "checksums.json"),
         home=home.absolute(),
@@ -183,9 +185,10 @@ def _planned(study: Study, call: Call, out: Path, options: Options) -> Graph:
 
 
 def _views(study: Study, root: Path, out: Path, data: Data, options: Options) -> Path:
-    """The folder that holds the views which the runs train on; they are made where they are missing."""
-    needed = {*study.runs, *(["pretrain"] if any(one.pretrain for one in study.families) else [])}
+    """Return the folder that holds the training views; make missing views below `out`."""
+    needed = {*study.runs, *(["pretrain"] if any(family.pretrain for family in study.families) else [])}
     missing = sorted(view for view in needed if not (root / f"{view}.jsonl").exists())
+    # A missing view that cleaning does not make either is reported later, by the data set, with its name.
     if study.clean is None or not missing or not set(missing) <= set(data.kind.views):
         return root
     opened = nullcontext(None) if options.progress is None else options.progress("hashing pictures")

@@ -1,4 +1,4 @@
-"""The run card: what was trained on what, and how good it is, as README.md of the study's folder."""
+"""Run card of a study: training data, scores and blend, written as README.md of the study's folder."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ Areas = Mapping[str, tuple[float, float, float]]
 
 
 def write_card(report: Report) -> Path:
-    """Write `README.md` of a study that was run and measured."""
+    """Write `README.md` of a study that was run and measured; returns its path."""
     path = report.graph.out / "README.md"
     require_new(path, overwrite=True, kind="a run card")
     with atomic_file(path, "w", encoding="utf-8") as file:
@@ -28,11 +28,11 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"# Study {study.name}\n"
     yield f"Data: `{graph.root}`{f', the first {graph.limit} memes of every split' if graph.limit else ''}."
     if study.compat:
-        yield "Blended with Vilio's arithmetic (`compat`): scores are no probabilities."
+        yield "Blended with Vilio's arithmetic (`compat`): scores are not probabilities."
     if any(step.kind == "pretrain" for step in graph.steps.values()):
         yield (
-            "Transductive: members were pre-trained on texts and pictures of the dev splits too, without "
-            "their labels; that helps their scores on dev."
+            "Transductive: members were also pre-trained on texts and pictures of the dev splits, without "
+            "labels; this raises their scores on dev."
         )
     yield "\n## Training\n\n| step | key | seed | memes | steps | features | seconds |"
     yield "|---|---|---|---|---|---|---|"
@@ -46,7 +46,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield "\n## Missing\n"
         yield from (f"- failed, {line.splitlines()[0]}" for line in missing)
         if study.left_out:
-            yield f"- not asked for: {', '.join(study.left_out)}"
+            yield f"- not selected: {', '.join(study.left_out)}"
 
 
 def _training_row(report: Report, step: Step) -> str:
@@ -74,9 +74,10 @@ def _members(report: Report) -> Iterator[str]:
 
 
 def measure(report: Report) -> Areas:
-    """AUROC of every member and family on dev, which they were not trained on, and its interval.
+    """Compute the AUROC on dev, with its interval, of every member and family not trained on dev.
 
-    Members are called MEMBER/RUN, families FAMILY/average; nothing is measured where dev has one class only.
+    Returns:
+        (AUROC, low, high) by MEMBER/RUN and FAMILY/average; empty if dev has a single class.
     """
     graph, dev = report.graph, report.graph.study.dev
     areas: dict[str, tuple[float, float, float]] = {}
@@ -84,6 +85,7 @@ def measure(report: Report) -> Areas:
     if len(set(truth.values())) < 2:
         return {}
     for name, step in graph.steps.items():
+        # runs that train on dev do not predict it, so they have no such file
         if step.kind in ("predict", "average") and (step.folder / f"{dev}.npz").exists():
             predictions = read_predictions(step.folder / f"{dev}.npz")
             labels = np.array([truth[key] == 1 for key in predictions.ids])
@@ -101,13 +103,13 @@ def _blend(report: Report) -> Iterator[str]:
         return
     facts = record.facts
     yield f"Method `{facts['method']}`, fitted on the {facts['rows']} memes of {facts['dev']}."
-    yield "In-sample AUROC {:.4f} ({:.4f} to {:.4f}), which flatters.".format(*facts["in_sample"])
+    yield "In-sample AUROC {:.4f} ({:.4f} to {:.4f}), which is optimistic.".format(*facts["in_sample"])
     if (fold := facts["out_of_fold"]) is None:
         yield "No out-of-fold estimate: a class has fewer than two memes."
     else:
         areas = report.areas
-        name = max(areas, key=lambda one: areas[one][0])
+        name = max(areas, key=lambda member: areas[member][0])
         verdict = "beats" if fold[0] > areas[name][0] else "does not beat"
         yield "Out-of-fold AUROC {:.4f} ({:.4f} to {:.4f}).".format(*fold)
-        yield f"Out of fold, it {verdict} {name} ({areas[name][0]:.4f}), the best of the table above."
-    yield "\nFiles: `FIN_SPLIT.csv` beside this card; `report.json` with weights in the ensemble's folder."
+        yield f"Out of fold, it {verdict} {name} ({areas[name][0]:.4f}), the best in the table above."
+    yield "\nFiles: `FIN_SPLIT.csv` beside this card; `report.json`, with weights, in the ensemble's folder."

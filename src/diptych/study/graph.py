@@ -1,8 +1,8 @@
-"""The steps of a study, each named by the content of all that it depends on.
+"""Steps of a study as a graph, with keys that depend on content.
 
 The key of a step is a hash of its resolved settings, of the checksums of its input files and of the keys of
-the steps it needs. A step whose key has a record is done; a changed setting changes the keys downstream of it
-and no others. Paths are no part of a key, so a study may move.
+the steps it needs. A step is done if there is a record with its key. A changed setting changes only the keys
+of the steps that depend on it. Keys contain no paths, so a study's folder can be moved.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,19 @@ from diptych.recipe import compose
 from diptych.study.progress import Checksums
 from diptych.study.settings import Member, Study
 
-NO_PART = ("out", "progress", "loggers", "overwrite")  # of what a run computes
+NO_PART = ("out", "progress", "loggers", "overwrite")  # settings that do not change the result of a run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing to do.
+    """One unit of work.
 
     Args:
-        lane: steps of one lane run after each other, in one process.
-        needs: names of the steps that come before.
-        settings: of a training run its configuration; else what the kind of step takes.
-        folder: where it writes.
+        lane: name of the member, whose steps run in sequence in one process; empty for averages and blend.
+        needs: names of the steps that must be done first.
+        settings: configuration of a training run; for other kinds, arguments of the step.
+        key: first 12 hexadecimal digits of the hash of everything that the result depends on.
+        folder: folder that the step writes.
     """
 
     name: str
@@ -44,13 +45,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """A planned study; `wrap_up` adds the steps that depend on which members succeed.
+    """A planned study. `wrap_up` adds the averages and the blend once it is known which members succeeded.
 
     Args:
         root: folder of the annotation files.
-        data: the data set that `root` holds.
-        limit: memes of every split; None means all.
-        steps: by name, in the order in which one process does them.
+        data: data set in `root`.
+        limit: maximum number of memes per split; None means all.
+        steps: steps by name, in the order of execution in a single process.
     """
 
     study: Study
@@ -63,12 +64,12 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planner:
-    """What planning looks at.
+    """Inputs of `plan` besides the study and its data.
 
     Args:
-        home: folder that the names of feature stores are below; differs from `root` after cleaning.
-        extra: words for every training run.
-        bundles: trained models by MEMBER/RUN, instead of training them.
+        home: folder of the data set, which contains the feature stores; `root` differs if views were cleaned.
+        extra: overrides for every training run.
+        bundles: folder of trained models as MEMBER/RUN, used instead of training.
         predict: `precision`, `batch_size` and `device` of predictions.
     """
 
@@ -88,10 +89,10 @@ def plan(
     planner: Planner,
     data: Data | None = None,
 ) -> Graph:
-    """All steps of all members.
+    """Return the graph of all training and prediction steps.
 
     Args:
-        data: what `root` holds; by default what its layout says.
+        data: data set in `root`; None detects it.
 
     Raises:
         ConfigError: a split, a feature store or a bundle is missing.
@@ -103,6 +104,7 @@ def plan(
         start = graph.steps.get(f"{family.name}-pretrain/pretrain")
         for member in family.members:
             for view, splits in study.runs.items():
+                # order matters: a prediction looks up the training step of its run
                 if planner.bundles is None:
                     quirks = family.quirks.get(view, ()) if study.compat else ()
                     changed = replace(member, overrides=(*member.overrides, *quirks))
@@ -112,10 +114,10 @@ def plan(
 
 
 def wrap_up(graph: Graph, finished: Sequence[str]) -> Graph:
-    """The graph with averages and ensemble of the members whose predictions are all finished.
+    """Return the graph with the average and ensemble steps added.
 
     Args:
-        finished: names of steps.
+        finished: names of the finished steps; only members whose predictions are all among them take part.
     """
     study, steps, done = graph.study, dict(graph.steps), set(finished)
     averages = []
@@ -123,7 +125,7 @@ def wrap_up(graph: Graph, finished: Sequence[str]) -> Graph:
         groups = [[f"{member.name}/{view}/predict" for view in study.runs] for member in family.members]
         needs = tuple(name for group in groups if done.issuperset(group) for name in group)
         if needs:
-            names = sorted({steps[name].lane for name in needs})
+            names = sorted({steps[name].lane for name in needs})  # a lane is a member's name
             settings: dict[str, Any] = {"members": names, "scores": family.scores, "compat": study.compat}
             step = _step(graph, f"{family.name}/average", "average", settings, needs=needs, known=steps)
             steps[step.name] = step
@@ -150,12 +152,13 @@ def _add_training(
         *(
             []
             if graph.limit is None
-            else [f"data.{one}.limit={graph.limit}" for one in ("train", "validate")]
+            else [f"data.{part}.limit={graph.limit}" for part in ("train", "validate")]
         ),
         *member.overrides,
-        *planner.extra,
+        *planner.extra,  # last, so that the user's overrides win
     ]
     config = compose(words)
+    # content instead of paths: the same files elsewhere give the same key
     inputs = {
         "train": _split(graph, planner, view),
         "validate": _split(graph, planner, graph.study.dev),
@@ -164,14 +167,17 @@ def _add_training(
     }
     content = {key: value for key, value in config.items() if key not in NO_PART}
     content["data"] = {key: value for key, value in config["data"].items() if key != "workers"}
+    # stores before the root: a store below the root must become FEATURES, not ROOT/...
     places = {str(store): "FEATURES", str(more): "MORE", str(graph.root): "ROOT"}
     kind: Literal["pretrain", "train"] = "pretrain" if view == "pretrain" else "train"
     name = f"{member.name}/{view}"
     needs = () if start is None else (start.name,)
     key = _key(graph.steps, kind, _without(content, places), inputs, needs)
     folder = graph.out / member.name / f"{view}-{key}"
+    # after the key, which must not contain a path; the key of `start` is in it by `needs`
     if start is not None:
         config["weights"] = {**config["weights"], "model": str(start.folder)}
+    # several steps may run at once: their progress bars would mix
     settings = {**config, "out": str(folder), "progress": False, "loggers": [], "name": name}
     graph.steps[name] = Step(
         name=name, kind=kind, lane=member.name, needs=needs, settings=settings, key=key, folder=folder
@@ -192,7 +198,7 @@ def _add_predictions(
     settings = {**planner.predict, "splits": list(splits), "limit": graph.limit}
     places = {"bundle": str(bundle), "features": _text(store), "more_features": _text(more)}
     name, needs = f"{member.name}/{view}/predict", () if trained is None else (trained.name,)
-    device = {"device": None}  # the same numbers anywhere, up to rounding
+    device = {"device": None}  # not part of the key: results of devices differ by rounding only
     key = _key(graph.steps, "predict", {**settings, **device}, inputs, needs)
     graph.steps[name] = Step(
         name=name,
@@ -220,16 +226,17 @@ def _step(
 
 
 def _key(known: Mapping[str, Step], kind: str, settings: Any, inputs: Any, needs: Sequence[str]) -> str:
+    # 48 bits: short enough for folder names, and a study has too few steps for collisions
     return digest([kind, settings, inputs, [known[name].key for name in needs]])[:12]
 
 
 def _without(content: Any, places: Mapping[str, str]) -> Any:
-    """The settings with the paths of inputs, whose content counts, replaced by words."""
+    """Replace the paths of inputs in the settings by fixed words; their content enters the key instead."""
     if isinstance(content, Mapping):
         return {key: _without(value, places) for key, value in content.items()}
     if isinstance(content, str):
-        for place, word in places.items():
-            content = content.replace(place, word) if place != "None" else content
+        for place, word in places.items():  # in the order given: see `places` in _add_training()
+            content = content.replace(place, word) if place != "None" else content  # no such store
     return content
 
 
@@ -239,8 +246,8 @@ def _store(graph: Graph, planner: Planner, name: str | None) -> Path | None:
     path = planner.home / graph.study.features[name]
     if not path.is_dir():
         raise ConfigError(
-            f"{path}: the study's features {name!r} are not there; make them with `diptych import`, or name "
-            "another folder under `features` of a study that extends this one."
+            f"{path} does not exist; expected the study's features {name!r}. Make them with `diptych import`,"
+            " or write a study that extends this one and set another folder under `features`."
         )
     return path
 
@@ -256,7 +263,7 @@ def _file(planner: Planner, name: str, root: Path) -> str | None:
 
 
 def _weights(planner: Planner, config: Mapping[str, Any]) -> list[str | None]:
-    """Checksums of local files to start from; what is downloaded goes by its name."""
+    """Return checksums of local starting weights, and the names of those that are downloaded."""
     given = [source for _, source in sorted(config["weights"].items()) if source]
     return [planner.checksums(Path(source)) if Path(source).exists() else source for source in given]
 
@@ -264,18 +271,18 @@ def _weights(planner: Planner, config: Mapping[str, Any]) -> list[str | None]:
 def _given_bundle(planner: Planner, member: Member, view: str) -> Path:
     assert planner.bundles is not None, "else it is trained"
     home = planner.bundles / member.name
-    found = []
-    for place in (home / view, *sorted(home.glob(f"{view}-*"))):
+    bundles = []
+    for place in (home / view, *sorted(home.glob(f"{view}-*"))):  # as given by hand, or VIEW-KEY of a study
         try:
-            found.append(find_bundle(place))
-        except FormatError:
+            bundles.append(find_bundle(place))
+        except FormatError:  # a run that has no bundle yet
             continue
-    if len(found) != 1:
+    if len(bundles) != 1:
         raise ConfigError(
-            f"{home} holds {len(found)} bundles of the run {view!r}; expected one, as {home / view} or as a "
-            "study leaves it. Leave the member out with members=..., or remove the others."
+            f"{home} holds {len(bundles)} bundles of the run {view!r}; expected one, in {home / view} or in "
+            "a run folder of a study. Leave the member out with members=..., or remove the others."
         )
-    return found[0]
+    return bundles[0]
 
 
 def _text(path: Path | None) -> str | None:

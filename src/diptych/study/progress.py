@@ -1,4 +1,4 @@
-"""What a study remembers on disk: which steps are done, and the checksums of its input files."""
+"""On-disk progress of a study: records of its steps, and checksums of its input files."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ State = Literal["done", "failed"]
 
 @closed
 class StepRecordNode(TypedDict):
-    """The file of a `StepRecord`."""
+    """JSON form of a `StepRecord`."""
 
     step: str
     state: State
@@ -30,11 +30,12 @@ class StepRecordNode(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """How a step went.
+    """Result of a step.
 
     Args:
-        seconds: of the call that finished it; what a killed one had done before is not counted.
-        facts: what the run card tells.
+        seconds: wall time of the call that finished the step; interrupted calls before it are not counted.
+        error: message of a failed step.
+        facts: values for the run card.
     """
 
     step: str
@@ -45,7 +46,7 @@ class StepRecord:
 
 
 def read_record(folder: Path, key: str) -> StepRecord | None:
-    """None when the step with this key was never finished."""
+    """Read the record of a step; None if the step was never finished."""
     path = folder / f"{key}.json"
     if not path.exists():
         return None
@@ -53,46 +54,50 @@ def read_record(folder: Path, key: str) -> StepRecord | None:
 
 
 def require_own(out: Path) -> None:
-    """Refuse a folder for a study that holds other things.
+    """Check that a study may write into `out`: it is empty or missing, or already holds a study.
 
     Raises:
-        ConfigError: names the first of them.
+        ConfigError: it holds other files; names the first of them.
     """
-    if any((out / "steps").glob("*.json")):  # written before everything else
+    if any((out / "steps").glob("*.json")):  # a study writes these before any other file
         return
-    entries = sorted(one for one in out.rglob("*") if one.is_symlink() or not one.is_dir())
-    if strange := [one for one in entries if not one.name.endswith((".part", "lock"))]:
-        raise ConfigError(f"{strange[0]} is there, so {out} is no folder of a study; choose another --out.")
+    entries = sorted(entry for entry in out.rglob("*") if entry.is_symlink() or not entry.is_dir())
+    # a process killed at its very start leaves only an unfinished file or a lock
+    if strange := [entry for entry in entries if not entry.name.endswith((".part", "lock"))]:
+        raise ConfigError(
+            f"{out} contains {strange[0]}, which no study wrote; choose another folder with --out."
+        )
 
 
 def write_record(folder: Path, key: str, record: StepRecord) -> None:
-    """Written last of a step: its presence means that everything else is there."""
+    """Write the record of a step. Call it last: a record means that all files of the step are complete."""
     with atomic_file(folder / f"{key}.json", "w", encoding="utf-8") as file:
         json.dump(asdict(record), file, indent=1)
 
 
 class Checksums:
-    """SHA-256 of files; a file of the same path, size and time is not read again.
+    """SHA-256 of files, cached by path, size and modification time.
 
     Args:
-        path: file that remembers them.
+        path: file of the cache.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known: dict[str, str] = {}
-        with suppress(FormatError):  # nothing is lost but time
+        with suppress(FormatError):  # a missing or damaged cache costs only time
             self.known = read_json(path, dict[str, str])
 
     def __call__(self, path: Path) -> str:
-        """Of a file, or of all files of a folder with their names."""
+        """Return the checksum of a file, or of a folder: of the names and content of all its files."""
         if path.is_dir():
-            files = sorted(one for one in path.rglob("*") if one.is_file())
-            return digest([[str(one.relative_to(path)), self(one)] for one in files])
+            files = sorted(entry for entry in path.rglob("*") if entry.is_file())
+            return digest([[str(file.relative_to(path)), self(file)] for file in files])
         state = path.stat()
         stamp = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
         if stamp not in self.known:
             self.known[stamp] = file_checksum(path)
+            # saved after every file, so that a killed planning does not hash large files again
             with atomic_file(self.path, "w", encoding="utf-8") as out:
                 json.dump(self.known, out, indent=0)
         return self.known[stamp]

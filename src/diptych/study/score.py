@@ -1,4 +1,4 @@
-"""One meme in, a probability out: by one trained model, or by all members of a study and their blend."""
+"""Score a single meme with a trained model, or with all members of a study and their blend."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,13 +26,13 @@ from diptych.study.settings import Fitted
 from diptych.types import FeatureMeta
 
 NAME = "members.json"
-STORES = ("features", "more_features")
+STORES = ("features", "more_features")  # settings of a member that name a store
 Place = str | Path | None
 
 
 @closed
 class MemberEntry(TypedDict):
-    """A member in `Tree`; the names of its stores are keys of `features`."""
+    """A member in `Tree`. The names of its stores are keys of `Tree.features`."""
 
     family: str
     bundle: str
@@ -42,7 +42,7 @@ class MemberEntry(TypedDict):
 
 @closed
 class Tree(TypedDict):
-    """The file `members.json`: what `score_meme` has to know of a study."""
+    """Content of `members.json`, from which `score_meme` reads a study."""
 
     study: str
     method: Fitted
@@ -64,20 +64,20 @@ def score_meme(
 ) -> Verdict:
     """Score one picture and its text.
 
-    Of a study, those models of its members answer that predict its test splits, one after the other. The
-    blend is fitted again on the study's predictions of dev with the meme beside them. As scales and ranks are
-    those of dev, the probability is the one that the meme would have in a FIN file.
+    For a study, it loads in sequence the models of the members that predict the test splits. It fits the
+    blend again on the study's predictions of dev and applies it to the meme. Scales and ranks come from dev,
+    so the meme gets the same probability as in a FIN file.
 
     Args:
         source: a run, a bundle, or the folder of a study that was run.
-        image: a picture; the name of its file is the key of its regions.
-        features: places instead of those used in training, by the study's names of features; of one model, by
-            `features` and `more_features`.
+        image: a picture; its file name without the extension is the key of its regions.
+        features: stores used instead of those of training. For a study, the keys are the study's names of
+            features; for a single model, `features` and `more_features`.
 
     Raises:
-        ConfigError: the study has a blend in which a score depends on the other memes of its split; an
-            unknown name of features; a task without probabilities.
-        MissingFeatures: a store lacks the picture.
+        ConfigError: the study's blend needs all memes of a split (`compat`); an unknown name of features; a
+            task without probabilities.
+        MissingFeatures: a store has no regions of the picture.
     """
     source, image, given = Path(source), Path(image), dict(features or {})
 
@@ -96,7 +96,7 @@ def score_meme(
     for name, about in tree["members"].items():
         predictor = load(source / about["bundle"], device=device, precision=precision)
         stores = [None if key is None else places[key] for key in (about["features"], about["more_features"])]
-        members[name] = _ask(predictor, image, text, *stores)
+        members[name] = _ask(predictor, image, text, *stores)  # one model in memory at a time
     families = {
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
@@ -106,15 +106,14 @@ def score_meme(
 
 
 def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place) -> Predictions:
-    merge = predictor.bundle.provenance.get("region_merge")
+    merge = predictor.bundle.provenance.get("region_merge")  # None: trained on one store
     if more is None and merge not in (None, "detector_only"):
-        raise ConfigError("the model was trained on two feature stores; say --features more_features=FOLDER.")
+        raise ConfigError("the model was trained on two stores; add --features more_features=FOLDER.")
     regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge or "vilio")
     verdict = predictor.predict(text=text, image=image, regions=regions)
     if not verdict.scores:
         raise ConfigError(
-            f"{type(predictor.task).__name__} answers without probabilities, so there is no score; "
-            "see `diptych predict`."
+            f"{type(predictor.task).__name__} gives answers without probabilities; use `diptych predict`."
         )
     scores = np.array([[*verdict.scores.values()]])
     return Predictions(
@@ -123,11 +122,11 @@ def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place)
 
 
 def places_of(source: Path) -> dict[str, Place]:
-    """Where the regions lie that the models of a run, a bundle or a study were trained on, by their names."""
+    """Return the stores that a run, a bundle or a study was trained on, by name; see `score_meme`."""
     if (source / NAME).is_file():
         return {name: source / place for name, place in _read(source / NAME)["features"].items()}
     places = trained_on(source)
-    named = places["features"]  # of several stores, none is that of any picture
+    named = places["features"]  # if there are several, each covers one data set, and the picture is of none
     return {"features": None if isinstance(named, dict) else named, "more_features": places["more_features"]}
 
 
@@ -135,15 +134,15 @@ def places_of(source: Path) -> dict[str, Place]:
 def found_in(
     image: Path, source: Path, weights: Mapping[str, Path | None], *, device: str = "cpu"
 ) -> Iterator[dict[str, Path]]:
-    """Stores of one picture, made by the detectors and rules of those that `source` was trained on.
+    """Extract stores of one picture, with the detectors and box rules of the stores `source` was trained on.
 
-    They are there within the block, for the `features` of `score_meme`.
+    They exist within the block; pass them to `score_meme` as `features`.
 
     Args:
-        weights: files by detector; None means random ones.
+        weights: weight files by detector; None means random weights.
 
     Raises:
-        ConfigError: a store does not say how it was made, or by a detector without weights here.
+        ConfigError: a store does not record how it was made, or `weights` lacks its detector.
     """
     names = {(name if file is not None else f"{name}-random"): (name, file) for name, file in weights.items()}
     places = {name: FeatureStore(Path(place)) for name, place in places_of(source).items() if place}
@@ -152,13 +151,14 @@ def found_in(
         if meta.detector not in names or meta.box_rule == "unknown":
             raise ConfigError(
                 f"{places[name].path} was made by the detector {meta.detector!r} with the box rule "
-                f"{meta.box_rule!r}, which {sorted(names)} cannot repeat; give weights of that detector, or "
-                f"make a store with `diptych extract` and say --features {name}=FOLDER."
+                f"{meta.box_rule!r}, but weights are given for {sorted(names)}. Add weights of that detector,"
+                f" or make a store with `diptych extract` and add --features {name}=FOLDER."
             )
     with TemporaryDirectory() as folder:
         listing = Path(folder) / "picture.txt"
         listing.write_text(f"{image.absolute()}\n", encoding="utf-8")
         made: dict[str, Path] = {}
+        # one pass of a detector makes the stores of all its box numbers, but of one way of selection
         for detector, mode in sorted({(meta.detector, _rule(meta)[1]) for meta in metas.values()}):
             same = (meta.detector == detector and _rule(meta)[1] == mode for meta in metas.values())
             mine = dict(compress(metas.items(), same))
@@ -170,7 +170,7 @@ def found_in(
 
 
 def _rule(meta: FeatureMeta) -> tuple[str, str]:
-    """Numbers of boxes, and the way to choose them, which stores name only if it is not the usual one."""
+    """Split a box rule into the number of boxes and the selection; stores do not name the usual selection."""
     boxes, _, mode = meta.box_rule.partition(" ")
     return boxes, mode or "max-class"
 
@@ -188,11 +188,12 @@ def _settings(preset: str, weights: Path | None, mode: str, metas: Sequence[Feat
 
 
 def write_members(graph: Graph) -> Path:
-    """Write what `score_meme` has to know of a study whose blend is done.
+    """Write `members.json` of a study whose blend is done; returns its path.
 
-    The study's folder may move as a whole; the feature stores may not.
+    The study's folder may be moved afterwards, the feature stores may not.
     """
     study, out = graph.study, graph.out
+    # the models of the last run that does not predict dev: in Vilio's, those trained on dev too
     tests = [run for run, splits in study.runs.items() if study.dev not in splits]
     run = tests[-1] if tests else next(iter(study.runs))
     averages = {name: graph.steps[name] for name in graph.steps["ensemble"].needs}
@@ -226,22 +227,27 @@ def write_members(graph: Graph) -> Path:
 
 
 def _below(path: Path | str, folder: Path) -> str:
-    """Relative where it may move along with the folder."""
+    """Return `path` relative to `folder` if it is inside, so that both can be moved together."""
     return str(Path(path).relative_to(folder) if Path(path).is_relative_to(folder) else path)
 
 
 def _read(path: Path) -> Tree:
-    advice = "Run the study again; it is written anew."
+    advice = "Run the study again, which rewrites it."
     tree = read_json(path, Tree, advice=advice)
-    named = {one["family"] for one in tree["members"].values()}
-    stores = {one["features"] for one in tree["members"].values()}
-    stores |= {one["more_features"] for one in tree["members"].values()}
-    if not tree["members"] or named != tree["dev"].keys() or not stores - {None} <= tree["features"].keys():
-        raise FormatError(f"{path}: members, dev and features do not belong together. {advice}")
+    families = {member["family"] for member in tree["members"].values()}
+    stores = {member["features"] for member in tree["members"].values()}
+    stores |= {member["more_features"] for member in tree["members"].values()}
+    # the file may have been edited: check the references, or KeyErrors follow
+    if (
+        not tree["members"]
+        or families != tree["dev"].keys()
+        or not stores - {None} <= tree["features"].keys()
+    ):
+        raise FormatError(f"{path}: members, dev and features do not refer to each other. {advice}")
     if tree["compat"]:
         raise ConfigError(
-            f"{path.parent}: the study blends with Vilio's arithmetic (`ensemble.compat`), in which scales "
-            "and ranks are those of a whole split, so that one meme has no score. Run it again with "
+            f"{path.parent}: the study blends with Vilio's arithmetic (`ensemble.compat`), which needs all "
+            "memes of a split for its scales and ranks, so a single meme has no score. Run it again with "
             "ensemble.compat: false."
         )
     return tree
@@ -249,11 +255,12 @@ def _read(path: Path) -> Tree:
 
 def _blended(source: Path, tree: Tree, families: Mapping[str, Predictions]) -> Predictions:
     names = tuple(sorted(families))
-    found = {
+    predictions = {
         "dev": tuple(read_predictions(source / tree["dev"][name]) for name in names),
         "meme": tuple(families[name] for name in names),
     }
-    members = Members(names=names, predictions=found, dropped={})
+    members = Members(names=names, predictions=predictions, dropped={})
+    # without folds: their estimate is in the run card
     blends, _ = fit_blend(members, tree["labels"], dev="dev", method=tree["method"], folds=0)
     return blends["meme"]
 
@@ -266,10 +273,11 @@ def _verdict(
     return Verdict(
         answer=(final.answers or ("",))[0],
         scores={name: float(final.column(name)[0]) for name in final.classes or ()},
-        families={name: _last(one) for name, one in (families or {}).items()},
-        members={name: _last(one) for name, one in (members or {}).items()},
+        families={name: _last(predictions) for name, predictions in (families or {}).items()},
+        members={name: _last(predictions) for name, predictions in (members or {}).items()},
     )
 
 
 def _last(predictions: Predictions) -> float:
+    """Return the score of the last class; of two classes, that is the positive one."""
     return float(predictions.column((predictions.classes or ())[-1])[0])

@@ -22,7 +22,7 @@
         members:
           U50: {seed: 43, features: small, more_features: null, overrides: []}
 
-`name`, `runs`, `dev`, `families` and below those `experiment` and `members` must be there.
+`name`, `runs`, `dev`, `families` and, in each family, `experiment` and `members` are required.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,12 +39,12 @@ from diptych.files import require_name
 
 Fitted = Literal["simplex", "greedy", "loop"]
 Scores = Literal["probability", "log_probability", "logit"]
-OWN = {"steps", "data", "lock", "README.md", "members.json"}  # in the folder of a study
+OWN = {"steps", "data", "lock", "README.md", "members.json"}  # names that a study uses in its folder
 Name = str | int  # YAML reads `50:` as a number
 
 
 class MemberNode(TypedDict, total=False):
-    """A member, below `families.NAME.members`."""
+    """YAML of a member, below `families.NAME.members`."""
 
     seed: int
     features: str | None
@@ -53,13 +53,13 @@ class MemberNode(TypedDict, total=False):
 
 
 class PretrainNode(MemberNode, total=False):
-    """What all members of a family start from."""
+    """YAML of the pre-training that all members of a family start from."""
 
     experiment: Required[str]
 
 
 class FamilyNode(TypedDict, total=False):
-    """A family, below `families`."""
+    """YAML of a family, below `families`."""
 
     experiment: Required[str]
     overrides: list[str] | None
@@ -71,21 +71,21 @@ class FamilyNode(TypedDict, total=False):
 
 
 class EnsembleNode(TypedDict, total=False):
-    """How members are blended."""
+    """YAML of the blend; see `diptych.ensemble.fit_blend`."""
 
     method: Fitted
     compat: bool
 
 
 class CleanNode(TypedDict, total=False):
-    """See `diptych.datasets.Split.clean`."""
+    """YAML of the cleaning; see `diptych.datasets.Split.clean`."""
 
     known: bool
     near: int
 
 
 class StudyNode(TypedDict, total=False):
-    """The whole file."""
+    """YAML of a study."""
 
     name: str | None
     extends: str | None
@@ -103,11 +103,12 @@ class StudyNode(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One recipe with one seed on one set of features; trained once for each of the study's runs.
+    """One experiment with one seed and one feature store; trained once per run of the study.
 
     Args:
-        features: name of a store of the study, `more_features` of the one that is merged into it.
-        overrides: in the words of `diptych train`.
+        features: name of a store in `Study.features`.
+        more_features: name of a second store, which is merged into the first.
+        overrides: overrides of `diptych train`.
     """
 
     name: str
@@ -121,10 +122,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Members that are averaged, and the pre-training that they all start from, if there is one.
+    """Members that are averaged, and their common pre-training, if any.
 
     Args:
-        quirks: further overrides of a run, by its name, where the study keeps to the original's arithmetic.
+        scores: what the original writes to its files; used with `Study.compat` only.
+        quirks: additional overrides by run, applied with `Study.compat` to reproduce the original.
     """
 
     name: str
@@ -136,11 +138,18 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Families, and what becomes of them.
+    """Families of members, and how they are trained, predicted and blended.
 
     Args:
-        runs: by the view that is trained on, the splits that are predicted then.
-        default: names of families or members that are run unless others are asked for.
+        runs: splits to predict, by the view that is trained on.
+        dev: labeled split that the blend is fitted on.
+        features: folders of feature stores, relative to the data set, by name.
+        method: method of the blend; see `diptych.ensemble.fit_blend`.
+        compat: reproduce the original's arithmetic and quirks.
+        clean: arguments of `Split.clean`, for missing views; None makes no views.
+        default: names of the families or members that run if none are named.
+        fast: the same for the fast preset.
+        left_out: names of the members that `select` left out.
     """
 
     name: str
@@ -157,19 +166,22 @@ class Study:
 
     @property
     def members(self) -> tuple[Member, ...]:
+        """Members of all families."""
         return tuple(member for family in self.families for member in family.members)
 
     def select(self, names: Sequence[str] = (), *, seeds: int | None = None) -> "Study":
-        """The study of some families or members only.
+        """Return a study with some of the families and members.
 
         Args:
-            names: of families and members; none means the study's `default`.
-            seeds: at most so many members of each family, the first ones.
+            names: names of families and members; empty means the study's `default`.
+            seeds: maximum number of members per family; the first ones are kept.
 
         Raises:
-            ConfigError: there is no such family or member.
+            ConfigError: a family or member does not exist, or `seeds` is below 1.
         """
-        known = [name for one in self.families for name in (one.name, *(m.name for m in one.members))]
+        known = [
+            name for family in self.families for name in (family.name, *(m.name for m in family.members))
+        ]
         wanted = tuple(names) or self.default or tuple(known)
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError(
@@ -180,6 +192,7 @@ class Study:
             raise ConfigError(f"seeds is {seeds}; expected at least 1 member of each family.")
         families = []
         for family in self.families:
+            # [:None] keeps all
             chosen = [m for m in family.members if family.name in wanted or m.name in wanted][:seeds]
             if chosen:
                 families.append(replace(family, members=tuple(chosen)))
@@ -189,10 +202,10 @@ class Study:
 
 
 def find_study(name: str) -> Path:
-    """The file of a study: one's own YAML, or one that comes with diptych.
+    """Return the file of a study: `name` itself if it is a path to YAML, else one that comes with diptych.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the file does not exist.
     """
     path = conf.CONF / "study" / f"{name}.yaml"
     if name.endswith((".yaml", ".yml")):
@@ -209,11 +222,11 @@ def read_study(name: str, find: Callable[[str], Path] = find_study) -> Study:
     """Read a study.
 
     Args:
-        find: from the name of a study, or of the one that it extends, to its file.
+        find: returns the file of a study by name; also called for the study that `extends` names.
 
     Raises:
-        FormatError: not YAML, or a value of another type (names the key).
-        ConfigError: names the key that is missing, unknown or cannot work.
+        FormatError: not YAML, or a value of the wrong type (names the key).
+        ConfigError: a key is missing, unknown or invalid (names the key).
     """
     path = find(name)
     tree = _typed(_tree(path, find), path)
@@ -222,7 +235,7 @@ def read_study(name: str, find: Callable[[str], Path] = find_study) -> Study:
     families = tuple(
         _family(str(key), node, vocabularies, everyone, f"{path}: families.{key}")
         for key, node in tree["families"].items()
-        if node is not None
+        if node is not None  # null removes a family of the extended study
     )
     study = Study(
         name=tree.get("name") or path.stem,
@@ -241,7 +254,8 @@ def read_study(name: str, find: Callable[[str], Path] = find_study) -> Study:
 
 
 def _typed(tree: Any, path: Path) -> StudyNode:
-    """The keys of a study, all of them known and of their types."""
+    """Check the keys of a study, then the types of their values."""
+    # level by level first, because the message for an unknown key can then name the nearest known one
     _require(tree, StudyNode, path)
     for key, shape in (("ensemble", EnsembleNode), ("clean", CleanNode)):
         _require(tree.get(key) or {}, shape, f"{path}: {key}")
@@ -256,15 +270,15 @@ def _typed(tree: Any, path: Path) -> StudyNode:
 
 
 def _items(node: Any, where: str) -> list[tuple[Any, Any]]:
-    """Names and nodes below a key, without those that are dropped."""
+    """Return the names and nodes below a key; a null node has nothing to check."""
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{where} is {shorten(node)}; expected names and what belongs to them.")
-    return [(name, one) for name, one in node.items() if one is not None]
+        raise ConfigError(f"{where} is {shorten(node)}; expected a mapping with names as keys.")
+    return [(name, value) for name, value in node.items() if value is not None]
 
 
 def _require_consistent(study: Study, path: Path) -> None:
-    names = [member.name for member in study.members]
-    if twice := [one for one in names if names.count(one) > 1]:
+    names = [member.name for member in study.members]  # names of folders, so unique over all families
+    if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"{path}: two members are called {twice[0]!r}; expected every name once.")
     if study.dev not in [split for splits in study.runs.values() for split in splits]:
         raise ConfigError(
@@ -276,33 +290,33 @@ def _require_consistent(study: Study, path: Path) -> None:
                 f"{path}: families.{family.name}.compat: unknown key {unknown[0]!r}."
                 f"{nearest(unknown[0], study.runs)} Expected: {', '.join(study.runs)}."
             )
-    for member in (*study.members, *(one.pretrain for one in study.families if one.pretrain)):
+    for member in (*study.members, *(family.pretrain for family in study.families if family.pretrain)):
         for store in (member.features, member.more_features):
             if store is not None and store not in study.features:
                 raise ConfigError(
-                    f"{path}: {member.name} reads the features {store!r}.{nearest(store, study.features)} "
-                    f"The study knows: {', '.join(study.features)}."
+                    f"{path}: {member.name}: unknown features {store!r}.{nearest(store, study.features)} "
+                    f"Expected: {', '.join(study.features)}."
                 )
 
 
 def _require_names(study: Study, path: Path) -> None:
-    """What becomes names of files and folders in the study's folder must not lead out of it."""
+    """Check the names that become files and folders: none may lead out of the study's folder."""
     named = [(study.name, "name"), *((run, "a run") for run in study.runs)]
     named += [(split, f"a split of runs.{run}") for run, splits in study.runs.items() for split in splits]
     named += [(family.name, "a family") for family in study.families]
     named += [(member.name, "a member") for member in study.members]
     for name, what in named:
         if require_name(str(name), f"{path}: {what}") in OWN and what == "a member":
-            raise ConfigError(f"{path}: {what} is called {name!r}, as the study's own files; choose another.")
+            raise ConfigError(f"{path}: {what} is called {name!r}, a file of every study; rename the member.")
 
 
 def _tree(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys of a study on top of those of the one it extends."""
+    """Return the keys of a study, merged over those of the study it extends."""
     if path in seen:
         raise ConfigError(f"{path}: extends itself; expected another study.")
     tree: Any = read_yaml(path, object)
     if not isinstance(tree, dict):
-        raise FormatError(f"{path}: holds {type(tree).__name__}; expected the keys of a study.")
+        raise FormatError(f"{path}: contains {type(tree).__name__}; expected the keys of a study.")
     if (base := tree.get("extends")) is None:
         return tree
     if not isinstance(base, str):
@@ -311,13 +325,15 @@ def _tree(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] = ()) 
 
 
 def _merged(below: Any, above: Any) -> Any:
+    """Merge mappings key by key, recursively; any other value of `above` replaces that of `below`."""
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
+    # keys keep the order of `below`, and so do the members of an extended study
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
 
 
 def _require(node: Any, shape: Any, where: object) -> None:
-    """A mapping with all keys that `shape` requires, and no others than it knows."""
+    """Check that `node` is a mapping with all required keys of `shape` and no unknown ones."""
     known: list[str] = sorted(shape.__required_keys__ | shape.__optional_keys__)
     if not isinstance(node, Mapping):
         raise ConfigError(f"{where} is {shorten(node)}; expected keys: {', '.join(known)}.")
@@ -325,7 +341,7 @@ def _require(node: Any, shape: Any, where: object) -> None:
         hint = nearest(unknown[0], known)
         raise ConfigError(f"{where}: unknown key {shorten(unknown[0])}.{hint} Expected: {', '.join(known)}.")
     if missing := sorted(shape.__required_keys__ - node.keys()):
-        raise ConfigError(f"{where}: {missing[0]} is missing; see docs/howto/vilio.md for the form.")
+        raise ConfigError(f"{where}: {missing[0]} is missing; see docs/howto/vilio.md for an example.")
 
 
 def _family(
@@ -336,20 +352,22 @@ def _family(
         if vocabulary not in vocabularies:
             raise ConfigError(
                 f"{where}.vocabulary is {vocabulary!r}.{nearest(vocabulary, vocabularies)} "
-                f"The study knows: {', '.join(vocabularies)}."
+                f"Expected: {', '.join(vocabularies)}."
             )
         path = vocabularies[vocabulary]  # "auto", or a file below the data set
+        # first, so that overrides of a family or member win; Hydra fills in `${root}`
         shared.insert(0, f"vocabulary={path if path == 'auto' else f'${{root}}/{path}'}")
     first, pretrain = node.get("pretrain"), None
     if first is not None:
+        # the members start from its weights, so both need the same vocabulary; other overrides may not fit
         before = [word for word in shared if word.startswith("vocabulary=")]
         pretrain = _member(f"{name}-pretrain", name, first, first["experiment"], before)
     return Family(
         name=name,
         scores=node.get("scores", "probability"),
         members=tuple(
-            _member(str(key), name, one or {}, node["experiment"], shared)
-            for key, one in node["members"].items()
+            _member(str(key), name, value or {}, node["experiment"], shared)
+            for key, value in node["members"].items()
         ),
         pretrain=pretrain,
         quirks={run: tuple(words or ()) for run, words in (node.get("compat") or {}).items()},
