@@ -54,10 +54,11 @@ test: install ## all tests
 	$(PYTEST) -m compile
 
 quick: install ## the tests of single functions, for daily work: no command line, training, journeys, snippets
-	$(PYTEST) -n $(WORKERS) --dist loadfile -q tests/types tests/nn tests/tasks tests/text tests/metrics \
+	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m "not slow" tests/types tests/nn tests/tasks tests/text tests/metrics \
 		tests/data tests/test_*.py \
 		tests/architecture/test_size.py tests/architecture/test_rooms.py \
-		--ignore tests/tasks/test_pretrain.py --ignore tests/test_pickles.py --ignore tests/test_torch_file.py
+		--ignore tests/tasks/test_pretrain.py --ignore tests/test_pickles.py --ignore tests/test_torch_file.py \
+		--ignore tests/text/test_fasttext.py
 
 fuzz: install ## hostile input for every reader, kills, full disks (CASES=2000 SEED=1)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)

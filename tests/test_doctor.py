@@ -14,6 +14,7 @@ def finding(diagnosis: Diagnosis, name: str) -> Entry:
     return next(f for section in diagnosis.sections for f in section.entries if f.name.startswith(name))
 
 
+@pytest.mark.slow
 def test_this_machine_is_diagnosed(tmp_path: Path) -> None:
     diagnosis = diagnose(tmp_path / "not" / "yet" / "there")
     assert [section.title for section in diagnosis.sections] == ["versions", "devices", "options"]

@@ -236,6 +236,7 @@ with files.atomic_folder(sys.argv[1] + "/bundle", kind="a thing", overwrite=True
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_change_leaves_one_of_both_and_the_next_run_sweeps(tmp_path: Path) -> None:
     target, code, kills = tmp_path / "bundle", -9, 0
     while code == -9:

@@ -45,6 +45,7 @@ def test_rowwise_metrics_equal_scikit_learn_on_every_row(metric, peer, digits):
 
 
 @pytest.mark.parametrize("metric", [auroc, average_precision])
+@pytest.mark.slow
 def test_fast_path_equals_the_general_one(metric):
     truth, first, second = judged(2, 80)
     slow = lambda truth, scores: metric(truth, scores)  # noqa: E731 - another function object, so the slow way

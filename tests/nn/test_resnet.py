@@ -96,6 +96,7 @@ def test_one_pixel_pictures_pass():
     assert resnet_tiny().eval()(torch.randn(1, 3, 1, 1)).isfinite().all()
 
 
+@pytest.mark.slow
 def test_tiny_learns_colored_shapes():
     """Red or green, disc or square, anywhere: the label is whether both say the same."""
     torch.manual_seed(0)

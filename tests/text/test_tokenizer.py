@@ -107,6 +107,7 @@ def test_pair_has_two_segments(tokenizer: WordPiece) -> None:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.slow
 def test_a_word_without_end_teaches_in_time() -> None:
     assert "a" in learn_vocabulary(["a day", "x" * 10_000_000], 50)
 
@@ -200,6 +201,7 @@ def test_learned_vocabulary_keeps_case_when_asked() -> None:
     assert "B" not in learn_vocabulary(["Bb"], 20)
 
 
+@pytest.mark.slow
 def test_same_texts_give_the_same_vocabulary_in_every_process() -> None:
     script = (
         "import random; from diptych.text import learn_vocabulary;"
