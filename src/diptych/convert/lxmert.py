@@ -24,11 +24,7 @@ from diptych.convert.split import Split
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
 from diptych.nn import ClassifierHead
-
-SPELLINGS = {
-    **{"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
-    **{"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10", "grey": "gray"},
-}
+from diptych.text import normalize_answer
 
 
 def attention(source: str, inner: str, target: str) -> tuple[Rule, ...]:
@@ -74,17 +70,6 @@ LXMERT_PRETRAIN: Table = (  # objectives: words, matching, regions, answers
     rename("obj_predict_head.decoder_dict.feat", "objectives.regions.predict.features.decoder"),
     rename("answer_head.logit_fc", "objectives.answers.head.layers"),
 )
-
-
-def normalize_answer(answer: str) -> str:
-    """Normalize an answer as LXMERT does in pre-training: no final period, no article, digits up to ten."""
-    answer = answer.lower()
-    if answer.endswith("."):
-        answer = answer[:-1].strip()
-    for article in ("a ", "an ", "the "):
-        if answer.startswith(article):
-            answer = answer.removeprefix(article).strip()
-    return SPELLINGS.get(answer, answer)
 
 
 def transfer_answers(

@@ -48,6 +48,8 @@ class Split(ABC):
     """Official metric, by its name in `diptych evaluate`."""
     overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
     """Pairs of splits that share examples by design."""
+    partial: ClassVar[bool] = False
+    """Whether examples without a target are normal in a labeled split."""
 
     predicted: ClassVar[tuple[str, ...]] = ()
     """Splits that `diptych predict` predicts by default; empty means all except the training split."""

@@ -17,7 +17,7 @@ from diptych.features import MergedStore
 from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
-from diptych.tasks.objectives import MaskedRegions, MaskedText, RegionFeatures, RegionLabels
+from diptych.tasks.objectives import Answers, MaskedRegions, MaskedText, RegionFeatures, RegionLabels
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
 
@@ -74,7 +74,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     )
     train, validate = (with_regions(split, processor, regions) for split in (train, validate))
     model = with_sizes(config["model"], processor, regions)
-    task = with_objectives(with_class_weights(task, train), processor, regions)
+    task = with_class_weights(task, train)
+    task = with_objectives(task, processor, regions, answers=getattr(train, "labels", ()))
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
         criterion=criterion,
@@ -149,23 +150,36 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
     return node
 
 
-def with_objectives(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
-    """Complete pre-training objectives with facts of the vocabulary and the features.
+def with_objectives(
+    node: Node, processor: Processor, regions: RegionSource | None, *, answers: Sequence[str] = ()
+) -> Node:
+    """Complete pre-training objectives with facts of the vocabulary, the features and the data set.
 
     Args:
         node: a task, or any node below it.
+        answers: those of the data set.
     """
-    node = _objective(node, processor, regions)
+    node = _objective(node, processor, regions, answers)
     return {
-        key: with_objectives(value, processor, regions) if isinstance(value, Mapping) else value
+        key: with_objectives(value, processor, regions, answers=answers)
+        if isinstance(value, Mapping)
+        else value
         for key, value in node.items()
     }
 
 
-def _objective(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
+def _objective(
+    node: Node, processor: Processor, regions: RegionSource | None, answers: Sequence[str]
+) -> Node:
     kind, text, meta = function_of(node), processor.text, None if regions is None else regions.meta
     if not isinstance(kind, type):  # a function, or a mapping that describes no call
         return node
+    if issubclass(kind, Answers) and node.get("labels") == "auto":
+        if not answers:
+            raise ConfigError(
+                "labels=auto of the answers to learn, but the data set names none; give a list."
+            )
+        return {**node, "labels": list(answers)}
     if issubclass(kind, MaskedText) and text is not None:
         masking = node.get("masking") or {"_target_": "diptych.tasks.objectives.WordMasking"}
         special = [*text.special_ids]
