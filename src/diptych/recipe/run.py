@@ -91,7 +91,7 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
 SETTINGS = (
     "root", "out", "name", "seed", "features", "more_features", "region_merge", "vocabulary",
     "vocabulary_size", "fasttext", "loggers", "progress", "overwrite", "weights", "model", "processor",
-    "task", "data", "optim", "schedule", "averaging", "trainer",
+    "limit", "task", "data", "optim", "schedule", "averaging", "trainer",
 )  # fmt: skip
 
 

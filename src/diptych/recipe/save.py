@@ -48,6 +48,7 @@ def save(settled: Settled, parts: Parts, result: FitResult) -> None:
             "name": config["name"],
             "seed": config["seed"],
             **shown,
+            **({} if config["limit"] is None else {"limit": config["limit"]}),
             **({"region_merge": config["region_merge"]} if places["more_features"] else {}),
             **({} if node is None else {"data": node}),
             "training": {"examples": len(settled.train), "split": config["data"]["train"].get("split")},

@@ -5,18 +5,19 @@ None of them changes its argument.
 """
 
 from collections import ChainMap, Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from diptych.data import Processor, Sources, open_regions, with_regions
+from diptych.data import Processor, Sources, first_images, images_of, open_regions, with_regions
 from diptych.data.stream import Texts, look_at_labels, targets_of
 from diptych.errors import ConfigError, nearest
 from diptych.features import MergedStore
 from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
+from diptych.tasks import Pretrain
 from diptych.tasks.objectives import Answers, MaskedRegions, MaskedText, RegionFeatures, RegionLabels
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
@@ -32,7 +33,7 @@ class Settled:
 
     Args:
         criterion: criterion that chooses the threshold after training; None if the threshold is a number.
-        train: training split, without the examples that `processor.missing` leaves out.
+        train: training split, without the examples that `processor.missing` and `limit` leave out.
         validate: validation split, without those examples.
     """
 
@@ -72,10 +73,14 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         merge=config["region_merge"],
         stores=[name for split in (train, validate) for name in getattr(split, "stores", ())],
     )
-    train, validate = (with_regions(split, processor, regions) for split in (train, validate))
+    answers = getattr(train, "labels", ())
+    most = images_of(config["limit"], pretraining=function_of(task) is Pretrain)
+    train, validate = (
+        with_regions(first_images(split, most, regions), processor, regions) for split in (train, validate)
+    )
     model = with_sizes(config["model"], processor, regions)
     task = with_class_weights(task, train)
-    task = with_objectives(task, processor, regions, answers=getattr(train, "labels", ()))
+    task = with_objectives(task, processor, regions, answers=answers)
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
         criterion=criterion,
