@@ -56,6 +56,7 @@ def save(settled: Settled, parts: Parts, result: FitResult) -> None:
                 "examples": len(settled.validate),
                 "split": config["data"]["validate"].get("split"),
             },
+            **({} if parts.start is None else {"start": parts.start}),
             "steps": result.steps,
             "threads": torch.get_num_threads(),
             "optim": config["optim"],
