@@ -130,5 +130,6 @@ def _start_objectives(task: Pretrain, model: nn.Module, heads: HeadWeights) -> l
         tables = [head.table for head in family_of(model, heads.where).heads if head.name == "pre-training"]
         found = fitting(heads.weights, tables[0], shapes) if tables else {}
     task.load_state_dict(found, strict=False)
-    names = dict.fromkeys(name.split(".")[1] for name in found)
+    filled = {name.split(".")[1] for name in found}
+    names = [name for name in task.objectives if name in filled]
     return [f"the heads of {', '.join(names)}"] if names else []
