@@ -69,10 +69,9 @@ def predict_splits(
         root: folder of the data set; by default that of training.
         data: the data set; by default that of the bundle, or inferred from the layout of `root`.
         features: a feature store, or boxes.jsonl for end-to-end models; by default that of training.
-        more_features: the second store, for models that merge two.
+            `more_features` is the second store, for models that merge two.
         out: output folder; by default `RUN/predictions`.
-        limit: predict the examples of the first images alone, see `diptych.data.first_images`. The official
-            file then holds these, so it is for a look and not for a server.
+        limit: predict the examples of the first images alone, see `diptych.data.first_images`.
         overwrite: replace prediction files that have other inputs.
         predictor: the model of `run`, if it is loaded already.
         score: replacement for `Predictor.predict_dataset`, for example one that runs on other machines.
@@ -83,9 +82,7 @@ def predict_splits(
         FormatError: a file is damaged.
     """
     if batch_size < 1 or workers < 0:
-        raise ConfigError(
-            f"batch_size is {batch_size}, expected at least 1; workers is {workers}, expected at least 0."
-        )
+        raise ConfigError(f"batch_size is {batch_size} (at least 1), workers is {workers} (at least 0).")
     from diptych.datasets import find_data  # imports pyarrow, which predictions without splits do not need
 
     run, predictor, root = Path(run), predictor or load(run), root_of_run(Path(run), root)
@@ -94,20 +91,24 @@ def predict_splits(
     splits, most = _splits(data, root, splits, about), images_of(limit)
     out = run / "predictions" if out is None else Path(out)
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
-    bundle = _bundle_checksum(run)
+    made_by = {"bundle": _bundle_checksum(run), "limit": most}
     with ExitStack() as stack:
         jobs = []  # all files are claimed before the first prediction, so that a conflict costs nothing
         for split in splits:
             dataset = data.open(root.absolute(), split)
             store = regions_of_run(predictor, run, dataset, features, more_features)
-            if most is not None:
-                part = first_images(dataset, most, store)
-                assert isinstance(part, Subset)
-                dataset.keep(np.asarray(part.indices))
-            made_of = {"bundle": bundle, "limit": most, **_inputs(predictor, dataset, store)}
+            made_of = {**made_by, **_inputs(predictor, _limited(dataset, most, store), store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
         return [job.finish(predictor, score, progress) for job in jobs]
+
+
+def _limited(dataset: "Split", most: int | None, store: RegionSource | None) -> "Split":
+    """The data set, which keeps the examples of the first images; its official file then holds these alone."""
+    part = first_images(dataset, most, store)
+    if isinstance(part, Subset):
+        dataset.keep(np.asarray(part.indices))
+    return dataset
 
 
 @dataclass(kw_only=True)
