@@ -104,7 +104,7 @@ def predict_splits(
 
 
 def _limited(dataset: "Split", most: int | None, store: RegionSource | None) -> "Split":
-    """The data set, which keeps the examples of the first images; its official file then holds these alone."""
+    """The data set with the examples of the first images; its official file then holds these alone."""
     part = first_images(dataset, most, store)
     if isinstance(part, Subset):
         dataset.keep(np.asarray(part.indices))
