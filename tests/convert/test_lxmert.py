@@ -2,12 +2,13 @@ import pytest
 import torch
 
 from diptych.convert import load_model
-from diptych.convert.lxmert import LXMERT, normalize_answer, transfer_answers
+from diptych.convert.lxmert import LXMERT, transfer_answers
 from diptych.convert.rules import restore
 from diptych.errors import CheckpointMismatch
 from diptych.models import lxmert_base, lxmert_tiny
 from diptych.nn import ClassifierHead
 from diptych.recipe.build import load_weights
+from diptych.text import normalize_answer
 
 HEADS = {
     "cls.predictions.bias": torch.ones(1000),

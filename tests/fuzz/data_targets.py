@@ -60,6 +60,14 @@ def training_data(case: Case) -> list[str]:
     return case.pick(*(f"train experiment=hateful_memes/{name} {words}" for name in names))
 
 
+@target("image lists", "datasets.json_list", "datasets.lxmert.split", weight=0.5)
+def image_lists(case: Case) -> list[str]:
+    world = case.take("lx")
+    name = case.rng.choice(("mscoco_train", "mscoco_minival", "all_ans"))
+    case.spoil(world / f"lxmert/{name}.json", damage_any_json, damage_bytes, damage_text)
+    return case.pick("check lx", "check lx --splits mscoco_train --json")
+
+
 @target("answers", "datasets.hateful_memes.records", "evaluate")
 def answers(case: Case) -> list[str]:
     world = case.take("w")

@@ -60,6 +60,7 @@ def _build(lab: Path) -> None:
     from diptych.features import FeatureStore
 
     call("world", "w", "--size", 40, "--seed", 5)
+    call("world", "lx", "--data", "lxmert", "--size", 20, "--seed", 5)
     for name, experiment in RUNS.items():
         call("train", f"experiment=hateful_memes/{experiment}", f"out=runs/{name}", *SHORT.split())
     for name in ("u", "c"):

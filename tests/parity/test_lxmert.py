@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from diptych.convert import fill_model
-from diptych.convert.lxmert import LXMERT, LXMERT_PRETRAIN, normalize_answer, transfer_answers
+from diptych.convert.lxmert import LXMERT, LXMERT_PRETRAIN, transfer_answers
 from diptych.convert.rules import load_into, rename, restore
 from diptych.models import Lxmert
 from diptych.nn import ClassifierHead
@@ -27,7 +27,7 @@ from diptych.tasks.objectives import (
     RegionLabels,
     Sample,
 )
-from diptych.text import WordPiece, write_vocabulary
+from diptych.text import WordPiece, normalize_answer, write_vocabulary
 from diptych.types import EVERYTHING, Inputs, PaddedRegions, PaddedText
 
 ANCHOR = "embeddings.word_embeddings.weight"

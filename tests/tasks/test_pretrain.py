@@ -20,8 +20,9 @@ from diptych.tasks.objectives import (
     RegionProbabilities,
     WordMasking,
 )
+from diptych.tasks.pretrain import Measured
 from diptych.text import WordPiece, learn_vocabulary, write_vocabulary
-from diptych.types import Example, FeatureMeta, Outcome, Pair
+from diptych.types import Example, FeatureMeta, Pair
 from diptych.world.language import captions
 from diptych.world.render import CLASSES, FEATURE_DIM, detect
 from diptych.world.scene import COLORS, new_scene
@@ -174,7 +175,7 @@ def test_no_objective_is_refused():
 def test_measures_are_means_over_examples_and_better_the_lower(small):
     _, task, _ = small
     parts = [
-        Part(count=count, loss=1.0, result=dict.fromkeys(task.parts, value))
+        Part(count=count, loss=1.0, result=Measured(losses=dict.fromkeys(task.parts, value), hits={}))
         for count, value in ((3, 1.0), (1, 5.0))
     ]
     metrics = task.summarize(parts, {})
@@ -185,8 +186,7 @@ def test_measures_are_means_over_examples_and_better_the_lower(small):
 
 def test_a_loss_that_is_not_finite_is_known(small, monkeypatch):
     model, task, batch = small
-    broken = Outcome(loss=torch.tensor(1.0), logs={"words": torch.tensor(float("inf"))})
-    monkeypatch.setattr(task, "forward", lambda *args: broken)
+    monkeypatch.setattr(task, "_losses", lambda *args: {"words": torch.tensor(float("inf"))})
     assert not task.validate(model, batch).finite
 
 
@@ -194,3 +194,77 @@ def test_pretraining_is_no_form_of_decision():
     assert not issubclass(Pretrain, Task)
     assert issubclass(Pretrain, Trainable)
     assert not hasattr(Pretrain, "decode")
+
+
+def lxmert_of(world, **options):
+    """A model and a task that runs every objective on every batch, and a batch of two sources."""
+    examples, processor, sources = world
+    model = uniter_tiny(vocab_size=processor.text.vocab_size, feature_dim=FEATURE_DIM)
+    task = task_of(model, processor, **options)
+    some = [replace(one, group=("vqa", "gqa")[row % 2]) for row, one in enumerate(examples[:32])]
+    batch = Collate(processor, sources=sources, targets=task.targets)(some)
+    return model, task, batch
+
+
+def test_right_predictions_are_counted_where_there_are_right_answers(world):
+    model, task, batch = lxmert_of(world)
+    task.eval()
+    part = task.validate(model, batch, torch.Generator().manual_seed(0))
+    hits = part.result.hits
+    names = {name.split(".accuracy")[0] for name in hits}
+    assert names == {"words", "matching", "regions.labels", "regions.attributes", "answers"}
+    assert hits["matching.accuracy"][1] == 32
+    answered = [hits[f"answers.accuracy{group}"][1] for group in ("", ".vqa", ".gqa")]
+    assert answered[0] == answered[1] + answered[2] < 32, "exchanged texts have no answer"
+    metrics = task.summarize([part, part], {})
+    assert metrics["matching.accuracy"] == pytest.approx(hits["matching.accuracy"][0] / 32)
+    assert task.higher("answers.accuracy.vqa")
+    assert not task.higher("answers")
+
+
+def test_accuracies_are_means_over_predictions_of_parts_that_have_some(small):
+    _, task, _ = small
+    losses = dict.fromkeys(task.parts, 1.0)
+    every = ({"answers.accuracy": (1.5, 2)}, {}, {"answers.accuracy": (0.0, 1)})
+    parts = [Part(count=1, loss=1.0, result=Measured(losses=losses, hits=hits)) for hits in every]
+    assert task.summarize(parts, {})["answers.accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(("progress", "factor"), [(0.0, 0), (0.49, 0), (0.5, 2), (1.0, 2)])
+def test_weights_follow_the_run(world, progress, factor):
+    model, task, batch = lxmert_of(world, weights={"answers": [0, 2], "alignment": 0})
+    task.train().progress = progress
+    outcome = task(model, batch, torch.Generator().manual_seed(0))
+    assert ("answers" in outcome.logs) == bool(factor)
+    assert "alignment" not in outcome.logs
+    weighted = sum(value * (factor if name == "answers" else 1) for name, value in outcome.logs.items())
+    torch.testing.assert_close(outcome.loss, weighted)
+    outcome.loss.backward()
+    head = task.objectives["answers"].head
+    assert all((one.grad is None) == (not factor) for one in head.parameters())
+    task.eval()
+    part = task.validate(model, batch, torch.Generator().manual_seed(0))
+    assert task.summarize([part], {})["loss"] == pytest.approx(
+        sum({"answers": 2, "alignment": 0}.get(name, 1) * loss for name, loss in part.result.losses.items())
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [(["obj", "attr", "feat"], ("features", "labels", "attributes")), (["feat"], ("features",)), ([], ())],
+)
+def test_predictions_of_regions_can_be_switched_off(world, names, kept):
+    model, task, batch = lxmert_of(world, visual_losses=names)
+    assert task.objectives["regions"].parts == kept
+    logs = task(model, batch, torch.Generator().manual_seed(0)).logs
+    assert {name for name in logs if name.startswith("regions")} == (
+        {f"regions.{name}" for name in kept} if len(kept) > 1 else {"regions"} if kept else set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "value"), [({"visual_losses": ["objects"]}, "objects"), ({"weights": {"words": []}}, "words")]
+)
+def test_visual_losses_and_weights_that_cannot_be_are_refused(world, options, value):
+    with pytest.raises(ConfigError, match=value):
+        lxmert_of(world, **options)

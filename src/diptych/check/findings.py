@@ -100,6 +100,8 @@ def _record_findings(folder: Folder) -> list[Finding]:
 
 def _picture_findings(folder: Folder) -> list[Finding]:
     bad = [picture.error for picture in folder.pictures.values() if picture.error]
+    # LXMERT publishes features without pictures: then the regions alone can be looked at.
+    absent = bool(folder.regions) and not any((folder.root / path).exists() for path in folder.pictures)
     tiny = [
         f"{path} ({picture.size[0]} x {picture.size[1]})"
         for path, picture in folder.pictures.items()
@@ -113,10 +115,12 @@ def _picture_findings(folder: Folder) -> list[Finding]:
     clashes = [f"{key}: {', '.join(sorted(files))}" for key, files in paths.items() if len(files) > 1]
     return [
         *_finding(
-            "error",
+            "note" if absent else "error",
             "pictures that are missing or cannot be read",
             bad,
-            "Get these files again, or shrink them.",
+            "None is there; models that read regions need none."
+            if absent
+            else "Get these files again, or shrink them.",
         ),
         *_finding("warning", f"pictures under {TINY_SIDE} pixels", tiny, "Are they placeholders?"),
         *_finding(
@@ -204,7 +208,7 @@ def _label_findings(folder: Folder) -> list[Finding]:
     for split, examples in folder.examples.items():
         counts = _labels(folder, examples)
         missing = sum(example.target is None for example in examples)
-        if counts and missing:
+        if counts and missing and not folder.data.kind.partial:
             partly.append(f"{split} ({missing} of {len(examples)} without label)")
         shares = [counts[name] for name in folder.data.kind.labels or counts]
         single = all(isinstance(example.target, str) for example in examples if example.target is not None)
@@ -299,6 +303,7 @@ def _summary(folder: Folder, split: str) -> SplitSummary:
         examples=len(examples),
         pictures=len(pictures),
         labels=dict(_labels(folder, examples)) | ({"unlabeled": unlabeled} if unlabeled else {}),
+        groups=dict(Counter(example.group for example in examples if example.group is not None)),
         words=_spread([count for example in examples for count in _words(example)]),
         widths=_spread([width for width, _ in sizes]),
         heights=_spread([height for _, height in sizes]),

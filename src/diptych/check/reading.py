@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diptych.datasets import Data, find_data
 from diptych.errors import ConfigError, FormatError
+from diptych.features import NamedStores
 from diptych.images import open_image
 from diptych.types import Example, Progress, Regions, RegionSource
 
@@ -103,6 +104,8 @@ def _read_picture(path: Path) -> Picture:
 
 def read_regions(folder: Folder, features: RegionSource) -> dict[str, Regions | FormatError | None]:
     """Read and verify the regions of every picture; None if the source has none."""
+    if stores := folder.data.kind.stores:
+        features = NamedStores(dict.fromkeys(stores, features))
     results: dict[str, Regions | FormatError | None] = {}
     every = (example for examples in folder.examples.values() for example in examples)
     for path, key in {path: key for example in every for key, path in pictures_of(folder, example)}.items():

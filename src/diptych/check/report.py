@@ -32,6 +32,7 @@ class SplitSummary:
 
     Args:
         labels: number of examples by label name, and `unlabeled`.
+        groups: number of examples by group, where the data set has groups.
         words: numbers of words of the texts.
         widths: widths of the readable pictures; `heights` are their heights.
         regions: numbers of regions per picture.
@@ -41,6 +42,7 @@ class SplitSummary:
     examples: int
     pictures: int
     labels: dict[str, int]
+    groups: dict[str, int]
     words: Spread | None
     widths: Spread | None
     heights: Spread | None

@@ -11,6 +11,7 @@ try:
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from diptych.check.report import Spread
     from diptych.datasets import Data
 
+MANY, SHOWN = 20, 5  # answers of questions are thousands: beyond so many names, only the first are shown
 ROLES = ("id", "image", "text", "label", "split", "group", "weight")
 
 
@@ -88,8 +90,15 @@ def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
     if arguments.json:
         as_json(asdict(report))
         return 0 if report.ok else 1
-    columns = ("split", f"{data.kind.noun}s", "pictures", "labels", "words", "width", "height", "regions")
-    table("", columns, [_row(split) for split in report.splits])
+    columns = ["split", f"{data.kind.noun}s", "pictures", "labels", "words", "width", "height", "regions"]
+    rows = [_row(split) for split in report.splits]
+    if any(split.groups for split in report.splits):
+        columns.insert(3, "groups")
+        rows = [
+            (*row[:3], _counts(split.groups), *row[3:])
+            for row, split in zip(rows, report.splits, strict=True)
+        ]
+    table("", columns, rows)
     for finding in report.findings:
         examples = ", ".join(finding.examples) + (", ..." if finding.count > len(finding.examples) else "")
         print(f"{finding.severity}: {finding.what} ({finding.count}): {examples}\n    {finding.advice}")
@@ -101,9 +110,23 @@ def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
 
 
 def _row(split: "SplitSummary") -> tuple[object, ...]:
-    labels = "  ".join(f"{name} {count:,}" for name, count in split.labels.items())
     spreads = (split.words, split.widths, split.heights, split.regions)
-    return split.split, f"{split.examples:,}", f"{split.pictures:,}", labels, *map(_spread, spreads)
+    return (
+        split.split,
+        f"{split.examples:,}",
+        f"{split.pictures:,}",
+        _counts(split.labels),
+        *map(_spread, spreads),
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    """Names with their numbers: all of a few, of many the most frequent ones."""
+    shown = (
+        sorted(counts.items(), key=lambda pair: -pair[1])[:SHOWN] if len(counts) > MANY else counts.items()
+    )
+    more = f"  and {len(counts) - SHOWN:,} more" if len(counts) > MANY else ""
+    return "  ".join(f"{name} {count:,}" for name, count in shown) + more
 
 
 def _spread(spread: "Spread | None") -> str:

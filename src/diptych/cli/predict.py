@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--more-features", type=Path, help="the second store of a model that merges two")
     add_out(parser, "folder for the files (default: RUN/predictions)")
     add_overwrite(parser, "score again, and replace prediction files")
+    parser.add_argument("--limit", metavar="N", help="the first images alone: tiny, fast or a number")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
     parser.add_argument("--text", help="the text of the picture")
     add_device(parser)
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             features=arguments.features,
             more_features=arguments.more_features,
             out=arguments.out,
+            limit=arguments.limit,
             overwrite=arguments.overwrite,
             batch_size=arguments.batch_size,
             workers=arguments.workers,

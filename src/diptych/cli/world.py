@@ -17,16 +17,16 @@ from diptych.cli.output import progress
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="a new folder")
-    parser.add_argument("--size", type=int, default=2000, help="number of memes (default: 2000)")
+    parser.add_argument("--size", type=int, default=2000, help="number of memes or images (default: 2000)")
     add_data(parser, "write the files of this data set (default: hateful_memes)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     add_overwrite(parser, "replace the folder if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from diptych.datasets import fabricate
+    from diptych.datasets import fabricate, named_data
 
-    with progress("making memes") as advance:
+    with progress("drawing") as advance:
         report = fabricate(
             arguments.out,
             arguments.data or "hateful_memes",
@@ -35,9 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
             overwrite=arguments.overwrite,
             progress=advance,
         )
-    print(f"wrote {report.root}: {report.size} memes, seed {report.seed}")
+    noun = named_data(arguments.data or "hateful_memes").kind.noun
+    print(f"wrote {report.root}: size {report.size}, seed {report.seed}")
     for split, count in report.splits.items():
-        print(f"  {split:<12} {count:>7,} memes")
+        print(f"  {split:<16} {count:>7,} {noun}s")
     if arguments.data is None:
         print(f"next: diptych train experiment=hateful_memes/uniter_tiny root={arguments.out}")
     else:

@@ -10,18 +10,20 @@ from diptych.convert.families import FAMILIES, fill_model, load_model, load_regi
 from diptych.convert.family import Family, Head, RecognizedCheckpoint
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.load import Source, read_source, read_weights
-from diptych.convert.lxmert import transfer_answers
+from diptych.convert.lxmert import load_text_encoder, transfer_answers
 from diptych.convert.paddle import read_paddle
 from diptych.convert.recognize import choose_head, dropped, recognize
 from diptych.convert.report import Inspection, certificate
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import kept, load_into, restore
+from diptych.convert.transfer import HeadWeights, start_task
 from diptych.convert.vlbert import load_mmbert
 
 __all__ = [
     "FAMILIES",
     "Family",
     "Head",
+    "HeadWeights",
     "Inspection",
     "RecognizedCheckpoint",
     "Source",
@@ -41,6 +43,7 @@ __all__ = [
     "load_model",
     "load_region_encoder",
     "load_resnet",
+    "load_text_encoder",
     "load_towers",
     "read_paddle",
     "read_source",
@@ -48,5 +51,6 @@ __all__ = [
     "recognize",
     "restore",
     "restore_checkpoint",
+    "start_task",
     "transfer_answers",
 ]

@@ -1,14 +1,19 @@
 """LXMERT: airsplay/lxmert, Vilio's X and Hugging Face, which all use the names of the first."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Size, Tensor
 
 from diptych.convert import heads
-from diptych.convert.family import PRETRAINING, Family, Node, bert_sizes, count
+from diptych.convert.family import PRETRAINING, Family, Layout, Node, bert_sizes, count
+from diptych.convert.load import read_weights
 from diptych.convert.rules import (
     Drop,
+    Keep,
     Rule,
     Table,
     Weights,
@@ -24,11 +29,7 @@ from diptych.convert.split import Split
 from diptych.errors import CheckpointMismatch
 from diptych.models.lxmert import Lxmert
 from diptych.nn import ClassifierHead
-
-SPELLINGS = {
-    **{"one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
-    **{"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10", "grey": "gray"},
-}
+from diptych.text import normalize_answer
 
 
 def attention(source: str, inner: str, target: str) -> tuple[Rule, ...]:
@@ -74,17 +75,6 @@ LXMERT_PRETRAIN: Table = (  # objectives: words, matching, regions, answers
     rename("obj_predict_head.decoder_dict.feat", "objectives.regions.predict.features.decoder"),
     rename("answer_head.logit_fc", "objectives.answers.head.layers"),
 )
-
-
-def normalize_answer(answer: str) -> str:
-    """Normalize an answer as LXMERT does in pre-training: no final period, no article, digits up to ten."""
-    answer = answer.lower()
-    if answer.endswith("."):
-        answer = answer[:-1].strip()
-    for article in ("a ", "an ", "the "):
-        if answer.startswith(article):
-            answer = answer.removeprefix(article).strip()
-    return SPELLINGS.get(answer, answer)
 
 
 def transfer_answers(
@@ -136,6 +126,43 @@ def transfer_answers(
         state[name] = torch.stack([zero if number is None else state[name][number] for number in rows])
     head.load_state_dict(state)
     return tuple(answer for answer, number in zip(answers, rows, strict=True) if number is None)
+
+
+def _shallower(model: Lxmert, split: Split) -> Split:
+    """A BERT has more layers than the text encoder, which takes the first ones, as the original does."""
+    depth = len(model.text_encoder.layers)
+    above = re.compile(r"encoder\.layer\.(\d+)\.")
+    backbone = {
+        name: one
+        for name, one in split.backbone.items()
+        if not ((found := above.match(name)) and int(found[1]) >= depth)
+    }
+    return replace(split, backbone=backbone)
+
+
+FROM_BERT = Layout(
+    table=(
+        *bert_text("embeddings", "text"),
+        *bert_layer("encoder.layer.{}", "text_encoder.layers.{}"),
+        rename("pooler.dense", "pool.dense"),
+        Drop("embeddings.position_ids", "a counter that older versions saved"),
+        *(Keep(part, "BERT sees nothing") for part in ("regions", "region_encoder", "cross_layers")),
+        Keep("pool", "files with the head of masked words alone have no pooler"),
+    ),
+    adapt=_shallower,
+)
+
+
+def load_text_encoder(model: Lxmert, path: Path | str) -> dict[str, Tensor]:
+    """Fill words, text encoder and pooler from a BERT; return the weights of its heads.
+
+    Regions and cross layers stay new, as in LXMERT's pre-training from BERT.
+
+    Raises:
+        FormatError: the file is not a weight file.
+        CheckpointMismatch: the file is not BERT's, or of other sizes.
+    """
+    return FROM_BERT.fill(model, FROM_BERT.split(read_weights(path), where=path), where=path)
 
 
 def _sizes(file: Split) -> Node:

@@ -269,6 +269,12 @@ def taken(weights: Weights, table: Table) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if name not in unused}
 
 
+def fitting(weights: Weights, table: Table, shapes: Mapping[str, Size]) -> dict[str, Tensor]:
+    """The weights under our names, without those that have no target of their shape."""
+    made, _ = _apply(weights, [rule for rule in table if isinstance(rule, Rule)])
+    return {name: one for name, one in made.items() if shapes.get(name) == one.shape}
+
+
 def load_into(module: nn.Module, weights: Weights, table: Table, *, where: object) -> None:
     """Fill a module. After an error, the module is unchanged.
 

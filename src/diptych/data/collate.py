@@ -63,6 +63,7 @@ class Collate:
             targets=None if self.targets is None else self.targets(examples),
             pairs=len(examples[0].pairs),
             weights=_weights(examples),
+            groups=_groups(examples),
         )
 
     def length(self, example: Example) -> int:
@@ -79,6 +80,11 @@ class Collate:
 def _weights(examples: Sequence[Example]) -> Float[Tensor, " N"] | None:
     weights = [example.weight for example in examples]
     return None if all(weight == 1 for weight in weights) else torch.tensor(weights, dtype=torch.float32)
+
+
+def _groups(examples: Sequence[Example]) -> tuple[str | None, ...] | None:
+    groups = tuple(example.group for example in examples)
+    return None if all(group is None for group in groups) else groups
 
 
 def pad(

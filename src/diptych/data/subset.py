@@ -3,17 +3,20 @@
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
 from diptych.data.processor import Processor, image_keys
-from diptych.data.stream import key_windows, stream
+from diptych.data.stream import key_windows, rows_of, stream
 from diptych.errors import MissingFeatures, first_five
 from diptych.predictions import Predictions
 from diptych.types import Dataset, Example, RegionSource
+
+if TYPE_CHECKING:
+    from diptych.datasets.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,16 @@ class Subset:
         both = zip(draws, kept, strict=True)
         # A member of which some examples are left is drawn at least once.
         return [(left, max(1, round(wanted * left / count))) for (count, wanted), left in both if left]
+
+    @property
+    def rows(self) -> "Rows | None":
+        """The columns of the examples; None where the data set has none."""
+        rows = rows_of(self.dataset)
+        if rows is None:
+            return None
+        from diptych.datasets.chosen import ChosenRows  # which loads pyarrow
+
+        return ChosenRows(rows, self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

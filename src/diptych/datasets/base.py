@@ -6,6 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jaxtyping import Int
+from numpy import ndarray
+
+from diptych.datasets.chosen import ChosenRows
 from diptych.datasets.examples import cached_examples
 from diptych.datasets.placed import PlacedRows, store_key
 from diptych.datasets.rows import Rows
@@ -48,6 +52,8 @@ class Split(ABC):
     """Official metric, by its name in `diptych evaluate`."""
     overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
     """Pairs of splits that share examples by design."""
+    partial: ClassVar[bool] = False
+    """Whether examples without a target are normal in a labeled split."""
 
     predicted: ClassVar[tuple[str, ...]] = ()
     """Splits that `diptych predict` predicts by default; empty means all except the training split."""
@@ -74,9 +80,13 @@ class Split(ABC):
         self.files = (*self.find_files(self.root, split, **self.settings), *given)
         # Different data sets may read the same files, so the class belongs to the key of the cache.
         key = (type(self).__qualname__, split, dict(self.settings))
-        self.table = cached_examples(self.read, sources=self.files, settings=key)
-        if limit is not None:
-            self.table = self.table.head(limit)
+        table = cached_examples(self.read, sources=self.files, settings=key)
+        self.table: Rows = table if limit is None else table.head(limit)
+
+    def keep(self, chosen: Int[ndarray, " N"]) -> None:
+        """Drop all examples but these rows, in ascending order; official files then hold these alone."""
+        self.table = ChosenRows(self.table, chosen)
+        self.__dict__.pop("images", None)
 
     def __len__(self) -> int:
         return len(self.table)

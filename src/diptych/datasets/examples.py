@@ -296,6 +296,18 @@ def one_pair_batch(
     return pa.record_batch(columns, schema=SCHEMA)
 
 
+def string_batch(**columns: Sequence[str | None]) -> pa.RecordBatch:
+    """As `one_pair_batch`, from Python strings.
+
+    Raises:
+        FormatError: a string is no Unicode text, such as half of a surrogate pair.
+    """
+    try:
+        return one_pair_batch(**{name: pa.array(values, pa.string()) for name, values in columns.items()})
+    except (UnicodeEncodeError, pa.ArrowException) as error:
+        raise FormatError(f"a string near {columns['ids'][0]!r} is no Unicode text ({error}).") from error
+
+
 def _batches(examples: Iterable[Example | pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     window: list[Example] = []
     for item in examples:

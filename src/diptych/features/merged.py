@@ -2,12 +2,13 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from diptych.errors import ConfigError, FormatError
@@ -70,6 +71,13 @@ class MergedStore:
 
     def count(self, key: str) -> int:
         return 1 + sum(self._kept(self.main.count(key), self.more.count(key)))
+
+    def rows_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
+        """Number of each image in the order of `main`; -1 of one that is not there."""
+        known: Callable[[Sequence[str]], ndarray] = getattr(
+            self.main, "rows_of", lambda some: np.arange(len(some))
+        )
+        return known(keys)
 
     def _kept(self, main: int, more: int) -> tuple[int, int]:
         """How many regions of each store fit."""

@@ -66,17 +66,25 @@ class NamedStores:
 
     def counts_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
         """Number of regions of each image; -1 if it is not in the store."""
-        places = [self._find(key) for key in keys]
-        counts = np.full(len(keys), -1, np.int64)
-        # one call per store, since `counts_of` of a store is much faster than `count` per key
-        for store in {id(store): store for store, _ in places}.values():
-            rows = [row for row, (owner, _) in enumerate(places) if owner is store]
-            many: Callable[[Sequence[str]], ndarray] | None = getattr(store, "counts_of", None)
-            inner = [places[row][1] for row in rows]
-            counts[rows] = (
-                [store.count(key) if key in store else -1 for key in inner] if many is None else many(inner)
-            )
-        return counts
+        return self._asked("counts_of", lambda store, key: store.count(key) if key in store else -1, keys)
+
+    def rows_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
+        """Row of each image in its own store; -1 if it is not in the store."""
+        return self._asked("rows_of", lambda store, key: 0 if key in store else -1, keys)
+
+    def _asked(
+        self, method: str, each: Callable[[RegionSource, str], int], keys: Sequence[str]
+    ) -> Int[ndarray, " N"]:
+        """What every store says of its keys: all at once by a method that not every source has, or `each`."""
+        found = [self._find(key) for key in keys]
+        result = np.full(len(keys), -1, np.int64)
+        # one call per store, since such a method is much faster than a call per key
+        for store in {id(one): one for one, _ in found}.values():
+            places = [place for place, (one, _) in enumerate(found) if one is store]
+            inner = [found[place][1] for place in places]
+            many: Callable[[Sequence[str]], ndarray] | None = getattr(store, method, None)
+            result[places] = [each(store, key) for key in inner] if many is None else many(inner)
+        return result
 
     def _find(self, key: str) -> tuple[RegionSource, str]:
         name, sign, inner = key.partition(":")

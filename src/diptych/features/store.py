@@ -91,12 +91,17 @@ class FeatureStore:
 
     def counts_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
         """Number of regions of each image; -1 if it is not in the store."""
-        rows = np.array([self._rows.get(key, -1) for key in keys], np.int64)
-        for place in np.flatnonzero(rows < 0).tolist():
-            rows[place] = -1 if (row := self._find(keys[place])) is None else row
+        rows = self.rows_of(keys)
         if not len(self):  # an empty column cannot be indexed, not even by rows that are thrown away
             return rows
         return np.where(rows < 0, -1, self._places["count"][rows])
+
+    def rows_of(self, keys: Sequence[str]) -> Int[ndarray, " N"]:
+        """Number of each image in the order of writing; -1 of one that is not there."""
+        rows = np.array([self._rows.get(key, -1) for key in keys], np.int64)
+        for place in np.flatnonzero(rows < 0).tolist():
+            rows[place] = -1 if (found := self._find(keys[place])) is None else found
+        return rows
 
     def counts(self) -> Int[ndarray, " N"]:
         """Number of regions of every image, in the order of `keys`."""

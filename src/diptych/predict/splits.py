@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from diptych.bundle import find_bundle, trained_on
-from diptych.data import open_regions
+from diptych.data import Subset, first_images, images_of, open_regions
 from diptych.data.inputs import checksums, digest, file_checksum, picture_checksum
+from diptych.data.limit import Limit
 from diptych.errors import ConfigError, DiptychError
 from diptych.files import claimed, require_name, reserved
 from diptych.predict.predictor import Predictor, load
@@ -47,6 +50,7 @@ def predict_splits(
     features: Path | str | None = None,
     more_features: Path | str | None = None,
     out: Path | str | None = None,
+    limit: Limit = None,
     overwrite: bool = False,
     batch_size: int = 32,
     workers: int = 0,
@@ -65,8 +69,9 @@ def predict_splits(
         root: folder of the data set; by default that of training.
         data: the data set; by default that of the bundle, or inferred from the layout of `root`.
         features: a feature store, or boxes.jsonl for end-to-end models; by default that of training.
-        more_features: the second store, for models that merge two.
+            `more_features` is the second store, for models that merge two.
         out: output folder; by default `RUN/predictions`.
+        limit: predict the examples of the first images alone, see `diptych.data.first_images`.
         overwrite: replace prediction files that have other inputs.
         predictor: the model of `run`, if it is loaded already.
         score: replacement for `Predictor.predict_dataset`, for example one that runs on other machines.
@@ -77,27 +82,33 @@ def predict_splits(
         FormatError: a file is damaged.
     """
     if batch_size < 1 or workers < 0:
-        raise ConfigError(
-            f"batch_size is {batch_size}, expected at least 1; workers is {workers}, expected at least 0."
-        )
+        raise ConfigError(f"batch_size is {batch_size} (at least 1), workers is {workers} (at least 0).")
     from diptych.datasets import find_data  # imports pyarrow, which predictions without splits do not need
 
     run, predictor, root = Path(run), predictor or load(run), root_of_run(Path(run), root)
     about = predictor.bundle.provenance
     data = data or find_data(root, node=about.get("data"), where=f"the bundle in {run}")
-    splits = _splits(data, root, splits, about)
+    splits, most = _splits(data, root, splits, about), images_of(limit)
     out = run / "predictions" if out is None else Path(out)
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
-    bundle = _bundle_checksum(run)
+    made_by = {"bundle": _bundle_checksum(run), "limit": most}
     with ExitStack() as stack:
         jobs = []  # all files are claimed before the first prediction, so that a conflict costs nothing
         for split in splits:
             dataset = data.open(root.absolute(), split)
             store = regions_of_run(predictor, run, dataset, features, more_features)
-            made_of = {"bundle": bundle, **_inputs(predictor, dataset, store)}
+            made_of = {**made_by, **_inputs(predictor, _limited(dataset, most, store), store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
         return [job.finish(predictor, score, progress) for job in jobs]
+
+
+def _limited(dataset: "Split", most: int | None, store: RegionSource | None) -> "Split":
+    """The data set with the examples of the first images; its official file then holds these alone."""
+    part = first_images(dataset, most, store)
+    if isinstance(part, Subset):
+        dataset.keep(np.asarray(part.indices))
+    return dataset
 
 
 @dataclass(kw_only=True)

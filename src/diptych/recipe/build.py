@@ -3,16 +3,27 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from diptych.bundle import load_bundle
-from diptych.convert import find, load_model, load_region_encoder, load_towers
+from diptych.convert import (
+    HeadWeights,
+    find,
+    load_model,
+    load_region_encoder,
+    load_text_encoder,
+    load_towers,
+    start_task,
+)
 from diptych.data import Collate, DataModule, require_sources, require_vocabulary
 from diptych.data.stream import different_targets, look_at_labels
+from diptych.datasets.lxmert.records import ANSWERS, read_answers
+from diptych.datasets.lxmert.split import FOLDERS
 from diptych.errors import ConfigError, nearest
-from diptych.models import Concat, EndToEnd
+from diptych.models import Concat, EndToEnd, Lxmert
 from diptych.nodes import parameters
 from diptych.recipe.call import call
 from diptych.recipe.settle import Settled
@@ -27,12 +38,14 @@ class Parts:
 
     Args:
         settings: optimizer, schedule, averaging and trainer, by the name of the argument.
+        start: what the task took over from the heads of the starting weights; None if nothing.
     """
 
     model: Any
     task: Trainable
     data: DataModule
     settings: Mapping[str, Any]
+    start: str | None = None
 
 
 def build(settled: Settled) -> Parts:
@@ -54,8 +67,16 @@ def build(settled: Settled) -> Parts:
     }
     torch.manual_seed(config["seed"])  # before the first random weight, which is the model's
     model = call(config["model"])
-    load_weights(model, config["weights"], sources.regions)
+    heads = load_weights(model, config["weights"], sources.regions)
     task = call(config["task"], model=model)
+    start = None
+    if heads is None and config["weights"].get("answers"):
+        raise ConfigError(
+            "weights.answers says what an answer head means; give its checkpoint as weights.model."
+        )
+    if heads is not None and config["weights"].get("answers") is not False:
+        learned = _learned_answers(config, heads)
+        start = start_task(task, model, heads, learned=learned)
     _require_two_classes(task, settled.criterion)
     data = _data(settled, Collate(processor, sources=sources, targets=task.targets))
     if isinstance(task, Task):
@@ -66,7 +87,17 @@ def build(settled: Settled) -> Parts:
     for split in (train, validate):
         for window in different_targets(split):
             task.targets(window)  # an invalid label fails here instead of in the middle of an epoch
-    return Parts(model=model, task=task, data=data, settings=settings)
+    return Parts(model=model, task=task, data=data, settings=settings, start=start)
+
+
+def _learned_answers(config: Mapping[str, Any], heads: HeadWeights) -> Sequence[str] | None:
+    """The answers of an answer head: as given, else of the list beside the checkpoint or the data."""
+    given = config["weights"].get("answers")
+    if given is not None:
+        return read_answers(find(given))
+    places = (heads.where.parent, *(Path(config["root"]) / folder for folder in FOLDERS))
+    file = next((place / ANSWERS for place in places if (place / ANSWERS).is_file()), None)
+    return read_answers(file) if file is not None and heads.weights and heads.answer_head else None
 
 
 def _require_two_classes(task: Trainable, criterion: str | None) -> None:
@@ -107,13 +138,19 @@ def _data(settled: Settled, collate: Collate) -> DataModule:
         raise ConfigError(f"data is {settings}: {error}. Check the types of its values.") from error
 
 
-def load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionSource | None) -> None:
+def load_weights(
+    model: Any, weights: Mapping[str, str | bool | None], regions: RegionSource | None
+) -> HeadWeights | None:
     """Load starting weights from a bundle of diptych, an original checkpoint, or files for single towers.
 
     Args:
         weights: sources by part: `model`, `text`, `image`; see `diptych.convert.find`.
+
+    Returns:
+        The heads of the checkpoint, which belong to a task.
     """
-    paths = {name: find(source) for name, source in weights.items() if source}
+    paths = {name: find(str(source)) for name, source in weights.items() if source and name != "answers"}
+    heads: HeadWeights | None = None
     whole = paths.get("model")
     if whole is not None and any((place / "bundle.yaml").exists() for place in (whole, whole / "bundle")):
         source = load_bundle(whole)
@@ -121,11 +158,16 @@ def load_weights(model: Any, weights: Mapping[str, str | None], regions: RegionS
         if regions is not None and source.features is not None:
             regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
         fill(model, source.model.state_dict(), where=whole)
+        heads = HeadWeights(where=whole, task=source.task)
     elif whole is not None:
-        load_model(model, whole)
+        heads = HeadWeights(where=whole, weights=load_model(model, whole))
     if isinstance(model, EndToEnd) and "image" in paths:
         load_region_encoder(model.regions, paths.pop("image"))
+    if isinstance(model, Lxmert) and "text" in paths and whole is None:
+        path = paths.pop("text")
+        heads = HeadWeights(where=path, weights=load_text_encoder(model, path))
     if "text" in paths or "image" in paths:
         if not isinstance(model, Concat):
             raise ConfigError(f"{type(model).__name__} has no separate towers; set weights.model instead.")
         load_towers(model, text=paths.get("text"), image=paths.get("image"))
+    return heads

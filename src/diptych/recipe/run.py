@@ -11,6 +11,7 @@ The run folder then contains:
     bundle/         the trained model; its presence means that the run is complete
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
         # only now, when nothing in the settings or data can be wrong: this deletes a run that is replaced
         if is_first_process():
             write_settings(folder, config, _inputs(settled, parts, folder))
+            if parts.start is not None and config["progress"]:
+                print(parts.start, file=sys.stderr)
         result = fit(
             parts.model,
             parts.task,
@@ -91,7 +94,7 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
 SETTINGS = (
     "root", "out", "name", "seed", "features", "more_features", "region_merge", "vocabulary",
     "vocabulary_size", "fasttext", "loggers", "progress", "overwrite", "weights", "model", "processor",
-    "task", "data", "optim", "schedule", "averaging", "trainer",
+    "limit", "task", "data", "optim", "schedule", "averaging", "trainer",
 )  # fmt: skip
 
 

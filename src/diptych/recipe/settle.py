@@ -5,19 +5,20 @@ None of them changes its argument.
 """
 
 from collections import ChainMap, Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from diptych.data import Processor, Sources, open_regions, with_regions
+from diptych.data import Processor, Sources, first_images, images_of, open_regions, with_regions
 from diptych.data.stream import Texts, look_at_labels, targets_of
 from diptych.errors import ConfigError, nearest
 from diptych.features import MergedStore
 from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
-from diptych.tasks.objectives import MaskedRegions, MaskedText, RegionFeatures, RegionLabels
+from diptych.tasks import Pretrain
+from diptych.tasks.objectives import Answers, MaskedRegions, MaskedText, RegionFeatures, RegionLabels
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
 
@@ -32,7 +33,7 @@ class Settled:
 
     Args:
         criterion: criterion that chooses the threshold after training; None if the threshold is a number.
-        train: training split, without the examples that `processor.missing` leaves out.
+        train: training split, without the examples that `processor.missing` and `limit` leave out.
         validate: validation split, without those examples.
     """
 
@@ -72,9 +73,14 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         merge=config["region_merge"],
         stores=[name for split in (train, validate) for name in getattr(split, "stores", ())],
     )
-    train, validate = (with_regions(split, processor, regions) for split in (train, validate))
+    answers = getattr(train, "labels", ())
+    most = images_of(config["limit"], pretraining=function_of(task) is Pretrain)
+    train, validate = (
+        with_regions(first_images(split, most, regions), processor, regions) for split in (train, validate)
+    )
     model = with_sizes(config["model"], processor, regions)
-    task = with_objectives(with_class_weights(task, train), processor, regions)
+    task = with_class_weights(task, train)
+    task = with_objectives(task, processor, regions, answers=answers)
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
         criterion=criterion,
@@ -149,23 +155,36 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
     return node
 
 
-def with_objectives(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
-    """Complete pre-training objectives with facts of the vocabulary and the features.
+def with_objectives(
+    node: Node, processor: Processor, regions: RegionSource | None, *, answers: Sequence[str] = ()
+) -> Node:
+    """Complete pre-training objectives with facts of the vocabulary, the features and the data set.
 
     Args:
         node: a task, or any node below it.
+        answers: those of the data set.
     """
-    node = _objective(node, processor, regions)
+    node = _objective(node, processor, regions, answers)
     return {
-        key: with_objectives(value, processor, regions) if isinstance(value, Mapping) else value
+        key: with_objectives(value, processor, regions, answers=answers)
+        if isinstance(value, Mapping)
+        else value
         for key, value in node.items()
     }
 
 
-def _objective(node: Node, processor: Processor, regions: RegionSource | None) -> Node:
+def _objective(
+    node: Node, processor: Processor, regions: RegionSource | None, answers: Sequence[str]
+) -> Node:
     kind, text, meta = function_of(node), processor.text, None if regions is None else regions.meta
     if not isinstance(kind, type):  # a function, or a mapping that describes no call
         return node
+    if issubclass(kind, Answers) and node.get("labels") == "auto":
+        if not answers:
+            raise ConfigError(
+                "labels=auto of the answers to learn, but the data set names none; give a list."
+            )
+        return {**node, "labels": list(answers)}
     if issubclass(kind, MaskedText) and text is not None:
         masking = node.get("masking") or {"_target_": "diptych.tasks.objectives.WordMasking"}
         special = [*text.special_ids]

@@ -44,6 +44,8 @@ class Trainable(nn.Module, ABC):
 
     targets: TargetEncoder
     reads: frozenset[str] = EVERYTHING
+    progress: float = 0.0
+    """Share of the training run that is done; the loop sets it before every step."""
 
     @abstractmethod
     def forward(

@@ -1,5 +1,6 @@
-"""Subword tokens and sentence vectors."""
+"""Subword tokens, sentence vectors, and the spelling of answers."""
 
+from diptych.text.answers import normalize_answer
 from diptych.text.fasttext import FastText, train_fasttext
 from diptych.text.tokenizer import CachedTokenizer, WordPiece, learn_vocabulary, write_vocabulary
 
@@ -8,6 +9,7 @@ __all__ = [
     "FastText",
     "WordPiece",
     "learn_vocabulary",
+    "normalize_answer",
     "train_fasttext",
     "write_vocabulary",
 ]

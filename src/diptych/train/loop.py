@@ -169,6 +169,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(group["initial_lr"])
         self.optimizer.zero_grad()
+        self.learner.task.progress = self.step / self.total_steps
         accumulate = self.plan.accumulate
         for part in range(accumulate):
             # Ranks exchange gradients once per step, at the last of the accumulated batches.

@@ -110,6 +110,7 @@ class Batch(Tree):
     Args:
         targets: one tensor or several named ones, as the task's `TargetEncoder` makes them.
         weights: factor of each example's loss; None means 1 for all.
+        groups: group of each example; None where none has one.
     """
 
     ids: tuple[str, ...]
@@ -117,6 +118,7 @@ class Batch(Tree):
     targets: Targets | None = None
     pairs: int = 1
     weights: Float[Tensor, " N"] | None = None
+    groups: tuple[str | None, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

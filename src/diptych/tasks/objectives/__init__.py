@@ -2,7 +2,7 @@
 
 from diptych.tasks.objectives.alignment import Alignment
 from diptych.tasks.objectives.answers import Answers
-from diptych.tasks.objectives.base import Objective, Sample
+from diptych.tasks.objectives.base import Grades, Objective, Sample
 from diptych.tasks.objectives.interventions import Confounders, Interventions
 from diptych.tasks.objectives.masked_regions import (
     MaskedRegions,
@@ -19,6 +19,7 @@ __all__ = [
     "Alignment",
     "Answers",
     "Confounders",
+    "Grades",
     "Interventions",
     "MaskedRegions",
     "MaskedText",

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from diptych.nn import ClassifierHead, initial_std
 from diptych.tasks.base import AnswerScores
-from diptych.tasks.objectives.base import Objective, Sample, average, zero_loss
+from diptych.tasks.objectives.base import Grades, Objective, Sample, average, zero_loss
 from diptych.types import Encoding, VisionLanguageModel
 
 
@@ -50,3 +50,12 @@ class Answers(Objective):
         scores = self.head(encoding.pooled[predicted]).float()
         losses = functional.cross_entropy(scores, sample.answers[predicted], reduction="none")
         return {"answers": average(losses, predicted[:, None])}  # one position per row
+
+    def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
+        """The score of the best answer. Mismatched pairs do not count, though LXMERT's logs count them."""
+        if sample.answers is None or sample.targets is None:
+            return {}
+        assert encoding.pooled is not None
+        rows = (sample.answers >= 0).nonzero()[:, 0]
+        best = self.head(encoding.pooled[rows]).argmax(-1)
+        return {"answers": Grades(sample.targets[rows, best].float(), rows)}

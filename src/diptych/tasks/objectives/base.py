@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -56,6 +56,13 @@ class Sample:
         return None if self.mismatch is None else self.mismatch == 0
 
 
+class Grades(NamedTuple):
+    """How right each of M predictions is, from 0 to 1, and the row of the batch that it belongs to."""
+
+    scores: Float[Tensor, " M"]
+    rows: Int[Tensor, " M"]
+
+
 class Objective(nn.Module, ABC):
     """Base of pre-training objectives.
 
@@ -74,6 +81,15 @@ class Objective(nn.Module, ABC):
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the unweighted losses by name; 0 with zero gradients if nothing is predicted."""
+
+    def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
+        """Grade the predictions of each part that has right answers."""
+        return {}
+
+
+def grades(logits: Float[Tensor, "M C"], right: Int[Tensor, " M"], mask: Bool[Tensor, "B L"]) -> Grades:
+    """Grade the best class of each True in `mask`: 1 if it is the right one."""
+    return Grades((logits.argmax(-1) == right).float(), mask.nonzero()[:, 0])
 
 
 def first_layers(dim: int, *, norm: bool = True, eps: float = 1e-12, std: float = 0.02) -> nn.Sequential:

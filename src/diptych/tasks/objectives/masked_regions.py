@@ -1,6 +1,6 @@
 """Masked regions: some are hidden or exchanged, and the model predicts the detector's output for them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +10,15 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import init_bert, initial_std
-from diptych.tasks.objectives.base import Objective, Sample, average, first_layers, zero_loss
+from diptych.tasks.objectives.base import (
+    Grades,
+    Objective,
+    Sample,
+    average,
+    first_layers,
+    grades,
+    zero_loss,
+)
 from diptych.types import Encoding, PaddedRegions, VisionLanguageModel
 
 
@@ -156,6 +164,26 @@ class MaskedRegions(Objective):
             name: target(model, self.transform, encoding.regions, sample.regions, sample.selected)
             for name, target in self.predict.items()
         }
+
+    def keep(self, names: Collection[str]) -> None:
+        """Remove the predictions that are not named. Without any, regions are masked as noise."""
+        self.parts = tuple(name for name in self.parts if name in names)
+        self.predict = nn.ModuleDict({name: self.predict[name] for name in self.parts})
+        if not self.parts:
+            self.transform, self.reads = nn.Identity(), frozenset()
+
+    def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
+        """Labels of masked regions; those that are shown are easy."""
+        found: dict[str, Grades] = {}
+        if encoding.regions is None or sample.regions is None or sample.selected is None:
+            return found
+        for name, target in self.predict.items():
+            if isinstance(target, RegionLabels):
+                labels = require_field(sample.regions, target.field)
+                asked = sample.selected & (labels >= 0)
+                logits = target.decoder(self.transform(encoding.regions[asked]))
+                found[name] = grades(logits, labels[asked], asked)
+        return found
 
 
 class RegionFeatures(nn.Module):

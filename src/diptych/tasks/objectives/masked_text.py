@@ -10,7 +10,15 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import initial_std
-from diptych.tasks.objectives.base import Objective, Sample, average, first_layers, zero_loss
+from diptych.tasks.objectives.base import (
+    Grades,
+    Objective,
+    Sample,
+    average,
+    first_layers,
+    grades,
+    zero_loss,
+)
 from diptych.types import Encoding, PaddedText, VisionLanguageModel
 
 
@@ -140,6 +148,14 @@ class MaskedText(Objective):
         if sample.words is None:
             return {"words": zero_loss(encoding.text)}
         return {"words": word_loss(self.head, model, encoding.text, sample.words, by=self.by)}
+
+    def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
+        if sample.words is None:
+            return {}
+        table, predicted = model.word_embedding(), sample.words >= 0
+        assert encoding.text is not None and table is not None
+        logits = self.head(encoding.text[predicted], table.weight)
+        return {"words": grades(logits, sample.words[predicted], predicted)}
 
 
 def word_loss(

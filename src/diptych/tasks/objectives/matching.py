@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, initial_std
-from diptych.tasks.objectives.base import Objective, Sample, zero_loss
+from diptych.tasks.objectives.base import Grades, Objective, Sample, grades, zero_loss
 from diptych.types import Encoding, Inputs, VisionLanguageModel
 
 
@@ -66,6 +66,19 @@ class Matching(Objective):
             together = (sample.mismatch == 0).float()
             return {"match": functional.binary_cross_entropy_with_logits(scores[:, 0], together)}
         return {"match": functional.cross_entropy(scores, self.labels(sample.mismatch))}
+
+    def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
+        if sample.mismatch is None:
+            return {}
+        assert encoding.pooled is not None
+        logits = self.head(encoding.pooled)
+        if self.classes == 1:
+            logits = torch.cat([-logits, logits], 1)
+        return {
+            "match": grades(
+                logits, self.labels(sample.mismatch), torch.ones_like(logits[:, :1], dtype=torch.bool)
+            )
+        }
 
     def labels(self, mismatch: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Return the class of each row: `matches` if intact, else the remaining classes in order."""
