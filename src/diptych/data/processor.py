@@ -212,6 +212,13 @@ class Processor:
         text_b = self._tags(images, source) if self.tags else self._second(pair)
         return self.text.encode(self._first(pair), text_b, max_tokens=self.max_tokens)
 
+    def cuts(self, pair: Pair) -> bool:
+        """Whether `max_tokens` cuts the text of a pair; object names do not count."""
+        if self.text is None:
+            return False
+        whole = self.text.encode(self._first(pair), self._second(pair), max_tokens=1 << 28)
+        return len(whole) > self.max_tokens
+
     def _more_tokens(self, pair: Pair) -> tuple[Tokens, ...]:
         if self.text is None:
             return ()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # pairs whose lengths are computed at a time
 WINDOW = 4096  # examples that are in memory at a time
+UNLIMITED = 1 << 28  # tokens, more than any text has
 
 
 def rows_of(dataset: object) -> "Rows | None":
@@ -124,15 +125,33 @@ def lengths_of(
     # Must equal `Processor.length`; without special cases, so that millions of pairs take seconds.
     total = np.zeros(rows.pair_count, np.int32)
     if text is not None:
-        trim = "" if processor.text_end is None else "? "  # what `Processor` strips before `text_end`
-        counts = rows.text_counts(text.count, key=text.fingerprint, trim=trim)
+        counts = rows.text_counts(text.count, key=text.fingerprint, trim=_trimmed(processor))
         for start in range(0, len(total), CHUNK):
-            total[start : start + CHUNK] = _token_lengths(counts[:, start : start + CHUNK], processor, text)
+            total[start : start + CHUNK] = _token_lengths(
+                counts[:, start : start + CHUNK], processor, text, most=processor.max_tokens
+            )
     if processor.regions and regions is not None:
         most, source = processor.max_regions, regions
         total += rows.image_costs(lambda keys: count_regions(source, keys).clip(0, most))
         total += int(processor.whole_image)
     return rows.longest(total)
+
+
+def count_cut(dataset: Dataset, processor: Processor) -> int:
+    """Number of examples with a text that `processor.max_tokens` cuts; object names do not count."""
+    text = processor.text
+    if text is None:
+        return 0
+    rows, counter = rows_of(dataset), _counter(text)
+    if rows is None or counter is None or not _countable(processor, counter):
+        return sum(any(map(processor.cuts, example.pairs)) for example in stream(dataset))
+    counts = rows.text_counts(counter.count, key=counter.fingerprint, trim=_trimmed(processor))
+    lengths = [
+        _token_lengths(counts[:, start : start + CHUNK], processor, counter, most=UNLIMITED)
+        for start in range(0, counts.shape[1], CHUNK)
+    ]
+    total = np.concatenate([np.zeros(0, np.int32), *lengths])
+    return int(np.count_nonzero(rows.longest(total) > processor.max_tokens))
 
 
 def count_regions(source: RegionSource, keys: Sequence[str]) -> Int[ndarray, " N"]:
@@ -155,8 +174,15 @@ def _countable(processor: Processor, text: WordPiece | None) -> bool:
     return type(processor) is Processor and known and not processor.tags and processor.max_tokens >= 3
 
 
-def _token_lengths(counts: Int[ndarray, "K P"], processor: Processor, text: WordPiece) -> Int[ndarray, " P"]:
-    """Numbers of tokens with special tokens, truncated as in `WordPiece.encode`.
+def _trimmed(processor: Processor) -> str:
+    """Characters that `Processor` strips before `text_end`."""
+    return "" if processor.text_end is None else "? "
+
+
+def _token_lengths(
+    counts: Int[ndarray, "K P"], processor: Processor, text: WordPiece, *, most: int
+) -> Int[ndarray, " P"]:
+    """Numbers of tokens with special tokens, truncated to `most` as in `WordPiece.encode`.
 
     Args:
         counts: tokens of the first texts and, if there are any, of the second ones; -1 for no second text.
@@ -167,7 +193,7 @@ def _token_lengths(counts: Int[ndarray, "K P"], processor: Processor, text: Word
     second = np.array(counts[1]) if len(counts) > 1 else np.full(len(first), -1, np.int32)
     if processor.text_b is not None:
         second[second == -1] = text.count([processor.text_b])[0]
-    room = processor.max_tokens - 3  # a pair has [CLS] and two [SEP]
+    room = most - 3  # a pair has [CLS] and two [SEP]
     # The shorter text keeps up to half of the room; the longer one gets the rest.
     shorter = np.minimum(np.minimum(first, second), room // 2)
     longer = np.minimum(np.maximum(first, second), room - shorter)

@@ -14,6 +14,7 @@ from diptych.datasets.catalog import (
 from diptych.datasets.examples import ExampleTable
 from diptych.datasets.hateful_memes import HatefulMemes
 from diptych.datasets.mix import Mix
+from diptych.datasets.nlvr2 import Nlvr2
 from diptych.datasets.table import Guess, Table, guess_table
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Guess",
     "HatefulMemes",
     "Mix",
+    "Nlvr2",
     "Split",
     "Table",
     "WorldReport",

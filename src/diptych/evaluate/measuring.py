@@ -1,6 +1,6 @@
 """Joins predictions with gold targets on ids and measures them according to their form of decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from diptych.evaluate.binary import Binary
 from diptych.evaluate.boxes import Boxes
 from diptych.evaluate.choices import Choices
 from diptych.evaluate.classes import Classes
-from diptych.evaluate.form import Form, Options
+from diptych.evaluate.form import Form, Options, mean_measure
 from diptych.evaluate.labels import Labels
 from diptych.evaluate.results import Comparison, Difference, Estimate, Evaluation, GroupEstimate
 from diptych.metrics.uncertainty import row_interval
@@ -69,11 +69,14 @@ def evaluate(
         part = FORMS[kind]([predictions.select(rows)], [gold[row] for row in rows], options)
         main = _estimate(part, next(iter(part.measures)), samples, seed)
         by_group[group] = GroupEstimate(value=main.value, low=main.low, high=main.high, count=len(rows))
+    breakdown = _breakdown(predictions, targets, samples, seed)
     return Evaluation(
         name=_name(predictions, "predictions"),
         form=kind,
         count=len(gold),
-        metrics={name: _estimate(whole, name, samples, seed) for name in whole.measures},
+        metrics={name: _estimate(whole, name, samples, seed) for name in whole.measures}
+        | breakdown.pop("", {}),
+        breakdown=breakdown,
         samples=samples,
         seed=seed,
         by_group=by_group,
@@ -210,6 +213,22 @@ def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name:
 def _estimate(form: Form, name: str, samples: int, seed: int) -> Estimate:
     low, high = row_interval(form.measures[name], form.strata, samples=samples, seed=seed)
     return Estimate(value=form.value(name), low=low, high=high)
+
+
+def _breakdown(
+    predictions: Predictions, targets: Mapping[str, Any] | Dataset, samples: int, seed: int
+) -> dict[str, dict[str, GroupEstimate]]:
+    """The further official measures of a data set; see `Split.breakdown`."""
+    measured: Callable[[Predictions], Mapping[str, Any]] | None = getattr(targets, "breakdown", None)
+    tables: dict[str, dict[str, GroupEstimate]] = {}
+    for title, rows in (measured(predictions) if measured is not None else {}).items():
+        tables[title] = {}
+        for name, values in rows.items():
+            strata = [np.arange(len(values))]
+            low, high = row_interval(mean_measure([values]), strata, samples=samples, seed=seed)
+            value = float(values.mean())
+            tables[title][name] = GroupEstimate(value=value, low=low, high=high, count=len(values))
+    return tables
 
 
 def _name(predictions: Predictions, otherwise: str) -> str:

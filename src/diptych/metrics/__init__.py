@@ -1,6 +1,12 @@
 """Measures as pure functions of predictions and gold targets."""
 
-from diptych.metrics.answers import consistency, grade_answers, measure_answers, without_punctuation
+from diptych.metrics.answers import (
+    consistency,
+    consistent,
+    grade_answers,
+    measure_answers,
+    without_punctuation,
+)
 from diptych.metrics.classification import (
     ReliabilityBin,
     accuracy,
@@ -46,6 +52,7 @@ __all__ = [
     "brier",
     "calibration_error",
     "consistency",
+    "consistent",
     "delong_test",
     "f1",
     "grade_answers",

@@ -65,6 +65,15 @@ def consistency(predictions: Predictions, targets: Mapping[str, str]) -> float:
     """NLVR2's consistency: share of sentences that are judged correctly for all of their image pairs.
 
     Args:
+        targets: right answer by id; see `consistent`.
+    """
+    return float(np.mean([*consistent(predictions, targets).values()]))
+
+
+def consistent(predictions: Predictions, targets: Mapping[str, str]) -> dict[str, bool]:
+    """Whether each sentence of NLVR2 is judged correctly for all of its image pairs.
+
+    Args:
         targets: right answer by id. Ids are `split-set-pair-sentence`; ids that differ only in the pair
             belong to the same sentence.
     """
@@ -72,4 +81,4 @@ def consistency(predictions: Predictions, targets: Mapping[str, str]) -> float:
     for key, answer in zip(predictions.ids, predictions.answers or (), strict=True):
         split, images, _, sentence = key.split("-")
         groups[f"{split}-{images}-{sentence}"].append(targets[key] == answer)
-    return float(np.mean([all(right) for right in groups.values()]))
+    return {key: all(right) for key, right in groups.items()}

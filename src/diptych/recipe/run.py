@@ -76,6 +76,7 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
             write_settings(folder, config, _inputs(settled, parts, folder))
             if parts.start is not None and config["progress"]:
                 print(parts.start, file=sys.stderr)
+            _tell_of_cut_texts(settled)
         result = fit(
             parts.model,
             parts.task,
@@ -89,6 +90,16 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
         if result.main and not result.interrupted:
             save(settled, parts, result)
         return Run(folder=folder, fit=result, task=parts.task, metrics=result.metrics)
+
+
+def _tell_of_cut_texts(settled: Settled) -> None:
+    if settled.cut and settled.config["progress"]:
+        share, most = settled.cut / len(settled.train), settled.processor.max_tokens
+        print(
+            f"processor.max_tokens={most} cuts a text of {settled.cut:,} of {len(settled.train):,} training "
+            f"examples ({share:.1%}).",
+            file=sys.stderr,
+        )
 
 
 SETTINGS = (

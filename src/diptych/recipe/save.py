@@ -51,7 +51,11 @@ def save(settled: Settled, parts: Parts, result: FitResult) -> None:
             **({} if config["limit"] is None else {"limit": config["limit"]}),
             **({"region_merge": config["region_merge"]} if places["more_features"] else {}),
             **({} if node is None else {"data": node}),
-            "training": {"examples": len(settled.train), "split": config["data"]["train"].get("split")},
+            "training": {
+                "examples": len(settled.train),
+                "split": config["data"]["train"].get("split"),
+                "cut_texts": settled.cut,
+            },
             "validation": {
                 "examples": len(settled.validate),
                 "split": config["data"]["validate"].get("split"),

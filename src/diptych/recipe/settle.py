@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from diptych.data import Processor, Sources, first_images, images_of, open_regions, with_regions
-from diptych.data.stream import Texts, look_at_labels, targets_of
+from diptych.data.stream import Texts, count_cut, look_at_labels, targets_of
 from diptych.errors import ConfigError, nearest
 from diptych.features import MergedStore
 from diptych.nodes import function_of
@@ -35,6 +35,7 @@ class Settled:
         criterion: criterion that chooses the threshold after training; None if the threshold is a number.
         train: training split, without the examples that `processor.missing` and `limit` leave out.
         validate: validation split, without those examples.
+        cut: number of training examples with a text that `processor.max_tokens` cuts.
     """
 
     config: Mapping[str, Any]
@@ -43,6 +44,7 @@ class Settled:
     validate: Dataset
     processor: Processor
     sources: Sources
+    cut: int
 
 
 def settle(config: Mapping[str, Any], folder: Path) -> Settled:
@@ -62,7 +64,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     images = _images(train, validate)
     # The order matters: the processor needs the vocabulary, and opening regions needs the processor. Class
     # weights count only the examples that have regions; the vocabulary is learned from all.
-    task, criterion = without_criterion(with_labels(config["task"], train), validate)
+    task, criterion = without_criterion(with_pairs(with_labels(config["task"], train), train), validate)
     node = with_text_files(config, Texts(train), folder / "files")
     processor = call(node)
     regions = open_regions(
@@ -88,6 +90,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         validate=validate,
         processor=processor,
         sources=Sources(regions=regions, images=images),
+        cut=count_cut(train, processor),
     )
 
 
@@ -102,6 +105,20 @@ def with_labels(task: Node, train: Dataset) -> Node:
             "Name the column of the labels with data.columns.label=NAME, or set task.labels=[...]."
         )
     return {**task, "labels": list(labels)}
+
+
+def with_pairs(task: Node, train: Dataset) -> Node:
+    """`pairs: auto` becomes the number of pairs of the first training example.
+
+    Raises:
+        ConfigError: the task is configured for another number.
+    """
+    if "pairs" not in task:
+        return task
+    count = len(train[0].pairs)
+    if task["pairs"] not in ("auto", count):
+        raise ConfigError(f"task.pairs is {task['pairs']}, but the examples have {count} pair(s); say auto.")
+    return {**task, "pairs": count}
 
 
 def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:
