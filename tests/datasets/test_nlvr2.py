@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diptych.bundle import read_content
 from diptych.check import check
 from diptych.cli import main
+from diptych.data import Collate, Processor, Sources
 from diptych.datasets import Nlvr2, fabricate, find_data
 from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.evaluate import evaluate
+from diptych.features import FeatureStore
 from diptych.predictions import Predictions
+from diptych.study import score_meme
+from diptych.text import WordPiece
 
 STATEMENTS = [
     ("dev-7-0-0", "Both images show dogs.", "True"),
@@ -200,6 +205,67 @@ def test_a_dead_picture_is_named(world: Path, tmp_path: Path) -> None:
     [finding] = [one for one in report.findings if one.severity == "error"]
     assert finding.count == 7
     assert all("dev-0-" in path for path in finding.examples)
+
+
+FORMS = [
+    ("lxmert_tiny", []),
+    ("uniter_tiny", []),
+    ("uniter_paired_attention", ["model=uniter_tiny"]),
+    ("uniter_pair", ["model=uniter_tiny"]),
+    ("uniter_triplet", ["model=uniter_tiny"]),
+    ("visualbert", ["model=visualbert_tiny"]),
+    ("visualbert", ["model=visualbert_tiny", "data.together=true"]),
+    ("oscar", ["model=oscar_tiny"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), FORMS, ids=lambda one: "+".join(one) if isinstance(one, list) else one
+)
+def test_every_form_goes_from_training_to_a_score(
+    world: Path, tmp_path: Path, name: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    places = [f"root={world}", f"out={run}", "loggers=[]", "data.batch_size=4"]
+    steps = ["trainer.max_steps=2", "trainer.accumulate_grad_batches=1", "trainer.val_check_interval=1.0"]
+    assert (
+        main(["train", f"experiment=nlvr2/{name}", *words, *places, *steps, "processor.max_tokens=12"]) == 0
+    )
+    about = read_content(run / "bundle")
+    cut = about["provenance"]["training"]["cut_texts"]
+    assert f"max_tokens=12 cuts a text of {cut} of {len(Nlvr2(world, 'train'))}" in capsys.readouterr().err
+    together = name == "uniter_triplet" or "data.together=true" in words
+    assert about["task"]["pairs"] == 2 - together
+    assert main(["predict", str(run), "--splits", "dev"]) == 0
+    file = run / "predictions" / "dev.csv"
+    assert (
+        main(["evaluate", str(file), "--root", str(world), "--split", "dev", "--samples", "20", "--json"])
+        == 0
+    )
+    dataset = Nlvr2(world, "dev")
+    assert dataset.read_predictions(file).ids == dataset.ids
+    keys = [f"{dataset.ids[0][:-2]}-img{side}" for side in range(2)]
+    pictures, text = [dataset.images[key] for key in keys], dataset[0].pairs[0].text
+    verdict = score_meme(run, image=pictures, text=text, device="cpu")
+    expected = Predictions.load(file.with_suffix(".npz")).column("True")[0]
+    assert verdict.scores["True"] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ConfigError, match="2 picture.*1"):
+        score_meme(run, image=pictures[0], text=text, device="cpu")
+
+
+def test_images_are_numbered_within_pairs_or_across_them(world: Path) -> None:
+    store, text = FeatureStore(world / "features"), WordPiece(world / "vocabulary.txt")
+    numbers = {}
+    for together, across in ((False, False), (False, True), (True, True)):
+        processor = Processor(text=text, regions=True, number_images=across)
+        batch = Collate(processor, sources=Sources(regions=store))(
+            [Nlvr2(world, "dev", together=together)[0]]
+        )
+        regions = batch.inputs.regions
+        assert regions is not None
+        rows = zip(regions.image_index, regions.mask, strict=True)
+        numbers[together, across] = [sorted({*row[mask].tolist()}) for row, mask in rows]
+    assert numbers == {(False, False): [[0], [0]], (False, True): [[0], [1]], (True, True): [[0, 1]]}
 
 
 @pytest.mark.parametrize("words", [[], ["data.together=true"]])

@@ -1,5 +1,9 @@
 """UNITER: ChenRocks/UNITER, and the files of nav13n and Vilio's U."""
 
+from dataclasses import replace
+
+import torch
+
 from diptych.convert import heads
 from diptych.convert.family import PRETRAINING, Family, Head, Node, RecognizedCheckpoint, bert_sizes
 from diptych.convert.rules import (
@@ -48,6 +52,16 @@ def _sizes(file: Split) -> Node:
     }
 
 
+def _adapt(model: Uniter, split: Split) -> Split:
+    """Give the images of a row segments of their own, as UNITER's NLVR2 does: copies of that of regions."""
+    name = "embeddings.token_type_embeddings.weight"
+    table, rows = split.backbone[name], model.text.segments.num_embeddings
+    if len(table) != 2 or rows <= 2:
+        return split
+    longer = torch.cat([table, table[1:].expand(rows - 2, -1)])
+    return replace(split, backbone={**split.backbone, name: longer})
+
+
 def _paired(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
     """The NLVR2 head in which two pairs attend to each other."""
     if "attn1.in_proj_weight" not in weights:
@@ -66,7 +80,10 @@ def _processor(use: Use) -> Settings:
                 "swapped", "the original: nav13n divides x by the height and y by the width"
             ),
         }
-    return {
+    images = {}
+    if use.head in ("attn1", "nlvr2_output") and use.found.sizes["segments"] > 2 and use.pairs == 2:
+        images["number_images"] = Setting(True, "the file: a segment for each of two images")
+    return images | {
         "max_tokens": Setting(None, "the original: UNITER and Vilio's U never truncate a text"),
         "max_regions": Setting(100, "the original: UNITER's and Vilio's files have at most 100 regions"),
     }
@@ -86,6 +103,7 @@ FAMILY = Family(
     title="UNITER (ChenRocks/UNITER, nav13n, Vilio's U)",
     model=Uniter,
     table=UNITER,
+    adapt=_adapt,
     sizes=_sizes,
     required=frozenset({"encoder.layer.0.attention.self.query.weight", "img_embeddings.img_linear.weight"}),
     builders={(768, 12): "uniter_base", (1024, 24): "uniter_large"},

@@ -50,8 +50,10 @@ class Collate:
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         tokenizer = self.processor.text
-        rows = [self.processor(pair, self.sources) for example in examples for pair in example.pairs]
-        images = [pair.image for example in examples for pair in example.pairs] if self.share else None
+        rows = [row for example in examples for row in self.processor.rows(example, self.sources)]
+        # An image that is the left one here and the right one there has different numbers in its rows.
+        share = self.share and not self.processor.number_images
+        images = [pair.image for example in examples for pair in example.pairs] if share else None
         return Batch(
             ids=tuple(example.id for example in examples),
             inputs=pad(

@@ -45,7 +45,7 @@ class Row:
         mentions: index of the region that each token names, or -1. None if the pair has no mentions.
         regions: features, boxes in pixels and labels; for end-to-end models without features.
         boxes: the boxes of `regions`, normalized to [0, 1].
-        image_index: which image of the pair each region belongs to.
+        image_index: which image each region belongs to: of the pair, or of the example (`number_images`).
         beyond: sum of the features that `max_regions` cut off, and the number of these regions.
         pixels: the picture, normalized.
         resized: width and height of the resized picture to which boxes were clipped.
@@ -89,6 +89,8 @@ class Processor:
         missing: how to treat an image without regions. `error` stops. `none` keeps it with zero regions.
             `skip` leaves its examples out of training and validation; predictions must be complete, so there
             it acts like `none`.
+        number_images: number the images of an example across its pairs, as UNITER's NLVR2 does: regions of
+            the second pair's image get another segment. Otherwise, every pair begins with image 0.
         box_scale: `size` divides x by the width and y by the height. `swapped` reproduces nav13n's UNITER,
             which divides x by the height and y by the width.
         clip_boxes: sides of the resized picture in pixels: the shorter side, and the limit of the longer one.
@@ -116,6 +118,7 @@ class Processor:
         text_b: str | None = None,
         text_end: str | None = None,
         missing: str = "error",
+        number_images: bool = False,
         box_scale: str = "size",
         clip_boxes: Sequence[int] | None = None,
     ) -> None:
@@ -139,7 +142,7 @@ class Processor:
         self.frame = None
         if clip_boxes is not None:  # `truncate`: VL-BERT rounds sizes down, and clips to that size
             self.frame = DetectorTransform(least=clip_boxes[0], most=clip_boxes[1], truncate=True)
-        self.missing, self.box_scale = missing, box_scale
+        self.missing, self.box_scale, self.number_images = missing, box_scale, number_images
 
     @property
     def provides(self) -> frozenset[str]:
@@ -152,8 +155,19 @@ class Processor:
         }
         return frozenset(name for name, given in present.items() if given)
 
-    def __call__(self, pair: Pair, sources: Sources) -> Row:
+    def rows(self, example: Example, sources: Sources) -> list[Row]:
+        """Convert all pairs of an example, each as `__call__` does."""
+        rows, images = [], 0
+        for pair in example.pairs:
+            rows.append(self(pair, sources, first_image=images if self.number_images else 0))
+            images += len(image_keys(pair))
+        return rows
+
+    def __call__(self, pair: Pair, sources: Sources, *, first_image: int = 0) -> Row:
         """Convert one pair to the row that the model needs.
+
+        Args:
+            first_image: number of the pair's first image in `image_index`.
 
         Raises:
             MissingFeatures: the store has no regions of the image.
@@ -173,7 +187,7 @@ class Processor:
             mentions=self._mentions(pair, tokens, count) if tokens and pair.mentions else None,
             regions=_join(images) if images else None,
             boxes=np.concatenate([self._normalize(regions) for regions in images]) if images else None,
-            image_index=np.repeat(np.arange(len(images)), [len(regions) for regions in images])
+            image_index=first_image + np.repeat(np.arange(len(images)), [len(regions) for regions in images])
             if images
             else None,
             beyond=self._beyond(keys, sources.regions),

@@ -1,7 +1,7 @@
 """Optimizers. Each function returns a factory, which a run calls with its model and task."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -103,7 +103,7 @@ def adamw(
     *,
     lr: float,
     weight_decay: float = 0.01,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
@@ -116,7 +116,7 @@ def hf_adamw(
     *,
     lr: float,
     weight_decay: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-6,
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
@@ -129,7 +129,7 @@ def adam(
     *,
     lr: float,
     weight_decay: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
@@ -142,7 +142,7 @@ def paddle_adam(
     *,
     lr: float,
     weight_decay: float = 0.01,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-8,
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
@@ -156,7 +156,7 @@ def bert_adam(
     *,
     lr: float,
     weight_decay: float = 0.01,
-    betas: tuple[float, float] = (0.9, 0.999),
+    betas: Sequence[float] = (0.9, 0.999),
     eps: float = 1e-6,
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
