@@ -249,7 +249,7 @@ def test_every_form_goes_from_training_to_a_score(
     verdict = score_meme(run, image=pictures, text=text, device="cpu")
     expected = Predictions.load(file.with_suffix(".npz")).column("True")[0]
     assert verdict.scores["True"] == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ConfigError, match="2 picture.*1"):
+    with pytest.raises(ConfigError, match=r"2 picture.*1"):
         score_meme(run, image=pictures[0], text=text, device="cpu")
 
 

@@ -8,6 +8,7 @@ try:
   diptych convert LASTtrain.pth bundles/u36 --vocabulary vocab.txt
   diptych convert --inspect LASTtrain.pth
   diptych convert hub:unc-nlp/lxmert-base-uncased bundles/lxmert
+  diptych convert hub:unc-nlp/lxmert-vqa-uncased bundles/vqa --answers trainval_label2ans.json
   diptych convert small.pt bundles/small --vocabulary vocab.txt model.heads=4 task.answers=@answers.txt
   diptych convert --back bundles/u36 original.safetensors
   diptych convert --list
@@ -38,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list public files: source, size, status")
     parser.add_argument("--vocabulary", help="vocab.txt of the weights (default: the one beside them)")
+    parser.add_argument(
+        "--answers", type=Path, help="table of the answers of a head: JSON, or one answer per line"
+    )
     parser.add_argument("--family", help="expected model family; files of another one are an error")
     parser.add_argument("--head", help="the head that becomes the task, if the file has several")
     add_overwrite(parser, "replace what exists")
@@ -62,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             inspection = inspect_checkpoint(
                 arguments.source,
                 vocabulary=arguments.vocabulary,
+                answers=arguments.answers,
                 overrides=_overrides(words),
                 progress=advance,
             )
@@ -73,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
             vocabulary=arguments.vocabulary,
             family=arguments.family,
             head=arguments.head,
+            answers=arguments.answers,
             overrides=_overrides(arguments.settings),
             overwrite=arguments.overwrite,
             progress=advance,

@@ -1,13 +1,16 @@
-"""Score one meme with a trained model, or with all members of a study and their blend.
+"""Score one picture and its text with a trained model, or with all members of a study and their blend.
 
-Regions come from the feature stores used in training, or from --features; the picture's file name without
-the extension is the key. With --weights, the detectors behind those stores extract the regions from the
-picture, by the same box rules.
+A model that answers questions prints its five best answers. A model of NLVR2 takes two pictures, the left one
+first. Regions come from the feature stores used in training, or from --features; the picture's file name
+without the extension is the key. With --weights, the detectors behind those stores extract the regions from
+the pictures, by the same box rules.
 
 try:
   diptych score memes/img/00001.png --text "what a day" --model runs/uniter_tiny/seed1
   diptych score memes/img/00001.png --text "what a day" --model runs/study/vilio_tiny --json
   diptych score new.png --text "what a day" --model runs/uniter --weights vgattr=ATTR.pkl
+  diptych score new.png --text "what is on the table?" --model bundles/vqa --weights vgattr=ATTR.pkl
+  diptych score a.png b.png --text "Both images show dogs." --model runs/nlvr2
 """
 
 import argparse
@@ -22,7 +25,7 @@ from diptych.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, help="a picture")
+    parser.add_argument("images", type=Path, nargs="+", metavar="image", help="a picture; of NLVR2, two")
     parser.add_argument("--text", required=True, help="its text")
     parser.add_argument("--model", type=Path, required=True, help="a run, a bundle, or a study's folder")
     parser.add_argument(
@@ -37,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="extract regions from the picture: DETECTOR=FILE or DETECTOR=random, for each detector",
     )
+    parser.add_argument(
+        "--boxes", default="36", help="box rule for a model that knows no store (default: 36)"
+    )
     add_device(parser)
     add_json(parser)
 
@@ -46,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.predict import find_device
     from diptych.study import found_in, score_meme
 
-    require_file(arguments.image, "a picture file")
+    for image in arguments.images:
+        require_file(image, "a picture file")
     if arguments.weights and arguments.features:
         raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
@@ -57,10 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
             }
             device = str(find_device(arguments.device))
             # the stores are temporary and must exist until the score is computed
-            given = stack.enter_context(found_in(arguments.image, arguments.model, files, device=device))
+            given = stack.enter_context(
+                found_in(arguments.images, arguments.model, files, boxes=arguments.boxes, device=device)
+            )
         verdict = score_meme(
             arguments.model,
-            image=arguments.image,
+            image=arguments.images,
             text=arguments.text,
             features=given,
             device=arguments.device,
@@ -70,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"probability": verdict.probability} | asdict(verdict)))
         return 0
     parts = [*verdict.members.items(), *verdict.families.items()]
+    if len(verdict.scores) > 2:
+        parts = sorted(verdict.scores.items(), key=lambda pair: -pair[1])
     if parts:
         table("", ("", "probability"), [(name, f"{value:.4f}") for name, value in parts], numbers=1)
     print(f"{verdict.answer}   (probability {verdict.probability:.4f})")

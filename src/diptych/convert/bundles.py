@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from diptych.bundle import find_bundle, load_bundle, write_bundle
+from diptych.convert.answers import warn_of_numbers
 from diptych.convert.families import FAMILIES
 from diptych.convert.family import Family, RecognizedCheckpoint
 from diptych.convert.fetch import Progress, find
@@ -29,6 +30,7 @@ def inspect_checkpoint(
     source: Path | str,
     *,
     vocabulary: Path | str | None = None,
+    answers: Path | str | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
@@ -37,6 +39,7 @@ def inspect_checkpoint(
     Args:
         source: see `diptych.convert.find`.
         vocabulary: see `convert_checkpoint`. Without it, the report does not say if texts are lowercased.
+        answers: see `convert_checkpoint`.
         overrides: see `convert_checkpoint`.
         progress: called with the bytes done and the bytes in all of a download.
 
@@ -52,7 +55,7 @@ def inspect_checkpoint(
         return report_on(given, source, None, reason=str(error))
     reason = reason_for(recognized.family)
     try:
-        plan = plan_for(given, source, overrides=wanted, device="meta")
+        plan = plan_for(given, source, overrides=wanted, device="meta", answers=answers)
     except (CheckpointMismatch, ConfigError) as error:
         report = report_on(given, source, None, reason=f"{reason}; cannot be converted as it is: {error}")
         return replace(report, family=recognized.family.name, prefix=recognized.split.prefix)
@@ -69,6 +72,7 @@ def convert_checkpoint(
     vocabulary: Path | str | None = None,
     family: str | None = None,
     head: str | None = None,
+    answers: Path | str | None = None,
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -80,12 +84,14 @@ def convert_checkpoint(
         vocabulary: `vocab.txt` of the weights, from any such source. None takes the one beside the weights.
         family: expected family. Files of other families are refused.
         head: name of the head that becomes the task. None takes the first one that diptych has a task for.
+        answers: table of the answers of a head, such as LXMERT's `trainval_label2ans.json`. Without it,
+            answers are numbered, with a warning if there are as many as in a published table.
         overrides: settings of `model`, `processor` and `task`, such as `{"model.heads": 4}`; see `nested`.
         overwrite: replace a bundle at `out`.
         progress: called with the bytes done and the bytes in all of a download.
 
     Raises:
-        ConfigError: the source, vocabulary or head does not exist, or a vocabulary or setting does not fit.
+        ConfigError: the source, vocabulary or head does not exist, or one of them or a setting does not fit.
         FormatError: the file has no weights, or is damaged.
         CheckpointMismatch: the weights fit no family or several, or names are missing or unknown.
     """
@@ -95,8 +101,10 @@ def convert_checkpoint(
     wanted = nested(overrides or {})
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(0)  # parts that the file does not fill are equal in every conversion
-        plan = plan_for(given, source, overrides=wanted, device="cpu", family=family, head=head)
+        asked_for = {"family": family, "head": head, "answers": answers}
+        plan = plan_for(given, source, overrides=wanted, device="cpu", **asked_for)
         task = build(plan.task, model=plan.model)
+    warn_of_numbers(plan.task, source)
     recognized = plan.found
     processor, settings = processor_for(plan, given, vocabulary, overrides=wanted)
     recognized.family.fill(plan.model, recognized.split, where=source)

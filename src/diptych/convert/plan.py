@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from diptych.convert.answers import table_setting
 from diptych.convert.families import FAMILIES
 from diptych.convert.family import Head, RecognizedCheckpoint
 from diptych.convert.fetch import find
@@ -62,6 +63,7 @@ def plan_for(
     device: str,
     family: str | None = None,
     head: str | None = None,
+    answers: Path | str | None = None,
 ) -> ConversionPlan:
     """Recognize a file, and decide on its model, its task and their settings.
 
@@ -72,6 +74,7 @@ def plan_for(
         device: device of the model; `meta` takes no memory.
         family: expected family. None accepts any.
         head: name of the head that becomes the task. None takes the first one that fits.
+        answers: table that names the answers of a head. None numbers them.
 
     Raises:
         ConfigError: a size is unknown, or the family or head does not exist.
@@ -88,6 +91,9 @@ def plan_for(
     use = Use(found=found, head=taken_head.name if taken_head else "", task=task, count=count)
     names = _named(use)
     task = task | {name.removeprefix("task."): setting.value for name, setting in names.items()}
+    if answers is not None:
+        names = names | table_setting(task, answers, where=source)
+        task = merged(task, nested({name: setting.value for name, setting in names.items()})["task"])
     return ConversionPlan(
         found=found,
         node=node,

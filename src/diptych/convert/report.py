@@ -107,7 +107,8 @@ def report_on(
     new = kept(found.split.backbone, found.family.table, plan.model.state_dict())
     numbered = [name for name in ("labels", "answers") if plan.task.get(name, ())[:1] == ["0"]]
     if numbered:
-        new[f"numbers instead of names; set task.{numbered[0]}=@FILE"] = [f"task.{numbered[0]}"]
+        option = "--answers FILE or " if numbered[0] == "answers" else ""
+        new[f"numbers instead of names; set {option}task.{numbered[0]}=@FILE"] = [f"task.{numbered[0]}"]
     if plan.head is None:
         new["the file has no head that diptych has a task for"] = ["task.head"]
     return replace(

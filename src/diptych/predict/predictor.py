@@ -1,6 +1,7 @@
 """A trained model that predicts single examples, many examples, or the examples of a split."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from diptych.data.sampler import Batches, images_together, longest_first
 from diptych.data.stream import ids_of, images_of
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
-from diptych.tasks import Task
+from diptych.tasks import Answer, Task
 from diptych.types import (
     Batch,
     Dataset,
@@ -29,6 +30,9 @@ from diptych.types import (
     VisionLanguageModel,
 )
 
+BEST = 5  # answers with their scores in a verdict
+Picture = str | Path | Image
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -36,7 +40,7 @@ class Verdict:
 
     Args:
         answer: the predicted answer.
-        scores: probabilities by class name; empty if the task keeps none.
+        scores: probabilities by class name, or of the `BEST` answers, best first; empty if the task has none.
         box: x1 y1 x2 y2 in pixels, for tasks that predict a box.
         families: of a study, the probability that the average of each model family gives.
         members: of a study, the probability that each member gives.
@@ -50,14 +54,14 @@ class Verdict:
 
     @property
     def probability(self) -> float:
-        """Probability of the last class, which is the positive one of two.
+        """Probability of the second of two classes, which is the positive one; else that of the answer.
 
         Raises:
             ConfigError: the task keeps no scores.
         """
         if not self.scores:
             raise ConfigError("the task answers without probabilities, so there is no score.")
-        return [*self.scores.values()][-1]
+        return self.scores[self.answer] if len(self.scores) > 2 else [*self.scores.values()][-1]
 
 
 class Predictor:
@@ -87,68 +91,102 @@ class Predictor:
         self,
         *,
         text: str = "",
-        image: str | Path | Image | None = None,
-        regions: Regions | RegionSource | None = None,
+        image: Picture | Sequence[Picture] | None = None,
+        regions: Regions | Sequence[Regions] | RegionSource | None = None,
     ) -> Verdict:
-        """Predict one image-text pair.
+        """Predict one text and its image, or its images where a task compares several (NLVR2).
 
         Args:
-            image: a picture file or a Pillow image, for models that read pixels.
-            regions: regions of the picture, for models that read regions, or a store with the file stem of
+            image: a picture file or a Pillow image, for models that read pixels; several in their order.
+            regions: regions of each picture, for models that read regions, or a store with the file stem of
                 `image` as key. End-to-end models take `data.bare_regions`, or None for their grid of boxes.
         """
-        if regions is not None and not isinstance(regions, Regions):
+        if regions is not None and not isinstance(regions, Regions | Sequence):
             if self.bundle.features is not None:
                 regions.meta.require_like(self.bundle.features, where=getattr(regions, "path", "the regions"))
-            regions = regions[Path(str(image)).stem]
+            store, pictures = regions, _several(image)
+            regions = [store[Path(str(picture)).stem] for picture in pictures]
         return self.predict_many(texts=[text], images=[image], regions=[regions])[0]
 
     def predict_many(
         self,
         *,
         texts: Sequence[str],
-        images: Sequence[str | Path | Image | None] | None = None,
-        regions: Sequence[Regions | None] | None = None,
+        images: Sequence[Picture | Sequence[Picture] | None] | None = None,
+        regions: Sequence[Regions | Sequence[Regions] | None] | None = None,
         batch_size: int = 32,
     ) -> list[Verdict]:
-        """Predict many pairs, given as lists of equal length.
+        """Predict many texts and their images, given as lists of equal length.
 
         Raises:
-            ConfigError: the lists differ in length, or an input that the model reads is missing.
+            ConfigError: the lists differ in length, an input that the model reads is missing, or the task
+                compares another number of images.
         """
         for name, values in (("images", images), ("regions", regions)):
             if values is not None and len(values) != len(texts):
                 raise ConfigError(
                     f"there are {len(texts)} texts but {len(values)} {name}; expected equal numbers."
                 )
-        keys = [str(number) for number in range(len(texts))]  # ids of examples and keys of pictures
-        # `strict=False`, because an argument that was left out is shorter. Lengths were compared above.
-        given_images = {
-            key: value for key, value in zip(keys, images or (), strict=False) if value is not None
-        }
-        given_regions = {
-            key: value for key, value in zip(keys, regions or (), strict=False) if value is not None
-        }
+            if odd := {len(_several(value)) for value in values or ()} - {0, self.images}:
+                raise ConfigError(f"the model takes {self.images} picture(s) with a text; got {max(odd)}.")
+        # keys of the pictures of every text
+        keys = [tuple(f"{number}.{place}" for place in range(self.images)) for number in range(len(texts))]
+        given_images, given_regions = _by_key(keys, images), _by_key(keys, regions)
+        every = [key for own in keys for key in own]
         # An end-to-end model with a grid makes its own boxes, so regions need not be given.
         gridded = self.processor.grid is not None and not given_regions
-        self._require_given(keys, given_images, keys if gridded else given_regions)
+        self._require_given(every, given_images, every if gridded else given_regions)
         examples = [
-            Example(id=key, pairs=(Pair(image=key, text=text),))
-            for key, text in zip(keys, texts, strict=True)
+            Example(id=str(number), pairs=self._pairs(own, text))
+            for number, (own, text) in enumerate(zip(keys, texts, strict=True))
         ]
         source = GivenRegions(given_regions, detector=self.bundle.features) if given_regions else None
-        predictions = self.predict_dataset(
+        predictions = self._scoring().predict_dataset(
             _Listed(examples), features=source, images=given_images or None, batch_size=batch_size
         )
-        classes, rows, boxes = predictions.classes or (), predictions.scores, predictions.boxes
+        boxes = predictions.boxes
         return [
             Verdict(
                 answer=answer,
-                scores={} if rows is None else dict(zip(classes, map(float, rows[number]), strict=True)),
+                scores=self._scores(predictions, number),
                 box=None if boxes is None else tuple(map(float, boxes[number])),
             )
             for number, answer in enumerate(predictions.answers or ())
         ]
+
+    @property
+    def images(self) -> int:
+        """Number of pictures that belong to one text: 2 for NLVR2."""
+        pairs: int = getattr(self.task, "pairs", 1)
+        return 2 if self._together else pairs
+
+    @property
+    def _together(self) -> bool:
+        """Whether the model was trained on rows with both pictures, as `data.together` says."""
+        node = self.bundle.provenance.get("data")
+        return isinstance(node, Mapping) and bool(node.get("together"))
+
+    def _pairs(self, keys: tuple[str, ...], text: str) -> tuple[Pair, ...]:
+        """The pairs of an example as in training: one with both images, or one for each image."""
+        images = [keys] if self._together else keys
+        return tuple(Pair(image=image, text=text) for image in images)
+
+    def _scoring(self) -> "Predictor":
+        """This predictor with the scores of all answers, which are too many to keep for whole splits."""
+        if not isinstance(self.task, Answer) or self.task.keep_scores:
+            return self
+        other = copy(self)
+        other.task = copy(self.task)
+        other.task.keep_scores = True
+        return other
+
+    def _scores(self, predictions: Predictions, row: int) -> dict[str, float]:
+        if predictions.scores is None:
+            return {}
+        named = dict(zip(predictions.classes or (), map(float, predictions.scores[row]), strict=True))
+        if isinstance(self.task, Answer):
+            named = dict(sorted(named.items(), key=lambda pair: -pair[1])[:BEST])
+        return named
 
     def predict_dataset(
         self,
@@ -259,6 +297,19 @@ class Predictor:
                     f"{type(self.model).__name__} reads {need}, but {len(keys) - len(given)} of {len(keys)} "
                     f"pairs have no {argument}; pass {argument}= for every pair."
                 )
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """One or several pictures or regions as a tuple; none for None."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+def _by_key(keys: Sequence[tuple[str, ...]], values: Sequence[Any] | None) -> dict[str, Any]:
+    """The pictures or regions of every text under their keys."""
+    both = zip(keys, values or (), strict=False)
+    return {key: one for own, value in both for key, one in zip(own, _several(value), strict=False)}
 
 
 def find_device(name: str) -> torch.device:

@@ -1,4 +1,7 @@
-"""Score a single meme with a trained model, or with all members of a study and their blend."""
+"""Score a picture and its text with a trained model, or with all members of a study and their blend.
+
+A model that was trained on NLVR2 takes two pictures. A model that answers questions gives its best answers.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +14,12 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from diptych.bundle import trained_on
+from diptych.bundle import find_bundle, read_content, trained_on
 from diptych.data import open_regions
 from diptych.detect import ExtractSettings, extract
 from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
-from diptych.errors import ConfigError, FormatError, nearest
+from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.features import FeatureStore
 from diptych.files import atomic_file, require_new
 from diptych.predict import Predictor, Verdict, load
@@ -56,13 +59,13 @@ class Tree(TypedDict):
 def score_meme(
     source: Path | str,
     *,
-    image: Path | str,
+    image: Path | str | Sequence[Path | str],
     text: str,
     features: Mapping[str, Path] | None = None,
     device: str = "auto",
     precision: str = "32",
 ) -> Verdict:
-    """Score one picture and its text.
+    """Score one picture and its text, or a text and the pictures that it compares.
 
     For a study, it loads in sequence the models of the members that predict the test splits. It fits the
     blend again on the study's predictions of dev and applies it to the meme. Scales and ranks come from dev,
@@ -70,7 +73,8 @@ def score_meme(
 
     Args:
         source: a run, a bundle, or the folder of a study that was run.
-        image: a picture; its file name without the extension is the key of its regions.
+        image: a picture, or the left and the right one; a file name without the extension is the key of the
+            regions.
         features: stores used instead of those of training. For a study, the keys are the study's names of
             features; for a single model, `features` and `more_features`.
 
@@ -79,8 +83,8 @@ def score_meme(
             task without probabilities.
         MissingFeatures: a store has no regions of the picture.
     """
-    source, image, given = Path(source), Path(image), dict(features or {})
-
+    source, given = Path(source), dict(features or {})
+    images = [Path(image)] if isinstance(image, str | Path) else [Path(one) for one in image]
     places = places_of(source)
     if unknown := sorted(given.keys() - places):
         raise ConfigError(
@@ -90,13 +94,14 @@ def score_meme(
     places |= given
     if not (source / NAME).is_file():
         predictor = load(source, device=device, precision=precision)
-        return _verdict(_ask(predictor, image, text, *(places[key] for key in STORES)))
+        return _ask(predictor, images, text, *(places[key] for key in STORES))
     tree = _read(source / NAME)
     members: dict[str, Predictions] = {}
     for name, about in tree["members"].items():
         predictor = load(source / about["bundle"], device=device, precision=precision)
         stores = [None if key is None else places[key] for key in (about["features"], about["more_features"])]
-        members[name] = _ask(predictor, image, text, *stores)  # one model in memory at a time
+        # one model in memory at a time
+        members[name] = _as_predictions(_ask(predictor, images, text, *stores), images[0].stem)
     families = {
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
@@ -105,20 +110,33 @@ def score_meme(
     return _verdict(final, families={**families}, members=members)
 
 
-def _ask(predictor: Predictor, image: Path, text: str, main: Place, more: Place) -> Predictions:
+def _ask(predictor: Predictor, images: Sequence[Path], text: str, main: Place, more: Place) -> Verdict:
     merge = predictor.bundle.provenance.get("region_merge")  # None: trained on one store
     if more is None and merge not in (None, "detector_only"):
         raise ConfigError("the model was trained on two stores; add --features more_features=FOLDER.")
-    regions = open_regions(predictor.processor, main, {image.stem: image}, more=more, merge=merge or "vilio")
-    verdict = predictor.predict(text=text, image=image, regions=regions)
+    keys = _keys(images)
+    regions = open_regions(predictor.processor, main, keys, more=more, merge=merge or "vilio")
+    verdict = predictor.predict(text=text, image=images, regions=regions)
     if not verdict.scores:
         raise ConfigError(
             f"{type(predictor.task).__name__} gives answers without probabilities; use `diptych predict`."
         )
+    return verdict
+
+
+def _as_predictions(verdict: Verdict, key: str) -> Predictions:
     scores = np.array([[*verdict.scores.values()]])
-    return Predictions(
-        ids=(image.stem,), scores=scores, answers=(verdict.answer,), classes=(*verdict.scores,)
-    )
+    return Predictions(ids=(key,), scores=scores, answers=(verdict.answer,), classes=(*verdict.scores,))
+
+
+def _keys(images: Sequence[Path]) -> dict[str, Path]:
+    """The pictures by the keys of their regions."""
+    keys = {image.stem: image for image in images}
+    if len(keys) < len(images):
+        raise ConfigError(
+            f"several pictures have the same name: {first_five(image.name for image in images)}."
+        )
+    return keys
 
 
 def places_of(source: Path) -> dict[str, Place]:
@@ -132,14 +150,20 @@ def places_of(source: Path) -> dict[str, Place]:
 
 @contextmanager
 def found_in(
-    image: Path, source: Path, weights: Mapping[str, Path | None], *, device: str = "cpu"
+    images: Sequence[Path],
+    source: Path,
+    weights: Mapping[str, Path | None],
+    *,
+    boxes: str = "36",
+    device: str = "cpu",
 ) -> Iterator[dict[str, Path]]:
-    """Extract stores of one picture, with the detectors and box rules of the stores `source` was trained on.
+    """Extract stores of pictures, with the detectors and box rules of the stores `source` was trained on.
 
     They exist within the block; pass them to `score_meme` as `features`.
 
     Args:
         weights: weight files by detector; None means random weights.
+        boxes: box rule for a model that knows no store, such as a converted one.
 
     Raises:
         ConfigError: a store does not record how it was made, or `weights` lacks its detector.
@@ -147,6 +171,9 @@ def found_in(
     names = {(name if file is not None else f"{name}-random"): (name, file) for name, file in weights.items()}
     places = {name: FeatureStore(Path(place)) for name, place in places_of(source).items() if place}
     metas = {name: store.meta for name, store in places.items()}
+    if not metas and len(names) == 1 and read_content(find_bundle(source)).get("features") is not None:
+        # A converted bundle does not say how its features were made, so the caller decides.
+        metas = {"features": FeatureMeta(feature_dim=1, detector=next(iter(names)), box_rule=boxes)}
     for name, meta in metas.items():
         if meta.detector not in names or meta.box_rule == "unknown":
             raise ConfigError(
@@ -156,7 +183,8 @@ def found_in(
             )
     with TemporaryDirectory() as folder:
         listing = Path(folder) / "picture.txt"
-        listing.write_text(f"{image.absolute()}\n", encoding="utf-8")
+        paths = (image.absolute() for image in _keys(images).values())
+        listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
         made: dict[str, Path] = {}
         # one pass of a detector makes the stores of all its box numbers, but of one way of selection
         for detector, mode in sorted({(meta.detector, _rule(meta)[1]) for meta in metas.values()}):
