@@ -56,6 +56,15 @@ def test_a_file_without_a_mask_vector_keeps_ours(tmp_path):
     assert (model.regions.hidden == 3).all()
 
 
+def test_two_images_get_segments_of_their_own(tmp_path):
+    published = uniter_tiny()
+    torch.save(restore(published.state_dict(), UNITER), tmp_path / "uniter.pt")
+    model = uniter_tiny(segments=3)
+    load_model(model, tmp_path / "uniter.pt")
+    text, regions = published.text.segments.weight
+    assert torch.equal(model.text.segments.weight, torch.stack([text, regions, regions]))
+
+
 def test_other_features_are_a_mismatch(tmp_path):
     torch.save(restore(uniter_tiny().state_dict(), UNITER), tmp_path / "uniter.pt")
     with pytest.raises(CheckpointMismatch, match=r"regions\.feature\.weight \(48, 64\).*\(48, 32\)"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diptych.data import Collate, DataModule, Processor, Sources, require_sources
-from diptych.data.stream import different_targets, ids_of, key_windows, lengths_of, targets_of
+from diptych.data.stream import count_cut, different_targets, ids_of, key_windows, lengths_of, targets_of
 from diptych.datasets import Mix, Table, examples
 from diptych.errors import ConfigError, MissingFeatures
 from diptych.text import CachedTokenizer, WordPiece, write_vocabulary
@@ -103,6 +103,18 @@ def test_lengths_are_those_of_the_examples(dataset: Dataset, text: WordPiece, se
         processor.text = tokenizer
         assert lengths_of(dataset, processor, regions).tolist() == expected
     assert lengths_of(Listed(dataset), processor, regions).tolist() == expected
+
+
+@pytest.mark.parametrize("settings", [{"max_tokens": 9}, {"max_tokens": 5, "text_end": "? [MASK]"}])
+def test_cut_texts_are_counted(dataset: Dataset, text: WordPiece, settings: dict) -> None:
+    processor, whole = (
+        Processor(text=text, **settings),
+        Processor(text=text, **settings | {"max_tokens": 999}),
+    )
+    longer = [whole.length(example) > processor.max_tokens for example in Listed(dataset).examples]
+    assert sum(longer) > 0
+    assert count_cut(dataset, processor) == count_cut(Listed(dataset), processor) == sum(longer)
+    assert count_cut(dataset, whole) == count_cut(dataset, Processor(regions=True)) == 0
 
 
 def test_columns_say_what_examples_say(dataset: Dataset) -> None:

@@ -86,6 +86,9 @@ def test_every_tree_and_both_forms_are_read_alike(
     dataset = Nlvr2(tmp_path, split)
     assert [(one.id, one.pairs[1].text, one.target) for one in dataset] == STATEMENTS
     assert [pair.image for pair in dataset[3].pairs] == ["dev-9-3-img0", "dev-9-3-img1"]
+    other = Nlvr2(tmp_path, split, image_key="nlvr2_{}.npz")
+    assert other[3].pairs[0].image == "nlvr2_dev-9-3-img0.npz"
+    assert other.image_path("nlvr2_dev-9-3-img0.npz") == dataset.image_path("dev-9-3-img0")
     [pair] = Nlvr2(tmp_path, split, together=True)[3].pairs
     assert pair.image == ("dev-9-3-img0", "dev-9-3-img1")
 

@@ -287,6 +287,27 @@ def tables(case: Case) -> list[str]:
     )
 
 
+@target("statements", "datasets.nlvr2.records", weight=2)
+def statements(case: Case) -> list[str]:
+    """Annotations, subsets, categories and official predictions of NLVR2."""
+    world, predictions = case.take("n2"), case.folder / "dev.csv"
+    rows = [json.loads(line) for line in (world / "dev.json").read_text().splitlines()]
+    predictions.write_text("".join(f"{row['identifier']},{row['label']}\n" for row in rows))
+    if case.chance(0.3):  # LXMERT's list instead of lines
+        (world / "dev.json").write_text(json.dumps([row | {"sent": row["sentence"]} for row in rows]))
+    names = ("dev.json", "dev.json", "balanced/balanced_dev.json", "annotated_dev_examples.txt")
+    path = case.rng.choice([*(world / name for name in names), predictions])
+    case.spoil(path, damage_lines, damage_text)
+    words = (
+        "model=text_bert_tiny data=nlvr2 root=n2 data.train.split=dev out=out trainer.max_steps=1 loggers=[]"
+    )
+    return case.pick(
+        "check n2 --splits dev",
+        "evaluate dev.csv --data nlvr2 --root n2 --split dev --samples 9",
+        f"train {words} data.batch_size=4",
+    )
+
+
 @target("texts", "cli.texts", "text.fasttext", weight=0.7)
 def texts(case: Case) -> list[str]:
     path = case.folder / "texts.txt"

@@ -80,6 +80,7 @@ def _build(lab: Path) -> None:
     Path("list.txt").write_text("".join(f"{one}\n" for one in sorted((lab / "w/img").iterdir())[:6]))
     Path("study.yaml").write_text(STUDY)
     call("study", "run", "study.yaml", "--root", "w", "--out", "st", "--device", "cpu")
+    call("world", "n2", "--data", "nlvr2", "--size", 40)
     call("fasttext", "w", "vectors.bin", "--dim", 4, "--min-count", 1, "--bucket", 100)
     call("clean", "w", "cleaned")
     call("extract", "w/img", "extracted", *GRID.split(), "--shard", 9)

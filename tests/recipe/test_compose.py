@@ -33,6 +33,16 @@ def test_what_was_quoted_and_opened_stays_as_it_is():
     assert compose(words) == compose([*WORDS[:1], "root=m\u00e9mes & mine", "model.dropout=0.25"])
 
 
+def test_a_text_around_braces_needs_no_quotes():
+    config = compose(
+        ["model=text_bert_tiny", "data=table", "root=t", "data.images=img/{}.png", "data.values={a: b}"]
+    )
+    assert (config["data"]["train"]["images"], config["data"]["train"]["values"]) == (
+        "img/{}.png",
+        {"a": "b"},
+    )
+
+
 def test_a_configuration_is_shown_with_what_is_not_given(capsys):
     tree = yaml.safe_load(as_yaml(WORDS[:1]))
     assert tree["root"] == "???"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 PLAIN = re.compile(r"[\w./\\+\-$%*@?|: ]*", re.ASCII)  # characters that Hydra's grammar allows unquoted
+TEMPLATE = re.compile(r"(?!\{\}$)[^,{}\[\]]*\{\}[^,{}\[\]]*")  # a text with a placeholder, such as img/{}.png
 STORE = re.compile(r"features\.(?P<name>[^=.]+)=(?P<place>.*)", re.DOTALL)
 # nodes that describe a call (`_target_`): every parameter of the call may be set, even if the YAML lacks it
 CALLS = ("model", "processor", "task", "optim", "schedule", "averaging", "trainer", "data")
@@ -118,7 +119,8 @@ def _forgiving(word: str) -> str:
     key, equals, value = word.partition("=")
     open_node = key.partition(".")[0] in CALLS and "." in key
     # lists, sweeps and quoted values have a meaning in Hydra's grammar and stay as they are
-    plain = PLAIN.fullmatch(value) or value[:1] in "=\"'" or set(value) & set(",[]{}")
+    native = value[:1] in "=\"'" or (set(value) & set(",[]{}") and not TEMPLATE.fullmatch(value))
+    plain = PLAIN.fullmatch(value) or native
     # `++` adds the key or overrides it; without it, Hydra rejects keys that the YAML lacks
     return f"{'++' if open_node else ''}{key}{equals}{value if plain else _quoted(value)}"
 

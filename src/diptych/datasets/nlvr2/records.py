@@ -31,11 +31,12 @@ def looks_like_statements(path: Path) -> bool:
     return all(mark in start for mark in MARKS)
 
 
-def read_statements(path: Path, *, together: bool) -> Iterator[Example]:
+def read_statements(path: Path, *, together: bool, image_key: str = "{}") -> Iterator[Example]:
     """Read an official file or LXMERT's; which one it is shows in its first character.
 
     Args:
         together: one pair with both images, instead of one pair for each image.
+        image_key: key of an image in the feature stores; `{}` is LXMERT's key.
 
     Raises:
         FormatError: names file, line (of a list, the number of the record) and field.
@@ -43,7 +44,7 @@ def read_statements(path: Path, *, together: bool) -> Iterator[Example]:
     known: dict[str, int] = {}
     for number, record in _records(require_file(path, "an annotation file")):
         try:
-            example = _example(record, together=together)
+            example = _example(record, together=together, image_key=image_key)
         except FormatError as error:
             raise FormatError(f"{path}:{number}: {error}") from error
         if (first := known.setdefault(example.id, number)) != number:
@@ -64,7 +65,7 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, parse_json(line, where=f"{path}:{number}", advice="Is the file cut off?")
 
 
-def _example(record: Any, *, together: bool) -> Example:
+def _example(record: Any, *, together: bool, image_key: str) -> Example:
     if not isinstance(record, dict):
         raise FormatError(f"got a {type(record).__name__}; expected an object with identifier and sentence.")
     key, sentence = record.get("identifier"), record.get("sentence", record.get("sent"))
@@ -74,7 +75,8 @@ def _example(record: Any, *, together: bool) -> Example:
         )
     if not isinstance(sentence, str):
         raise FormatError(f"`sentence` of {key} is {shorten(sentence)}; expected a string.")
-    images = _images(record, key)
+    left, right = _images(record, key)
+    images = image_key.replace("{}", left), image_key.replace("{}", right)
     single = (Pair(image=image, text=sentence) for image in images)
     return Example(
         id=key,

@@ -23,7 +23,7 @@ from diptych.datasets.nlvr2.records import (
     read_statements,
     read_verdicts,
 )
-from diptych.errors import FormatError, first_five
+from diptych.errors import ConfigError, FormatError, first_five
 from diptych.files import atomic_file
 from diptych.metrics import consistent
 from diptych.predictions import Predictions
@@ -47,6 +47,8 @@ class Nlvr2(Split):
             as `balanced_dev`.
         limit: use only the first statements, up to this number.
         together: put both images into one pair (UNITER's triplet) instead of one pair for each image.
+        image_key: key of an image in the feature stores, where `{}` is LXMERT's key, as `dev-850-0-img0`;
+            UNITER's stores have `nlvr2_{}`.
 
     Raises:
         FormatError: names file and line of the first invalid record.
@@ -61,9 +63,19 @@ class Nlvr2(Split):
     measure = "accuracy"
 
     def __init__(
-        self, root: Path | str, split: str, *, together: bool = False, limit: int | None = None
+        self,
+        root: Path | str,
+        split: str,
+        *,
+        together: bool = False,
+        image_key: str = "{}",
+        limit: int | None = None,
     ) -> None:
-        self.settings = {"together": together}
+        if image_key.count("{}") != 1:
+            raise ConfigError(
+                f"data.image_key is {image_key!r}; expected one {{}} for the name of the image."
+            )
+        self.settings = {"together": together, "image_key": image_key}
         super().__init__(root, split, limit=limit)
 
     @classmethod
@@ -79,16 +91,18 @@ class Nlvr2(Split):
         return (path,)
 
     def read(self) -> Iterable[Example]:
-        return read_statements(self.files[0], together=self.settings["together"])
+        return read_statements(self.files[0], **self.settings)
 
     def image_path(self, key: str) -> Path:
+        before, _, after = self.settings["image_key"].partition("{}")
+        key = key.removeprefix(before).removesuffix(after)
         split = key.partition("-")[0]
         return self._pictures.get(key, self.root / PICTURES[0] / split / f"{key}.png")
 
     @cached_property
     def _pictures(self) -> dict[str, Path]:
         """Every picture by key. The 100 folders of training pictures follow no rule, so they are listed."""
-        own = {name for key in self.table.image_keys()[:1] for name in (key.partition("-")[0], self.split)}
+        own = {name for key in self.ids[:1] for name in (key.partition("-")[0], self.split)}
         folders = [self.root / name for name in (*PICTURES, *sorted(own))]
         files = [path for path in self.root.iterdir() if path.suffix == ".png"]
         for folder in folders:
