@@ -54,5 +54,5 @@ def warn_of_numbers(task: Mapping[str, Any], source: Path | str) -> None:
         warnings.warn(
             f"{source}: the {len(named[1])} answers of the bundle are numbers. Convert it again with "
             f"--answers FILE: {TABLES[len(named[1])]}.",
-            stacklevel=3,
+            stacklevel=4,
         )

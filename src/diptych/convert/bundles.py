@@ -15,8 +15,8 @@ from diptych.convert.answers import warn_of_numbers
 from diptych.convert.families import FAMILIES
 from diptych.convert.family import Family, RecognizedCheckpoint
 from diptych.convert.fetch import Progress, find
-from diptych.convert.load import read_source
-from diptych.convert.plan import asked, nested, plan_for, processor_for, vocabulary_of
+from diptych.convert.load import Source, read_source
+from diptych.convert.plan import ConversionPlan, asked, nested, plan_for, processor_for, vocabulary_of
 from diptych.convert.recognize import recognize
 from diptych.convert.report import Inspection, card_of, reason_for, report_on
 from diptych.convert.rules import Rule, load_into, restore, taken
@@ -99,12 +99,7 @@ def convert_checkpoint(
     require_new(out, overwrite=overwrite, kind="a bundle", inputs=inputs)
     given = read_source(find(source, progress=progress))
     wanted = nested(overrides or {})
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-        torch.manual_seed(0)  # parts that the file does not fill are equal in every conversion
-        asked_for = {"family": family, "head": head, "answers": answers}
-        plan = plan_for(given, source, overrides=wanted, device="cpu", **asked_for)
-        task = build(plan.task, model=plan.model)
-    warn_of_numbers(plan.task, source)
+    plan, task = _build(given, source, overrides=wanted, family=family, head=head, answers=answers)
     recognized = plan.found
     processor, settings = processor_for(plan, given, vocabulary, overrides=wanted)
     recognized.family.fill(plan.model, recognized.split, where=source)
@@ -130,6 +125,16 @@ def convert_checkpoint(
         card = card_of(replace(report, source=told), recognized.family)
         (beside / "README.md").write_text(card, encoding="utf-8")
     return report
+
+
+def _build(given: Source, source: Path | str, **asked_for: Any) -> tuple[ConversionPlan, nn.Module]:
+    """Build the model and the task of a file, with random weights; for the arguments see `plan_for`."""
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        torch.manual_seed(0)  # parts that the file does not fill are equal in every conversion
+        plan = plan_for(given, source, device="cpu", **asked_for)
+        task = build(plan.task, model=plan.model)
+    warn_of_numbers(plan.task, source)
+    return plan, task
 
 
 def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool = False) -> int:
