@@ -157,7 +157,7 @@ class Nlvr2(Split):
     def _categories(self) -> Iterable[tuple[str, Sequence[str]]]:
         folders = [*FOLDERS, *(f"{folder}{part}" for folder in ("", "nlvr2/") for part in ("util", "eval"))]
         path = locate(self.root, [CATEGORIES], folders=folders, fits=Path.is_file)
-        if path is None:
+        if path is None or self.split.rpartition("_")[2] not in ("dev", "valid"):
             return ()
         annotated = read_categories(path)
         ids: dict[str, list[str]] = defaultdict(list)
