@@ -297,7 +297,7 @@ def statements(case: Case) -> list[str]:
         (world / "dev.json").write_text(json.dumps([row | {"sent": row["sentence"]} for row in rows]))
     names = ("dev.json", "dev.json", "balanced/balanced_dev.json", "annotated_dev_examples.txt")
     path = case.rng.choice([*(world / name for name in names), predictions])
-    case.spoil(path, damage_lines, damage_text)
+    case.spoil(path, *([damage_lines] if path.suffix == ".json" else []), damage_text)
     words = (
         "model=text_bert_tiny data=nlvr2 root=n2 data.train.split=dev out=out trainer.max_steps=1 loggers=[]"
     )
