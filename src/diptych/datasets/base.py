@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from diptych.datasets.chosen import ChosenRows
@@ -167,6 +167,26 @@ class Split(ABC):
         Raises:
             FormatError: the file is invalid; the message names file and line.
         """
+
+    @property
+    def answer_table(self) -> Path | None:
+        """File of all answers that a model can give, for data sets whose targets are answers."""
+        return None
+
+    def as_compared(self, predictions: Predictions) -> tuple[str, ...]:
+        """The answers in the spelling in which the official evaluation compares them with targets."""
+        return predictions.answers or ()
+
+    def breakdown(self, predictions: Predictions) -> Mapping[str, Mapping[str, Float[ndarray, " U"]]]:
+        """Further official measures, by title of a table and name.
+
+        A measure is given as the values of its units, such as groups of examples, whose mean it is. Those
+        under the title `""` join the table of the main measures.
+
+        Args:
+            predictions: of some or all examples of the split; every one has a target.
+        """
+        return {}
 
     @classmethod
     def fabricate(

@@ -1,6 +1,7 @@
 """Joins predictions with gold targets on ids and measures them according to their form of decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from diptych.evaluate.binary import Binary
 from diptych.evaluate.boxes import Boxes
 from diptych.evaluate.choices import Choices
 from diptych.evaluate.classes import Classes
-from diptych.evaluate.form import Form, Options
+from diptych.evaluate.form import Form, Options, mean_measure
 from diptych.evaluate.labels import Labels
 from diptych.evaluate.results import Comparison, Difference, Estimate, Evaluation, GroupEstimate
 from diptych.metrics.uncertainty import row_interval
@@ -62,18 +63,22 @@ def evaluate(
     predictions, gold = with_targets(predictions, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold)
     kind = _form(predictions, gold, options, form)
-    whole = FORMS[kind]([predictions], gold, options)
+    compared = _as_compared(predictions, targets)
+    whole = FORMS[kind]([compared], gold, options)
     by_group = {}
     for group, rows in _rows_by_group(predictions.ids, groups).items():
         # In the form of the whole: the few targets of a group might look like another form.
-        part = FORMS[kind]([predictions.select(rows)], [gold[row] for row in rows], options)
+        part = FORMS[kind]([compared.select(rows)], [gold[row] for row in rows], options)
         main = _estimate(part, next(iter(part.measures)), samples, seed)
         by_group[group] = GroupEstimate(value=main.value, low=main.low, high=main.high, count=len(rows))
+    breakdown = _breakdown(predictions, targets, samples, seed)
     return Evaluation(
         name=_name(predictions, "predictions"),
         form=kind,
         count=len(gold),
-        metrics={name: _estimate(whole, name, samples, seed) for name in whole.measures},
+        metrics={name: _estimate(whole, name, samples, seed) for name in whole.measures}
+        | breakdown.pop("", {}),
+        breakdown=breakdown,
         samples=samples,
         seed=seed,
         by_group=by_group,
@@ -105,7 +110,8 @@ def compare(
     options = Options(positive=positive, threshold=threshold)
     kind = _form(first, gold, options, form)
     # Both are in the order of the targets, but with `subset` they may cover different examples.
-    both = FORMS[kind]([first, second.align(first.ids)], gold, options)
+    pair = [_as_compared(one, targets) for one in (first, second.align(first.ids))]
+    both = FORMS[kind](pair, gold, options)
     metrics = {}
     for name, measure in both.measures.items():
         values = both.value(name, 0), both.value(name, 1)
@@ -210,6 +216,30 @@ def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name:
 def _estimate(form: Form, name: str, samples: int, seed: int) -> Estimate:
     low, high = row_interval(form.measures[name], form.strata, samples=samples, seed=seed)
     return Estimate(value=form.value(name), low=low, high=high)
+
+
+def _as_compared(predictions: Predictions, targets: Mapping[str, Any] | Dataset) -> Predictions:
+    """The answers as the official evaluation of a data set spells them; see `Split.as_compared`."""
+    spell: Callable[[Predictions], tuple[str, ...]] | None = getattr(targets, "as_compared", None)
+    if spell is None or predictions.answers is None:
+        return predictions
+    return replace(predictions, answers=spell(predictions))
+
+
+def _breakdown(
+    predictions: Predictions, targets: Mapping[str, Any] | Dataset, samples: int, seed: int
+) -> dict[str, dict[str, GroupEstimate]]:
+    """The further official measures of a data set; see `Split.breakdown`."""
+    measured: Callable[[Predictions], Mapping[str, Any]] | None = getattr(targets, "breakdown", None)
+    tables: dict[str, dict[str, GroupEstimate]] = {}
+    for title, rows in (measured(predictions) if measured is not None else {}).items():
+        tables[title] = {}
+        for name, values in rows.items():
+            strata = [np.arange(len(values))]
+            low, high = row_interval(mean_measure([values]), strata, samples=samples, seed=seed)
+            value = float(values.mean())
+            tables[title][name] = GroupEstimate(value=value, low=low, high=high, count=len(values))
+    return tables
 
 
 def _name(predictions: Predictions, otherwise: str) -> str:

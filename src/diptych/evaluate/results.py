@@ -55,6 +55,7 @@ class Evaluation:
         samples: number of bootstrap resamples per interval, drawn with `seed`.
         by_class: for several classes or labels, number of examples, precision, recall, F1 and AUROC of each.
         by_group: the main measure in each group of examples.
+        breakdown: further official measures of the data set, by title of a table and name.
         positive: this and the following fields are for two classes: the positive class.
         threshold: smallest score that is decided positive; also set for multi-label predictions.
         positives: number of positive examples.
@@ -70,6 +71,7 @@ class Evaluation:
     seed: int
     by_class: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
     by_group: Mapping[str, GroupEstimate] = field(default_factory=dict)
+    breakdown: Mapping[str, Mapping[str, GroupEstimate]] = field(default_factory=dict)
     positive: str | None = None
     threshold: float | None = None
     positives: int | None = None
@@ -118,12 +120,13 @@ class Evaluation:
                     for label, each in self.by_class.items()
                 ],
             )
-        if self.by_group:
-            main = measure_named(next(iter(self.metrics))).title
-            tables[f"{main} per group"] = (
-                ("group", "examples", main, "95 % interval"),
-                [(group, str(each.count), *_cells(each)) for group, each in self.by_group.items()],
-            )
+        main = measure_named(next(iter(self.metrics))).title
+        for title, groups in ({f"{main} per group": self.by_group} | dict(self.breakdown)).items():
+            if groups:
+                tables[title] = (
+                    ("group", "examples", title.partition(" per ")[0], "95 % interval"),
+                    [(group, str(each.count), *_cells(each)) for group, each in groups.items()],
+                )
         return tables
 
     def summary(self) -> str:

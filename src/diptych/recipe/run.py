@@ -76,6 +76,10 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
             write_settings(folder, config, _inputs(settled, parts, folder))
             if parts.start is not None and config["progress"]:
                 print(parts.start, file=sys.stderr)
+            if settled.coverage is not None and config["progress"]:
+                print(
+                    f"{len(settled.config['task']['answers']):,} answers: {settled.coverage}", file=sys.stderr
+                )
         result = fit(
             parts.model,
             parts.task,
@@ -93,8 +97,8 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
 
 SETTINGS = (
     "root", "out", "name", "seed", "features", "more_features", "region_merge", "vocabulary",
-    "vocabulary_size", "fasttext", "loggers", "progress", "overwrite", "weights", "model", "processor",
-    "limit", "task", "data", "optim", "schedule", "averaging", "trainer",
+    "vocabulary_size", "answer_minimum", "fasttext", "loggers", "progress", "overwrite", "weights", "model",
+    "processor", "limit", "task", "data", "optim", "schedule", "averaging", "trainer",
 )  # fmt: skip
 
 
