@@ -21,14 +21,14 @@ from diptych.errors import ConfigError, FormatError, full_disk
 
 MARK = ".diptych"  # file in folders that may be replaced: their kind, and the names of all their files
 HEADS = {  # first bytes of files that may be replaced, by kind
-    "a prediction file": rb"id,proba|PK\x03\x04.{26}header\.npy",  # 26: rest of a ZIP's local header
+    "a prediction file": rb'id,proba|PK\x03\x04.{26}header\.npy|\[\{"(answer|prediction)": ',  # of a ZIP, too
     "a PNG picture": rb"\x89PNG\r\n\x1a\n",
     "a safetensors file": rb".{6}\0\0\{",  # length of the JSON, below 2 ** 48
     "a vocabulary": rb"\[PAD\]\r?\n",
+    "a list of answers": rb'\[\n"',
     "a fastText model": rb"\xba\x16\x4f\x2f",
     "a TSV of features": rb"[^\t\r\n]*\t\d+\t\d+\t[^\t\r\n]*\t[^\t\r\n]*\t",
     "an HDF5 file": rb"\x89HDF\r\n\x1a\n",
-    "a ZIP of JSON": rb"PK\x03\x04.{26}[^\0]{1,1000}?\.json",
     "a report of extraction": rb'\{\s*"plan":',
     "a run card": rb"# Study ",
     "a list of members": rb'\{\s*"study":',

@@ -20,6 +20,7 @@ from tests.fuzz.damage import (
     damage_any_json,
     damage_bytes,
     damage_cells,
+    damage_json,
     damage_lines,
     damage_text,
     damage_values,
@@ -60,7 +61,7 @@ def training_data(case: Case) -> list[str]:
     return case.pick(*(f"train experiment=hateful_memes/{name} {words}" for name in names))
 
 
-@target("image lists", "datasets.json_list", "datasets.lxmert.split", weight=0.5)
+@target("image lists", "datasets.json_records", "datasets.lxmert.split", weight=0.5)
 def image_lists(case: Case) -> list[str]:
     world = case.take("lx")
     name = case.rng.choice(("mscoco_train", "mscoco_minival", "all_ans"))
@@ -305,6 +306,42 @@ def statements(case: Case) -> list[str]:
         "check n2 --splits dev",
         "evaluate dev.csv --data nlvr2 --root n2 --split dev --samples 9",
         f"train {words} data.batch_size=4",
+    )
+
+
+@target(
+    "questions",
+    "datasets.json_records",
+    "datasets.questions",
+    "datasets.vqa.records",
+    "datasets.gqa.split",
+    "datasets.answer_table",
+    "cli.answers",
+    weight=3,
+)
+def questions(case: Case) -> list[str]:
+    """Questions, annotations, answer tables and server files of VQA v2 and GQA."""
+    name = case.rng.choice(("vqa", "gqa"))
+    root = case.take(name)
+    split, given = ("minival", "minival_predict.json") if name == "vqa" else ("val", "val_predict.json")
+    server = case.take(f"{name}-{given}", given)
+    files = {
+        "vqa": (
+            "v2_OpenEnded_mscoco_val2014_questions.json",
+            "v2_mscoco_val2014_annotations.json",
+            "minival.json",
+            "trainval_label2ans.json",
+        ),
+        "gqa": ("val_balanced_questions.json", "val_choices.json", "val_all_questions.json"),
+    }[name]
+    path = case.rng.choice([*(root / file for file in files), server])
+    case.spoil(path, damage_json, damage_json, damage_text)
+    return case.pick(
+        f"check {name} --data {name} --splits val",
+        f"evaluate {given} --data {name} --root {name} --split {split} --samples 9",
+        f"answers {name} out --data {name} --split val --minimum 1",
+        f"train model=text_bert_tiny data={name} root={name} data.train.split=val data.validate.split=val "
+        "out=out trainer.max_steps=1 data.batch_size=4 loggers=[]",
     )
 
 

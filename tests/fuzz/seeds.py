@@ -81,6 +81,12 @@ def _build(lab: Path) -> None:
     Path("study.yaml").write_text(STUDY)
     call("study", "run", "study.yaml", "--root", "w", "--out", "st", "--device", "cpu")
     call("world", "n2", "--data", "nlvr2", "--size", 40)
+    for name, split in (("vqa", "minival"), ("gqa", "val")):
+        call("world", name, "--data", name, "--size", 40)
+        words = f"model=text_bert_tiny data={name} root={name} out=runs/{name}".split()
+        call("train", *words, *(word for word in SHORT.split() if word != "root=w"))
+        call("predict", f"runs/{name}", "--splits", split, "--device", "cpu")
+        shutil.copy(f"runs/{name}/predictions/{split}_predict.json", f"{name}-{split}_predict.json")
     call("fasttext", "w", "vectors.bin", "--dim", 4, "--min-count", 1, "--bucket", 100)
     call("clean", "w", "cleaned")
     call("extract", "w/img", "extracted", *GRID.split(), "--shard", 9)

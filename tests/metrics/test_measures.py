@@ -23,5 +23,6 @@ def test_what_counts_errors_is_better_the_lower():
     assert {name for name, one in MEASURES.items() if not one.higher} == {
         "brier",
         "calibration_error",
+        "distribution",
         "loss",
     }

@@ -9,7 +9,7 @@ from diptych.errors import ConfigError
 from diptych.features import FeatureStore
 from diptych.recipe import compose, settle
 from diptych.recipe.build import require_labels
-from diptych.recipe.settle import with_objectives, with_sizes
+from diptych.recipe.settle import with_answers, with_objectives, with_sizes
 from diptych.tasks.objectives import RegionLabels
 from diptych.types import Example, Pair
 
@@ -83,3 +83,44 @@ def test_settling_leaves_the_configuration_as_it_is(memes: Path, tmp_path: Path)
     assert len(settled.config["task"]["class_weights"]) == 2
     assert settled.config["model"]["vocab_size"] == settled.processor.text.vocab_size
     assert settled.config.keys() == config.keys()
+
+
+ANSWERED = [({"yes": 1.0, "no": 0.3}, 2), ({"no": 1.0}, 1), ({"maybe": 1.0}, 1)]
+
+
+class Answered:
+    """A data set whose targets are answers."""
+
+    answer_table = None
+
+    def __init__(self) -> None:
+        self.targets = [target for target, count in ANSWERED for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(id=str(index), pairs=(), target=self.targets[index])
+
+    def write(self, predictions, path) -> None:
+        raise NotImplementedError
+
+
+def test_answers_are_those_of_the_data_set_or_learned_or_given(tmp_path):
+    train = Answered()
+    task, coverage = with_answers({"answers": "auto"}, train, 2)
+    assert task["answers"] == ["yes"]
+    assert (coverage.examples, coverage.answerable, coverage.oracle) == (4, 2, 0.5)
+    train.answer_table = tmp_path / "table.json"
+    train.answer_table.write_text('["no", "maybe"]')
+    assert with_answers({"answers": "auto"}, train, 2)[0]["answers"] == ["no", "maybe"]
+    (tmp_path / "own.txt").write_text("maybe\nno\n")
+    for given in (tmp_path / "own.txt", f"@{tmp_path / 'own.txt'}"):
+        assert with_answers({"answers": str(given)}, train, 2)[0]["answers"] == ["maybe", "no"]
+    assert with_answers({"answers": ["yes"]}, train, 2)[1].oracle == 0.5
+    assert with_answers({"labels": "auto"}, train, 2) == ({"labels": "auto"}, None)
+
+
+def test_answers_of_another_data_set_are_refused():
+    with pytest.raises(ConfigError, match="'Ja'"):
+        with_answers({"answers": ["Ja", "Nein"]}, Answered(), 1)

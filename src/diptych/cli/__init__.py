@@ -37,6 +37,7 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "convert": Verb("convert a public checkpoint to a bundle, or inspect a file", "diptych.cli.convert"),
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
     "vocabulary": Verb("learn a WordPiece vocabulary from the texts of a data set", "diptych.cli.vocabulary"),
+    "answers": Verb("make the list of answers of a question data set", "diptych.cli.answers"),
     "train": Verb("train a model, or resume an interrupted run", "diptych.cli.train"),
     "study": Verb("train, predict and blend many models; resumes after any stop", "diptych.cli.study"),
     "predict": Verb("score splits of a data set, or one meme", "diptych.cli.predict"),

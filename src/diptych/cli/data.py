@@ -29,13 +29,14 @@ def say_data(arguments: argparse.Namespace, data: "Data") -> None:
 def node_of_files(files: Iterable[Path]) -> tuple[Mapping[str, Any] | None, str]:
     """Return the data set recorded in the first prediction file that has one, and where it was read.
 
-    A CSV has no room for it; the .npz file beside the CSV does.
+    An official file has no room for it; the .npz file beside it does.
     """
     from diptych.predictions import Predictions
 
     for path in files:
-        stored = path.with_suffix(".npz")
-        if stored.is_file():
+        names = (path.stem, path.stem.removesuffix("_predict"))
+        stored = next((one for name in names if (one := path.with_name(f"{name}.npz")).is_file()), None)
+        if stored is not None:
             node = Predictions.load(stored).meta.get("data")
             if node is not None:
                 return node, f"the header of {stored}"

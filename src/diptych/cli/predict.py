@@ -93,7 +93,7 @@ def _on_engine(predictor: "Predictor", run: Path, engine: "RayEngine") -> Callab
 def _counts(files: "SplitFiles", positive: str | None) -> object:
     """Count the answers of the positive class; without one, of the first five classes."""
     counts = Counter(files.predictions.answers or ())
-    shown = "  ".join(f"{name} {count:,}" for name, count in sorted(counts.items())[:5])
+    shown = "  ".join(f"{name} {count:,}" for name, count in sorted(counts.most_common(5)))
     return counts[positive] if positive else shown
 
 

@@ -17,31 +17,34 @@ from diptych.cli.output import progress
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="a new folder")
-    parser.add_argument("--size", type=int, default=2000, help="number of memes or images (default: 2000)")
+    parser.add_argument("--size", type=int, default=2000, help="memes, questions or images (default: 2000)")
     add_data(parser, "write the files of this data set (default: hateful_memes)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     add_overwrite(parser, "replace the folder if it exists")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from diptych import conf
     from diptych.datasets import fabricate, named_data
 
+    name = arguments.data or "hateful_memes"
     with progress("drawing") as advance:
         report = fabricate(
             arguments.out,
-            arguments.data or "hateful_memes",
+            name,
             size=arguments.size,
             seed=arguments.seed,
             overwrite=arguments.overwrite,
             progress=advance,
         )
-    noun = named_data(arguments.data or "hateful_memes").kind.noun
+    noun = named_data(name).kind.noun
     print(f"wrote {report.root}: size {report.size}, seed {report.seed}")
     for split, count in report.splits.items():
         print(f"  {split:<16} {count:>7,} {noun}s")
     if arguments.data is None:
         print(f"next: diptych train experiment=hateful_memes/uniter_tiny root={arguments.out}")
+    elif f"{name}/lxmert_tiny" in conf.names("experiment"):
+        print(f"next: diptych train experiment={name}/lxmert_tiny root={arguments.out}")
     else:
-        words = f"data={arguments.data} root={arguments.out} out=runs/NAME"
-        print(f"next: diptych train model=concat_bert_tiny {words}")
+        print(f"next: diptych train model=concat_bert_tiny data={name} root={arguments.out} out=runs/NAME")
     return 0

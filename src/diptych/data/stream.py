@@ -45,6 +45,14 @@ def targets_of(dataset: Dataset) -> Iterator[tuple[str, Any]]:
     return ((example.id, example.target) for example in stream(dataset))
 
 
+def count_targets(dataset: Dataset) -> Iterator[tuple[Any, int]]:
+    """Targets, and how many examples have each; one that was counted may occur again."""
+    rows = rows_of(dataset)
+    if rows is not None:
+        return ((target, count) for target, _, count in rows.targets())
+    return ((example.target, 1) for example in stream(dataset))
+
+
 def look_at_labels(examples: Dataset | Sequence[Example]) -> tuple[int, list[str], set[str]]:
     """Look at the targets of all examples.
 

@@ -12,20 +12,24 @@ from diptych.datasets.catalog import (
     split_class,
 )
 from diptych.datasets.examples import ExampleTable
+from diptych.datasets.gqa import Gqa
 from diptych.datasets.hateful_memes import HatefulMemes
 from diptych.datasets.mix import Mix
 from diptych.datasets.nlvr2 import Nlvr2
 from diptych.datasets.table import Guess, Table, guess_table
+from diptych.datasets.vqa import Vqa
 
 __all__ = [
     "Data",
     "ExampleTable",
+    "Gqa",
     "Guess",
     "HatefulMemes",
     "Mix",
     "Nlvr2",
     "Split",
     "Table",
+    "Vqa",
     "WorldReport",
     "data_names",
     "fabricate",

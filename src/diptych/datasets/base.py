@@ -168,6 +168,15 @@ class Split(ABC):
             FormatError: the file is invalid; the message names file and line.
         """
 
+    @property
+    def answer_table(self) -> Path | None:
+        """File of all answers that a model can give, for data sets whose targets are answers."""
+        return None
+
+    def as_compared(self, predictions: Predictions) -> tuple[str, ...]:
+        """The answers in the spelling in which the official evaluation compares them with targets."""
+        return predictions.answers or ()
+
     def breakdown(self, predictions: Predictions) -> Mapping[str, Mapping[str, Float[ndarray, " U"]]]:
         """Further official measures, by title of a table and name.
 

@@ -1,6 +1,7 @@
 """Joins predictions with gold targets on ids and measures them according to their form of decision."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,12 @@ def evaluate(
     predictions, gold = with_targets(predictions, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold)
     kind = _form(predictions, gold, options, form)
-    whole = FORMS[kind]([predictions], gold, options)
+    compared = _as_compared(predictions, targets)
+    whole = FORMS[kind]([compared], gold, options)
     by_group = {}
     for group, rows in _rows_by_group(predictions.ids, groups).items():
         # In the form of the whole: the few targets of a group might look like another form.
-        part = FORMS[kind]([predictions.select(rows)], [gold[row] for row in rows], options)
+        part = FORMS[kind]([compared.select(rows)], [gold[row] for row in rows], options)
         main = _estimate(part, next(iter(part.measures)), samples, seed)
         by_group[group] = GroupEstimate(value=main.value, low=main.low, high=main.high, count=len(rows))
     breakdown = _breakdown(predictions, targets, samples, seed)
@@ -108,7 +110,8 @@ def compare(
     options = Options(positive=positive, threshold=threshold)
     kind = _form(first, gold, options, form)
     # Both are in the order of the targets, but with `subset` they may cover different examples.
-    both = FORMS[kind]([first, second.align(first.ids)], gold, options)
+    pair = [_as_compared(one, targets) for one in (first, second.align(first.ids))]
+    both = FORMS[kind](pair, gold, options)
     metrics = {}
     for name, measure in both.measures.items():
         values = both.value(name, 0), both.value(name, 1)
@@ -213,6 +216,14 @@ def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name:
 def _estimate(form: Form, name: str, samples: int, seed: int) -> Estimate:
     low, high = row_interval(form.measures[name], form.strata, samples=samples, seed=seed)
     return Estimate(value=form.value(name), low=low, high=high)
+
+
+def _as_compared(predictions: Predictions, targets: Mapping[str, Any] | Dataset) -> Predictions:
+    """The answers as the official evaluation of a data set spells them; see `Split.as_compared`."""
+    spell: Callable[[Predictions], tuple[str, ...]] | None = getattr(targets, "as_compared", None)
+    if spell is None or predictions.answers is None:
+        return predictions
+    return replace(predictions, answers=spell(predictions))
 
 
 def _breakdown(

@@ -33,7 +33,8 @@ def without_punctuation(answer: str) -> str:
     for mark in PUNCTUATION:
         remove = number or f"{mark} " in answer or f" {mark}" in answer
         plain = plain.replace(mark, "" if remove else " ")
-    return re.sub(r"\.(?!\d)", "", plain)
+    # The script passes re.UNICODE, which is 32, as the largest number of replacements.
+    return re.sub(r"\.(?!\d)", "", plain, count=32)
 
 
 def measure_answers(predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:

@@ -18,6 +18,7 @@ MEASURES = {
     "average_precision": Measure("average precision"),
     "brier": Measure("Brier score", higher=False),
     "calibration_error": Measure("calibration error", higher=False),
+    "distribution": Measure("distance of answer distributions", higher=False),
     "f1": Measure("F1"),
     "loss": Measure("loss", higher=False),
     "macro_auroc": Measure("macro AUROC"),

@@ -215,8 +215,8 @@ def _splits(
 ) -> tuple[str, ...]:
     """Choose the splits: the given ones, else those the data set defines, else all except of training."""
     if not splits:
-        present, trained = data.splits(root), (about.get("training") or {}).get("split")
-        splits = data.kind.predicted or [split for split in present if split != trained] or present
+        present, trained = data.splits(root), str((about.get("training") or {}).get("split")).split("+")
+        splits = data.kind.predicted or [split for split in present if split not in trained] or present
     for split in splits:  # fail on a wrong name before the first split is predicted
         require_name(split, "a split")
         data.find_files(root, split)

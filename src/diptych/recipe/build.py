@@ -20,7 +20,8 @@ from diptych.convert import (
 )
 from diptych.data import Collate, DataModule, require_sources, require_vocabulary
 from diptych.data.stream import different_targets, look_at_labels
-from diptych.datasets.lxmert.records import ANSWERS, read_answers
+from diptych.datasets.answer_table import read_answers
+from diptych.datasets.lxmert.records import ANSWERS
 from diptych.datasets.lxmert.split import FOLDERS
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd, Lxmert

@@ -12,7 +12,7 @@ The run folder then contains:
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,8 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
         # only now, when nothing in the settings or data can be wrong: this deletes a run that is replaced
         if is_first_process():
             write_settings(folder, config, _inputs(settled, parts, folder))
-            if parts.start is not None and config["progress"]:
-                print(parts.start, file=sys.stderr)
-            _tell_of_cut_texts(settled)
+            if config["progress"]:
+                sys.stderr.writelines(_remarks(settled, parts))
         result = fit(
             parts.model,
             parts.task,
@@ -92,20 +91,24 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
         return Run(folder=folder, fit=result, task=parts.task, metrics=result.metrics)
 
 
-def _tell_of_cut_texts(settled: Settled) -> None:
-    if settled.cut and settled.config["progress"]:
+def _remarks(settled: Settled, parts: Parts) -> Iterator[str]:
+    """What a person should know before the first step."""
+    if parts.start is not None:
+        yield f"{parts.start}\n"
+    if settled.coverage is not None:
+        yield f"{len(settled.config['task']['answers']):,} answers: {settled.coverage}\n"
+    if settled.cut:
         share, most = settled.cut / len(settled.train), settled.processor.max_tokens
-        print(
+        yield (
             f"processor.max_tokens={most} cuts a text of {settled.cut:,} of {len(settled.train):,} training "
-            f"examples ({share:.1%}).",
-            file=sys.stderr,
+            f"examples ({share:.1%}).\n"
         )
 
 
 SETTINGS = (
     "root", "out", "name", "seed", "features", "more_features", "region_merge", "vocabulary",
-    "vocabulary_size", "fasttext", "loggers", "progress", "overwrite", "weights", "model", "processor",
-    "limit", "task", "data", "optim", "schedule", "averaging", "trainer",
+    "vocabulary_size", "answer_minimum", "fasttext", "loggers", "progress", "overwrite", "weights", "model",
+    "processor", "limit", "task", "data", "optim", "schedule", "averaging", "trainer",
 )  # fmt: skip
 
 

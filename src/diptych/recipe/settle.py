@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from diptych.data import Processor, Sources, first_images, images_of, open_regions, with_regions
-from diptych.data.stream import Texts, count_cut, look_at_labels, targets_of
-from diptych.errors import ConfigError, nearest
+from diptych.data.stream import Texts, count_cut, count_targets, look_at_labels, targets_of
+from diptych.datasets.answer_table import Coverage, coverage, learn_answers, read_answers
+from diptych.errors import ConfigError, first_five, nearest
 from diptych.features import MergedStore
 from diptych.nodes import function_of
 from diptych.predictions import likeliest
@@ -36,6 +37,7 @@ class Settled:
         train: training split, without the examples that `processor.missing` and `limit` leave out.
         validate: validation split, without those examples.
         cut: number of training examples with a text that `processor.max_tokens` cuts.
+        coverage: coverage of the training split by the table of answers; None for tasks without one.
     """
 
     config: Mapping[str, Any]
@@ -45,6 +47,7 @@ class Settled:
     processor: Processor
     sources: Sources
     cut: int
+    coverage: Coverage | None = None
 
 
 def settle(config: Mapping[str, Any], folder: Path) -> Settled:
@@ -64,7 +67,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     images = _images(train, validate)
     # The order matters: the processor needs the vocabulary, and opening regions needs the processor. Class
     # weights count only the examples that have regions; the vocabulary is learned from all.
-    task, criterion = without_criterion(with_pairs(with_labels(config["task"], train), train), validate)
+    task, covered = with_answers(config["task"], train, config["answer_minimum"])
+    task, criterion = without_criterion(with_pairs(with_labels(task, train), train), validate)
     node = with_text_files(config, Texts(train), folder / "files")
     processor = call(node)
     regions = open_regions(
@@ -91,6 +95,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         processor=processor,
         sources=Sources(regions=regions, images=images),
         cut=count_cut(train, processor),
+        coverage=covered,
     )
 
 
@@ -119,6 +124,34 @@ def with_pairs(task: Node, train: Dataset) -> Node:
     if task["pairs"] not in ("auto", count):
         raise ConfigError(f"task.pairs is {task['pairs']}, but the examples have {count} pair(s); say auto.")
     return {**task, "pairs": count}
+
+
+def with_answers(task: Node, train: Dataset, minimum: int) -> tuple[Node, Coverage | None]:
+    """`answers: auto` becomes the table of the data set, else the answers of the training split.
+
+    Args:
+        minimum: number of training examples that an answer needs if there is no table.
+
+    Raises:
+        ConfigError: the training split has none of the answers.
+        FormatError: a file of answers is damaged.
+    """
+    answers = task.get("answers")
+    if answers is None:
+        return task, None
+    counted = [*count_targets(train)]
+    given: Path | None = getattr(train, "answer_table", None)
+    if answers == "auto":
+        answers = learn_answers(counted, minimum) if given is None else read_answers(given)
+    elif isinstance(answers, str):
+        answers = read_answers(Path(answers.removeprefix("@")))
+    covered = coverage(answers, counted)
+    if covered.examples and not covered.answerable:
+        raise ConfigError(
+            f"none of the {len(answers)} task.answers is an answer of a training example; the first are "
+            f"{first_five(map(repr, answers))}. Is the table of another data set?"
+        )
+    return {**task, "answers": list(answers)}, covered
 
 
 def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:

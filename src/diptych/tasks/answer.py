@@ -42,6 +42,8 @@ class Answer(Task):
         super().__init__()
         if loss not in LOSSES:
             raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
+        if isinstance(answers, str):
+            raise ConfigError(f"task.answers is {answers!r}; expected a list of answers.")
         self.answers = tuple(answers)
         if not answers or len(set(answers)) < len(answers):
             raise ConfigError("task.answers is empty or has duplicates; expected every answer once.")

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from diptych.datasets import fabricate
+from diptych.datasets.answer_table import read_answers
 from diptych.datasets.base import DuplicateId
 from diptych.datasets.lxmert import LxmertPretraining
-from diptych.datasets.lxmert.records import read_answers
 from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.predictions import Predictions
 
@@ -111,7 +111,7 @@ def test_an_image_has_one_record(tmp_path):
 @pytest.mark.parametrize("table", [["a", "b", "a"], ["a", 3]])
 def test_an_answer_table_holds_every_answer_once(tmp_path, table):
     path = write(tmp_path, RECORDS, table=table) / "all_ans.json"
-    with pytest.raises(FormatError, match=rf"all_ans\.json: entry {table.index(table[-1], 1) + 1}"):
+    with pytest.raises(FormatError, match=rf"all_ans\.json.*{table[-1]}"):
         read_answers(path)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from diptych.datasets.base import DuplicateId
 from diptych.datasets.examples import string_batch
-from diptych.datasets.json_list import read_list
+from diptych.datasets.json_records import read_list
 from diptych.datasets.rows import WINDOW
 from diptych.documents import shorten
 from diptych.errors import FormatError
@@ -140,21 +140,3 @@ def _answers(labels: Any, texts: list[str], where: str) -> list[dict[str, Any] |
     if odd := [one for one in labels if not (one is None or isinstance(one, dict))]:
         raise FormatError(f"{where}: a label is {shorten(odd[0])}; expected scores by answer.")
     return labels
-
-
-def read_answers(path: Path) -> tuple[str, ...]:
-    """The answers of `all_ans.json` in the order of the file, which is that of the rows of an answer head.
-
-    Raises:
-        FormatError: a record has no `ans`, or an answer occurs twice.
-    """
-    found: dict[str, None] = {}
-    for number, record in enumerate(read_list(path), 1):
-        answer = record.get("ans") if isinstance(record, dict) else record
-        if not isinstance(answer, str) or answer in found:
-            raise FormatError(
-                f"{path}: entry {number} is {shorten(record)}; expected an answer that occurs once, as "
-                '{"ans": "dog", "dsets": ["vqa"]}.'
-            )
-        found[answer] = None
-    return tuple(found)

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from diptych.datasets.answer_table import read_answers
 from diptych.datasets.base import Split, require_split
-from diptych.datasets.lxmert.records import ANSWERS, read_answers, read_windows
+from diptych.datasets.lxmert.records import ANSWERS, read_windows
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
 from diptych.types import Progress

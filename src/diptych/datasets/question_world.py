@@ -1,0 +1,89 @@
+"""Scenes of the miniature world with questions about them, for data sets of questions."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diptych.errors import ConfigError
+from diptych.features import write_store
+from diptych.text import learn_vocabulary, write_vocabulary
+from diptych.types import FeatureMeta, Progress, Regions
+from diptych.world import Question, Scene, ask, captions, detect, draw_scene, new_scene
+from diptych.world.render import CLASSES, FEATURE_DIM
+from diptych.world.scene import COLORS
+
+SMALLEST, LARGEST = 40, 400_000
+EACH = 4  # questions about one scene
+VOCABULARY_SIZE = 1200
+QUALITY = 90  # of JPEG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedScene:
+    """A scene and questions about it; `number` counts scenes from 1, over all parts."""
+
+    number: int
+    scene: Scene
+    questions: tuple[Question, ...]
+
+
+class QuestionWorld:
+    """Scenes in the parts `train`, `val` and `test`; equal sizes and seeds give equal scenes.
+
+    Args:
+        size: number of questions; an eighth belongs to val and to test each.
+        seed: seed of all random numbers, from 0.
+        topics: of the questions; None allows all.
+
+    Raises:
+        ConfigError: the size or the seed is invalid.
+    """
+
+    def __init__(self, size: int, seed: int, topics: tuple[str, ...] | None = None) -> None:
+        if size % EACH or not SMALLEST <= size <= LARGEST or seed < 0:
+            raise ConfigError(
+                f"size is {size} and seed is {seed}; expected a multiple of {EACH} from {SMALLEST} to "
+                f"{LARGEST}, because a scene has {EACH} questions, and a seed from 0."
+            )
+        self.size, self.seed = size, seed
+        self.scenes = [self._asked(number, topics) for number in range(1, size // EACH + 1)]
+        held = max(2, len(self.scenes) // 8)
+        ends = (len(self.scenes) - 2 * held, len(self.scenes) - held)
+        self.parts = {
+            "train": self.scenes[: ends[0]],
+            "val": self.scenes[ends[0] : ends[1]],
+            "test": self.scenes[ends[1] :],
+        }
+
+    def _asked(self, number: int, topics: tuple[str, ...] | None) -> AskedScene:
+        generator = np.random.default_rng([self.seed, 2, number])
+        scene = new_scene(generator, "warm" if generator.random() < 0.5 else "cool")
+        questions = [one for one in ask(generator, scene) if topics is None or one.topic in topics]
+        return AskedScene(number=number, scene=scene, questions=tuple(questions[:EACH]))
+
+    def write(self, folder: Path, key: Callable[[AskedScene], str], progress: Progress | None) -> None:
+        """Write `images/KEY.jpg`, the regions as `features/`, and a vocabulary of the part `train`."""
+        (folder / "images").mkdir()
+        meta = FeatureMeta(
+            feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
+        )
+        write_store(folder / "features", self._pictures(folder, key, progress), meta)
+        write_vocabulary(folder / "vocabulary.txt", learn_vocabulary(self._texts(), VOCABULARY_SIZE))
+
+    def _pictures(
+        self, folder: Path, key: Callable[[AskedScene], str], progress: Progress | None
+    ) -> Iterator[tuple[str, Regions]]:
+        for done, asked in enumerate(self.scenes, 1):
+            draw_scene(asked.scene).save(folder / "images" / f"{key(asked)}.jpg", quality=QUALITY)
+            yield key(asked), detect(asked.scene, np.random.default_rng([self.seed, 3, asked.number]))
+            if progress is not None:
+                progress(EACH * done, self.size)
+
+    def _texts(self) -> Iterator[str]:
+        generator = np.random.default_rng([self.seed, 4])
+        for asked in self.parts["train"]:
+            yield from captions(generator, asked.scene)
+            for question in asked.questions:
+                yield from (question.text, question.answer)

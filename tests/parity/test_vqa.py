@@ -1,0 +1,44 @@
+"""The official accuracy of VQA v2 on real records, where the environment variable DIPTYCH_VQA names them.
+
+The folder holds the official files of a subset of train2014, `predictions/*_results.json`, and as
+`predictions/expected_accuracy.json` what `vqaEval.py` computed of it.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from diptych.datasets import Vqa
+from diptych.evaluate import evaluate
+from diptych.metrics.vqa import vqa_accuracy, vqa_score
+
+FOLDER = Path(os.environ.get("DIPTYCH_VQA", "nowhere"))
+pytestmark = pytest.mark.skipif("DIPTYCH_VQA" not in os.environ, reason="needs real records")
+
+
+def test_every_number_is_that_of_the_script():
+    expected = json.loads((FOLDER / "predictions" / "expected_accuracy.json").read_text())
+    split = Vqa(FOLDER, "train")
+    (path,) = (FOLDER / "predictions").glob("*_results.json")
+    predictions = split.read_predictions(path)
+    scores = [
+        vqa_score(answer, example.meta["answers"])
+        for answer, example in zip(predictions.answers, split, strict=True)
+    ]
+    assert {key: round(100 * one, 2) for key, one in zip(split.ids, scores, strict=True)} == expected[
+        "per_question"
+    ]
+    types = [(example.meta["question_type"], example.meta["answer_type"]) for example in split]
+    tables = vqa_accuracy((score, *kinds) for score, kinds in zip(scores, types, strict=True))
+    official = expected["accuracy"]
+    assert tables["VQA accuracy"]["overall"] == official["overall"]
+    assert tables["per question type"] == official["perQuestionType"]
+    assert tables["per answer type"] == official["perAnswerType"]
+    found = evaluate(predictions, split, samples=2)
+    assert round(100 * found["accuracy"].value, 2) == official["overall"]
+    shown = {
+        kind: round(100 * one.value, 2) for kind, one in found.breakdown["accuracy per question type"].items()
+    }
+    assert shown == official["perQuestionType"]
