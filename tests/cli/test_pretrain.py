@@ -64,4 +64,4 @@ def test_tasks_suit_other_models(task: str, memes: Path, tmp_path: Path) -> None
     assert train(*words, f"out={tmp_path}/run", "trainer.max_steps=2") == 0
     metrics = yaml.safe_load((tmp_path / "run/bundle/bundle.yaml").read_text())["metrics"]
     assert {"loss", "matching", "words"} <= metrics.keys()
-    assert all(value > 0 for value in metrics.values())
+    assert all(value > 0 for name, value in metrics.items() if not name.endswith(".accuracy"))
