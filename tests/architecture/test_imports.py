@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,3 +77,16 @@ def test_module_entry_answers_like_the_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f"  {verb} " in done.stdout for verb in VERBS)
+
+
+def test_only_data_sets_know_data_sets() -> None:
+    package = ROOT / "src" / "diptych"
+    demo = package / "cli" / "demo.py"  # shows one data set
+    strangers = {
+        f"{path.relative_to(package)}: {name}"
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] != "datasets" and path != demo
+        for name in re.findall(r"diptych\.datasets\.(\w+)", path.read_text(encoding="utf-8"))
+        if (package / "datasets" / name).is_dir()
+    }
+    assert not strangers

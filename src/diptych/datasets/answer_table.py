@@ -13,6 +13,8 @@ from diptych.files import atomic_file, require_file
 from diptych.predictions import likeliest
 
 MAX_BYTES = 64 << 20
+PRETRAINING = "all_ans.json"  # LXMERT's list of the answers of pre-training
+PRETRAINING_FOLDERS = (".", "lxmert", "data/lxmert")  # where the original's tree has it
 Count = tuple[Any, int]
 """A target and the number of examples that have it."""
 
@@ -36,6 +38,12 @@ class Coverage:
             f"{self.answerable:,} of {self.examples:,} examples can be answered; the best possible accuracy "
             f"is {self.oracle:.2%}"
         )
+
+
+def pretraining_table(checkpoint: Path, root: Path) -> Path | None:
+    """Find LXMERT's list of answers beside a checkpoint or below the root of a data set."""
+    places = (checkpoint.parent, *(root / folder for folder in PRETRAINING_FOLDERS))
+    return next((place / PRETRAINING for place in places if (place / PRETRAINING).is_file()), None)
 
 
 def read_answers(path: Path) -> tuple[str, ...]:

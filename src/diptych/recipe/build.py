@@ -20,9 +20,7 @@ from diptych.convert import (
 )
 from diptych.data import Collate, DataModule, require_sources, require_vocabulary
 from diptych.data.stream import different_targets, look_at_labels
-from diptych.datasets.answer_table import read_answers
-from diptych.datasets.lxmert.records import ANSWERS
-from diptych.datasets.lxmert.split import FOLDERS
+from diptych.datasets.answer_table import pretraining_table, read_answers
 from diptych.errors import ConfigError, nearest
 from diptych.models import Concat, EndToEnd, Lxmert
 from diptych.nodes import parameters
@@ -96,8 +94,7 @@ def _learned_answers(config: Mapping[str, Any], heads: HeadWeights) -> Sequence[
     given = config["weights"].get("answers")
     if given is not None:
         return read_answers(find(given))
-    places = (heads.where.parent, *(Path(config["root"]) / folder for folder in FOLDERS))
-    file = next((place / ANSWERS for place in places if (place / ANSWERS).is_file()), None)
+    file = pretraining_table(heads.where, Path(config["root"]))
     return read_answers(file) if file is not None and heads.weights and heads.answer_head else None
 
 

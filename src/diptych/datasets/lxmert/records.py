@@ -25,7 +25,6 @@ from diptych.text import normalize_answer
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
-ANSWERS = "all_ans.json"
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 

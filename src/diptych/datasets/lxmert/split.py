@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from diptych.datasets.answer_table import read_answers
+from diptych.datasets.answer_table import PRETRAINING, PRETRAINING_FOLDERS, read_answers
 from diptych.datasets.base import Split, require_split
-from diptych.datasets.lxmert.records import ANSWERS, read_windows
+from diptych.datasets.lxmert.records import read_windows
 from diptych.errors import ConfigError
 from diptych.predictions import Predictions
 from diptych.types import Progress
@@ -23,7 +23,7 @@ from diptych.types import Progress
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
-FOLDERS = (".", "lxmert", "data/lxmert")
+
 SOURCES = ("mscoco_train", "mscoco_nominival", "vgnococo", "mscoco_minival")
 SNIFF = 1 << 16  # bytes in which the first record shows its form
 
@@ -46,7 +46,7 @@ class LxmertPretraining(Split):
 
     def __init__(self, root: Path | str, split: str, *, limit: int | None = None) -> None:
         folder = _folder(Path(root))
-        self.answers = folder / ANSWERS if (folder / ANSWERS).is_file() else None
+        self.answers = folder / PRETRAINING if (folder / PRETRAINING).is_file() else None
         self._table = None if self.answers is None else read_answers(self.answers)
         super().__init__(root, split, limit=limit)
         self.labels = self._counted() if self._table is None else self._table
@@ -113,7 +113,7 @@ class LxmertPretraining(Split):
 
 def _folder(root: Path) -> Path:
     """Where the files lie: the root, or the place that they have in the original's tree."""
-    places = [root / name for name in FOLDERS]
+    places = [root / name for name in PRETRAINING_FOLDERS]
     return next(
         (place for place in places if any((place / f"{one}.json").is_file() for one in SOURCES)), root
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from diptych.datasets.lxmert.records import ANSWERS
+from diptych.datasets.answer_table import PRETRAINING
 from diptych.datasets.miniature import VOCABULARY_SIZE
 from diptych.errors import ConfigError
 from diptych.features import write_store
@@ -53,7 +53,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     }
     for name, some in records.items():
         (target / f"{name}.json").write_text(json.dumps(some) + "\n", encoding="utf-8")
-    (target / ANSWERS).write_text(json.dumps(_table(), indent=1) + "\n", encoding="utf-8")
+    (target / PRETRAINING).write_text(json.dumps(_table(), indent=1) + "\n", encoding="utf-8")
     meta = FeatureMeta(
         feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
     )
