@@ -12,8 +12,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # checks the tensor shapes written in annotations; torch.compile cannot look through it
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 
+# of `make lxmert`: the pre-trained model, and the vocabulary that it shares with the tasks
+LXRT := runs/lxmert/pretrained
+WORDS := vocabulary=runs/lxmert/mix/vocabulary.txt
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo vilio check test quick fuzz parity certificate journey bench docs size clean
+.PHONY: help install demo vilio lxmert check test quick fuzz parity certificate journey bench docs size clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +45,35 @@ vilio: install ## all seven families of Vilio, tiny, from TSV, LMDB and pictures
 	@test -e runs/memes/stores/tsv || $(BIN)/diptych import runs/memes/features.tsv runs/memes/stores/tsv
 	@test -e runs/memes/stores/lmdb || $(BIN)/diptych import runs/memes.lmdb runs/memes/stores/lmdb
 	$(BIN)/diptych study run vilio_imported --root runs/memes --jobs 2
+
+lxmert: install ## LXMERT's guide, tiny: pre-training, then VQA, GQA and NLVR2 to official files (under runs/)
+	@test -e runs/lxmert/mix || $(BIN)/diptych world runs/lxmert/mix --data lxmert --size 300 --seed 1
+	@test -e runs/lxmert/vqa || $(BIN)/diptych world runs/lxmert/vqa --data vqa --size 1000 --seed 1
+	@test -e runs/lxmert/gqa || $(BIN)/diptych world runs/lxmert/gqa --data gqa --size 1000 --seed 1
+	@test -e runs/lxmert/nlvr2 || $(BIN)/diptych world runs/lxmert/nlvr2 --data nlvr2 --size 1000 --seed 1
+	@test -e $(LXRT)/bundle || \
+		$(BIN)/diptych train experiment=pretrain/lxmert_tiny root=runs/lxmert/mix $(WORDS) out=$(LXRT)
+	@test -e runs/lxmert/tuned/vqa/bundle || \
+		$(BIN)/diptych train experiment=vqa/lxmert_tiny root=runs/lxmert/vqa $(WORDS) \
+		weights.model=$(LXRT) data.train.split=train+nominival data.validate.split=minival out=runs/lxmert/tuned/vqa
+	@test -e runs/lxmert/tuned/gqa/bundle || \
+		$(BIN)/diptych train experiment=gqa/lxmert_tiny root=runs/lxmert/gqa $(WORDS) \
+		weights.model=$(LXRT) out=runs/lxmert/tuned/gqa
+	@test -e runs/lxmert/tuned/nlvr2/bundle || \
+		$(BIN)/diptych train experiment=nlvr2/lxmert_tiny root=runs/lxmert/nlvr2 $(WORDS) \
+		weights.model=$(LXRT) out=runs/lxmert/tuned/nlvr2
+	@test -e runs/lxmert/tuned/vqa/predictions/test_predict.json || \
+		$(BIN)/diptych predict runs/lxmert/tuned/vqa --splits minival,test
+	@test -e runs/lxmert/tuned/gqa/predictions/submission_predict.json || \
+		$(BIN)/diptych predict runs/lxmert/tuned/gqa --splits testdev,submission
+	@test -e runs/lxmert/tuned/nlvr2/predictions/test2.csv || \
+		$(BIN)/diptych predict runs/lxmert/tuned/nlvr2 --splits dev,test1,test2
+	$(BIN)/diptych evaluate runs/lxmert/tuned/vqa/predictions/minival_predict.json \
+		--data vqa --root runs/lxmert/vqa --split minival
+	$(BIN)/diptych evaluate runs/lxmert/tuned/gqa/predictions/testdev_predict.json \
+		--data gqa --root runs/lxmert/gqa --split testdev
+	$(BIN)/diptych evaluate runs/lxmert/tuned/nlvr2/predictions/dev.csv \
+		--data nlvr2 --root runs/lxmert/nlvr2 --split dev
 
 check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/ruff check
