@@ -28,3 +28,11 @@ def test_a_data_set_without_answers_or_a_minimum_is_refused(root, tmp_path, caps
     assert main(["answers", str(root), str(tmp_path / "a.txt"), "--minimum", "99"]) == 2
     assert "99" in capsys.readouterr().err
     assert not (tmp_path / "a.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment"), [("vqa", "vqa/lxmert_tiny"), ("lxmert", "pretrain/lxmert_tiny")]
+)
+def test_a_world_names_the_experiment_that_trains_on_it(name, experiment, tmp_path, capsys):
+    assert main(["world", str(tmp_path / "w"), "--data", name, "--size", "40"]) == 0
+    assert f" experiment={experiment} root={tmp_path / 'w'}\n" in capsys.readouterr().out

@@ -41,10 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"wrote {report.root}: size {report.size}, seed {report.seed}")
     for split, count in report.splits.items():
         print(f"  {split:<16} {count:>7,} {noun}s")
-    if arguments.data is None:
-        print(f"next: diptych train experiment=hateful_memes/uniter_tiny root={arguments.out}")
-    elif f"{name}/lxmert_tiny" in conf.names("experiment"):
-        print(f"next: diptych train experiment={name}/lxmert_tiny root={arguments.out}")
+    tiny = ["hateful_memes/uniter_tiny"] if arguments.data is None else []
+    tiny += {f"{name}/lxmert_tiny", f"pretrain/{name}_tiny"}.intersection(conf.names("experiment"))
+    if tiny:
+        print(f"next: diptych train experiment={tiny[0]} root={arguments.out}")
     else:
         print(f"next: diptych train model=concat_bert_tiny data={name} root={arguments.out} out=runs/NAME")
     return 0

@@ -46,13 +46,18 @@ def pretraining_table(checkpoint: Path, root: Path) -> Path | None:
     return next((place / PRETRAINING for place in places if (place / PRETRAINING).is_file()), None)
 
 
-def read_answers(path: Path) -> tuple[str, ...]:
+def read_answers(path: Path, *, sets: Sequence[str] = ()) -> tuple[str, ...]:
     """Read a table of answers.
 
     Accepted are a text file with one answer per line, a JSON list of answers or of `{"ans": answer, ...}`
     (LXMERT's `all_ans.json`), and a JSON object from answers to their numbers (`trainval_ans2label.json`).
 
+    Args:
+        path: the file.
+        sets: of LXMERT's list, keep the answers that occur in one of these data sets; empty keeps all.
+
     Raises:
+        ConfigError: no answer of the file occurs in one of the `sets`.
         FormatError: the file is none of these, is empty, or has an answer twice.
     """
     require_file(path, "a table of answers")
@@ -61,7 +66,8 @@ def read_answers(path: Path) -> tuple[str, ...]:
             f"{path}: {path.stat().st_size:,} bytes; expected a table of at most {MAX_BYTES:,}."
         )
     if path.suffix == ".json":
-        answers = _from_json(parse_json(path.read_bytes(), where=path), path)
+        values = parse_json(path.read_bytes(), where=path)
+        answers = _from_json(_of_sets(values, sets, path) if sets else values, path)
     else:
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -78,6 +84,19 @@ def read_answers(path: Path) -> tuple[str, ...]:
         )
         raise FormatError(f"{path}: {problem}; expected every answer once.")
     return tuple(answers)
+
+
+def _of_sets(values: Any, sets: Sequence[str], path: Path) -> list[Any]:
+    """The entries that occur in one of the data sets; each set must occur, so that no typo drops answers."""
+    entries = [value for value in values if isinstance(value, Mapping)] if isinstance(values, list) else []
+    found = [names if isinstance(names := entry.get("dsets"), list) else [] for entry in entries]
+    lists = [{name for name in names if isinstance(name, str)} for names in found]
+    known = {name for names in lists for name in names}
+    if unknown := sorted(set(sets) - known):
+        raise ConfigError(
+            f"{path}: no answer is of the data set(s) {', '.join(unknown)}; expected of {sorted(known)}."
+        )
+    return [entry for entry, names in zip(entries, lists, strict=True) if names.intersection(sets)]
 
 
 def _from_json(values: Any, path: Path) -> list[str]:

@@ -115,6 +115,23 @@ def test_an_answer_table_holds_every_answer_once(tmp_path, table):
         read_answers(path)
 
 
+def test_answers_of_some_data_sets(tmp_path):
+    write(tmp_path, RECORDS)
+    sets = {"2": ["vqa", "gqa"], "dog": ["visual7w"], "gray": ["gqa"]}
+    (tmp_path / "all_ans.json").write_text(json.dumps([{"ans": a, "dsets": b} for a, b in sets.items()]))
+    split = LxmertPretraining(tmp_path, "mscoco_train", qa_sets=["gqa"])
+    assert split.labels == ("2", "gray")
+    assert [one.target for one in split] == [None, None, {"2": 1}, None, None, {"gray": 1.0}, None]
+    whole = LxmertPretraining(tmp_path, "mscoco_train")  # not taken from the cache of the other
+    assert whole.labels == ("2", "dog", "gray")
+    assert whole[3].target == {"dog": 1}
+    with pytest.raises(ConfigError, match=r"genome.*visual7w"):
+        LxmertPretraining(tmp_path, "mscoco_train", qa_sets=["gqa", "genome"])
+    (tmp_path / "all_ans.json").write_text('["2", "dog"]')
+    with pytest.raises(ConfigError, match="gqa"):
+        LxmertPretraining(tmp_path, "mscoco_train", qa_sets=["gqa"])
+
+
 def test_there_is_no_official_file(tmp_path):
     split = LxmertPretraining(write(tmp_path, RECORDS), "mscoco_train")
     some = Predictions(ids=("a",), answers=("b",))

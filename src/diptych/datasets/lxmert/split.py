@@ -9,7 +9,7 @@ the same form is a split, too. `A+B` is a split made of two files.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +17,7 @@ from diptych.datasets.answer_table import PRETRAINING, PRETRAINING_FOLDERS, read
 from diptych.datasets.base import Split, require_split
 from diptych.datasets.lxmert.records import read_windows
 from diptych.errors import ConfigError
+from diptych.files import require_file
 from diptych.predictions import Predictions
 from diptych.types import Progress
 
@@ -37,6 +38,13 @@ class LxmertPretraining(Split):
 
     Pictures with keys such as `COCO_train2014_000000000009` have their regions in the store `coco`, all
     others in the store `vg`, as the original has one feature file for each collection.
+
+    Args:
+        root: folder of the files, or the original's tree.
+        split: name of a file, or several as `A+B`.
+        limit: maximum number of sentences.
+        qa_sets: keep the answers of `all_ans.json` that occur in one of these data sets (`vqa`, `gqa`,
+            `visual7w`); questions without such an answer stay, without a target. Empty keeps all.
     """
 
     name = "lxmert"
@@ -44,10 +52,15 @@ class LxmertPretraining(Split):
     stores = ("coco", "vg")
     partial = True
 
-    def __init__(self, root: Path | str, split: str, *, limit: int | None = None) -> None:
+    def __init__(
+        self, root: Path | str, split: str, *, limit: int | None = None, qa_sets: Sequence[str] = ()
+    ) -> None:
         folder = _folder(Path(root))
         self.answers = folder / PRETRAINING if (folder / PRETRAINING).is_file() else None
-        self._table = None if self.answers is None else read_answers(self.answers)
+        if qa_sets:
+            self.settings = {"qa_sets": [*qa_sets]}
+            require_file(folder / PRETRAINING, "the answers and their data sets")
+        self._table = None if self.answers is None else read_answers(self.answers, sets=qa_sets)
         super().__init__(root, split, limit=limit)
         self.labels = self._counted() if self._table is None else self._table
 
