@@ -65,3 +65,13 @@ def test_tasks_suit_other_models(task: str, memes: Path, tmp_path: Path) -> None
     metrics = yaml.safe_load((tmp_path / "run/bundle/bundle.yaml").read_text())["metrics"]
     assert {"loss", "matching", "words"} <= metrics.keys()
     assert all(value > 0 for name, value in metrics.items() if not name.endswith(".accuracy"))
+
+
+def test_the_words_of_lxmert_change_its_objectives(tmp_path: Path) -> None:
+    assert main(["world", f"{tmp_path}/mix", "--data", "lxmert", "--size", "40"]) == 0
+    words = ["experiment=pretrain/lxmert_tiny", f"root={tmp_path}/mix", f"out={tmp_path}/run", "limit=20"]
+    words += ["~task.objectives.answers", "task.objectives.words.masking.rate=0.2", "data.qa_sets=[vqa]"]
+    assert train(*words, "trainer.max_steps=1", "task.visual_losses=[obj,feat]") == 0
+    objectives = yaml.safe_load((tmp_path / "run/bundle/bundle.yaml").read_text())["task"]["objectives"]
+    assert set(objectives) == {"matching", "words", "regions"}
+    assert objectives["words"]["masking"]["rate"] == 0.2
