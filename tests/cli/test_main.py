@@ -49,7 +49,7 @@ def test_an_unknown_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_settings_may_be_written_as_train_takes_them(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["world", str(tmp_path / "w"), "size=40", "overwrite=false"]) == 0
-    assert "40 memes" in capsys.readouterr().out
+    assert "size 40" in capsys.readouterr().out
     assert main(["world", str(tmp_path / "w"), "overwrite=maybe"]) == 2
     assert "overwrite=true or overwrite=false" in capsys.readouterr().err
 
