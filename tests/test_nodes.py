@@ -11,6 +11,7 @@ from torch import nn
 
 import diptych.models
 from diptych.bundle import load_bundle
+from diptych.data import DetectorTransform
 from diptych.errors import CheckpointMismatch, ConfigError, DiptychError
 from diptych.nodes import allowed, build, check_arguments, parameters
 from diptych.tasks import Classify
@@ -266,3 +267,8 @@ def test_unknown_names_and_wrong_types_of_arguments() -> None:
     with pytest.raises(ConfigError, match=r"^here: pairs .*'2'; .* int\."):
         check_arguments(Classify, {"pairs": "2"}, where="here")
     assert {"layers", "heads"} <= set(parameters(diptych.models.uniter_tiny))
+
+
+def test_bundles_of_version_0_1_name_the_transform_as_it_was_called() -> None:
+    built = build({"_target_": "diptych.data.Prepare", "least": 20, "most": 40})
+    assert built == DetectorTransform(least=20, most=40)
