@@ -51,7 +51,7 @@ class Listed(list):
     """A data set without columns."""
 
     def write(self, predictions, path):
-        raise NotImplementedError
+        predictions.save(path)
 
 
 class Kept:
@@ -67,7 +67,7 @@ class Kept:
         return self.rows[index]
 
     def write(self, predictions, path):
-        raise NotImplementedError
+        predictions.save(path)
 
 
 EXAMPLES = [

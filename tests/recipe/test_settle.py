@@ -103,7 +103,7 @@ class Answered:
         return Example(id=str(index), pairs=(), target=self.targets[index])
 
     def write(self, predictions, path) -> None:
-        raise NotImplementedError
+        predictions.save(path)
 
 
 def test_answers_are_those_of_the_data_set_or_learned_or_given(tmp_path):
