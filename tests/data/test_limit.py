@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from diptych.data import Subset, first_images, images_of
+from diptych.data import Subset, first_images, image_limit
 from diptych.datasets import Mix, Table
 from diptych.datasets.chosen import ChosenRows
 from diptych.datasets.examples import ExampleTable
@@ -25,13 +25,13 @@ from diptych.types import Example, FeatureMeta, Pair, Regions
     ],
 )
 def test_limits_have_the_sizes_of_the_original(limit, pretraining, count):
-    assert images_of(limit, pretraining=pretraining) == count
+    assert image_limit(limit, pretraining=pretraining) == count
 
 
 @pytest.mark.parametrize("limit", [0, -3, "tinny", "", "1.5", True, "²"])
 def test_other_limits_are_refused(limit):
     with pytest.raises(ConfigError, match="limit"):
-        images_of(limit)
+        image_limit(limit)
 
 
 def store(folder, keys):

@@ -3,7 +3,7 @@
 from diptych.data.boxes import BoxSource, GivenBoxes, Place, bare_regions, open_regions, read_boxes
 from diptych.data.checks import require_sources, require_vocabulary
 from diptych.data.collate import Collate, pad
-from diptych.data.limit import first_images, images_of
+from diptych.data.limit import first_images, image_limit
 from diptych.data.module import DataModule
 from diptych.data.processor import Processor, Row, Sources, image_keys
 from diptych.data.subset import Subset, with_regions
@@ -24,7 +24,7 @@ __all__ = [
     "bare_regions",
     "first_images",
     "image_keys",
-    "images_of",
+    "image_limit",
     "open_regions",
     "pad",
     "read_boxes",

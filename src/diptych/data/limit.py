@@ -15,7 +15,7 @@ SIZES = {"tiny": 512, "fast": 5000}  # images, as LXMERT's `--tiny` and `--fast`
 PRETRAINING_TINY = 500  # LXMERT's pre-training has a number of its own
 
 
-def images_of(limit: Limit, *, pretraining: bool = False) -> int | None:
+def image_limit(limit: Limit, *, pretraining: bool = False) -> int | None:
     """The number of images that a limit stands for; None for no limit.
 
     Args:

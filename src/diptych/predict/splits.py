@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.bundle import find_bundle, trained_on
-from diptych.data import Subset, first_images, images_of, open_regions
+from diptych.data import Subset, first_images, image_limit, open_regions
 from diptych.data.inputs import checksums, digest, file_checksum, picture_checksum
 from diptych.data.limit import Limit
 from diptych.errors import ConfigError, DiptychError
@@ -88,7 +88,7 @@ def predict_splits(
     run, predictor, root = Path(run), predictor or load(run), root_of_run(Path(run), root)
     about = predictor.bundle.provenance
     data = data or find_data(root, node=about.get("data"), where=f"the bundle in {run}")
-    splits, most = _splits(data, root, splits, about), images_of(limit)
+    splits, most = _splits(data, root, splits, about), image_limit(limit)
     out = run / "predictions" if out is None else Path(out)
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
     made_by = {"bundle": _bundle_checksum(run), "limit": most}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from diptych.data import Processor, Sources, first_images, images_of, open_regions, with_regions
+from diptych.data import Processor, Sources, first_images, image_limit, open_regions, with_regions
 from diptych.data.stream import Texts, count_cut, count_targets, look_at_labels, targets_of
 from diptych.datasets.answer_table import Coverage, coverage, learn_answers, read_answers
 from diptych.errors import ConfigError, first_five, nearest
@@ -80,7 +80,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         stores=[name for split in (train, validate) for name in getattr(split, "stores", ())],
     )
     answers = getattr(train, "labels", ())
-    most = images_of(config["limit"], pretraining=function_of(task) is Pretrain)
+    most = image_limit(config["limit"], pretraining=function_of(task) is Pretrain)
     train, validate = (
         with_regions(first_images(split, most, regions), processor, regions) for split in (train, validate)
     )
@@ -122,7 +122,9 @@ def with_pairs(task: Node, train: Dataset) -> Node:
         return task
     count = len(train[0].pairs)
     if task["pairs"] not in ("auto", count):
-        raise ConfigError(f"task.pairs is {task['pairs']}, but the examples have {count} pair(s); say auto.")
+        raise ConfigError(
+            f"task.pairs is {task['pairs']}, but the examples have {count} pair(s); set task.pairs=auto."
+        )
     return {**task, "pairs": count}
 
 
