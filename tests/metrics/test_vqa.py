@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from diptych.metrics.vqa import normalize_vqa, soft_scores, vqa_accuracy, vqa_score
+from diptych.metrics.vqa import normalize_vqa, soft_scores, vqa_score
 
 WORDS = [
     "yes",
@@ -107,12 +107,3 @@ def test_answers_that_all_agree_are_compared_as_they_are():
 )
 def test_the_oddities_of_the_script_are_kept(answer, plain):
     assert normalize_vqa(answer) == plain
-
-
-def test_accuracies_are_percent_with_two_decimals():
-    rows = [(1.0, "how many", "number"), (0.3, "how many", "number"), (0.3, None, "other")]
-    assert vqa_accuracy(rows) == {
-        "VQA accuracy": {"overall": 53.33},
-        "per answer type": {"number": 65.0, "other": 30.0},
-        "per question type": {"how many": 65.0},
-    }

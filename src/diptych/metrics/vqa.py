@@ -1,8 +1,8 @@
 """The official accuracy of VQA v2, equal to `vqaEval.py` of GT-Vision-Lab/VQA including its quirks."""
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from diptych.metrics.answers import without_punctuation
@@ -78,30 +78,3 @@ def soft_scores(given: Sequence[str]) -> dict[str, float]:
         answer: round((count * min(1.0, (count - 1) / 3) + (n - count) * min(1.0, count / 3)) / n, 4)
         for answer, count in counts.most_common()
     }
-
-
-def vqa_accuracy(rows: Iterable[tuple[float, str | None, str | None]]) -> dict[str, dict[str, float]]:
-    """Accuracy in percent with two decimals: overall, per answer type, per question type.
-
-    Args:
-        rows: score, question type and answer type of each question; a type may be unknown.
-    """
-    overall: list[float] = []
-    groups: dict[str, dict[str, list[float]]] = {
-        "per answer type": defaultdict(list),
-        "per question type": defaultdict(list),
-    }
-    for score, question_type, answer_type in rows:
-        overall.append(score)
-        for group, kind in zip(groups.values(), (answer_type, question_type), strict=True):
-            if kind is not None:
-                group[kind].append(score)
-    tables = {"VQA accuracy": {"overall": _percent(overall)}}
-    for title, group in groups.items():
-        if group:
-            tables[title] = {kind: _percent(scores) for kind, scores in sorted(group.items())}
-    return tables
-
-
-def _percent(scores: Sequence[float]) -> float:
-    return round(100 * float(sum(scores)) / len(scores), 2)
