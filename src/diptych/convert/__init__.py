@@ -6,7 +6,14 @@ package is a layer above `bundle`, because it writes bundles.
 
 from diptych.convert.bundles import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 from diptych.convert.detector import fill_detector
-from diptych.convert.families import FAMILIES, fill_model, load_model, load_region_encoder, load_towers
+from diptych.convert.families import (
+    FAMILIES,
+    fill_model,
+    load_model,
+    load_parts,
+    load_region_encoder,
+    load_towers,
+)
 from diptych.convert.family import Family, Head, RecognizedCheckpoint
 from diptych.convert.fetch import checkpoints, download, find
 from diptych.convert.load import Source, read_source, read_weights
@@ -41,6 +48,7 @@ __all__ = [
     "load_into",
     "load_mmbert",
     "load_model",
+    "load_parts",
     "load_region_encoder",
     "load_resnet",
     "load_text_encoder",

@@ -22,6 +22,7 @@ from diptych.convert.load import read_weights
 from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 from diptych.models.end_to_end import EndToEnd, RegionEncoder
+from diptych.models.lxmert import Lxmert
 
 FAMILIES: tuple[Family, ...] = tuple(
     module.FAMILY for module in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
@@ -69,6 +70,32 @@ def family_of(model: nn.Module, where: object) -> Family:
             "set weights.text or weights.image."
         )
     return family
+
+
+def load_parts(
+    model: nn.Module, *, text: Path | str | None = None, image: Path | str | None = None
+) -> dict[str, Tensor]:
+    """Fill parts of a model from files of their own, and return the heads of the text file.
+
+    These parts are the towers of a `Concat`, the text encoder of LXMERT (heads are returned for this one
+    only), and the image network of an end-to-end model.
+
+    Raises:
+        ConfigError: the model has no such part.
+        FormatError: a file is not a weight file.
+        CheckpointMismatch: the weights do not fit the part.
+    """
+    heads: dict[str, Tensor] = {}
+    if isinstance(model, EndToEnd) and image is not None:
+        load_region_encoder(model.regions, image)
+        image = None
+    if isinstance(model, Lxmert) and text is not None:
+        heads, text = lxmert.load_text_encoder(model, text), None
+    if isinstance(model, Concat):
+        load_towers(model, text=text, image=image)
+    elif text is not None or image is not None:
+        raise ConfigError(f"{type(model).__name__} has no separate towers; set weights.model instead.")
+    return heads
 
 
 def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | str | None = None) -> None:

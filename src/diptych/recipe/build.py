@@ -9,20 +9,11 @@ from typing import Any
 import torch
 
 from diptych.bundle import load_bundle
-from diptych.convert import (
-    HeadWeights,
-    find,
-    load_model,
-    load_region_encoder,
-    load_text_encoder,
-    load_towers,
-    start_task,
-)
+from diptych.convert import HeadWeights, find, load_model, load_parts, start_task
 from diptych.data import Collate, DataModule, require_sources, require_vocabulary
 from diptych.data.stream import different_targets, look_at_labels
 from diptych.datasets.answer_table import pretraining_table, read_answers
 from diptych.errors import ConfigError, nearest
-from diptych.models import Concat, EndToEnd, Lxmert
 from diptych.nodes import parameters
 from diptych.recipe.call import call
 from diptych.recipe.settle import Settled
@@ -159,13 +150,8 @@ def load_weights(
         heads = HeadWeights(where=whole, task=source.task)
     elif whole is not None:
         heads = HeadWeights(where=whole, weights=load_model(model, whole))
-    if isinstance(model, EndToEnd) and "image" in paths:
-        load_region_encoder(model.regions, paths.pop("image"))
-    if isinstance(model, Lxmert) and "text" in paths and whole is None:
-        path = paths.pop("text")
-        heads = HeadWeights(where=path, weights=load_text_encoder(model, path))
-    if "text" in paths or "image" in paths:
-        if not isinstance(model, Concat):
-            raise ConfigError(f"{type(model).__name__} has no separate towers; set weights.model instead.")
-        load_towers(model, text=paths.get("text"), image=paths.get("image"))
-    return heads
+    text, image = paths.get("text"), paths.get("image")
+    if whole is not None and text is not None:
+        raise ConfigError("weights.model fills the text encoder, too; remove weights.text.")
+    below = load_parts(model, text=text, image=image)
+    return HeadWeights(where=text, weights=below) if text is not None and below else heads

@@ -35,13 +35,7 @@ def read_official(questions: Path, annotations: Path | None, images: str) -> Ite
     gold = None if annotations is None else dict(_read_annotations(annotations, head))
     other: dict[str, Any] = {}
     missing: list[int] = []
-    for name, value in read_members(questions, lists=("questions",)):
-        if name != "questions":
-            other[name] = value
-            continue
-        record = Record(value, f"{questions}: a question")
-        key = record.number("question_id")
-        record.where = f"{questions}: question {key}"
+    for key, record in _records(questions, "questions", other):
         answers = None if gold is None else gold.pop(key, None)
         if gold is not None and answers is None:
             missing.append(key)
@@ -62,16 +56,22 @@ def read_official(questions: Path, annotations: Path | None, images: str) -> Ite
     _require_subset(other, questions, images)
 
 
+def _records(path: Path, name: str, head: dict[str, Any]) -> Iterator[tuple[int, Record]]:
+    """Yield the records of an official file by question id; its other members go to `head`."""
+    for member, value in read_members(path, lists=(name,)):
+        if member != name:
+            head[member] = value
+            continue
+        record = Record(value, f"{path}: a record of `{name}`")
+        key = record.number("question_id")
+        record.where = f"{path}: question {key}"
+        yield key, record
+
+
 def _read_annotations(path: Path, head: dict[str, Any]) -> Iterator[tuple[int, _Answers]]:
     seen: set[int] = set()
     texts: dict[str, str] = {}
-    for name, value in read_members(path, lists=("annotations",)):
-        if name != "annotations":
-            head[name] = value
-            continue
-        record = Record(value, f"{path}: an annotation")
-        key = record.number("question_id")
-        record.where = f"{path}: question {key}"
+    for key, record in _records(path, "annotations", head):
         if key in seen:
             raise DuplicateId(f"{record.where} has two annotations; expected one.")
         seen.add(key)
