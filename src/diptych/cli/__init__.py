@@ -28,11 +28,11 @@ class Verb(NamedTuple):
 
 VERBS = {  # in the order of a newcomer's work, which is also the order of `--help`
     "demo": Verb("the whole journey on a miniature data set, offline", "diptych.cli.demo"),
-    "world": Verb("make a miniature meme data set", "diptych.cli.world"),
+    "world": Verb("make a miniature of a data set, offline", "diptych.cli.world"),
     "check": Verb("find problems in a data set before training does", "diptych.cli.check"),
     "clean": Verb("make training views without duplicates, with a report", "diptych.cli.clean"),
     "import": Verb("turn region features of any format into a feature store", "diptych.cli.import_"),
-    "export": Verb("write a feature store as TSV, LMDB, HDF5, ...", "diptych.cli.export"),
+    "export": Verb("write a feature store as TSV, LMDB, NPZ or HDF5", "diptych.cli.export"),
     "extract": Verb("extract region features from pictures", "diptych.cli.extract"),
     "convert": Verb("convert a public checkpoint to a bundle, or inspect a file", "diptych.cli.convert"),
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
@@ -41,7 +41,7 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "train": Verb("train a model, or resume an interrupted run", "diptych.cli.train"),
     "study": Verb("train, predict and blend many models; resumes after any stop", "diptych.cli.study"),
     "predict": Verb("score splits of a data set, or one meme", "diptych.cli.predict"),
-    "score": Verb("score one meme with a model or a whole study", "diptych.cli.score"),
+    "score": Verb("score a picture and its text with a model or a study", "diptych.cli.score"),
     "ensemble": Verb("average prediction files, or fit a blend", "diptych.cli.ensemble"),
     "evaluate": Verb("metrics with confidence intervals, comparisons, curves", "diptych.cli.evaluate"),
     "ls": Verb("list experiments, models and other settings", "diptych.cli.ls"),
