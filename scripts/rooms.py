@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "rooms.svg"
 WIDTH, GAP, LINE, LETTERS = 1080, 10, 15, 6.1  # pixels; LETTERS is the width of one of the small ones
+MODULES = 6  # in one row, so that the longest name fits
 
 
 def layers() -> list[list[str]]:
@@ -26,7 +27,9 @@ def layers() -> list[list[str]]:
     merged: list[list[str]] = []
     for row in filter(None, rows):
         alone = [room for room in (*row, *(merged[-1] if merged else ())) if is_folder(room)]
-        if merged and not alone:  # single modules of several layers in one row, to save space
+        if (
+            merged and not alone and len(merged[-1]) + len(row) <= MODULES
+        ):  # single modules of several layers in one row, to save space
             merged[-1] += row
         else:
             merged.append(row)
