@@ -11,6 +11,8 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # checks the tensor shapes written in annotations; torch.compile cannot look through it
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
+# the tests whose subject are tensors; elsewhere the checks double the time of small loops and find nothing new
+SHAPED := $(addprefix tests/,contract convert data detect features models nn parity predict tasks train types)
 
 # of `make lxmert`: the pre-trained model, and the vocabulary that it shares with the tasks
 LXRT := runs/lxmert/pretrained
@@ -83,7 +85,8 @@ check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/codespell
 
 test: install ## all tests
-	$(PYTEST) -n $(WORKERS) --dist loadfile $(SHAPES) -m "not compile"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not compile" $(addprefix --ignore=,$(SHAPED))
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not compile" $(SHAPES) $(SHAPED)
 	$(PYTEST) -m compile
 
 quick: install ## the tests of single functions, for daily work: no command line, training, journeys, snippets

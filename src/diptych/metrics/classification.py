@@ -3,6 +3,8 @@
 In two-class functions, `truth` is bool or 0/1 with True for the positive class, and larger scores mean more
 positive. The result is nan if the measure is undefined, such as the AUROC of a single class. nan scores,
 truth other than 0/1 and empty input raise ValueError.
+
+Functions import SciPy and scikit-learn themselves: that takes a second, and many commands measure nothing.
 """
 
 import operator
@@ -13,14 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
 from numpy import ndarray
-from scipy.stats import rankdata
-from sklearn.metrics import (
-    average_precision_score,
-    f1_score,
-    precision_recall_curve,
-    roc_auc_score,
-    roc_curve,
-)
 
 from diptych.errors import FormatError
 from diptych.predictions import Predictions, likeliest
@@ -35,6 +29,9 @@ def auroc(truth: Truth, scores: Real[ndarray, " N"]) -> float:
 
     nan if only one class is present.
     """
+    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
+
     truth = checked(truth, scores)
     if truth.all() or not truth.any():
         return float("nan")
@@ -61,6 +58,9 @@ def average_precision(truth: Truth, scores: Real[ndarray, " N"]) -> float:
 
     The chance level is the share of positives.
     """
+    from scipy.stats import rankdata
+    from sklearn.metrics import average_precision_score
+
     truth = checked(truth, scores)
     # Ranks, as in `auroc`.
     return float(average_precision_score(truth, rankdata(scores))) if truth.any() else float("nan")
@@ -70,6 +70,9 @@ def roc_points(
     truth: Truth, scores: Real[ndarray, " N"]
 ) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
     """ROC curve: false-positive and true-positive rates in [0, 1]; needs both classes."""
+    from scipy.stats import rankdata
+    from sklearn.metrics import roc_curve
+
     # Ranks, as in `auroc`.
     false_rates, true_rates, _ = roc_curve(checked(truth, scores), rankdata(scores))
     return false_rates, true_rates
@@ -79,6 +82,9 @@ def precision_recall_points(
     truth: Truth, scores: Real[ndarray, " N"]
 ) -> tuple[Float[ndarray, " K"], Float[ndarray, " K"]]:
     """Precision-recall curve: recall, from 1 to 0, and precision, both in [0, 1]; needs a positive."""
+    from scipy.stats import rankdata
+    from sklearn.metrics import precision_recall_curve
+
     # Ranks, as in `auroc`.
     precision, recall, _ = precision_recall_curve(checked(truth, scores), rankdata(scores))
     return recall, precision
@@ -100,6 +106,8 @@ def f1(truth: Truth, decisions: Truth) -> float:
 
 def macro_f1(truth: Shaped[ndarray, " N"], decisions: Shaped[ndarray, " N"]) -> float:
     """Unweighted mean of F1 over the classes that occur in either argument."""
+    from sklearn.metrics import f1_score
+
     return float(f1_score(truth, decisions, average="macro", zero_division=0.0))
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 from numpy import ndarray
-from scipy.stats import norm, rankdata
 
 from diptych.metrics.classification import Truth, auroc, average_precision, checked
 
@@ -105,6 +104,8 @@ def delong_test(
     DeLong et al., 1988, in the O(N log N) form of Sun and Xu, 2014, which works on ranks. All fields are nan
     if a class has fewer than two rows, because the variance is undefined.
     """
+    from scipy.stats import norm, rankdata  # slow to import
+
     truth = checked(truth, first)
     checked(truth, second)
     positives, negatives = np.count_nonzero(truth), np.count_nonzero(~truth)
