@@ -37,6 +37,7 @@ def table_setting(task: Mapping[str, Any], table: Path | str, *, where: object) 
     """
     from diptych.datasets.answer_table import read_answers  # loads pyarrow
 
+    # A list of the wrong length would give every answer the name of another one.
     named, answers = answer_names(task), read_answers(Path(table))
     if named is None:
         raise ConfigError(f"{where}: has no answer head that {table} could name; omit the table.")
@@ -50,9 +51,10 @@ def table_setting(task: Mapping[str, Any], table: Path | str, *, where: object) 
 def warn_of_numbers(task: Mapping[str, Any], source: Path | str) -> None:
     """Warn if the answers of a published table stayed numbers."""
     named = answer_names(task)
+    # Only for published numbers of answers, for which we can name the table to get.
     if named is not None and named[1][:1] == ["0"] and len(named[1]) in TABLES:
         warnings.warn(
             f"{source}: the {len(named[1])} answers of the bundle are numbers. Convert it again with "
             f"--answers FILE: {TABLES[len(named[1])]}.",
-            stacklevel=4,
+            stacklevel=4,  # the caller of `convert_checkpoint`
         )

@@ -43,6 +43,7 @@ def _whole(model: object, split: Split) -> Split:
     return replace(split, backbone={**split.backbone, **split.heads}, heads={})
 
 
+# A tower takes any file with a BERT in it; heads are of no use to it, whatever they are called.
 TOWER = Layout(table=BERT, adapt=_whole)
 WHOLE: Table = (
     *below(BERT, "text"),
@@ -64,6 +65,7 @@ FAMILY = Family(
     table=WHOLE,
     adapt=_whole,
     sizes=_sizes,
+    # Families with a BERT inside require this name and more; `recognize` prefers the more specific one.
     required=frozenset({"encoder.layer.0.attention.self.query.weight"}),
     builders={},
     drops=tuple(line for line in BERT if isinstance(line, Drop)),

@@ -55,6 +55,7 @@ def inspect_checkpoint(
         return report_on(given, source, None, reason=str(error))
     reason = reason_for(recognized.family)
     try:
+        # On the meta device, sizes are compared without memory for a second copy of the model.
         plan = plan_for(given, source, overrides=wanted, device="meta", answers=answers)
     except (CheckpointMismatch, ConfigError) as error:
         report = report_on(given, source, None, reason=f"{reason}; cannot be converted as it is: {error}")
@@ -96,7 +97,7 @@ def convert_checkpoint(
         CheckpointMismatch: the weights fit no family or several, or names are missing or unknown.
     """
     inputs = [source] if vocabulary is None else [source, vocabulary]
-    require_new(out, overwrite=overwrite, kind="a bundle", inputs=inputs)
+    require_new(out, overwrite=overwrite, kind="a bundle", inputs=inputs)  # before a download of gigabytes
     given = read_source(find(source, progress=progress))
     wanted = nested(overrides or {})
     plan, task = _build(given, source, overrides=wanted, family=family, head=head, answers=answers)
@@ -170,6 +171,7 @@ def restore_checkpoint(bundle: Path | str, out: Path | str, *, overwrite: bool =
     }
     own = _restore_head(family, loaded.task, set(about.get("head", ())))
     weights |= {family.backbone.original(name, head=True, **place): tensor for name, tensor in own.items()}
+    # `reserved` keeps a second process from writing to the same place in the meantime.
     with reserved(out, overwrite=overwrite, kind="a safetensors file"), atomic_file(out) as file:
         # safetensors refuses tensors that are not contiguous, such as transposed ones
         file.write(save({name: tensor.contiguous() for name, tensor in weights.items()}))
@@ -187,6 +189,7 @@ def _way_back(recognized: RecognizedCheckpoint, head: Mapping[str, Tensor]) -> d
         "prefix": recognized.split.prefix,
         "outer": recognized.split.head_prefix,
         "head": sorted(head),
+        # By the first source, which alone finds the places of a rule.
         "absent": [rule.sources[0] for rule in rules if not taken(recognized.split.backbone, [rule])],
     }
 

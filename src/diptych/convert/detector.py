@@ -21,6 +21,7 @@ STAGES = (
 )
 
 
+# `.norm` before its convolution: a pattern takes everything below it, and the first rule wins.
 def _block(source: str, target: str) -> tuple[Rule, ...]:
     return (
         *(rename(f"{source}.{{}}.conv{n}.norm", f"{target}.{{}}.bn{n}") for n in (1, 2, 3)),
@@ -74,6 +75,7 @@ def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
             )
         return shape[dimension]
 
+    # A grouped convolution stores the inputs of one group only, so the quotient is the number of groups.
     width, part = side("backbone.res2.0.conv2"), side("backbone.res2.0.conv2", 1)
     if width % part:
         raise CheckpointMismatch(
@@ -89,6 +91,7 @@ def sizes_of(weights: Mapping[str, Tensor], *, where: object) -> dict[str, Any]:
         "rpn_hidden": side(f"{RPN}.conv"),
     }
     if f"{BOX}.attr_score.weight" in weights:
+        # Without "no attribute", the last one.
         sizes["attributes"] = side(f"{BOX}.attr_score") - 1
     return sizes
 

@@ -8,6 +8,7 @@ from diptych.convert.rules import Drop, Keep, Table, load_into, rename
 from diptych.models.end_to_end import RegionEncoder
 
 PREFIX = "image_feature_extractor."
+# `layer4` is not in the backbone: VL-BERT runs the last stage on each region, as a head.
 PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3")
 REGION_ENCODER: Table = (
     *(rename(f"backbone.{part}", f"resnet.{part}") for part in PARTS),

@@ -19,6 +19,7 @@ def _norm(source: str, target: str) -> tuple[Rule, ...]:
     return rename(f"{source}_scale", f"{target}.weight"), rename(f"{source}_bias", f"{target}.bias")
 
 
+# Example: `_half("encoder_colayer_{}_vl_", ...)` gives `encoder_colayer_3_vl_ffn_fc_0.w_0` and its kin.
 def _half(start: str, attention: str, feedforward: str) -> tuple[Rule, ...]:
     """A layer, or the part of one stream in a meeting. Names of the vision stream have `vl_` in them."""
     return (
@@ -59,6 +60,7 @@ def _sizes(file: Split) -> Node:
     """Sizes from the shapes. The streams meet in their last layers, as in all published files."""
     weights = file.backbone
     words, vision = weights["word_embedding"], weights["image_emb.w_0"]
+    # Paddle stores a Linear as (inputs, outputs), so widths of outputs are second here.
     bridge = weights["encoder_colayer_0_multi_head_att_query_fc.w_0"].shape[1]
     layers, vision_layers, meetings = (
         count(weights, f"encoder_{kind}_{{}}_") for kind in ("layer", "vlayer", "colayer")
@@ -100,6 +102,7 @@ def _head(name: str, become: heads.ToTask, **node: Any) -> Head:
 
 
 def _one_score(outputs: int, pairs: int) -> tuple[Node, int] | None:
+    # Vilio's E trains one logit with a sigmoid: a head of one output for two classes.
     return ({"_target_": "diptych.tasks.Classify", "loss": "bce"}, 2) if outputs == 1 else None
 
 
@@ -127,6 +130,8 @@ FAMILY = Family(
     habits={"meetings": "the original: streams meet in their last layers"},
     heads=(
         _head("hm_fc", _one_score),
+        # HimariO's archives hold an untrained `meme_fc`, which converts like a trained one: nothing tells
+        # them apart.
         _head("meme_fc", heads.classes),
         _head("vcr_qa_fc", heads.choices),
         _head("vcr_qar_fc", heads.choices),

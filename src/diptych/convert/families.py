@@ -46,8 +46,10 @@ def load_model(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
 
 def fill_model(model: nn.Module, weights: Mapping[str, Tensor], *, where: object) -> dict[str, Tensor]:
     """Same as `load_model`, with weights that have been read."""
+    # The transformer and the image network come from one file, but by two tables.
     whole, model = model, model.model if isinstance(model, EndToEnd) else model
     family = family_of(model, where)
+    # A file of another family is no error if the model can start from it.
     layout = next((start for start in family.starts if start.backbone.split(weights) is not None), family)
     heads = layout.fill(model, layout.split(weights, where=where), where=where)
     if isinstance(whole, EndToEnd) and end_to_end.has_image_network(heads):
@@ -87,6 +89,7 @@ def load_parts(
     """
     heads: dict[str, Tensor] = {}
     if isinstance(model, EndToEnd) and image is not None:
+        # Taken here, so that None says below that nothing is left for towers.
         load_region_encoder(model.regions, image)
         image = None
     if isinstance(model, Lxmert) and text is not None:

@@ -53,6 +53,7 @@ class Layout:
 
     backbone: Backbone = field(default_factory=Backbone)
     table: Table
+    # A function and not a rule, because it depends on the sizes of the model, too.
     adapt: Callable[[Any, Split], Split] = lambda _, split: split
     advice: str = ""
 
@@ -76,6 +77,7 @@ class Layout:
         Raises:
             CheckpointMismatch: the weights belong to another family, or have other sizes.
         """
+        # Adapt first: it may move tensors to the heads, which are then returned and not loaded.
         split = self.adapt(model, split)
         load_into(model, split.backbone, self.table, where=where)
         return dict(split.heads)
@@ -138,12 +140,15 @@ class RecognizedCheckpoint:
 
 def count(weights: Weights, pattern: str) -> int:
     """Count the different numbers at `{}` in names that begin with the pattern, such as layers."""
+    # `\D` after the number: `layer.1` must not match `layer.12`. Different numbers, because a file may lack
+    # some.
     numbered = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)") + r"\D")
     return len({match[1] for name in weights if (match := numbered.match(name))})
 
 
 def heads_of(dim: int, each: int = 64) -> int | None:
     """Number of attention heads if each is `each` wide, as in published models; None if `dim` has a rest."""
+    # Shapes never show the number of heads: query, key and value are square matrices for any number.
     return None if dim % each else dim // each
 
 

@@ -25,6 +25,7 @@ from diptych.errors import ConfigError, FormatError, missing_library, nearest
 from diptych.files import atomic_folder
 
 Progress = Callable[[int, int], None]
+# Example: `hub:owner/name@main/weights/model.bin` is the file `weights/model.bin` of the revision `main`.
 HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 # Files to download of a hub repository; the second list is for repositories without safetensors.
 WHOLE = ("config.json", "vocab.txt", "*.safetensors", "*.safetensors.index.json")
@@ -53,6 +54,7 @@ def find(source: Path | str, *, progress: Progress | None = None) -> Path:
     """
     text = str(source)
     listed = checkpoints()
+    # A local file goes before a name of the list, so that the list never hides a file of the user.
     if Path(text).exists():
         return Path(text)
     if text in listed:
@@ -84,11 +86,13 @@ def download(
         ConfigError: the link is dead, or the server cannot be reached.
         FormatError: the connection broke three times, or the size or checksum is not the expected one.
     """
+    # By the whole URL: many servers have a file called `pytorch_model.bin`.
     folder = cache() / hashlib.sha256(url.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (Path(unquote(urlsplit(url).path)).name or "download")
     part = folder / "download.part"
     with FileLock(folder / "lock"):  # two processes would append to the same part
+        # Looked at under the lock only: another process may have finished the file in the meantime.
         if not path.exists():
             for _ in range(ATTEMPTS):
                 if _continue(url, part, progress):
@@ -132,6 +136,7 @@ def _find_listed(name: str, listed: Mapping[str, Mapping[str, Any]], progress: P
 def _continue(url: str, part: Path, progress: Progress | None) -> bool:
     """Download the missing part of a file; returns False if the connection broke."""
     tag, done = part.with_suffix(".etag"), part.stat().st_size if part.exists() else 0
+    # Some servers refuse Python's own name.
     headers = {"User-Agent": "diptych"}
     # If-Range makes the server send the whole file if it has changed; its rest would fit no longer.
     if done and tag.exists():
@@ -167,6 +172,7 @@ def _receive(answer: HTTPResponse, part: Path, tag: Path, progress: Progress | N
             done += file.write(block)
             if progress is not None:
                 progress(done, total or done)
+    # A connection that ends early is no error for `read`; only the announced length shows it.
     return total is None or done == total
 
 
@@ -192,6 +198,8 @@ def _unpacked(path: Path) -> Path:
         if tarfile.is_tarfile(path):
             with tarfile.open(path) as tar:
                 names = tar.getnames()
+                # The sizes in the TAR are claims of a stranger, compared with the free space before anything
+                # is written.
                 require_room(path, sum(member.size for member in tar.getmembers()))
                 # A TAR with these members is a weight file of torch 0.x.
                 if not {"storages", "tensors", "pickle"} <= set(names):
@@ -223,6 +231,7 @@ def _from_hub(text: str) -> Path:
     try:
         if match["file"] is not None:
             return Path(api.hf_hub_download(filename=match["file"], **place))
+        # Many repositories hold the same weights twice; safetensors alone halves the download.
         names = api.list_repo_files(match["repo"], revision=match["revision"])
         patterns = WHOLE if any(name.endswith(".safetensors") for name in names) else OLDER
         return Path(api.snapshot_download(allow_patterns=list(patterns), **place))

@@ -41,6 +41,7 @@ def weight_normed(name: str) -> Table:
     )
 
 
+# UNITER's NLVR2 head: the left and the right row attend to each other, then a weighted mean of each is read.
 PAIR_ATTENTION: Table = (
     rename("attn1", "readout.attention.0"),
     rename("attn2", "readout.attention.1"),
@@ -99,8 +100,10 @@ def linears(
     """
 
     def task(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
+        # A layout is recognized by the names of its matrices alone; strangers' files may have vectors there.
         if any(matrix not in weights or weights[matrix].dim() != 2 for matrix in matrices):
             return None
+        # A Linear's weight is (outputs, inputs).
         inputs, outputs = weights[matrices[0]].shape[1], len(weights[matrices[-1]])
         # A head over two pairs (NLVR2) reads their pooled vectors concatenated.
         made = to_task(outputs, inputs // dim if inputs % dim == 0 else 1)
@@ -108,6 +111,7 @@ def linears(
             return None
         node: Node = {"_target_": "diptych.nn.ClassifierHead", "_partial_": True, "layers": len(matrices)}
         if len(matrices) == 2:
+            # `ClassifierHead` takes the width as a multiple of its inputs.
             node |= {"width": len(weights[matrices[0]]) / inputs, "norm": norm}
             node["activation"] = "relu" if relu(found) else "gelu"
         return {**made[0], "head": node}, made[1]
@@ -126,6 +130,7 @@ def pretraining(table: Table, *, draw: Node | None = None, **objectives: Objecti
 
     def task(weights: Weights, dim: int, found: RecognizedCheckpoint) -> tuple[Node, int] | None:
         nodes = {name: node(weights) for name, (mark, node) in objectives.items() if mark in weights}
+        # Frequencies name objectives, so they hold only if all of these are there.
         whole = draw if draw and len(nodes) == len(objectives) else {}
         fits = "words" in nodes
         return ({"_target_": "diptych.tasks.Pretrain", "objectives": nodes, **whole}, 0) if fits else None
@@ -172,6 +177,7 @@ def answers(outputs: int, pairs: int) -> tuple[Node, int] | None:
 
 def choices(outputs: int, pairs: int) -> tuple[Node, int] | None:
     """A head with one score per choice, or two scores, of which the second is that of the right choice."""
+    # UNITER's and Oscar's heads of VCR have two outputs per choice, the others one.
     loss = {1: "ce", 2: "two_way"}.get(outputs)
     return None if loss is None else ({"_target_": "diptych.tasks.Choose", "loss": loss}, 0)
 
@@ -183,6 +189,7 @@ def grounding(outputs: int, pairs: int) -> tuple[Node, int] | None:
 
 def retrieval(outputs: int, pairs: int) -> tuple[Node, int] | None:
     """A head with one score per pair of text and image."""
+    # One score has no class "no match"; the originals train it with a margin between right and wrong pairs.
     return ({"_target_": "diptych.tasks.Match", "loss": "margin"}, 0) if outputs == 1 else None
 
 

@@ -90,6 +90,7 @@ def read_source(path: Path | str) -> Source:
     if not path.is_dir():
         return _read_file(path)
     path = _only_folder(path)
+    # Before Hugging Face's files: a folder of Paddle parameters has no file with a known suffix.
     for folder in (path, path / "params"):
         if (folder / PADDLE).is_file():
             vocabulary = _existing(folder / "vocab.txt", folder.parent / "vocab.txt")
@@ -111,6 +112,7 @@ def read_source(path: Path | str) -> Source:
 
 def _only_folder(path: Path) -> Path:
     """Descend into a folder that holds only one folder, as unpacked archives often do."""
+    # `params` stops the descent, because its vocabulary lies beside it.
     while len(entries := [entry for entry in path.iterdir() if not entry.name.startswith(".")]) == 1:
         if not entries[0].is_dir() or entries[0].name == "params":
             break
@@ -140,6 +142,8 @@ def _read_index(folder: Path) -> Source | None:
             continue
         places = read_json(index, Index, advice=AGAIN)["weight_map"]
         weights: dict[str, Tensor] = {}
+        # The index comes from a stranger: it names each file, and nothing it says is believed about the
+        # tensors.
         for shard in sorted(set(places.values())):
             # A name with folders in it could lead out of the folder.
             if Path(shard).name != shard or not (folder / shard).is_file():
@@ -166,6 +170,7 @@ def _read_file(path: Path) -> Source:
         weights = {_stripped(name): tensor for name, tensor in weights.items()}
         if weights.pop("n_averaged", None) is not None:
             junk["the counter of torch's weight averaging"] = ["n_averaged"]
+    # Two names may become one; a dictionary would lose a tensor without a word.
     modern = {_modern(name): tensor for name, tensor in weights.items()}
     if len(modern) < len(weights):
         names = [_modern(name) for name in weights]
@@ -181,11 +186,13 @@ def _read_content(path: Path) -> tuple[str, dict[str, Tensor], dict[str, list[st
     with open(path, "rb") as file:
         start = file.read(262)  # up to the mark of a TAR archive, at byte 257
     junk: dict[str, list[str]] = {}
+    # A damaged `.safetensors` goes to the library, too, whose message says what is wrong with it.
     if start[8:9] == b"{" or path.suffix == ".safetensors":  # 8 bytes of length, then JSON
         with guarded(path, "a whole safetensors file"):
             return "a safetensors file", load_file(path), junk
     if start[:4] == b"PK\x03\x04":  # a ZIP archive: NumPy's arrays, or a torch file
         with open_archive(path) as archive:
+            # Torch's archives hold `data.pkl` and no `.npy`.
             arrays = all(name.endswith(".npy") for name in archive.namelist())
         if arrays:
             weights = {name: _as_tensor(path, name, array) for name, array in read_npz(path).items()}
@@ -217,8 +224,10 @@ def _unwrap(content: object, path: Path, junk: dict[str, list[str]]) -> dict[str
         raise FormatError(
             f"{path}: holds {_kind(content)}; expected tensors by name. Save the state dict of the model."
         )
+    # `Lying` are tensors whose numbers are still in the file: they are read after all names are checked.
     tensors = {name: value for name, value in content.items() if isinstance(value, (Lying, Unread, ndarray))}
     for name, value in (tensors or content).items():
+        # Names appear in messages and in the bundle; control characters could forge lines of a terminal.
         if not isinstance(name, str) or not name.isprintable() or not isinstance(value, (Lying, ndarray)):
             raise FormatError(
                 f"{path}: {shorten(name)} is {_kind(value)}; expected plain tensors by name (a state dict)."
@@ -242,6 +251,7 @@ def _wrapper(content: dict[Any, Any], path: Path) -> Any:
         for key, value in content.items()
         if isinstance(value, dict) and any(isinstance(part, (Lying, ndarray)) for part in value.values())
     ]
+    # A GAN's or a teacher's weights beside the student's: only the user knows which one.
     if len(inside) > 1:
         raise FormatError(
             f"{path}: has {len(inside)} sets of tensors: {first_five(map(shorten, inside))}; expected one. "

@@ -70,6 +70,7 @@ LXMERT: Table = (
 LXMERT_PRETRAIN: Table = (  # objectives: words, matching, regions, answers
     *bert_heads(),
     *transform("obj_predict_head.transform", "objectives.regions.transform"),
+    # Three decoders on one transform; the tied one of features is a Linear of its own in LXMERT.
     rename("obj_predict_head.decoder_dict.obj", "objectives.regions.predict.labels.decoder"),
     rename("obj_predict_head.decoder_dict.attr", "objectives.regions.predict.attributes.decoder"),
     rename("obj_predict_head.decoder_dict.feat", "objectives.regions.predict.features.decoder"),
@@ -119,9 +120,12 @@ def transfer_answers(
     # The last layer has one row per learned answer in the file; the rows are chosen below.
     shapes |= {name: Size((len(learned), *shapes[name][1:])) for name in last}
     state = convert(own, [rename("answer_head.logit_fc", "layers")], shapes=shapes, where=where)
+    # `learned` is normalized already; the answers of the task may be spelled in other ways.
     row = {answer: number for number, answer in enumerate(learned)}
     rows = [row.get(normalize_answer(answer)) for answer in answers]
     for name in last:
+        # Zeros as in the original: an unknown answer starts at a probability of one half, not at a random
+        # one.
         zero = torch.zeros_like(state[name][0])
         state[name] = torch.stack([zero if number is None else state[name][number] for number in rows])
     head.load_state_dict(state)
@@ -130,6 +134,7 @@ def transfer_answers(
 
 def _shallower(model: Lxmert, split: Split) -> Split:
     """A BERT has more layers than the text encoder, which takes the first ones, as the original does."""
+    # 12 layers of BERT for 9 of text.
     depth = len(model.text_encoder.layers)
     above = re.compile(r"encoder\.layer\.(\d+)\.")
     backbone = {
@@ -176,6 +181,7 @@ def _sizes(file: Split) -> Node:
 
 def _regions(weights: Weights) -> Node:
     """The original predicts objects, attributes and features of hidden regions; other files may lack some."""
+    # Vilio's files and pre-training without features lack some decoders.
     count = {name: len(weights.get(f"obj_predict_head.decoder_dict.{name}.bias", ())) for name in KINDS}
     predict = {
         "labels": heads.objective("RegionLabels", classes=count["obj"]),

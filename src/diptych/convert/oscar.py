@@ -32,6 +32,7 @@ def _adapt(model: Oscar, split: Split) -> Split:
 def _sizes(file: Split) -> Node:
     weights = file.backbone
     width = weights["img_embedding.weight"].shape[1]
+    # Published widths: 2054 = 2048 + 6 of the original, 2052 = 2048 + 4 of Vilio.
     numbers = 4 if width % 8 == 4 else 6  # of a box; the width of the features is a multiple of 8
     return bert_sizes(weights) | {
         "feature_dim": width - numbers,
@@ -41,6 +42,7 @@ def _sizes(file: Split) -> Node:
 
 
 def _contrast(weights: Weights) -> Node:
+    # Three classes in Oscar+, which tells wrong captions from wrong tags; two in Oscar.
     return heads.objective("TagContrast", classes=len(weights["cls.seq_relationship.bias"]))
 
 

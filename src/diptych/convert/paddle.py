@@ -88,11 +88,13 @@ def _head(content: bytes) -> tuple[torch.dtype, list[int], int]:
     version, levels = struct.unpack_from("<IQ", content, 0)
     at = 12
     for _ in range(levels):
+        # Huge numbers of levels or lengths end in `struct.error`, at the end of `content`.
         at += 8 + struct.unpack_from("<Q", content, at)[0]
     inner_version, length = struct.unpack_from("<Ii", content, at)
     if version or inner_version:
         raise ValueError(f"versions {version} and {inner_version}, expected 0")
     start = at + 8 + length
+    # The length is signed: a negative one would move the start backwards.
     if not 0 < length <= len(content) - at - 8:
         raise ValueError(f"a description of {length} bytes")
     code, shape = None, []
@@ -103,6 +105,8 @@ def _head(content: bytes) -> tuple[torch.dtype, list[int], int]:
             shape.append(value)
     if code is None:
         raise ValueError("no type")
+    # Python multiplies without limit, so absurd sides are refused before their product is formed. Varints
+    # have no sign here: -1, Paddle's unknown dimension, arrives as 2^64 - 1.
     if len(shape) > MAX_RANK or any(side >= 1 << 40 for side in shape):
         raise ValueError(f"a shape of {len(shape)} dimensions, up to {max(shape)}")
     return TYPES[code], shape, start

@@ -84,15 +84,18 @@ def plan_for(
     node = _settle(found, given.config, overrides.get("model", {}), where=source)
     with torch.device(device):
         model = build(node)
+    # With the final sizes, because heads and settings follow from them (UNITER's readout needs `heads`).
     found = replace(found, sizes={name: value for name, value in node.items() if name != "_target_"})
     chosen = choose_head(found, model.dim, asked=head, where=source)
     taken_head = chosen[0] if chosen else None
+    # Without a head, the bundle gets a new one for two classes, to be fine-tuned: the usual next step.
     task, count = (chosen[1], chosen[2]) if chosen else ({"_target_": "diptych.tasks.Classify"}, 2)
     use = Use(found=found, head=taken_head.name if taken_head else "", task=task, count=count)
     names = _named(use)
     task = task | {name.removeprefix("task."): setting.value for name, setting in names.items()}
     if answers is not None:
         names = names | table_setting(task, answers, where=source)
+        # Nested, because the answers of a pre-training lie in one of its objectives.
         task = merged(task, nested({name: setting.value for name, setting in names.items()})["task"])
     return ConversionPlan(
         found=found,
@@ -115,6 +118,7 @@ def _settle(
             inner = sizes.get(path[0]) if len(path) == 2 else sizes
             if name in config and isinstance(inner, dict) and path[-1] in inner:
                 inner[path[-1]] = config[name]
+    # Where the two streams meet shows in no tensor, only how often.
     if "meetings" in sizes and {"t_biattention_id", "v_biattention_id"} <= config.keys():
         pairs = zip(config["t_biattention_id"], config["v_biattention_id"], strict=True)
         sizes["meetings"] = [list(pair) for pair in pairs]
@@ -137,6 +141,7 @@ def merged(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> Node:
     for name, value in overrides.items():
         inner = result.get(name)
         nodes = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        # A mapping that replaces a plain value, or the other way round, is taken as it is.
         result[name] = merged(inner or {}, value) if nodes else value
     return result
 
@@ -150,6 +155,7 @@ def nested(overrides: Mapping[str, Any]) -> Node:
     tree: Node = {}
     for key, value in overrides.items():
         first, *rest = str(key).split(".")
+        # From the inside out: `a.b.c` and 1 become {"b": {"c": 1}} below `a`.
         for name in reversed(rest):
             value = {name: value}
         if not isinstance(value, Mapping) or not isinstance(tree.get(first, {}), Mapping):
@@ -175,6 +181,7 @@ def processor_for(
     Raises:
         ConfigError: there is no vocabulary, it does not fit the word embedding, or a setting does not fit.
     """
+    # The vocabulary must fit the weights, not the other way round, so the rows of the model decide.
     rows = plan.model.word_embedding().num_embeddings
     path = vocabulary_of(given, vocabulary)
     if path is None:
@@ -191,6 +198,7 @@ def processor_for(
         if name.startswith("processor."):
             inner = node["text"] if name.startswith("processor.text.") else node
             inner[name.rpartition(".")[2]] = setting.value
+    # The user's settings come last, after all that was found out or assumed.
     node = merged(node, overrides.get("processor", {}))
     # Build it once as a bundle would, so that invalid settings are found before anything is written.
     path = Path(node["text"]["vocabulary"]).resolve()
@@ -236,6 +244,7 @@ def _settings(use: Use) -> Settings:
         settings["regions"] = Setting(True, "the file: its model reads regions")
         settings["max_regions"] = Setting(100, DEFAULT)
     settings |= family.processor(use)
+    # The second is that of a BERT alone, whose sizes lie in its tower.
     rows: int = sizes["max_positions"] if "max_positions" in sizes else sizes["text"]["max_positions"]
     room = rows - sizes.get("first_position", 0) - family.places
     tokens = settings["max_tokens"]
@@ -256,6 +265,7 @@ def _named(use: Use) -> Settings:
     names, why = [str(number) for number in range(use.count)], "default: the file has no names"
     if not use.head:
         names, why = list(MEMES.labels), f"default: a new head for {MEMES.name}"
+    # Only heads of two classes: their order in published files is known (0 is benign, or False).
     elif use.kind == "Classify" and use.count == 2 and (known := use.found.family.benchmark(use)):
         names, why = list(known[0].labels), f"{known[1]}, so {known[0].name}"
     return {"task.answers" if use.kind == "Answer" else "task.labels": Setting(names, why)}

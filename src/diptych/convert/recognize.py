@@ -37,6 +37,7 @@ def recognize(
         if not any(family.required < other.required for other, _ in fitting)
     ]
     if len(finest) > 1 and asked is not None:
+        # What the user says decides between families that fit equally, never against what the names show.
         finest = [(family, split) for family, split in finest if family.name == asked] or finest
     if len(finest) != 1:
         raise CheckpointMismatch(f"{where}: {_seen(weights, splits, [family.name for family, _ in finest])}")
@@ -48,6 +49,7 @@ def recognize(
         )
     try:
         sizes = family.sizes(split)
+    # From looking up a tensor, or a dimension that it does not have.
     except (KeyError, IndexError) as error:
         raise CheckpointMismatch(
             f"{where}: weights of {family.title}, but {error.args[0]} is missing, which shows a size. Was a "
@@ -68,6 +70,7 @@ def _seen(weights: Weights, splits: Sequence[tuple[Family, Split]], fitting: lis
     }
     if not lacking:
         return f"no family fits: none has such names ({first}). `diptych convert --list` shows public files."
+    # The closest family says most: usually a part of the file was lost, or renamed by a newer version.
     close = min(lacking, key=lambda name: len(lacking[name]))
     return (
         f"no family fits ({first}); the closest is {close}, but {', '.join(lacking[close][:3])} is missing."
@@ -92,6 +95,7 @@ def choose_head(
     """
     fitting: dict[str, tuple[Head, Node, int]] = {}
     for head in found.family.heads:
+        # The same name may stand for several layouts; the first whose tensors fit takes it.
         own = taken(found.split.heads, head.table)
         if own and head.name not in fitting and (made := head.task(own, dim, found)):
             fitting[head.name] = (head, *made)
@@ -132,7 +136,11 @@ def dropped(
     for reason, names in reasons.items():
         result[reason] = [
             family.backbone.original(
-                name, prefix=split.prefix, head_prefix=split.head_prefix, head=name in split.heads
+                # Told by the names in the file, so that users find them there.
+                name,
+                prefix=split.prefix,
+                head_prefix=split.head_prefix,
+                head=name in split.heads,
             )
             for name in names
         ]

@@ -65,6 +65,7 @@ def certificate(family: str) -> dict[str, dict[str, Any]]:
 
     `make certificate` measures them.
     """
+    # Through importlib, because an installed package may be a ZIP file.
     stored = json.loads((files("diptych.convert") / "parity.json").read_text(encoding="utf-8"))
     entries: dict[str, dict[str, Any]] = stored.get(family, {})
     return entries
@@ -105,6 +106,7 @@ def report_on(
         return report
     found = plan.found
     new = kept(found.split.backbone, found.family.table, plan.model.state_dict())
+    # `_named` in `plan` numbers names from "0" where the file has none.
     numbered = [name for name in ("labels", "answers") if plan.task.get(name, ())[:1] == ["0"]]
     if numbered:
         option = "--answers FILE or " if numbered[0] == "answers" else ""

@@ -12,6 +12,7 @@ PARTS = ("conv1", "bn1", "layer{}", "fc")
 COUNTERS = ("bn1", "layer{}.{}.bn{}", "layer{}.{}.downsample.{}")
 RESNET: Table = (
     *(rename(part, part) for part in PARTS),
+    # They count batches of training; with a fixed momentum, no result depends on them.
     *(Keep(f"{norm}.num_batches_tracked", "files of 2017 lack these counters") for norm in COUNTERS),
 )
 HEADLESS: Table = (

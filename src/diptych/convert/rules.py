@@ -56,6 +56,9 @@ class Keep:
 Table = Sequence[Rule | Drop | Keep]
 
 
+# Example: `rename("encoder.layer.{}.output.dense", "encoder.layers.{}.feedforward.contract")` takes
+# `encoder.layer.3.output.dense.weight` and its `.bias`: the number 3 and the rest of the name are kept. The
+# inverse rule leads back from `encoder.layers.3.feedforward.contract.weight`.
 def rename(source: str, target: str) -> Rule:
     """Rule for the same tensor under another name."""
     return Rule((source,), (target,))
@@ -83,6 +86,7 @@ def row(source: str, target: str, *, index: int, rows: int) -> Rule:
     """Rule that takes row `index` of a table of `rows`; in the other direction, the other rows are zero."""
 
     def back(vectors: Sequence[Tensor]) -> Sequence[Tensor]:
+        # Zeros are what the originals have there (UNITER's row of regions that are not hidden).
         table = vectors[0].new_zeros(rows, *vectors[0].shape)
         table[index] = vectors[0]
         return (table,)
@@ -95,6 +99,7 @@ def below(table: Table, module: str) -> Table:
     return tuple(
         Rule(line.sources, tuple(f"{module}.{target}" for target in line.targets), line.there, line.back)
         if isinstance(line, Rule)
+        # Drops name sources, which do not move.
         else Keep(f"{module}.{line.pattern}", line.reason)
         if isinstance(line, Keep)
         else line
@@ -165,6 +170,7 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
     """
     try:
         result, unused = _apply(source, [rule for rule in table if isinstance(rule, Rule)])
+    # From the changes of rules: a row that the file's table lacks, or a tensor without dimensions.
     except (IndexError, RuntimeError) as error:
         raise CheckpointMismatch(f"{where}: a tensor cannot be converted ({error}).") from error
     _require_numbers(source, unused, where)  # only of used tensors: what is left out may be anything
@@ -178,6 +184,7 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
     problems = {
         "unfilled": [name for name in shapes if name not in result and not _fits_any(name, keeps)],
         "unused": [name for name in unused if not _fits_any(name, drops)]
+        # A rule made a target that this model does not have: the file belongs to a model with more parts.
         + [name for name in result if name not in shapes],
         "of the wrong shape": wrong,
     }
@@ -194,6 +201,7 @@ def convert(source: Weights, table: Table, *, shapes: Mapping[str, Size], where:
 
 def _require_numbers(source: Weights, unused: Weights, where: object) -> None:
     """Refuse weights that would make every score NaN. The error names them as the file does."""
+    # Tensors on the meta device have no numbers to look at; sizes alone are compared there.
     used = {name: tensor for name, tensor in source.items() if name not in unused and not tensor.is_meta}
     broken = {
         "complex numbers": [name for name, tensor in used.items() if tensor.is_complex()],
@@ -225,12 +233,15 @@ def left_out(
     """
     rules = [rule for rule in table if isinstance(rule, Rule)]
     if targets is not None:
+        # A model without a part (a pooler, for example) has no use for its rule, so the Drop behind it gets
+        # the name.
         rules = [rule for rule in rules if any(_fits_any(name, rule.targets) for name in targets)]
     _, unused = _apply(source, rules)
     reasons: dict[str, list[str]] = {}
     for line in table:
         if isinstance(line, Drop):
             names = [name for name in unused if _fits_any(name, [line.pattern])]
+            # Each name is told once: the first Drop that fits it gives the reason.
             unused = {name: tensor for name, tensor in unused.items() if name not in names}
             if names:
                 reasons.setdefault(line.reason, []).extend(names)
@@ -255,6 +266,7 @@ def restore(weights: Weights, table: Table) -> dict[str, Tensor]:
     Raises:
         CheckpointMismatch: no rule of the table leads to a name.
     """
+    # Of alternative spellings, the first one in the table takes a name; see `restore_checkpoint`.
     result, unused = _apply(weights, [rule.inverse() for rule in table if isinstance(rule, Rule)])
     keeps = [rule.pattern for rule in table if isinstance(rule, Keep)]
     unused = {name: tensor for name, tensor in unused.items() if not _fits_any(name, keeps)}
@@ -272,6 +284,7 @@ def taken(weights: Weights, table: Table) -> dict[str, Tensor]:
 def fitting(weights: Weights, table: Table, shapes: Mapping[str, Size]) -> dict[str, Tensor]:
     """The weights under our names, without those that have no target of their shape."""
     made, _ = _apply(weights, [rule for rule in table if isinstance(rule, Rule)])
+    # Not `convert`: a pre-training may go on with other objectives, so names may be left over on both sides.
     return {name: one for name, one in made.items() if shapes.get(name) == one.shape}
 
 
@@ -284,6 +297,7 @@ def load_into(module: nn.Module, weights: Weights, table: Table, *, where: objec
     state = module.state_dict()
     shapes = {name: tensor.shape for name, tensor in state.items()}
     made = convert(weights, table, shapes=shapes, where=where)
+    # `load_state_dict` would cast integers silently, and quantized weights lack their scale.
     whole = [name for name in made if state[name].is_floating_point() and not made[name].is_floating_point()]
     if whole:
         raise CheckpointMismatch(
@@ -301,6 +315,7 @@ def _apply(source: Weights, rules: Sequence[Rule]) -> tuple[dict[str, Tensor], d
         for names, targets in list(_matches(rule, unused)):  # a list: the loop removes from `unused`
             tensors = rule.there([unused.pop(name) for name in names])
             for target, tensor in zip(targets, tensors, strict=True):
+                # Two spellings of one tensor in one file: taking either would be a guess.
                 if target in result:
                     raise CheckpointMismatch(
                         f"{', '.join(names)} and another tensor both become {target}; expected one of them."
@@ -311,6 +326,7 @@ def _apply(source: Weights, rules: Sequence[Rule]) -> tuple[dict[str, Tensor], d
 
 def _matches(rule: Rule, names: Weights) -> Iterator[tuple[list[str], list[str]]]:
     """Source and target names of every place where all sources of a rule exist."""
+    # The first source finds the places; the others must have the same numbers and the same end.
     first = _regex(rule.sources[0])
     for name in names:
         if match := first.fullmatch(name):
@@ -327,6 +343,7 @@ def _fits_any(name: str, patterns: Sequence[str]) -> bool:
 
 def _regex(pattern: str) -> re.Pattern[str]:
     # `re.compile` keeps recent patterns itself, so there is no cache here.
+    # `(\..+)?` stops at a point, so `classifier` does not take `classifier2.weight`.
     return re.compile(r"(\d+)".join(map(re.escape, pattern.split("{}"))) + r"(\..+)?")
 
 

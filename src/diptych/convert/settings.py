@@ -26,6 +26,7 @@ NLVR2 = Benchmark("NLVR2", ("False", "True"))
 
 
 @dataclass(frozen=True, slots=True)
+# Example: Setting(20, "the original: LXMERT pads and truncates every text to 20 tokens").
 class Setting:
     """A setting of a converted bundle, and its origin.
 

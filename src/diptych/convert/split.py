@@ -38,7 +38,10 @@ class Split:
     def missing(self, required: frozenset[str]) -> list[str]:
         """Return the required names that the backbone lacks; of alternatives (`a|b`), one is enough."""
         return sorted(
-            names for names in required if not any(name in self.backbone for name in names.split("|"))
+            # Projects spell some names in different ways, but each file uses one spelling.
+            names
+            for names in required
+            if not any(name in self.backbone for name in names.split("|"))
         )
 
 
@@ -85,10 +88,12 @@ class Backbone:
         backbone: dict[str, Tensor] = {}
         heads: dict[str, Tensor] = {}
         for name, tensor in lasting.items():
+            # Names below the prefix get the root instead of it, so that one table serves all prefixes.
             inside = self._inside(name, prefix)
             own = self.root + name.removeprefix(prefix) if inside else name
             head = own.startswith(self.head_prefixes) if inside else not own.startswith(self.extra_prefixes)
             (heads if head else backbone)[own] = tensor
+        # Vilio's D has `model.vil_prediction...` beside `model.bert...`; the original has no `model.` there.
         above = self._above(prefix, heads)
         return Split(
             prefix=prefix,
@@ -100,16 +105,20 @@ class Backbone:
 
     def keys(self, weights: Weights) -> list[str]:
         """Return the names that end with the key."""
+        # With the point: `visual_word_embeddings.weight` must not count as `word_embeddings.weight`.
         return [name for name in weights if name == self.key or name.endswith(f".{self.key}")]
 
     def original(self, name: str, *, prefix: str, head_prefix: str, head: bool) -> str:
         """Return the original name of a tensor of `split`; the inverse of the renaming there."""
+        # `startswith(())` is False, so families without these prefixes have all heads outside and the rest
+        # inside.
         inside = name.startswith(self.head_prefixes) if head else not name.startswith(self.extra_prefixes)
         if inside:
             return prefix + name.removeprefix(self.root)
         return head_prefix + name if head else name
 
     def _inside(self, name: str, prefix: str) -> bool:
+        # Without prefix (Paddle's files), every name would start with it; the pattern tells the heads apart.
         return name.startswith(prefix) if self.pattern is None else bool(self.pattern.match(name))
 
     def _above(self, prefix: str, heads: Weights) -> str:

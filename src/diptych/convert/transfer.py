@@ -38,6 +38,7 @@ class HeadWeights:
             objective = _answers_of(self.task)
             state = {} if objective is None else objective.head.layers.state_dict()
             return {f"{HEAD}.{name}": one for name, one in state.items()}
+        # LXMERT's names serve both kinds of checkpoint, so `transfer_answers` knows one layout.
         return {name: one for name, one in self.weights.items() if name.startswith(f"{HEAD}.")}
 
     @property
@@ -77,6 +78,7 @@ def start_task(
     if isinstance(task, Pretrain):
         told += _start_objectives(task, model, heads)
     head, answers = _answer_head(task)
+    # A bundle knows its answers; a list that the user gives is for original files only.
     known = heads.learned if heads.learned is not None else learned
     if head is not None and heads.answer_head and (known is not None or isinstance(task, Answer)):
         told.append(_start_answers(head, answers, heads, known))
@@ -100,6 +102,7 @@ def _start_answers(
     head: ClassifierHead, answers: Sequence[str], heads: HeadWeights, learned: Sequence[str] | None
 ) -> str:
     weights, where = heads.answer_head, f"{heads.where}: the answer head"
+    # Layer 3 is the last one, behind Linear, GELU and LayerNorm; its bias has one number per answer.
     rows = max((len(one) for name, one in weights.items() if name.endswith(".3.bias")), default=0)
     if learned is None:
         raise ConfigError(
@@ -119,6 +122,7 @@ def _start_answers(
 
 def _start_objectives(task: Pretrain, model: nn.Module, heads: HeadWeights) -> list[str]:
     """Fill the heads that both have, except that of answers."""
+    # Rows of answers mean other answers here, so they go by spelling in `_start_answers`.
     answers = [f"objectives.{name}." for name, one in task.objectives.items() if isinstance(one, Answers)]
     shapes = {
         name: one.shape for name, one in task.state_dict().items() if not name.startswith(tuple(answers))
@@ -129,6 +133,7 @@ def _start_objectives(task: Pretrain, model: nn.Module, heads: HeadWeights) -> l
     else:
         tables = [head.table for head in family_of(model, heads.where).heads if head.name == "pre-training"]
         found = fitting(heads.weights, tables[0], shapes) if tables else {}
+    # An objective that the checkpoint lacks starts new, as in the originals' non-strict loading.
     task.load_state_dict(found, strict=False)
     filled = {name.split(".")[1] for name in found}
     names = [name for name in task.objectives if name in filled]

@@ -40,6 +40,7 @@ UNITER_PRETRAIN: Table = (  # objectives: words, features, classes, matching
     rename("feat_regress.net", "objectives.features.transform"),
     rename("feat_regress.bias", "objectives.features.predict.features.bias"),
     Drop("feat_regress.weight", "the model's Linear for features, to which it is tied"),
+    # Before `region_classifier.net`, which would take this Linear, too.
     rename("region_classifier.net.3", "objectives.classes.predict.classes.decoder"),
     rename("region_classifier.net", "objectives.classes.transform"),
     rename("itm_output", "objectives.matching.head.layers.0"),
@@ -58,6 +59,7 @@ def _adapt(model: Uniter, split: Split) -> Split:
     table, rows = split.backbone[name], model.text.segments.num_embeddings
     if len(table) != 2 or rows <= 2:
         return split
+    # Row 1 is that of regions; the original starts the new rows as copies of it.
     longer = torch.cat([table, table[1:].expand(rows - 2, -1)])
     return replace(split, backbone={**split.backbone, name: longer})
 
@@ -81,6 +83,7 @@ def _processor(use: Use) -> Settings:
             ),
         }
     images = {}
+    # A table of two rows has no segment for a second image.
     if use.head in ("attn1", "nlvr2_output") and use.found.sizes["segments"] > 2 and use.pairs == 2:
         images["number_images"] = Setting(True, "the file: a segment for each of two images")
     return images | {
@@ -118,6 +121,7 @@ FAMILY = Family(
         *heads.layouts("rank_output", heads.retrieval),
         heads.pretraining(
             UNITER_PRETRAIN,
+            # The original exchanges the image only, because words are masked in other steps.
             matching=("itm_output.bias", lambda _: heads.objective("Matching", exchange="regions")),
             alignment=("itm_output.bias", lambda _: heads.objective("Alignment")),
             words=heads.masked_text("cls.predictions.transform.dense.bias"),

@@ -92,6 +92,7 @@ def _adapt(model: Vilbert, split: Split) -> Split:
     """For a model without the area of boxes, drop the fifth column, as Vilio does."""
     backbone = dict(split.backbone)
     if not model.regions.box_area and BOX in backbone:
+        # The area is the last of the five numbers of a box.
         backbone[BOX] = backbone[BOX][:, :4]
     if model.tasks is None:  # the model was built without the task tokens of 12-in-1
         backbone.pop(f"{TASKS}.weight", None)
@@ -106,6 +107,7 @@ def _sizes(file: Split) -> Node:
     weights = file.backbone
     words, box = weights["embeddings.word_embeddings.weight"], weights[BOX]
     vision = weights["v_embeddings.image_embeddings.weight"]
+    # The width of co-attention, which differs from both streams' in no published file, but may.
     bridge = len(weights["encoder.c_layer.0.biattention.query1.weight"])
     layers, vision_layers, meetings = (
         count(weights, f"encoder.{kind}.{{}}.") for kind in ("layer", "v_layer", "c_layer")
@@ -142,6 +144,7 @@ def _weight_normed(weights: Weights, dim: int, found: RecognizedCheckpoint) -> t
     names = [f"vil_prediction.main.{number}.weight_v" for number in (0, 3)]
     if any(name not in weights for name in names):
         return None
+    # `weight_v` has the shape of the matrix; `weight_g` is one number in DeVLBERT's version.
     width = len(weights[names[0]]) // dim
     head = {"_target_": "diptych.nn.WeightNormHead", "_partial_": True, "width": width}
     made = heads.classes(len(weights[names[1]]), 1)
@@ -149,6 +152,7 @@ def _weight_normed(weights: Weights, dim: int, found: RecognizedCheckpoint) -> t
 
 
 def _vilio(use: Use) -> bool:
+    # Users may have cut the prefix off; the four columns stay.
     return use.prefix == VILIO or not use.found.sizes["box_area"]
 
 
@@ -192,6 +196,8 @@ FAMILY = Family(
         *heads.layouts("vision_logit", heads.grounding),
         heads.pretraining(
             VILBERT_PRETRAIN,
+            # Class 0 is a matching caption here, as in BERT's next sentence; `matched_only` is the published
+            # run's.
             matching=("cls.bi_seq_relationship.bias", lambda _: heads.objective("Matching", matches=0)),
             words=heads.masked_text("cls.predictions.transform.dense.bias", matched_only=True),
             regions=heads.region_classes("cls.imagePredictions.decoder.bias", matched_only=True),

@@ -16,6 +16,7 @@ VISUALBERT: Table = (
     rename("embeddings.visual_token_type_embeddings", "regions.segments"),
     rename("embeddings.visual_position_embeddings", "regions.positions"),
     *bert_layer("encoder.layer.{}", "encoder.layers.{}"),
+    # The Drop of `pooler` below gets it where the model has no pooler.
     rename("pooler.dense", "pool.dense"),
     rename("layer_weights", "average.weights"),
     Keep("average.weights", "only files that Vilio's V fine-tuned with --reg have them"),
@@ -43,8 +44,10 @@ def _sizes(file: Split) -> Node:
 
 def _readout(file: Split) -> str:
     """Which token the head reads: for answers, which are more than three, the one before the last."""
+    # Vilio's `--reg` averages the layers and leaves the pooler untrained.
     if "layer_weights" in file.backbone:
         return "layer_average"
+    # The tensors do not show the token that is read, but only heads of answers have more than three outputs.
     outputs = max((len(file.heads[name]) for name in LAST if name in file.heads), default=0)
     return "before_end" if outputs > 3 and file.prefix != VILIO else "first"
 

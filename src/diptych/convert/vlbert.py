@@ -69,6 +69,7 @@ BERT: Table = (
     Keep("embedding.text_visual", "BERT has no visual parts"),
     Keep("embedding.region_visual", "BERT has no visual parts"),
 )
+# `relationsip` is the original's spelling.
 VLBERT_PRETRAIN: Table = (  # objectives: words, regions, matching
     *masked_words("vlbert.mlm_head.predictions", "objectives.words.head"),
     rename("vlbert.mvrc_head.transform.dense", "objectives.regions.transform.0"),
@@ -138,6 +139,7 @@ def _adapt_bert(model: VlBert, split: Split) -> Split:
     if SEGMENTS not in split.backbone:
         return split
     known = split.backbone[SEGMENTS]
+    # Not a Keep: the table of segments is one tensor, filled in part.
     segments = torch.cat([known, model.embedding.segments.weight.detach()[len(known) :]])
     return replace(split, backbone={**split.backbone, SEGMENTS: segments})
 
@@ -202,6 +204,7 @@ MULTILINGUAL = 119547  # tokens of BERT's multilingual cased vocabulary
 
 
 def _matching(weights: Weights) -> Node:
+    # VL-BERT has two classes, MM-BERT one score.
     count = len(weights["vlbert.relationsip_head.caption_image_relationship.bias"])
     return heads.objective("Matching", classes=count)
 
@@ -264,6 +267,7 @@ FAMILY = Family(
             norm=False,
             relu=lambda _: True,
         ),
+        # After the heads with `final_mlp.4`, which have a `final_mlp.1`, too.
         heads.linears("final_mlp", CHOICES, ["final_mlp.1.weight"], heads.choices),
         heads.pretraining(
             VLBERT_PRETRAIN,
@@ -282,6 +286,7 @@ FAMILY = Family(
         Drop("vlbert.mvrc_head", "the head of hidden regions: pre-training"),
         Drop("vlbert.relationsip_head", "the head of matching pairs: pre-training"),
         Drop("cnn_loss_reg", "the head of a second loss of end-to-end training"),
+        # Not lost: `fill_model` gives these tensors to the image network if the model has one.
         Drop("image_feature_extractor", "the image network of end-to-end files"),
     ),
     processor=_processor,

@@ -37,13 +37,16 @@ def require_fitting(tokens: Sequence[str], rows: int, *, path: Path) -> None:
         ConfigError: the vocabulary does not fit the word embedding, or special tokens are not at the places
             that BERT's vocabularies have for them.
     """
+    # More tokens than rows would index beyond the table; far fewer are another vocabulary.
     if not 0 <= rows - len(tokens) <= SPARE:
         raise ConfigError(
             f"{path}: {len(tokens)} tokens for a word embedding of {rows} rows; expected {published(rows)}."
         )
+    # The tokenizer counts lines, so an empty one shifts the ids of all later words.
     if "" in tokens:
         raise ConfigError(f"{path}:{tokens.index('') + 1}: an empty line counts as a token; remove it.")
     unused = {int(match[1]): line for line, token in enumerate(tokens) if (match := _UNUSED.fullmatch(token))}
+    # Other vocabularies, such as one learned here, have their special tokens elsewhere.
     if rows in VOCABULARIES or unused:
         _require_places(tokens, unused, path)
     if len(tokens) < rows and (len(tokens), rows) != PERSONS:
@@ -67,6 +70,7 @@ def tokenizer_settings(tokens: Sequence[str]) -> Settings:
     if capital is not None:
         return {"lowercase": Setting(False, f"the file: the vocabulary has {capital!r}")}
     settings = {"lowercase": Setting(True, "the file: no token of the vocabulary has a capital")}
+    # NFD takes letters and accents apart, so the pattern finds every accent on a Latin letter.
     accented = next((token for token in words if _ACCENT.search(unicodedata.normalize("NFD", token))), None)
     if accented is not None:
         settings["strip_accents"] = Setting(False, f"the file: the vocabulary has {accented!r}")

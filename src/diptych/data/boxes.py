@@ -31,6 +31,7 @@ class GivenBoxes:
 
     def checksum(self) -> str:
         """SHA-256 of all keys and boxes. The order of the lines does not matter."""
+        # With the number of boxes, so that a box cannot move to the next key with the same checksum.
         digest = sha256()
         for key, boxes in sorted(self.boxes.items()):
             # JSON may hold lone surrogates, which plain UTF-8 refuses.
@@ -113,6 +114,7 @@ def bare_regions(boxes: Float32[ndarray, "R 4"], size: tuple[int, int]) -> Regio
 def grid_boxes(grid: Sequence[int], size: tuple[int, int]) -> Float32[ndarray, "R 4"]:
     """Cover a picture of (width, height) with equal cells; `grid` is (rows, columns). Cells go row by row."""
     rows, columns = grid
+    # Example: grid (1, 2) on 100 x 50 pixels gives [0, 0, 50, 50] and [50, 0, 100, 50].
     y, x = np.mgrid[:rows, :columns].reshape(2, -1)
     cell = np.array([size[0] / columns, size[1] / rows] * 2)  # width, height, width, height
     boxes: ndarray = np.stack([x, y, x + 1, y + 1], 1) * cell

@@ -80,6 +80,7 @@ class Collate:
 
 
 def _weights(examples: Sequence[Example]) -> Float[Tensor, " N"] | None:
+    # None instead of ones: without weights, the loss is the plain mean of the originals, bit for bit.
     weights = [example.weight for example in examples]
     return None if all(weight == 1 for weight in weights) else torch.tensor(weights, dtype=torch.float32)
 
@@ -189,6 +190,7 @@ def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
 def _beyond(rows: Sequence[Row], width: int) -> dict[str, Tensor]:
     if all(row.beyond is None for row in rows):
         return {}  # usual: no image has more than `max_regions`
+    # Rows without surplus regions add nothing to the mean.
     nothing = torch.zeros(width), 0
     totals, counts = zip(*(row.beyond or nothing for row in rows), strict=True)
     return {"beyond": torch.stack(totals), "beyond_count": torch.tensor(counts)}
@@ -204,6 +206,7 @@ def _pad_labels(images: Sequence[Regions], count: int) -> dict[str, Tensor]:
         if first is None or any(getattr(regions, name) is None for regions in some):
             continue
         whole = np.issubdtype(first.dtype, np.integer)
+        # -1 is no class of any detector, so padding can never count as a label.
         full = np.full(
             (len(images), count, *first.shape[1:]), -1 if whole else 0, np.int64 if whole else np.float32
         )

@@ -17,6 +17,8 @@ def digest(content: Any) -> str:
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file, or of all files of a folder with their names."""
     if path.is_dir():
+        # Sorted, because file systems list files in different orders; with names, so that swapped files
+        # differ.
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return digest([[file.relative_to(path).as_posix(), file_checksum(file)] for file in files])
     with path.open("rb") as stream:
@@ -41,6 +43,7 @@ def picture_checksum(images: Mapping[str, Any]) -> str:
 
 
 def _store_checksum(path: Path) -> str | None:
+    # A store was summed up once when it was written; reading its gigabytes for every run would take minutes.
     if not (path / INDEX).is_file():
         return None
     from diptych.features import FeatureStore  # loads pyarrow

@@ -28,7 +28,9 @@ def image_limit(limit: Limit, *, pretraining: bool = False) -> int | None:
         return None
     if isinstance(limit, str) and limit in SIZES:
         return PRETRAINING_TINY if pretraining and limit == "tiny" else SIZES[limit]
+    # `isdigit` also accepts digits such as a superscript two, for which `int` fails.
     number = int(limit) if isinstance(limit, str) and limit.isascii() and limit.isdigit() else limit
+    # `True` is an int for Python; as a limit it is a mistake.
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         close = nearest(limit, SIZES) if isinstance(limit, str) else ""
         raise ConfigError(f"limit is {limit!r}; expected tiny, fast or a number of images from 1.{close}")
@@ -59,6 +61,8 @@ def first_images(dataset: Dataset, limit: int | None, regions: RegionSource | No
 def _first(keys: list[str], limit: int, regions: RegionSource | None) -> Bool[ndarray, " K"]:
     """Which of these images, in order of appearance, are kept."""
     rows_in = getattr(regions, "rows_of", None)
+    # The original limits the rows that it reads from the feature file, so the order of the store counts. A
+    # store gives the row -1 for an image that it does not have.
     places = np.arange(len(keys)) if rows_in is None else rows_in(keys)
     kept: ndarray = (places >= 0) & (places < limit)
     if not kept.any():

@@ -110,6 +110,7 @@ class DataModule:
         """This rank's share of the validation set. Every example goes to exactly one rank."""
         if self.validate is None:
             raise ConfigError("there is no validation set; set data.validate.")
+        # No example is repeated to fill up a rank: it would count twice in the metric.
         batches = longest_first(self._lengths, batch_size=self.eval_batch_size, rank=rank, ranks=ranks)
         return self._loader(self.validate, batches, pin_memory=pin_memory, persistent=True)
 

@@ -128,6 +128,7 @@ class Processor:
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
         _require_sizes(image_size=image_size, max_tokens=max_tokens, max_regions=max_regions)
+        # Whether no other setting of pixels or boxes is in use, which an end-to-end model would contradict.
         alone = regions and image_size is None and box_scale == "size"
         _require_end_to_end(prepare, grid, whole_image=whole_image, alone=alone and clip_boxes is None)
         if clip_boxes is not None and (len(clip_boxes) != 2 or min(clip_boxes) < 1 or box_scale != "size"):
@@ -157,6 +158,8 @@ class Processor:
 
     def rows(self, example: Example, sources: Sources) -> list[Row]:
         """Convert all pairs of an example, each as `__call__` does."""
+        # `images` counts the images of earlier pairs, so that the second pair's image gets a number of its
+        # own.
         rows, images = [], 0
         for pair in example.pairs:
             rows.append(self(pair, sources, first_image=images if self.number_images else 0))
@@ -174,6 +177,7 @@ class Processor:
             FormatError: the picture is missing or cannot be read.
         """
         keys = image_keys(pair)
+        # A pair without image gets zero regions, so that all rows of a batch have the same parts.
         images = [self._regions(key, sources.regions) for key in keys or (None,)] if self.regions else []
         # Tags come from the labels of regions, which `_boxes_alone` may drop, so tokens are made first.
         tokens = self._tokens(pair, images, sources.regions) if self.text is not None else None
@@ -230,6 +234,7 @@ class Processor:
         """Whether `max_tokens` cuts the text of a pair; object names do not count."""
         if self.text is None:
             return False
+        # Tags are left out: that a list of object names is cut is usual, and no reason for a warning.
         whole = self.text.encode(self._first(pair), self._second(pair), max_tokens=1 << 28)
         return len(whole) > self.max_tokens
 
@@ -279,6 +284,7 @@ class Processor:
     def _normalize(self, regions: Regions) -> Float[ndarray, "R 4"]:
         width, height = regions.size
         scale = (width, height) if self.box_scale == "size" else (height, width)
+        # `scale * 2` repeats a tuple: (width, height, width, height), for x1 y1 x2 y2.
         boxes = regions.boxes / np.array(scale * 2, np.float32)
         last = (
             1 if self.frame is None else 1 - 1 / np.array(self.frame.resized(*regions.size) * 2, np.float32)
@@ -297,6 +303,7 @@ class Processor:
         if len(keys) != 1:
             raise ConfigError(f"a pair has {len(keys)} images; models that read pixels take exactly one.")
         image = open_image(images[keys[0]])
+        # Only end-to-end models keep the aspect ratio; all others read a square.
         if self.prepare is None:
             assert self.image_size is not None, "checked by the caller"
             return to_pixels(image, self.image_size)

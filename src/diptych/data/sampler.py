@@ -33,6 +33,8 @@ class Portion:
     step_count: int
 
 
+# Example: 10 examples, batch_size=2, ranks=2, accumulate=1. A step has 4 examples, an epoch 3 steps: two
+# whole ones in random order, then one of 2. At position 2 (the last step), each rank gets one of these 2.
 class Plan:
     """Cuts each epoch into steps of `batch_size * ranks * accumulate` examples of similar length.
 
@@ -82,6 +84,7 @@ class Plan:
             raise ConfigError(
                 f"data.balance={balance} and weights of data sets exclude each other; remove one of them."
             )
+        # Classes and draws both decide which examples an epoch takes, so they cannot hold at once.
         self._lengths = None if lengths is None else np.asarray(lengths)
         self._members = _members(count, classes if balance else None)
         self._draws = draws
@@ -89,6 +92,7 @@ class Plan:
         self.examples = len(self._members) * min(map(len, self._members))
         if draws is not None:
             self.examples = sum(wanted for _, wanted in draws)
+        # `-(-a // b)` rounds up in integers; a float would lose digits for very many examples.
         self.steps_per_epoch = _limited(-(-self.examples // self.step_size), accumulate, limit)
         self._epochs: dict[int, tuple[ndarray, ndarray]] = {}
 
@@ -111,18 +115,24 @@ class Plan:
 
     def portion(self, position: int, rank: int = 0) -> Portion:
         """Return the examples of `rank` at `position`."""
+        # Positions count through the whole run, so one number says where it resumes.
         step, part = divmod(position, self.accumulate)
         epoch, step = divmod(step, self.steps_per_epoch)
         order, starts = self._ordered(epoch)
         examples = order[starts[step] : starts[step] + self.step_size]
+        # Integer bounds share out all examples: the parts of an incomplete step differ by at most one
+        # example.
         start, stop = (len(examples) * place // self.accumulate for place in (part, part + 1))
         # Examples of a step are sorted by length, so taking every `ranks`-th gives all ranks similar work.
         mine = examples[start:stop][rank :: self.ranks]
+        # A rank without a batch would leave the others waiting in the all-reduce; `count` 0 takes it out of
+        # the loss.
         indices = mine if len(mine) else examples[:1]
         return Portion(indices=tuple(indices.tolist()), count=len(mine), step_count=len(examples))
 
     def _cut(self, epoch: int) -> tuple[ndarray, ndarray]:
         random = np.random.default_rng([self.seed, epoch])  # no state: the same for every call and rank
+        # The incomplete step is cut off before sorting; otherwise, it would always have the longest examples.
         order = random.permutation(self._draw(epoch))
         whole = len(order) - len(order) % self.step_size  # without the last, incomplete step
         if self._lengths is not None:
@@ -139,6 +149,7 @@ class Plan:
         if len(self._members) == 1:
             return self._members[0]
         # The last number keeps this stream apart from those of `_cut` and `_drawn` with the same seed.
+        # `fixed` uses the number 0, which no epoch of the other mode has.
         random = np.random.default_rng([self.seed, 1 + epoch if self.balance == "epoch" else 0, 1])
         count = min(map(len, self._members))
         return np.concatenate([random.permutation(members)[:count] for members in self._members])
@@ -171,6 +182,7 @@ def _members(count: int, classes: Sequence[Hashable] | ndarray | None) -> list[n
 def _limited(steps: int, accumulate: int, limit: int | float | None) -> int:
     if limit is None:
         return steps
+    # A number counts batches, of which `accumulate` make a step; a fraction is a share of the steps.
     wanted = -(-limit // accumulate) if isinstance(limit, int) else int(limit * steps)
     return max(1, min(steps, wanted))
 

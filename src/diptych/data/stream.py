@@ -170,12 +170,14 @@ def count_regions(source: RegionSource, keys: Sequence[str]) -> Int[ndarray, " N
 
 def _counter(text: Tokenizer | None) -> WordPiece | None:
     """The WordPiece tokenizer inside, or None: `_token_lengths` knows the truncation of WordPiece only."""
+    # A subclass with its own `encode` may cut texts in another way, so it is counted one by one.
     text = text.tokenizer if isinstance(text, CachedTokenizer) else text
     return text if isinstance(text, WordPiece) and type(text).encode is WordPiece.encode else None
 
 
 def _countable(processor: Processor, text: WordPiece | None) -> bool:
     """Whether lengths follow from numbers of tokens and regions. With tags they do not: a tag is a text."""
+    # A subclass of Processor may have its own `length`. Below 3 tokens, a pair has no room for its specials.
     known = (text is None) == (processor.text is None)
     return type(processor) is Processor and known and not processor.tags and processor.max_tokens >= 3
 
@@ -197,8 +199,10 @@ def _token_lengths(
     if processor.text_end is not None:
         first += text.count([processor.text_end])[0]
     second = np.array(counts[1]) if len(counts) > 1 else np.full(len(first), -1, np.int32)
+    # -1 marks a pair without second text; those get the processor's, as `Processor._second` does.
     if processor.text_b is not None:
         second[second == -1] = text.count([processor.text_b])[0]
+    # Example: most=9 leaves room 6. Texts of 5 and 4 keep 3 and 3; texts of 8 and 1 keep 5 and 1.
     room = most - 3  # a pair has [CLS] and two [SEP]
     # The shorter text keeps up to half of the room; the longer one gets the rest.
     shorter = np.minimum(np.minimum(first, second), room // 2)

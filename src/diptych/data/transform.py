@@ -95,6 +95,7 @@ class DetectorTransform:
             short, long = sorted((width, height))
             side = min(self.least, int(self.most / long * short))
             return int(side * width / short), int(side * height / short)
+        # As detectron2's ResizeShortestEdge: first the shorter side, then the limit of the longer one.
         scale = self.least / min(width, height)
         wide, high = (scale * width, self.least) if height < width else (self.least, scale * height)
         if max(wide, high) > self.most:
