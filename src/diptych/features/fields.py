@@ -70,6 +70,7 @@ def regions_of(
     size, boxes = _size_and_boxes(record, names)
     count = len(boxes)
     arrays = {"boxes": boxes}
+    # The type that most images agreed on: a single image of the right length may be misread otherwise.
     kinds = (widths.kind,) if widths.kind else FLOATS
     features = _array(record, names["features"], count * widths.features, kinds)
     arrays["features"] = _rows(features, names["features"], widths.features)
@@ -94,6 +95,7 @@ def widths_of(record: Record, fields: Mapping[str, str] = MEANING) -> Widths:
     count = len(_boxes(record, names))
     _require(record, names, "features")
     value, kind = record[names["features"]], ""
+    # Without boxes there is nothing that the number of bytes could be divided by.
     if count and isinstance(value, (bytes, str)):
         kind = _kind(_base64(value, names["features"]), count)
     features = _array(record, names["features"], 0, (kind or FLOATS[0],))
@@ -259,6 +261,7 @@ def _array(
     value = record[name]
     if isinstance(value, (bytes, str)):
         data, kinds = _base64(value, name), WHOLES if whole else kinds
+        # Example: 36 boxes expect 144 numbers. 576 bytes are float32, 288 float16, 1152 float64.
         kind = next((each for each in kinds if len(data) == expected * int(each[2])), kinds[0])
         if len(data) % int(kind[2]):
             raise FormatError(f"{name} holds {len(data)} bytes; expected a whole number of {kind} values.")

@@ -80,6 +80,7 @@ class Sample:
         for file in files:
             with file.open("rb") as stream:
                 start = stream.read(SCANNED if word else len(head))
+            # The first bytes alone do not tell a folder of features from any other folder of JSON files.
             if start.startswith(head) and word in start:
                 return True
         return False

@@ -69,6 +69,7 @@ def _record(file: Any, key: str) -> tuple[str, Record]:
         for name in group:
             if name in MEANING:
                 record[name] = _value(_inside(group, name), left)
+                # One budget for the whole image: a hundred arrays of the allowed size would fill the memory.
                 left -= getattr(record[name], "nbytes", 0)
         return key, record
 

@@ -39,6 +39,7 @@ def _file(key: str, file: Path) -> tuple[str, Record]:
         guarded(file.name, "a whole JSON file", named=True),
         require_file(file, "the JSON of one image").open("rb") as stream,
     ):
+        # One byte more than allowed, which shows that there is more.
         return key, parse_record(stream.read(LONGEST + 1), file.name)
 
 

@@ -80,6 +80,7 @@ def write_mmf(path: Path, items: Items, meta: FeatureMeta, *, overwrite: bool = 
     def values() -> Iterator[tuple[bytes, bytes]]:
         for key, regions in items:
             keys.append(key.encode())
+            # Written for mmf, which unpickles them; protocol 4 is read by every Python that mmf runs on.
             yield keys[-1], pickle.dumps(record_of(key, regions, MMF), protocol=4)
         yield b"keys", pickle.dumps(keys, protocol=4)
 
@@ -92,6 +93,7 @@ def _write(folder: Path, values: Iterator[tuple[bytes, bytes]]) -> None:
     lmdb = _lmdb()
     try:
         with lmdb.open(str(folder), map_size=MAP) as database:
+            # Several transactions: LMDB keeps what is not committed in memory.
             more = True
             while more:
                 with database.begin(write=True) as transaction:

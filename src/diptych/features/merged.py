@@ -36,6 +36,7 @@ class MergedStore:
     ) -> None:
         more.meta.require_like(main.meta, where=getattr(more, "path", "the second store"))
         self.main, self.more, self.merge, self.room = main, more, merge, most - 1
+        # A run that resumes must notice another merge of the same stores, too.
         both = f"{merge} {most} {main.meta.checksum} {more.meta.checksum}"
         self.meta = replace(
             main.meta,
@@ -82,6 +83,7 @@ class MergedStore:
     def _kept(self, main: int, more: int) -> tuple[int, int]:
         """How many regions of each store fit."""
         # `more` is served first, from what is not reserved for `main`; `main` gets the rest
+        # Example with room 99, 36 and 100 regions: `vilio` keeps 0 and 99, `fair` 36 and 63.
         reserved = 0 if self.merge == "vilio" else min(main, self.room // 2)
         second = min(more, self.room - reserved)
         return min(main, self.room - second), second

@@ -88,6 +88,7 @@ def read_npz(file: Any, name: object) -> Record:
             part = member.filename.removesuffix(".npy")
             if part in MEANING:
                 require_plain(member, left)
+                # One budget for all arrays of an image.
                 left -= member.file_size
                 with archive.open(member) as stream:
                     record[part] = _array(stream, member.file_size)

@@ -87,6 +87,7 @@ class Pages:
         for place in (0, 1):
             head = os.pread(self.descriptor, META.size, place * size)
             values = META.unpack(head) if len(head) == META.size else (0, 0, 0, 0, 0)
+            # `size` places the second page, so both must be read in this order.
             magic, version, size = values[0], values[1], values[4]
             if magic != MAGIC or version != 1 or size not in (1 << bits for bits in range(9, 17)):
                 raise FormatError(f"{self.path}: not a whole LMDB (page {place} is no meta page).")
@@ -95,6 +96,7 @@ class Pages:
         return size, root, last
 
     def _walk(self, root: int) -> None:
+        # A stack of our own: recursion would let a file choose how deep Python goes.
         waiting = [(root, 1)]
         while waiting:
             number, depth = waiting.pop()

@@ -76,6 +76,7 @@ def read_entries(
     seen: set[str] = set()
     for entry in form.entries(path):
         log.line, log.file, log.done, log.total = entry.line, entry.file, entry.done, entry.total
+        # Formats that list their keys skip finished images without decoding them.
         key = entry.key or ""
         if key and key in done:
             continue
@@ -118,6 +119,8 @@ def find_widths(path: Path, form: Format) -> Widths:
             looked_at += 1
             try:
                 if (widths := widths_of(entry.load()[1], form.fields)).features:
+                    # A majority of a few images: reading all of a large source would take as long as
+                    # importing it.
                     votes[widths] += 1
                 if votes[widths] == AGREED:
                     break

@@ -22,6 +22,8 @@ EXAMPLE = FeatureMeta(feature_dim=1)  # its values show the types of the fields
 
 
 @dataclass(frozen=True, slots=True)
+# Example: images with 2 and 3 regions have the offsets 0, 2, 5. The second one has the rows 2 to 4 of every
+# array in `flat`, such as `features` of shape (5, 2048), which are views of the file.
 class Block:
     """The images of one record batch: flat arrays over all their regions, and the offset of each image."""
 
@@ -77,6 +79,7 @@ def numbers(column: pa.Array) -> ndarray:
         raise ValueError(f"a column of {kind} has {column.null_count} gaps; expected numbers")
     if not len(column):
         return np.empty(0, kind.to_pandas_dtype())
+    # Buffer 0 holds the bitmap of nulls, buffer 1 the numbers; a slice of a column shares both.
     values = np.frombuffer(column.buffers()[1], kind.to_pandas_dtype())
     return values[column.offset : column.offset + len(column)]
 
@@ -123,6 +126,8 @@ class ShardFile:
         with ExitStack() as stack:
             self._file: IO[Any] = stack.enter_context(atomic_file(path))
             self._arrow = stack.enter_context(pa.ipc.new_file(self._file, schema))
+            # Both stay open beyond this block; if the second one fails to open, the first is closed and
+            # removed.
             self._stack = stack.pop_all()
 
     @property
@@ -226,6 +231,7 @@ def image_digest(key: str, size: tuple[int, int], arrays: dict[str, ndarray]) ->
     shapes = [(name, value.dtype.str, value.shape) for name, value in arrays.items()]
     digest = sha256(json.dumps([key, size, shapes]).encode())
     for value in arrays.values():
+        # The memory of the array itself; `tobytes` would copy megabytes per image.
         digest.update(value.data)
     return digest.digest()
 

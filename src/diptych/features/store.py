@@ -52,6 +52,7 @@ class FeatureStore:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.meta, self._shards, self._index = _open_index(self.path)
+        # Shards are mapped on first use: a worker that reads a part of the images opens a part of the files.
         self._blocks: dict[int, list[Block]] = {}
 
     def __reduce__(self) -> tuple[type["FeatureStore"], tuple[Path]]:
@@ -128,6 +129,7 @@ class FeatureStore:
         return row
 
     def _find(self, key: object) -> int | None:
+        # Exact keys first; `picture` forgives suffixes and zeros, and must not hide a key that is there.
         row = self._rows.get(str(key))
         return self._pictures.get(picture(str(key))) if row is None else row
 
@@ -175,6 +177,7 @@ def _verified(block: Block, path: Path) -> list[bytes]:
 def picture(key: str) -> str:
     """The image that a key names: without the suffix of a file, without leading zeros of an integer."""
     name = PICTURE.sub("", key)
+    # Example: "00625.png", "00625" and "625" name one picture; "0" stays "0".
     return (name.lstrip("0") or "0") if name.isascii() and name.isdigit() else name
 
 

@@ -57,6 +57,7 @@ def tsv_entries(path: Path) -> Iterator[Entry]:
         raise FormatError(f"{path}: the file is empty; expected lines of 10 columns: {LXMERT}.")
     features = [file for file in files if layout_of(file.head) not in BESIDE]
     files = features or files
+    # Progress over all files in bytes; the number of lines is known only after reading them.
     before, total = 0, sum(file.size for file in files)
     for file in files:
         layout = layout_of(file.head)
@@ -106,6 +107,7 @@ def _texts(path: Path) -> Iterator[_Text]:
 
 
 def _open_member(path: Path, member: zipfile.ZipInfo) -> Any:
+    # A ZipFile of its own, because lines are read after the one that listed the members is closed.
     return zipfile.ZipFile(path).open(member)
 
 

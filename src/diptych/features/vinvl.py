@@ -57,6 +57,7 @@ def vinvl_record(text: bytes, layout: str) -> Record:
         raise FormatError("`objects` is not a list of JSON objects.")
     if not {"image_w", "image_h"} <= values.keys():
         raise FormatError(f"this is a prediction file of VinVL without image sizes. {ADVICE}")
+    # A list per object, and not one array: `rect` and `feature` of one object belong together.
     features = [_numbers(item.get("feature")) for item in objects]
     if len({len(row) for row in features}) > 1:
         raise FormatError("the objects have features of different widths.")

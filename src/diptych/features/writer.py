@@ -127,7 +127,7 @@ class StoreWriter:
         if key in self._places:
             raise FormatError(f"{self.path}: image {key!r} is in the store already; expected unique keys.")
         try:
-            arrays = _stored(regions, self.meta)
+            arrays = _stored(regions, self.meta)  # checked before anything is changed
             self._require_alike(arrays)
         except FormatError as error:
             raise FormatError(f"image {key!r}: {error}") from error
