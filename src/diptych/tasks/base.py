@@ -110,8 +110,10 @@ class Task(Trainable):
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> Part:
         """Return loss and predictions of a batch; example weights apply to training only."""
+        # A weighted loss of validation could not be compared with that of other runs.
         outcome = self(model, replace(batch, weights=None), generator)
         predictions = self.decode(outcome.logits, batch)
+        # `item` waits for the device, which decoding does anyway.
         loss = None if outcome.loss is None else outcome.loss.item()
         return Part(count=len(batch), loss=loss, result=predictions, finite=predictions.finite)
 
@@ -139,6 +141,7 @@ class AnswerScores:
         object.__setattr__(self, "columns", {answer: number for number, answer in enumerate(self.answers)})
 
     def __call__(self, examples: Sequence[Example]) -> Float[Tensor, "N C"] | None:
+        # A batch has one tensor of targets, so one unlabeled example leaves the whole batch without loss.
         if not self.partial and any(example.target is None for example in examples):
             return None
         scores = torch.zeros(len(examples), len(self.answers))
@@ -171,6 +174,7 @@ class RightPair:
         return torch.tensor([self._index(example) for example in examples])
 
     def _index(self, example: Example) -> int:
+        # A single pair is judged 0 or 1, several pairs are chosen among.
         count = max(2, len(example.pairs))
         try:
             index = operator.index(example.target)  # takes NumPy's whole numbers, but neither 1.0 nor "1"

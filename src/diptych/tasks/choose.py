@@ -62,12 +62,15 @@ class Choose(Task):
         if self.kind == "bce":
             weight = logits.new_tensor(self.positive_weight)
             loss = functional.binary_cross_entropy_with_logits(logits, right.float(), pos_weight=weight)
+            # Example: with w = 3, one right and three wrong pairs give the mean of the right loss and the
+            # mean wrong loss.
             return loss * (weight + 1) / (2 * weight)
         # Every pair is a row of its own.
         return functional.cross_entropy(logits.flatten(0, 1), right.flatten())
 
     def decode(self, logits: Float[Tensor, "N P"] | Float[Tensor, "N P 2"], batch: Batch) -> Predictions:
         logits = logits.detach().double()
+        # Over the pairs of an example, for all losses: the official files want probabilities of choices.
         scores = (logits[..., 1] if self.kind == "two_way" else logits).softmax(-1).cpu().numpy()
         classes = tuple(map(str, range(batch.pairs)))
         answers = tuple(classes[index] for index in scores.argmax(-1))

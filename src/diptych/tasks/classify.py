@@ -28,8 +28,10 @@ class ClassIndex:
     labels: tuple[str, ...]
 
     def __call__(self, examples: Sequence[Example]) -> Int[Tensor, " N"] | Float[Tensor, "N C"] | None:
+        # `Batch.targets` None: test splits are decoded without a loss.
         if any(example.target is None for example in examples):
             return None
+        # Indices where possible: cross entropy on indices needs no row of probabilities per example.
         if not any(isinstance(example.target, Mapping) for example in examples):
             return torch.tensor([self._index(example, example.target) for example in examples])
         rows = torch.zeros(len(examples), len(self.labels))
@@ -123,6 +125,7 @@ class Classify(Task):
         # In single precision also under autocast: a loss in half precision loses small probabilities.
         logits, targets = logits.float(), batch.target()
         if self.double_softmax:
+            # A quirk of two originals: the loss applies its own softmax to these probabilities once more.
             logits = logits.softmax(-1)
         weights = self.get_buffer("class_weights") if self.class_weights is not None else None
         loss = partial(
@@ -143,6 +146,7 @@ class Classify(Task):
         # In single precision, confident scores round to exactly 0 or 1, and such ties change the AUROC.
         scores = logits.detach().double().softmax(-1).cpu().numpy()
         binary = len(self.labels) == 2
+        # At 0.5 exactly the answer is the positive class, as in `read_scores` and the official labels.
         choice = (scores[:, 1] >= self.threshold).astype(int) if binary else scores.argmax(-1)
         answers = tuple(self.labels[index] for index in choice)
         return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=self.labels)
@@ -156,6 +160,7 @@ class Classify(Task):
             return metrics
         known = [key for key, target in targets.items() if target is not None]  # in file order
         truth = np.array([likeliest(targets[key]) == self.labels[1] for key in known])
+        # Validation goes from long to short examples, but this metric depends on the order of the file.
         position = {key: row for row, key in enumerate(predictions.ids)}
         scores = predictions.column(self.labels[1])[[position[key] for key in known]]
         return {"auroc_batch_mean": batch_mean_auroc(truth, scores, self.batch_auroc), **metrics}

@@ -73,6 +73,7 @@ class Ground(Task):
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N R"]:
         assert encoding.regions is not None
         logits: Tensor = self.head(encoding.regions).squeeze(-1)
+        # Not minus infinity: a row of padding alone would make a softmax of NaN.
         return logits.masked_fill(~_regions(batch).mask, PADDED)
 
     def loss(self, logits: Float[Tensor, "N R"], batch: Batch) -> Float[Tensor, ""]:
@@ -84,6 +85,7 @@ class Ground(Task):
         if self.kind == "bce":
             each = functional.binary_cross_entropy_with_logits(logits, right.float(), reduction="none")
             return (each * regions.mask).sum() / regions.mask.sum().clamp(min=1)
+        # Examples whose detector missed the object teach nothing about choosing among regions.
         known = right.any(-1)
         each = functional.cross_entropy(logits, overlap.argmax(-1), reduction="none")
         return (each * known).sum() / known.sum().clamp(min=1)
@@ -91,6 +93,7 @@ class Ground(Task):
     def decode(self, logits: Float[Tensor, "N R"], batch: Batch) -> Predictions:
         """Return the best box in pixels, and the number of its region as the answer."""
         regions, best = _regions(batch), logits.argmax(-1)
+        # Back to pixels, in which the official boxes are.
         boxes = regions.boxes[torch.arange(len(best), device=best.device), best] * regions.sizes.repeat(1, 2)
         return Predictions(
             ids=batch.ids,

@@ -82,7 +82,12 @@ class MultiLabel(Task):
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
         weights = self.get_buffer("positive_weights") if self.positive_weights is not None else None
         loss = partial(
-            functional.binary_cross_entropy_with_logits, logits.float(), batch.target(), pos_weight=weights
+            # On logits, because the logarithm of a sigmoid near 0 or 1 is infinite; single precision also
+            # under autocast.
+            functional.binary_cross_entropy_with_logits,
+            logits.float(),
+            batch.target(),
+            pos_weight=weights,
         )
         if batch.weights is None:
             return loss()
@@ -90,6 +95,7 @@ class MultiLabel(Task):
         return (loss(reduction="none").mean(-1) * batch.weights).mean()
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:
+        # In double precision, so that confident scores do not round to ties of 0 and 1.
         scores = logits.detach().double().sigmoid().cpu().numpy()
         predicted = (np.flatnonzero(row >= self.threshold) for row in scores)
         answers = tuple(SEPARATOR.join(self.labels[column] for column in columns) for columns in predicted)

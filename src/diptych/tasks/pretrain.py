@@ -70,6 +70,8 @@ class Pretrain(Trainable):
         if visual_losses is not None:
             self._keep_visual([VISUAL.get(name, name) for name in visual_losses])
         self.weights = dict(weights or {})
+        # Example: {"matching+alignment": 6, "words": 8} makes the groups [matching, alignment] and [words],
+        # of which a step takes the first with the probability 6 / 14.
         self.groups = [group.split("+") for group in draw] if draw else [list(self.objectives)]
         self.odds = [float(frequency) for frequency in draw.values()] if draw else [1.0]
         self._require_known([*self.weights, *(name for group in self.groups for name in group)])
@@ -79,6 +81,7 @@ class Pretrain(Trainable):
             raise ConfigError(f"task.weights.{empty[0]} is an empty list; expected at least one factor.")
         if min(self.odds) < 0 or not sum(self.odds):
             raise ConfigError(f"task.draw is {draw}; expected frequencies of at least 0, and one above 0.")
+        # `backward` fails without a loss, and in the middle of a run only when such a group is drawn.
         lossless = [group for group in self.groups if not any(self._objective(name).parts for name in group)]
         if lossless:
             raise ConfigError(
@@ -113,6 +116,7 @@ class Pretrain(Trainable):
     ) -> Outcome:
         """Corrupt and encode the batch and sum the weighted losses; `logs` holds each loss unweighted."""
         logs: Losses = {}
+        # Every group in validation: a drawn one would make the loss jump from one validation to the next.
         for names in self._drawn(generator) if self.training else self.groups:
             logs |= self._ask(model, batch, names, generator)
         loss = self.total(logs)
@@ -120,6 +124,7 @@ class Pretrain(Trainable):
 
     def _drawn(self, generator: torch.Generator | None) -> list[list[str]]:
         if len(self.groups) == 1:
+            # Without a draw, no random number is used up.
             return self.groups
         device = "cpu" if generator is None else generator.device  # multinomial() needs both on one device
         odds = torch.tensor(self.odds, device=device)
@@ -153,6 +158,8 @@ class Pretrain(Trainable):
         targets = None if batch.targets is None else batch.target()
         sample = Sample(inputs=batch.inputs, targets=targets)
         for name in names:
+            # In order: masking sees exchanged pairs, and labels of mismatched pairs are known when words are
+            # masked.
             sample = self._objective(name).corrupt(sample, generator)
         return sample
 
@@ -178,12 +185,15 @@ class Pretrain(Trainable):
         return cast(Objective, self.objectives[name])
 
     def _name(self, name: str, part: str) -> str:
+        # `regions.features`, but only `words`: a single part needs no name of its own.
         return f"{name}.{part}" if len(self._objective(name).parts) > 1 else name
 
     def _weight(self, name: str) -> int | float:
         weight = self.weights.get(name.split(".")[0], 1)  # the parts of an objective share its weight
         if not isinstance(weight, Sequence):
             return weight
+        # Example: [0, 2] has the factor 0 up to half of the run and 2 from there on; `min` catches progress
+        # 1.0.
         part = int(self.progress * len(weight)) if self.training else len(weight)
         return weight[min(part, len(weight) - 1)]
 
@@ -204,6 +214,7 @@ class Pretrain(Trainable):
             encoding = model(sample.inputs, reads=self._reads(names))
             losses |= self._losses(model, encoding, sample, names)
             for name, graded in self._grades(model, encoding, sample, names).items():
+                # Counts and not shares, because parts of different size are added up later.
                 hits |= _hits(name, graded, batch.groups if name in self.grouped else None)
         values = {name: float(value) for name, value in losses.items()}
         finite = all(map(math.isfinite, values.values()))
@@ -231,6 +242,7 @@ class Pretrain(Trainable):
 def _hits(name: str, graded: Grades, groups: Sequence[str | None] | None) -> Hits:
     """Sum of the scores and number of the predictions, of all and by group."""
     scores, rows = graded.scores.tolist(), graded.rows.tolist()
+    # Nothing predicted is no accuracy of 0.
     found = {f"{name}.accuracy": (sum(scores), len(scores))} if scores else {}
     named = [groups[row] for row in rows] if groups is not None else []
     for group in sorted({one for one in named if one is not None}):

@@ -42,6 +42,7 @@ class Alignment(Objective):
         assert encoding.text is not None and encoding.regions is not None
         distance = self.distance(encoding.text, text.mask, encoding.regions, regions.mask)
         # +1 for matching rows, -1 for mismatched ones.
+        # `clamp`: a replaced first text has the label 2 and is a mismatch like any other.
         sign = 1.0 if sample.mismatch is None else 1 - 2 * sample.mismatch.clamp(max=1)
         return {"alignment": (distance * sign).mean()}
 
@@ -76,7 +77,10 @@ def transport(
     pairs = text_mask[:, :, None] & region_mask[:, None]
     words, seen = (mask.sum(1, keepdim=True).clamp(min=1).float() for mask in (text_mask, region_mask))
     # All words of a row have equal weights, and all regions; `scale` and `share` are the two scaling vectors.
+    # The proximal step: IPOT multiplies the plan by this kernel again and again, and so needs no small beta,
+    # at which Sinkhorn's iterations would underflow.
     kernel = (-cost / beta).exp() * pairs
+    # The original starts from ones and uniform weights.
     plan = pairs.float()
     scale = text_mask / words
     # Added to the divisors of padded words and regions, which would be 0; their numerators are 0 or unused.

@@ -35,6 +35,7 @@ class Answers(Objective):
         scores, intact = sample.targets, sample.intact()
         if scores is None:
             return sample
+        # Captions, and questions whose answers the table lacks.
         known = scores.sum(1) > 0
         # Rows without an answer get equal weights, because multinomial() rejects rows of zeros.
         drawn = torch.multinomial(torch.where(known[:, None], scores, 1.0), 1, generator=generator)[:, 0]
@@ -46,6 +47,7 @@ class Answers(Objective):
         assert encoding.pooled is not None
         if sample.answers is None:
             return {"answers": zero_loss(encoding.pooled)}
+        # A mismatched question has no right answer, so it is not asked.
         predicted = sample.answers >= 0
         scores = self.head(encoding.pooled[predicted]).float()
         losses = functional.cross_entropy(scores, sample.answers[predicted], reduction="none")

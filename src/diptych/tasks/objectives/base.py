@@ -89,6 +89,7 @@ class Objective(nn.Module, ABC):
 
 def grades(logits: Float[Tensor, "M C"], right: Int[Tensor, " M"], mask: Bool[Tensor, "B L"]) -> Grades:
     """Grade the best class of each True in `mask`: 1 if it is the right one."""
+    # The first column of `nonzero` is the row, in the order of the predictions.
     return Grades((logits.argmax(-1) == right).float(), mask.nonzero()[:, 0])
 
 
@@ -113,6 +114,7 @@ def average(losses: Float[Tensor, " M"], mask: Bool[Tensor, "B L"], *, by: str =
     if by not in ("all", "rows"):
         raise ConfigError(f"losses are averaged by {by!r}; expected 'all' or 'rows'.")
     if by == "all":
+        # Not `mean`, which is NaN without positions: one batch of short texts would destroy the weights.
         return losses.sum() / mask.sum().clamp(min=1)
     # nonzero() lists positions in the order of the losses; its first column is the row of each.
     sums = losses.new_zeros(len(mask)).index_add(0, mask.nonzero()[:, 0], losses)

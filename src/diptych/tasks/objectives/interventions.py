@@ -46,6 +46,7 @@ class Intervention(nn.Module):
         self.query, self.key = nn.Linear(dim, dim), nn.Linear(width, dim)
         self.value = nn.Linear(width, value_dim) if value_dim else nn.Identity()
         self.dim = value_dim or width
+        # Buffers, so that they move to the device; not persistent, because no file of the original has them.
         self.register_buffer("vectors", confounders.vectors, persistent=False)
         self.register_buffer("prior", confounders.prior, persistent=False)
         init_bert(self, std=std)
@@ -130,6 +131,7 @@ class Interventions(Objective):
         for name, mix, head in zip(
             ("regions", "regions_by_words"), self.regions, self.region_heads, strict=True
         ):
+            # The region of the whole image is not among these states; the original leaves it out, too.
             scores = head(mix(encoding.regions[shown])).float()
             losses[name] = average(divergence(scores, probabilities[shown], "kl"), shown)
         return losses

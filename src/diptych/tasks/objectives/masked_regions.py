@@ -23,6 +23,8 @@ from diptych.types import Encoding, PaddedRegions, VisionLanguageModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+# Example with rate 0.15, hidden 0.8 and exchanged 0.1: a draw below 0.12 hides the region, one below 0.135
+# exchanges it, and one below 0.15 keeps it; from there on the region is not predicted.
 class RegionMasking:
     """Chooses the regions to predict, and hides or exchanges their features. Boxes do not change.
 
@@ -67,6 +69,7 @@ class RegionMasking:
         Args:
             rows: mask of the rows that may be corrupted; None means all.
         """
+        # Padding is never predicted: its loss would depend on the batch.
         eligible = regions.mask if rows is None else regions.mask & rows[:, None]
         draw = torch.rand(eligible.shape, generator=generator, device=eligible.device)
         if self.at_least_one:
@@ -91,6 +94,7 @@ class RegionMasking:
             pick = torch.randint(
                 max(len(real), 1), eligible.shape, generator=generator, device=eligible.device
             )
+            # Drawn for all positions, so that the number of random numbers does not depend on the draws.
             features = torch.where(exchanged[..., None], real[pick], features) if len(real) else features
         return replace(regions, features=features.masked_fill(hidden[..., None], 0), hidden=hidden), selected
 
@@ -101,6 +105,7 @@ def overlaps(boxes: Float[Tensor, "B R 4"]) -> Float[Tensor, "B R R"]:
     high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
     inside = (high - low).clamp(min=0).prod(-1)
     area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    # Two boxes without area have no union; 0 / 1e-12 is 0 and not NaN.
     return inside / (area[:, :, None] + area[:, None] - inside).clamp(min=1e-12)
 
 
@@ -170,6 +175,8 @@ class MaskedRegions(Objective):
         self.parts = tuple(name for name in self.parts if name in names)
         self.predict = nn.ModuleDict({name: self.predict[name] for name in self.parts})
         if not self.parts:
+            # No parameters without a use: DDP would wait for their gradients, and weight decay would shrink
+            # them.
             self.transform, self.reads = nn.Identity(), frozenset()
 
     def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
@@ -278,6 +285,7 @@ class RegionLabels(nn.Module):
         selected: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
         labels = require_field(regions, self.field)
+        # -1 is padding, or an image whose detector gave no label.
         predicted = (regions.mask if self.everywhere else selected) & (labels >= 0)
         scores = self.decoder(first(states[predicted])).float()
         losses = functional.cross_entropy(scores, labels[predicted], reduction="none")
@@ -335,14 +343,17 @@ def divergence(
 ) -> Float[Tensor, " M"]:
     """Loss of each region; see `RegionProbabilities`."""
     if loss == "hard":
+        # Without column 0, which is background; + 1 counts it again.
         return functional.cross_entropy(scores, probabilities[:, 1:].argmax(-1) + 1, reduction="none")
     if loss == "cross_entropy":
         return functional.cross_entropy(scores, probabilities, reduction="none")
+    # torch takes 0 * log 0 as 0, so certain detections are safe.
     terms = functional.kl_div(scores.log_softmax(-1), probabilities, reduction="none")
     return terms.mean(-1) if loss == "kl_mean" else terms.sum(-1)
 
 
 def _over(losses: Float[Tensor, " M"], regions: PaddedRegions, share: int | float) -> Float[Tensor, ""]:
+    # LXMERT scales by 1 / 0.15 and averages over all regions, as if exactly that share were predicted.
     return losses.sum() / (share * regions.mask.sum().clamp(min=1))
 
 

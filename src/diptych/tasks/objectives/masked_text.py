@@ -74,6 +74,8 @@ class WordMasking:
         draw = torch.rand(ids.shape, generator=generator, device=device)
         if self.continuations:
             # All pieces of word number n take the n-th random number, so they are chosen together.
+            # Example: `play ##ing ball` counts 1 1 2, so `##ing` takes the draw of `play` and `ball` the next
+            # one.
             word = (eligible & ~is_in(ids, self.continuations)).cumsum(1) - 1
             draw = draw.gather(1, word.clamp(min=0))
         if self.at_least_one:
@@ -86,6 +88,7 @@ class WordMasking:
         # One uniform number decides both whether a token is predicted and what replaces it.
         kept = draw >= self.rate * (self.masked + self.random)
         shown = torch.where(draw < self.rate * self.masked, self.mask_id, torch.where(kept, ids, other))
+        # -1 and not 0, which is the id of [PAD].
         return replace(text, ids=torch.where(predicted, shown, ids)), torch.where(predicted, ids, -1)
 
 
@@ -176,6 +179,7 @@ def word_loss(
     predicted = words >= 0
     table = model.word_embedding()
     assert table is not None, "the head was built on it"
+    # Predicted tokens only: scores of all positions times 30,000 words would take most of the memory.
     scores = head(states[predicted], table.weight).float()
     return average(functional.cross_entropy(scores, words[predicted], reduction="none"), predicted, by=by)
 

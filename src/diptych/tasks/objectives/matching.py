@@ -50,6 +50,7 @@ class Matching(Objective):
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
         other, replaced = draw_other_rows(sample.inputs, generator)
         replaced &= torch.rand(len(replaced), generator=generator, device=replaced.device) < self.rate
+        # Example of 3 rows in which row 0 is replaced by row 2: `take` is [2, 1, 2].
         take = torch.where(replaced, other, torch.arange(len(replaced), device=replaced.device))
         part = getattr(sample.inputs, self.exchange)
         changed = {self.exchange: part.map(lambda tensor: tensor[take])}
@@ -73,6 +74,7 @@ class Matching(Objective):
         assert encoding.pooled is not None
         logits = self.head(encoding.pooled)
         if self.classes == 1:
+            # Two columns, so that the larger one is the decision of the sigmoid at 0.5.
             logits = torch.cat([-logits, logits], 1)
         return {
             "match": grades(

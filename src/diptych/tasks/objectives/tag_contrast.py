@@ -47,9 +47,11 @@ class TagContrast(Matching):
         draw = torch.rand(len(other), generator=generator, device=other.device)
         # Without a second segment, neither the names nor the caption can be exchanged alone.
         possible &= (text.mask & (text.segments == 1)).any(1)
+        # One draw for both: its range is cut into "names", "caption" and "intact".
         names = possible & (draw < self.rate)
         caption = possible & ~names & (draw < self.rate + self.caption_rate)
         text = combine(text, other, caption, names)
+        # 0 intact, 1 other names, 2 another caption; `labels` turns them into classes.
         return sample.ask(replace(sample.inputs, text=text), mismatch=names + 2 * caption)
 
 
@@ -70,6 +72,8 @@ def combine(
     full_a, full_b = starts[a], (lengths - starts)[b]
     width = text.ids.shape[1]
     # Either part may have at least half of the width; what the shorter part does not use goes to the longer.
+    # Example of width 8: parts of 6 and 5 keep 4 and 4; parts of 6 and 2 keep 6 and 2; parts of 2 and 7 keep
+    # 2 and 6.
     keep_a = torch.minimum(full_a, width - full_b.clamp(max=width // 2))
     keep_b = torch.minimum(full_b, width - keep_a)
     place = torch.arange(width, device=other.device).expand_as(text.ids)
