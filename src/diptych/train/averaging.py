@@ -70,6 +70,8 @@ class JumpSWA:
         return base if self.lr is None else self.lr
 
     def share(self, done: int, total: int, count: int) -> float | None:
+        # Example of 40 steps, start 0.75, every 5: weights join after the steps 35 and 40. Step 30 is the
+        # start itself and does not count, as in torchcontrib.
         joins = done > int(self.start * total) and done % self.every == 0
         return 1 / (count + 1) if joins else None  # a running mean in which all joined weights count alike
 
@@ -94,6 +96,7 @@ class AnnealSWA:
         _check_start(self.start)
 
     def rate(self, schedule: Schedule, step: int, total: int, base: float) -> float:
+        # The first averaged step still has the scheduled rate, as in the original.
         first = self._first(total)
         if step <= first:
             return base * schedule(step, total)
@@ -106,6 +109,7 @@ class AnnealSWA:
 
     def _first(self, total: int) -> int:
         """The first step that is averaged."""
+        # Strictly more than `start * total`, which is `index > 0.75 * T` in Vilio.
         return math.floor(self.start * total) + 1
 
 
@@ -172,6 +176,7 @@ class Average:
         if self.count == 0:
             yield
             return
+        # A copy, because `write` overwrites the parameters in place, which the optimizer refers to.
         live = {name: parameter.detach().clone() for name, parameter in _trainable(module).items()}
         self.write(module)
         try:

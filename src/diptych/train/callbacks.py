@@ -113,6 +113,7 @@ class Validator(Observer):
         self._warned = False
 
     def after_step(self, loop: Loop) -> None:
+        # The last step always counts, or the final weights could never be the best.
         if loop.step % self.every and not loop.done:
             return
         self.reporter.report(loop)  # raises on a loss that is not finite, before its weights can be the best
@@ -137,6 +138,7 @@ class Validator(Observer):
                 f"trainer.monitor is {monitor!r}, but the task has no such metric; "
                 f"expected one of {', '.join(metrics)}."
             )
+        # Known only after the first validation: which measures there are depends on the data.
         self.record.monitor, self.record.minimized = monitor, not loop.learner.task.higher(monitor)
         if math.isnan(metrics[monitor]) and not self._warned:
             self._warned = True
@@ -181,6 +183,7 @@ class Keeper(Observer):
         self.every, self.settings, self.path = every, settings, path
 
     def after_step(self, loop: Loop) -> None:
+        # Before the next step and after the stopper, so that an interruption loses nothing.
         if loop.stopping or loop.step % self.every == 0:
             self.save(loop)
 
@@ -201,6 +204,7 @@ class Keeper(Observer):
     def _measure_average(self, loop: Loop) -> None:
         if not loop.average.count or loop.data.validate is None:
             return
+        # Measured once at the end: SWA's mean is of no interest before all weights have joined.
         with loop.average.inside(loop.learner):
             self.record.final = loop.evaluate()
         log_metrics(self.reporter.loggers, self.record.final, loop.step, prefix="average/")
@@ -226,6 +230,7 @@ class Stopper(Observer):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        # Clusters send SIGTERM some seconds before they kill a job.
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in self._before:
             signal.signal(number, self._ask)

@@ -61,6 +61,7 @@ class ValidationRecord:
         sign = -1 if self.minimized else 1
         value = row[self.monitor]
         nothing_yet = self.best is None or self.best != self.best  # NaN differs from itself
+        # Comparisons with NaN are False, so a NaN never replaces a number.
         improved = nothing_yet or sign * (value - (self.best or 0.0)) > min_delta
         surer = value == self.best and row.get("loss", inf) < self.row(self.best_step or 0).get("loss", inf)
         if improved or surer:
@@ -100,6 +101,7 @@ def load(path: Path) -> dict[str, Any]:
         FormatError: the file is damaged or not a checkpoint.
     """
     try:
+        # Not `torch.load`: a checkpoint may come from a stranger, like any other file.
         state = _read_content(require_file(path, "a checkpoint of a run"))
     except FormatError as error:
         reason = str(error).removeprefix(f"{path}: ").rstrip(".")
@@ -125,6 +127,7 @@ def _read_content(path: Path) -> Any:
     def choose(content: object) -> Mapping[str, Any]:
         contents.append(content)
         _collect(content, lying, set(), path)
+        # `contents` keeps the placeholders alive, so that no identity is used twice.
         return {str(identity): placeholder for identity, placeholder in lying.items()}
 
     try:

@@ -97,6 +97,7 @@ def fit(
     """
     began, folder, trainer = time.perf_counter(), Path(folder), trainer or Trainer()
     run = _Run(model, task, data, folder=folder, trainer=trainer, seed=seed, averaging=averaging)
+    # Never train over the checkpoints of another run.
     if not resume:
         require_new(folder / "checkpoints")
     run.prepare(optim, schedule or constant(), restart=run.last.exists())
@@ -127,6 +128,7 @@ class _Run:
             seed=seed,
             ranks=self.fabric.world_size,
             accumulate=trainer.accumulate_grad_batches,
+            # `repeat` freezes the first epoch, so that the same batches come again and again.
             limit=trainer.overfit_batches or trainer.limit_train_batches,
             repeat=trainer.overfit_batches is not None,
         )
@@ -180,6 +182,7 @@ class _Run:
         loop, record = self.loop, self.record
         self.fabric.barrier()  # the first rank may still be writing the checkpoint that all now read
         kept, metrics = self._keep()
+        # On the CPU, where the caller writes the bundle, whatever the device was.
         self.loop.learner.eval().cpu()
         return FitResult(
             kept=kept,
@@ -200,6 +203,7 @@ class _Run:
     def _keep(self) -> tuple[Weights, Mapping[str, int | float]]:
         loop, record = self.loop, self.record
         wanted = self.trainer.keep or self._default()
+        # It does not exist if the run was stopped before the first validation.
         if wanted == "best" and self.best.exists():
             state = checkpoint.load(self.best)
             checkpoint.load_weights(loop.learner, state, self.best)
@@ -248,6 +252,7 @@ class _Run:
             path=self.last if main else None,
         )
         progress_bar = ProgressBar(record, reporter) if bar else None
+        # The stopper before the keeper, so that a run that is asked to stop is saved at this very step.
         observers += [self.stopper, keeper, *([progress_bar] if progress_bar else [])]
         self.loop.observers = observers
         return progress_bar
@@ -264,6 +269,8 @@ class _Run:
             "examples per step": self.plan.step_size,
             "steps per epoch": self.plan.steps_per_epoch,
             "total steps": self.loop.total_steps,
+            # Texts, because a checkpoint holds plain values only; the repr of a frozen dataclass names all
+            # settings.
             "optim": repr(optim),
             "schedule": _text(schedule),
             "averaging": repr(self.averaging),

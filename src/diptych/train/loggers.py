@@ -47,6 +47,7 @@ class MetricsFile:
             self.columns += new
             self._write_all()
             return
+        # Opened for each line, so that a killed run has all lines on disk.
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
 
@@ -135,6 +136,7 @@ def _open(name: str, folder: Path, step: int) -> MetricLogger:
     if name not in PLACES:
         allowed = ", ".join(PLACES)
         raise ConfigError(f"loggers contains {name!r}; expected some of {allowed}.{nearest(name, PLACES)}")
+    # Looked for without importing: these packages take seconds.
     if find_spec(name) is None:
         raise ConfigError(f'loggers contains {name!r}, which is not installed: pip install "{name}"')
     return PLACES[name](folder, step)

@@ -19,6 +19,8 @@ from diptych.train.schedules import Schedule
 from diptych.types import Batch, Example, VisionLanguageModel
 
 
+# Order of one step: rates from the schedule, batches seeded by position, gradients, clipping, optimizer,
+# average of the weights; then the observers: reports, validation, stopping, checkpoint, progress bar.
 class Observer:
     """Does something between the steps of a run, on every rank. Observers are called in their order."""
 
@@ -98,9 +100,11 @@ class Loop:
         self.observers: Sequence[Observer] = ()
         self.step = 0
         self.stopping = False
+        # Emptied by `Reporter`, which every run has.
         self.losses: list[tuple[Tensor, int]] = []
         # Objectives draw from their own generator; dropout draws from torch's global one. Both are seeded.
         self._generator = torch.Generator(device=fabric.device)
+        # Kept between validations, because starting loader workers takes seconds.
         self._validation: DataLoader[Example] | None = None
 
     @property
@@ -157,6 +161,7 @@ class Loop:
         accumulate = self.plan.accumulate
         return self.data.train_loader(
             self.plan,
+            # The plan counts positions, of which a step has `accumulate`.
             start=self.step * accumulate,
             stop=self.total_steps * accumulate,
             rank=self.fabric.global_rank,
@@ -169,6 +174,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(group["initial_lr"])
         self.optimizer.zero_grad()
+        # Derived from the step, so a resumed run has the same weights of objectives.
         self.learner.task.progress = self.step / self.total_steps
         accumulate = self.plan.accumulate
         for part in range(accumulate):
@@ -197,6 +203,8 @@ class Loop:
         # `ranks` undoes the mean over ranks that DDP takes of gradients. With `mean`, `accumulate` cancels
         # out, and every example gets the weight 1 / step_count.
         share = portion.count * ranks * (accumulate / portion.step_count if self.reduction == "mean" else 1)
+        # Example of `mean`: 2 ranks, no accumulation, portions of 3 and 2 examples: shares 3 * 2 / 5 and 2 *
+        # 2 / 5. DDP averages the two, so every example counts 1/5.
         weighted: Tensor = loss * share / accumulate
         return weighted
 
@@ -223,6 +231,8 @@ class Loop:
                 batch, generator = self._here(batch), self._seeded(number, rank, 1)
                 parts.append(learner.task.validate(model, batch, generator))
         learner.train()
+        # All ranks need all parts: AUROC and the like are no means over ranks, and each decides on stopping
+        # itself.
         parts = [part for share in self._gathered(parts) for part in share]
         losses = [(part.loss, part.count) for part in parts if part.loss is not None]
         labeled = sum(count for _, count in losses)
@@ -237,6 +247,7 @@ class Loop:
 
     def _here(self, batch: Batch) -> Batch:
         device = self.fabric.device
+        # Without blocking, from pinned memory: the copy runs while the last step still computes.
         return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
 
     def _rate(self, base: float) -> float:

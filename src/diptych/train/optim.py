@@ -81,6 +81,8 @@ class OptimizerFactory:
                 decay = 0.0 if id(parameter) in plain else self.weight_decay
                 # torch multiplies the decay by the group's rate; dividing by the scale undoes that.
                 decay = decay if self.scale_decay else decay / scale
+                # Equal rates and decays share a group, in the order of registration: the same in every
+                # process.
                 groups.setdefault((self.lr * scale, decay), []).append(parameter)
         # Groups of equal rate and decay keep the number of fused calls per step small.
         if not groups:
@@ -222,6 +224,7 @@ class HFAdamW(Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
+        # A parameter without a gradient does not move at all, not even by weight decay.
         params = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not params:
             return
@@ -235,6 +238,7 @@ class HFAdamW(Optimizer):
         gradients = [parameter.grad for parameter in params]
         means = [self.state[parameter]["exp_avg"] for parameter in params]
         squares = [self.state[parameter]["exp_avg_sq"] for parameter in params]
+        # mean += (1 - beta1) * (gradient - mean), which is beta1 * mean + (1 - beta1) * gradient.
         torch._foreach_lerp_(means, gradients, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
@@ -243,6 +247,7 @@ class HFAdamW(Optimizer):
         counts = [self.state[parameter]["step"] for parameter in params]
         if group["weight_decay"] and self.decay_first:
             torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        # One number per tensor: a parameter that was unused in some steps has its own count.
         sizes = [-lr * self._correction(count, beta1, beta2) for count in counts]
         torch._foreach_addcdiv_(params, means, widths, sizes)
         if group["weight_decay"] and not self.decay_first:
@@ -254,6 +259,7 @@ class HFAdamW(Optimizer):
 
 def _undecayed(module: nn.Module) -> set[int]:
     """Identities of the parameters of norms, and of all parameters with fewer than two dimensions."""
+    # By class. UNITER's original excludes by name, and so decays the norms that are called otherwise.
     norms = (
         parameter for part in module.modules() if isinstance(part, NORMS) for parameter in part.parameters()
     )
@@ -272,6 +278,7 @@ def _layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
             name: decay ** next((power for prefix, power in powers.items() if name.startswith(prefix)), 0)
             for name in names
         }
+    # Two-stream models have several stacks; each counts from its own top.
     stacks = {name: len(part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)}
     if not stacks:
         raise ConfigError(
@@ -282,6 +289,7 @@ def _layer_scales(model: nn.Module, decay: float | None) -> dict[str, float]:
     # `names` are in the order of registration: parameters before the first stack are embeddings, which get
     # the smallest rate; those after it are poolers and the like, which get the full rate.
     for name in names:
+        # Example with 3 layers and decay 0.5: embeddings 0.125, layers 0.25, 0.5 and 1, pooler 1.
         below = _levels_below_top(name, stacks)
         reached = reached or below is not None
         scales[name] = decay ** (below if below is not None else 0 if reached else deepest)

@@ -50,6 +50,7 @@ class ProgressBar(Observer):
             self._validations = len(self.record.history)
             self.console.print(self._validation_line(loop), highlight=False, soft_wrap=True)
         now = time.perf_counter()
+        # Drawing takes longer than a step of a small model.
         if self._bar is not None and (now - self._drawn > REFRESH or loop.done):
             self._drawn = now
             self._bar.update(self._task, completed=loop.step, epoch=_epoch(loop), state=self._state_line())

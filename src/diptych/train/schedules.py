@@ -103,12 +103,14 @@ def _stairs(
     passed = sum(step >= milestone for milestone in milestones)  # drops count during warm-up, too
     risen = _constant(step, total, warmup=warmup)
     if risen < 1:
+        # Linear from `start` to 1.
         risen = start if method == "constant" else start * (1 - risen) + risen
     return risen * float(factor**passed)
 
 
 def _steps(warmup: int | float, total: int, whole: bool = False) -> float:
     """Length of the warm-up in steps."""
+    # 1.0 is one step and not the whole run.
     rise = warmup * total if warmup < 1 else float(warmup)
     return float(math.floor(rise)) if whole else rise
 

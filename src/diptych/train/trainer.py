@@ -130,12 +130,14 @@ class Trainer:
                 f"trainer.accelerator={self.accelerator}, devices={self.devices}, strategy={self.strategy} "
                 f"and precision={self.precision} do not work on this machine: {error}"
             ) from error
+        # With DDP, the other processes start here and run the same script up to this line.
         fabric.launch()
         return fabric
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of optimizer steps of the whole run."""
         epochs = self.max_epochs or (1 if self.max_steps is None else None)
+        # `max_steps` alone sets no limit of epochs.
         limits = [self.max_steps, None if epochs is None else epochs * steps_per_epoch]
         return min(limit for limit in limits if limit is not None)
 
@@ -143,4 +145,5 @@ class Trainer:
         """Return the number of optimizer steps between validations."""
         if isinstance(self.val_check_interval, int):
             return self.val_check_interval
+        # A tiny fraction of a short epoch would round to validating never.
         return max(1, int(self.val_check_interval * steps_per_epoch))
