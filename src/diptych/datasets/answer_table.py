@@ -42,6 +42,7 @@ class Coverage:
 
 def pretraining_table(checkpoint: Path, root: Path) -> Path | None:
     """Find LXMERT's list of answers beside a checkpoint or below the root of a data set."""
+    # Beside the checkpoint first: its list fits its rows, that of the data may be of another release.
     places = (checkpoint.parent, *(root / folder for folder in PRETRAINING_FOLDERS))
     return next((place / PRETRAINING for place in places if (place / PRETRAINING).is_file()), None)
 
@@ -76,6 +77,7 @@ def read_answers(path: Path, *, sets: Sequence[str] = ()) -> tuple[str, ...]:
                 f"{path}: not UTF-8 (byte {error.start}); expected one answer per line."
             ) from error
         answers = [line.rstrip("\r") for line in lines]
+        # The last line feed ends a line. Other empty lines count: entry 0 of LXMERT's table for VQA is "".
         answers = answers[:-1] if answers and not answers[-1] else answers
     repeated = [answer for answer, count in Counter(answers).items() if count > 1]
     if repeated or not answers:
@@ -101,6 +103,7 @@ def _of_sets(values: Any, sets: Sequence[str], path: Path) -> list[Any]:
 
 def _from_json(values: Any, path: Path) -> list[str]:
     if isinstance(values, Mapping):
+        # `type` and not `isinstance`: true and false would pass as 1 and 0.
         numbers = sorted(number for number in values.values() if type(number) is int)
         if numbers != list(range(len(values))):
             raise FormatError(f"{path}: the numbers of the answers are not 0 to {len(values) - 1}.")
@@ -119,6 +122,7 @@ def _from_json(values: Any, path: Path) -> list[str]:
 def write_answers(path: Path, answers: Sequence[str]) -> None:
     """Write one answer per line, or a JSON list if the name ends in `.json`."""
     broken = [answer for answer in answers if "\n" in answer or "\r" in answer]
+    # Two lines would become two answers, and all later rows of the head would be shifted.
     if broken and path.suffix != ".json":
         raise FormatError(f"{path}: the answer {broken[0]!r} has several lines; write a .json file.")
     with atomic_file(path, "w", encoding="utf-8", newline="\n") as file:
@@ -141,7 +145,9 @@ def learn_answers(targets: Iterable[Count], minimum: int) -> tuple[str, ...]:
         if target:
             counts[_best(target)] += count
     answers = sorted(
-        (answer for answer in counts if counts[answer] >= minimum), key=lambda a: (-counts[a], a)
+        # Ties in alphabetical order, so that the table does not depend on the order of the examples.
+        (answer for answer in counts if counts[answer] >= minimum),
+        key=lambda a: (-counts[a], a),
     )
     if not answers:
         most = f"; the most frequent of {len(counts)} occurs {max(counts.values())} times" if counts else ""
@@ -165,6 +171,7 @@ def coverage(answers: Iterable[str], targets: Iterable[Count]) -> Coverage:
     for target, count in targets:
         if target is None:
             continue
+        # A plain class counts as its own only answer.
         scores = {target: 1.0} if isinstance(target, str) else target
         best = max((score for answer, score in scores.items() if answer in known), default=0.0)
         examples, answerable, total = examples + count, answerable + count * (best > 0), total + count * best

@@ -76,16 +76,19 @@ class Split(ABC):
         self.root, self.split, self.limit = Path(root), split, limit
         if not self.root.is_dir():
             raise ConfigError(f"{self.root} is not a folder; expected the root of {self.name}.")
+        # Withheld labels change the examples, so their file belongs to the key of the cache, too.
         given = () if self.answers is None else (self.answers,)
         self.files = (*self.find_files(self.root, split, **self.settings), *given)
         # Different data sets may read the same files, so the class belongs to the key of the cache.
         key = (type(self).__qualname__, split, dict(self.settings))
         table = cached_examples(self.read, sources=self.files, settings=key)
+        # The cache holds all examples, so runs with different limits share it.
         self.table: Rows = table if limit is None else table.head(limit)
 
     def keep(self, chosen: Int[ndarray, " N"]) -> None:
         """Drop all examples but these rows, in ascending order; official files then hold these alone."""
         self.table = ChosenRows(self.table, chosen)
+        # The cached property would still list the pictures of dropped examples.
         self.__dict__.pop("images", None)
 
     def __len__(self) -> int:
@@ -276,6 +279,7 @@ class _Pictures(Mapping[str, Path]):
 
     @cached_property
     def names(self) -> dict[str, tuple[str, str | None]]:
+        # Under the keys of the stores, which examples have; paths follow from the data set's own keys.
         files, place = self.split.table.image_files(), self.split.place
         return {store_key(place, key): (key, files.get(key)) for key in self.split.table.image_keys()}
 

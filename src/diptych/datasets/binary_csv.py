@@ -60,6 +60,7 @@ def read_scores(path: Path, *, kind: Kind | None = None, classes: Sequence[str] 
                 raise FormatError(f"{where}: label is {labels[key]!r}; expected 0 or 1.")
     if not values:
         raise FormatError(f"{path}: there are no predictions below the header.")
+    # All rows first: the kind shows in the range of the whole column, not in a single score.
     raw = np.array(list(values.values()))
     kind = kind or _kind(raw, path)
     low, high = RANGES[kind]
@@ -71,6 +72,7 @@ def read_scores(path: Path, *, kind: Kind | None = None, classes: Sequence[str] 
     # The scores of both classes add up to `whole`; from `even` on, class 1 is the answer.
     whole, even = (0, 0.0) if kind == "raw" else (1, 0.5)
     positive = {"log_probability": np.exp, "logit": expit}.get(kind, np.asarray)(raw)
+    # Vilio's E writes the label 0 for every row, and its ensemble's threshold is fitted on dev_seen.
     decided = [label == "1" for label in labels.values()] if kind in ("probability", "raw") else []
     answers = tuple(classes[int(yes)] for yes in (decided or positive >= even))
     scores = np.stack((whole - positive, positive), axis=1)
@@ -145,6 +147,7 @@ def _number(text: str, where: str) -> float:
 
 def _kind(raw: Float[ndarray, " N"], path: Path) -> Kind:
     low, high = float(raw.min()), float(raw.max())
+    # The order matters: a column of zeros is read as probabilities, not as log-probabilities.
     if low >= 0 and high <= 1:
         return "probability"
     if high <= 0:

@@ -62,6 +62,7 @@ class Data:
 
     def open_labeled(self, root: Path, split: str, answers: Path | None = None) -> Split:
         """Open a split with labels; withheld labels come from `answers` or the data set's answers file."""
+        # The user's file comes first; the one beside the split is what `fabricate` writes.
         beside = self.kind.answers_file(root, split)
         if answers is None and beside is not None and beside.exists():
             answers = beside
@@ -92,6 +93,7 @@ def _wrong_settings(kind: type[Split], settings: Mapping[str, Any]) -> Iterator[
     """Turn errors of invalid settings into ConfigError; untrusted files may have values of any type."""
     try:
         yield
+    # Already says what is wrong and where.
     except DiptychError:
         raise
     except (TypeError, ValueError, AttributeError, KeyError) as error:
@@ -139,7 +141,11 @@ def named_data(name: str) -> Data:
     tree = _merged(name)
     data = tree["data"]
     train = {
-        key: _filled(value, data) for key, value in data["train"].items() if key not in ("root", "split")
+        # Where the data lie and which part is meant is not a setting of the data set: any split may be
+        # opened.
+        key: _filled(value, data)
+        for key, value in data["train"].items()
+        if key not in ("root", "split")
     }
     return Data(
         node=train,
@@ -173,6 +179,7 @@ def find_data(root: Path | None, *, name: str | None = None, node: Any = None, w
         raise ConfigError("the data set is unknown; set --data NAME.")
     if not root.is_dir():
         raise ConfigError(f"{root} is not a folder; expected the root of a data set.")
+    # In alphabetical order, so that a folder that two data sets recognize always opens as the same one.
     for known in data_names():
         data = named_data(known)
         # Several configurations share a class; only that with its name may recognize a folder.
@@ -218,6 +225,7 @@ def fabricate(
     """
     out, named = Path(out), named_data(data)
     require_new(out, overwrite=overwrite, kind=KIND)
+    # An interrupted world leaves nothing behind that looks complete.
     with atomic_folder(out, kind=KIND, overwrite=overwrite) as folder:
         splits = named.kind.fabricate(
             folder,
@@ -234,10 +242,12 @@ def fabricate(
 def _merged(name: str) -> dict[str, Any]:
     """Read the node `data` of a configuration file, merged with the files in its defaults list."""
     path = Path(str(files("diptych.conf") / "data" / f"{name}.yaml"))
+    # Not by Hydra, which `diptych ls` does not import.
     tree: Any = read_yaml(path, dict[str, Any])
     merged: dict[str, Any] = {}
     for base in tree.get("defaults", ()):
         if isinstance(base, str) and base != "_self_":
+            # Files earlier in the list are overridden by later ones, and all by the file itself, as in Hydra.
             merged = _joined(merged, _merged(base))
     return _joined(merged, {"data": tree["data"]})
 

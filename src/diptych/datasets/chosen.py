@@ -30,7 +30,9 @@ class ChosenRows(Rows):
     def windows(self) -> Iterator[pa.RecordBatch]:
         done = 0
         for batch in self.rows.windows():
+            # Rows ascend, so those of a window are neighbors in `chosen`.
             first, last = np.searchsorted(self.chosen, [done, done + len(batch)])
+            # A whole window is passed on without a copy.
             if last - first == len(batch):
                 yield batch
             elif last > first:
@@ -38,6 +40,7 @@ class ChosenRows(Rows):
             done += len(batch)
 
     def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
+        # Of all rows below, because these counts are cached on disk; of the chosen rows they would not be.
         counts = self.rows.text_counts(count, key=key, trim=trim)
         chosen = np.zeros(len(self.rows), bool)
         chosen[self.chosen] = True
@@ -56,6 +59,7 @@ def rows_with(rows: Rows, kept: Bool[ndarray, " K"], codes: Int[ndarray, " I"]) 
         kept: for every key of `Rows.coded_images`, whether it is kept.
         codes: the second part of `Rows.coded_images`.
     """
+    # Images that are not kept, counted up to each place: a row is kept if the count does not grow within it.
     lost = np.concatenate([[0], np.cumsum(~kept[codes])])
     found, row, place = [np.zeros(0, np.int64)], 0, 0
     for batch in rows.windows():

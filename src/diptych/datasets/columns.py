@@ -120,13 +120,16 @@ def _line_windows(path: Path, names: Sequence[str]) -> Iterator[Window]:
                 block = block.removeprefix(BOM)
                 kinds = _kinds(block, names)
             read = partial(_line_cells, path, block, number, names)
+            # `read` decodes the same lines only if somebody asks for cells: usually to name the wrong row.
             yield Window(_plain_lines(block, kinds), read)
+            # Line numbers of the next window; a last line without line feed ends the file anyway.
             number += block.count(b"\n")
 
 
 def _kinds(block: bytes, names: Sequence[str]) -> dict[str, pa.DataType]:
     """Of the first cell of each column that is not empty; texts where there is none."""
     found: dict[str, pa.DataType] = {}
+    # A thousand lines show the kinds; a column that is empty so far is read as text.
     for line in block.split(b"\n", 1000)[:1000]:
         try:
             record = json.loads(line)
@@ -143,6 +146,7 @@ def _plain_lines(block: bytes, kinds: Mapping[str, pa.DataType]) -> pa.RecordBat
     """None unless every line is one object whose cells are of these kinds; Arrow takes more than lines."""
     import pyarrow.json as reader
 
+    # Example: two lines `{"a": 1}` and `{"a": 2}` have one `}\n{` between them, so 1 + 1 == 2 lines pass.
     body = block.rstrip(b"\r\n")
     count = body.count(b"\n") + 1
     between = b"}\r\n{" if b"\r" in body else b"}\n{"
@@ -171,10 +175,13 @@ def _line_cells(path: Path, block: bytes, first: int, names: Sequence[str]) -> C
 
 def _csv(path: Path, names: Sequence[str] | None, header: Sequence[str] | None) -> pa.csv.CSVStreamingReader:
     with path.open("rb") as file:
+        # Limited, because a file without line feeds would be read into memory as one line.
         first = file.readline(BLOCK)
     tab = path.suffix == ".tsv" or (b"\t" in first and b"," not in first)  # MAMI's .csv files have tabs
     every = header or [
-        name.strip('"') for name in first.decode("utf-8-sig", "replace").strip().split("\t" if tab else ",")
+        # The names are only needed to turn off the guessing of types; Arrow reads the header itself.
+        name.strip('"')
+        for name in first.decode("utf-8-sig", "replace").strip().split("\t" if tab else ",")
     ]
     return pyarrow.csv.open_csv(
         path,
@@ -191,6 +198,7 @@ def _csv(path: Path, names: Sequence[str] | None, header: Sequence[str] | None) 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix == ".json":
         with path.open("rb") as file:
+            # Whole: JSON of one table has to fit into memory; large files come as lines or Parquet.
             values = parse_json(file.read(), where=path)
         if isinstance(values, dict):  # records by id
             values = [

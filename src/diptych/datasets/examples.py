@@ -55,6 +55,7 @@ class ExampleTable(Rows):
     ) -> None:
         self.table, self.path, self.whole, self._mapped = table, path, whole, mapped
         self._batches = table.to_batches()
+        # For the binary search of `__getitem__`: a large table has hundreds of batches.
         self._ends = np.cumsum([len(batch) for batch in self._batches], dtype=np.int64)
         self._read = 0
 
@@ -70,6 +71,7 @@ class ExampleTable(Rows):
         """
         try:
             with path.open("rb") as file:
+                # Python's own mapping, because Arrow's cannot give pages back (`_forget`).
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
         except (pa.ArrowException, ValueError) as error:
@@ -96,8 +98,11 @@ class ExampleTable(Rows):
         row = range(len(self))[index]  # handles negative indices and raises IndexError
         number = int(np.searchsorted(self._ends, row, side="right"))
         batch = self._batches[number]
+        # Example: batches of 4 and 3 rows end at 4 and 7. Row 5 is in batch 1 at 5 - 7 + 3 = 1.
         place = row - int(self._ends[number]) + len(batch)
         self._read += 1
+        # Shuffled training touches every page of the file; without this, each worker would seem to hold all
+        # of it.
         if not self._read % OFTEN:
             self._forget()
         return example_of(*(batch.column(name)[place].as_py() for name in SCHEMA.names))
@@ -111,6 +116,7 @@ class ExampleTable(Rows):
                     self._forget()
         finally:
             self._forget()
+            # In `finally`, because readers often stop before the last window.
             pa.default_memory_pool().release_unused()
 
     def _forget(self) -> None:
@@ -129,6 +135,7 @@ class ExampleTable(Rows):
             f"tokens {key} {trim}", lambda: {"counts": count_texts(self.windows(), count, trim)}
         )
         counts: ndarray = arrays["counts"]
+        # Pairs of the first rows come first, so counts of the whole file serve a limited table.
         return counts if self.whole else counts[:, : self.pair_count]
 
     def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
@@ -153,6 +160,7 @@ class ExampleTable(Rows):
             return make()
         name = sha256(f"{COLUMNS} {what}".encode()).hexdigest()[:16]
         place = self.path.with_name(f"{self.path.stem}-{name}")
+        # A part of the table must not fill the cache of the whole one.
         if not (self.whole or place.exists()):
             return make()
         with suppress(OSError):  # without a writable cache, compute the arrays every time
@@ -168,6 +176,7 @@ class ExampleTable(Rows):
 
 def _save_arrays(path: Path, arrays: dict[str, ndarray]) -> None:
     with atomic_file(path) as file:
+        # A fixed length of the header keeps the first array aligned.
         header = {name: [array.dtype.str, array.shape] for name, array in arrays.items()}
         file.write(json.dumps(header).encode().ljust(HEADER))
         for array in arrays.values():
@@ -185,6 +194,7 @@ def _open_arrays(path: Path) -> dict[str, ndarray] | None:
             start += size
     except (ValueError, TypeError, AttributeError):  # an empty file, broken JSON, JSON of another structure
         return None
+    # A file that was cut off, or has something behind it, is made again.
     return arrays if start == len(whole) else None
 
 
@@ -195,6 +205,7 @@ def once(path: Path) -> Iterator[bool]:
         yield False
         return
     make_parents(path)
+    # Eight ranks or workers often open the same data set at the same moment; one reads, the others wait.
     with path.with_name(f".{path.name}.wait").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -221,6 +232,7 @@ def cached_examples(
     """
     if sum(path.stat().st_size for path in sources) <= IN_MEMORY:
         return ExampleTable.of(read())
+    # Not checksums: reading gigabytes to find out that nothing changed would cost as much as parsing them.
     facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
     key = sha256(repr((VERSION, facts, settings)).encode()).hexdigest()[:32]
     path = (cache or cache_folder()) / "examples" / f"{key}.arrow"
@@ -272,6 +284,7 @@ def one_pair_batch(
     def lists(values: pa.Array | None) -> pa.Array:
         if values is None:
             return pa.nulls(count, STRINGS)
+        # Offsets 0, 1, 2, ...: a list of one element in every row.
         return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32)), values)
 
     struct = pa.StructArray.from_arrays(
@@ -336,6 +349,7 @@ def _record_batch(window: Sequence[Example]) -> pa.RecordBatch:
         ],
         fields=list(PAIR),
     )
+    # Pairs of all examples lie one behind the other; the offsets say where each example ends.
     ends = np.cumsum([0, *(len(example.pairs) for example in window)], dtype=np.int32)
     columns = [
         pa.array([example.id for example in window], pa.string()),

@@ -34,6 +34,7 @@ def read_members(path: Path, lists: Collection[str] = ()) -> Iterator[tuple[Any,
             if reader.next_character() not in ("[", "{"):
                 reader.refuse("expected a JSON array or object")
             yield from reader.members(lists)
+            # Something behind the end: two files in one, or a file that was written over a longer one.
             if reader.next_character():
                 reader.refuse("expected the end of the file")
         except UnicodeDecodeError as error:
@@ -64,6 +65,7 @@ class _Reader:
     def __init__(self, file: IO[str], path: Path) -> None:
         self.file, self.path = file, path
         self.text, self.place, self.before = "", 0, 0
+        # Python accepts NaN and Infinity, which are no JSON and would end in scores.
         self.decoder = json.JSONDecoder(parse_constant=_no_number)
 
     @property
@@ -104,6 +106,7 @@ class _Reader:
         self.next_character()
         while True:
             try:
+                # Decoding starts again with every further chunk; records are small, so this is rare.
                 value, end = self.decoder.raw_decode(self.text, self.place)
             except (ValueError, RecursionError) as error:
                 # The window may end inside the value; that cannot be told from damage, so read on.
@@ -130,6 +133,7 @@ class _Reader:
                 if not isinstance(key, str):
                     self.refuse("expected a key")
                 self.expect(":")
+            # `()`: inside of such a list, arrays are ordinary values.
             if key in lists and self.next_character() == "[":
                 yield from ((key, item) for _, item in self.members(()))
             else:
@@ -169,6 +173,7 @@ class Record:
 
     def _field(self, name: str, kind: type, expected: str) -> Any:
         value = self.value.get(name)
+        # `True` is an int for Python.
         if not isinstance(value, kind) or isinstance(value, bool):
             got = f"`{name}` is {shorten(value)}" if name in self.value else f"there is no `{name}`"
             raise FormatError(f"{self.where}: {got}; expected {expected}.")
@@ -205,6 +210,8 @@ class Record:
                     f"{self.where}: the score of {self.clean(answer, name)!r} in `{name}` is "
                     f"{shorten(score)}; expected a number in [0, 1]."
                 )
+        # The best answer first, because readers of the first key want that one. Sorting keeps the order of
+        # ties.
         ordered = sorted(scores.items(), key=lambda item: -item[1])
         return {self.clean(answer, name): float(score) for answer, score in ordered}
 

@@ -21,6 +21,7 @@ def locate(
 
 
 def _existing(root: Path, names: Sequence[str], folders: Sequence[str]) -> Iterator[Path]:
+    # Folders first: files of one release lie together, whichever of their names they have.
     for folder in folders:
         for name in names:
             if (path := root / folder / name).is_file():

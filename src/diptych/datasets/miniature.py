@@ -85,7 +85,9 @@ class Miniature:
         self.size, self.seed = size, seed
         # Every kind of random numbers has its own stream [seed, n], so that changing one leaves the others.
         self.quadruples = list(make_quadruples(size // 4, seed))
+        # Splits take whole quadruples, so no picture and no text of an evaluation split is in training.
         self.rows = split_quadruples(len(self.quadruples))
+        # Shuffled: consecutive numbers would tell a model the quadruple, and so the label.
         numbers: Int[ndarray, " N"] = np.random.default_rng([seed, 1]).permutation(size) + 1
         self._fours = [
             [
@@ -121,6 +123,7 @@ class Miniature:
         Returns:
             Number of tokens.
         """
+        # Texts of the training split alone, so that unknown words occur in evaluation, as in real data.
         generator = np.random.default_rng([self.seed, 4])
         train = self.quadruples[self.rows["train"]]
         remarks = [remark.text for four in train for remark in four.remarks]
@@ -154,6 +157,7 @@ def split_quadruples(count: int) -> dict[str, slice]:
     In small worlds, evaluation splits are larger than that, so that scores are meaningful. `dev_unseen` has
     four fifths of `dev_seen`, as the original has 400 of 500.
     """
+    # In quadruples: 152 memes are 38 of them.
     least = min(USEFUL // 4, count // 10)
     # 12,140 is the number of memes of the challenge; the shares are those of dev_seen and both test splits.
     dev, seen, unseen = (max(1, least, round(count * share / 12140)) for share in (500, 1000, 2000))
@@ -164,6 +168,7 @@ def split_quadruples(count: int) -> dict[str, slice]:
     return {
         "train": slice(0, train),
         "dev_seen": slice(train, ends[1]),
+        # Begins inside of dev_seen: the two share quadruples, as in the original.
         "dev_unseen": slice(ends[1] - shared, ends[2]),
         "test_seen": slice(ends[2], ends[3]),
         "test_unseen": slice(ends[3], ends[4]),

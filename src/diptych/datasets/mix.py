@@ -73,6 +73,8 @@ class Mix:
         row = range(len(self))[index]
         number = bisect_right(self._ends, row)
         name = self.names[number]
+        # Example: members of 3 and 4 examples end at 3 and 7. Row 3 is the first of the second member,
+        # because `bisect_right` goes behind equal ends.
         before = self._ends[number - 1] if number else 0
         return placed(self.members[name][row - before], self._stores[name], f"{name}/")
 
@@ -92,6 +94,7 @@ class Mix:
         """Number of examples of each member, and how many an epoch takes of it; None without weights."""
         if self.weights is None:
             return None
+        # An empty member has nothing to draw, and would divide by zero in `Plan`.
         counts = {name: len(member) for name, member in self.members.items() if len(member)}
         weights = self.weights
         return [(count, max(1, round(weights.get(name, 1) * count))) for name, count in counts.items()]
@@ -117,12 +120,14 @@ class Mix:
     def images(self) -> Mapping[str, Path]:
         """Picture files by image key."""
         own = ((self._stores[name], getattr(member, "images", {})) for name, member in self.members.items())
+        # Not one dictionary: the paths of a member are collected only when one of its pictures is looked up.
         return ChainMap(*(_Prefixed(store, images) for store, images in own))  # type: ignore[arg-type]
 
     @property
     def node(self) -> dict[str, Any] | None:
         """Config that opens any split of the members; None if these are different data sets."""
         nodes = [getattr(member, "node", None) for member in self.members.values()]
+        # A bundle stores one node. Members that are splits of one data set (train and dev) have the same.
         return nodes[0] if all(node == nodes[0] for node in nodes) else None
 
     def write(self, predictions: Predictions, path: Path) -> None:

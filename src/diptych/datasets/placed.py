@@ -37,6 +37,7 @@ class PlacedRows(Rows):
         for batch in self.rows.windows():
             columns = {name: batch.column(name) for name in SCHEMA.names}
             if self.prefix:
+                # The last argument is the separator.
                 columns["id"] = pc.binary_join_element_wise(self.prefix, columns["id"], "")
             if self.store is not None:
                 columns["pairs"] = self._pairs_placed(columns["pairs"])
@@ -50,10 +51,12 @@ class PlacedRows(Rows):
         named = pa.array([store_key(self.store, key) for key in keys.dictionary.to_pylist()], pa.string())
         counts = pc.list_value_length(images)
         ends = np.cumsum(np.concatenate([[0], counts.fill_null(0).to_numpy()]), dtype=np.int32)
+        # A null among the offsets makes the list of that row null again: a pair without image.
         offsets = pa.array(ends, mask=np.append(images.is_null().to_numpy(zero_copy_only=False), False))
         fields = [pairs.field(field.name) for field in PAIR]
         fields[2] = pa.ListArray.from_arrays(offsets, named.take(keys.indices), type=STRINGS)
         struct = pa.StructArray.from_arrays(fields, fields=list(PAIR))
+        # `flatten` leaves out what lies before a slice, so its offsets begin at 0 again.
         starts = lists.offsets.to_numpy() - lists.offsets[0].as_py()
         return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), struct)
 

@@ -49,6 +49,7 @@ class QuestionWorld:
             )
         self.size, self.seed = size, seed
         self.scenes = [self._asked(number, topics) for number in range(1, size // EACH + 1)]
+        # Two at least: data sets divide val or test once more.
         held = max(2, len(self.scenes) // 8)
         ends = (len(self.scenes) - 2 * held, len(self.scenes) - held)
         self.parts = {
@@ -60,6 +61,7 @@ class QuestionWorld:
     def _asked(self, number: int, topics: tuple[str, ...] | None) -> AskedScene:
         generator = np.random.default_rng([self.seed, 2, number])
         scene = new_scene(generator, "warm" if generator.random() < 0.5 else "cool")
+        # Asked before they are filtered, so the scenes of all data sets of questions are drawn alike.
         questions = [one for one in ask(generator, scene) if topics is None or one.topic in topics]
         return AskedScene(number=number, scene=scene, questions=tuple(questions[:EACH]))
 
@@ -75,6 +77,8 @@ class QuestionWorld:
     def _pictures(
         self, folder: Path, key: Callable[[AskedScene], str], progress: Progress | None
     ) -> Iterator[tuple[str, Regions]]:
+        # One stream of random numbers per scene and purpose, so that a larger world begins with the same
+        # scenes.
         for done, asked in enumerate(self.scenes, 1):
             draw_scene(asked.scene).save(folder / "images" / f"{key(asked)}.jpg", quality=QUALITY)
             yield key(asked), detect(asked.scene, np.random.default_rng([self.seed, 3, asked.number]))

@@ -63,12 +63,14 @@ class QuestionSplit(Split):
                     f"{nearest(name, known)} Name one with data.train.split=NAME or data.validate.split=NAME."
                 )
             files += parts
+        # Two parts may lie in the same file; a file counts once for the cache.
         return tuple(dict.fromkeys(files))
 
     def read(self) -> Iterator[Example]:
         seen: set[str] = set()
         for name in self.split.split("+"):
             for example in self.read_split(self.canonical(name)):
+                # Joined splits may overlap (val and minival), and servers refuse a question twice.
                 if example.id in seen:
                     raise DuplicateId(
                         f"{first_five(self.files)}: question {example.id} occurs a second time in "
@@ -86,6 +88,7 @@ class QuestionSplit(Split):
         return tuple(path for folder in self.picture_folders if (path := self.root / folder).is_dir())
 
     def image_path(self, key: str) -> Path:
+        # If no folder has the picture, the first place is returned: the message then names a plausible path.
         places = [folder / f"{key}.jpg" for folder in self._picture_folders]
         return next((path for path in places if path.is_file()), (places or [self.root / f"{key}.jpg"])[0])
 
@@ -95,6 +98,7 @@ class QuestionSplit(Split):
         Raises:
             FormatError: a question has no answer, or the predictions have others; names them.
         """
+        # The servers refuse a file that lacks a question or has one too many.
         predictions = predictions.unique().align(self.ids)
         if predictions.answers is None:
             raise FormatError(f"{path}: the predictions have scores but no answers.")
@@ -140,6 +144,8 @@ def lxmert_file(root: Path, names: Collection[str], folders: Collection[str], ki
         return isinstance(record, Mapping) and "sent" in record and type(record.get("question_id")) is kind
 
     found = locate(root, [f"{name}.json" for name in names], folders=[*folders], fits=fits)
+    # A damaged file counts as found, so that reading it says what is wrong; a healthy one of another kind
+    # does not.
     return found if found is not None and (fits(found) or first_member(found) == (None, None)) else None
 
 
@@ -155,8 +161,11 @@ def read_lxmert(path: Path, known: Collection[str] | None = None) -> Iterator[tu
     for number, value in read_members(path):
         record = Record(value, f"{path}: record {number}")
         key = record.value.get("question_id")
+        # VQA's ids are numbers, GQA's are strings whose leading zeros count.
         name = str(record.number("question_id")) if type(key) is int else record.text("question_id")
         record.where = f"{path}: question {name}"
+        # An empty label is a question that no answer of the table fits; without the field, answers are
+        # withheld.
         target = record.scores("label") if "label" in record.value else None
         if known is not None and (unknown := [answer for answer in target or () if answer not in known]):
             raise FormatError(

@@ -29,6 +29,7 @@ PAIR = pa.struct(
         ("more_texts", STRINGS),
     ]
 )
+# Targets, mentions and meta differ between data sets, so their cells are JSON and the schema stays one.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -75,6 +76,7 @@ class Rows(ABC):
 
     def __iter__(self) -> Iterator[Example]:
         for batch in self.windows():
+            # In parts: the Python objects of a whole window would take many times its memory.
             for start in range(0, len(batch), 1024):
                 for record in batch.slice(start, 1024).to_pylist():
                     yield example_of(**record)
@@ -97,6 +99,8 @@ class Rows(ABC):
     def pair_count(self) -> int:
         """Number of all pairs."""
         offsets = (batch.column("pairs").offsets for batch in self.windows())
+        # Example: a list column of 3 rows with 1, 2 and 1 pairs has the offsets 0, 1, 3, 4. Its last two rows
+        # alone have 1, 3, 4, and 4 - 1 = 3 pairs.
         # A slice of a batch has offsets that do not begin with 0.
         return sum(ends[len(ends) - 1].as_py() - ends[0].as_py() for ends in offsets)
 
@@ -111,6 +115,8 @@ class Rows(ABC):
     def key_windows(self, window: int) -> Iterator[list[str]]:
         """Yield every image key once, sorted, `window` of them at a time."""
         keys, _ = self.coded_images()
+        # Sorted, so that the checks before a run name the same missing keys whatever the order of the rows
+        # is.
         order = pc.sort_indices(keys)
         for start in range(0, len(keys), window):
             yield keys.take(order.slice(start, window)).to_pylist()
@@ -119,6 +125,7 @@ class Rows(ABC):
         """Picture file of every image key that has one, relative to the root of the data set."""
         paths: dict[str, str] = {}
         for pairs in self._pairs():
+            # `files` is null where the key alone leads to the picture.
             both = pairs.filter(pairs.field("files").is_valid())
             names = [both.field(name).flatten() for name in ("images", "files")]
             for keys, files in _first_of_each(*names):
@@ -132,12 +139,15 @@ class Rows(ABC):
             cost: function that returns the costs of several image keys. It gets every key once.
         """
         keys, codes = self.coded_images()
+        # Costs per different key, spread over all images by their codes: a popular image is looked up once.
         costs: ndarray = np.asarray(cost(keys.to_pylist()), np.int32)[codes]
         if self.one_each:
             return costs
         lengths = [pc.list_value_length(pairs.field("images")).fill_null(0) for pairs in self._pairs()]
         counts = np.concatenate([length.to_numpy() for length in lengths] or [np.zeros(0, np.int32)])
         # Sum over the images of each pair, as a difference of cumulative sums.
+        # Example: costs 5, 7, 1 of pairs with 2, 0 and 1 images: sums 0, 5, 12, 13; ends 2, 2, 3; totals 12,
+        # 0, 1.
         sums = np.concatenate([[0], np.cumsum(costs)])
         ends = np.cumsum(counts, dtype=np.int64)
         totals: ndarray = sums[ends] - sums[ends - counts]
@@ -151,6 +161,7 @@ class Rows(ABC):
         for batch in self.windows():
             offsets = batch.column("pairs").offsets.to_numpy()
             starts, count = offsets[:-1] - offsets[0], int(offsets[-1] - offsets[0])
+            # `reduceat` needs an element between two starts: every example has at least one pair.
             parts.append(np.maximum.reduceat(costs[done : done + count], starts))
             done += count
         return np.concatenate(parts)
@@ -160,6 +171,7 @@ class Rows(ABC):
         if self._known_targets is not None:
             yield from self._known_targets
             return
+        # By the JSON text, because a target may be a dictionary, which no dictionary takes as a key.
         counts: dict[str | None, tuple[str, int]] = {}
         for batch in self.windows():
             names, codes = _coded(batch.column("target"))
@@ -171,6 +183,7 @@ class Rows(ABC):
                 key, before = batch.column("id")[place].as_py(), counts.get(names[code])
                 counts[names[code]] = (key, many) if before is None else (before[0], before[1] + many)
         targets = ((_read(text), key, many) for text, (key, many) in counts.items())
+        # Classes are few and asked for again and again; soft targets may be as many as the examples.
         if len(counts) <= FEW:
             self._known_targets = list(targets)
         yield from self._known_targets or targets
@@ -179,6 +192,7 @@ class Rows(ABC):
         """Yield the id and the target of every example."""
         for batch in self.windows():
             names, codes = _coded(batch.column("target"))
+            # JSON is decoded once per different target and window.
             values = [_read(name) for name in names]
             ids = batch.column("id").to_pylist()
             yield from zip(ids, (values[code] for code in codes.tolist()), strict=True)
@@ -187,6 +201,7 @@ class Rows(ABC):
         """Number of examples without target, and the ids of the first `most` of them."""
         count, first = 0, list[str]()
         for batch in self.windows():
+            # Arrow counts nulls anyway, so a labeled window costs nothing.
             if missing := batch.column("target").null_count:
                 count += missing
                 if len(first) < most:
@@ -239,6 +254,7 @@ class Rows(ABC):
             if None in names:
                 place = int(np.flatnonzero(codes == names.index(None))[0])
                 raise unlabeled(batch.column("id")[place].as_py())
+            # Numbered as they appear: balancing needs to tell classes apart, not to name them.
             each = [numbers.setdefault(likeliest(_read(name)), len(numbers)) for name in names]
             parts.append(np.array(each, np.int32)[codes])
         return np.concatenate(parts)
@@ -272,6 +288,7 @@ def count_texts(windows: Iterator[pa.RecordBatch], count: Count, trim: str) -> I
         texts = pairs.field("text")
         first.append(_count_texts(pc.utf8_rtrim(texts, trim) if trim else texts, known, count))
         second.append(_count_texts(pairs.field("text_b"), known, count))
+    # Without second texts one row is enough; callers look at `len`.
     if all(bool((counts == -1).all()) for counts in second):
         return np.concatenate(first)[None]
     return np.stack([np.concatenate(first), np.concatenate(second)])
@@ -285,6 +302,7 @@ def _count_texts(texts: pa.Array, known: dict[str, int], count: Count) -> Int[nd
     encoded = words.flatten().dictionary_encode()
     names = encoded.dictionary.to_pylist()
     if new := [name for name in names if name not in known]:
+        # In one call: of a large table, most words have been counted in an earlier window.
         known.update(zip(new, count(new), strict=True))
     each = np.array([known[name] for name in names] or [0], np.int32)[encoded.indices.to_numpy()]
     # The sum over the words of each text is a difference of cumulative sums.

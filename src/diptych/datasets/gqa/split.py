@@ -50,6 +50,7 @@ class Gqa(QuestionSplit):
         frozenset(pair)
         for pair in (
             *((tier, f"{tier}_all") for tier in TIERS),
+            # The file for the server holds the questions of all tiers but training.
             *((SUBMISSION, f"{tier}{tail}") for tier in TIERS[1:] for tail in ("", "_all")),
         )
     )
@@ -70,6 +71,7 @@ class Gqa(QuestionSplit):
         chunks = (root / folder / stem for folder in cls.folders)
         folder = next((place for place in chunks if place.is_dir()), None)
         if folder is not None:
+            # By length first, so that chunk 10 would come behind chunk 9.
             return tuple(sorted(folder.glob("*.json"), key=lambda file: (len(file.name), file.name)))
         tail = f"_{rest}" if rest else ""
         path = lxmert_file(root, [f"{tier}{tail}", f"{LXMERT.get(tier, tier)}{tail}"], cls.folders, str)
@@ -77,6 +79,7 @@ class Gqa(QuestionSplit):
 
     def read_split(self, split: str) -> Iterator[Example]:
         for path in self.files_of(self.root, split):
+            # A number as first key is the position in a list: LXMERT's form.
             if not _is_official(path) and isinstance(first_member(path)[0], int):
                 yield from (example for _, example in read_lxmert(path))
             else:
@@ -86,6 +89,7 @@ class Gqa(QuestionSplit):
         """The official measures; see `diptych.metrics.gqa`."""
         answers = dict(zip(predictions.ids, predictions.answers or (), strict=True))
         questions = {
+            # A target has one answer.
             example.id: Question(answer=next(iter(example.target)), **example.meta)
             for example in self
             if example.id in answers and example.target
@@ -104,6 +108,7 @@ class Gqa(QuestionSplit):
             return None
         known, choices = set(self.ids), dict[str, Any]()
         for key, value in read_members(path):
+            # The choices file has the tier `all`, of which only the questions of this split are kept.
             if key in known:
                 record = Record(value, f"{path}: question {key}")
                 choices[key] = {name: record.items(name) for name in ("valid", "plausible")}
@@ -150,6 +155,7 @@ def _details(record: Record) -> dict[str, Any]:
     if record.value.get("types") is not None:
         types = Record(record.mapping("types"), record.where)
         found |= {name: types.text(name) for name in ("structural", "semantic")}
+        # The official script takes color, material and shape as one group for these questions.
         if "Common" in (types.optional_text("detailed") or ""):
             found["common"] = True
     if record.value.get("groups") is not None:
@@ -173,4 +179,5 @@ def _text(value: Any, record: Record) -> str:
 def _is_step(value: Any, record: Record) -> bool:
     operation = Record(value, f"{record.where}, semantic")
     words = f"{operation.text('operation')}: {operation.text('argument')}"
+    # The official script does not count these as steps of reasoning.
     return not any(name in words for name in UNCOUNTED)

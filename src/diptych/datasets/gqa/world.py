@@ -48,6 +48,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
         splits[tier] = {key: record for key, record in every.items() if record["isBalanced"]}
         splits[f"{tier}_all"] = every
     public = ("question", "isBalanced", "imageId")
+    # Answers and everything that gives them away are withheld.
     for name in ("test", "test_all"):
         splits[name] = {
             key: {field: record[field] for field in public} for key, record in splits[name].items()
@@ -80,20 +81,24 @@ def _write_split(folder: Path, name: str, records: Records) -> None:
         _dump(folder / f"{stem}.json", records)
         return
     items = [*records.items()]
+    # The official `train_all` is a folder of ten chunks; two are enough to test their joining.
     for number in range(2):
         _dump(folder / stem / f"{stem}_{number}.json", dict(items[number::2]))
 
 
 def _image(asked: AskedScene) -> str:
+    # GQA has both forms: images of COCO's test set, and numbers of Visual Genome.
     return f"n{100_000 + asked.number}" if asked.number % 3 == 0 else str(2_300_000 + asked.number)
 
 
 def _records(asked: AskedScene) -> Iterator[tuple[str, dict[str, Any]]]:
     for place, question in enumerate(asked.questions):
+        # Even numbers for questions, and the next odd one for what follows from them.
         number = 20 * asked.number + 2 * place
         key, follows = _key(number), _key(number + 1)
         record = _record(asked, question, key)
         if question.topic == "color":
+            # The question itself is in the list, too, as in the official files; measures leave it out.
             record["entailed"] = [key, follows, _key(90_000_000 + number)]  # the last one is in no file
             text = question.text.replace("what color is ", "is ").replace("?", f" {question.answer}?")
             inferred = Question(text=text, answer="yes", topic="pattern")

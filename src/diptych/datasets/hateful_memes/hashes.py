@@ -65,11 +65,13 @@ def crude_hash(pixels: Shaped[ndarray, "H W *channels"]) -> str:
     """
     height, width = pixels.shape[:2]
     steps = np.arange(min(height, width))
+    # All pixels of the walk at once: row by row down, column by column to the left.
     diagonal = pixels[steps, width - 1 - steps].astype(int).reshape(len(steps), -1)
     if diagonal.shape[1] < 3:
         diagonal = np.repeat(diagonal[:, :1], 3, axis=1)
     red, green, blue = diagonal.T[:3]
     inside = (red > 1) & (red < 255)
     colored = inside & (red != green) & (green != blue)
+    # Without candidates, sizes alone are compared.
     candidates = np.flatnonzero(colored if colored.any() else inside)
     return f"{height}{width}" + "".join(map(str, diagonal[candidates[0], :3] if candidates.size else ()))

@@ -55,6 +55,7 @@ def split_path(root: Path, split: str) -> Path:
     """
     path = root / f"{split}.jsonl"
     other = root / f"{PHASES.get(split)}.jsonl"
+    # `dev` exists in the first phase only, so a folder has one of the two names.
     if not path.exists() and other.is_file():
         return other
     if not path.exists():
@@ -79,10 +80,12 @@ def read_memes(path: Path) -> tuple[list[Meme], list[FormatError]]:
         try:
             meme = _meme(line, number)
             if (first := memes.get(meme.id)) is not None:
+                # An id of a hostile file may have megabytes.
                 key = shorten(meme.id) if len(meme.id) > 60 else meme.id
                 raise DuplicateId(f"id {key} is already on line {first.line}; expected unique ids.")
             memes[meme.id] = meme
         except FormatError as error:
+            # The class stays: `diptych check` tells repeated ids from damaged lines.
             problems.append(type(error)(f"{path}:{number}: {error}"))
     return list(memes.values()), problems
 
@@ -215,6 +218,7 @@ def with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
             answers[str(record["id"])] = _label(record["label"])
         except FormatError as error:
             raise FormatError(f"{path}:{number}: {error}") from error
+    # Files spell the same id with and without leading zeros.
     spelled = respell(tuple(answers), {meme.id for meme in memes})
     answers = dict(zip(spelled, answers.values(), strict=True))
     if missing := [meme.id for meme in memes if answers.get(meme.id) is None]:
@@ -223,6 +227,7 @@ def with_answers(memes: list[Meme], path: Path, split: Path) -> list[Meme]:
             "Is it the answers file of this split?"
         )
     for meme in memes:
+        # Two truths about one meme: one of the files belongs to another release.
         if meme.label is not None and meme.label != answers[meme.id]:
             raise FormatError(
                 f"{path}: meme {meme.id} is {answers[meme.id]}, but {split}:{meme.line} says {meme.label}."

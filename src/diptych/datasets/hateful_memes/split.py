@@ -68,6 +68,7 @@ class HatefulMemes(Split):
         super().__init__(root, split, limit=limit)
         if twice is not None:
             again = HatefulMemes(root, twice)
+            # In memory, and with repeated ids: such a split is for training only, where ids do not matter.
             self.table = ExampleTable.of([*self.table, *again.table])
             self.files = (*self.files, *again.files)
 
@@ -80,6 +81,7 @@ class HatefulMemes(Split):
 
     @classmethod
     def recognizes(cls, root: Path) -> bool:
+        # One file is enough: the others may be missing or damaged, which reading them reports.
         return any(_begins_with_memes(root / f"{name}.jsonl") for name in cls.splits(root))
 
     @classmethod
@@ -113,6 +115,7 @@ class HatefulMemes(Split):
         Raises:
             FormatError: the ids differ from those of the split, or a score is not a probability.
         """
+        # The challenge compares by row, so the order of the split is the order of the file.
         predictions = predictions.unique().align(self.ids)
         predictions.column(self.positive)  # raises an error for predictions of another data set
         write_scores(predictions, path)

@@ -99,10 +99,12 @@ def clean(
     root, out = Path(root), Path(out)
     if not 0 <= near < BITS // 2:
         raise ConfigError(f"near is {near}; expected 0 to {BITS // 2 - 1} of {BITS} bits.")
+    # Writing into the root itself would replace the official `train.jsonl`, as Vilio does.
     require_apart(out, [root])
     splits = _read(root)
     everyone = [meme for memes in splits.values() for meme in memes]
     store = Path(cache) if cache is not None else out / HASHES
+    # Two cleanings at once would each find the other's half-written folder.
     with claimed(out):
         _require_own(out, root, everyone)
         prints, hashed = _fingerprints(root, everyone, store, progress)
@@ -110,6 +112,7 @@ def clean(
         if known:
             decisions += _known(splits)
         in_train = {meme.id for meme in splits["train"]}
+        # Last, because copies are found among all memes, also where one of them is in a dev split.
         decisions = [_only(decision, in_train) for decision in decisions]
         views = _views(splits, decisions)
         given, sizes = ({name: len(memes) for name, memes in group.items()} for group in (splits, views))
@@ -127,6 +130,7 @@ def _read(root: Path) -> dict[str, list[Meme]]:
     splits = {
         "train": train,
         "dev_seen": seen,
+        # 400 of the 540 memes are in dev_seen, too; with them, `traindev` would have these twice.
         "dev_unseen": [meme for meme in unseen if meme.id not in known],
     }
     lines = {meme.id: meme.line for meme in train}
@@ -159,11 +163,14 @@ def find_copies(memes: Sequence[Meme], prints: Mapping[str, Fingerprint], *, nea
         ids = tuple(meme.id for meme in group)
         texts = Counter(meme.text for meme in group)
         crude = Counter(prints[meme.image].crude for meme in group)
+        # Vilio asks for any two equal texts and any two equal crude hashes in the group, not for the same two
+        # memes.
         if max(texts.values()) < 2 or max(crude.values()) < 2:
             continue
         if len(group) > 2:
             decisions.append(Decision(reason=f"copies in a group of {len(group)}, kept", ids=ids))
         elif group[0].label == group[1].label:
+            # The first one goes: of a copy in train and one in dev, that is the one in train.
             decisions.append(Decision(reason="copy", ids=ids, dropped=ids[:1]))
         else:
             decisions.append(Decision(reason="copy with another label, kept", ids=ids))
@@ -176,16 +183,19 @@ def find_copies(memes: Sequence[Meme], prints: Mapping[str, Fingerprint], *, nea
 def _near_copies(memes: Iterable[Meme], prints: Mapping[str, Fingerprint], near: int) -> list[Decision]:
     same_text: dict[str, list[Meme]] = defaultdict(list)
     for meme in memes:
+        # Only memes of equal text are compared, which keeps the pairs few; comparing all would be quadratic.
         same_text[" ".join(meme.text.lower().split())].append(meme)
     decisions: dict[str, Decision] = {}
     for group in same_text.values():
         for one, other in combinations(group, 2):
+            # The bits of an exclusive or are those that differ.
             bits = (prints[one.image].perceptual ^ prints[other.image].perceptual).bit_count()
             if bits > near:
                 continue
             agree, ids = one.label == other.label, (one.id, other.id)
             if agree:
                 what = f"near copy, {bits} bits"
+                # Overwrites a "kept" decision about the same meme.
                 decisions[one.id] = Decision(reason=what, ids=ids, dropped=ids[:1])
             else:
                 what = f"near copy with another label, {bits} bits, kept"
@@ -219,11 +229,13 @@ def _views(splits: Mapping[str, Sequence[Meme]], decisions: Sequence[Decision]) 
     for decision in decisions:
         dropped[decision.view].update(decision.dropped)
     train = [meme for meme in splits["train"] if meme.id not in dropped["train, traindev"]]
+    # Vilio trains on the new memes of dev_unseen and validates on dev_seen.
     train += splits["dev_unseen"]
     everyone = [meme for memes in splits.values() for meme in memes]
     return {
         "train": train,
         "traindev": [*train, *splits["dev_seen"]],
+        # With copies, as in Vilio: pre-training reads no labels, so a copy cannot leak one.
         "pretrain": [meme for meme in everyone if meme.id not in dropped["pretrain"]],
     }
 
@@ -238,6 +250,7 @@ def _fingerprints(
     """
     known = _load_cache(cache)
     paths = sorted({meme.image for meme in memes})
+    # By time and size, so that a picture that was replaced is hashed again.
     stamps = {path: _stamp(root / path) for path in paths}
     missing = [path for path in paths if stamps[path] not in known]
     problems: list[FormatError] = []
@@ -246,6 +259,7 @@ def _fingerprints(
             zip(missing, pool.map(lambda path: _try(root / path), missing), strict=True), 1
         ):
             if isinstance(result, FormatError):
+                # Go on: all broken pictures are told at once.
                 problems.append(result)
             else:
                 known[stamps[path]] = result
@@ -272,6 +286,7 @@ def _stamp(path: Path) -> str:
     try:
         state = path.stat()
     except OSError:
+        # No picture in the cache has such a key, so `fingerprint` reports the missing file.
         return str(path)
     return f"{path.resolve()} {state.st_mtime_ns} {state.st_size}"
 
@@ -281,6 +296,7 @@ def _load_cache(path: Path) -> dict[str, Fingerprint]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        # An older cache is ours: made anew. Any other file is the user's and kept.
         if content["diptych_hashes"] != CACHE_VERSION:
             return {}
         return {key: Fingerprint(int(bits, 16), crude) for key, (bits, crude) in content["files"].items()}

@@ -63,11 +63,13 @@ def read_windows(path: Path, table: Collection[str] | None) -> "Iterator[RecordB
     for number, record in enumerate(read_list(path), 1):
         image, sentences, labels = _checked(record, f"{path}: record {number}")
         where = f"{path}: image {image!r}"
+        # Ids are made of the image, so a second record would repeat them.
         if image in seen:
             raise DuplicateId(f"{where} has two records; expected one for all of its sentences.")
         seen.add(image)
         for category, texts in sentences.items():
             answers = _answers(labels.get(category), texts, f"{where}, {category}")
+            # The uid of the original, so that its predictions can be compared with ours.
             columns.ids += [f"{image}_{category}_{place:03d}" for place in range(len(texts))]
             columns.images += [image] * len(texts)
             columns.groups += [category] * len(texts)
@@ -99,10 +101,13 @@ class _Names:
                 )
             name = self.known[answer] if answer in self.known else self._learn(answer)
             if name is not None:
+                # Two spellings may become one answer; as in the original, the last one counts.
                 found[name] = score
+        # Without a known answer the sentence stays, for the other objectives.
         return ENCODE(found) if found else None
 
     def _learn(self, answer: str) -> str | None:
+        # Once per spelling: 9 million sentences have some ten thousand.
         name = normalize_answer(answer)
         self.known[answer] = name if self.table is None or name in self.table else None
         return self.known[answer]

@@ -60,6 +60,7 @@ class LxmertPretraining(Split):
         if qa_sets:
             self.settings = {"qa_sets": [*qa_sets]}
             require_file(folder / PRETRAINING, "the answers and their data sets")
+        # Before the constructor of the base, which reads the examples with this table.
         self._table = None if self.answers is None else read_answers(self.answers, sets=qa_sets)
         super().__init__(root, split, limit=limit)
         self.labels = self._counted() if self._table is None else self._table
@@ -82,6 +83,8 @@ class LxmertPretraining(Split):
 
     def read(self) -> "Iterable[RecordBatch]":
         for path in self.files:
+            # `files` ends with the table of answers, which is part of the key of the cache but holds no
+            # examples.
             if path != self.answers:
                 yield from read_windows(path, self._table)
 
@@ -93,9 +96,11 @@ class LxmertPretraining(Split):
         return tuple(answer for answer, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
     def place(self, key: str) -> tuple[str | None, str]:
+        # The original has one feature file for each collection, so keys are unique within one only.
         return "coco" if key.startswith("COCO_") else "vg", key
 
     def image_path(self, key: str) -> Path:
+        # COCO's names contain their folder: `COCO_train2014_...`.
         folder = key.split("_")[1] if key.startswith("COCO_") else "VG_100K"
         return self.root / folder / f"{key}.jpg"
 

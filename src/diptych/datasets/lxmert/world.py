@@ -58,6 +58,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
         feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
     )
     write_store(folder / "features", _pictures(folder, scenes, seed, progress), meta)
+    # Without both parts of val (`nominival` has `minival` in it), so some of their words are unknown.
     texts = [text for name, some in records.items() if "minival" not in name for text in _sentences(some)]
     write_vocabulary(folder / "vocabulary.txt", learn_vocabulary(texts, VOCABULARY_SIZE))
     return {name: sum(1 for _ in _sentences(some)) for name, some in records.items()}
@@ -66,6 +67,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
 def _parts(size: int) -> dict[str, list[str]]:
     """Image keys of each file, in the forms of COCO and of Visual Genome; numbers grow over all files."""
     counts = {name: size * share // 8 for name, share in SHARES.items()}
+    # What rounding left over.
     counts["mscoco_train"] += size - sum(counts.values())
     found, first = dict[str, list[str]](), 1
     for name, count in counts.items():
@@ -120,8 +122,10 @@ def _label(generator: Generator, answer: str, *, soft: bool) -> dict[str, int | 
     if chance < 0.03:
         return {}
     if chance < 0.06:
+        # Answers outside the table: readers keep the sentence and drop the target.
         return {OTHERS[int(chance > 0.045)]: 1}
     if chance < 0.1 and answer in SPOKEN:
+        # Both spellings become one answer, whose last score counts.
         return {SPOKEN[answer]: 0.3, answer: 1}
     if chance < 0.15:
         return {f"{answer.capitalize()}.": 1}

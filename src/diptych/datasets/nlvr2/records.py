@@ -17,6 +17,7 @@ from diptych.files import require_file
 from diptych.types import Example, Pair
 
 LABELS = ("False", "True")
+# ASCII: `\w` would allow letters that look like others.
 IDENTIFIER = re.compile(r"[\w.]+-\w+-\w+-\w+", re.ASCII)  # split-set-pair-sentence
 MAX_LINE = 1 << 20  # bytes; the longest official line has some 2,000
 MARKS = (b'"identifier"', b'"sent')  # begins both `sentence` and LXMERT's `sent`
@@ -47,6 +48,7 @@ def read_statements(path: Path, *, together: bool, image_key: str = "{}") -> Ite
             example = _example(record, together=together, image_key=image_key)
         except FormatError as error:
             raise FormatError(f"{path}:{number}: {error}") from error
+        # `setdefault` gives the number of the first record with this id, which is this one if it is new.
         if (first := known.setdefault(example.id, number)) != number:
             raise DuplicateId(f"{path}:{number}: identifier {example.id} is already in record {first}.")
         yield example
@@ -88,6 +90,7 @@ def _example(record: Any, *, together: bool, image_key: str) -> Example:
 def _images(record: dict[str, Any], key: str) -> tuple[str, str]:
     """The keys of the left and the right image: LXMERT's names, which follow from the identifier."""
     pair = key.rpartition("-")[0]
+    # Example: `dev-850-0-1` is about the pair `dev-850-0`, whose left image is `dev-850-0-img0`.
     left, right = (record.get(f"img{side}", f"{pair}-img{side}") for side in (0, 1))
     if not (isinstance(left, str) and isinstance(right, str) and left and right):
         raise FormatError(
@@ -129,6 +132,7 @@ def read_categories(path: Path) -> dict[str, list[str]]:
             categories[sentence].append(line.removeprefix("* ").strip())
         elif sentence is None and not line.startswith("* "):
             sentence = line
+            # Makes an empty list, so that a sentence without categories is known, too.
             _ = categories[sentence]
         else:
             raise FormatError(f"{path}:{number}: got {shorten(line)}; expected a sentence and `* CATEGORY`.")
@@ -144,6 +148,7 @@ def read_verdicts(path: Path) -> dict[str, str]:
     verdicts: dict[str, str] = {}
     with require_file(path, "a CSV of predictions").open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
+            # "replace": what is no UTF-8 then fails as an identifier, with its line.
             cells = [cell.strip() for cell in line.decode("utf-8-sig", "replace").split(",")]
             if cells == [""]:
                 continue

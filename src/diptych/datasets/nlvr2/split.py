@@ -95,6 +95,7 @@ class Nlvr2(Split):
 
     def image_path(self, key: str) -> Path:
         before, _, after = self.settings["image_key"].partition("{}")
+        # Back from the key of the store to the name of the picture.
         key = key.removeprefix(before).removesuffix(after)
         split = key.partition("-")[0]
         return self._pictures.get(key, self.root / PICTURES[0] / split / f"{key}.png")
@@ -102,12 +103,14 @@ class Nlvr2(Split):
     @cached_property
     def _pictures(self) -> dict[str, Path]:
         """Every picture by key. The 100 folders of training pictures follow no rule, so they are listed."""
+        # Pictures may also lie in a folder named like their split, officially or by LXMERT.
         own = {name for key in self.ids[:1] for name in (key.partition("-")[0], self.split)}
         folders = [self.root / name for name in (*PICTURES, *sorted(own))]
         files = [path for path in self.root.iterdir() if path.suffix == ".png"]
         for folder in folders:
             for place, _, names in os.walk(folder):
                 files += [Path(place, name) for name in names]
+        # Reversed, so that of equal names the first folder in the list wins.
         return {path.stem: path for path in reversed(files)}
 
     def write(self, predictions: Predictions, path: Path) -> None:
@@ -136,6 +139,7 @@ class Nlvr2(Split):
         targets = dict(self.table.target_column())
         rows = zip(predictions.ids, predictions.answers or (), strict=True)
         right = {key: float(targets[key] == answer) for key, answer in rows}
+        # A sentence counts if it is judged right of all its pairs.
         sentences = consistent(predictions, targets)
         tables: dict[str, dict[str, ndarray]] = {
             "": {"consistency": np.array([*sentences.values()], float)},
@@ -157,11 +161,13 @@ class Nlvr2(Split):
     def _categories(self) -> Iterable[tuple[str, Sequence[str]]]:
         folders = [*FOLDERS, *(f"{folder}{part}" for folder in ("", "nlvr2/") for part in ("util", "eval"))]
         path = locate(self.root, [CATEGORIES], folders=folders, fits=Path.is_file)
+        # The 800 annotated sentences are of dev.
         if path is None or self.split.rpartition("_")[2] not in ("dev", "valid"):
             return ()
         annotated = read_categories(path)
         ids: dict[str, list[str]] = defaultdict(list)
         for example in self:
+            # By the sentence: the official file has no identifiers.
             for category in annotated.get(example.pairs[0].text.strip(), ()):
                 ids[category].append(example.id)
         return sorted(ids.items())
@@ -176,11 +182,13 @@ class Nlvr2(Split):
 
 
 def _locate(root: Path, split: str) -> Path | None:
+    # A split is a name, not a path; it may come from a stranger's file.
     if "/" in split:
         return None
     subset, _, whole = split.rpartition("_")
     prefix = f"{subset}_" if subset in SUBSETS else ""
     stems = [f"{prefix}{name}" for name in (whole, OTHER.get(whole)) if name is not None]
+    # The official name first, then LXMERT's (`valid` for `dev`), then mmf's suffix.
     names = [f"{stem}{suffix}" for stem in stems for suffix in (".json", ".jsonl")]
     folders = [str(Path(folder, part)) for folder in FOLDERS for part in (["", subset] if prefix else [""])]
     return locate(root, names, folders=folders, fits=looks_like_statements)

@@ -78,6 +78,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
         split: _write_split(folder, split, sets[start:stop], np.random.default_rng([seed, 6, start]))
         for split, (start, stop) in splits.items()
     }
+    # Numbers of sets begin at 0 in every split, so the split belongs to the name of a picture.
     names = {number: split for split, (start, stop) in splits.items() for number in range(start, stop)}
     numbered = [(names[number], number - splits[names[number]][0], one) for number, one in enumerate(sets)]
     meta = FeatureMeta(
@@ -93,6 +94,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
 def _new_set(generator: Generator) -> Set:
     """Draw scenes and sentences; the first sentence is true of two of the four pairs."""
     sides = [(left, right) for left in WORDS for right in WORDS]
+    # All four combinations of warm and cool, so that a sentence is true of two of the four pairs.
     families = [sides[place] for place in generator.permutation(4)]
     kind, side, words = generator.random(), int(generator.integers(2)), int(generator.integers(3))
     if kind < 0.2:
@@ -116,6 +118,7 @@ def _new_set(generator: Generator) -> Set:
 
 def _counted(generator: Generator, left_more: bool) -> tuple[Scene, Scene]:
     """Two scenes, of which the left one has more things, or fewer."""
+    # Redrawn until the counts differ; equal ones would make both sentences false.
     while True:
         drawn = [new_scene(generator, "warm" if generator.random() < 0.5 else "cool") for _ in range(2)]
         more, fewer = sorted(drawn, key=lambda scene: -len(scene.things))
@@ -125,6 +128,7 @@ def _counted(generator: Generator, left_more: bool) -> tuple[Scene, Scene]:
 
 def _kept(number: int, sentence: int) -> int:
     """How many pairs a sentence is judged of: of some, pairs were rejected, as by NLVR2's annotators."""
+    # Consistency must be measured with groups of four, two and one.
     return {(1, 1): 2, (3, 1): 1}.get((number % 4, sentence), 4)
 
 
@@ -179,6 +183,7 @@ def _pictures(
         for pair, scenes in enumerate(one.pairs):
             for side, scene in enumerate(scenes):
                 key, stream = f"{split}-{number}-{pair}-img{side}", [seed, 3, done, 2 * pair + side]
+                # Under the suffix `.png`, as many official pictures are: readers must look at the content.
                 form = "JPEG" if (pair + side) % 3 == 2 else "PNG"
                 draw_scene(scene).save(place / f"{key}.png", form)
                 yield key, detect(scene, np.random.default_rng(stream))

@@ -86,6 +86,7 @@ def guess_table(path: Path) -> Guess:
     for role in NAMES:
         left = [name for name in names if name not in chosen.values()]
         best = max(left, key=lambda name: _points(role, name, cells[name]), default=None)
+        # Below 1 there is neither a fitting name nor telling content.
         if best is not None and _points(role, best, cells[best]) >= 1:
             chosen[role] = best
     if "id" not in chosen and "image" in chosen and _unique(cells[chosen["image"]]):
@@ -93,6 +94,7 @@ def guess_table(path: Path) -> Guess:
     # Without a label column: several columns of 0 and 1 are labels, else the first column of few values.
     columns_of_bits = [name for name in names if name not in chosen.values() and _bits(cells[name])]
     likely = (name for name in names if name not in chosen.values() and _label_points(cells[name]) > 0)
+    # One column of bits may be anything, such as "edited"; several beside each other are labels.
     labels = chosen.get("label") or (columns_of_bits if len(columns_of_bits) > 1 else next(likely, None))
     listed = labels is not None and (isinstance(labels, list) or isinstance(cells[labels][0], list))
     order = ("id", "image", "text", "label", "split", "group", "weight")
@@ -120,6 +122,7 @@ def _points(role: str, name: str, column: Column) -> int | float:
 
 def _split_points(column: Column) -> int | float:
     values = {str(cell).lower() for cell in column}
+    # Names of splits are so particular that the content alone decides.
     return 1 if len(values) <= FEW and all(value.startswith(SPLITS) for value in values) else -1
 
 
@@ -142,6 +145,7 @@ def _text_points(column: Column) -> int | float:
 
 def _label_points(column: Column) -> int | float:
     values = {str(cell) for cell in column}
+    # Half a point: only a fitting name makes it a label in the first pass; see `likely` above.
     return 0.5 if 2 <= len(values) <= FEW and len(values) < len(column) else -1
 
 
@@ -150,6 +154,7 @@ def _weight_points(column: Column) -> int | float:
 
 
 def _group_points(column: Column) -> int | float:
+    # Measures are reported per group, so a column of unique values is none.
     return 0 if len({str(cell) for cell in column}) <= 10 * FEW else -1
 
 
@@ -166,6 +171,7 @@ CONTENT: Mapping[str, Callable[[Column], float]] = {
 
 def _bits(column: Column) -> bool:
     """Whether a column has only 0 and 1, or false and true: a label of its own."""
+    # pandas writes 0 and 1 as 0.0 and 1.0 if a cell of the column is empty.
     return {str(cell).removesuffix(".0").lower() for cell in column} in ({"0", "1"}, {"false", "true"})
 
 
@@ -208,5 +214,6 @@ def _quoted(text: str | list[str]) -> str:
     if isinstance(text, list):
         return f"[{','.join(map(_quoted, text))}]"
     plain = all(sign.isalnum() or sign in "_-./" for sign in text)
+    # Quotes for Hydra's grammar here, those for the shell come from `shlex` around it.
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return text if plain and text else f'"{escaped}"'

@@ -21,6 +21,7 @@ def needed(settings: Mapping[str, Any]) -> list[str]:
 def only_file(root: Path, settings: Mapping[str, Any]) -> Path:
     file = settings.get("file")
     if file is not None:
+        # The name may come from a stranger's bundle, so it must not lead out of the root.
         if normpath(str(file)).startswith(("/", "../")) or not (root / str(file)).is_file():
             raise ConfigError(f"{root} holds no file {file!r} (data.file).")
         return root / str(file)

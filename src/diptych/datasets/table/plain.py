@@ -50,6 +50,7 @@ def plain_window(
     if "split" in found:
         names, codes = _coded(found["split"])
         mask = pa.array(np.array([chosen(name) for name in names], bool)[codes])
+        # First of all, so that rows of other splits cannot make this one fail.
         found = {role: column.filter(mask) for role, column in found.items()}
         count = int(pc.sum(mask).as_py() or 0)
     else:
@@ -84,6 +85,7 @@ def _column(batch: pa.RecordBatch, name: Any, role: str) -> pa.Array:
 def _texts(column: pa.Array) -> pa.Array:
     """`cell_text` of every cell."""
     if pa.types.is_boolean(column.type):
+        # Arrow would write "true"; `cell_text` makes "1" of it, as in columns of 0 and 1.
         column = column.cast(pa.int8())
     texts = column.cast(pa.string())
     return (
@@ -127,6 +129,7 @@ def image_keys(files: pa.Array) -> pa.Array:
     ending = SUFFIX.search(files[0].as_py()) if len(files) else None
     stems = files
     if ending is not None and bool(pc.all(pc.ends_with(files, ending[0])).as_py()):
+        # All names end alike, which is usual: cutting them is a hundred times faster than `Path.stem`.
         stems = pc.utf8_slice_codeunits(files, 0, -len(ending[0]))
         if _any(pc.match_substring(stems, "/")):
             parts = pc.split_pattern(stems, "/", max_splits=1, reverse=True)

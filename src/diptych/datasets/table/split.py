@@ -108,8 +108,8 @@ class Table(Split):
             "soft": soft,
             "positive": positive,
         }
-        if not self.columns:
-            self.columns, self.settings = self._guessed(Path(root), self.settings)
+        if not self.columns:  # then the names and contents of the columns decide
+            self.columns, self.settings = self._guessed(Path(root), self.settings)  # bundles store the guess
         super().__init__(root, split, limit=limit)
         self.labels = tuple(labels) if labels is not None else self._found_labels()
         self.measure = "macro_auroc" if self.several else "accuracy"
@@ -123,7 +123,7 @@ class Table(Split):
             tables = sorted(path for path in root.iterdir() if path.suffix in SUFFIXES)
         if file is None and not tables:
             raise ConfigError(f"{root} has no table; expected files with the suffix {', '.join(SUFFIXES)}.")
-        train = sorted(tables, key=lambda path: split_order(path.stem))
+        train = sorted(tables, key=lambda path: split_order(path.stem))  # test tables often lack labels
         guess = guess_table(root / file if file is not None else train[0])
         images = settings.get("images") or "{}"
         guessed = {**guess.settings, **({"images": images} if images != "{}" else {})}
@@ -170,7 +170,7 @@ class Table(Split):
         for window in read_windows(path, names, header):
             batch = self._examples(window, path, done)
             if "id" in self.columns:
-                hashes.extend(map(hash, batch.column("id").to_pylist()))
+                hashes.extend(map(hash, batch.column("id").to_pylist()))  # 8 bytes per row
             done += len(batch)
             yield batch
         self._require_unique(path, np.asarray(hashes))
@@ -286,7 +286,7 @@ class Table(Split):
                 self._several(dict(zip(name, row, strict=True)), key, where)
                 for row, key in zip(labels, keys, strict=True)
             ]
-        known: dict[Any, str | None] = {}
+        known: dict[Any, str | None] = {}  # labels are few and rows many
         targets = []
         for row, key in zip(rows, keys, strict=True):
             cell = cells[name][row]
@@ -299,7 +299,7 @@ class Table(Split):
     def _target(self, cell: Any, key: str, where: Path) -> str | None:
         """Convert a label cell to JSON; None if it is empty."""
         values, separator = self.settings["values"], self.settings["separator"]
-        cell = values.get("", "") if cell is None or cell == "" else cell
+        cell = values.get("", "") if cell is None or cell == "" else cell  # an empty cell may mean a label
         if cell == "":
             return None
         if self.settings["soft"]:
@@ -313,7 +313,7 @@ class Table(Split):
             return None if cell is None else self._target(cell, key, where)
         if isinstance(cell, list):
             return json.dumps({str(values.get(str(name), name)): 1.0 for name in cell}, ensure_ascii=False)
-        text = cell_text(cell)
+        text = cell_text(cell)  # 1, 1.0 and "1" are one label
         return json.dumps(values.get(text, text), ensure_ascii=False)
 
     def _several(self, cells: Mapping[str, Any], key: str, where: Path) -> str | None:

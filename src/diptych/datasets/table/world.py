@@ -47,6 +47,7 @@ def write_table_world(
     world = Miniature(size, seed, images=images)
     parts = world.splits()
     splits = dict.fromkeys(names, parts["train"])  # both names are equal if a data set has one split only
+    # If both names are equal, the later entry counts: the single split is small.
     splits = {**splits, names[1]: parts["dev_seen"], "test": parts["test_seen"]}
     labels = tuple(settings.get("labels") or CLASSES)
     rows = {
@@ -56,6 +57,7 @@ def write_table_world(
     file: str | None = settings.get("file")
     several = isinstance(columns.get("label"), str) and _listed(labels, settings)
     if file is None and "split" not in columns:
+        # A cell of a CSV file cannot be a list.
         ending = ".jsonl" if several else ".csv"
         files = {f"{split}{ending}": split_rows for split, split_rows in rows.items()}
     elif "split" in columns:
@@ -87,6 +89,7 @@ def _row(
         "text_b": meme.remark.bottom,
         "split": _raw(split, settings),
         "group": GROUPS[meme.number % len(GROUPS)],
+        # Weights that differ, so that tests would notice if they were ignored.
         "weight": "1" if meme.number % 2 else "0.5",
     }
     row = {columns[role]: cell for role, cell in cells.items() if role in columns}
@@ -111,6 +114,7 @@ def _label(meme: Meme, labels: Sequence[str], settings: Mapping[str, Any]) -> An
     kind = (
         (1 + (meme.remark.about == "cool")) * meme.hateful % len(labels) if len(labels) > 2 else meme.hateful
     )
+    # `first_label` tables have a second label in each cell, which the reader must ignore.
     raw = _raw(labels[int(kind)], settings)
     return [raw, "individual"] if settings.get("first_label") else raw
 

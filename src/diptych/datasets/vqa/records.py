@@ -32,15 +32,18 @@ def read_official(questions: Path, annotations: Path | None, images: str) -> Ite
         FormatError: a record is damaged, or the two files are not of the same questions.
     """
     head: dict[str, Any] = {}
+    # Annotations are held in memory and questions streamed: joined by id, since no order is promised.
     gold = None if annotations is None else dict(_read_annotations(annotations, head))
     other: dict[str, Any] = {}
     missing: list[int] = []
     for key, record in _records(questions, "questions", other):
+        # `pop`, so that what is left in the end are annotations without a question.
         answers = None if gold is None else gold.pop(key, None)
         if gold is not None and answers is None:
             missing.append(key)
             continue
         yield _example(record, key, answers, images)
+    # After the last question: the subset may stand behind the records in the file.
     if annotations is not None and gold is not None:
         _require_same(head, other, annotations, questions)
         if missing:
@@ -79,6 +82,7 @@ def _read_annotations(path: Path, head: dict[str, Any]) -> Iterator[tuple[int, _
         if not given:
             raise FormatError(f"{record.where} has no answers; expected those of ten people.")
         types = (record.optional_text(field) for field in ("question_type", "answer_type"))
+        # Of 65 different strings, one object each instead of one per question.
         question_type, answer_type = (None if kind is None else sys.intern(kind) for kind in types)
         image = record.number("image_id") if "image_id" in record.value else None
         yield key, _Answers(image, question_type, answer_type, given)
@@ -87,6 +91,7 @@ def _read_annotations(path: Path, head: dict[str, Any]) -> Iterator[tuple[int, _
 def _answer(value: Any, texts: dict[str, str], where: str) -> str:
     """The text of an answer, one object for all equal ones: there are ten of them to every question."""
     text = value.get("answer") if type(value) is dict else None
+    # Most answers have been seen before, and only new ones are checked.
     known = texts.get(text) if type(text) is str else None
     if known is None:
         known = Record(value, f"{where}, answers").text("answer")
@@ -99,6 +104,7 @@ def _example(record: Record, key: int, answers: _Answers | None, images: str) ->
     meta: dict[str, Any] = {}
     target = None
     if answers is not None:
+        # Ids alone would join files of different releases without a word.
         if answers.image not in (None, image):
             raise FormatError(
                 f"{record.where} is about image {image}, but its annotation about {answers.image}."
@@ -106,6 +112,7 @@ def _example(record: Record, key: int, answers: _Answers | None, images: str) ->
         target = soft_scores(answers.given)
         meta = {"answers": answers.given}
         meta |= {name: kind for name in ("question_type", "answer_type") if (kind := getattr(answers, name))}
+    # The name of COCO's file, which LXMERT's and most other feature files use as key.
     pair = Pair(image=f"COCO_{images}_{image:012d}", text=record.text("question"))
     return Example(id=str(key), pairs=(pair,), target=target, meta=meta)
 
@@ -132,6 +139,7 @@ def _require_subset(head: Mapping[str, Any], path: Path, images: str) -> None:
     """Refuse a file of other images than its name says; test-dev2015 and minival2014 are parts of others."""
     subset = head.get("data_subtype")
     if isinstance(subset, str) and not (
+        # Example: `minival2014` has the year and the `val` of `val2014`; `train2014` has not.
         subset == images or (subset[-4:] == images[-4:] and images[:3] in subset)
     ):
         raise FormatError(

@@ -75,6 +75,7 @@ class Vqa(QuestionSplit):
         )
 
     def read_split(self, split: str) -> Iterator[Example]:
+        # Official files first: they have the ten answers, from which the official score is computed.
         official = _official(self.root, split)
         if official:
             yield from read_official(
@@ -82,6 +83,7 @@ class Vqa(QuestionSplit):
             )
             return
         table = self.answer_table
+        # Labels of LXMERT's files are answers of its table; another answer shows a table of another release.
         known = None if table is None else frozenset(read_answers(table))
         for record, example in read_lxmert(self.files_of(self.root, split)[0], known):
             types = {name: record.optional_text(name) for name in ("question_type", "answer_type")}
@@ -145,4 +147,5 @@ def _score(example: Example, answer: str) -> float:
     given = example.meta.get("answers")
     if given is not None:
         return vqa_score(answer, given)
+    # LXMERT's files lack the ten answers; their labels are the scores already.
     return float((example.target or {}).get(answer, 0.0))

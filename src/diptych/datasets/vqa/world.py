@@ -60,11 +60,13 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
         _write(folder / f"v2_OpenEnded_mscoco_{subset}_questions.json", "questions", kept, subset)
         if part != "test":
             _write(folder / f"v2_mscoco_{subset}_annotations.json", "annotations", kept, subset)
+    # test-dev is a part of test, whose questions it repeats.
     half = records["test"][: len(records["test"]) // 2]
     _write(folder / "v2_OpenEnded_mscoco_test-dev2015_questions.json", "questions", half, "test-dev2015")
     targets = [soft_scores([one["answer"] for one in record["answers"]]) for record in records["train"]]
     table = learn_answers(((target, 1) for target in targets), 1)
     write_answers(folder / "trainval_label2ans.json", table)
+    # LXMERT's two parts of val do not overlap.
     middle = len(records["val"]) // 2
     parts = {"minival": records["val"][:middle], "nominival": records["val"][middle:]}
     for name, kept in parts.items():
@@ -81,6 +83,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
 
 
 def _image(asked: AskedScene) -> int:
+    # Numbers with gaps, as COCO's have.
     return 7 * asked.number + 2
 
 
@@ -98,6 +101,7 @@ def _records(scenes: Sequence[AskedScene], seed: int) -> Iterator[dict[str, Any]
             yield {
                 "image_id": _image(asked),
                 "question": question.text,
+                # The rule of all official ids.
                 "question_id": 1000 * _image(asked) + number,
                 "question_type": TYPES[question.topic],
                 "answer_type": _answer_type(question.answer),
@@ -113,8 +117,10 @@ def _answer_type(answer: str) -> str:
 def _people(generator: Generator, question: Question, mode: int | None) -> list[str]:
     """Answers of ten people; without a mode, at least seven of them are right."""
     true = question.answer
+    # Wrong answers with commas, articles and contractions, which the official normalization changes.
     wrong = [WRONG[place] for place in generator.permutation(len(WRONG))]
     spoken = NUMBERS[int(true)] if true.isdecimal() and int(true) <= 10 else f"the {true}"
+    # Each mode is one case of the official score; the first questions of a file have all of them.
     match mode:
         case 0:
             return [true] * 10
@@ -128,6 +134,7 @@ def _people(generator: Generator, question: Question, mode: int | None) -> list[
         case 6:
             given = [true] * 5 + ["1,000"] * 3 + [f"{true}."] * 2
         case 7:
+            # All ten agree, so the official score compares the raw strings: "two" is not "2" here.
             given = [spoken] * 10
         case _:
             right = int(generator.integers(7, 11))
