@@ -84,6 +84,7 @@ def test_mistakes_are_one_line(file, tmp_path, refused, memes):
     assert "answers.txt does not exist" in refused(["convert", file, out, "task.answers=@answers.txt"])
     given = [file, out, "model.heads=4", "--vocabulary", tmp_path / "v.txt"]
     assert "expected lxmert" in refused(["convert", *given, "--family", "lxmert"])
+    assert "heads is {'x': 1}; expected int" in refused(["convert", *given, "model.heads.x=1"])
     assert main(["convert", *map(str, given)]) == 0
     assert str(out) in refused(["convert", *given])
     features = ["--root", memes, "--features", memes / "features"]

@@ -19,6 +19,7 @@ from diptych.cli.output import visible
 from diptych.errors import NO_SPACE, ConfigError, DiptychError, nearest, report_internal
 
 
+# Strings and no imports: what is imported here, every `--help` pays for.
 class Verb(NamedTuple):
     """An entry of the table; `module` defines `configure(parser)` and `run(arguments)`, or `main(argv)`."""
 
@@ -61,11 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # as long. The policy changes no result. OpenMP reads it once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     argv = list(sys.argv[1:] if argv is None else argv)
+    # Without a verb, show the overview instead of an error: it is what a newcomer tries first.
     return guarded(lambda: _call(argv[0], argv[1:]) if argv else _call("help", []))
 
 
 def _call(name: str, argv: list[str]) -> int:
     if name in ("-h", "--help", "help"):
+        # Flushed inside of `guarded`, so that a closed pipe is noticed there.
         print(overview(), flush=True)
         return 0
     if name in ("-V", "--version"):
@@ -94,6 +97,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Parse options and positional arguments in any order; `key=value` works as it does with `train`."""
+    # Intermixed: plain argparse refuses positional arguments on both sides of an option.
     return parser.parse_intermixed_args(list(_flags(argv, parser)))
 
 
@@ -106,6 +110,7 @@ def _flags(argv: Sequence[str], parser: argparse.ArgumentParser) -> Iterator[str
         flag = f"--{key.replace('_', '-')}"
         if not equals or key.startswith("-") or flag not in options:
             yield word  # also a file name that contains `=`
+        # An option of `nargs` 0 is a switch, which takes no value.
         elif options[flag].nargs != 0:
             yield f"{flag}={value}"
         elif value.lower() == "true":
@@ -128,6 +133,7 @@ def guarded(call: Callable[[], int]) -> int:
             code = call()
             sys.stdout.flush()  # a closed pipe or a full disk must raise here, not when Python exits
             return code
+    # Only these are written for users; the class decides, never the text.
     except DiptychError as error:
         return complain(_without_trace(error))
     except KeyboardInterrupt:
@@ -166,6 +172,8 @@ def _plain_warnings() -> Iterator[None]:
             before(message, category, *place, **more)
 
     with warnings.catch_warnings():
+        # `catch_warnings` restores the old function, also for the steps of `demo`, which call verbs in one
+        # process.
         before, warnings.showwarning = warnings.showwarning, show
         # diptych reports huge pictures itself, with the file name
         warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
@@ -176,6 +184,7 @@ def _without_trace(error: DiptychError) -> str:
     """Return the message alone; PyTorch prepends the traceback to errors of loader workers."""
     text = str(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}: "
+    # The message follows the last mention of the error's class in the traceback.
     return text.rpartition(kind)[2].strip() if "Original Traceback" in text else text  # else: no worker
 
 

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"overwrite": arguments.overwrite, "kind": "a list of answers", "inputs": [arguments.root]}
     with reserved(arguments.out, **options):
         dataset = chosen_data(arguments, arguments.root).open(arguments.root, arguments.split)
+        # Used twice, for the list and for its coverage; columns give each different target once.
         counted = [*count_targets(dataset)]
         answers = learn_answers(counted, arguments.minimum)
         write_answers(arguments.out, answers)

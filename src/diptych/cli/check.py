@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    # With --data, a file would be the wrong kind of root, which opening it says.
     if arguments.root.is_file() and arguments.data is None:
         return _table(arguments)
     return _check(arguments, arguments.root, chosen_data(arguments, arguments.root))
@@ -76,6 +77,7 @@ def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
     splits = arguments.splits.split(",") if arguments.splits else None
     source: RegionSource | None = None
     if folder is not None and folder.suffix == ".jsonl":  # boxes for an end-to-end model
+        # Boxes alone do not show the sizes of pictures, so their files are needed.
         source = BoxSource(picture_files(root, data, splits), given=read_boxes(folder))
     elif folder is not None:
         source = FeatureStore(folder)
@@ -92,6 +94,7 @@ def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
         return 0 if report.ok else 1
     columns = ["split", f"{data.kind.noun}s", "pictures", "labels", "words", "width", "height", "regions"]
     rows = [_row(split) for split in report.splits]
+    # Most data sets have no groups, and a column of dashes would hide the others.
     if any(split.groups for split in report.splits):
         columns.insert(3, "groups")
         rows = [

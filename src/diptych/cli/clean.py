@@ -38,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    # The base class says which data sets can be cleaned.
     kind = chosen_data(arguments, arguments.root).kind
     with progress("hashing pictures") as advance:
         report = kind.clean(
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         as_json(asdict(report))
         return 0
+    # Reasons first, sizes last, where a terminal shows them without scrolling.
     if report.decisions:
         rows = [
             (

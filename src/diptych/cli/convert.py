@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(as_text=not arguments.json)
+    # Both are optional for argparse, because --list needs neither.
     if arguments.source is None or (arguments.out is None and not arguments.inspect):
         raise ConfigError("expected SOURCE and OUT; `diptych convert --help` shows examples.")
     from diptych.convert import convert_checkpoint, inspect_checkpoint, restore_checkpoint
@@ -105,6 +106,7 @@ def _show(report: "Inspection", for_programs: bool, *, groups: bool = False) -> 
     rows += [
         (f"left out: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.dropped.items()
     ]
+    # One name per reason: a large model has hundreds, which the README of the bundle counts.
     rows += [(f"initialized: {len(names)}", f"{reason} ({names[0]})") for reason, names in report.new.items()]
     rows += [
         (name, f"{shorten(value)} ({why})")
@@ -133,18 +135,15 @@ def _list(*, as_text: bool) -> int:
 
 
 def _overrides(words: list[str]) -> dict[str, Any]:
-    """Turn `model.heads=4` into `{"model": {"heads": 4}}`."""
-    tree: dict[str, Any] = {}
+    """The value of each setting by its full name, such as `model.heads`."""
+    settings: dict[str, Any] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        *above, last = key.split(".")
-        if not equals or not above:
+        if not equals or "." not in key:
             raise ConfigError(f"{word!r}: expected model.KEY=VALUE, processor.KEY=VALUE or task.KEY=VALUE.")
-        node = tree
-        for name in above:
-            node = node.setdefault(name, {})
-        node[last] = _lines(Path(value[1:])) if value.startswith("@") else _value(word, value)
-    return tree
+        # Dotted keys stay whole: `diptych.convert.nested` makes nodes of them.
+        settings[key] = _lines(Path(value[1:])) if value.startswith("@") else _value(word, value)
+    return settings
 
 
 def _value(word: str, value: str) -> Any:
@@ -153,6 +152,8 @@ def _value(word: str, value: str) -> Any:
     if value in SPECIAL_TOKENS:  # YAML reads `[MASK]` as a list
         return value
     try:
+        # As in the YAML files: 4 is a number, [a,b] a list, null is None. `safe_load` makes plain values
+        # only.
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"{word!r}: the value is not YAML.") from error

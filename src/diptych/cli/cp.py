@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     short = Path(name).name
     target = arguments.folder / "experiment" / "my" / f"{short}.yaml"
     text = (conf.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    # Refuses an existing copy, which may have been edited.
     with reserved(target), atomic_file(target, "w", encoding="utf-8") as file:
         file.write(text)
     print(f"wrote {target}; edit it, then:")

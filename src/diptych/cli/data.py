@@ -34,9 +34,11 @@ def node_of_files(files: Iterable[Path]) -> tuple[Mapping[str, Any] | None, str]
     from diptych.predictions import Predictions
 
     for path in files:
+        # `test_predict.json` is the official file of VQA and GQA, and `test.npz` the one beside it.
         names = (path.stem, path.stem.removesuffix("_predict"))
         stored = next((one for name in names if (one := path.with_name(f"{name}.npz")).is_file()), None)
         if stored is not None:
+            # From a file of a stranger: `open_split` opens nothing but data sets.
             node = Predictions.load(stored).meta.get("data")
             if node is not None:
                 return node, f"the header of {stored}"

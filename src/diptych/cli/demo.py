@@ -24,6 +24,7 @@ from diptych.errors import ConfigError
 from diptych.files import require_new
 
 # name, experiment, seed, input of the model
+# Two seeds of one model show how much chance matters; the last two, that one side alone is not enough.
 MEMBERS = (
     ("uniter-1", "uniter_tiny", 1, "text + regions"),
     ("uniter-2", "uniter_tiny", 2, "text + regions"),
@@ -58,12 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
     for name, *_ in MEMBERS:
         missing = [split for split in SPLITS if not (out / name / "predictions" / f"{split}.csv").exists()]
         if missing:
+            # All missing splits in one call: loading the model takes longer than predicting a split.
             _step("predict", out / name, "--splits", ",".join(missing))
     for split in SPLITS:
         average = out / "average" / f"{split}.csv"
         if not average.exists():
             _step(
                 "ensemble",
+                # The .npz files: their scores are not rounded like those of the .csv files.
                 *(out / name / "predictions" / f"{split}.npz" for name in AVERAGED),
                 "--out",
                 average,
@@ -79,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _step(verb: str, *words: object) -> None:
     """Print a command and run it; its output is shown only if it fails."""
+    # Here and not above, as `diptych.cli` imports the verbs. In this process: imports of torch take seconds.
     from diptych.cli import main
 
     argv = [verb, *map(str, words)]
@@ -107,6 +111,7 @@ def _predictions(out: Path, split: str) -> dict[str, Any]:
 def _targets(memes: Path, split: str) -> Mapping[str, Any]:
     from diptych.datasets import HatefulMemes
 
+    # dev_seen has its labels in the split itself.
     answers = memes / f"{split}.answers.jsonl"
     dataset = HatefulMemes(memes, split, answers=answers if answers.exists() else None)
     return {example.id: example.target for example in dataset}
@@ -147,6 +152,7 @@ def _draw(out: Path, memes: Path) -> Path:
         for example in dataset
     ]
     path = out / "memes.png"
+    # Replaces the picture of an earlier demo, but no other file of that name.
     require_new(path, overwrite=True, kind="a PNG picture")
     wrong = {
         name: sum((columns[name][key] >= 0.5) != (target == "hateful") for key, target in targets.items())

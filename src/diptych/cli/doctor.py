@@ -13,6 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.doctor import diagnose
 
+    # Imports of broken packages are caught there: this verb must work where nothing else does.
     diagnosis = diagnose()
     if arguments.json:
         as_json(diagnosis.as_dict())

@@ -43,4 +43,5 @@ def chosen_engine(
         return nullcontext()
     from diptych.scale import ray_engine
 
+    # The engine asks Ray for a GPU per worker; which one it is, Ray decides.
     return ray_engine(parallel=arguments.parallel, threads=arguments.threads, gpu=device.startswith("cuda"))

@@ -59,11 +59,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.files import reserved
 
+    # Vilio has no other methods, so there is nothing to reproduce.
     if arguments.compat and arguments.method not in ("mean", "simplex", "loop"):
         raise ConfigError(f"--compat with --method {arguments.method}; expected mean, simplex or loop.")
     if arguments.method in FITTED:
         return _fit(arguments)
     options = {"overwrite": arguments.overwrite, "kind": "a prediction file", "inputs": arguments.files}
+    # For the whole of the work, so that two calls cannot write the same file.
     with reserved(arguments.out, **options):
         return _average_as_vilio(arguments) if arguments.compat else _average(arguments)
 
@@ -94,6 +96,7 @@ def _average_as_vilio(arguments: argparse.Namespace) -> int:
 
     average, files = average_files(arguments.files)
     write_predictions(average, arguments.out)
+    # Vilio's dictionary of files overwrites members whose names differ in the last characters only.
     unused = sorted(path.name for path in set(arguments.files) - set(files))
     more = f"; like Vilio, without {', '.join(unused)}" if unused else ""
     print(f"wrote {arguments.out}: {len(average)} examples, raw mean of {len(files)} file(s){more}")
@@ -112,6 +115,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--steps is {arguments.steps}; expected at least 1.")
     if arguments.weights is not None:
         raise ConfigError(f"--method {arguments.method} fits the weights; remove --weights.")
+    # Settings are checked before: opening the data and the files takes longest.
     data = chosen_data(arguments, arguments.root)
     dev = data.open(arguments.root, arguments.dev)
     members = read_members(
@@ -129,6 +133,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         steps=arguments.steps,
         compat=arguments.compat,
     )
+    # One folder, because a blend and the report on its fit belong together.
     with atomic_folder(arguments.out, **options) as folder:
         for split, predictions in blends.items():
             write_predictions(predictions, folder / f"FIN_{split}.csv")
@@ -142,6 +147,7 @@ def _show(report: "FitReport") -> None:
     for name, splits in report.dropped.items():
         print(f"dropped {name}: it has no predictions for {', '.join(splits)}")
     for name in report.constant:
+        # Usually a broken member, which no number of a blend would show.
         print(f"{name} gives every meme of {report.dev} the same score")
     for number, result in enumerate(report.rounds, 1):
         rows = [
@@ -160,6 +166,7 @@ def _show(report: "FitReport") -> None:
         print("no out-of-fold estimate: a class has fewer than two memes")
         return
     print(f"optimism: {report.optimism:+.4f}; on new memes expect the out-of-fold AUROC, not the fitted one")
+    # Said plainly: the fitted number alone would always recommend the blend.
     if report.out_of_fold[0] <= area:
         print("out of fold, the blend does not beat its best member")
 

@@ -43,15 +43,18 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--samples is {arguments.samples}; expected at least 1.")
     if arguments.curves is not None:
         picture = {"overwrite": arguments.overwrite, "kind": "a PNG picture", "inputs": arguments.files}
+        # Before minutes of resampling; `reserved` below looks again.
         require_new(arguments.curves, **picture)
     node, where = node_of_files(arguments.files)  # a table needs the column names that were used in training
     data = chosen_data(arguments, arguments.root, node, where)
     dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
+    # The different targets are few, so this costs nothing even for millions of examples.
     if not any(target is not None for target, _, _ in dataset.table.targets()):
         raise ConfigError(
             f"{dataset.files[0]}: none of its {len(dataset)} {dataset.noun}s has a label; metrics need them. "
             f"Add --answers FILE{_or_put(data.kind.answers_file(arguments.root, arguments.split))}."
         )
+    # With the data set, whose official format the files may have.
     named = {str(path): read_predictions(path, dataset=dataset) for path in arguments.files}
     options: dict[str, Any] = {"threshold": arguments.threshold, "samples": arguments.samples}
     options |= {"form": arguments.form, "positive": arguments.positive or dataset.positive}

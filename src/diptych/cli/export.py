@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.features import export_features
 
+    # `--format` is checked by the library, whose formats are data; a list here would become outdated.
     with progress("exporting") as advance:
         images = export_features(
             arguments.store,

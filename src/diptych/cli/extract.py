@@ -72,12 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("workers", "show"):
         if (number := getattr(arguments, name)) < 0:
             raise ConfigError(f"--{name} is {number}; expected at least 0.")
+    # Found once, so that `auto` means the same device in every pass.
     device = str(find_device(arguments.device))
     every = _settings(arguments)
     # hours of extraction must not end with a refusal to write the picture
     for settings in every if arguments.show else ():
         picture = arguments.out / f"{next(iter(settings.stores()))}.png"
         require_new(picture, overwrite=arguments.overwrite or arguments.resume, kind="a PNG picture")
+    # One pass per detector; all box rules of a detector share its pass over the pictures.
     for settings in every:
         with chosen_engine(arguments, device=device) as engine, progress(settings.name) as advance:
             report = extract(
@@ -106,6 +108,7 @@ def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:
     from diptych.report import region_page
 
     store = FeatureStore(report.stores[0].path)
+    # Skipped pictures are not in the store.
     pictures = [picture for picture in list_pictures(images) if picture.key in store]
     pictures = pictures[:: max(1, len(pictures) // count)][:count]
     path = out / f"{store.path.name}.png"
@@ -161,6 +164,7 @@ def _cells(text: str | None) -> tuple[int, int] | None:
 def _print(settings: "ExtractSettings", report: "ExtractReport", out: Path) -> None:
     rows = [(out / store.path.name, store.images, store.regions, store.fewer) for store in report.stores]
     table("", ("store", "images", "regions", "images with fewer"), rows, numbers=3)
+    # A resumed run may have found everything done.
     speed = f", {report.computed / report.seconds:.3g}/s" if report.computed else ""
     print(f"{report.computed:,} pictures processed in {report.seconds:.1f} s{speed}")
     bad = report.stores[0].bad

@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
     )
     size = arguments.out.stat().st_size / 1e6
+    # Opened again: what was written must load, and the library decides on the width.
     dim = FastText(arguments.out).dim
     print(f"wrote {arguments.out}: {dim} numbers per text, {size:.1f} MB, from {len(texts)} texts")
     return 0

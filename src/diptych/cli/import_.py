@@ -48,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.features import import_features
 
+    # In bytes for text files and in images for others: what a format knows without reading on.
     with progress("importing") as advance:
         report = import_features(
             arguments.source,
@@ -77,6 +78,7 @@ def names(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
+        # Empty lines count: the number of the line is the class that the detector gives.
         return tuple(require_file(path, "one name per line").read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not UTF-8 (byte {error.start}); expected one name per line.") from error

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.group is not None and arguments.group not in GROUPS:
         raise ConfigError(f"there is no group {arguments.group!r}.{nearest(arguments.group, GROUPS)}")
     groups = [arguments.group] if arguments.group else list(GROUPS)
+    # From the first lines of the YAML files; composing them would import Hydra.
     summaries = {group: {name: conf.summary(group, name) for name in conf.names(group)} for group in groups}
     if arguments.json:
         as_json(summaries)

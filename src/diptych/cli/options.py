@@ -6,6 +6,7 @@ from pathlib import Path
 
 def add_overwrite(parser: argparse.ArgumentParser, what: str) -> None:
     """Add --overwrite; `what` is its help, such as `replace the file if it exists`."""
+    # Off everywhere: nothing of the user's is replaced unasked.
     parser.add_argument("--overwrite", action="store_true", help=what)
 
 

@@ -62,6 +62,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=None, rate="")
 
+        # The total comes with every call, because a source may learn its size only while it is read.
         def advance(done: int, total: int) -> None:
             speed = bars.tasks[0].speed
             bars.update(

@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.predict import load, predict_splits, root_of_run
 
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
+    # Either is enough: a model of one side needs the other one not at all.
     if arguments.text is not None or arguments.image is not None:
         return _one(predictor, arguments)
     root = root_of_run(arguments.run, arguments.root)  # bundles contain no paths; the run folder has them
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             predictor=predictor,
+            # Only scoring runs on the engine; files are written by this process.
             score=None if engine is None else _on_engine(predictor, arguments.run, engine),
             progress=lambda split: progress(f"scoring {split}"),
         )
@@ -80,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     table("", ["split", "file", f"{data.kind.noun}s", positive or "answers"], rows, numbers=2)
     if kept := [files.split for files in results if files.kept]:
         print(f"kept, already predicted by this model from these files: {', '.join(kept)}")
+    # With the root, because an official file does not say where its data lie.
     print(f"next: diptych evaluate {results[0].file} --root {root} --split {results[0].split}")
     return 0
 
@@ -108,6 +111,7 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
         source = regions_of_run(
             predictor,
             arguments.run,
+            # The stem is the key of a picture in every store.
             {arguments.image.stem: arguments.image},
             arguments.features,
             arguments.more_features,

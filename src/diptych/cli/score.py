@@ -53,9 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.study import found_in, score_meme
 
     for image in arguments.images:
+        # Before a model of gigabytes is loaded.
         require_file(image, "a picture file")
     if arguments.weights and arguments.features:
         raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
+    # Without a name, the one store of a single model.
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
     with ExitStack() as stack:
         if arguments.weights:
@@ -79,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"probability": verdict.probability} | asdict(verdict)))
         return 0
     parts = [*verdict.members.items(), *verdict.families.items()]
+    # Two classes are told by the last line alone; of more, the order is what people look for.
     if len(verdict.scores) > 2:
         parts = sorted(verdict.scores.items(), key=lambda pair: -pair[1])
     if parts:

@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"diptych study {arguments.action} {verb} --bundles, the folder of trained models.")
     call = _call(arguments)
     if arguments.action == "status":
+        # `status` writes nothing and trains nothing, so it may run beside a running study.
         options = Options(progress=progress)
         report = study_status(arguments.study, call, out=arguments.out, options=options)
         say_data(arguments, report.graph.data)
@@ -73,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         report = run_study(arguments.study, call, out=arguments.out, options=options)
     if report.interrupted:
+        # 130, as the shell gives for Ctrl-C, so that scripts stop, too.
         print(f"stopped; {report.graph.out} keeps what is done. The same command continues.", file=sys.stderr)
         return 130
     return _show(report, time.perf_counter() - began)
@@ -114,6 +116,7 @@ class _Teller:
 
         if record is None:  # the step begins
             return
+        # Counted from the records on disk: several processes may work on one study.
         done = sum(past.state == "done" for past in records_of(self.graph).values())
         what = f"{record.seconds:,.0f} s" if record.state == "done" else f"failed: {record.error}"
         print(f"[{done}/{len(self.graph.steps)}] {step.name}: {what}", flush=True)
@@ -126,6 +129,7 @@ def _show_status(report: "Report") -> int:
     times: dict[str, list[float]] = {}  # by kind: a training takes hours, an average takes seconds
     for name, record in records.items():
         times.setdefault(whole.steps[name].kind, []).append(record.seconds)
+    # Kinds of which no step is done have no estimate and are left out.
     known = [sum(times[step.kind]) / len(times[step.kind]) for step in left if step.kind in times]
     about = f", estimated {sum(known) / 60:,.0f} min from the steps done" if known else ""
     failed = len(report.failed)
@@ -152,6 +156,7 @@ def _show(report: "Report", seconds: float) -> int:
         return 1
     facts, areas = report.blend.facts, report.areas
     name, area = facts["best_member"]
+    # Best of the members alone: a family average is an ensemble already.
     single = max(
         (member for member in areas if not member.endswith("/average")), key=lambda member: areas[member][0]
     )

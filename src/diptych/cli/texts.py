@@ -27,4 +27,5 @@ def read_texts(arguments: argparse.Namespace) -> list[str]:
         )
         return [line for line in lines if line.strip()]
     data = chosen_data(arguments, arguments.root)
+    # A list, because the verbs also tell the number of texts.
     return list(data.open(arguments.root, arguments.split).table.texts())

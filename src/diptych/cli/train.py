@@ -18,12 +18,14 @@ def main(argv: Sequence[str]) -> int:
     from diptych.recipe import as_yaml, combinations, compose
 
     asked = _parser().parse_intermixed_args(list(argv))
+    # As written, without what the data decide: `settle` would have to read them.
     if asked.cfg:
         print(as_yaml(asked.words, folder=asked.config_dir, resolve=asked.resolve), end="")
         return 0
     if not asked.multirun:  # without it, `seed=1,2` is an error of Hydra and not a sweep
         return _run(compose(asked.words, folder=asked.config_dir), asked, asked.words)
     for number, words in enumerate(combinations(asked.words)):
+        # Composed one by one, so that each run resumes by itself with its own words.
         config = compose(words, folder=asked.config_dir)
         config["out"] = f"{config['out']}-{number}"  # the default names only the seed; other keys may vary
         print(f"run {number}: {' '.join(words)}")

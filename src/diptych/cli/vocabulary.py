@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = {"overwrite": arguments.overwrite, "kind": "a vocabulary", "inputs": [arguments.root]}
     with reserved(arguments.out, **options):  # a name that cannot be written fails before the reading
         texts = read_texts(arguments)
+        # The file stores no case; converters and models find it out from the tokens.
         tokens = learn_vocabulary(texts, arguments.size, lowercase=not arguments.cased)
         write_vocabulary(arguments.out, tokens)
     print(f"wrote {arguments.out}: {len(tokens)} tokens from {len(texts)} texts")

@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.datasets import fabricate, named_data
 
     name = arguments.data or "hateful_memes"
+    # Drawing takes most of the time.
     with progress("drawing") as advance:
         report = fabricate(
             arguments.out,
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     for split, count in report.splits.items():
         print(f"  {split:<16} {count:>7,} {noun}s")
     tiny = ["hateful_memes/uniter_tiny"] if arguments.data is None else []
+    # Only experiments that exist: the printed command must work.
     tiny += {f"{name}/lxmert_tiny", f"pretrain/{name}_tiny"}.intersection(conf.names("experiment"))
     if tiny:
         print(f"next: diptych train experiment={tiny[0]} root={arguments.out}")
