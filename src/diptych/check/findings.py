@@ -41,10 +41,12 @@ def check(
         ConfigError: the folder or a split does not exist.
     """
     folder = open_folder(Path(root), data, splits)
+    # Everything is read once; all findings below only look at it.
     folder.pictures = read_pictures(folder, progress)
     if features is not None:
         folder.regions = read_regions(folder, features)
     findings = [
+        # From the file inwards: a broken record explains findings further down.
         *_record_findings(folder),
         *_picture_findings(folder),
         *_overlap_findings(folder),
@@ -85,6 +87,7 @@ def _record_findings(folder: Folder) -> list[Finding]:
                 example.id
                 for examples in folder.examples.values()
                 for example in examples
+                # `=CMD(...)` in a CSV file runs when somebody opens it in a spreadsheet.
                 if example.id[:1] in FORMULA
             ),
             "Do not open prediction files with these ids in a spreadsheet; they are not escaped.",
@@ -107,6 +110,7 @@ def _picture_findings(folder: Folder) -> list[Finding]:
         for path, picture in folder.pictures.items()
         if not picture.error and min(picture.size) < TINY_SIDE
     ]
+    # `a/1.png` and `b/1.jpg` have the key "1" in feature stores, and would get each other's regions.
     paths: dict[str, set[str]] = defaultdict(set)
     for examples in folder.examples.values():
         for example in examples:
@@ -165,6 +169,7 @@ def _overlap_findings(folder: Folder) -> list[Finding]:
 
 def _same_pictures(folder: Folder, ones: list[Example], others: list[Example]) -> list[str]:
     """List pairs of files with equal pixels, and files used by both groups."""
+    # A dictionary instead of all pairs, which would be quadratic in the number of pictures.
     known: dict[object, str] = {_identity(folder, path): path for path in paths_of(folder, others)}
     images = paths_of(folder, ones)
     same = [(image, known[key]) for image in images if (key := _identity(folder, image)) in known]
@@ -211,6 +216,7 @@ def _label_findings(folder: Folder) -> list[Finding]:
         if counts and missing and not folder.data.kind.partial:
             partly.append(f"{split} ({missing} of {len(examples)} without label)")
         shares = [counts[name] for name in folder.data.kind.labels or counts]
+        # Answers and several labels are rare by nature, so balance is asked of plain classes only.
         single = all(isinstance(example.target, str) for example in examples if example.target is not None)
         # With more than two labels the limit shrinks: a fifth of an equal share, as 0.1 is for two.
         if (
@@ -233,6 +239,7 @@ def _label_findings(folder: Folder) -> list[Finding]:
             "Use class weights in training; report AUROC with its interval.",
         ),
         *_finding(
+            # Test splits are published without labels; a training split without them is of no use.
             "error" if folder.data.train in unlabeled else "note",
             "splits without labels",
             unlabeled,
@@ -247,6 +254,7 @@ def _labels(folder: Folder, examples: Iterable[Example]) -> Counter[str]:
     for example in examples:
         target = example.target
         if isinstance(target, Mapping):
+            # A soft label counts where it is at least as likely as not.
             counts.update(name for name, score in target.items() if score >= 0.5)
         elif target is not None:
             counts[str(target)] += 1

@@ -51,6 +51,7 @@ def open_folder(root: Path, data: Data | None, splits: Sequence[str] | None) -> 
     for split in names:
         examples, problems = kind.lint(root, split, **settings)
         folder.examples[split] = list(examples)
+        # Errors are collected and not raised: a check tells all of them.
         folder.problems += problems
         folder.files |= {
             key: str(path.relative_to(root)) for key, path in getattr(examples, "images", {}).items()
@@ -105,9 +106,11 @@ def _read_picture(path: Path) -> Picture:
 def read_regions(folder: Folder, features: RegionSource) -> dict[str, Regions | FormatError | None]:
     """Read and verify the regions of every picture; None if the source has none."""
     if stores := folder.data.kind.stores:
+        # The data set's keys name stores; the one that was given stands for all of them.
         features = NamedStores(dict.fromkeys(stores, features))
     results: dict[str, Regions | FormatError | None] = {}
     every = (example for examples in folder.examples.values() for example in examples)
+    # By path, so that a picture of many examples is looked up once.
     for path, key in {path: key for example in every for key, path in pictures_of(folder, example)}.items():
         try:
             results[path] = features[key] if key in features else None  # noqa: SIM401 (no `get`)
@@ -115,6 +118,7 @@ def read_regions(folder: Folder, features: RegionSource) -> dict[str, Regions | 
             results[path] = error
         if isinstance(regions := results[path], Regions):
             try:
+                # Stores verify on writing; other sources, such as boxes from a file, may hold anything.
                 regions.verify()
             except FormatError as error:
                 results[path] = FormatError(f"{path}: {error}")

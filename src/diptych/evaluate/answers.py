@@ -20,11 +20,14 @@ class Answers(Form):
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
         if any(predictions.answers is None for predictions in sets):
             raise FormatError("the predictions have no answers, so they cannot be graded.")
+        # Looked at one by one, so that the message can name the example.
         for key, target in zip(sets[0].ids, targets, strict=True):
             if not isinstance(target, str | Mapping):
                 raise FormatError(
                     f"example {key} has the target {target!r}; expected an answer, or scores by answer."
                 )
+        # There are no classes whose sizes a resample could keep.
         self.strata = one_stratum(len(targets))
+        # One score per example; everything further is a mean of selected rows.
         scores = [answer_scores(predictions, targets) for predictions in sets]
         self.measures = {"accuracy": mean_measure(scores)}

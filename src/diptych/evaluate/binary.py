@@ -38,6 +38,7 @@ class Binary(Form):
         classes = sets[0].classes or ()
         self.positive, self.threshold = options.positive or classes[-1], options.threshold
         sets[0].column(self.positive)  # raises a helpful error if there is no such class
+        # A single column needs a second name, so that the targets 0 and 1 are found by index.
         labels = classes if len(classes) > 1 else (f"not {self.positive}", self.positive)
         ids = sets[0].ids
         indices = [
@@ -46,6 +47,7 @@ class Binary(Form):
         ]
         self.truth: Bool[ndarray, " N"] = np.array(indices) == labels.index(self.positive)
         self.scores: list[Float[ndarray, " N"]] = [each.column(self.positive) for each in sets]
+        # Resampled by class: the number of positives is a property of the split, and never 0 by chance.
         self.strata = class_rows(self.truth)
         # Both sets must be probabilities, because a comparison needs the same metrics of both.
         self.metrics = self._metrics(probabilities=all(map(_are_probabilities, self.scores)))
@@ -59,6 +61,7 @@ class Binary(Form):
     def p_value(self, name: str, *, samples: int, seed: int) -> float:
         """DeLong's test for AUROC; else a permutation test, for which both sets must be on the same scale."""
         if name == "auroc":
+            # Works on ranks, so the two sets may be on different scales, such as logits and probabilities.
             return delong_test(self.truth, *self.scores).p
         return super().p_value(name, samples=samples, seed=seed)
 

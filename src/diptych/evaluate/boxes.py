@@ -17,9 +17,11 @@ class Boxes(Form):
         return predictions.boxes is not None
 
     def __init__(self, sets: Sequence[Predictions], targets: Sequence[Any], options: Options) -> None:
+        # Once for all resamples: overlaps belong to examples.
         overlaps = [box_overlaps(predictions, targets) for predictions in sets]
         self.strata = one_stratum(len(targets))
         self.measures = {
+            # 0.5 is the official threshold of RefCOCO and its relatives.
             "accuracy": mean_measure([(overlap >= 0.5).astype(float) for overlap in overlaps]),
             "mean_iou": mean_measure(overlaps),
         }

@@ -33,5 +33,6 @@ class Choices(Form):
         self.strata = one_stratum(len(targets))
         self.measures = {
             "accuracy": mean_measure([right.astype(float) for right, _ in results]),
+            # A mean over examples, like accuracy, so both resample as one value per row.
             "mean_reciprocal_rank": mean_measure([1 / ranks for _, ranks in results]),
         }

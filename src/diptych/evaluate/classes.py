@@ -51,9 +51,11 @@ class Classes(Form):
 
     def _macro_f1(self, rows: Int[ndarray, "S M N"]) -> Float[ndarray, "S M"]:
         flat, classes = rows.reshape(-1, rows.shape[-1]), len(self.labels)
+        # Row n of set m has the number m * N + n, so the truth is repeated for every set.
         truth = np.tile(self.truth, len(self.decisions))[flat]
         decided = np.concatenate(self.decisions)[flat]
         # One histogram of classes per resample: offsets give every resample its own range of codes.
+        # Example with 3 classes: resample 0 counts in the bins 0 to 2, resample 1 in 3 to 5, and so on.
         offsets = classes * np.arange(len(flat))[:, None]
 
         def count(codes: ndarray) -> ndarray:

@@ -56,6 +56,7 @@ class Form(ABC):
     def value(self, name: str, number: int = 0) -> float:
         """Compute a measure over all rows of set `number`."""
         count = sum(map(len, self.strata))
+        # The identity as a resample: values and intervals come from one function and cannot disagree.
         rows = number * count + np.arange(count)
         return float(self.measures[name](rows[None, None])[0, 0])  # one resample of one set
 
@@ -87,6 +88,7 @@ def mean_measure(values: Sequence[Float[ndarray, " N"]]) -> RowMeasure:
 
 def mean_defined(values: Float[ndarray, "C S M"]) -> Float[ndarray, "S M"]:
     """Mean over the classes for which a measure is defined; nan if there are none."""
+    # Not `nanmean`, which warns about resamples in which no class is defined.
     known = ~np.isnan(values)
     count = known.sum(axis=0)
     total = np.where(known, values, 0.0).sum(axis=0)

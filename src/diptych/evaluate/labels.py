@@ -30,6 +30,7 @@ class Labels(Form):
         self.truth = label_matrix(targets, self.labels, sets[0].ids) >= 0.5
         self.scores = [np.stack([each.column(label) for label in self.labels], axis=1) for each in sets]
         self.strata = one_stratum(len(targets))  # labels overlap, so no strata keep all of their sizes
+        # The same truth for each set, as row n of set m has the number m * N + n.
         self._truth = np.tile(self.truth, (len(sets), 1))
         self._decided = np.concatenate(self.scores) >= self.threshold
         aurocs = {label: self._auroc(column) for column, label in enumerate(self.labels)}
@@ -37,6 +38,8 @@ class Labels(Form):
             "macro_auroc": lambda rows: mean_defined(
                 np.stack([measure(rows) for measure in aurocs.values()])
             ),
+            # Micro: numerators and denominators are added over labels first. Macro: one F1 per label, then
+            # the mean.
             "micro_f1": lambda rows: _ratio(*np.sum(self._counts(rows), axis=0)),
             "macro_f1": lambda rows: mean_defined(
                 np.stack([_ratio(*counts) for counts in self._counts(rows)])
@@ -53,6 +56,7 @@ class Labels(Form):
         return {"by_class": dict(zip(self.labels, each, strict=True))}
 
     def _auroc(self, column: int) -> RowMeasure:
+        # Ranked once, as in `Classes`.
         ranks = dense_ranks([scores[:, column] for scores in self.scores])
 
         def measure(rows: Int[ndarray, "S M N"]) -> Float[ndarray, "S M"]:

@@ -69,6 +69,7 @@ def evaluate(
     for group, rows in _rows_by_group(predictions.ids, groups).items():
         # In the form of the whole: the few targets of a group might look like another form.
         part = FORMS[kind]([compared.select(rows)], [gold[row] for row in rows], options)
+        # The main measure alone: intervals of all measures in all groups would take minutes.
         main = _estimate(part, next(iter(part.measures)), samples, seed)
         by_group[group] = GroupEstimate(value=main.value, low=main.low, high=main.high, count=len(rows))
     breakdown = _breakdown(predictions, targets, samples, seed)
@@ -77,6 +78,7 @@ def evaluate(
         form=kind,
         count=len(gold),
         metrics={name: _estimate(whole, name, samples, seed) for name in whole.measures}
+        # What has no title of its own joins the main table.
         | breakdown.pop("", {}),
         breakdown=breakdown,
         samples=samples,
@@ -111,6 +113,7 @@ def compare(
     kind = _form(first, gold, options, form)
     # Both are in the order of the targets, but with `subset` they may cover different examples.
     pair = [_as_compared(one, targets) for one in (first, second.align(first.ids))]
+    # One form over both sets, so that intervals and tests take the same rows of each.
     both = FORMS[kind](pair, gold, options)
     metrics = {}
     for name, measure in both.measures.items():
@@ -149,6 +152,7 @@ def with_targets(
         FormatError: examples lack a prediction or a target; names their number and the first ones.
     """
     predictions = predictions.unique()
+    # Examples without a label cannot be measured, and no prediction of them is asked for.
     gold = {key: target for key, target in _targets(targets).items() if target is not None}
     predictions = predictions.spelled_like(gold)
     predicted = set(predictions.ids)
@@ -196,6 +200,7 @@ def _require_none(missing: Sequence[str], problem: str) -> None:
 def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name: str | None) -> str:
     if name is not None and name not in FORMS:
         raise ConfigError(f"there is no form {name!r}; expected one of {tuple(FORMS)}.{nearest(name, FORMS)}")
+    # What the caller says, then what the task has recorded, then what fits.
     kind = name or predictions.form
     if kind not in FORMS:  # None, or a form of a newer version
         kind = next((known for known, form in FORMS.items() if form.fits(predictions, gold, options)), None)
@@ -220,6 +225,7 @@ def _estimate(form: Form, name: str, samples: int, seed: int) -> Estimate:
 
 def _as_compared(predictions: Predictions, targets: Mapping[str, Any] | Dataset) -> Predictions:
     """The answers as the official evaluation of a data set spells them; see `Split.as_compared`."""
+    # Plain targets have no official spelling.
     spell: Callable[[Predictions], tuple[str, ...]] | None = getattr(targets, "as_compared", None)
     if spell is None or predictions.answers is None:
         return predictions
@@ -235,6 +241,8 @@ def _breakdown(
     for title, rows in (measured(predictions) if measured is not None else {}).items():
         tables[title] = {}
         for name, values in rows.items():
+            # Units such as groups of examples are drawn as wholes, because their examples depend on each
+            # other.
             strata = [np.arange(len(values))]
             low, high = row_interval(mean_measure([values]), strata, samples=samples, seed=seed)
             value = float(values.mean())

@@ -69,6 +69,7 @@ class Evaluation:
     metrics: Mapping[str, Estimate]
     samples: int
     seed: int
+    # Fields of one form only are empty or None in the others, so that one class serves all forms.
     by_class: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
     by_group: Mapping[str, GroupEstimate] = field(default_factory=dict)
     breakdown: Mapping[str, Mapping[str, GroupEstimate]] = field(default_factory=dict)
@@ -102,6 +103,7 @@ class Evaluation:
         """Tables by title: metrics, classes and groups, without empty ones."""
         tables = {self.name: self.table()}
         if self.by_class:
+            # All classes have the same measures.
             names = list(next(iter(self.by_class.values())))
             columns = (
                 "class",
@@ -173,6 +175,7 @@ class Comparison:
                 _number(each.second),
                 _number(each.difference, sign="+"),
                 f"{_number(each.low, sign='+')} to {_number(each.high, sign='+')}",
+                # 2,000 permutations give no p below 0.0005, so more digits would promise too much.
                 "< 0.001" if each.p < 0.001 else _number(each.p),
             )
             for name, each in self.metrics.items()
@@ -185,6 +188,7 @@ def _cells(estimate: Estimate) -> tuple[str, str]:
 
 
 def _number(value: float, *, sign: str = "") -> str:
+    # A word, because nan in a table looks like a failure of the program.
     return "undefined" if np.isnan(value) else f"{value:{sign}.4f}"
 
 

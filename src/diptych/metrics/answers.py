@@ -31,6 +31,7 @@ def without_punctuation(answer: str) -> str:
     plain = answer
     # The evaluation's script decides once per mark and answer, not per occurrence.
     for mark in PUNCTUATION:
+        # Looked for in the original answer, while `plain` changes from mark to mark.
         remove = number or f"{mark} " in answer or f" {mark}" in answer
         plain = plain.replace(mark, "" if remove else " ")
     # The script passes re.UNICODE, which is 32, as the largest number of replacements.
@@ -81,5 +82,6 @@ def consistent(predictions: Predictions, targets: Mapping[str, str]) -> dict[str
     groups: dict[str, list[bool]] = defaultdict(list)
     for key, answer in zip(predictions.ids, predictions.answers or (), strict=True):
         split, images, _, sentence = key.split("-")
+        # `dev-850-0-1` and `dev-850-3-1` are one sentence judged of two pairs.
         groups[f"{split}-{images}-{sentence}"].append(targets[key] == answer)
     return {key: all(right) for key, right in groups.items()}

@@ -49,6 +49,7 @@ def batch_mean_auroc(truth: Truth, scores: Real[ndarray, " N"], batch_size: int)
     starts = range(0, len(truth), batch_size)
     values = np.array([auroc(truth[i : i + batch_size], scores[i : i + batch_size]) for i in starts])
     sizes = np.array([min(batch_size, len(truth) - i) for i in starts])
+    # A batch of one class has no AUROC; the original skips it, too.
     defined = ~np.isnan(values)
     return float(np.average(values[defined], weights=sizes[defined])) if defined.any() else float("nan")
 
@@ -101,6 +102,7 @@ def f1(truth: Truth, decisions: Truth) -> float:
     """Harmonic mean of precision and recall of the positive class; nan if neither argument has a positive."""
     truth, decisions = checked(truth), checked(decisions)
     positives = np.count_nonzero(truth) + np.count_nonzero(decisions)
+    # 2 TP / (actual + predicted), which is the harmonic mean without dividing by zero twice.
     return float(2 * np.count_nonzero(truth & decisions) / positives) if positives else float("nan")
 
 
@@ -177,10 +179,12 @@ def best_threshold(truth: Truth, scores: Real[ndarray, " N"], *, criterion: Crit
     # would be rounded to one of them.
     values, codes = np.unique(scores.astype(np.result_type(scores, np.float32)), return_inverse=True)
     # Numbers of true and false positives for the threshold at each value, and for one above all values.
+    # Example: positives at values 0 and 2 of three values: counts 1 0 1, from above 2 1 1, and 0 for none.
     hits = np.append(np.bincount(codes[truth], minlength=len(values))[::-1].cumsum()[::-1], 0)
     alarms = np.append(np.bincount(codes[~truth], minlength=len(values))[::-1].cumsum()[::-1], 0)
     quality = {
         "youden": hits / positives - alarms / negatives,
+        # Number of right decisions; the best threshold is that of the share.
         "accuracy": hits + negatives - alarms,
         "f1": hits / (hits + alarms + positives),
     }[criterion]
@@ -253,6 +257,7 @@ def class_index(target: Any, labels: Sequence[str], *, where: object) -> int:
     """
     try:
         likely = likeliest(target)
+        # `operator.index` takes NumPy's integers, but neither 1.0 nor "1".
         index = labels.index(likely) if isinstance(likely, str) else operator.index(likely)
         if 0 <= index < len(labels):
             return index
@@ -305,6 +310,7 @@ def _binned(
     cuts = np.linspace(0, 1, bins + 1)[1:-1]
     inner = np.quantile(probabilities, cuts) if binning == "mass" else cuts
     index = np.searchsorted(inner, probabilities, side="right")  # a value on a cut is in the upper bin
+    # Empty bins are left out below: their means would be 0 / 0.
     counts = np.bincount(index, minlength=bins)
     full = counts > 0
     means = np.bincount(index, probabilities, minlength=bins)[full] / counts[full]

@@ -72,18 +72,22 @@ def measure_gqa(
             continue
         scores["accuracy_balanced"].append(right[key])
         if question.structural:
+            # Everything that is not "query" has two possible answers.
             scores["open" if question.structural == "query" else "binary"].append(right[key])
             kinds = (question.structural, question.semantic, f"{question.steps:2d}", f"{question.words:2d}")
             for table, kind in zip(tables.values(), kinds, strict=True):
                 table[kind].append(right[key])
         if choices is not None and key in choices:
             for measure, kind in (("validity", "valid"), ("plausibility", "plausible")):
+                # The script has a list of its own for questions about common attributes.
                 allowed = COMMON if question.common else choices[key].get(kind, ())
                 scores[measure].append(float(predictions[key] in allowed))
         if question.group is not None:
             gold[question.group][question.answer] += 1
             predicted[question.group][predictions[key]] += 1
+        # A question entails itself, which says nothing.
         inferred = [right[other] for other in question.entailed if other != key and other in right]
+        # Consistency asks what follows from a right answer only.
         if right[key] and inferred:
             scores["consistency"].append(sum(inferred) / len(inferred))
     if gold:
@@ -101,6 +105,7 @@ def _distance(gold: Mapping[str, Counter[str]], predicted: Mapping[str, Counter[
     """Chi-square distance of predicted from gold answers, averaged over groups by size, over 100."""
     total, weight = 0.0, 0
     for group, counts in gold.items():
+        # Over the gold answers: predicted ones that are never right have no expected count to divide by.
         distance = sum((predicted[group][answer] - count) ** 2 / count for answer, count in counts.items())
         total, weight = total + distance * counts.total(), weight + counts.total()
     return total / weight / 100

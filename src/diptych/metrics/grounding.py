@@ -16,6 +16,7 @@ def box_overlap(boxes: Float[ndarray, "N 4"], gold: Float[ndarray, "N 4"]) -> Fl
     """Intersection over union of boxes x1 y1 x2 y2 in [0, 1], row by row; 0 if both are empty."""
     sides = np.minimum(boxes[:, 2:], gold[:, 2:]) - np.maximum(boxes[:, :2], gold[:, :2])
     both = sides.clip(min=0).prod(1)
+    # Continuous sides, without the + 1 pixel that some originals add.
     either = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (gold[:, 2:] - gold[:, :2]).prod(1) - both
     overlap: ndarray = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
     return overlap

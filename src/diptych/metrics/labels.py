@@ -53,6 +53,7 @@ def label_matrix(targets: Sequence[Any], labels: Sequence[str], ids: Sequence[st
     matrix = np.zeros((len(targets), len(labels)))
     for row, (target, key) in enumerate(zip(targets, ids, strict=True)):
         names = [target] if isinstance(target, str) else target
+        # Names alone mean that each label holds.
         scores = dict.fromkeys(names, 1.0) if isinstance(names, list | tuple | set) else names
         if not isinstance(scores, Mapping) or any(name not in columns for name in scores):
             raise FormatError(f"example {key} has the labels {target!r}; expected scores of {tuple(labels)}.")

@@ -46,6 +46,7 @@ def choice_ranks(
     """For each example, whether the best-scored pair is the right one, and the rank of the right one."""
     truth = np.array([int(target) for target in targets])
     ranks = best_ranks(scores, np.arange(scores.shape[1]) == truth[:, None])
+    # Not `ranks == 1`: a task answers the first of equal scores, which may be the right one.
     right: ndarray = truth == scores.argmax(1)
     return right, ranks
 
@@ -83,6 +84,7 @@ def measure_matches(
     grid[places], right[places] = scores, truth
     recalls: dict[str, float] = {}
     for name, table, matching in (("text", grid, right), ("image", grid.T, right.T)):
+        # A text without a matching image cannot be found, and would count as a failure.
         queries = matching.any(1)
         ranks = best_ranks(table[queries], matching[queries])
         recalls |= {f"{name}_recall@{k}": float(np.mean(ranks <= k)) for k in at}

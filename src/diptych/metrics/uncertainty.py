@@ -118,6 +118,7 @@ def delong_test(
     above = (ranks[:, truth] - rankdata(pair[:, truth], axis=1)) / negatives
     below = 1 - (ranks[:, ~truth] - rankdata(pair[:, ~truth], axis=1)) / positives
     difference = float(np.subtract(*above.mean(axis=1)))
+    # Variance of the difference, from the differences: the covariance of the two AUROCs is in it.
     variance = np.var(np.diff(above, axis=0), ddof=1) / positives
     variance += np.var(np.diff(below, axis=0), ddof=1) / negatives
     error = float(np.sqrt(variance))
@@ -158,6 +159,7 @@ def row_permutation(measure: RowMeasure, count: int, *, samples: int = 2000, see
     generator = np.random.default_rng(seed)
     extreme = 0
     for chunk in _chunks(samples, pair.size):
+        # The same rows are exchanged in both sets, so each example keeps one prediction in each.
         swap = generator.random((chunk, 1, count)) < 0.5
         differences = np.diff(measure(np.where(swap, pair[::-1], pair)))[:, 0]
         # Summing in another order changes the last bits; equal differences must still count as extreme.
@@ -189,6 +191,8 @@ def auroc_rows(truth: Bool[ndarray, "S N"], ranks: Int[ndarray, "S N"]) -> Float
         for codes in (flat[truth], flat.ravel())
     )
     wrong = every - right
+    # Example: ranks 0, 1, 1, 2 with negatives at 0 and 1: the positive at 1 wins 1.5, that at 2 wins 2; 3.5
+    # of 4.
     won = (right * (wrong.cumsum(axis=1) - wrong / 2)).sum(axis=1)
     pairs = positives * (truth.shape[1] - positives)
     return np.asarray(np.divide(won, pairs, out=np.full(len(ranks), np.nan), where=pairs > 0))
@@ -209,6 +213,7 @@ def _resample(
 def _chunks(samples: int, size: int) -> Iterator[int]:
     if samples < 1:
         raise ValueError(f"samples is {samples}; expected at least 1.")
+    # Bounds the memory, whatever the size of the split.
     step = max(1, CELLS // size)
     for start in range(0, samples, step):
         yield min(step, samples - start)
@@ -220,6 +225,7 @@ def _ranked(metric: Metric, *scores: ndarray) -> Real[ndarray, "M N"]:
     # Ranks make the histograms of `_counts` small, however many different scores there are.
     if metric not in ROWWISE:
         return stacked
+    # Both sets ranked together, so that exchanging scores between them stays meaningful.
     return np.unique(stacked, return_inverse=True)[1].reshape(stacked.shape)
 
 
@@ -237,6 +243,7 @@ def _each(
 def _percentiles(values: Float[ndarray, " S"], level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a number between 0 and 1.")
+    # Resamples in which the measure is undefined.
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")

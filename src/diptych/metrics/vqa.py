@@ -64,6 +64,8 @@ def vqa_score(answer: str, given: Sequence[str]) -> float:
     predicted, people = spell(answer), [*map(spell, given)]
     count = people.count(predicted)
     # Summed in the order of the people, as the script does, so that rounding is equal, too.
+    # Example: 3 of 10 said it. Left out one of them, 2/3 remain; left out another, 1: (3 * 2/3 + 7) / 10 =
+    # 0.9.
     return sum(min(1.0, (count - (one == predicted)) / 3) for one in people) / len(people)
 
 
@@ -75,6 +77,7 @@ def soft_scores(given: Sequence[str]) -> dict[str, float]:
     counts = Counter(map(_speller(given), given))
     n = len(given)
     return {
+        # Rounded, so that equal scores are equal numbers in files and caches.
         answer: round((count * min(1.0, (count - 1) / 3) + (n - count) * min(1.0, count / 3)) / n, 4)
         for answer, count in counts.most_common()
     }
