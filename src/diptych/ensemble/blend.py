@@ -92,6 +92,7 @@ def agreement(members: Sequence[Predictions], *, of: str | None = None) -> Float
     if of is not None and of not in classes:
         raise ConfigError(f"no class is called {of!r}; expected one of {classes}.{nearest(of, classes)}")
     ranks = rankdata(joined[:, :, -1 if of is None else classes.index(of)], axis=1)
+    # Spearman's correlation is Pearson's of the ranks: centered, scaled to length 1, multiplied.
     ranks -= ranks.mean(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):  # 0 / 0 for constant scores
         ranks /= np.linalg.norm(ranks, axis=1, keepdims=True)
@@ -123,6 +124,7 @@ def stack_scores(members: Sequence[Predictions]) -> Float[ndarray, "M N C"]:
         _require_like(first, member, name)
     # spreadsheets turn the id 01235 into 1235
     members = [first, *(member.spelled_like(first.ids) for member in members[1:])]
+    # All gaps at once; `align` would stop at the first member.
     every = dict.fromkeys(key for member in members for key in member.ids)
     gaps = []
     for name, member in zip(names, members, strict=True):
@@ -209,6 +211,7 @@ def _combine(
     # relative to the largest score, because a large power of a small score underflows to 0
     peak = np.maximum(scores.max(axis=0), np.finfo(np.float64).tiny)  # not 0, by which we divide
     means = peak * np.einsum("m,mnc->nc", shares, (scores / peak) ** power) ** (1 / power)
+    # Each class has its own mean, and these do not sum to one by themselves.
     return np.asarray(means / means.sum(axis=1, keepdims=True))
 
 

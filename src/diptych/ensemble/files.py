@@ -32,6 +32,7 @@ def read_predictions(
     path = Path(path)
     if path.suffix == ".npz":
         predictions = _read_npz(path)
+    # A kind is a property of `id,proba,label` only, so giving one says which format the file has.
     elif dataset is None or kind is not None:
         named = classes or (dataset.labels if dataset is not None else LABELS)
         predictions = read_scores(path, kind=kind, classes=named)

@@ -60,6 +60,8 @@ class FitReport:
         return {**asdict(self), "optimism": self.optimism}
 
 
+# Example of `loop` with members A to E: round 1 makes 4 blends of them. Round 2 has 9 columns, keeps the 5
+# with the best AUROC on dev, and finds their weights; that weighted mean is the result.
 def fit_blend(
     members: Members,
     truth: Mapping[str, int | None],
@@ -101,10 +103,10 @@ def fit_blend(
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
     scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
-    held_out = _out_of_fold(fit, columns[dev], labels, folds)
+    held_out = _out_of_fold(fit, columns[dev], labels, folds)  # `scores` of dev saw the labels they meet
     if method == "loop":
         scores = arithmetic.finish(scores, labels, dev)
-    threshold = arithmetic.threshold(labels, scores[dev])
+    threshold = arithmetic.threshold(labels, scores[dev])  # of the finished scores, to which it is applied
     singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
     report = FitReport(
         method=method,
@@ -136,6 +138,7 @@ def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, nd
         )
     for scores in joined.values():
         arithmetic.require(scores, members.names)
+    # The second class alone: of two classes, the other adds nothing.
     return {split: scores[:, :, -1] for split, scores in joined.items()}
 
 
@@ -179,6 +182,7 @@ def _out_of_fold(
     Scores are ranks among the rows of the fit, in (0, 1]: each fold has other weights, so plain scores of
     different folds are not comparable.
     """
+    # Each fold needs a row of each class.
     folds = min(folds, int(truth.sum()), int((~truth).sum()))
     if folds < 2:
         return None

@@ -85,6 +85,7 @@ def two_round_loop(
         areas = [auroc(truth, row) for row in current[dev]]
         worst = sorted(range(len(areas)), key=areas.__getitem__)  # stable: of equal columns, drops the first
         out = worst[: max(0, len(areas) - KEPT)] if rounds else []
+        # In the order of the columns: sums of floats depend on it.
         keep = sorted(set(worst) - set(out))
         current = {split: values[keep] for split, values in current.items()}
         kept = [labels[row] for row in keep]
@@ -114,6 +115,7 @@ def two_round_loop(
 
 def normalized(weights: Float[ndarray, " K"]) -> Float[ndarray, " K"]:
     """Scale weights to sum to one; if all are 0 (no blend beats chance), return equal weights."""
+    # The origin is one of the search's corners, so all weights may be 0.
     return weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1 / len(weights))
 
 

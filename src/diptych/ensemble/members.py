@@ -80,6 +80,7 @@ def read_members(
             "--incomplete drop."
         )
     names = tuple(name for name in sorted(table) if name not in dropped)
+    # One split at a time, but all members of it together: a CSV takes its class names from an .npz beside it.
     predictions = {
         split: tuple(read_together([table[name][split] for name in names], kind=kind, classes=classes))
         for split in present

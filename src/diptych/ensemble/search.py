@@ -68,6 +68,7 @@ def simplex_search(
     points = np.zeros((max(steps, corners), corners))  # weights in the first K columns, value in the last
     points[1:corners, :-1] = np.eye(corners - 1)
     queue: list[tuple[float, _Part]] = []
+    # `low` and `high` only widen, which `_promising` relies on.
     best, low, high = 0, math.inf, -math.inf
     for step in range(steps):
         part = None
@@ -79,6 +80,7 @@ def simplex_search(
         # A sum and not a matrix product: BLAS may round equal rows differently, which creates false order.
         value = points[step, -1] = measure((points[step, :-1, None] * columns).sum(axis=0))
         low = min(low, value)
+        # Strictly: of equal values, the first evaluation wins, as in the original.
         if value > high:
             best, high = step, value
         if high == 1:

@@ -66,6 +66,7 @@ def rounded_area_under(truth: Bool[ndarray, " N"]) -> Callable[[Float[ndarray, "
     """
 
     def area(scores: ndarray) -> float:
+        # From the highest score down, as the curve goes from "none positive" to "all".
         order = np.argsort(scores)[::-1]
         ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # last row of each tie
         hits = truth[order].cumsum()[ends].astype(np.float64)

@@ -94,6 +94,7 @@ def run_study(
     study = _chosen(study, call)  # checks the call before it is recorded
     _remember(call, out)
     graph = _planned(study, call, out, options)
+    # After planning: from here on, the call itself cannot be wrong.
     if options.begin is not None:
         options.begin(graph)
     report = run_steps(graph, options)
@@ -133,6 +134,7 @@ def _opened(name: str, out: Path | str | None) -> tuple[Study, Path]:
 def _chosen(study: Study, call: Call) -> Study:
     if call.limit is not None and call.limit < 1:
         raise ConfigError(f"limit is {call.limit}; expected at least 1 example.")
+    # Named members win over the fast preset.
     names = call.members or (study.fast if call.fast else ())
     return study.select(names, seeds=call.seeds)
 
@@ -194,4 +196,5 @@ def _views(study: Study, root: Path, out: Path, data: Data, options: Options) ->
     opened = nullcontext(None) if options.progress is None else options.progress("hashing pictures")
     with opened as advance:
         data.kind.clean(root, out / "data", **study.clean, progress=advance)
+    # Below the study: the data set itself is never changed.
     return out / "data"

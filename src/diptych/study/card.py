@@ -17,6 +17,7 @@ Areas = Mapping[str, tuple[float, float, float]]
 def write_card(report: Report) -> Path:
     """Write `README.md` of a study that was run and measured; returns its path."""
     path = report.graph.out / "README.md"
+    # Replaces an older card of a study, but no README of the user's.
     require_new(path, overwrite=True, kind="a run card")
     with atomic_file(path, "w", encoding="utf-8") as file:
         file.write("\n".join(_lines(report)) + "\n")
@@ -82,6 +83,7 @@ def measure(report: Report) -> Areas:
     graph, dev = report.graph, report.graph.study.dev
     areas: dict[str, tuple[float, float, float]] = {}
     truth = graph.data.open(graph.root, dev, limit=graph.limit).truth()
+    # Without both classes there is no AUROC; a `limit` may cause that.
     if len(set(truth.values())) < 2:
         return {}
     for name, step in graph.steps.items():
@@ -104,10 +106,12 @@ def _blend(report: Report) -> Iterator[str]:
     facts = record.facts
     yield f"Method `{facts['method']}`, fitted on the {facts['rows']} memes of {facts['dev']}."
     yield "In-sample AUROC {:.4f} ({:.4f} to {:.4f}), which is optimistic.".format(*facts["in_sample"])
+    # The in-sample number alone would promise too much.
     if (fold := facts["out_of_fold"]) is None:
         yield "No out-of-fold estimate: a class has fewer than two memes."
     else:
         areas = report.areas
+        # Averages included: the blend has to beat what one gets without fitting.
         name = max(areas, key=lambda member: areas[member][0])
         verdict = "beats" if fold[0] > areas[name][0] else "does not beat"
         yield "Out-of-fold AUROC {:.4f} ({:.4f} to {:.4f}).".format(*fold)

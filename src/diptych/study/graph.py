@@ -101,6 +101,7 @@ def plan(
     for family in study.families:
         if family.pretrain is not None and planner.bundles is None:
             _add_training(graph, planner, family.pretrain, "pretrain")
+        # None with given bundles, and for a family without pre-training.
         start = graph.steps.get(f"{family.name}-pretrain/pretrain")
         for member in family.members:
             for view, splits in study.runs.items():
@@ -109,6 +110,7 @@ def plan(
                     quirks = family.quirks.get(view, ()) if study.compat else ()
                     changed = replace(member, overrides=(*member.overrides, *quirks))
                     _add_training(graph, planner, changed, view, start=start)
+                # With given bundles too: these are trained already.
                 _add_predictions(graph, planner, member, view, splits)
     return graph
 
@@ -123,6 +125,7 @@ def wrap_up(graph: Graph, finished: Sequence[str]) -> Graph:
     averages = []
     for family in study.families:
         groups = [[f"{member.name}/{view}/predict" for view in study.runs] for member in family.members]
+        # A member counts with all of its runs or not at all: dev and test must come from the same members.
         needs = tuple(name for group in groups if done.issuperset(group) for name in group)
         if needs:
             names = sorted({steps[name].lane for name in needs})  # a lane is a member's name
@@ -130,6 +133,7 @@ def wrap_up(graph: Graph, finished: Sequence[str]) -> Graph:
             step = _step(graph, f"{family.name}/average", "average", settings, needs=needs, known=steps)
             steps[step.name] = step
             averages.append(step.name)
+    # Without a complete family there is nothing to blend.
     if averages:
         settings = {"method": study.method, "compat": study.compat, "dev": study.dev}
         step = _step(graph, "ensemble", "ensemble", settings, needs=tuple(averages), known=steps)
@@ -165,6 +169,7 @@ def _add_training(
         "features": [None if path is None else FeatureStore(path).meta.checksum for path in (store, more)],
         "files": [_file(planner, config["vocabulary"], graph.root), *_weights(planner, config)],
     }
+    # What does not change weights stays out of the key, so that changing it repeats nothing.
     content = {key: value for key, value in config.items() if key not in NO_PART}
     content["data"] = {key: value for key, value in config["data"].items() if key != "workers"}
     # stores before the root: a store below the root must become FEATURES, not ROOT/...

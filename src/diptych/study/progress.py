@@ -61,6 +61,7 @@ def require_own(out: Path) -> None:
     """
     if any((out / "steps").glob("*.json")):  # a study writes these before any other file
         return
+    # Empty folders are no files of the user, links are.
     entries = sorted(entry for entry in out.rglob("*") if entry.is_symlink() or not entry.is_dir())
     # a process killed at its very start leaves only an unfinished file or a lock
     if strange := [entry for entry in entries if not entry.name.endswith((".part", "lock"))]:
@@ -91,9 +92,11 @@ class Checksums:
     def __call__(self, path: Path) -> str:
         """Return the checksum of a file, or of a folder: of the names and content of all its files."""
         if path.is_dir():
+            # Sorted, because the order of a folder depends on the disk.
             files = sorted(entry for entry in path.rglob("*") if entry.is_file())
             return digest([[str(file.relative_to(path)), self(file)] for file in files])
         state = path.stat()
+        # A file that changes gets another stamp; hashing all inputs at every call would take minutes.
         stamp = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
         if stamp not in self.known:
             self.known[stamp] = file_checksum(path)

@@ -129,8 +129,11 @@ def run_steps(graph: Graph, options: Options) -> Report:
             local = _run_here if options.jobs == 1 else _run_in_processes
             for lanes in _phases(graph):
                 (local if options.engine is None else _run_by_engine)(graph, lanes, options)
+            # From the disk, because members may have run in other processes.
             done = [name for name, record in records_of(graph).items() if record.state == "done"]
+            # Planned only now, because it depends on which members failed.
             whole = wrap_up(graph, done)
+            # In this process: they take seconds and need the results of all members.
             tail = [step for step in whole.steps.values() if step.kind in ("average", "ensemble")]
             _run_lane(whole, tail, options.say, Shared())
         except KeyboardInterrupt:
@@ -150,6 +153,7 @@ def _phases(graph: Graph) -> Iterator[list[list[Step]]]:
         lanes: dict[str, list[Step]] = {}
         for step in graph.steps.values():
             if (step.kind == "pretrain") == early:
+                # A member's steps share a lane, so that training comes before its predictions.
                 lanes.setdefault(step.lane, []).append(step)
         if lanes:
             yield list(lanes.values())
@@ -202,6 +206,7 @@ def _run_in_processes(graph: Graph, lanes: Sequence[Sequence[Step]], options: Op
                 # with our copy open, recv() would wait forever for a child that died without sending
                 sender.close()
                 running.append((process, receiver, lane))
+            # Sleeps until a process ends, however it ends.
             wait([process.sentinel for process, _, _ in running])
             for ended in [entry for entry in running if not entry[0].is_alive()]:
                 running.remove(ended)

@@ -92,6 +92,7 @@ def score_meme(
             f"It reads: {', '.join(places) or 'none'}."
         )
     places |= given
+    # A single model: there is nothing to blend.
     if not (source / NAME).is_file():
         predictor = load(source, device=device, precision=precision)
         return _ask(predictor, images, text, *(places[key] for key in STORES))
@@ -106,6 +107,8 @@ def score_meme(
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
     }
+    # Fitted again from the stored predictions of dev, which takes seconds and needs no format for a fitted
+    # blend.
     final = _blended(source, tree, families)
     return _verdict(final, families={**families}, members=members)
 
@@ -117,6 +120,7 @@ def _ask(predictor: Predictor, images: Sequence[Path], text: str, main: Place, m
     keys = _keys(images)
     regions = open_regions(predictor.processor, main, keys, more=more, merge=merge or "vilio")
     verdict = predictor.predict(text=text, image=images, regions=regions)
+    # Answers such as texts and boxes cannot be blended.
     if not verdict.scores:
         raise ConfigError(
             f"{type(predictor.task).__name__} gives answers without probabilities; use `diptych predict`."
@@ -125,6 +129,7 @@ def _ask(predictor: Predictor, images: Sequence[Path], text: str, main: Place, m
 
 
 def _as_predictions(verdict: Verdict, key: str) -> Predictions:
+    # A split of one meme, so that blending takes it like any other.
     scores = np.array([[*verdict.scores.values()]])
     return Predictions(ids=(key,), scores=scores, answers=(verdict.answer,), classes=(*verdict.scores,))
 
@@ -170,6 +175,7 @@ def found_in(
     """
     names = {(name if file is not None else f"{name}-random"): (name, file) for name, file in weights.items()}
     places = {name: FeatureStore(Path(place)) for name, place in places_of(source).items() if place}
+    # The stores say which detector and rule made them; the picture must be treated alike.
     metas = {name: store.meta for name, store in places.items()}
     if not metas and len(names) == 1 and read_content(find_bundle(source)).get("features") is not None:
         # A converted bundle does not say how its features were made, so the caller decides.
@@ -184,6 +190,7 @@ def found_in(
     with TemporaryDirectory() as folder:
         listing = Path(folder) / "picture.txt"
         paths = (image.absolute() for image in _keys(images).values())
+        # A list and not the folder of the picture, which may hold thousands of others.
         listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
         made: dict[str, Path] = {}
         # one pass of a detector makes the stores of all its box numbers, but of one way of selection
@@ -225,6 +232,7 @@ def write_members(graph: Graph) -> Path:
     tests = [run for run, splits in study.runs.items() if study.dev not in splits]
     run = tests[-1] if tests else next(iter(study.runs))
     averages = {name: graph.steps[name] for name in graph.steps["ensemble"].needs}
+    # Only members in the blend: others failed, or were not selected.
     asked = {name for step in averages.values() for name in step.settings["members"]}
     features: dict[str, str] = {}
     members: dict[str, dict[str, Any]] = {}

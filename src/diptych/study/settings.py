@@ -182,6 +182,7 @@ class Study:
         known = [
             name for family in self.families for name in (family.name, *(m.name for m in family.members))
         ]
+        # What the caller names, then the study's own choice, then everything.
         wanted = tuple(names) or self.default or tuple(known)
         if unknown := [name for name in wanted if name not in known]:
             raise ConfigError(
@@ -195,6 +196,7 @@ class Study:
             # [:None] keeps all
             chosen = [m for m in family.members if family.name in wanted or m.name in wanted][:seeds]
             if chosen:
+                # A family without chosen members has no average and is left out.
                 families.append(replace(family, members=tuple(chosen)))
         kept = {member.name for family in families for member in family.members}
         left_out = tuple(member.name for member in self.members if member.name not in kept)
@@ -239,6 +241,7 @@ def read_study(name: str, find: Callable[[str], Path] = find_study) -> Study:
     )
     study = Study(
         name=tree.get("name") or path.stem,
+        # Null removes a run, too.
         runs={view: tuple(splits) for view, splits in tree["runs"].items() if splits is not None},
         dev=tree["dev"],
         features=features,
@@ -312,6 +315,7 @@ def _require_names(study: Study, path: Path) -> None:
 
 def _tree(path: Path, find: Callable[[str], Path], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the keys of a study, merged over those of the study it extends."""
+    # Two studies may extend each other.
     if path in seen:
         raise ConfigError(f"{path}: extends itself; expected another study.")
     tree: Any = read_yaml(path, object)
