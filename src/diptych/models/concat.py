@@ -137,6 +137,7 @@ class Concat(nn.Module):
         self.text, self.image = text, image
         self.needs = frozenset(tower.needs for tower in towers)
         both = len(towers) == 2
+        # A single tower goes to the head as it is: fusing one vector would only add a layer to the ablation.
         self.fuse = nn.Linear(sum(tower.dim for tower in towers), dim) if both else None
         self.dropout = nn.Dropout(dropout)
         self.dim = dim if both else towers[0].dim
@@ -148,6 +149,7 @@ class Concat(nn.Module):
         return Encoding(pooled=self.dropout(F.relu(self.fuse(torch.cat(vectors, 1)))))
 
     def word_embedding(self) -> nn.Embedding | None:
+        # Sentence vectors have no table of words, so the vocabulary cannot be checked against it.
         return self.text.text.words if isinstance(self.text, BertTower) else None
 
 
@@ -161,6 +163,7 @@ def concat_fasttext(
     freeze_batch_norm: bool = False,
 ) -> Concat:
     """DrivenData's benchmark: sentence vectors and ResNet-152; dropout after fusion only."""
+    # DrivenData cuts ResNet's classifier off, nav13n keeps it and reads its 1000 logits.
     resnet = resnet152(classes=None, freeze_batch_norm=freeze_batch_norm)
     text, image = VectorTower(vector_dim, text_features), ImageTower(resnet, image_features)
     return Concat(text, image, dim=dim, dropout=dropout)

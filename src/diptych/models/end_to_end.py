@@ -69,6 +69,7 @@ class RegionEncoder(nn.Module):
                 silhouettes have another resolution than the regions.
         """
         sizes = regions.sizes if regions.resized is None else regions.resized
+        # Before anything is computed: wrong sizes would pool the padding, and nothing would fail.
         _check(pixels, regions, sizes)
         boxes = regions.boxes * sizes.repeat(1, 2)[:, None]  # from [0, 1] to pixels
         if self.hide_pixels and regions.hidden is not None:
@@ -84,6 +85,8 @@ class RegionEncoder(nn.Module):
                     f"silhouettes have {tuple(regions.silhouettes.shape[2:])} cells; the regions of this "
                     f"network have {tuple(states.shape[2:])}. Resize them."
                 )
+            # VL-BERT weighs the cells by the object's mask (VCR), so that the background in a box counts
+            # less.
             states = states * regions.silhouettes[regions.mask][:, None]
         features: Tensor = states.new_zeros(*regions.mask.shape, self.dim)
         # A boolean index goes row by row, which is the order in which the regions were concatenated.
@@ -94,6 +97,7 @@ class RegionEncoder(nn.Module):
         self, pixels: Float[Tensor, "B 3 h w"], sizes: Float[Tensor, "B 2"]
     ) -> list[Float[Tensor, "D _ _"]]:
         """Feature map of the third stage for every picture."""
+        # One pass for the batch, as in the original; cropping would be slower and change the batch norms.
         if self.training:
             return list(self.resnet.body(pixels))
         # Cropped pictures of one size run together; others cannot share a batch.
@@ -169,6 +173,7 @@ class EndToEnd(nn.Module):
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         pixels = require(self, "pixels", inputs.pixels)
         regions = require(self, "regions", inputs.regions)
+        # New inputs: the batch may be used again, by the next group of objectives for example.
         seen = replace(inputs, regions=replace(regions, features=self.regions(pixels, regions)))
         encoding: Encoding = self.model(seen, reads=reads)
         return encoding

@@ -85,6 +85,8 @@ class ErnieVil(nn.Module):
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         words, areas = require_both(self, inputs, feature_dim=self.feature_dim)
+        # Padded regions are masked per key; the original masks pairs of query and key, which only changes the
+        # states of padded queries.
         regions, region_mask = self.regions(areas)
         text, regions = self.encoder(self.text(words), words.mask, regions, region_mask, reads)
         # The model added the whole-image region itself, so callers do not get its state.
@@ -107,6 +109,9 @@ class ErnieVil(nn.Module):
         # The first matching prefix counts, so the norms come before the tables.
         powers = {"text.norm": 0, "text.": top + 1, "regions.norm": 0, "regions.": top - alone + 1}
         for layer in range(text):
+            # Example of ernievil_base, 12 text and 6 vision layers: `alone` 6, `top` 18. Text layer 0 has the
+            # power 18, layer 5 13; meeting 0 has 12, text layer 6 and vision layer 0 11, meeting 1 10, and so
+            # on down to 1.
             depth = layer if layer < alone else 2 * layer - alone + 1
             powers[f"encoder.text_layers.{layer}."] = top - depth
         for layer in range(vision):

@@ -98,6 +98,7 @@ class Lxmert(nn.Module):
         self.text_encoder = Encoder(layers, dim, **shape)
         self.region_encoder = Encoder(region_layers, dim, **shape)
         require_sizes(cross_layers=cross_layers)
+        # At least one: without it, the text would never see the regions.
         self.cross_layers = nn.ModuleList(CrossLayer(dim, **shape) for _ in range(cross_layers))
         self.pool = FirstToken(dim)
         init_bert(self, std=std)
@@ -108,6 +109,7 @@ class Lxmert(nn.Module):
         states = self.text_encoder(self.text(text), text.mask)
         # The region encoder does not read the text, so questions about one image share its result.
         seen = regions.spread(self.region_encoder(self.regions(regions), region_mask))
+        # After the region encoder, which ran once per image; from here on, there is a row per question.
         region_mask = regions.spread(region_mask)
         # Only the last layer may skip positions: every layer below feeds the attention of the next one.
         last = {

@@ -39,6 +39,7 @@ class RegionEmbedding(nn.Module):
         require_sizes(feature_dim=feature_dim, dim=dim)
         self.box_numbers = box_numbers
         self.project = nn.Linear(feature_dim + box_numbers, dim)
+        # Oscar's regions enter the transformer unnormalized, though the words beside them are.
         self.norm = nn.LayerNorm(dim, eps=eps) if norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
 
@@ -106,6 +107,7 @@ class Oscar(nn.Module):
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
+        # Object names are part of the text and so have positions and a segment; regions have neither.
         parts, masks = (self.text(text), self.regions(regions)), (text.mask, regions.mask)
         return encode_jointly(self.encoder, parts, masks=masks, pool=self.pool, reads=reads)
 

@@ -27,6 +27,7 @@ class RegionEmbedding(nn.Module):
         super().__init__()
         require_sizes(feature_dim=feature_dim, dim=dim)
         self.feature, self.feature_norm = nn.Linear(feature_dim, dim), nn.LayerNorm(dim, eps=eps)
+        # Both are normalized before they are added, so that neither outweighs the other.
         self.box, self.box_norm = nn.Linear(7, dim), nn.LayerNorm(dim, eps=eps)
         self.norm, self.dropout = nn.LayerNorm(dim, eps=eps), nn.Dropout(dropout)
         self.hidden = nn.Parameter(torch.zeros(feature_dim))  # stands in for regions that pre-training hides
@@ -73,6 +74,7 @@ class Uniter(nn.Module):
         std: float = 0.02,
     ) -> None:
         super().__init__()
+        # One stream: the pooled vector and all states have one width.
         self.dim = self.text_dim = self.region_dim = dim
         self.std = std
         self.feature_dim = feature_dim
@@ -91,12 +93,14 @@ class Uniter(nn.Module):
             eps=eps,
         )
         self.pool = FirstToken(dim)
+        # `hidden` stays zero: a Parameter of its own is not reached by `init_bert`.
         init_bert(self, std=std)
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
         segment = self.text.segments(1 + regions.image_index)  # row 0 of the table is the text's
         parts = self.text(text), self.regions(regions, segment)
+        # nav13n's padding has zero features but real biases, so attending to it changes every score.
         masks = text.mask, torch.ones_like(regions.mask) if self.attend_padding else regions.mask
         return encode_jointly(self.encoder, parts, masks=masks, pool=self.pool, reads=reads)
 

@@ -72,6 +72,7 @@ class Vilbert(nn.Module):
             raise ConfigError(
                 f"task is {task}, but the table of task tokens has {tasks} rows; set tasks above {task}."
             )
+        # Three widths: heads on the pooled vector, on words and on regions are built from them.
         self.dim, self.text_dim, self.region_dim = bridge.dim, text.dim, vision.dim
         self.std = std
         self.feature_dim = feature_dim
@@ -93,6 +94,7 @@ class Vilbert(nn.Module):
             eps=eps,
         )
         self.pool = FusedPool(text.dim, vision.dim, bridge.dim, fusion=fusion)
+        # On the fused vector: a product of two dropped vectors would drop twice.
         self.dropout = nn.Dropout(dropout)
         init_bert(self, std=std)
 
@@ -101,6 +103,7 @@ class Vilbert(nn.Module):
         text, text_mask = self._with_task(self.text(words), words.mask)
         regions, region_mask = self.regions(areas)
         if self.attend_padding:
+            # Vilio passes no region mask; its feature files have equally many regions for all pictures.
             region_mask = torch.ones_like(region_mask)
         text, regions = self.encoder(text, text_mask, regions, region_mask, reads)
         pooled = self.dropout(self.pool(text, regions)) if "pooled" in reads else None

@@ -31,6 +31,7 @@ class RegionEmbedding(nn.Module):
         super().__init__()
         require_sizes(feature_dim=feature_dim, dim=dim)
         self.feature = nn.Linear(feature_dim, dim)
+        # Tables of its own: the originals start them as copies of the text's and then train them apart.
         self.segments = nn.Embedding(segments, dim)
         # Published weights hold the whole table, but the originals read row 0 only.
         self.positions = nn.Embedding(max_positions, dim)
@@ -105,6 +106,8 @@ class VisualBert(nn.Module):
             attention_dropout=attention_dropout,
             eps=eps,
         )
+        # The other readouts leave the pooler untrained, so the model has none: DDP would wait for its
+        # gradients.
         self.pool = FirstToken(dim) if readout == "first" else None
         self.average = LayerAverage(layers) if readout == "layer_average" else None
         init_bert(self, std=std)
@@ -133,6 +136,7 @@ class VisualBert(nn.Module):
         numbers = torch.arange(regions.mask.shape[1], device=text.ids.device)
         # B x R x T: whether token t names region r. The matrix product below averages over these tokens.
         naming = (text.mentions[:, None] == numbers[:, None]) & text.mask[:, None]
+        # `clamp`: a region that no word names gets zeros and not NaN.
         share = naming / naming.sum(-1, keepdim=True).clamp(min=1)
         positions: Tensor = share @ self.text.positions.weight[: text.ids.shape[1]]
         return positions

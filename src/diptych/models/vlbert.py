@@ -135,6 +135,8 @@ class JointEmbedding(nn.Module):
         self.words = nn.Embedding(vocab_size, dim)
         self.positions = nn.Embedding(max_positions, dim)
         self.segments = nn.Embedding(REGION_SEGMENT + 1, dim)
+        # The original's END token has no word: its embedding takes the place of word and visual part
+        # together.
         self.end = nn.Parameter(torch.zeros(dim))
         self.text_visual, self.region_visual = (
             Visual(visual_dim, dim, norm=visual_norm, scale=visual_scale, eps=eps) for _ in range(2)
@@ -158,6 +160,7 @@ class JointEmbedding(nn.Module):
         """
         rows, length = text.ids.shape
         last = length + 1 + self.first_position  # position of END in a row without padding
+        # Checked before the look-up, which fails on a GPU without saying what was wrong.
         if last >= self.positions.num_embeddings:
             raise ConfigError(
                 f"a text of {length} tokens needs {last + 1} positions with its regions and END; the model "
@@ -282,6 +285,7 @@ class VlBert(nn.Module):
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         text, regions = require(self, "text", inputs.text), inputs.regions
         if regions is None:
+            # Zero regions of the right width: what follows needs no second path for texts alone.
             embedded, mask = self.region_word.new_zeros(len(text.ids), 0, self.visual_dim), text.mask[:, :0]
         else:
             require_width(self, regions, feature_dim=self.feature_dim)
@@ -311,6 +315,7 @@ class VlBert(nn.Module):
     ) -> Float[Tensor, "B #T V"]:
         rows, count, width = embedded.shape
         blank = embedded.new_zeros(width) if self.blank is None else self.blank
+        # One vector per row suffices, as all tokens show the same nothing.
         if self.blind or not count:
             return blank.expand(rows, 1, -1)
         if text.mentions is None:
@@ -319,6 +324,7 @@ class VlBert(nn.Module):
             # A mention of -1 (none) must become row 0, the whole image; adding it shifted the others by one.
             index = text.mentions + 1 if self.regions.whole_image else text.mentions.clamp(min=0)
             named = embedded.gather(1, index[..., None].expand(-1, -1, width))
+        # A row without regions in a batch that has some: its "whole image" is padding.
         return torch.where(mask.any(1)[:, None, None], named, blank)
 
     def word_embedding(self) -> nn.Embedding:

@@ -30,6 +30,7 @@ def iou(boxes: Float[Tensor, "... R 4"], others: Float[Tensor, "... S 4"]) -> Fl
     low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
     high = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
     both = (high - low).clamp(min=0).prod(-1)
+    # The overlap is in both areas and must count once.
     either = _area(boxes)[..., :, None] + _area(others)[..., None, :] - both
     # Two boxes without area: 0 / 0 is NaN, which `where` drops.
     return torch.where(either > 0, both / either, 0)

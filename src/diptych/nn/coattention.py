@@ -115,6 +115,8 @@ class CoEncoder(nn.Module):
                 f"meetings are {[*map(tuple, meetings)]}; expected pairs of layer numbers that never "
                 f"decrease, up to {text.layers} in the text and {vision.layers} in the vision stream."
             )
+        # Example of vilbert_base: (6, 0) means that six text layers and no vision layer run before the first
+        # meeting.
         self.ends = tuple(ends[1:])
         self.text_layers = nn.ModuleList(
             Layer(text.dim, text.heads, hidden=text.hidden, **rates) for _ in range(text.layers)
@@ -212,6 +214,7 @@ class FusedPool(nn.Module):
     def forward(self, text: Float[Tensor, "B T Dt"], vision: Float[Tensor, "B R Dv"]) -> Float[Tensor, "B D"]:
         if not vision.shape[1]:
             raise ConfigError("the batch has no region; without whole_image every row needs at least one.")
+        # Not tanh: all models of this family were trained with ReLU poolers.
         text_vector: Tensor = self.text(text[:, 0]).relu()
         vision_vector: Tensor = self.vision(vision[:, 0]).relu()
         return text_vector * vision_vector if self.fusion == "product" else text_vector + vision_vector

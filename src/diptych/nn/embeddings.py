@@ -41,6 +41,7 @@ class TextEmbedding(nn.Module):
 
     def forward(self, text: PaddedText) -> Float[Tensor, "B T D"]:
         length = text.ids.shape[1]
+        # Before the look-up, which on a GPU would end in an assertion without a name.
         if length > self.positions.num_embeddings:
             raise ConfigError(
                 f"a text of {length} tokens exceeds the {self.positions.num_embeddings} positions of the "

@@ -62,6 +62,7 @@ class ClassifierHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
         if self.training and self.samples > 1:
+            # The mean of the scores, and not of the losses; both are the same in evaluation.
             return torch.stack([self._once(x) for _ in range(self.samples)]).mean(0)
         return self._once(x)
 

@@ -20,6 +20,7 @@ def init_bert(module: nn.Module, *, std: float = STD) -> None:
             part.weight.normal_(0, std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             part.bias.zero_()
+        # Other norms, such as ResNet's, keep what they have loaded.
         if isinstance(part, nn.LayerNorm):
             part.reset_parameters()
 

@@ -27,6 +27,7 @@ class FirstToken(nn.Module):
 
 def before_end(states: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
     """State of the second-to-last real token of each row, or of its only token."""
+    # From the mask and not from the length: rows are padded on the right.
     index = (mask.sum(1) - 2).clamp(min=0)
     return states[torch.arange(len(states), device=states.device), index]
 
@@ -80,6 +81,7 @@ class Pooled(Readout):
 
     def forward(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N D"]:
         assert encoding.pooled is not None
+        # Pairs of an example lie one behind the other in the batch, so this is [left ; right].
         vectors: Tensor = batch.group(encoding.pooled).flatten(1)
         return vectors
 

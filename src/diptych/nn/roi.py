@@ -28,6 +28,7 @@ def torchvision_ops() -> Any:
     """Return `torchvision.ops` if it can be imported and works, else None."""
     try:
         ops = import_module("torchvision.ops")
+        # Importing is not enough: a wheel for another torch fails only when a kernel is called.
         kept = ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     except Exception:  # a wheel built for another torch may raise anything
         return None
@@ -107,6 +108,7 @@ def nms(
         return kept
     order = scores.argsort(descending=True, stable=True)
     survivors = order[:0]
+    # Blocks bound the memory, which is quadratic, and let `limit` stop early.
     for block in order.split(NMS_BLOCK):
         if limit is not None and len(survivors) >= limit:
             break
@@ -194,6 +196,7 @@ def roi_align(
         pooled: Tensor = ops.roi_align(features[None].float(), [boxes], size, scale, samples, aligned)
         return pooled.to(features.dtype)
     depth, height, width = features.shape
+    # Detached, like torchvision's kernel: gradients flow to the map, never to the boxes.
     boxes = boxes.detach() * scale - (0.5 if aligned else 0)
     least = 0 if aligned else 1
     cells = features.permute(1, 2, 0).reshape(height, width * depth)
