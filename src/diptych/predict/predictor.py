@@ -104,6 +104,7 @@ class Predictor:
         if regions is not None and not isinstance(regions, Regions | Sequence):
             if self.bundle.features is not None:
                 regions.meta.require_like(self.bundle.features, where=getattr(regions, "path", "the regions"))
+            # Looked up by the file stem, the key of a picture in every store.
             store, pictures = regions, _several(image)
             regions = [store[Path(str(picture)).stem] for picture in pictures]
         return self.predict_many(texts=[text], images=[image], regions=[regions])[0]
@@ -131,6 +132,7 @@ class Predictor:
                 raise ConfigError(f"the model takes {self.images} picture(s) with a text; got {max(odd)}.")
         # keys of the pictures of every text
         keys = [tuple(f"{number}.{place}" for place in range(self.images)) for number in range(len(texts))]
+        # Keys of our own: file names may repeat in a list, and opened pictures have none.
         given_images, given_regions = _by_key(keys, images), _by_key(keys, regions)
         every = [key for own in keys for key in own]
         # An end-to-end model with a grid makes its own boxes, so regions need not be given.
@@ -168,6 +170,7 @@ class Predictor:
 
     def _pairs(self, keys: tuple[str, ...], text: str) -> tuple[Pair, ...]:
         """The pairs of an example as in training: one with both images, or one for each image."""
+        # As in training: one row with both pictures, or a row for each.
         images = [keys] if self._together else keys
         return tuple(Pair(image=image, text=text) for image in images)
 
@@ -175,6 +178,7 @@ class Predictor:
         """This predictor with the scores of all answers, which are too many to keep for whole splits."""
         if not isinstance(self.task, Answer) or self.task.keep_scores:
             return self
+        # Shallow copies: the weights are shared, and the caller's task keeps its setting.
         other = copy(self)
         other.task = copy(self.task)
         other.task.keep_scores = True
@@ -185,6 +189,7 @@ class Predictor:
             return {}
         named = dict(zip(predictions.classes or (), map(float, predictions.scores[row]), strict=True))
         if isinstance(self.task, Answer):
+            # Of thousands of answers, only the best say something.
             named = dict(sorted(named.items(), key=lambda pair: -pair[1])[:BEST])
         return named
 
@@ -245,6 +250,7 @@ class Predictor:
         # Similar lengths save padding, and the longest batch first shows at once if memory is too small.
         lengths = Collate(self.processor, sources=sources).lengths(dataset)
         images = images_of(dataset) if self.shares_regions else None
+        # With fewer than two texts per image, batches of equal lengths save more than shared regions.
         if images is None or 2 * len(np.unique(images)) > len(images):
             return longest_first(lengths, batch_size=batch_size)
         return images_together(lengths, images, batch_size=batch_size)
@@ -281,6 +287,7 @@ class Predictor:
             batch = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 part = self.task.predict(cast(VisionLanguageModel, self.model), batch)
+            # Checked per batch, before hours are spent on a split that is of no use.
             if not part.finite:
                 raise ConfigError(
                     f"scores in the batch of {part.ids[0]!r} are not finite numbers. Check that the weights "
@@ -333,6 +340,7 @@ class GivenRegions:
     """A region source over regions in memory."""
 
     def __init__(self, regions: Mapping[str, Regions], *, detector: FeatureMeta | None = None) -> None:
+        # All regions come from one detector, so the first ones show the width.
         width = next(iter(regions.values())).features.shape[1]
         self.regions = regions
         # Regions in memory have class numbers only; their names are those of the training detector.

@@ -100,13 +100,14 @@ def predict_splits(
             made_of = {**made_by, **_inputs(predictor, _limited(dataset, most, store), store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
-        return [job.finish(predictor, score, progress) for job in jobs]
+        return [job.finish(predictor, score, progress) for job in jobs]  # in the block: all stay locked
 
 
 def _limited(dataset: "Split", most: int | None, store: RegionSource | None) -> "Split":
     """The data set with the examples of the first images; its official file then holds these alone."""
     part = first_images(dataset, most, store)
     if isinstance(part, Subset):
+        # On the data set itself, whose `write` must write these examples only.
         dataset.keep(np.asarray(part.indices))
     return dataset
 
@@ -176,6 +177,7 @@ def root_of_run(run: Path, root: Path | str | None = None) -> Path:
     Raises:
         ConfigError: the bundle does not record the folder.
     """
+    # What the caller says goes first: the data may have moved since the training.
     known = root or trained_on(run)["root"]
     if known is None:
         raise ConfigError("the bundle does not record the folder of its data set; set --root FOLDER.")
@@ -201,6 +203,7 @@ def regions_of_run(
     if more_features is not None and merge in (None, "detector_only"):
         raise ConfigError("the model was trained on one feature store; remove --more-features.")
     more = more_features or places["more_features"]
+    # A model of two merged stores would read half of its regions without any error.
     if more is None and merge not in (None, "detector_only"):
         raise ConfigError("the model was trained on two feature stores; set --more-features FOLDER.")
     main = features or places["features"]
@@ -215,6 +218,7 @@ def _splits(
 ) -> tuple[str, ...]:
     """Choose the splits: the given ones, else those the data set defines, else all except of training."""
     if not splits:
+        # A joined split such as `train+nominival` names several.
         present, trained = data.splits(root), str((about.get("training") or {}).get("split")).split("+")
         splits = data.kind.predicted or [split for split in present if split not in trained] or present
     for split in splits:  # fail on a wrong name before the first split is predicted
@@ -236,8 +240,10 @@ def _inputs(predictor: Predictor, dataset: "Split", store: RegionSource | None) 
     pixels = "pixels" in predictor.needs or predictor.processor.prepare is not None
     return {
         "data": digest([dataset.node, dataset.split, [*checksums(dataset.files).values()]]),
+        # The checksum of the content is in the meta, so no features are read for it.
         "features": None if store is None else digest(store.meta.as_dict()),
         "pictures": picture_checksum(dataset.images) if pixels else None,
+        # bfloat16 changes scores, so these are other predictions.
         "precision": predictor.precision,
     }
 

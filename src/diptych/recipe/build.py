@@ -72,6 +72,7 @@ def build(settled: Settled) -> Parts:
     if isinstance(task, Task):
         require_labels("training", train)
         require_labels("validation", validate)
+    # The checks that look at all examples and images come last, as they take longest.
     require_vocabulary(model, processor)
     require_sources(model.needs, processor, sources, train, validate)
     for split in (train, validate):
@@ -85,6 +86,7 @@ def _learned_answers(config: Mapping[str, Any], heads: HeadWeights) -> Sequence[
     given = config["weights"].get("answers")
     if given is not None:
         return read_answers(find(given))
+    # For original files only: a bundle knows its answers.
     file = pretraining_table(heads.where, Path(config["root"]))
     return read_answers(file) if file is not None and heads.weights and heads.answer_head else None
 

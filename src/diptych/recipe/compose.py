@@ -39,6 +39,7 @@ def compose(words: Sequence[str], *, folder: Path | str | None = None) -> dict[s
     with _explained(words):
         try:
             config = _composed(words, folder)
+            # Plain values from here on: nothing else needs OmegaConf, and files can hold them.
             plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         except MissingMandatoryValue as error:
             key = str(error.full_key)
@@ -68,6 +69,7 @@ def combinations(words: Sequence[str]) -> list[list[str]]:
         ConfigError: an override is invalid, or a sweep is not a finite list of values.
     """
     with _explained(words):
+        # Not Hydra's multirun, which starts the runs by itself, out of reach of `run_recipe`.
         return [list(combination) for combination in product(*map(_choices, _parsed(words)))]
 
 

@@ -141,6 +141,7 @@ def _require_own(folder: Path, config: Mapping[str, Any], *, killed: bool) -> No
     if not ((folder / "bundle").exists() or any(folder.glob("checkpoints/*.ckpt"))):
         _clear(folder)  # a run failed before its first checkpoint: nothing to continue or to keep
         return
+    # Other settings or other data would make another run of it.
     different, changed = sorted(_differences(before, config)), _changed(folder)
     overwrite = bool(config.get("overwrite"))
     if different and not overwrite:
@@ -154,6 +155,7 @@ def _require_own(folder: Path, config: Mapping[str, Any], *, killed: bool) -> No
             f"{changed[0]} has changed since the run in {folder} read it{more}. Restore the old content, "
             "choose another out=, or add overwrite=true to train again."
         )
+    # `overwrite` alone continues an interrupted run of equal settings.
     if overwrite and (different or changed or (folder / "bundle").exists()):
         _require_only_own(folder)
         _set_aside(folder)

@@ -69,6 +69,7 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
         if (folder / "bundle").exists():  # with these settings, as `entered` has checked
             before = load_bundle(folder)
             return Run(folder=folder, fit=None, task=before.task, metrics=before.metrics)
+        # All checks come before the first step, and before an old run is deleted.
         settled = settle(config, folder)
         parts = build(settled)
         # only now, when nothing in the settings or data can be wrong: this deletes a run that is replaced
@@ -86,6 +87,7 @@ def run_recipe(config: Mapping[str, Any]) -> Run:
             progress=config["progress"],
             **parts.settings,
         )
+        # One process writes; an interrupted run gets no bundle, whose presence means "complete".
         if result.main and not result.interrupted:
             save(settled, parts, result)
         return Run(folder=folder, fit=result, task=parts.task, metrics=result.metrics)

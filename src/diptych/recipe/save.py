@@ -27,6 +27,7 @@ def save(settled: Settled, parts: Parts, result: FitResult) -> None:
     learned = isinstance(parts.model, EndToEnd)  # computes features itself, so none must match at prediction
     if settled.criterion is not None:
         assert isinstance(task, Classify), "checked by _require_two_classes()"
+        # With the kept weights, which `fit` has left in the model.
         task.threshold = choose_threshold(settled, parts.model, task)
         nodes["task"] = {**nodes["task"], "threshold": task.threshold}
     node = getattr(settled.train, "node", None)
@@ -76,6 +77,7 @@ def choose_threshold(settled: Settled, model: Any, task: Any) -> float:
     predictor = Predictor(Bundle(model=model.eval(), task=task.eval(), processor=settled.processor))
     predictions = predictor.predict_dataset(validate, features=sources.regions, images=sources.images)
     targets = [target for _, target in targets_of(validate)]
+    # Only labeled examples can say which threshold is good.
     known = [row for row, target in enumerate(targets) if target is not None]
     truth = [likeliest(targets[row]) == task.labels[1] for row in known]
     scores = predictions.column(task.labels[1])[known]

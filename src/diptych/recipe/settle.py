@@ -141,6 +141,7 @@ def with_answers(task: Node, train: Dataset, minimum: int) -> tuple[Node, Covera
     answers = task.get("answers")
     if answers is None:
         return task, None
+    # Counted once, for learning the table and for its coverage.
     counted = [*count_targets(train)]
     given: Path | None = getattr(train, "answer_table", None)
     if answers == "auto":
@@ -158,6 +159,7 @@ def with_answers(task: Node, train: Dataset, minimum: int) -> tuple[Node, Covera
 
 def without_criterion(task: Node, validate: Dataset) -> tuple[Node, str | None]:
     """Replace a criterion as threshold by 0.5 for training; returns the node and the criterion."""
+    # 0.5 during training: the scores that decide on a threshold exist only afterwards.
     value = task.get("threshold")
     if not isinstance(value, str):
         return task, None
@@ -174,6 +176,7 @@ def with_class_weights(task: Node, train: Dataset) -> Node:
     """Replace `class_weights: balanced` by examples / (classes * examples of the class)."""
     if task.get("class_weights") != "balanced":
         return task
+    # A soft label counts for its likeliest class.
     counts = Counter(likeliest(target) for _, target in targets_of(train))
     if missing := [label for label in task["labels"] if not counts[label]]:
         raise ConfigError(

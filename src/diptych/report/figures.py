@@ -111,6 +111,7 @@ def history(
         axes = figure.subplots(1, panels, sharex=True, squeeze=False)[0]
         if losses:
             for number, (name, points) in enumerate(losses.items()):
+                # Many markers would hide the line.
                 marker = "o" if len(points) <= 40 else ""
                 axes[0].plot(
                     *zip(*points, strict=True), marker=marker, markersize=3.5, label=name, **_line(number)
@@ -165,6 +166,7 @@ def _unit_square(axes: Axes, title: str, x: str, y: str, *, diagonal: bool) -> N
 def _plot_metric(axes: Axes, name: str, points: Points, best: str | None) -> None:
     steps, values = zip(*points, strict=True)
     axes.plot(steps, values, color=SERIES[0], marker="o", markersize=3.5)
+    # Without the prefix `val/` of the log.
     higher = best == "max" if best else measure_named(name.rpartition("/")[2]).higher
     top = int(np.argmax(values) if higher else np.argmin(values))
     axes.plot(steps[top], values[top], marker="*", markersize=15, color=WRONG, markeredgecolor="white")
@@ -184,6 +186,7 @@ def _series(rows: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
         step = _finite(row.get("step"))
         for name, text in row.items():
             if (value := _finite(text)) is not None:
+                # Empty cells are left out: losses and validations are on different lines.
                 series.setdefault(name, []).append((float(number) if step is None else step, value))
     return series
 

@@ -55,6 +55,7 @@ class Judge:
         return bool(card.scores[model] >= self.threshold) == (card.target == self.positive)
 
     def confidence(self, card: MemeItem) -> float:
+        # The farther from the threshold, the surer the model was.
         return abs(card.scores[self.by] - self.threshold)
 
 
@@ -92,6 +93,7 @@ def meme_page(
     judge = Judge(by=by, positive=positive, threshold=threshold)
     sections = list(_sections(items, judge, count=count, columns=columns))
     models = list(dict.fromkeys(name for card in items for name in card.scores))
+    # Not wider than the memes need, but never so narrow that the title is cut.
     columns = min(columns, max(2, *(len(shown) for _, shown in sections)))
     row = HEAD + PICTURE + TEXT_LINES * TEXT + len(models) * BAR + 4 * PAD
     width = 2 * MARGIN + columns * (CARD + GAP) - GAP
@@ -213,9 +215,11 @@ def read_picture(path: Path | str | None) -> UInt8[ndarray, "h w 3"] | str:
         return "no picture"
     try:
         with warnings.catch_warnings():
+            # A bomb must fail instead of filling the memory.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.draft("RGB", PIXELS)  # JPEG is decoded at a fraction of its size
+                # Before rotating and converting, which then work on a small picture.
                 image.thumbnail(PIXELS)
                 upright = ImageOps.exif_transpose(image).convert("RGBA")
     except FileNotFoundError:
@@ -224,5 +228,6 @@ def read_picture(path: Path | str | None) -> UInt8[ndarray, "h w 3"] | str:
         return "picture too large"
     except Exception:  # decoders raise many kinds of errors, and a placeholder is better than no page
         return "picture unreadable"
+    # Transparent pictures are shown on white.
     white = Image.new("RGBA", upright.size, "white")
     return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))

@@ -104,6 +104,7 @@ def wrap(text: str, fits: Callable[[str], bool], lines: int) -> list[str]:
     while rest and len(wrapped) < lines:
         # Binary search for the longest prefix that fits, since measuring text is slow.
         end = max(1, bisect_left(range(1, len(rest) + 1), True, key=lambda n: not fits(rest[:n])))
+        # The last line may end within a word: an ellipsis follows anyway.
         more = end < len(rest) and len(wrapped) < lines - 1
         if more and (space := rest.rfind(" ", 1, end + 1)) > 0:
             end = space

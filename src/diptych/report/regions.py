@@ -61,6 +61,7 @@ def _draw(page: Page, path: Path, regions: Regions, meta: FeatureMeta, *, left: 
         page.picture(pixels, *place, CELL, CELL)
     # `Page.picture` centers the picture in its square; the boxes need the same offset.
     width, height = regions.size
+    # By the longer side, as `Page.picture` fits the whole picture into the square.
     scale = CELL / max(width, height)
     # Pixels count from the top, the page from the bottom: hence y0 - y below.
     x0, y0 = left + (CELL - width * scale) / 2, top - HEAD - (CELL - height * scale) / 2

@@ -57,6 +57,7 @@ SETTINGS = {
 @contextmanager
 def drawing(path: Path | str, *, width: float, height: float) -> Iterator[Figure]:
     """Yield a figure of `width` x `height` inches; write it to `path` as PNG if the block succeeds."""
+    # Only installed fonts are named: matplotlib warns about every other one.
     installed = set(font_manager.get_font_names())
     fonts = [name for name in FONTS if name in installed] or ["sans-serif"]
     settings: Any = {**SETTINGS, "font.family": fonts}
@@ -64,6 +65,7 @@ def drawing(path: Path | str, *, width: float, height: float) -> Iterator[Figure
         # A character that no installed font has is drawn as a box; users cannot do anything about that.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width, height), dpi=DPI)
+        # Without pyplot, which keeps figures in memory and may look for a display.
         FigureCanvasAgg(figure)
         yield figure
         with atomic_file(path) as file:
