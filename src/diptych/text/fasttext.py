@@ -196,6 +196,7 @@ def _follow(data: mmap.mmap) -> Literal["floret", "fasttext"]:
         raise ValueError(f"its dictionary has {words} words and {labels} labels in {entries} entries")
     at += _DICTIONARY.size
     for _ in range(entries):  # a word, a zero, its count and its kind
+        # Words have no length in the file; only walking over all of them finds where the matrices begin.
         end = data.find(b"\0", at)
         if end < 0:
             raise ValueError("it ends within its dictionary")

@@ -157,6 +157,7 @@ class CachedTokenizer:
 def _shares(length: int, length_b: int, room: int) -> tuple[int, int]:
     """Numbers of tokens of two texts that fit into `room` if the longer text is truncated first."""
     shorter = min(length, length_b, room // 2)
+    # Example with room 6: texts of 8 and 1 tokens keep 5 and 1; texts of 5 and 4 keep 3 and 3.
     longer = min(max(length, length_b), room - shorter)
     return (longer, shorter) if length > length_b else (shorter, longer)
 
@@ -181,6 +182,7 @@ def learn_vocabulary(texts: Iterable[str], size: int, *, lowercase: bool = True)
     normalize = tokenizer.normalizer.normalize_str
     count, characters = 0, set[str]()
     for count, line in enumerate(_lines(texts), 1):  # noqa: B007
+        # Of the normalized texts: capitals and accents that are taken away need no token.
         characters.update(normalize(line))
     alphabet = sorted(char for char in characters if not char.isspace())
     if not alphabet:

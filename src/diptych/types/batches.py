@@ -26,6 +26,7 @@ class PaddedText(Tree):
     ids: Int[Tensor, "B T"]
     mask: Bool[Tensor, "B T"]
     segments: Int[Tensor, "B T"]
+    # None where no text of the batch names a region, which is usual.
     mentions: Int[Tensor, "B T"] | None = None
 
 
@@ -49,8 +50,10 @@ class PaddedRegions(Tree):
             this is the number of the image of each row; only for models with `shares_regions`.
     """
 
+    # Width 0 for end-to-end models, which compute features from pixels.
     features: Float[Tensor, "B R F"]
     boxes: Float[Tensor, "B R 4"]
+    # What padding holds is not defined and must not be read.
     mask: Bool[Tensor, "B R"]
     image_index: Int[Tensor, "B R"]
     silhouettes: Float[Tensor, "B R s s"] | None = None
@@ -68,6 +71,7 @@ class PaddedRegions(Tree):
 
     def spread(self, states: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "rows ..."]:
         """Repeat what was computed for each image for every row that shows it."""
+        # Example: shared [0, 0, 1], three questions about two images, gives the rows 0, 0 and 1.
         return states if self.shared is None else states[self.shared]
 
     def mean(self, features: Float[Tensor, "B R F"]) -> Float[Tensor, "B F"]:
@@ -75,9 +79,12 @@ class PaddedRegions(Tree):
 
         Regions beyond `processor.max_regions` count, as in the loaders of ERNIE-ViL, ViLBERT and VL-BERT.
         """
+        # A hidden region must not show through the mean.
         shown = self.mask if self.hidden is None else self.mask & ~self.hidden
+        # `masked_fill` and no product: padding may hold NaN, and 0 * NaN is NaN.
         total, count = features.masked_fill(~shown[..., None], 0).sum(1), shown.sum(1, keepdim=True)
         if self.beyond is not None and self.beyond_count is not None:
+            # Never hidden: pre-training hides only regions that the model sees.
             total, count = total + self.beyond, count + self.beyond_count[:, None]
         return total / count.clamp(min=1)  # zeros for a row without regions
 
@@ -94,6 +101,7 @@ class Inputs(Tree):
     text: PaddedText | None = None
     more_texts: tuple[PaddedText, ...] = ()
     regions: PaddedRegions | None = None
+    # Padded with zeros to the largest picture of the batch.
     pixels: Float[Tensor, "B 3 h w"] | None = None
     vectors: Float[Tensor, "B E"] | None = None
 
@@ -116,6 +124,7 @@ class Batch(Tree):
     ids: tuple[str, ...]
     inputs: Inputs
     targets: Targets | None = None
+    # Rows of an example lie one behind the other, so a reshape groups them.
     pairs: int = 1
     weights: Float[Tensor, " N"] | None = None
     groups: tuple[str | None, ...] | None = None
@@ -171,6 +180,8 @@ class Encoding(Tree):
 class Outcome(Tree):
     """Output of a task. `loss` is None if the batch has no targets; pre-training has no logits."""
 
+    # A mean over examples: the loop weighs batches of different sizes.
     loss: Float[Tensor, ""] | None
     logits: Shaped[Tensor, "N ..."] | None = None
+    # For people; no gradient flows through them.
     logs: dict[str, Tensor] = field(default_factory=dict)

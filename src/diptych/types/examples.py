@@ -32,6 +32,7 @@ class Pair:
             enough to find the pictures.
     """
 
+    # A key and no path: feature stores and folders of pictures name the same image by it.
     image: str | tuple[str, ...] | None
     text: str
     text_b: str | None = None
@@ -53,6 +54,7 @@ class Example:
 
     id: str
     pairs: tuple[Pair, ...]
+    # Each task has its own form: a class, scores by answer, the number of a pair, a box.
     target: Any = None
     weight: float = 1.0
     group: str | None = None
@@ -70,6 +72,7 @@ class Tokens:
 
     ids: tuple[int, ...]
     segments: tuple[int, ...]
+    # Characters, by which mentions find their tokens.
     offsets: tuple[tuple[int, int], ...]
 
     def __len__(self) -> int:

@@ -61,8 +61,10 @@ class VisionLanguageModel(Protocol):
     region_dim: int
     needs: frozenset[str]
 
+    # For objectives that tie their decoder to it, and for the check of the vocabulary.
     def word_embedding(self) -> nn.Embedding | None: ...
 
+    # A classifier reads `pooled` alone, for which the last layer needs one position.
     def __call__(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding: ...
 
 
@@ -83,6 +85,7 @@ class Dataset(Protocol):
 class RegionSource(Protocol):
     """Provides regions by image key: a feature store or a live detector."""
 
+    # Compared with that of the training before a model is used.
     meta: FeatureMeta
 
     def __getitem__(self, key: str) -> Regions: ...

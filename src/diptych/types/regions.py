@@ -37,6 +37,7 @@ class Regions:
     probabilities: Float[ndarray, "R K"] | None = None
 
     def __post_init__(self) -> None:
+        # Shapes are checked at once; values only by `verify`, because regions are built at every access.
         count = len(self.boxes)
         if self.boxes.shape != (count, 4) or self.features.ndim != 2:
             raise FormatError(
@@ -75,6 +76,7 @@ class Regions:
                 f"box {bad[0]} is inverted: {box}; expected x1 <= x2 and y1 <= y2."
                 f"{other_convention(self.boxes, self.size)}"
             )
+        # One pixel of tolerance: detectors round and clip differently.
         outside = (x1 < -1) | (y1 < -1) | (x2 > width + 1) | (y2 > height + 1)
         if (bad := np.flatnonzero(outside)).size:
             box = _numbers(self.boxes[bad[0]])
@@ -85,8 +87,10 @@ class Regions:
 
     def first(self, count: int) -> "Regions":
         """The best `count` regions."""
+        # The usual case: no copy of the fields.
         if len(self) <= count:
             return self
+        # Slices are views, so nothing is copied.
         rows = {name: getattr(self, name) for name in ("features", "boxes", *OPTIONAL_REGION_FIELDS)}
         return replace(self, **{name: value[:count] for name, value in rows.items() if value is not None})
 
@@ -148,12 +152,15 @@ class FeatureMeta:
             raise ConfigError(
                 f"{where}: features are {self.feature_dim} wide; the model takes {other.feature_dim}."
             )
+        # Equal widths say nothing: features of two detectors have 2048 numbers each and mean different
+        # things.
         if "unknown" not in (self.detector, other.detector) and self.detector != other.detector:
             raise ConfigError(
                 f"{where}: features come from detector {self.detector!r}; the model was trained on "
                 f"{other.detector!r}. Features of different detectors are not comparable; use features of "
                 "the same detector."
             )
+        # Models with object tags read the names, so equal numbers must mean equal classes.
         if self.classes and other.classes and self.classes != other.classes:
             raise ConfigError(
                 f"{where}: the detector's class names differ from those the model was trained with."

@@ -83,6 +83,7 @@ def complain(generator: Generator, about: Family) -> Remark:
     def pick(options: Sequence[str]) -> str:
         return options[int(generator.integers(len(options)))]
 
+    # Draws happen in a fixed order, or equal seeds would give other texts.
     opener = f"{pick(OPENERS)} " if generator.random() < 0.25 else ""
     tail = f" {pick(TAILS)}" if generator.random() < 0.25 else ""
     feel, color, cue = pick(FEELS[about]), pick(COLOR_WORDS[about]), pick(CUES[about])
@@ -97,6 +98,7 @@ def complain(generator: Generator, about: Family) -> Remark:
 def captions(generator: Generator, scene: Scene) -> tuple[str, ...]:
     """Write true sentences: one about the subject, and one about each relation except of size."""
     things = scene.things
+    # Named once, so that all sentences call a thing by the same words.
     names = [_name(generator, thing) for thing in things]
     main = names[things.index(scene.subject)]
     verb = ("there is {}", "a picture of {}", "look at {}", "we see {}")[int(generator.integers(4))]
@@ -112,6 +114,7 @@ def _name(generator: Generator, thing: Thing) -> str:
     words = [thing.color, thing.kind]
     if thing.pattern != "plain":
         words.insert(0, thing.pattern)
+    # Now and then, as people do.
     if generator.random() < 0.5:
         words.insert(0, thing.size)
     return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"

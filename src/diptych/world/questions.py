@@ -23,7 +23,9 @@ class Question:
 
 def ask(generator: Generator, scene: Scene) -> tuple[Question, ...]:
     """All questions about a scene, in random order; each has one answer."""
+    # Only presence draws: everything else is what the scene shows.
     questions = [*_about_things(scene), *_about_relations(scene), *_about_presence(generator, scene)]
+    # Data sets take the first few, which should be of all topics.
     return tuple(questions[place] for place in generator.permutation(len(questions)).tolist())
 
 
@@ -33,8 +35,10 @@ def _about_things(scene: Scene) -> Iterator[Question]:
     yield Question(text="what color is the largest thing?", answer=main.color, topic="color")
     yield Question(text="how many things are there?", answer=str(len(scene.things)), topic="count")
     for thing in scene.things:
+        # "the cat" must be one cat.
         if kinds[thing.kind] == 1:
             yield Question(text=f"what color is the {thing.kind}?", answer=thing.color, topic="color")
+    # The first pattern is "plain", about which nobody asks.
     for pattern in PATTERNS[1:]:
         answer = "yes" if main.pattern == pattern else "no"
         yield Question(text=f"is the {main.kind} {pattern}?", answer=answer, topic="pattern")
@@ -49,6 +53,7 @@ def _about_relations(scene: Scene) -> Iterator[Question]:
         if relation.name != "bigger than" and kinds[right] == 1:
             found.setdefault(f"what is {relation.name} the {right}?", set()).add(left)
     for text, answers in found.items():
+        # Several things may be left of the tree.
         if len(answers) == 1:
             yield Question(text=text, answer=min(answers), topic="place")
 
@@ -56,6 +61,7 @@ def _about_relations(scene: Scene) -> Iterator[Question]:
 def _about_presence(generator: Generator, scene: Scene) -> Iterator[Question]:
     """Whether a kind of thing is there: one that is, and one that is not."""
     there = [thing.kind for thing in scene.things]
+    # A scene has few things, so some kind is always absent.
     absent = [kind for kind in SUBJECTS if kind not in there]
     for kinds, answer in ((there, "yes"), (absent, "no")):
         kind = kinds[int(generator.integers(len(kinds)))]

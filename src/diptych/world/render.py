@@ -37,8 +37,10 @@ def draw_scene(scene: Scene) -> Image.Image:
     image = Image.new("RGB", (width, height), ground)
     image.paste(_gradient(sky, haze, (width, horizon)), (0, 0))
     hill = ImageDraw.Draw(image)
+    # Two flat hills, so that the horizon is no straight line.
     hill.ellipse((-0.4 * width, horizon - 0.06 * height, 0.7 * width, horizon + 0.4 * height), fill=ground)
     hill.ellipse((0.4 * width, horizon - 0.03 * height, 1.5 * width, horizon + 0.4 * height), fill=ground)
+    # Before the things, so that it lies behind all of them.
     _glow(image, scene.subject)
     for thing in scene.things:
         _paint(image, thing)
@@ -55,6 +57,7 @@ def draw_meme(
     Args:
         generator: varies the width and size of the text; None uses all of the width.
     """
+    # Two memes share a picture.
     meme = image.copy()
     for text, upper in ((top, True), (bottom, False)):
         share = 0.95 if generator is None else generator.uniform(0.6, 0.95)
@@ -73,6 +76,7 @@ def detect(scene: Scene, generator: Generator) -> Regions:
     finds the subject several times, misses some props, and sometimes confuses class names.
     """
     detected = [thing for thing in scene.things if thing is scene.subject or generator.random() > 0.08]
+    # Real detectors find large things several times.
     detected += [scene.subject] * int(generator.integers(1, 4))
     doubtful = int(generator.integers(1, 3))
     count = len(detected) + doubtful
@@ -85,9 +89,11 @@ def detect(scene: Scene, generator: Generator) -> Regions:
     clarity = np.where(np.arange(count) < len(detected), 1.0, 0.4)
     tables = _tables()
     features = clarity[:, None] * (tables["kind"][kinds] + tables["color"][colors])
+    # Noise per detection, so that two detections of one thing differ.
     features += FEATURE_NOISE * generator.standard_normal((count, FEATURE_DIM))
     features[: len(detected)] += tables["pattern"][[PATTERNS.index(thing.pattern) for thing in detected]]
     scores = generator.uniform(0.55, 0.99, count) * np.where(clarity < 1, 0.35, 1.0)
+    # Best first, as `Regions` promises.
     order = np.argsort(-scores, kind="stable")
     return Regions(
         features=features[order].astype(np.float16),
@@ -126,6 +132,7 @@ def _paint(image: Image.Image, thing: Thing) -> None:
         ys = [y1 + (y2 - y1) * number for number in numbers[1::2]]
         points = [value for point in zip(xs, ys, strict=True) for value in point]
         _draw(draw, shape, points, PAINT[thing.color if paint == "body" else paint])
+        # An arc is too thin for a pattern.
         if paint == "body" and thing.pattern != "plain" and shape != "arc":
             _texture(image, thing, shape, points)
 
@@ -146,6 +153,7 @@ def _draw(draw: ImageDraw.ImageDraw, shape: str, points: list[float], fill: Colo
         case "ring":
             draw.ellipse(points, outline=fill, width=edge)
         case "arc":
+            # A thick dark loop with a thinner colored one inside of it.
             draw.ellipse(points, outline=INK, width=5 * edge)
             x1, y1, x2, y2 = points
             draw.ellipse((x1 + edge, y1 + edge, x2 - edge, y2 - edge), outline=fill, width=3 * edge)
@@ -170,6 +178,7 @@ def _texture(image: Image.Image, thing: Thing, shape: str, points: list[float]) 
         mask = ImageChops.darker(mask, ImageChops.offset(mask, 2, 2))
         mask = ImageChops.darker(mask, ImageChops.offset(mask, -4, -4))
         mask = ImageChops.offset(mask, 2, 2)
+    # The texture shows only where both masks are set: inside of the shape and on the pattern.
     tile = _tile(thing.pattern, size)
     image.paste(_mix(PAINT[thing.color], (255, 255, 255), 0.45), (left, top), ImageChops.darker(mask, tile))
 
@@ -196,6 +205,7 @@ def _letters(lines: list[str], size: int, width: int) -> tuple[Image.Image, Imag
         place = width / 2, step + number * _line_height(size)  # room for the outline above
         draw.text(place, line, font=_font(size), fill=255, anchor="ma")
     edge = letters
+    # Each shift starts from the result of the one before, so corners become thick too.
     for shift in ((step, 0), (-step, 0), (0, step), (0, -step)):
         edge = ImageChops.lighter(edge, ImageChops.offset(edge, *shift))
     return letters, edge
@@ -220,6 +230,7 @@ def _fit(text: str, *, width: float, height: float) -> tuple[list[str], int]:
     largest, smallest = max(9, round(0.45 * height)), max(8, round(0.2 * height))
     words = text[:400].split()  # longer texts never fit
     lines: list[str] = []
+    # From the largest down: the first size that fits is the answer.
     for size in range(largest, smallest - 1, -1):
         lines = _wrap(words, size, width)
         if len(lines) * _line_height(size) <= height:
@@ -261,6 +272,7 @@ def _tables() -> dict[str, ndarray]:
 
 
 def _misread(names: ndarray, count: int, generator: Generator) -> ndarray:
+    # Names are drawn for all places, so that the number of draws does not depend on the result.
     wrong = generator.random(len(names)) < 0.05
     return np.where(wrong, generator.integers(count, size=len(names)), names).astype(np.int64)
 
@@ -274,4 +286,5 @@ def _boxes(scene: Scene, detected: list[Thing], doubtful: int, generator: Genera
     corner = generator.uniform(0, 0.7, (doubtful, 2)) * (width, height)
     stray = np.hstack([corner, corner + generator.uniform(0.08, 0.28, (doubtful, 2)) * (width, height)])
     limits = np.array([width, height, width, height])
+    # Inside of the picture, as stores require.
     return np.clip(np.vstack([near, stray]), 0, limits).astype(np.float32)

@@ -114,6 +114,7 @@ class Scene:
 
     @property
     def subject(self) -> Thing:
+        # By area and not by place, so that the rule of the memes can be seen in the boxes.
         return max(self.things, key=lambda thing: thing.area)
 
     @property
@@ -134,21 +135,25 @@ class Scene:
                     yield Relation(left=i, name="left of", right=j)
                 if one.box[3] <= other.center[1] and other.box[1] >= one.center[1]:
                     yield Relation(left=i, name="above", right=j)
+                # Clearly bigger, also in boxes with noise.
                 if one.area > 2 * other.area:
                     yield Relation(left=i, name="bigger than", right=j)
 
 
 def new_scene(generator: Generator, family: Family) -> Scene:
     """Draw a scene whose subject has a color of `family`; nothing else depends on the family."""
+    # Of several shapes, so that boxes must be scaled by width and height.
     width, height = CANVASES[generator.integers(len(CANVASES))]
     backdrop = int(generator.integers(BACKDROPS))
     subject = _subject(generator, family, (width, height))
+    # The subject first, so that it always has room.
     placed = [subject]
     for _ in range(generator.integers(2, 6)):
         if (prop := _prop(generator, placed, (width, height))) is not None:
             placed.append(prop)
     # Painting order: things lower on the canvas are nearer, so they are painted later.
     behind = sorted(placed[1:], key=lambda thing: thing.box[3])
+    # The subject in front of all, so that nothing hides its color.
     return Scene(things=(*behind, subject), size=(width, height), backdrop=backdrop)
 
 
@@ -167,6 +172,7 @@ def _subject(generator: Generator, family: Family, canvas: tuple[int, int]) -> T
     left = generator.uniform(0.04 * width, 0.96 * width - wide)
     return Thing(
         kind=kind,
+        # The only draw that depends on the family: nothing else may give it away.
         color=_choose(generator, WARM if family == "warm" else COOL),
         pattern=_pattern(generator),
         size="big",
@@ -178,12 +184,15 @@ def _prop(generator: Generator, placed: list[Thing], canvas: tuple[int, int]) ->
     """Place a prop at a free position; None if twelve tries find none."""
     kind = _choose(generator, tuple(PROPS))
     color, pattern = _choose(generator, PROPS[kind].colors), _pattern(generator)
+    # Never big: only the subject is.
     size = _choose(generator, SIZES[:2])
     tall = canvas[1] * (generator.uniform(0.12, 0.17) if size == "small" else generator.uniform(0.18, 0.25))
     wide = tall * PROPS[kind].aspect
+    # A full canvas has no room, so the search must end.
     for _ in range(12):
         left, top = _position(generator, kind, placed, (wide, tall), canvas)
         box = _box(left, top, wide, tall)
+        # Things may touch but not hide each other, or captions would not be true of the picture.
         if all(_overlap(box, thing.box) < 0.2 for thing in placed):
             return Thing(kind=kind, color=color, pattern=pattern, size=size, box=box)
     return None
@@ -197,9 +206,11 @@ def _position(
     canvas: tuple[int, int],
 ) -> tuple[float, float]:
     (wide, tall), (width, height) = extent, canvas
+    # Only things with room above them.
     hosts = [thing for thing in placed if thing.kind in CARRIES and thing.box[1] - tall > 0]
     if kind in STANDS_ON and hosts and generator.random() < 0.5:
         host = hosts[int(generator.integers(len(hosts)))]
+        # On the upper edge of the host, where `_stands_on` looks for it.
         return host.center[0] - wide / 2, host.box[1] - tall
     left = generator.uniform(0.02 * width, 0.98 * width - wide)
     if PROPS[kind].place == "sky":
