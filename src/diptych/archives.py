@@ -185,7 +185,7 @@ def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool,
     Raises:
         FormatError: the head is not NumPy's.
     """
-    start = file.read(12)
+    start = file.read(12)  # magic, version and length; in version 1 also the first two bytes of the text
     version, wide = start[6:8], start[6:7] > b"\x01"
     if start[:6] != b"\x93NUMPY" or version not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise FormatError(f"the content begins with {start[:8]!r}; expected a NumPy array.")
@@ -197,6 +197,7 @@ def read_array_head(file: ByteStream, size: int) -> tuple[tuple[int, ...], bool,
         raise FormatError(f"its head has {length:,} bytes; expected at most {min(size, MAX_HEAD):,}.")
     with guarded("its head", "one of NumPy"):
         text = io.BytesIO(start + file.read(head - 12))
+        # Moves to where NumPy's function expects to begin.
         np.lib.format.read_magic(text)
         read = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
         shape, fortran, kind = read(text, max_header_size=MAX_HEAD)

@@ -38,6 +38,7 @@ def doubts(boxes: Boxes, size: tuple[int, int]) -> tuple[str, ...]:
     """Names in `DOUBTS` of properties that are valid but probably a mistake."""
     if not len(boxes):
         return ()
+    # In a picture of two pixels, boxes within 0..1 are plausible.
     scaled = boxes.max() <= 1.01 and min(size) > 2
     flat = (boxes[:, :2] >= boxes[:, 2:]).any()
     return tuple(name for name, applies in (("scaled", scaled), ("flat", flat)) if applies)

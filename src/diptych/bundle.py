@@ -175,7 +175,9 @@ def write_bundle(
     """
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     state |= {f"task.{key}": value for key, value in task.state_dict().items()}
+    # safetensors takes contiguous tensors only, and a bundle must load without a GPU.
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    # Refused here: a bundle of NaN would only be noticed by whoever uses it.
     require_finite(state, where=type(model).__name__)
     write_weights(state, folder / "weights.safetensors")
     about = {"diptych": __version__, "python": platform.python_version(), **(provenance or {})}
@@ -224,6 +226,7 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
         empty = {name: torch.empty(shape, device="meta") for name, (shape, _) in shapes.items()}
         _fill(parts, empty, folder)
         require_types(nn.ModuleDict(parts), shapes, path)
+    # After the shapes were compared: sentence vectors may have gigabytes.
     processor = build(text["processor"], trust=trust, where=source, key="processor", folder=folder)
     _require_kind(processor, Processor if not trust else object, source, "processor")
     with nullcontext() if trust else Unfilled():

@@ -201,6 +201,7 @@ def _memory() -> Entry:
 
 def _accelerators() -> tuple[Entry, ...]:
     try:
+        # Inside of `try`: a torch that does not load is one of the things to report.
         import torch
 
         properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]

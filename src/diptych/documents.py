@@ -117,6 +117,7 @@ def check_shape(values: Any, shape: type[T] | GenericAlias, *, where: object, ad
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        # For a missing key, pydantic gives the mapping around it, which says nothing.
         got = "" if first["type"] == "missing" else f"; got {shorten(first['input'])}"
         _refuse(where, f"{key}: {first['msg']}{got}{more}" if key else f"{first['msg']}{got}", advice, error)
 

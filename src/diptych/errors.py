@@ -101,6 +101,7 @@ def report_internal(error: BaseException, folder: Path | None = None) -> str:
     from tempfile import NamedTemporaryFile
 
     trace = "".join(traceback.format_exception(error))
+    # What a maintainer asks for first.
     text = f"diptych {__version__}, Python {sys.version}\n{sys.argv}\n{trace}"
     try:
         with NamedTemporaryFile(
@@ -129,5 +130,6 @@ def _place(error: BaseException) -> str:
     ours = [frame for frame in frames if str(frame.f_globals.get("__name__")).partition(".")[0] == "diptych"]
     if not (ours or frames):
         return "diptych"
+    # The innermost frame of ours: what lies below is a library that did what it was told.
     last = (ours or frames)[-1]
     return f"{last.f_globals.get('__name__')}.{last.f_code.co_qualname.replace('.<locals>', '')}"

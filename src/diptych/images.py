@@ -56,6 +56,7 @@ def open_image(
             require_small(file, image, max_pixels)
             turn = UPRIGHT.get(_orientation(file))
             if at_least is not None:
+                # Only JPEG has this; other formats ignore it.
                 file.draft("RGB", (at_least, at_least))
             file.load()
             rgb = _to_rgb(file, as_opencv)
@@ -87,6 +88,7 @@ def to_pixels(image: Image.Image, size: int) -> Float[Tensor, "3 size size"]:
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(torch.float32)
     std = torch.tensor(STD)[:, None, None]
     mean = torch.tensor(MEAN)[:, None, None]
+    # (value / 255 - mean) / std in two passes, and in place.
     return values.mul_(1 / (255 * std)).sub_(mean / std).contiguous()
 
 
@@ -98,6 +100,7 @@ def _to_rgb(image: Image.Image, as_opencv: bool) -> Image.Image:
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // step).astype(np.uint8))
     if not as_opencv and image.has_transparency_data:
         image = image.convert("RGBA")
+        # Dropping the alpha channel instead would show colors that nobody was meant to see.
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image.getchannel("A"))
         return white
@@ -111,6 +114,7 @@ def _orientation(file: Image.Image) -> int:
     if turned or behind:
         return 1
     try:
+        # Damaged metadata must not make a picture useless.
         value = file.getexif().get(ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError):
         return 1

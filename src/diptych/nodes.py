@@ -182,6 +182,7 @@ class _Builder:
             name: self._value(value, types.get(name, Any), f"{key}.{name}".lstrip("."))
             for name, value in values.items()
         }
+        # After nested parts are built, so that these are compared with the declared classes.
         check_arguments(function, made, where=f"{self._at(key)}: {target}")
         if later:
             return partial(function, **made)
@@ -219,6 +220,7 @@ class _Builder:
 
     def _value(self, value: Any, annotation: Any, key: str) -> Any:
         if _is_node(value):
+            # A parameter that takes a function gets the callable itself, with the other keys filled in.
             return self.call(value, key, {}, later=_is_function(annotation))
         inner = _inner(annotation)
         if isinstance(value, Mapping):

@@ -104,6 +104,7 @@ class Unpickler(pickle._Unpickler):
         start = file.tell()
         self.end = file.seek(0, os.SEEK_END)
         file.seek(start)
+        # Copies are paid from this, so that a small file cannot grow to gigabytes.
         self.room = self.end - start + ROOM
 
     def load(self) -> Any:
@@ -236,6 +237,7 @@ def _build(machine: Unpickler) -> None:
         except FormatError:
             if not machine.foreign:
                 raise
+            # Also set in the stand-in, because later references through the memo must get the same value.
             target.full, target.value = True, Foreign("numpy.ndarray")
             machine.stack[-1] = target.value
     elif isinstance(target, (str, bytes, int, float, list, tuple, Name, ndarray)) or target is None:
@@ -271,6 +273,7 @@ def key_of(machine: Unpickler, key: Any) -> Any:
         whole = isinstance(part, int) and -1 << 63 <= part < 1 << 64
         if not (whole or part is None or isinstance(part, (str, bytes, float))) or len(parts) > MAX_KEY:
             if machine.foreign:
+                # In parts that are ignored anyway, any key will do.
                 return f"<{part.name if isinstance(part, (Name, Foreign)) else type(part).__name__}>"
             raise FormatError(f"a key is {shorten(part)}; expected a text or a number.")
     return key
@@ -321,7 +324,7 @@ INSTRUCTIONS: dict[bytes, Callable[[Any], None]] = {
     pickle.GET: lambda machine: machine._fetch(int(machine.readline()[:-1])),
     pickle.BINGET: lambda machine: machine._fetch(machine.read(1)[0]),
     pickle.LONG_BINGET: lambda machine: machine._fetch(struct.unpack("<I", machine.read(4))[0]),
-    pickle.BYTEARRAY8: _bytes,
+    pickle.BYTEARRAY8: _bytes,  # as bytes: nothing here changes them in place
     pickle.REDUCE: _reduce,
     pickle.NEWOBJ: _reduce,
     pickle.NEWOBJ_EX: _new_with_names,
@@ -332,7 +335,7 @@ INSTRUCTIONS: dict[bytes, Callable[[Any], None]] = {
     pickle.SETITEMS: _items,
     pickle.DICT: _dict,
     pickle.EMPTY_SET: _set,
-    pickle.ADDITEMS: lambda machine: machine.pop_mark(),
+    pickle.ADDITEMS: lambda machine: machine.pop_mark(),  # the stand-in of a set has no content
     pickle.FROZENSET: _frozen_set,
     pickle.BINPERSID: _persistent,
 }

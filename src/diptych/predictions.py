@@ -86,6 +86,7 @@ class Predictions:
         for name in ("ids", *ROWS):
             value = getattr(self, name)
             if isinstance(value, ndarray):
+                # `int`, because an empty list would become an array of floats.
                 chosen[name] = value[np.asarray(rows, dtype=int)]
             elif value is not None:
                 chosen[name] = tuple(value[row] for row in rows)
@@ -110,6 +111,7 @@ class Predictions:
             raise FormatError(f"predictions repeat ids: {_some(repeated)}; expected every example once.")
         missing = [key for key in ids if key not in position]
         extra = position.keys() - set(ids)
+        # Both are told: a wrong split usually has some of each.
         if missing or extra:
             raise FormatError(
                 f"predictions do not cover the same examples: {_some(missing)} missing, "

@@ -244,6 +244,7 @@ def _part(path: Path, file: ByteStream, place: tuple[int, int] | None, storage: 
         raise FormatError(
             f"{path}: the numbers {shorten(storage.key)} are missing. Download or copy it again."
         )
+    # The size was compared with the file, so this allocates no more than the file has.
     data = np.empty(place[1], np.uint8)
     file.seek(place[0])
     if file.readinto(data.data) != place[1]:  # type: ignore[attr-defined]
@@ -323,6 +324,7 @@ def _storage(saved: Any, seen: dict[str, Storage]) -> Any:
     key = key.decode("ascii") if isinstance(key, bytes) else key
     if not isinstance(key, str) or type(count) is not int:
         raise FormatError(f"it refers to {shorten(saved)}.")
+    # Tied weights refer to one storage, which is read once.
     found = seen.setdefault(key, Storage(key, _dtype(kind), count))
     return _view(found, *view[0][1:]) if view and view[0] else found
 

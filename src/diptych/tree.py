@@ -29,6 +29,7 @@ class Tree:
 
     def to(self: AnyTree, device: torch.device | str, *, non_blocking: bool = False) -> AnyTree:
         """Move every tensor."""
+        # Names, ids and other settings stay where they are.
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self: AnyTree) -> AnyTree:

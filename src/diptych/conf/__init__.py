@@ -14,6 +14,7 @@ def names(group: str) -> list[str]:
 def summary(group: str, name: str) -> str:
     """Return the first comment of a file, or an empty string; `# @package` is a directive of Hydra."""
     for line in (CONF / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        # The first line that a person wrote.
         if line.startswith("#") and not line.startswith("# @"):
             return line.lstrip("# ").strip()
     return ""
@@ -21,6 +22,7 @@ def summary(group: str, name: str) -> str:
 
 def top_level_keys() -> list[str]:
     """Return the keys of `train.yaml` and the keys directly below them, such as `fasttext.dim`."""
+    # Imported late: most commands only list names.
     import yaml
 
     tree = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))

@@ -124,6 +124,7 @@ def shard_function(
 
     The function is the same in every process, and does nothing for a shard that is already recorded.
     """
+    # Once per process: loading the network takes longer than many images.
     extractor = build_extractor(state.settings, device=device)
     return partial(extract_shard, extractor=extractor, state=state, bad=bad, workers=workers, advance=advance)
 

@@ -103,6 +103,7 @@ def grid_regions(features: Float[Tensor, "D h w"], picture: Picture, grid: tuple
         grid: average the map to this number of rows and columns; None keeps it as it is.
     """
     if grid is not None:
+        # Averages cells, so that all images have equally many regions.
         features = F.adaptive_avg_pool2d(features[None], grid)[0]
     rows, columns = features.shape[1:]
     width, height = picture.size

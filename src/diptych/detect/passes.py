@@ -73,6 +73,7 @@ def passes(
 
 def _weights(detector: str, files: Mapping[str, Path | str]) -> Path | None:
     """The weight file of a detector; None means random weights."""
+    # The detector's own file, then the one for all, then random where that deceives nobody.
     file = files.get(detector, files.get("", RANDOM if detector in MAY_BE_RANDOM else None))
     if file is None:
         raise ConfigError(

@@ -165,6 +165,7 @@ def _as_caffe(detection: Detection) -> Way:
         survives.scatter_(1, best[:, None], kept)
         alive &= ~(overlap[best] & kept)
     strength = (probabilities.T * survives).amax(0)  # 0 if the box is suppressed in every class
+    # The class of a box is its best one, even where another class kept it alive.
     scores, labels = probabilities.max(1)
     choice = Choice(torch.arange(len(scores)), detection.boxes, labels, scores)
 
