@@ -172,8 +172,8 @@ def _plain_warnings() -> Iterator[None]:
             before(message, category, *place, **more)
 
     with warnings.catch_warnings():
-        # `catch_warnings` restores the old function, also for the steps of `demo`, which call verbs in one
-        # process.
+        # `catch_warnings` restores the old function, also for the steps of `demo`,
+        # which call verbs in one process.
         before, warnings.showwarning = warnings.showwarning, show
         # diptych reports huge pictures itself, with the file name
         warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")

@@ -152,8 +152,8 @@ def _value(word: str, value: str) -> Any:
     if value in SPECIAL_TOKENS:  # YAML reads `[MASK]` as a list
         return value
     try:
-        # As in the YAML files: 4 is a number, [a,b] a list, null is None. `safe_load` makes plain values
-        # only.
+        # As in the YAML files: 4 is a number, [a,b] a list, null is None.
+        # `safe_load` makes plain values only.
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"{word!r}: the value is not YAML.") from error

@@ -130,8 +130,8 @@ FAMILY = Family(
     habits={"meetings": "the original: streams meet in their last layers"},
     heads=(
         _head("hm_fc", _one_score),
-        # HimariO's archives hold an untrained `meme_fc`, which converts like a trained one: nothing tells
-        # them apart.
+        # HimariO's archives hold an untrained `meme_fc`, which converts like a trained one:
+        # nothing tells them apart.
         _head("meme_fc", heads.classes),
         _head("vcr_qa_fc", heads.choices),
         _head("vcr_qar_fc", heads.choices),

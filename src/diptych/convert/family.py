@@ -140,8 +140,8 @@ class RecognizedCheckpoint:
 
 def count(weights: Weights, pattern: str) -> int:
     """Count the different numbers at `{}` in names that begin with the pattern, such as layers."""
-    # `\D` after the number: `layer.1` must not match `layer.12`. Different numbers, because a file may lack
-    # some.
+    # `\D` after the number: `layer.1` must not match `layer.12`. Different numbers,
+    # because a file may lack some.
     numbered = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)") + r"\D")
     return len({match[1] for name in weights if (match := numbered.match(name))})
 

@@ -198,8 +198,8 @@ def _unpacked(path: Path) -> Path:
         if tarfile.is_tarfile(path):
             with tarfile.open(path) as tar:
                 names = tar.getnames()
-                # The sizes in the TAR are claims of a stranger, compared with the free space before anything
-                # is written.
+                # The sizes in the TAR are claims of a stranger,
+                # compared with the free space before anything is written.
                 require_room(path, sum(member.size for member in tar.getmembers()))
                 # A TAR with these members is a weight file of torch 0.x.
                 if not {"storages", "tensors", "pickle"} <= set(names):

@@ -142,8 +142,8 @@ def _read_index(folder: Path) -> Source | None:
             continue
         places = read_json(index, Index, advice=AGAIN)["weight_map"]
         weights: dict[str, Tensor] = {}
-        # The index comes from a stranger: it names each file, and nothing it says is believed about the
-        # tensors.
+        # The index comes from a stranger: it names each file,
+        # and nothing it says is believed about the tensors.
         for shard in sorted(set(places.values())):
             # A name with folders in it could lead out of the folder.
             if Path(shard).name != shard or not (folder / shard).is_file():

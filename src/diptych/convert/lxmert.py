@@ -124,8 +124,8 @@ def transfer_answers(
     row = {answer: number for number, answer in enumerate(learned)}
     rows = [row.get(normalize_answer(answer)) for answer in answers]
     for name in last:
-        # Zeros as in the original: an unknown answer starts at a probability of one half, not at a random
-        # one.
+        # Zeros as in the original: an unknown answer starts at a probability of one half,
+        # not at a random one.
         zero = torch.zeros_like(state[name][0])
         state[name] = torch.stack([zero if number is None else state[name][number] for number in rows])
     head.load_state_dict(state)

@@ -233,8 +233,8 @@ def left_out(
     """
     rules = [rule for rule in table if isinstance(rule, Rule)]
     if targets is not None:
-        # A model without a part (a pooler, for example) has no use for its rule, so the Drop behind it gets
-        # the name.
+        # A model without a part (a pooler, for example) has no use for its rule,
+        # so the Drop behind it gets the name.
         rules = [rule for rule in rules if any(_fits_any(name, rule.targets) for name in targets)]
     _, unused = _apply(source, rules)
     reasons: dict[str, list[str]] = {}

@@ -110,8 +110,8 @@ class Backbone:
 
     def original(self, name: str, *, prefix: str, head_prefix: str, head: bool) -> str:
         """Return the original name of a tensor of `split`; the inverse of the renaming there."""
-        # `startswith(())` is False, so families without these prefixes have all heads outside and the rest
-        # inside.
+        # `startswith(())` is False, so families without these prefixes have
+        # all heads outside and the rest inside.
         inside = name.startswith(self.head_prefixes) if head else not name.startswith(self.extra_prefixes)
         if inside:
             return prefix + name.removeprefix(self.root)

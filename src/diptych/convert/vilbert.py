@@ -196,8 +196,8 @@ FAMILY = Family(
         *heads.layouts("vision_logit", heads.grounding),
         heads.pretraining(
             VILBERT_PRETRAIN,
-            # Class 0 is a matching caption here, as in BERT's next sentence; `matched_only` is the published
-            # run's.
+            # Class 0 is a matching caption here, as in BERT's next sentence;
+            # `matched_only` is the published run's.
             matching=("cls.bi_seq_relationship.bias", lambda _: heads.objective("Matching", matches=0)),
             words=heads.masked_text("cls.predictions.transform.dense.bias", matched_only=True),
             regions=heads.region_classes("cls.imagePredictions.decoder.bias", matched_only=True),

@@ -17,8 +17,8 @@ def digest(content: Any) -> str:
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file, or of all files of a folder with their names."""
     if path.is_dir():
-        # Sorted, because file systems list files in different orders; with names, so that swapped files
-        # differ.
+        # Sorted, because file systems list files in different orders; with names,
+        # so that swapped files differ.
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return digest([[file.relative_to(path).as_posix(), file_checksum(file)] for file in files])
     with path.open("rb") as stream:

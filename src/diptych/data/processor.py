@@ -158,8 +158,8 @@ class Processor:
 
     def rows(self, example: Example, sources: Sources) -> list[Row]:
         """Convert all pairs of an example, each as `__call__` does."""
-        # `images` counts the images of earlier pairs, so that the second pair's image gets a number of its
-        # own.
+        # `images` counts the images of earlier pairs,
+        # so that the second pair's image gets a number of its own.
         rows, images = [], 0
         for pair in example.pairs:
             rows.append(self(pair, sources, first_image=images if self.number_images else 0))

@@ -120,13 +120,13 @@ class Plan:
         epoch, step = divmod(step, self.steps_per_epoch)
         order, starts = self._ordered(epoch)
         examples = order[starts[step] : starts[step] + self.step_size]
-        # Integer bounds share out all examples: the parts of an incomplete step differ by at most one
-        # example.
+        # Integer bounds share out all examples:
+        # the parts of an incomplete step differ by at most one example.
         start, stop = (len(examples) * place // self.accumulate for place in (part, part + 1))
         # Examples of a step are sorted by length, so taking every `ranks`-th gives all ranks similar work.
         mine = examples[start:stop][rank :: self.ranks]
-        # A rank without a batch would leave the others waiting in the all-reduce; `count` 0 takes it out of
-        # the loss.
+        # A rank without a batch would leave the others waiting in the all-reduce;
+        # `count` 0 takes it out of the loss.
         indices = mine if len(mine) else examples[:1]
         return Portion(indices=tuple(indices.tolist()), count=len(mine), step_count=len(examples))
 

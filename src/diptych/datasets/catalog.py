@@ -141,8 +141,8 @@ def named_data(name: str) -> Data:
     tree = _merged(name)
     data = tree["data"]
     train = {
-        # Where the data lie and which part is meant is not a setting of the data set: any split may be
-        # opened.
+        # Where the data lie and which part is meant is not a setting of the data set:
+        # any split may be opened.
         key: _filled(value, data)
         for key, value in data["train"].items()
         if key not in ("root", "split")

@@ -101,8 +101,8 @@ class ExampleTable(Rows):
         # Example: batches of 4 and 3 rows end at 4 and 7. Row 5 is in batch 1 at 5 - 7 + 3 = 1.
         place = row - int(self._ends[number]) + len(batch)
         self._read += 1
-        # Shuffled training touches every page of the file; without this, each worker would seem to hold all
-        # of it.
+        # Shuffled training touches every page of the file; without this,
+        # each worker would seem to hold all of it.
         if not self._read % OFTEN:
             self._forget()
         return example_of(*(batch.column(name)[place].as_py() for name in SCHEMA.names))

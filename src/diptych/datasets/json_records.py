@@ -210,8 +210,8 @@ class Record:
                     f"{self.where}: the score of {self.clean(answer, name)!r} in `{name}` is "
                     f"{shorten(score)}; expected a number in [0, 1]."
                 )
-        # The best answer first, because readers of the first key want that one. Sorting keeps the order of
-        # ties.
+        # The best answer first, because readers of the first key want that one.
+        # Sorting keeps the order of ties.
         ordered = sorted(scores.items(), key=lambda item: -item[1])
         return {self.clean(answer, name): float(score) for answer, score in ordered}
 

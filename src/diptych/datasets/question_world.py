@@ -77,8 +77,8 @@ class QuestionWorld:
     def _pictures(
         self, folder: Path, key: Callable[[AskedScene], str], progress: Progress | None
     ) -> Iterator[tuple[str, Regions]]:
-        # One stream of random numbers per scene and purpose, so that a larger world begins with the same
-        # scenes.
+        # One stream of random numbers per scene and purpose,
+        # so that a larger world begins with the same scenes.
         for done, asked in enumerate(self.scenes, 1):
             draw_scene(asked.scene).save(folder / "images" / f"{key(asked)}.jpg", quality=QUALITY)
             yield key(asked), detect(asked.scene, np.random.default_rng([self.seed, 3, asked.number]))

@@ -144,8 +144,8 @@ def lxmert_file(root: Path, names: Collection[str], folders: Collection[str], ki
         return isinstance(record, Mapping) and "sent" in record and type(record.get("question_id")) is kind
 
     found = locate(root, [f"{name}.json" for name in names], folders=[*folders], fits=fits)
-    # A damaged file counts as found, so that reading it says what is wrong; a healthy one of another kind
-    # does not.
+    # A damaged file counts as found, so that reading it says what is wrong;
+    # a healthy one of another kind does not.
     return found if found is not None and (fits(found) or first_member(found) == (None, None)) else None
 
 
@@ -164,8 +164,8 @@ def read_lxmert(path: Path, known: Collection[str] | None = None) -> Iterator[tu
         # VQA's ids are numbers, GQA's are strings whose leading zeros count.
         name = str(record.number("question_id")) if type(key) is int else record.text("question_id")
         record.where = f"{path}: question {name}"
-        # An empty label is a question that no answer of the table fits; without the field, answers are
-        # withheld.
+        # An empty label is a question that no answer of the table fits; without the field,
+        # answers are withheld.
         target = record.scores("label") if "label" in record.value else None
         if known is not None and (unknown := [answer for answer in target or () if answer not in known]):
             raise FormatError(

@@ -115,8 +115,8 @@ class Rows(ABC):
     def key_windows(self, window: int) -> Iterator[list[str]]:
         """Yield every image key once, sorted, `window` of them at a time."""
         keys, _ = self.coded_images()
-        # Sorted, so that the checks before a run name the same missing keys whatever the order of the rows
-        # is.
+        # Sorted, so that the checks before a run name the same missing
+        # keys whatever the order of the rows is.
         order = pc.sort_indices(keys)
         for start in range(0, len(keys), window):
             yield keys.take(order.slice(start, window)).to_pylist()
@@ -146,8 +146,8 @@ class Rows(ABC):
         lengths = [pc.list_value_length(pairs.field("images")).fill_null(0) for pairs in self._pairs()]
         counts = np.concatenate([length.to_numpy() for length in lengths] or [np.zeros(0, np.int32)])
         # Sum over the images of each pair, as a difference of cumulative sums.
-        # Example: costs 5, 7, 1 of pairs with 2, 0 and 1 images: sums 0, 5, 12, 13; ends 2, 2, 3; totals 12,
-        # 0, 1.
+        # Example: costs 5, 7, 1 of pairs with 2, 0 and 1 images: sums 0, 5, 12, 13; ends 2, 2, 3;
+        # totals 12, 0, 1.
         sums = np.concatenate([[0], np.cumsum(costs)])
         ends = np.cumsum(counts, dtype=np.int64)
         totals: ndarray = sums[ends] - sums[ends - counts]

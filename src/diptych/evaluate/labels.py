@@ -38,8 +38,8 @@ class Labels(Form):
             "macro_auroc": lambda rows: mean_defined(
                 np.stack([measure(rows) for measure in aurocs.values()])
             ),
-            # Micro: numerators and denominators are added over labels first. Macro: one F1 per label, then
-            # the mean.
+            # Micro: numerators and denominators are added over labels first.
+            # Macro: one F1 per label, then the mean.
             "micro_f1": lambda rows: _ratio(*np.sum(self._counts(rows), axis=0)),
             "macro_f1": lambda rows: mean_defined(
                 np.stack([_ratio(*counts) for counts in self._counts(rows)])

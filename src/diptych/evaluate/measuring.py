@@ -241,8 +241,8 @@ def _breakdown(
     for title, rows in (measured(predictions) if measured is not None else {}).items():
         tables[title] = {}
         for name, values in rows.items():
-            # Units such as groups of examples are drawn as wholes, because their examples depend on each
-            # other.
+            # Units such as groups of examples are drawn as wholes,
+            # because their examples depend on each other.
             strata = [np.arange(len(values))]
             low, high = row_interval(mean_measure([values]), strata, samples=samples, seed=seed)
             value = float(values.mean())

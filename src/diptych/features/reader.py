@@ -119,8 +119,8 @@ def find_widths(path: Path, form: Format) -> Widths:
             looked_at += 1
             try:
                 if (widths := widths_of(entry.load()[1], form.fields)).features:
-                    # A majority of a few images: reading all of a large source would take as long as
-                    # importing it.
+                    # A majority of a few images: reading all of a large source
+                    # would take as long as importing it.
                     votes[widths] += 1
                 if votes[widths] == AGREED:
                     break

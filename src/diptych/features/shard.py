@@ -126,8 +126,8 @@ class ShardFile:
         with ExitStack() as stack:
             self._file: IO[Any] = stack.enter_context(atomic_file(path))
             self._arrow = stack.enter_context(pa.ipc.new_file(self._file, schema))
-            # Both stay open beyond this block; if the second one fails to open, the first is closed and
-            # removed.
+            # Both stay open beyond this block; if the second one fails to open,
+            # the first is closed and removed.
             self._stack = stack.pop_all()
 
     @property

@@ -191,8 +191,8 @@ def auroc_rows(truth: Bool[ndarray, "S N"], ranks: Int[ndarray, "S N"]) -> Float
         for codes in (flat[truth], flat.ravel())
     )
     wrong = every - right
-    # Example: ranks 0, 1, 1, 2 with negatives at 0 and 1: the positive at 1 wins 1.5, that at 2 wins 2; 3.5
-    # of 4.
+    # Example: ranks 0, 1, 1, 2 with negatives at 0 and 1: the positive at 1 wins 1.5,
+    # that at 2 wins 2; 3.5 of 4.
     won = (right * (wrong.cumsum(axis=1) - wrong / 2)).sum(axis=1)
     pairs = positives * (truth.shape[1] - positives)
     return np.asarray(np.divide(won, pairs, out=np.full(len(ranks), np.nan), where=pairs > 0))

@@ -85,8 +85,8 @@ class RegionEncoder(nn.Module):
                     f"silhouettes have {tuple(regions.silhouettes.shape[2:])} cells; the regions of this "
                     f"network have {tuple(states.shape[2:])}. Resize them."
                 )
-            # VL-BERT weighs the cells by the object's mask (VCR), so that the background in a box counts
-            # less.
+            # VL-BERT weighs the cells by the object's mask (VCR),
+            # so that the background in a box counts less.
             states = states * regions.silhouettes[regions.mask][:, None]
         features: Tensor = states.new_zeros(*regions.mask.shape, self.dim)
         # A boolean index goes row by row, which is the order in which the regions were concatenated.

@@ -106,8 +106,8 @@ class VisualBert(nn.Module):
             attention_dropout=attention_dropout,
             eps=eps,
         )
-        # The other readouts leave the pooler untrained, so the model has none: DDP would wait for its
-        # gradients.
+        # The other readouts leave the pooler untrained, so the model has none:
+        # DDP would wait for its gradients.
         self.pool = FirstToken(dim) if readout == "first" else None
         self.average = LayerAverage(layers) if readout == "layer_average" else None
         init_bert(self, std=std)

@@ -135,8 +135,8 @@ class JointEmbedding(nn.Module):
         self.words = nn.Embedding(vocab_size, dim)
         self.positions = nn.Embedding(max_positions, dim)
         self.segments = nn.Embedding(REGION_SEGMENT + 1, dim)
-        # The original's END token has no word: its embedding takes the place of word and visual part
-        # together.
+        # The original's END token has no word:
+        # its embedding takes the place of word and visual part together.
         self.end = nn.Parameter(torch.zeros(dim))
         self.text_visual, self.region_visual = (
             Visual(visual_dim, dim, norm=visual_norm, scale=visual_scale, eps=eps) for _ in range(2)

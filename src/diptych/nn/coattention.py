@@ -115,8 +115,8 @@ class CoEncoder(nn.Module):
                 f"meetings are {[*map(tuple, meetings)]}; expected pairs of layer numbers that never "
                 f"decrease, up to {text.layers} in the text and {vision.layers} in the vision stream."
             )
-        # Example of vilbert_base: (6, 0) means that six text layers and no vision layer run before the first
-        # meeting.
+        # Example of vilbert_base: (6, 0) means that six text layers and no
+        # vision layer run before the first meeting.
         self.ends = tuple(ends[1:])
         self.text_layers = nn.ModuleList(
             Layer(text.dim, text.heads, hidden=text.hidden, **rates) for _ in range(text.layers)

@@ -107,8 +107,8 @@ def score_meme(
         family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
         for family in tree["dev"]
     }
-    # Fitted again from the stored predictions of dev, which takes seconds and needs no format for a fitted
-    # blend.
+    # Fitted again from the stored predictions of dev,
+    # which takes seconds and needs no format for a fitted blend.
     final = _blended(source, tree, families)
     return _verdict(final, families={**families}, members=members)
 

@@ -82,8 +82,8 @@ class MultiLabel(Task):
     def loss(self, logits: Float[Tensor, "N C"], batch: Batch) -> Float[Tensor, ""]:
         weights = self.get_buffer("positive_weights") if self.positive_weights is not None else None
         loss = partial(
-            # On logits, because the logarithm of a sigmoid near 0 or 1 is infinite; single precision also
-            # under autocast.
+            # On logits, because the logarithm of a sigmoid near 0 or 1 is infinite;
+            # single precision also under autocast.
             functional.binary_cross_entropy_with_logits,
             logits.float(),
             batch.target(),

@@ -158,8 +158,8 @@ class Pretrain(Trainable):
         targets = None if batch.targets is None else batch.target()
         sample = Sample(inputs=batch.inputs, targets=targets)
         for name in names:
-            # In order: masking sees exchanged pairs, and labels of mismatched pairs are known when words are
-            # masked.
+            # In order: masking sees exchanged pairs,
+            # and labels of mismatched pairs are known when words are masked.
             sample = self._objective(name).corrupt(sample, generator)
         return sample
 
@@ -192,8 +192,8 @@ class Pretrain(Trainable):
         weight = self.weights.get(name.split(".")[0], 1)  # the parts of an objective share its weight
         if not isinstance(weight, Sequence):
             return weight
-        # Example: [0, 2] has the factor 0 up to half of the run and 2 from there on; `min` catches progress
-        # 1.0.
+        # Example: [0, 2] has the factor 0 up to half of the run and 2 from there on;
+        # `min` catches progress 1.0.
         part = int(self.progress * len(weight)) if self.training else len(weight)
         return weight[min(part, len(weight) - 1)]
 

@@ -269,8 +269,8 @@ class _Run:
             "examples per step": self.plan.step_size,
             "steps per epoch": self.plan.steps_per_epoch,
             "total steps": self.loop.total_steps,
-            # Texts, because a checkpoint holds plain values only; the repr of a frozen dataclass names all
-            # settings.
+            # Texts, because a checkpoint holds plain values only;
+            # the repr of a frozen dataclass names all settings.
             "optim": repr(optim),
             "schedule": _text(schedule),
             "averaging": repr(self.averaging),

@@ -231,8 +231,8 @@ class Loop:
                 batch, generator = self._here(batch), self._seeded(number, rank, 1)
                 parts.append(learner.task.validate(model, batch, generator))
         learner.train()
-        # All ranks need all parts: AUROC and the like are no means over ranks, and each decides on stopping
-        # itself.
+        # All ranks need all parts: AUROC and the like are no means over ranks,
+        # and each decides on stopping itself.
         parts = [part for share in self._gathered(parts) for part in share]
         losses = [(part.loss, part.count) for part in parts if part.loss is not None]
         labeled = sum(count for _, count in losses)

@@ -81,8 +81,8 @@ class OptimizerFactory:
                 decay = 0.0 if id(parameter) in plain else self.weight_decay
                 # torch multiplies the decay by the group's rate; dividing by the scale undoes that.
                 decay = decay if self.scale_decay else decay / scale
-                # Equal rates and decays share a group, in the order of registration: the same in every
-                # process.
+                # Equal rates and decays share a group, in the order of registration:
+                # the same in every process.
                 groups.setdefault((self.lr * scale, decay), []).append(parameter)
         # Groups of equal rate and decay keep the number of fused calls per step small.
         if not groups:

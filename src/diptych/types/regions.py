@@ -152,8 +152,8 @@ class FeatureMeta:
             raise ConfigError(
                 f"{where}: features are {self.feature_dim} wide; the model takes {other.feature_dim}."
             )
-        # Equal widths say nothing: features of two detectors have 2048 numbers each and mean different
-        # things.
+        # Equal widths say nothing: features of two detectors have 2048
+        # numbers each and mean different things.
         if "unknown" not in (self.detector, other.detector) and self.detector != other.detector:
             raise ConfigError(
                 f"{where}: features come from detector {self.detector!r}; the model was trained on "

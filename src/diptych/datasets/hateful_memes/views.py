@@ -163,8 +163,8 @@ def find_copies(memes: Sequence[Meme], prints: Mapping[str, Fingerprint], *, nea
         ids = tuple(meme.id for meme in group)
         texts = Counter(meme.text for meme in group)
         crude = Counter(prints[meme.image].crude for meme in group)
-        # Vilio asks for any two equal texts and any two equal crude hashes in the group, not for the same two
-        # memes.
+        # Vilio asks for any two equal texts and any two equal crude hashes in the group,
+        # not for the same two memes.
         if max(texts.values()) < 2 or max(crude.values()) < 2:
             continue
         if len(group) > 2:

@@ -83,8 +83,8 @@ class LxmertPretraining(Split):
 
     def read(self) -> "Iterable[RecordBatch]":
         for path in self.files:
-            # `files` ends with the table of answers, which is part of the key of the cache but holds no
-            # examples.
+            # `files` ends with the table of answers,
+            # which is part of the key of the cache but holds no examples.
             if path != self.answers:
                 yield from read_windows(path, self._table)
 

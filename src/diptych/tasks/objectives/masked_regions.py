@@ -175,8 +175,8 @@ class MaskedRegions(Objective):
         self.parts = tuple(name for name in self.parts if name in names)
         self.predict = nn.ModuleDict({name: self.predict[name] for name in self.parts})
         if not self.parts:
-            # No parameters without a use: DDP would wait for their gradients, and weight decay would shrink
-            # them.
+            # No parameters without a use: DDP would wait for their gradients,
+            # and weight decay would shrink them.
             self.transform, self.reads = nn.Identity(), frozenset()
 
     def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
