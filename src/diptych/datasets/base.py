@@ -46,7 +46,7 @@ class Split(ABC):
     """Names of the classes; empty if the data define them, or if targets are not classes."""
     positive: str | None = None
     """Positive class of binary metrics; None if there is none."""
-    suffix: ClassVar[str] = ".json"
+    suffix: str = ".json"
     """Suffix of the official prediction file."""
     measure: str = "accuracy"
     """Official metric, by its name in `diptych evaluate`."""

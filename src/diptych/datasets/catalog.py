@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from importlib.resources import files
+from operator import getitem
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -143,7 +144,7 @@ def named_data(name: str) -> Data:
     train = {
         # Where the data lie and which part is meant is not a setting of the data set:
         # any split may be opened.
-        key: _filled(value, data)
+        key: _filled(value, tree)
         for key, value in data["train"].items()
         if key not in ("root", "split")
     }
@@ -249,7 +250,7 @@ def _merged(name: str) -> dict[str, Any]:
         if isinstance(base, str) and base != "_self_":
             # Files earlier in the list are overridden by later ones, and all by the file itself, as in Hydra.
             merged = _joined(merged, _merged(base))
-    return _joined(merged, {"data": tree["data"]})
+    return _joined(merged, {key: value for key, value in tree.items() if key != "defaults"})
 
 
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,8 +261,8 @@ def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _filled(value: Any, data: Mapping[str, Any]) -> Any:
-    """Resolve an interpolation `${data.NAME}`, which stands for another key of the group."""
-    if isinstance(value, str) and value.startswith("${data.") and value.endswith("}"):
-        return data[value[7:-1]]
+def _filled(value: Any, tree: Mapping[str, Any]) -> Any:
+    """Resolve interpolations such as `${data.NAME}`, which stand for other keys of the file."""
+    while isinstance(value, str) and value.startswith("${") and value.endswith("}"):
+        value = reduce(getitem, value[2:-1].split("."), tree)
     return value

@@ -6,18 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from diptych.datasets.scene_world import write_scenes
 from diptych.errors import ConfigError
-from diptych.features import write_store
-from diptych.text import learn_vocabulary, write_vocabulary
-from diptych.types import FeatureMeta, Progress, Regions
-from diptych.world import Question, Scene, ask, captions, detect, draw_scene, new_scene
-from diptych.world.render import CLASSES, FEATURE_DIM
-from diptych.world.scene import COLORS
+from diptych.types import Progress
+from diptych.world import Question, Scene, ask, captions, new_scene
 
 SMALLEST, LARGEST = 40, 400_000
 EACH = 4  # questions about one scene
-VOCABULARY_SIZE = 1200
-QUALITY = 90  # of JPEG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,23 +62,8 @@ class QuestionWorld:
 
     def write(self, folder: Path, key: Callable[[AskedScene], str], progress: Progress | None) -> None:
         """Write `images/KEY.jpg`, the regions as `features/`, and a vocabulary of the part `train`."""
-        (folder / "images").mkdir()
-        meta = FeatureMeta(
-            feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
-        )
-        write_store(folder / "features", self._pictures(folder, key, progress), meta)
-        write_vocabulary(folder / "vocabulary.txt", learn_vocabulary(self._texts(), VOCABULARY_SIZE))
-
-    def _pictures(
-        self, folder: Path, key: Callable[[AskedScene], str], progress: Progress | None
-    ) -> Iterator[tuple[str, Regions]]:
-        # One stream of random numbers per scene and purpose,
-        # so that a larger world begins with the same scenes.
-        for done, asked in enumerate(self.scenes, 1):
-            draw_scene(asked.scene).save(folder / "images" / f"{key(asked)}.jpg", quality=QUALITY)
-            yield key(asked), detect(asked.scene, np.random.default_rng([self.seed, 3, asked.number]))
-            if progress is not None:
-                progress(EACH * done, self.size)
+        keyed = [(key(asked), asked.number, asked.scene) for asked in self.scenes]
+        write_scenes(folder, keyed, seed=self.seed, texts=self._texts(), progress=progress, each=EACH)
 
     def _texts(self) -> Iterator[str]:
         generator = np.random.default_rng([self.seed, 4])

@@ -1,11 +1,13 @@
 """The miniature world: scenes with known content, and the pictures, regions and texts made from them."""
 
+from diptych.world.german import Bilingual, describe, tokenized
 from diptych.world.language import Remark, captions, complain
 from diptych.world.questions import Question, ask
 from diptych.world.render import detect, draw_meme, draw_scene
 from diptych.world.scene import Relation, Scene, Thing, new_scene
 
 __all__ = [
+    "Bilingual",
     "Question",
     "Relation",
     "Remark",
@@ -14,8 +16,10 @@ __all__ = [
     "ask",
     "captions",
     "complain",
+    "describe",
     "detect",
     "draw_meme",
     "draw_scene",
     "new_scene",
+    "tokenized",
 ]

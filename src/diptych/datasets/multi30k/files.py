@@ -1,0 +1,140 @@
+"""Where the files of Multi30k lie: the official tree, parts of it, or all files in one folder."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from diptych.errors import ConfigError, FormatError, nearest
+
+SPLITS = (
+    "train",
+    "val",
+    "test_2016_flickr",
+    "test_2017_flickr",
+    "test_2017_mscoco",
+    "test_2018_flickr",
+)
+LANGUAGES = ("en", "de", "fr", "cs")
+# MM-BERT's readers have the older name; task 2 has it, too.
+OLDER = {"test_2016_flickr": "test_2016"}
+BASES = ("", "data", "multi30k", "multi30k/data", "data/multi30k", "dataset/data")
+TASKS = {1: "task1", 2: "task2"}
+DESCRIPTIONS = 5
+PICTURES = (
+    "images",
+    "flickr30k-images",
+    "flickr30k_images",
+    "flickr30k/images",
+    "train2014",
+    "val2014",
+    "images/train2014",
+    "images/val2014",
+    "",
+)
+KEYS = ("stem", "number", "padded8")
+Caption = tuple[str, int]
+"""Language, and number of the description in task 2; 0 in task 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Which of the files under a root are read.
+
+    Args:
+        descriptions: 1 for the translations of task 1, 5 for the descriptions of task 2.
+        tokenized: the files of the Moses tokenizer, lower-cased and normalized, instead of raw text.
+    """
+
+    root: Path
+    descriptions: int
+    tokenized: bool
+
+    def text(self, split: str, lang: str, number: int = 0) -> Path | None:
+        """The file of a language; None if there is none."""
+        dot = f".{number}" if number else ""
+        middle = f".lc.norm.tok{dot}.{lang}" if self.tokenized else f"{dot}.{lang}"
+        names = [f"{stem}{middle}{end}" for stem in _stems(split) for end in ("", ".gz")]
+        return self._first(["tok" if self.tokenized else "raw"], names)
+
+    def images(self, split: str) -> Path | None:
+        """The list of images; None if there is none."""
+        names = [
+            f"{stem}{end}"
+            for stem in _stems(split)
+            for end in ((".txt", ".images") if self.descriptions == 1 else ("_images.txt", ".images"))
+        ]
+        return self._first(["image_splits"], names)
+
+    def languages(self, split: str) -> tuple[str, ...]:
+        """The languages of a split."""
+        return tuple(lang for lang in LANGUAGES if self.text(split, lang, int(self.descriptions > 1)))
+
+    def captions(self, split: str, lang: str) -> dict[Caption, Path]:
+        """The files of a language: one, or one per description.
+
+        Raises:
+            ConfigError: there is none, or a description is missing.
+        """
+        if lang not in LANGUAGES:
+            raise ConfigError(
+                f"lang is {lang!r}; expected some of {', '.join(LANGUAGES)}.{nearest(lang, LANGUAGES)}"
+            )
+        numbers = range(1, DESCRIPTIONS + 1) if self.descriptions > 1 else (0,)
+        found = {(lang, number): self.text(split, lang, number) for number in numbers}
+        for (_, number), path in found.items():
+            if path is None:
+                which = f"description {number} in the language" if number else "sentences in the language"
+                kind = "tokenized" if self.tokenized else "raw"
+                raise ConfigError(
+                    f"{self.root} has no {which} {lang!r} of split {split!r} as {kind} text; it has "
+                    f"{', '.join(self.languages(split)) or 'none'}. Set lang to one of these."
+                )
+        return {key: path for key, path in found.items() if path is not None}
+
+    def _first(self, parts: list[str], names: list[str]) -> Path | None:
+        task = TASKS[1 if self.descriptions == 1 else 2]
+        folders = [Path(base, task, part) for base in BASES for part in parts]
+        # The flat folder comes last, and holds the translations alone: its names do not tell the task.
+        folders += [Path(base, task) for base in BASES]
+        folders += [Path(base) for base in BASES] if self.descriptions == 1 else []
+        paths = (self.root / folder / name for folder in folders for name in names)
+        return next((path for path in paths if path.is_file()), None)
+
+
+def image_name(line: str) -> str:
+    """The picture's file name: the lists of COCO's pictures add `#` and the id of the caption."""
+    return line.partition("#")[0].strip()
+
+
+def image_key(name: str, kind: str, *, where: str) -> str:
+    """Key of a picture in a feature store.
+
+    Args:
+        kind: `stem` is the file name without its ending. `number` is the number of the picture at Flickr or
+            COCO, without leading zeros, hash or name of the split; `padded8` is the same in eight digits.
+
+    Raises:
+        FormatError: the line names no picture, or one without a number.
+    """
+    stem = Path(name).stem
+    # A name is a file's, never a path: a list must not lead out of the folder of pictures.
+    if not stem or "/" in name or "\\" in name or "\0" in name:
+        raise FormatError(f"{where}: got {name!r}; expected the file name of a picture.")
+    if kind == "stem":
+        return stem
+    number = re.fullmatch(r"(?:COCO_[a-z]+\d+_)?0*(\d+)(?:_\w+)?", stem, re.ASCII)
+    if number is None:
+        raise FormatError(f"{where}: {name!r} has no number; set data.image_key=stem.")
+    return number[1].zfill(8) if kind == "padded8" else number[1]
+
+
+def picture_folders(root: Path) -> Iterator[Path]:
+    """Folders that may hold pictures."""
+    for base in BASES:
+        for part in PICTURES:
+            yield root / base / part
+
+
+def _stems(split: str) -> tuple[str, ...]:
+    return (split, OLDER[split]) if split in OLDER else (split,)

@@ -1,0 +1,242 @@
+"""Multi30k as a data set (Elliott et al., 2016, https://aclanthology.org/W16-3210).
+
+Official files of multi30k/dataset:
+
+    data/task1/raw/SPLIT.LANG.gz          one sentence per line; en, de, fr, and for most splits cs
+    data/task1/tok/SPLIT.lc.norm.tok.LANG the same, lower-cased, normalized and tokenized by Moses
+    data/task1/image_splits/SPLIT.txt     one picture per line
+    data/task2/...                        five independent descriptions in en and de
+
+or all files in one folder: `SPLIT.LANG` and `SPLIT.images`. Packed and plain files are both read.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diptych.datasets.base import Split, require_split
+from diptych.datasets.multi30k.files import (
+    DESCRIPTIONS,
+    KEYS,
+    SPLITS,
+    Caption,
+    Layout,
+    image_key,
+    image_name,
+    picture_folders,
+)
+from diptych.datasets.multi30k.official import (
+    read_matches,
+    read_translations,
+    write_matches,
+    write_translations,
+)
+from diptych.datasets.sentences import numbered, read_aligned, read_lines
+from diptych.errors import ConfigError, FormatError, nearest
+from diptych.predictions import Predictions
+from diptych.types import Example, Pair, Progress
+
+FORMS = ("captions", "translation", "translation_retrieval")
+IMAGES = "images"
+
+
+class Multi30k(Split):
+    """The sentences of one split, language after language, in file order.
+
+    Ids are `SPLIT/LINE/LANG`, `SPLIT/LINE/LANG.NUMBER` in task 2 and `SPLIT/LINE/SOURCE-LANG` of
+    translations. Lines are counted from 1.
+
+    Args:
+        task: `captions`: a picture and a true caption. `translation`: a sentence in the source language, with
+            its translation as target and as the text of a decoder. `translation_retrieval`: both sentences in
+            one pair.
+        lang: language of the captions or of the translations; several as a list or joined by commas.
+        source: language that is translated.
+        descriptions: 5 reads the five descriptions of task 2; only for captions, because those of different
+            languages are no translations of each other.
+        tokenized: read lower-cased and tokenized files.
+        image: False leaves the pictures out.
+        image_key: key of a picture in the feature store; see `files.image_key`.
+
+    Raises:
+        ConfigError: a language, a split or a file is missing.
+        FormatError: a line is empty, or the files of a split have different numbers of lines.
+    """
+
+    name = "multi30k"
+    noun = "sentence"
+    measure = "accuracy"
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        *,
+        task: str = "captions",
+        lang: str | Sequence[str] = "de",
+        source: str = "en",
+        descriptions: int = 1,
+        tokenized: bool = False,
+        image: bool = True,
+        image_key: str = "stem",
+        limit: int | None = None,
+    ) -> None:
+        for name, value, known in (("data.task", task, FORMS), ("data.image_key", image_key, KEYS)):
+            if value not in known:
+                raise ConfigError(f"{name} is {value!r}; expected one of {known}.{nearest(value, known)}")
+        langs = languages(lang)
+        if descriptions not in (1, DESCRIPTIONS) or (descriptions > 1 and task != "captions"):
+            raise ConfigError(
+                f"data.descriptions is {descriptions} and data.task {task}; expected 1, or for captions "
+                f"{DESCRIPTIONS}."
+            )
+        if task != "captions" and source in langs:
+            raise ConfigError(f"source and lang are both {source!r}; expected two languages to translate.")
+        self.settings = {
+            "task": task,
+            "lang": ",".join(langs),
+            "source": source,
+            "descriptions": descriptions,
+            "tokenized": tokenized,
+            "image": image,
+            "image_key": image_key,
+        }
+        self.suffix = ".txt" if task == "translation" else ".json"
+        super().__init__(root, split, limit=limit)
+
+    @classmethod
+    def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
+        layout = _layout(root, settings)
+        return tuple(split for split in SPLITS if layout.languages(split))
+
+    @classmethod
+    def recognizes(cls, root: Path) -> bool:
+        # Sentences alone could be any parallel corpus.
+        return any(_layout(root, {}).images(split) for split in cls.splits(root))
+
+    @classmethod
+    def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
+        require_split(split, root, cls.splits(root, **settings))
+        return tuple(cls._files(root, split, settings).values())
+
+    @classmethod
+    def _files(cls, root: Path, split: str, settings: Mapping[str, Any]) -> dict[Caption, Path]:
+        layout, langs = _layout(root, settings), languages(settings.get("lang", "de"))
+        if settings.get("task", "captions") != "captions":
+            langs = (settings.get("source", "en"), *langs)
+        files = {key: path for lang in langs for key, path in layout.captions(split, lang).items()}
+        if settings.get("image", True):
+            images = layout.images(split)
+            if images is None:
+                raise ConfigError(
+                    f"{root} has no list of the images of split {split!r}; expected {split}.txt or "
+                    f"{split}.images. Set image=false to do without pictures."
+                )
+            files[IMAGES, 0] = images
+        return files
+
+    def read(self) -> Iterable[Example]:
+        return self._read(self.settings["task"], languages(self.settings["lang"]))
+
+    def _read(self, task: str, langs: Sequence[str]) -> Iterator[Example]:
+        source = self.settings["source"]
+        paths = self._files(self.root, self.split, self.settings)
+        texts = read_aligned({f"{lang}.{number}": path for (lang, number), path in paths.items()})
+        for lang, number in paths:
+            if lang not in langs:
+                continue
+            tail = f"{lang}.{number}" if number else lang
+            for line, row in numbered(texts):
+                image, text = self._key(row, line), row[f"{lang}.{number}"]
+                name = f"{self.split}/{line}/"
+                if task == "captions":
+                    yield Example(id=name + tail, pairs=(Pair(image=image, text=text),), target=1)
+                    continue
+                given, name = row[f"{source}.0"], f"{name}{source}-{lang}"
+                if task == "translation":
+                    pair = Pair(image=image, text=given, more_texts=(text,))
+                    yield Example(id=name, pairs=(pair,), target=text)
+                else:
+                    yield Example(id=name, pairs=(Pair(image=image, text=given, text_b=text),), target=1)
+
+    def _key(self, row: Mapping[str, str], line: int) -> str | None:
+        if not self.settings["image"]:
+            return None
+        where = f"{self.files[-1]}:{line}"
+        return image_key(image_name(row[f"{IMAGES}.0"]), self.settings["image_key"], where=where)
+
+    @cached_property
+    def _pictures(self) -> dict[str, str]:
+        """File name of every picture by its key."""
+        path, kind = self.files[-1], self.settings["image_key"]
+        names = [image_name(line) for line in read_lines(path)]
+        return {image_key(name, kind, where=str(path)): name for name in names}
+
+    @cached_property
+    def _folders(self) -> tuple[Path, ...]:
+        return tuple(folder for folder in picture_folders(self.root) if folder.is_dir())
+
+    def image_path(self, key: str) -> Path:
+        name = self._pictures.get(key, f"{key}.jpg")
+        places = [folder / name for folder in self._folders]
+        return next((path for path in places if path.is_file()), self.root / "images" / name)
+
+    def write(self, predictions: Predictions, path: Path) -> None:
+        """Write translations as one line per sentence, else the scores and rankings as JSON.
+
+        Raises:
+            FormatError: a sentence has no prediction, or the predictions are of another kind.
+        """
+        predictions = predictions.unique().align(self.ids)
+        if self.settings["task"] != "translation":
+            write_matches(predictions, path)
+            return
+        write_translations(predictions, path, images=self._image_lines)
+
+    def read_predictions(self, path: Path) -> Predictions:
+        """Read a file of `write`, or translations of another program.
+
+        Raises:
+            FormatError: the file has another number of lines than the split; names both numbers.
+        """
+        if self.settings["task"] != "translation":
+            return read_matches(path, self.ids)
+        return read_translations(path, self.ids, where=f"split {self.split!r}")
+
+    @property
+    def _image_lines(self) -> Sequence[str]:
+        """Lines of the image list, one per sentence of one language."""
+        images = _layout(self.root, self.settings).images(self.split)
+        if images is None:
+            raise FormatError(f"{self.root} has no list of the images of split {self.split!r}.")
+        return read_lines(images)[: len(self)]
+
+    @classmethod
+    def fabricate(
+        cls, folder: Path, *, size: int, seed: int, progress: Progress | None = None, **settings: Any
+    ) -> dict[str, int]:
+        from diptych.datasets.multi30k.world import write_world
+
+        return write_world(folder, size=size, seed=seed, progress=progress)
+
+
+def languages(lang: str | Sequence[str]) -> tuple[str, ...]:
+    """Split a list of languages, such as `en,de`.
+
+    Raises:
+        ConfigError: it is empty, or names a language twice.
+    """
+    parts = lang.split(",") if isinstance(lang, str) else [str(part) for part in lang]
+    names = tuple(part.strip() for part in parts)
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise ConfigError(f"lang is {lang!r}; expected different languages, such as de or en,de.")
+    return names
+
+
+def _layout(root: Path, settings: Mapping[str, Any]) -> Layout:
+    return Layout(
+        root=root,
+        descriptions=settings.get("descriptions", 1),
+        tokenized=settings.get("tokenized", False),
+    )

@@ -1,0 +1,53 @@
+"""Pictures, regions and vocabulary of scenes of the miniature world, as several data sets have them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diptych.features import write_store
+from diptych.text import learn_vocabulary, write_vocabulary
+from diptych.types import FeatureMeta, Progress, Regions
+from diptych.world import Scene, detect, draw_scene
+from diptych.world.render import CLASSES, FEATURE_DIM
+from diptych.world.scene import COLORS
+
+VOCABULARY_SIZE = 1200
+QUALITY = 90  # of JPEG
+Keyed = tuple[str, int, Scene]
+"""Key of a picture, number of its scene, and the scene."""
+
+
+def write_scenes(
+    folder: Path,
+    scenes: Sequence[Keyed],
+    *,
+    seed: int,
+    texts: Iterable[str],
+    progress: Progress | None,
+    each: int = 1,
+) -> None:
+    """Write `images/KEY.jpg`, the regions as `features/`, and `vocabulary.txt`.
+
+    Args:
+        texts: the vocabulary is learned from.
+        progress: called with the number of examples that are done and of all.
+        each: number of examples of a scene.
+    """
+    (folder / "images").mkdir()
+    meta = FeatureMeta(
+        feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
+    )
+    write_store(folder / "features", _pictures(folder, scenes, seed, progress, each), meta)
+    write_vocabulary(folder / "vocabulary.txt", learn_vocabulary(texts, VOCABULARY_SIZE))
+
+
+def _pictures(
+    folder: Path, scenes: Sequence[Keyed], seed: int, progress: Progress | None, each: int
+) -> Iterator[tuple[str, Regions]]:
+    # One stream of random numbers per scene and purpose, so that a larger world begins with the same scenes.
+    for done, (key, number, scene) in enumerate(scenes, 1):
+        draw_scene(scene).save(folder / "images" / f"{key}.jpg", quality=QUALITY)
+        yield key, detect(scene, np.random.default_rng([seed, 3, number]))
+        if progress is not None:
+            progress(each * done, each * len(scenes))

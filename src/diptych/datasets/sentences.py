@@ -1,0 +1,80 @@
+"""Files with one sentence per line, plain or gzipped, and files whose lines belong together."""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from diptych.errors import FormatError
+from diptych.files import require_file
+
+MAX_BYTES = 1 << 30  # unpacked size of a file of sentences
+GZIP = b"\x1f\x8b"
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""Return the lines of a UTF-8 file without their line breaks; a gzipped file is unpacked.
+
+    Only `\n` and `\r\n` end a line: other separators of Unicode occur inside of sentences. The last line
+    may lack its end.
+
+    Raises:
+        FormatError: the file is not UTF-8, not complete gzip, or unpacks to more than a gigabyte; names it.
+    """
+    # The content tells whether a file is packed: some tools keep the ending .gz when they unpack.
+    with open(require_file(path, "one sentence per line"), "rb") as file:
+        packed = file.read(2) == GZIP
+    try:
+        with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(f"{path}: damaged gzip file ({error}); get it again.") from error
+    if len(content) > MAX_BYTES:
+        raise FormatError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes, the most that is read.")
+    try:
+        lines = content.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise FormatError(f"{path}:{number}: not UTF-8 ({error.reason}); expected one sentence.") from error
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_sentences(path: Path) -> list[str]:
+    """As `read_lines`, without white space at both ends.
+
+    Raises:
+        FormatError: also if a line is empty; names file and line.
+    """
+    sentences = [line.strip() for line in read_lines(path)]
+    for number, sentence in enumerate(sentences, 1):
+        if not sentence:
+            raise FormatError(f"{path}:{number}: the line is empty; expected a sentence in every line.")
+    return sentences
+
+
+def read_aligned(paths: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Read files of sentences whose lines of equal number belong together.
+
+    Args:
+        paths: files by name.
+
+    Raises:
+        FormatError: two files have different numbers of lines; names both and their numbers.
+    """
+    texts = {name: read_sentences(path) for name, path in paths.items()}
+    (first, *others) = texts
+    for name in others:
+        if len(texts[name]) != len(texts[first]):
+            raise FormatError(
+                f"{paths[first]} has {len(texts[first]):,} lines and {paths[name]} {len(texts[name]):,}; "
+                "expected equal numbers, because lines of equal number belong together."
+            )
+    return texts
+
+
+def numbered(texts: Mapping[str, list[str]]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of each line, from 1, and the lines of all files."""
+    for number, lines in enumerate(zip(*texts.values(), strict=True), 1):
+        yield number, dict(zip(texts, lines, strict=True))
