@@ -6,6 +6,7 @@ from diptych.data.collate import Collate, pad
 from diptych.data.limit import first_images, image_limit
 from diptych.data.module import DataModule
 from diptych.data.processor import Processor, Row, Sources, image_keys
+from diptych.data.stream import has_images
 from diptych.data.subset import Subset, with_regions
 from diptych.data.transform import DetectorTransform, Picture
 
@@ -23,6 +24,7 @@ __all__ = [
     "Subset",
     "bare_regions",
     "first_images",
+    "has_images",
     "image_keys",
     "image_limit",
     "open_regions",

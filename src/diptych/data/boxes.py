@@ -157,6 +157,26 @@ class BoxSource:
         return self.grid[0] * self.grid[1] if boxes is None else len(boxes)
 
 
+class NoRegions:
+    """The region source of examples without images; it has no image.
+
+    Args:
+        width: of the features that the model takes.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.meta = FeatureMeta(feature_dim=width)
+
+    def __getitem__(self, key: str) -> Regions:
+        raise KeyError(key)
+
+    def __contains__(self, key: str) -> bool:
+        return False
+
+    def count(self, key: str) -> int:
+        raise KeyError(key)
+
+
 def open_regions(
     processor: Processor,
     place: Place,
@@ -165,6 +185,7 @@ def open_regions(
     more: Path | str | None = None,
     merge: str = "vilio",
     stores: Collection[str] = (),
+    without: int | None = None,
 ) -> RegionSource | None:
     """Open the region source that the setting `features` of a run names; None if the model reads no regions.
 
@@ -175,6 +196,7 @@ def open_regions(
         more: a second store, which is merged into the first one.
         merge: rule of the merge; see `diptych.features.MergedStore`.
         stores: store names that the data sets use. All of them then mean the single store `place`.
+        without: width of the model's features, if no example has an image; then `place` need not exist.
 
     Raises:
         ConfigError: the model needs another kind of source.
@@ -184,6 +206,8 @@ def open_regions(
 
     if not processor.regions:
         return None
+    if without is not None and not isinstance(place, Mapping) and not (place and Path(place).exists()):
+        return NoRegions(without)
     if isinstance(place, Mapping):
         if more is not None:
             raise ConfigError(

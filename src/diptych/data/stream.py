@@ -76,7 +76,7 @@ def look_at_labels(examples: Dataset | Sequence[Example]) -> tuple[int, list[str
 
 
 class Texts:
-    """The texts of a data set, first and second of each pair. Can be iterated several times."""
+    """All texts of all pairs of a data set. Can be iterated several times."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -86,7 +86,7 @@ class Texts:
         if rows is not None:
             return rows.texts()
         pairs = (pair for example in stream(self.dataset) for pair in example.pairs)
-        return (text for pair in pairs for text in (pair.text, pair.text_b) if text)
+        return (text for pair in pairs for text in (pair.text, pair.text_b, *pair.more_texts) if text)
 
 
 def different_targets(dataset: Dataset) -> Iterator[list[Example]]:
@@ -111,6 +111,11 @@ def key_windows(examples: Dataset | Iterable[Example]) -> Iterator[list[str]]:
         return
     every = examples if isinstance(examples, Iterable) else stream(examples)
     yield sorted({key for example in every for pair in example.pairs for key in image_keys(pair)})
+
+
+def has_images(dataset: Dataset) -> bool:
+    """Whether an example has an image."""
+    return any(map(bool, key_windows(dataset)))
 
 
 def images_of(dataset: Dataset) -> Int[ndarray, " N"] | None:

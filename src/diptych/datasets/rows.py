@@ -260,12 +260,13 @@ class Rows(ABC):
         return np.concatenate(parts)
 
     def texts(self) -> Iterator[str]:
-        """Yield all texts that are not empty in order, first and second of each pair."""
+        """Yield all texts that are not empty in order: first, second and further ones of each pair."""
         for pairs in self._pairs():
             for start in range(0, len(pairs), WINDOW):
                 window = pairs.slice(start, WINDOW)
-                both = zip(window.field("text").to_pylist(), window.field("text_b").to_pylist(), strict=True)
-                yield from (text for pair in both for text in pair if text)
+                columns = (window.field(name).to_pylist() for name in ("text", "text_b", "more_texts"))
+                for text, text_b, more in zip(*columns, strict=True):
+                    yield from (one for one in (text, text_b, *(more or ())) if one)
 
     def _pairs(self) -> Iterator[pa.StructArray]:
         return (batch.column("pairs").flatten() for batch in self.windows())

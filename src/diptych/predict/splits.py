@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.bundle import find_bundle, trained_on
-from diptych.data import Subset, first_images, image_limit, open_regions
+from diptych.data import Subset, first_images, has_images, image_limit, open_regions
 from diptych.data.inputs import checksums, digest, file_checksum, picture_checksum
 from diptych.data.limit import Limit
 from diptych.errors import ConfigError, DiptychError
 from diptych.files import claimed, require_name, reserved
 from diptych.predict.predictor import Predictor, load
 from diptych.predictions import Predictions
-from diptych.types import Progress, RegionSource
+from diptych.types import Dataset, Progress, RegionSource
 
 if TYPE_CHECKING:
     from diptych.datasets import Data, Split
@@ -210,7 +210,18 @@ def regions_of_run(
     stores: tuple[str, ...] = getattr(images, "stores", ())
     source: Any = images
     pictures: Mapping[str, Any] = getattr(source, "images", source)
-    return open_regions(predictor.processor, main, pictures, more=more, merge=merge or "vilio", stores=stores)
+    without = None
+    if isinstance(source, Dataset) and predictor.bundle.features is not None and not has_images(source):
+        without = predictor.bundle.features.feature_dim
+    return open_regions(
+        predictor.processor,
+        main,
+        pictures,
+        more=more,
+        merge=merge or "vilio",
+        stores=stores,
+        without=without,
+    )
 
 
 def _splits(

@@ -119,6 +119,8 @@ def _forgiving(word: str) -> str:
     The call checks its parameters itself, with the nearest name.
     """
     key, equals, value = word.partition("=")
+    if key == "lang":  # en,de are the languages of one run; Hydra would make two runs of them
+        return word if value[:1] in "=\"'[" else f"{key}{equals}{_quoted(value)}"
     open_node = key.partition(".")[0] in CALLS and "." in key
     # lists, sweeps and quoted values have a meaning in Hydra's grammar and stay as they are
     native = value[:1] in "=\"'" or (set(value) & set(",[]{}") and not TEMPLATE.fullmatch(value))

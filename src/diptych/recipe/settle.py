@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from diptych.data import Processor, Sources, first_images, image_limit, open_regions, with_regions
+from diptych.data import (
+    Processor,
+    Sources,
+    first_images,
+    has_images,
+    image_limit,
+    open_regions,
+    with_regions,
+)
 from diptych.data.stream import Texts, count_cut, count_targets, look_at_labels, targets_of
 from diptych.datasets.answer_table import Coverage, coverage, learn_answers, read_answers
 from diptych.errors import ConfigError, first_five, nearest
@@ -78,6 +86,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         more=config["more_features"],
         merge=config["region_merge"],
         stores=[name for split in (train, validate) for name in getattr(split, "stores", ())],
+        # A model that reads regions learns from text alone, too: with image=false.
+        without=None if has_images(train) or has_images(validate) else _feature_dim(config["model"]),
     )
     answers = getattr(train, "labels", ())
     most = image_limit(config["limit"], pretraining=function_of(task) is Pretrain)
@@ -275,6 +285,11 @@ def with_sizes(model: Node, processor: Processor, regions: RegionSource | None) 
                 "more_features already has a region of the whole image; remove model.whole_image=true."
             )
     return model
+
+
+def _feature_dim(model: Node) -> int:
+    """Width of features that nobody gives: the one that is set, else that of most published detectors."""
+    return int(model.get("feature_dim", 2048))
 
 
 def _filled(node: Node, **defaults: Any) -> Node:
