@@ -69,3 +69,30 @@ def test_members_of_an_ensemble_must_share_their_ids(scores, tmp_path, refused, 
         assert "no space left" in refused(["ensemble", files[0], "--out", tmp_path / "e.csv"])
     assert str(files[0]) in refused(["ensemble", files[0], "--out", files[0] / "e.csv"])
     assert not list(tmp_path.glob("*e.csv*"))
+
+
+def test_cases_are_listed_and_settings_reach_the_data_set(tmp_path, refused, capsys) -> None:
+    (tmp_path / "human2018.fr").write_text(
+        "sea | mer | at the sea | 1.jpg | yes\nhat | sac | a hat | 2.jpg | no\n"
+    )
+    for name, words in (("without", "sac mer"), ("with", "mer mer")):
+        (tmp_path / f"{name}.txt").write_text("\n".join(words.split()))
+    files = [str(tmp_path / f"{name}.txt") for name in ("without", "with")]
+    words = ["--data", "mlt", "--root", str(tmp_path), "--split", "human_2018", "--samples", "9"]
+    assert "test_2016" not in refused(["evaluate", *files, *words])  # German is not there
+    words += ["--set", "lang=fr", "--cases", "3"]
+    assert main(["evaluate", *files, *words]) == 0
+    shown = capsys.readouterr().out
+    assert "sea | at the sea" in shown
+    assert "1 examples are answered better, 0 worse." in shown
+    assert main(["evaluate", *files, *words, "--json"]) == 0
+    ((case,),) = json.loads(capsys.readouterr().out)["cases"].values()
+    assert (case["id"], case["target"], case["first"], case["second"]) == (
+        "human_2018/1",
+        "mer",
+        "sac",
+        "mer",
+    )
+    assert "one more" in refused(["evaluate", files[0], *words])
+    assert "'lang'" in refused(["evaluate", *files, *words, "--set", "lang"])
+    assert "langs" in refused(["evaluate", *files, *words, "--set", "langs=fr"])

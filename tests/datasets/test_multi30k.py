@@ -7,9 +7,11 @@ import shutil
 import pytest
 
 from diptych.datasets import Multi30k, fabricate, find_data
-from diptych.datasets.multi30k.files import image_key
+from diptych.datasets.photographs import image_key
 from diptych.errors import ConfigError, FormatError
+from diptych.predict import predict_splits
 from diptych.predictions import Predictions
+from diptych.recipe import compose, run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +200,21 @@ def test_a_copy_without_a_language_of_a_split(made, tmp_path):
     (root / "task1" / "raw" / "val.de.gz").unlink()
     with pytest.raises(ConfigError, match=r"'val'.*it has en"):
         Multi30k(root, "val")
+
+
+def test_a_model_of_regions_learns_from_texts_alone(flat, tmp_path):
+    """With image=false it needs no feature store, neither for training nor for prediction."""
+    for split in ("train", "test_2016_flickr"):
+        for lang in ("en", "de"):
+            shutil.copy(flat / f"val.{lang}", flat / f"{split}.{lang}")
+    words = ["model=vlbert_tiny", "data=multi30k", "data.task=translation_retrieval", "image=false"]
+    words += [f"root={flat}", f"out={tmp_path / 'run'}", "trainer.max_steps=1", "trainer.monitor=loss"]
+    outcome = run_recipe(compose([*words, "loggers=[]", "progress=false"]))
+    assert outcome.metrics["accuracy"] in (0, 0.5, 1)
+    (files,) = predict_splits(tmp_path / "run", ["test_2016_flickr"])
+    assert files.predictions.ids == ("test_2016_flickr/1/en-de", "test_2016_flickr/2/en-de")
+
+
+def test_translations_are_learned_by_the_vocabulary(flat):
+    split = Multi30k(flat, "val", task="translation")
+    assert [*split.table.texts()] == ["A cat .", "Eine Katze.", "A dog\u2028sleeps.", "Ein Hund."]

@@ -185,6 +185,8 @@ if "DIPTYCH_GOLDENS" not in os.environ:  # the repository's selection has none o
     collect_ignore += ["test_detector.py", "test_end_to_end.py"]
 if "DIPTYCH_VQA" not in os.environ:  # real records are not part of the repository
     collect_ignore += ["test_vqa.py"]
+if "DIPTYCH_MLT" not in os.environ:
+    collect_ignore += ["test_mlt.py"]
 
 
 @pytest.fixture(scope="session")

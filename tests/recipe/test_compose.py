@@ -84,3 +84,12 @@ def test_flags_of_hydra_that_mean_nothing_here_are_refused():
     with pytest.raises(SystemExit) as end:
         main(["train", *WORDS, "--info"])
     assert end.value.code == 2
+
+
+def test_languages_joined_by_commas_are_one_run():
+    words = ["model=vlbert_tiny", "data=multi30k", "root=r", "lang=en,de", "image=false"]
+    (only,) = combinations(words)
+    for given in (words, only, [*words[:3], "lang=[en,de]", "image=false"]):
+        train = compose(given)["data"]["train"]
+        assert train["image"] is False
+        assert train["lang"] in ("en,de", ["en", "de"])

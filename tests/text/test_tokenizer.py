@@ -228,3 +228,27 @@ def test_format_characters_vanish_and_capital_sigma_has_one_small_form(tmp_path:
         tokenizer.tokens[index] for index in tokenizer.encode("ΟΔΟΣ a\u200bb a\u00adb", max_tokens=9).ids
     ]
     assert words == ["[CLS]", "οδοσ", "ab", "ab", "[SEP]"]
+
+
+MULTILINGUAL = (
+    "Ein großer Käfer fährt über die Straße.",
+    "Un garçon âgé déjeune à l'ombre d'un chêne.",
+    "Žluťoučký kůň pije u řeky.",
+    "A dog sleeps. 中文字 and 日本",
+)
+
+
+def test_a_multilingual_cased_vocabulary_keeps_accents_and_splits_ideographs(tmp_path: Path) -> None:
+    tokens = learn_vocabulary(MULTILINGUAL, 400, lowercase=False)
+    write_vocabulary(tmp_path / "vocab.txt", tokens)
+    ours = WordPiece(tmp_path / "vocab.txt", lowercase=False)
+    theirs = peer(tmp_path / "vocab.txt", do_lower_case=False)
+    for text in MULTILINGUAL:
+        encoded = ours.encode(text, max_tokens=200)
+        assert encoded.ids == tuple(theirs(text)["input_ids"])
+        assert ours.unk_id not in encoded.ids
+        # every character is that of the text: nothing is lower-cased, and no accent is lost
+        inner = [ours.tokens[one].removeprefix("##") for one in encoded.ids[1:-1]]
+        assert "".join(inner) == text.replace(" ", "")
+    ids = ours.encode("中文字", max_tokens=9).ids
+    assert [ours.tokens[one] for one in ids[1:-1]] == ["中", "文", "字"]

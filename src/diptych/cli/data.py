@@ -2,8 +2,12 @@
 
 import argparse
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from diptych.documents import parse_yaml
+from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
     from diptych.datasets import Data
@@ -12,12 +16,21 @@ if TYPE_CHECKING:
 def chosen_data(
     arguments: argparse.Namespace, root: Path | None, node: Mapping[str, Any] | None = None, where: str = ""
 ) -> "Data":
-    """Return the data set of a verb, and print which it is if --data does not name it."""
+    """Return the data set of a verb, with the settings of --set; print which it is unless --data names it."""
     from diptych.datasets import find_data
 
     data = find_data(root, name=arguments.data, node=node, where=where)
     say_data(arguments, data)
-    return data
+    given = dict(map(_setting, getattr(arguments, "set", ())))
+    return replace(data, node={**data.node, **given}) if given else data
+
+
+def _setting(word: str) -> tuple[str, Any]:
+    """Key and value of an option --set; the value is written as in YAML."""
+    key, equals, value = word.partition("=")
+    if not (equals and key.isidentifier()):
+        raise ConfigError(f"--set is {word!r}; expected KEY=VALUE, such as lang=fr.")
+    return key, parse_yaml(value, where=f"--set {word}")
 
 
 def say_data(arguments: argparse.Namespace, data: "Data") -> None:

@@ -3,16 +3,22 @@
 try:
   diptych evaluate runs/a/predictions/dev_seen.csv --root memes --split dev_seen
   diptych evaluate a.csv b.csv --root memes --split dev_seen --curves curves.png
+  diptych evaluate without.npz with.npz --root mlt --split test_2016_flickr --cases 20
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diptych.cli.data import chosen_data, node_of_files
 from diptych.cli.options import add_data, add_json, add_overwrite, add_root
 from diptych.cli.output import as_json, table
 from diptych.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diptych.evaluate import Case
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--form", help="form of decision (default: recorded in the files, or detected)")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
+    parser.add_argument(
+        "--cases",
+        type=int,
+        metavar="N",
+        help="list up to N examples that a file answers better than the first",
+    )
     add_overwrite(parser, "replace the PNG if it exists")
     add_data(parser)
     add_json(parser)
@@ -36,11 +48,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from diptych.ensemble import read_predictions
-    from diptych.evaluate import compare, evaluate
+    from diptych.evaluate import changed_cases, compare, evaluate
     from diptych.files import require_new, reserved
 
-    if arguments.samples < 1:
-        raise ConfigError(f"--samples is {arguments.samples}; expected at least 1.")
+    for name in ("samples", "cases"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise ConfigError(f"--{name} is {value}; expected at least 1.")
+    if arguments.cases is not None and len(arguments.files) < 2:
+        raise ConfigError(f"--cases compares {arguments.files[0]} with other files; name one more.")
     if arguments.curves is not None:
         picture = {"overwrite": arguments.overwrite, "kind": "a PNG picture", "inputs": arguments.files}
         # Before minutes of resampling; `reserved` below looks again.
@@ -61,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
     first, *others = named  # the first file is the baseline of all comparisons
     comparisons = {name: compare(named[name], named[first], dataset, **options) for name in others}
+    most = arguments.cases
+    cases = {name: changed_cases(named[first], named[name], dataset) for name in others} if most else {}
     if arguments.curves is not None:
         from diptych.report import curves
 
@@ -72,6 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
                 "results": {name: result.as_dict() for name, result in results.items()},
                 "compared_with_first": {name: result.as_dict() for name, result in comparisons.items()},
             }
+            | (
+                {"cases": {name: [asdict(one) for one in every[:most]] for name, every in cases.items()}}
+                if most
+                else {}
+            )
         )
         return 0
     for name, result in results.items():
@@ -83,9 +105,22 @@ def run(arguments: argparse.Namespace) -> int:
     for name, comparison in comparisons.items():
         columns, rows = comparison.table()
         table(f"{name} minus {first}", columns, rows, numbers=len(columns) - 1)
+        if most:
+            _list(cases[name], most, (first, name))
     if arguments.curves is not None:
         print(f"wrote {arguments.curves}")
     return 0
+
+
+def _list(cases: Sequence["Case"], most: int, names: tuple[str, str]) -> None:
+    """Print the examples that the second file answers better, and count those that it answers worse."""
+    better = [case for case in cases if case.gain > 0]
+    rows = [(case.id, case.text, case.target, case.first, case.second) for case in better[:most]]
+    columns = ("example", "text", "right", *(Path(name).stem for name in names))
+    if Path(names[0]).stem == Path(names[1]).stem:
+        columns = ("example", "text", "right", "first", "second")
+    table(f"answered better by {names[1]}", columns, rows)
+    print(f"{len(better)} examples are answered better, {len(cases) - len(better)} worse.")
 
 
 def _or_put(answers: Path | None) -> str:

@@ -39,10 +39,21 @@ def add_root(parser: argparse.ArgumentParser, what: str = "", *, required: bool 
 
 
 def add_data(
-    parser: argparse.ArgumentParser, what: str = "the data set (default: detected from the files)"
+    parser: argparse.ArgumentParser,
+    what: str = "the data set (default: detected from the files)",
+    *,
+    settings: bool = True,
 ) -> None:
-    """Add --data, the name of a data set."""
+    """Add --data, the name of a data set, and with `settings` --set for the settings of its splits."""
     parser.add_argument("--data", metavar="NAME", help=what)
+    if settings:
+        parser.add_argument(
+            "--set",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            help="a setting of the data set, such as lang=fr or image=false",
+        )
 
 
 def add_out(

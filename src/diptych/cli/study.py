@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundles", type=Path, help="for predict: folder of trained models, MEMBER/RUN")
     parser.add_argument("--fast", action="store_true", help="only the members of the study's `fast` list")
-    add_data(parser)
+    add_data(parser, settings=False)
     add_device(parser, "of predictions")
     add_batch_size(parser, "of predictions")
     configure_engine(parser)

@@ -18,7 +18,7 @@ from diptych.cli.output import progress
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--size", type=int, default=2000, help="memes, questions or images (default: 2000)")
-    add_data(parser, "write the files of this data set (default: hateful_memes)")
+    add_data(parser, "write the files of this data set (default: hateful_memes)", settings=False)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     add_overwrite(parser, "replace the folder if it exists")
 

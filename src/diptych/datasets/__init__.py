@@ -15,6 +15,7 @@ from diptych.datasets.examples import ExampleTable
 from diptych.datasets.gqa import Gqa
 from diptych.datasets.hateful_memes import HatefulMemes
 from diptych.datasets.mix import Mix
+from diptych.datasets.mlt import Mlt
 from diptych.datasets.multi30k import Multi30k
 from diptych.datasets.nlvr2 import Nlvr2
 from diptych.datasets.table import Guess, Table, guess_table
@@ -27,6 +28,7 @@ __all__ = [
     "Guess",
     "HatefulMemes",
     "Mix",
+    "Mlt",
     "Multi30k",
     "Nlvr2",
     "Split",

@@ -1,15 +1,17 @@
 """Files with one sentence per line, plain or gzipped, and files whose lines belong together."""
 
 import gzip
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from diptych.errors import FormatError
-from diptych.files import require_file
+from diptych.files import atomic_file, require_file
 
 MAX_BYTES = 1 << 30  # unpacked size of a file of sentences
 GZIP = b"\x1f\x8b"
+BREAK = re.compile(r"\s*[\r\n]\s*")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -78,3 +80,12 @@ def numbered(texts: Mapping[str, list[str]]) -> Iterator[tuple[int, dict[str, st
     """Yield the number of each line, from 1, and the lines of all files."""
     for number, lines in enumerate(zip(*texts.values(), strict=True), 1):
         yield number, dict(zip(texts, lines, strict=True))
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write one word or sentence per line.
+
+    Line breaks inside of one become spaces, because each would shift all later lines.
+    """
+    with atomic_file(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{BREAK.sub(' ', line).strip()}\n" for line in lines)

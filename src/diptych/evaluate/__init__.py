@@ -2,12 +2,14 @@
 
     evaluation = evaluate(predictions, gold)             how good are they?
     comparison = compare(first, second, gold)            is the first better on the same examples?
+    cases = changed_cases(first, second, dataset)        which ones does the second answer better, or worse?
 
-Both join on ids; their results convert to JSON values and to tables. Each form of decision has a module that
-defines its measures.
+All join on ids; the results of the first two convert to JSON values and to tables. Each form of decision has
+a module that defines its measures.
 """
 
 from diptych.evaluate.binary import Binary
+from diptych.evaluate.cases import Case, changed_cases
 from diptych.evaluate.form import Form, Options
 from diptych.evaluate.measuring import FORMS, compare, evaluate, with_targets
 from diptych.evaluate.results import Cells, Comparison, Difference, Estimate, Evaluation, GroupEstimate
@@ -15,6 +17,7 @@ from diptych.evaluate.results import Cells, Comparison, Difference, Estimate, Ev
 __all__ = [
     "FORMS",
     "Binary",
+    "Case",
     "Cells",
     "Comparison",
     "Difference",
@@ -23,6 +26,7 @@ __all__ = [
     "Form",
     "GroupEstimate",
     "Options",
+    "changed_cases",
     "compare",
     "evaluate",
     "with_targets",

@@ -63,7 +63,7 @@ def evaluate(
     predictions, gold = with_targets(predictions, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold)
     kind = _form(predictions, gold, options, form)
-    compared = _as_compared(predictions, targets)
+    compared = as_compared(predictions, targets)
     whole = FORMS[kind]([compared], gold, options)
     by_group = {}
     for group, rows in _rows_by_group(predictions.ids, groups).items():
@@ -112,7 +112,7 @@ def compare(
     options = Options(positive=positive, threshold=threshold)
     kind = _form(first, gold, options, form)
     # Both are in the order of the targets, but with `subset` they may cover different examples.
-    pair = [_as_compared(one, targets) for one in (first, second.align(first.ids))]
+    pair = [as_compared(one, targets) for one in (first, second.align(first.ids))]
     # One form over both sets, so that intervals and tests take the same rows of each.
     both = FORMS[kind](pair, gold, options)
     metrics = {}
@@ -223,7 +223,7 @@ def _estimate(form: Form, name: str, samples: int, seed: int) -> Estimate:
     return Estimate(value=form.value(name), low=low, high=high)
 
 
-def _as_compared(predictions: Predictions, targets: Mapping[str, Any] | Dataset) -> Predictions:
+def as_compared(predictions: Predictions, targets: Mapping[str, Any] | Dataset) -> Predictions:
     """The answers as the official evaluation of a data set spells them; see `Split.as_compared`."""
     # Plain targets have no official spelling.
     spell: Callable[[Predictions], tuple[str, ...]] | None = getattr(targets, "as_compared", None)

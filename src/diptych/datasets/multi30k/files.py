@@ -1,11 +1,10 @@
 """Where the files of Multi30k lie: the official tree, parts of it, or all files in one folder."""
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diptych.errors import ConfigError, FormatError, nearest
+from diptych.datasets.photographs import BASES
+from diptych.errors import ConfigError, nearest
 
 SPLITS = (
     "train",
@@ -18,21 +17,8 @@ SPLITS = (
 LANGUAGES = ("en", "de", "fr", "cs")
 # MM-BERT's readers have the older name; task 2 has it, too.
 OLDER = {"test_2016_flickr": "test_2016"}
-BASES = ("", "data", "multi30k", "multi30k/data", "data/multi30k", "dataset/data")
 TASKS = {1: "task1", 2: "task2"}
 DESCRIPTIONS = 5
-PICTURES = (
-    "images",
-    "flickr30k-images",
-    "flickr30k_images",
-    "flickr30k/images",
-    "train2014",
-    "val2014",
-    "images/train2014",
-    "images/val2014",
-    "",
-)
-KEYS = ("stem", "number", "padded8")
 Caption = tuple[str, int]
 """Language, and number of the description in task 2; 0 in task 1."""
 
@@ -100,40 +86,6 @@ class Layout:
         folders += [Path(base) for base in BASES] if self.descriptions == 1 else []
         paths = (self.root / folder / name for folder in folders for name in names)
         return next((path for path in paths if path.is_file()), None)
-
-
-def image_name(line: str) -> str:
-    """The picture's file name: the lists of COCO's pictures add `#` and the id of the caption."""
-    return line.partition("#")[0].strip()
-
-
-def image_key(name: str, kind: str, *, where: str) -> str:
-    """Key of a picture in a feature store.
-
-    Args:
-        kind: `stem` is the file name without its ending. `number` is the number of the picture at Flickr or
-            COCO, without leading zeros, hash or name of the split; `padded8` is the same in eight digits.
-
-    Raises:
-        FormatError: the line names no picture, or one without a number.
-    """
-    stem = Path(name).stem
-    # A name is a file's, never a path: a list must not lead out of the folder of pictures.
-    if not stem or "/" in name or "\\" in name or "\0" in name:
-        raise FormatError(f"{where}: got {name!r}; expected the file name of a picture.")
-    if kind == "stem":
-        return stem
-    number = re.fullmatch(r"(?:COCO_[a-z]+\d+_)?0*(\d+)(?:_\w+)?", stem, re.ASCII)
-    if number is None:
-        raise FormatError(f"{where}: {name!r} has no number; set data.image_key=stem.")
-    return number[1].zfill(8) if kind == "padded8" else number[1]
-
-
-def picture_folders(root: Path) -> Iterator[Path]:
-    """Folders that may hold pictures."""
-    for base in BASES:
-        for part in PICTURES:
-            yield root / base / part
 
 
 def _stems(split: str) -> tuple[str, ...]:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from diptych.datasets.json_records import Record, read_list, write_list
-from diptych.datasets.sentences import read_lines
+from diptych.datasets.sentences import read_lines, write_lines
 from diptych.errors import FormatError
-from diptych.files import atomic_file
 from diptych.predictions import Predictions
 
 # <INSTITUTION>_<task>_<METHOD>_<type>, as the shared task names its files
@@ -33,19 +32,19 @@ def write_translations(predictions: Predictions, path: Path, *, images: Sequence
     """
     if predictions.texts is None:
         raise FormatError(f"{path}: the predictions have no texts; expected those of a task that translates.")
-    lines = [" ".join(text.split()) for text in predictions.texts]  # a line break would shift all others
+    lines: Sequence[str] = predictions.texts
     if named := SUBMISSION.fullmatch(path.stem) if path.suffix == ".tsv" else None:
         if len(images) != len(lines):
             raise FormatError(
                 f"{path}: {len(lines)} translations of {len(images)} images; expected one each."
             )
-        ends = (named["task"], named["type"])
+        begin, ends = named["method"], f"{named['task']}\t{named['type']}"
+        # a tab inside of a sentence would begin a column
         lines = [
-            "\t".join((named["method"], image, line, *ends))
+            f"{begin}\t{image}\t{' '.join(line.split())}\t{ends}"
             for image, line in zip(images, lines, strict=True)
         ]
-    with atomic_file(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    write_lines(path, lines)
 
 
 def read_translations(path: Path, ids: Sequence[str], *, where: str) -> Predictions:

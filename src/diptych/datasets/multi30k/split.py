@@ -18,13 +18,9 @@ from typing import Any
 from diptych.datasets.base import Split, require_split
 from diptych.datasets.multi30k.files import (
     DESCRIPTIONS,
-    KEYS,
     SPLITS,
     Caption,
     Layout,
-    image_key,
-    image_name,
-    picture_folders,
 )
 from diptych.datasets.multi30k.official import (
     read_matches,
@@ -32,6 +28,7 @@ from diptych.datasets.multi30k.official import (
     write_matches,
     write_translations,
 )
+from diptych.datasets.photographs import Photographs, image_key, image_name, require_kind
 from diptych.datasets.sentences import numbered, read_aligned, read_lines
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
@@ -57,7 +54,7 @@ class Multi30k(Split):
             languages are no translations of each other.
         tokenized: read lower-cased and tokenized files.
         image: False leaves the pictures out.
-        image_key: key of a picture in the feature store; see `files.image_key`.
+        image_key: key of a picture in the feature store; see `photographs.image_key`.
 
     Raises:
         ConfigError: a language, a split or a file is missing.
@@ -82,9 +79,8 @@ class Multi30k(Split):
         image_key: str = "stem",
         limit: int | None = None,
     ) -> None:
-        for name, value, known in (("data.task", task, FORMS), ("data.image_key", image_key, KEYS)):
-            if value not in known:
-                raise ConfigError(f"{name} is {value!r}; expected one of {known}.{nearest(value, known)}")
+        if task not in FORMS:
+            raise ConfigError(f"data.task is {task!r}; expected one of {FORMS}.{nearest(task, FORMS)}")
         langs = languages(lang)
         if descriptions not in (1, DESCRIPTIONS) or (descriptions > 1 and task != "captions"):
             raise ConfigError(
@@ -100,7 +96,7 @@ class Multi30k(Split):
             "descriptions": descriptions,
             "tokenized": tokenized,
             "image": image,
-            "image_key": image_key,
+            "image_key": require_kind(image_key),
         }
         self.suffix = ".txt" if task == "translation" else ".json"
         super().__init__(root, split, limit=limit)
@@ -167,20 +163,12 @@ class Multi30k(Split):
         return image_key(image_name(row[f"{IMAGES}.0"]), self.settings["image_key"], where=where)
 
     @cached_property
-    def _pictures(self) -> dict[str, str]:
-        """File name of every picture by its key."""
-        path, kind = self.files[-1], self.settings["image_key"]
-        names = [image_name(line) for line in read_lines(path)]
-        return {image_key(name, kind, where=str(path)): name for name in names}
-
-    @cached_property
-    def _folders(self) -> tuple[Path, ...]:
-        return tuple(folder for folder in picture_folders(self.root) if folder.is_dir())
+    def _photographs(self) -> Photographs:
+        path = self.files[-1]
+        return Photographs(self.root, read_lines(path), self.settings["image_key"], where=str(path))
 
     def image_path(self, key: str) -> Path:
-        name = self._pictures.get(key, f"{key}.jpg")
-        places = [folder / name for folder in self._folders]
-        return next((path for path in places if path.is_file()), self.root / "images" / name)
+        return self._photographs.path(key)
 
     def write(self, predictions: Predictions, path: Path) -> None:
         """Write translations as one line per sentence, else the scores and rankings as JSON.

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from diptych.datasets.caption_world import LANGUAGES, Captioned, CaptionWorld, write_lines, write_packed
+from diptych.datasets.caption_world import LANGUAGES, Captioned, CaptionWorld, write_packed
 from diptych.datasets.multi30k.files import DESCRIPTIONS, OLDER
+from diptych.datasets.sentences import write_lines
 from diptych.types import Progress
 from diptych.world import tokenized
 

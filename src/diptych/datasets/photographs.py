@@ -1,0 +1,86 @@
+"""Photographs of Flickr and COCO: their names in lists of images, their keys, and the folders they lie in."""
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from diptych.errors import ConfigError, FormatError, nearest
+
+BASES = ("", "data", "multi30k", "multi30k/data", "data/multi30k", "dataset/data")
+PICTURES = (
+    "images",
+    "flickr30k-images",
+    "flickr30k_images",
+    "flickr30k/images",
+    "train2014",
+    "val2014",
+    "images/train2014",
+    "images/val2014",
+    "",
+)
+KEYS = ("stem", "number", "padded8")
+
+
+def image_name(line: str) -> str:
+    """The picture's file name: the lists of COCO's pictures add `#` and the id of the caption."""
+    return line.partition("#")[0].strip()
+
+
+def image_key(name: str, kind: str, *, where: str) -> str:
+    """Key of a picture in a feature store.
+
+    Args:
+        kind: `stem` is the file name without its ending. `number` is the number of the picture at Flickr or
+            COCO, without leading zeros, hash or name of the split; `padded8` is the same in eight digits.
+
+    Raises:
+        FormatError: the line names no picture, or one without a number.
+    """
+    stem = Path(name).stem
+    # A name is a file's, never a path: a list must not lead out of the folder of pictures.
+    if not stem or "/" in name or "\\" in name or "\0" in name:
+        raise FormatError(f"{where}: got {name!r}; expected the file name of a picture.")
+    if kind == "stem":
+        return stem
+    number = re.fullmatch(r"(?:COCO_[a-z]+\d+_)?0*(\d+)(?:_\w+)?", stem, re.ASCII)
+    if number is None:
+        raise FormatError(f"{where}: {name!r} has no number; set data.image_key=stem.")
+    return number[1].zfill(8) if kind == "padded8" else number[1]
+
+
+class Photographs:
+    """Finds the pictures of a data set by key.
+
+    Args:
+        root: folder of the data set.
+        lines: lines of a list of images.
+        kind: kind of the keys; see `image_key`.
+        where: name of the list, for messages.
+    """
+
+    def __init__(self, root: Path, lines: Iterable[str], kind: str, *, where: str) -> None:
+        names = map(image_name, lines)
+        self.root, self.names = root, {image_key(name, kind, where=where): name for name in names}
+
+    @cached_property
+    def folders(self) -> tuple[Path, ...]:
+        every = (self.root / base / part for base in BASES for part in PICTURES)
+        return tuple(folder for folder in every if folder.is_dir())
+
+    def path(self, key: str) -> Path:
+        """The picture of a key, or where it belongs."""
+        name = self.names.get(key, f"{key}.jpg")
+        places = (folder / name for folder in self.folders)
+        return next((path for path in places if path.is_file()), self.root / "images" / name)
+
+
+def require_kind(kind: str) -> str:
+    """Return the setting `image_key` if it is one of `KEYS`.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if kind not in KEYS:
+        raise ConfigError(f"data.image_key is {kind!r}; expected one of {KEYS}.{nearest(str(kind), KEYS)}")
+    return kind
