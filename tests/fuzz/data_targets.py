@@ -288,6 +288,36 @@ def tables(case: Case) -> list[str]:
     )
 
 
+@target("sentences", "datasets.sentences")
+def sentences(case: Case) -> list[str]:
+    folder = case.take("m3") / "data" / "task1"
+    (folder.parent / "out.txt").write_text("ein Satz\n" * 5)
+    names = ("raw/val.de.gz", "raw/val.en.gz", "image_splits/val.txt", "tok/val.lc.norm.tok.de", "../out.txt")
+    case.spoil(folder / case.rng.choice(names), damage_bytes, damage_lines, damage_text)
+    asked = "--data multi30k --set task=translation"
+    return case.pick(
+        f"check m3 --splits val {asked} --set tokenized={case.rng.choice(('true', 'false'))}",
+        "vocabulary m3 out --data multi30k --split val --set lang=en,de --cased --size 400",
+        "train model=text_bert_tiny data=multi30k root=m3 data.train.split=val out=out trainer.max_steps=1 "
+        "loggers=[] trainer.monitor=loss",
+    )
+
+
+@target("words", "datasets.sentences", "evaluate")
+def words(case: Case) -> list[str]:
+    root = case.take("ml")
+    (root / "system.txt").write_text("ein blaues schiff\n" * 99)
+    references = "2018evaluation/MLTreferences/ENDE_MLTD_test2018.txt"
+    names = ("ENDE_MLTD_formatted.txt", "human2018.de", "image_splits/val.txt", "MLT_vocab.txt", references)
+    case.spoil(root / case.rng.choice((*names, "system.txt")), damage_bytes, damage_lines, damage_text)
+    return case.pick(
+        "check ml --splits val,human_2018",
+        "evaluate ml/system.txt --data mlt --root ml --split references_2018 --samples 9",
+        "answers ml out --data mlt --minimum 1",
+        "train model=text_bert_tiny data=mlt root=ml out=out trainer.max_steps=1 loggers=[]",
+    )
+
+
 @target("statements", "datasets.nlvr2.records", weight=2)
 def statements(case: Case) -> list[str]:
     """Annotations, subsets, categories and official predictions of NLVR2."""

@@ -81,6 +81,8 @@ def _build(lab: Path) -> None:
     Path("study.yaml").write_text(STUDY)
     call("study", "run", "study.yaml", "--root", "w", "--out", "st", "--device", "cpu")
     call("world", "n2", "--data", "nlvr2", "--size", 40)
+    call("world", "m3", "--data", "multi30k", "--size", 40)
+    call("world", "ml", "--data", "mlt", "--size", 40)
     for name, split in (("vqa", "minival"), ("gqa", "val")):
         call("world", name, "--data", name, "--size", 40)
         words = f"model=text_bert_tiny data={name} root={name} out=runs/{name}".split()
