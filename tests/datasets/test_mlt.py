@@ -91,7 +91,7 @@ def test_references_look_for_words_in_translated_sentences(tmp_path, lang, right
     """In German for whole words, in French inside of words, too, as the official script does."""
     pair = f"EN{lang.upper()}"
     (tmp_path / f"{pair}_MLTD_test2018.txt").write_text("hat hut hüte 0\nsea mer 2\nbag sac tasche 0\n")
-    (tmp_path / "system.txt").write_text("ein mann mit hüte .\n\nau bord de la merveille\n")
+    (tmp_path / "system.txt").write_text("ein mann mit hüte .\n\ndevant la merveille\n")
     split = Mlt(tmp_path, "references_2018", lang=lang)
     found = split.read_predictions(tmp_path / "system.txt")
     assert found.answers == ("hüte", "mer" if lang == "fr" else "", "")
