@@ -58,3 +58,98 @@ def test_without_choices_and_types_only_answers_count():
     tables = measure_gqa({"1": "yes"}, {"1": Question(answer="yes")})
     assert tables[""] == {}
     assert not any(rows for title, rows in tables.items() if title)
+
+
+def question(answer, **options):
+    return Question(answer=answer, structural="query", **options)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "questions", "expected"),
+    [
+        # of two questions that follow, one is answered rightly; the question itself does not count
+        (
+            {"1": "red", "2": "yes", "3": "yes"},
+            {
+                "1": question("red", entailed=("1", "2", "3")),
+                "2": question("yes"),
+                "3": question("no", balanced=False),
+            },
+            1 / 2,
+        ),
+        # of questions that are answered wrongly, or from which nothing follows, nothing is asked
+        (
+            {"1": "red", "2": "blue", "3": "yes", "4": "no"},
+            {
+                "1": question("red", entailed=("3",)),
+                "2": question("red", entailed=("3", "4")),
+                "3": question("yes", entailed=("3",)),
+                "4": question("no"),
+            },
+            1.0,
+        ),
+        # the mean is over questions, not over what follows from them
+        (
+            {"1": "red", "2": "red", "3": "yes", "4": "yes", "5": "yes"},
+            {
+                "1": question("red", entailed=("3",)),
+                "2": question("red", entailed=("3", "4", "5")),
+                "3": question("no"),
+                "4": question("yes"),
+                "5": question("yes"),
+            },
+            (0 + 2 / 3) / 2,
+        ),
+        # an unbalanced question serves others only
+        (
+            {"1": "red", "2": "no"},
+            {"1": question("red", entailed=("2",), balanced=False), "2": question("yes")},
+            None,
+        ),
+    ],
+)
+def test_consistency_by_hand(predicted, questions, expected):
+    table = measure_gqa(predicted, questions)[""]
+    assert ("consistency" in table) == (expected is not None)
+    if expected is not None:
+        assert table["consistency"].mean() == pytest.approx(expected)
+
+
+def test_validity_and_plausibility_by_hand():
+    kinds = {"valid": ["red", "blue", "teal"], "plausible": ["red", "blue"]}
+    answers = {"1": "red", "2": "teal", "3": "cat", "4": "material", "5": "cat", "6": "cat"}
+    questions = {key: question("red") for key in answers} | {
+        "4": question("color", common=True),
+        "5": question("red", balanced=False),
+    }
+    # 6 is not in the file of choices, 5 is not balanced: neither counts
+    table = measure_gqa(answers, questions, dict.fromkeys("12345", kinds))[""]
+    assert [*table["validity"]] == [1, 1, 0, 1]
+    assert [*table["plausibility"]] == [1, 0, 0, 1]
+    assert not {"validity", "plausibility"} & measure_gqa(answers, questions)[""].keys()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        # (2 - 3)^2 / 3 of red and (1 - 0)^2 / 0 of teal, which no question has: it is not summed
+        ({"color": [("red", "red"), ("red", "red"), ("red", "teal")]}, 1 / 3),
+        # red (3 - 1)^2 / 1, blue (0 - 2)^2 / 2
+        ({"color": [("red", "red"), ("blue", "red"), ("blue", "red")]}, 4 + 2),
+        # the second group has the distance (0 - 1)^2 / 1 and a weight of 1 of 4
+        (
+            {"color": [("red", "red"), ("blue", "red"), ("blue", "red")], "thing": [("cat", "dog")]},
+            (6 * 3 + 1) / 4,
+        ),
+        # wrong answers whose numbers are right have no distance
+        ({"color": [("red", "blue"), ("blue", "red")]}, 0),
+        # "" is a group, no group is none
+        ({"": [("yes", "no"), ("yes", "yes")], None: [("yes", "no")]}, (1 - 2) ** 2 / 2),
+    ],
+)
+def test_distribution_by_hand(pairs, expected):
+    """Pairs of right and given answers, by group; the script divides by 100."""
+    rows = [(group, right, given) for group, some in pairs.items() for right, given in some]
+    questions = {str(row): question(right, group=group) for row, (group, right, _) in enumerate(rows)}
+    table = measure_gqa({str(row): given for row, (_, _, given) in enumerate(rows)}, questions)[""]
+    assert table["distribution"] == pytest.approx(expected / 100)
