@@ -1,22 +1,30 @@
 """Finds problems of a data set before training, with advice on each."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, combinations
 from pathlib import Path
-from statistics import median
 
-from diptych.boxes import DOUBTS, doubts
-from diptych.check.reading import Folder, open_folder, paths_of, pictures_of, read_pictures, read_regions
+import numpy as np
+
+from diptych.boxes import DOUBTS
+from diptych.check.reading import (
+    LONG_TEXT,
+    SHOWN,
+    Counts,
+    Folder,
+    Seen,
+    Tally,
+    open_folder,
+    read_pictures,
+    read_regions,
+)
 from diptych.check.report import CheckReport, Finding, Severity, SplitSummary, Spread
 from diptych.datasets import Data
 from diptych.datasets.base import DuplicateId
 from diptych.errors import FormatError
-from diptych.types import Example, Progress, Regions, RegionSource
+from diptych.types import Progress, RegionSource
 
-SHOWN = 5  # examples listed per finding
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters that spreadsheets evaluate
-LONG_TEXT = 100  # words; the longest text of Hateful Memes has 70, and models usually read 128 tokens
 TINY_SIDE = 16  # pixels
 UNBALANCED = 0.1  # share of the rarer label
 
@@ -42,9 +50,9 @@ def check(
     """
     folder = open_folder(Path(root), data, splits)
     # Everything is read once; all findings below only look at it.
-    folder.pictures = read_pictures(folder, progress)
+    read_pictures(folder, progress)
     if features is not None:
-        folder.regions = read_regions(folder, features)
+        read_regions(folder, features)
     findings = [
         # From the file inwards: a broken record explains findings further down.
         *_record_findings(folder),
@@ -63,13 +71,14 @@ def check(
     )
 
 
-def _finding(severity: Severity, what: str, examples: Iterable[str], advice: str) -> list[Finding]:
-    """Return one finding in a list, or an empty list if there are no examples."""
-    all_examples = list(examples)
-    if not all_examples:
+def _finding(severity: Severity, what: str, found: Tally | Iterable[str], advice: str) -> list[Finding]:
+    """Return one finding in a list, or an empty list if nothing was found."""
+    tally = found if isinstance(found, Tally) else Tally.of(found)
+    if not tally.count:
         return []
-    shown = tuple(all_examples[:SHOWN])
-    return [Finding(severity=severity, what=what, count=len(all_examples), examples=shown, advice=advice)]
+    return [
+        Finding(severity=severity, what=what, count=tally.count, examples=tuple(tally.first), advice=advice)
+    ]
 
 
 def _record_findings(folder: Folder) -> list[Finding]:
@@ -83,19 +92,14 @@ def _record_findings(folder: Folder) -> list[Finding]:
         *_finding(
             "warning",
             "ids that a spreadsheet takes for formulas",
-            (
-                example.id
-                for examples in folder.examples.values()
-                for example in examples
-                # `=CMD(...)` in a CSV file runs when somebody opens it in a spreadsheet.
-                if example.id[:1] in FORMULA
-            ),
+            # `=CMD(...)` in a CSV file runs when somebody opens it in a spreadsheet.
+            folder.formulas,
             "Do not open prediction files with these ids in a spreadsheet; they are not escaped.",
         ),
         *_finding(
             "error",
             f"splits without a single {folder.data.kind.noun}",
-            (split for split, examples in folder.examples.items() if not examples),
+            (split for split, counts in folder.counts.items() if not counts.ids),
             "Is the file cut off?",
         ),
     ]
@@ -110,13 +114,6 @@ def _picture_findings(folder: Folder) -> list[Finding]:
         for path, picture in folder.pictures.items()
         if not picture.error and min(picture.size) < TINY_SIDE
     ]
-    # `a/1.png` and `b/1.jpg` have the key "1" in feature stores, and would get each other's regions.
-    paths: dict[str, set[str]] = defaultdict(set)
-    for examples in folder.examples.values():
-        for example in examples:
-            for key, path in pictures_of(folder, example):
-                paths[key].add(path)
-    clashes = [f"{key}: {', '.join(sorted(files))}" for key, files in paths.items() if len(files) > 1]
     return [
         *_finding(
             "note" if absent else "error",
@@ -130,7 +127,7 @@ def _picture_findings(folder: Folder) -> list[Finding]:
         *_finding(
             "error",
             "different pictures with the same key",
-            clashes,
+            (f"{key}: {', '.join(sorted(paths))}" for key, paths in folder.clashes.items()),
             "Features are looked up by file name; give every picture a unique name.",
         ),
     ]
@@ -138,22 +135,18 @@ def _picture_findings(folder: Folder) -> list[Finding]:
 
 def _overlap_findings(folder: Folder) -> list[Finding]:
     findings = []
-    for first, second in combinations(folder.examples, 2):
+    for first, second in combinations(folder.counts, 2):
         # Ids are compared between splits only; equal ids within one split are errors of reading.
-        by_id = {example.id for example in folder.examples[first]} & {
-            example.id for example in folder.examples[second]
-        }
-        # Examples in both splits are reported once, not again for their pictures.
-        rest = [
-            [example for example in folder.examples[split] if example.id not in by_id]
-            for split in (first, second)
-        ]
+        ids = [np.frombuffer(folder.counts[split].ids, np.int64) for split in (first, second)]
+        both = np.intersect1d(*ids)
+        rows = np.flatnonzero(np.isin(ids[0], both))
+        shared = Tally(len(rows), sorted(folder.examples[first][row].id for row in rows[:SHOWN].tolist()))
         known = frozenset({first, second}) in folder.data.kind.overlaps
         names = f"{first} and {second}"
         findings += _finding(
             "note" if known else "error",
             f"{folder.data.kind.noun}s in both {names}",
-            sorted(by_id),
+            shared,
             "A known property of this benchmark; do not train on one split and evaluate on the other."
             if known
             else "Remove them from one split, or its scores are meaningless.",
@@ -161,18 +154,18 @@ def _overlap_findings(folder: Folder) -> list[Finding]:
         findings += _finding(
             "warning",
             f"pictures in both {names}",
-            _same_pictures(folder, *rest),
+            # Examples in both splits are reported once, not again for their pictures.
+            _same_pictures(folder, *(folder.paths_of(split, without=both) for split in (first, second))),
             "Scores on them are too optimistic; remove them from one split. Pixels are compared, not names.",
         )
     return findings
 
 
-def _same_pictures(folder: Folder, ones: list[Example], others: list[Example]) -> list[str]:
+def _same_pictures(folder: Folder, ones: list[str], others: list[str]) -> list[str]:
     """List pairs of files with equal pixels, and files used by both groups."""
     # A dictionary instead of all pairs, which would be quadratic in the number of pictures.
-    known: dict[object, str] = {_identity(folder, path): path for path in paths_of(folder, others)}
-    images = paths_of(folder, ones)
-    same = [(image, known[key]) for image in images if (key := _identity(folder, image)) in known]
+    known: dict[object, str] = {_identity(folder, path): path for path in others}
+    same = [(image, known[key]) for image in ones if (key := _identity(folder, image)) in known]
     return [image if image == other else f"{image} = {other}" for image, other in same]
 
 
@@ -183,50 +176,35 @@ def _identity(folder: Folder, image: str) -> object:
 
 
 def _text_findings(folder: Folder) -> list[Finding]:
-    words = [
-        (f"{split} {example.id}", max(_words(example), default=0))
-        for split, examples in folder.examples.items()
-        for example in examples
-    ]
-    empty = [name for name, count in words if not count]
-    long = [f"{name} ({count} words)" for name, count in words if count > LONG_TEXT]
     return [
         *_finding(
-            "warning", f"{folder.data.kind.noun}s without text", empty, "Models will see the picture only."
+            "warning",
+            f"{folder.data.kind.noun}s without text",
+            folder.empty,
+            "Models will see the picture only.",
         ),
         *_finding(
             "warning",
             f"texts of more than {LONG_TEXT} words",
-            long,
+            folder.long,
             "Models truncate them; raise processor.max_tokens if the end matters.",
         ),
     ]
 
 
-def _words(example: Example) -> list[int]:
-    """Number of words of each pair."""
-    return [len(f"{pair.text} {pair.text_b or ''}".split()) for pair in example.pairs]
-
-
 def _label_findings(folder: Folder) -> list[Finding]:
     partly, lopsided, unlabeled = [], [], []
-    for split, examples in folder.examples.items():
-        counts = _labels(folder, examples)
-        missing = sum(example.target is None for example in examples)
-        if counts and missing and not folder.data.kind.partial:
-            partly.append(f"{split} ({missing} of {len(examples)} without label)")
-        shares = [counts[name] for name in folder.data.kind.labels or counts]
-        # Answers and several labels are rare by nature, so balance is asked of plain classes only.
-        single = all(isinstance(example.target, str) for example in examples if example.target is not None)
+    for split, counts in folder.counts.items():
+        labels, missing, total = counts.labels, counts.unlabeled, len(counts.ids)
+        if labels and missing and not folder.data.kind.partial:
+            partly.append(f"{split} ({missing} of {total} without label)")
+        names = folder.data.kind.labels or sorted(labels)
         # With more than two labels the limit shrinks: a fifth of an equal share, as 0.1 is for two.
-        if (
-            counts
-            and single
-            and min(shares) < UNBALANCED * (len(examples) - missing) * 2 / max(2, len(shares))
-        ):
-            shown = ", ".join(f"{counts[name]} {name}" for name in folder.data.kind.labels or sorted(counts))
-            lopsided.append(f"{split} ({shown})")
-        if examples and not counts:
+        least = UNBALANCED * (total - missing) * 2 / max(2, len(names))
+        # Answers and several labels are rare by nature, so balance is asked of plain classes only.
+        if labels and counts.single and min(labels[name] for name in names) < least:
+            lopsided.append(f"{split} ({', '.join(f'{labels[name]} {name}' for name in names)})")
+        if total and not labels:
             unlabeled.append(split)
     return [
         *_finding(
@@ -248,46 +226,42 @@ def _label_findings(folder: Folder) -> list[Finding]:
     ]
 
 
-def _labels(folder: Folder, examples: Iterable[Example]) -> Counter[str]:
-    """Number of examples by label, in the order of the classes; an example may count for several labels."""
-    counts: Counter[str] = Counter()
-    for example in examples:
-        target = example.target
-        if isinstance(target, Mapping):
-            # A soft label counts where it is at least as likely as not.
-            counts.update(name for name, score in target.items() if score >= 0.5)
-        elif target is not None:
-            counts[str(target)] += 1
-    order = folder.data.kind.labels or sorted(counts)
-    return Counter({name: counts[name] for name in (*order, *counts) if counts[name]})
+def _labels(folder: Folder, counts: Counts) -> dict[str, int]:
+    """Number of examples by label, in the order of the classes."""
+    found = counts.labels
+    order = dict.fromkeys((*(folder.data.kind.labels or sorted(found)), *found))
+    unlabeled = {"unlabeled": counts.unlabeled} if counts.unlabeled else {}
+    return {name: found[name] for name in order if found[name]} | unlabeled
 
 
 def _feature_findings(folder: Folder) -> list[Finding]:
-    readable = {path: regions for path, regions in folder.regions.items() if isinstance(regions, Regions)}
+    readable = {path: seen for path, seen in folder.regions.items() if isinstance(seen, Seen)}
     resized = [
-        f"{path} (features {regions.size}, picture {folder.pictures[path].size})"
-        for path, regions in readable.items()
-        if not folder.pictures[path].error and regions.size != folder.pictures[path].size
+        f"{path} (features {seen.size}, picture {folder.pictures[path].size})"
+        for path, seen in readable.items()
+        if not folder.pictures[path].error and seen.size != folder.pictures[path].size
     ]
-    doubted = {path: doubts(regions.boxes, regions.size) for path, regions in readable.items()}
-    odd = [(what, [path for path in doubted if name in doubted[path]]) for name, what in DOUBTS.items()]
+    odd = [
+        (what, [path for path, seen in readable.items() if name in seen.doubts])
+        for name, what in DOUBTS.items()
+    ]
     return [
         *_finding(
             "error",
             "pictures without features",
-            (path for path, regions in folder.regions.items() if regions is None),
-            f"Import features that include them.{folder.keys}",
+            (path for path, seen in folder.regions.items() if seen is None),
+            f"Import features that include them.{folder.hint}",
         ),
         *_finding(
             "error",
             "features that cannot be read",
-            (str(error) for error in folder.regions.values() if isinstance(error, FormatError)),
+            (str(seen) for seen in folder.regions.values() if isinstance(seen, FormatError)),
             "Import the features again.",
         ),
         *_finding(
             "warning",
             "pictures in which nothing was detected",
-            (path for path, regions in readable.items() if not len(regions)),
+            (path for path, seen in readable.items() if not seen.count),
             "Models will see the text only.",
         ),
         *(item for what, paths in odd for item in _finding("warning", what, paths, "Look at the boxes.")),
@@ -301,23 +275,31 @@ def _feature_findings(folder: Folder) -> list[Finding]:
 
 
 def _summary(folder: Folder, split: str) -> SplitSummary:
-    examples = folder.examples[split]
-    pictures = paths_of(folder, examples)
-    sizes = [folder.pictures[image].size for image in pictures if not folder.pictures[image].error]
-    readable = [item for image in pictures if isinstance(item := folder.regions.get(image), Regions)]
-    unlabeled = sum(example.target is None for example in examples)
+    counts = folder.counts[split]
+    paths = folder.paths_of(split)
+    sizes = [folder.pictures[path].size for path in paths if not folder.pictures[path].error]
+    regions = (folder.regions.get(path) for path in paths)
     return SplitSummary(
         split=split,
-        examples=len(examples),
-        pictures=len(pictures),
-        labels=dict(_labels(folder, examples)) | ({"unlabeled": unlabeled} if unlabeled else {}),
-        groups=dict(Counter(example.group for example in examples if example.group is not None)),
-        words=_spread([count for example in examples for count in _words(example)]),
-        widths=_spread([width for width, _ in sizes]),
-        heights=_spread([height for _, height in sizes]),
-        regions=_spread([len(regions) for regions in readable]),
+        examples=len(counts.ids),
+        pictures=len(paths),
+        labels=_labels(folder, counts),
+        groups=dict(counts.groups),
+        words=_spread(counts.words),
+        widths=_spread(Counter(width for width, _ in sizes)),
+        heights=_spread(Counter(height for _, height in sizes)),
+        regions=_spread(Counter(seen.count for seen in regions if isinstance(seen, Seen))),
     )
 
 
-def _spread(values: list[int]) -> Spread | None:
-    return (min(values), round(median(values)), max(values)) if values else None
+def _spread(values: Counter[int]) -> Spread | None:
+    """Least, median and largest value; `values` has how often each occurs."""
+    if not values:
+        return None
+    order = sorted(values)
+    ends = [*accumulate(values[value] for value in order)]
+    middle = [
+        order[int(np.searchsorted(ends, place, side="right"))]
+        for place in ((ends[-1] - 1) // 2, ends[-1] // 2)
+    ]
+    return order[0], round(sum(middle) / 2), order[-1]

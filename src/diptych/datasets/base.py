@@ -224,7 +224,7 @@ class Split(ABC):
     @classmethod
     def lint(
         cls, root: Path, split: str, **settings: Any
-    ) -> tuple[Iterable[Example], tuple[FormatError, ...]]:
+    ) -> tuple["Split | Sequence[Example]", tuple[FormatError, ...]]:
         """Return the valid examples of a split, and the errors of the invalid ones."""
         try:
             return cls(root, split, **settings), ()

@@ -3,7 +3,7 @@
 Kiela et al., 2020, https://arxiv.org/abs/2005.04790. `dev_unseen` shares 400 of its memes with `dev_seen`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ class HatefulMemes(Split):
     @classmethod
     def lint(
         cls, root: Path, split: str, **settings: Any
-    ) -> tuple[Iterable[Example], tuple[FormatError, ...]]:
+    ) -> tuple[Split | Sequence[Example], tuple[FormatError, ...]]:
         memes, problems = read_memes(split_path(root, split))
         return [*map(_example, memes)], tuple(problems)
 
