@@ -7,6 +7,7 @@ from PIL import Image
 
 from diptych.cli import main
 from diptych.datasets import HatefulMemes
+from diptych.features import FeatureStore
 
 
 def test_a_wrong_split_shows_before_the_first_is_scored(memes, pixel_run, tmp_path, refused) -> None:
@@ -100,6 +101,25 @@ def test_end_to_end_a_split_and_one_meme_agree(memes, box_run, boxes, tmp_path, 
         assert main([str(word) for word in [*command, *one]]) == 0
         assert f"hateful {found[-1]:.4f}" in capsys.readouterr().out
     assert found[0] != found[1]
+
+
+def test_a_limit_predicts_the_first_images_as_the_whole_split_does(
+    memes, region_run, tmp_path, refused
+) -> None:
+    words = ["predict", str(region_run), "--splits", "dev_seen", "--out"]
+    found = {}
+    for name, more in (("all", []), ("some", ["--limit", "3"])):
+        assert main([*words, str(tmp_path / name), *more]) == 0
+        with (tmp_path / name / "dev_seen.csv").open(encoding="utf-8") as file:
+            found[name] = {row["id"]: float(row["proba"]) for row in csv.DictReader(file)}
+    # As in the original, the first images are those of the store; this split is at none of its first places.
+    split, store = HatefulMemes(memes, "dev_seen"), FeatureStore(memes / "features")
+    places = dict(zip(split.ids, store.rows_of([one.pairs[0].image for one in split]), strict=True))
+    first = sorted(places, key=places.__getitem__)[:3]
+    assert min(places.values()) >= 3
+    assert found["some"] == pytest.approx({key: found["all"][key] for key in first}, abs=1e-5)
+    # A file of the first images is not taken for that of the whole split.
+    assert str(tmp_path / "some") in refused([*words, tmp_path / "some"])
 
 
 def test_end_to_end_missing_boxes_are_one_line(memes, box_run, boxes, tmp_path, refused) -> None:
