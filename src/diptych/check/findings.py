@@ -137,9 +137,9 @@ def _overlap_findings(folder: Folder) -> list[Finding]:
     findings = []
     for first, second in combinations(folder.counts, 2):
         # Ids are compared between splits only; equal ids within one split are errors of reading.
-        ids = [np.frombuffer(folder.counts[split].ids, np.int64) for split in (first, second)]
-        both = np.intersect1d(*ids)
-        rows = np.flatnonzero(np.isin(ids[0], both))
+        ids, others = (np.frombuffer(folder.counts[split].ids, np.int64) for split in (first, second))
+        both = np.intersect1d(ids, others)
+        rows = np.flatnonzero(np.isin(ids, both))
         shared = Tally(len(rows), sorted(folder.examples[first][row].id for row in rows[:SHOWN].tolist()))
         known = frozenset({first, second}) in folder.data.kind.overlaps
         names = f"{first} and {second}"
