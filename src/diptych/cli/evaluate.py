@@ -7,7 +7,7 @@ try:
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from diptych.cli.output import as_json, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
-    from diptych.evaluate import Case
+    from diptych.evaluate import Case, Comparison, Evaluation
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -83,19 +83,24 @@ def run(arguments: argparse.Namespace) -> int:
 
         with reserved(arguments.curves, **picture):
             curves(named, dataset, arguments.curves, positive=options["positive"])
+    shown = {name: every[:most] for name, every in cases.items()}
     if arguments.json:
-        as_json(
-            {
-                "results": {name: result.as_dict() for name, result in results.items()},
-                "compared_with_first": {name: result.as_dict() for name, result in comparisons.items()},
-            }
-            | (
-                {"cases": {name: [asdict(one) for one in every[:most]] for name, every in cases.items()}}
-                if most
-                else {}
-            )
-        )
+        content = {
+            "results": {name: result.as_dict() for name, result in results.items()},
+            "compared_with_first": {name: result.as_dict() for name, result in comparisons.items()},
+        }
+        listed = {name: [asdict(one) for one in every] for name, every in shown.items()}
+        as_json(content | ({"cases": listed} if most else {}))
         return 0
+    _tables(results, comparisons, first)
+    for name in cases:
+        _list(cases[name], most, (first, name))
+    if arguments.curves is not None:
+        print(f"wrote {arguments.curves}")
+    return 0
+
+
+def _tables(results: Mapping[str, "Evaluation"], comparisons: Mapping[str, "Comparison"], first: str) -> None:
     for name, result in results.items():
         for title, (columns, rows) in result.tables().items():
             table(
@@ -105,11 +110,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name, comparison in comparisons.items():
         columns, rows = comparison.table()
         table(f"{name} minus {first}", columns, rows, numbers=len(columns) - 1)
-        if most:
-            _list(cases[name], most, (first, name))
-    if arguments.curves is not None:
-        print(f"wrote {arguments.curves}")
-    return 0
 
 
 def _list(cases: Sequence["Case"], most: int, names: tuple[str, str]) -> None:
