@@ -23,6 +23,7 @@ MARK = ".diptych"  # file in folders that may be replaced: their kind, and the n
 HEADS = {  # first bytes of files that may be replaced, by kind
     "a prediction file": rb'id,proba|PK\x03\x04.{26}header\.npy|\[\{"(answer|prediction)": ',  # of a ZIP, too
     "a PNG picture": rb"\x89PNG\r\n\x1a\n",
+    "an attention page": rb"<!doctype html>\n<!-- diptych attention -->\n",
     "a safetensors file": rb".{6}\0\0\{",  # length of the JSON, below 2 ** 48
     "a vocabulary": rb"\[PAD\]\r?\n",
     "a list of answers": rb'\[\n"',
@@ -201,8 +202,7 @@ KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
+    (lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode), "a device"),
 )
 
 

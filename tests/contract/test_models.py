@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from diptych import models
 from diptych.bundle import load_bundle, save_bundle
 from diptych.errors import ConfigError
-from diptych.nn import ClassifierHead, checkpointed
+from diptych.nn import ClassifierHead, attention_places, capture_attention, checkpointed
 from diptych.recipe.call import call
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions, PaddedText
 
@@ -213,6 +213,27 @@ def test_rows_without_any_region_are_text_only(name):
     assert encoding.text.isfinite().all()
     alone = model(without_regions(full))
     torch.testing.assert_close(alone.pooled[1], encoding.pooled[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if "text" in getattr(models, name)().needs])
+def test_attention_maps_are_over_the_places_that_the_model_states(name):
+    """Every row of every map sums to 1 over real keys and has nothing on padding."""
+    model = build(name)
+    given, plan = inputs(model, extra=2), attention_places(model)
+    real = {"text": given.text.mask, "regions": given.text.mask[:, :0]}
+    real["text"] = F.pad(real["text"], (len(plan.after_first), 0), value=True)
+    if given.regions is not None:
+        ends = len(plan.before_regions), len(plan.after_regions)
+        real["regions"] = F.pad(given.regions.mask, ends, value=True)
+    real["both"] = torch.cat([real["text"], real["regions"]], 1)
+    with capture_attention(model) as maps:
+        model(given)
+    assert len(maps) >= 2
+    for key, weights in maps.items():
+        queries, keys = (real[side] for side in plan.sides_of(key))
+        assert weights.shape == (3, 4, queries.shape[1], keys.shape[1]), key
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:3]))
+        assert not weights.masked_fill(keys[:, None, None], 0).any(), key
 
 
 @pytest.mark.parametrize("name", TINY)

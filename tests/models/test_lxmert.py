@@ -34,7 +34,7 @@ def test_the_last_region_layer_runs_only_where_somebody_reads_it(model, rows):
         model(rows(), reads=frozenset({"pooled"}))
     assert "cross_layers.0.regions.attention" in maps
     assert "cross_layers.1.regions.attention" not in maps
-    assert maps["cross_layers.1.text.attention"].shape == (3, 4, 1, 5)
+    assert maps["cross_layers.1.text.attention"].shape == (3, 4, 5, 5)
 
 
 def test_first_rows_of_the_text_tables_are_never_trained(model, rows):
@@ -53,12 +53,13 @@ def test_rows_without_any_region_have_gradients(model, rows):
     assert all(one.grad.isfinite().all() for one in model.parameters() if one.grad is not None)
 
 
-def test_text_attention_of_every_layer_is_captured(model, rows):
+def test_attention_of_every_layer_and_direction_is_captured(model, rows):
     with capture_attention(model) as maps:
         model(rows())
     assert maps["text_encoder.layers.0.attention"].shape == (3, 4, 5, 5)
     assert maps["region_encoder.layers.0.attention"].shape == (3, 4, 4, 4)
-    assert maps["cross_layers.1.attention"].shape == (3, 4, 5, 4)
+    assert maps["cross_layers.1.attention.text"].shape == (3, 4, 5, 4)
+    assert maps["cross_layers.1.attention.regions"].shape == (3, 4, 4, 5)
 
 
 def test_attended_padding_is_seen(model, rows):

@@ -80,6 +80,16 @@ def test_capture_gives_every_map_and_changes_nothing():
     assert all(layer.attention.record is None for layer in encoder.layers)
 
 
+def test_captured_maps_have_all_queries_whatever_is_kept():
+    layer, x = Attention(12, 2).eval(), rows(5, 12)
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    kept = layer(x, mask, keep=slice(1, 3))
+    torch.testing.assert_close(kept, layer(x, mask)[:, 1:3])
+    with capture_attention(layer) as maps:
+        torch.testing.assert_close(layer(x, mask, keep=slice(1, 3)), kept)
+    assert maps[""].shape == (2, 2, 5, 5)
+
+
 def test_captured_maps_have_gradients():
     encoder, x = Encoder(1, 12, heads=2, hidden=24).eval(), rows(5, 12)
     with capture_attention(encoder) as maps:

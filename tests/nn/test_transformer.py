@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from diptych.nn import CrossLayer, Encoder, FeedForward, capture_attention, checkpointed
-from diptych.nn.transformer import FIRST, NOTHING
+from diptych.nn.attention import FIRST, NOTHING
 
 
 def test_feed_forward_is_the_formula():
@@ -87,13 +87,14 @@ def test_checkpointed_layers_are_computed_twice_and_give_equal_gradients(dropout
     assert len(calls) == 1
 
 
-def test_the_captured_map_of_a_cross_layer_is_that_of_the_text():
+def test_every_call_of_the_shared_attention_of_a_cross_layer_has_its_map():
     layer, given = cross()
     with capture_attention(layer) as maps:
         layer(*given)
     assert {name: tuple(one.shape[2:]) for name, one in maps.items()} == {
-        "attention": (5, 3),
+        "attention.regions": (3, 5),
+        "attention.text": (5, 3),
         "text.attention": (5, 5),
         "regions.attention": (3, 3),
     }
-    assert (maps["attention"][1, ..., 1:] == 0).all()
+    assert (maps["attention.text"][1, ..., 1:] == 0).all()

@@ -14,7 +14,7 @@ try:
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.import_ import names
@@ -31,23 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("images", type=Path, help="a folder of pictures, or a .txt file with one per line")
     add("out", type=Path, help="folder of the stores")
-    add(
-        "--detector", default="vgattr", help="vg, vgattr, vgattr-original, coco, tiny, grid (default: vgattr)"
-    )
     add("--preset", choices=("vilio",), help="make Vilio's six stores with the detectors vgattr and vg")
-    add("--weights", action="append", help="a file, `random`, or DETECTOR=FILE if there are two detectors")
-    add("--boxes", default="36", help="box rules, comma-separated: a number or MIN:MAX (default: 36)")
-    add("--select", default="max-class", help="max-class, per-class, caffe (default: max-class)")
-    add("--given", type=Path, help="JSON lines with `id` and `boxes`, used instead of detected boxes")
-    add("--padded", action="store_true", help="pad the pictures of a batch to one size, as Vilio's vg does")
-    add(
-        "--backbone", default="resnet50", help="for grid: resnet50, resnet101, resnet152, transformers:FOLDER"
-    )
-    add("--stage", type=int, default=4, help="for grid: stage of the ResNet, 1 to 4 (default: 4)")
-    add("--grid", help="for grid: rows and columns, such as 7x7 (default: size of the feature map)")
-    add("--size", type=int, default=448, help="for grid: pixels of the shorter side (default: 448)")
-    add("--classes", type=Path, help="file with one object name per line")
-    add("--attributes", type=Path, help="file with one attribute name per line")
+    add_detector(parser, default="vgattr")
     add(
         "--dtype",
         choices=("float16", "float32"),
@@ -65,6 +50,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     configure_engine(parser)
 
 
+def add_detector(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    """Add the options that `detector_settings` reads: the detector, its weights and its boxes."""
+    add = parser.add_argument
+    names = "vg, vgattr, vgattr-original, coco, tiny, grid"
+    add("--detector", default=default, help=f"{names} (default: {default or 'none, regions from a store'})")
+    add("--weights", action="append", help="a file, `random`, or DETECTOR=FILE if there are two detectors")
+    add("--boxes", default="36", help="box rules, comma-separated: a number or MIN:MAX (default: 36)")
+    add("--select", default="max-class", help="max-class, per-class, caffe (default: max-class)")
+    add("--given", type=Path, help="JSON lines with `id` and `boxes`, used instead of detected boxes")
+    add("--padded", action="store_true", help="pad the pictures of a batch to one size, as Vilio's vg does")
+    add(
+        "--backbone", default="resnet50", help="for grid: resnet50, resnet101, resnet152, transformers:FOLDER"
+    )
+    add("--stage", type=int, default=4, help="for grid: stage of the ResNet, 1 to 4 (default: 4)")
+    add("--grid", help="for grid: rows and columns, such as 7x7 (default: size of the feature map)")
+    add("--size", type=int, default=448, help="for grid: pixels of the shorter side (default: 448)")
+    add("--classes", type=Path, help="file with one object name per line")
+    add("--attributes", type=Path, help="file with one attribute name per line")
+
+
 def run(arguments: argparse.Namespace) -> int:
     from diptych.detect import extract
     from diptych.predict import find_device
@@ -74,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} is {number}; expected at least 0.")
     # Found once, so that `auto` means the same device in every pass.
     device = str(find_device(arguments.device))
-    every = _settings(arguments)
+    every = detector_settings(
+        arguments, preset=arguments.preset, dtype=arguments.dtype, batch=arguments.batch
+    )
     # hours of extraction must not end with a refusal to write the picture
     for settings in every if arguments.show else ():
         picture = arguments.out / f"{next(iter(settings.stores()))}.png"
@@ -117,14 +124,17 @@ def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:
     print(f"wrote {path}: {len(items)} pictures")
 
 
-def _settings(arguments: argparse.Namespace) -> "list[ExtractSettings]":
+def detector_settings(
+    arguments: argparse.Namespace, preset: str | None = None, **more: Any
+) -> "list[ExtractSettings]":
+    """Return the settings of every pass over the pictures; `more` are further settings of all of them."""
     from diptych.detect import passes
 
     return passes(
         arguments.detector,
         arguments.boxes.split(","),
-        preset=arguments.preset,
-        weights=_weights(arguments),
+        preset=preset,
+        weights=_weights(arguments, preset),
         mode=arguments.select,
         given=arguments.given,
         padded=arguments.padded,
@@ -134,17 +144,16 @@ def _settings(arguments: argparse.Namespace) -> "list[ExtractSettings]":
         cells=_cells(arguments.grid),
         classes=names(arguments.classes),
         attributes=names(arguments.attributes),
-        dtype=arguments.dtype,
         precision=arguments.precision,
-        batch=arguments.batch,
+        **more,
     )
 
 
-def _weights(arguments: argparse.Namespace) -> dict[str, str]:
+def _weights(arguments: argparse.Namespace, preset: str | None) -> dict[str, str]:
     """Return weight files by detector; the key "" holds the file without a detector's name."""
     from diptych.detect.passes import detectors_of
 
-    detectors = detectors_of(arguments.detector, arguments.preset)
+    detectors = detectors_of(arguments.detector, preset)
     files: dict[str, str] = {}
     for word in arguments.weights or []:
         name, equals, path = word.partition("=")

@@ -176,9 +176,7 @@ class Processor:
             MissingFeatures: the store has no regions of the image.
             FormatError: the picture is missing or cannot be read.
         """
-        keys = image_keys(pair)
-        # A pair without image gets zero regions, so that all rows of a batch have the same parts.
-        images = [self._regions(key, sources.regions) for key in keys or (None,)] if self.regions else []
+        keys, images = image_keys(pair), self.regions_of(pair, sources.regions)
         # Tags come from the labels of regions, which `_boxes_alone` may drop, so tokens are made first.
         tokens = self._tokens(pair, images, sources.regions) if self.text is not None else None
         pixels = self._pixels(keys, sources.images) if "pixels" in self.provides else None
@@ -199,6 +197,15 @@ class Processor:
             resized=self.frame.resized(*images[0].size) if self.frame and images else None,
             vector=self.vectors.vector(pair.text) if self.vectors is not None else None,
         )
+
+    def regions_of(self, pair: Pair, source: RegionSource | None) -> list[Regions]:
+        """The regions of each image of a pair that the model reads; none for models without regions."""
+        # A pair without image gets zero regions, so that all rows of a batch have the same parts.
+        return [self._regions(key, source) for key in image_keys(pair) or (None,)] if self.regions else []
+
+    def texts(self, pair: Pair, images: list[Regions], source: RegionSource | None) -> tuple[str, str | None]:
+        """The first and the second text as they are tokenized; `Tokens.offsets` count their characters."""
+        return self._first(pair), self._tags(images, source) if self.tags else self._second(pair)
 
     def length(self, example: Example, regions: RegionSource | None = None) -> int:
         """Tokens plus regions of the longest row of an example, to which a batch is padded.
@@ -227,8 +234,7 @@ class Processor:
 
     def _tokens(self, pair: Pair, images: list[Regions], source: RegionSource | None) -> Tokens:
         assert self.text is not None, "checked by the callers"
-        text_b = self._tags(images, source) if self.tags else self._second(pair)
-        return self.text.encode(self._first(pair), text_b, max_tokens=self.max_tokens)
+        return self.text.encode(*self.texts(pair, images, source), max_tokens=self.max_tokens)
 
     def cuts(self, pair: Pair) -> bool:
         """Whether `max_tokens` cuts the text of a pair; object names do not count."""

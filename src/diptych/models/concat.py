@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError
+from diptych.nn.attention import FIRST, AttentionPlaces
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require
 from diptych.nn.readout import FirstToken
 from diptych.nn.resnet import ResNet, resnet101, resnet152, resnet_tiny
 from diptych.nn.sizes import require_sizes
-from diptych.nn.transformer import FIRST, Encoder
+from diptych.nn.transformer import Encoder
 from diptych.types import EVERYTHING, Encoding, Inputs
 
 
@@ -147,6 +148,9 @@ class Concat(nn.Module):
         if self.fuse is None:
             return Encoding(pooled=vectors[0])
         return Encoding(pooled=self.dropout(F.relu(self.fuse(torch.cat(vectors, 1)))))
+
+    def attention_places(self) -> AttentionPlaces:
+        return AttentionPlaces(sides={"*": ("text", "text")})
 
     def word_embedding(self) -> nn.Embedding | None:
         # Sentence vectors have no table of words, so the vocabulary cannot be checked against it.

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
+from diptych.nn.attention import AttentionPlaces, attention_places
 from diptych.nn.init import initial_std
 from diptych.nn.modalities import require
 from diptych.nn.resnet import ResNet
@@ -177,6 +178,9 @@ class EndToEnd(nn.Module):
         seen = replace(inputs, regions=replace(regions, features=self.regions(pixels, regions)))
         encoding: Encoding = self.model(seen, reads=reads)
         return encoding
+
+    def attention_places(self) -> AttentionPlaces:
+        return attention_places(self.model)
 
     def word_embedding(self) -> nn.Embedding | None:
         words: nn.Embedding | None = self.model.word_embedding()

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from diptych.nn.coattention import BoxedRegions, CoEncoder, FusedPool, Sizes
+from diptych.nn.attention import AttentionPlaces
+from diptych.nn.coattention import SIDES, BoxedRegions, CoEncoder, FusedPool, Sizes
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
@@ -118,6 +119,12 @@ class ErnieVil(nn.Module):
             powers[f"encoder.meetings.{layer}."] = top - alone - 2 * layer
             powers[f"encoder.vision_layers.{layer}."] = top - alone - 2 * layer - 1
         return powers
+
+    def attention_places(self) -> AttentionPlaces:
+        return AttentionPlaces(
+            sides=SIDES,
+            before_regions=("whole image",) if self.regions.whole_image else (),
+        )
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diptych.nn.attention import ALL, FIRST, NOTHING, AttentionPlaces
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
 from diptych.nn.readout import FirstToken
 from diptych.nn.sizes import require_sizes
-from diptych.nn.transformer import ALL, FIRST, NOTHING, CrossLayer, Encoder
+from diptych.nn.transformer import CrossLayer, Encoder
 from diptych.types import EVERYTHING, Encoding, Inputs, PaddedRegions
 
 
@@ -123,6 +124,17 @@ class Lxmert(nn.Module):
             pooled=self.pool(states) if "pooled" in reads else None,
             text=states if "text" in reads else None,
             regions=seen if "regions" in reads else None,
+        )
+
+    def attention_places(self) -> AttentionPlaces:
+        return AttentionPlaces(
+            sides={
+                "*.attention.text": ("text", "regions"),
+                "*.attention.regions": ("regions", "text"),
+                "*text_encoder.*": ("text", "text"),
+                "*.text.attention": ("text", "text"),
+                "*": ("regions", "regions"),
+            }
         )
 
     def word_embedding(self) -> nn.Embedding:

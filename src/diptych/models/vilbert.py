@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.nn.coattention import BoxedRegions, CoEncoder, FusedPool, Sizes
+from diptych.nn.attention import AttentionPlaces
+from diptych.nn.coattention import SIDES, BoxedRegions, CoEncoder, FusedPool, Sizes
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
@@ -125,6 +126,13 @@ class Vilbert(nn.Module):
         token = self.text.dropout(self.text.norm(self.tasks.weight[self.task])).expand(len(x), 1, -1)
         # The first token is real in every row, so its mask serves the inserted token, too.
         return torch.cat([x[:, :1], token, x[:, 1:]], 1), torch.cat([mask[:, :1], mask], 1)
+
+    def attention_places(self) -> AttentionPlaces:
+        return AttentionPlaces(
+            sides=SIDES,
+            after_first=() if self.task is None else ("task",),
+            before_regions=("whole image",) if self.regions.whole_image else (),
+        )
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

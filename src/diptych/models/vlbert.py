@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError
+from diptych.nn.attention import AttentionPlaces
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require, require_width
 from diptych.nn.readout import FirstToken, before_end
@@ -326,6 +327,11 @@ class VlBert(nn.Module):
             named = embedded.gather(1, index[..., None].expand(-1, -1, width))
         # A row without regions in a batch that has some: its "whole image" is padding.
         return torch.where(mask.any(1)[:, None, None], named, blank)
+
+    def attention_places(self) -> AttentionPlaces:
+        return AttentionPlaces(
+            before_regions=("whole image",) if self.regions.whole_image else (), after_regions=("[END]",)
+        )
 
     def word_embedding(self) -> nn.Embedding:
         return self.embedding.words

@@ -1,6 +1,6 @@
 """Building blocks shared by the model families: plain torch modules and functions."""
 
-from diptych.nn.attention import Attention, capture_attention
+from diptych.nn.attention import Attention, AttentionPlaces, Side, attention_places, capture_attention
 from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
@@ -12,6 +12,7 @@ from diptych.nn.weight_norm import WeightNormHead, WeightNormLinear
 
 __all__ = [
     "Attention",
+    "AttentionPlaces",
     "BoxedRegions",
     "ClassifierHead",
     "CoEncoder",
@@ -27,10 +28,12 @@ __all__ = [
     "Pooled",
     "Readout",
     "ResNet",
+    "Side",
     "Sizes",
     "TextEmbedding",
     "WeightNormHead",
     "WeightNormLinear",
+    "attention_places",
     "before_end",
     "capture_attention",
     "checkpointed",

@@ -1,8 +1,10 @@
 """The attention sub-layer of every family, and a context manager that captures its attention maps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +13,10 @@ from torch.nn import functional as F
 
 from diptych.errors import ConfigError
 from diptych.nn.sizes import require_sizes
+
+# Positions whose states are needed after a layer. The others only serve as keys and values.
+ALL, FIRST, NOTHING = slice(None), slice(1), slice(0)
+Side = Literal["text", "regions", "both"]
 
 
 class Attention(nn.Module):
@@ -48,16 +54,26 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner_dim, dim)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim, eps=eps)
-        self.record: Callable[[Tensor], None] | None = None
+        self.record: Callable[[str | None, Tensor], None] | None = None
 
     def forward(
         self,
         x: Float[Tensor, "B Q D"],
         mask: Bool[Tensor, "B K"],
         context: Float[Tensor, "B K Dc"] | None = None,
-    ) -> Float[Tensor, "B Q D"]:
-        """Attend from `x` to the real positions of `context`; None means to `x` itself."""
+        *,
+        keep: slice = ALL,
+        call: str | None = None,
+    ) -> Float[Tensor, "B S D"]:
+        """Attend from `x` to the real positions of `context`; None means to `x` itself.
+
+        Args:
+            keep: positions of `x` whose states are returned; the others cost nothing.
+            call: name of this call among several of one layer, for `capture_attention`.
+        """
         context = x if context is None else context
+        if self.record is None:
+            x, keep = x[:, keep], ALL
         q = self._by_head(self.query(x))
         k = self._by_head(self.key(context))
         v = self._by_head(self.value(context))
@@ -72,11 +88,11 @@ class Attention(nn.Module):
         else:
             weights = _weights(q, k, keys)
             if self.record is not None:
-                self.record(weights)
+                self.record(call, weights)
             # The default training=True is right: outside of training the rate is 0.
             attended = F.dropout(weights, dropout) @ v
         states: Tensor = self.norm(x + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
-        return states
+        return states[:, keep]
 
     def _by_head(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
         heads: Tensor = x.unflatten(-1, (self.heads, -1))
@@ -94,21 +110,59 @@ def _weights(
     return scores.softmax(-1).masked_fill(~keys, 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionPlaces:
+    """What the positions of a model's attention maps are.
+
+    A model returns it from its method `attention_places()`. Without that method, all its maps are over the
+    text followed by the regions.
+
+    Args:
+        sides: queries and keys of a map, by pattern of its name in `capture_attention` (`fnmatch`); the first
+            pattern that matches counts. `both` is the text followed by the regions.
+        after_first: what the model inserts after the first token.
+        before_regions: what the model puts before the regions; `after_regions`, after them.
+    """
+
+    sides: Mapping[str, tuple[Side, Side]] = field(default_factory=lambda: {"*": ("both", "both")})
+    after_first: tuple[str, ...] = ()
+    before_regions: tuple[str, ...] = ()
+    after_regions: tuple[str, ...] = ()
+
+    def sides_of(self, name: str) -> tuple[Side, Side]:
+        """Return the queries and the keys of the map with this name."""
+        return next(sides for pattern, sides in self.sides.items() if fnmatchcase(name, pattern))
+
+
+def attention_places(model: nn.Module) -> AttentionPlaces:
+    """Return the places that a model states, or those of one stream over text and regions."""
+    own: Callable[[], AttentionPlaces] | None = getattr(model, "attention_places", None)
+    return AttentionPlaces() if own is None else own()
+
+
 @contextmanager
 def capture_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H Q K"]]]:
-    """Collect the attention maps of every forward pass inside the block, by module name.
+    """Collect the attention maps of every forward pass inside the block, in order of computation.
 
-    Later passes overwrite the maps of earlier ones. If `reads` leaves out fields of the encoding, the map of
-    the last layer has fewer queries. Maps are recorded before attention dropout and stay in the autograd
-    graph, so gradients with respect to them can be computed.
+    A map is named like its module. If a layer is called several times in one pass, as LXMERT's shared cross
+    attention is, the name of the call follows: `cross_layers.0.attention.text` is the map in which the text
+    looks at the regions. Later passes overwrite the maps of earlier ones. Maps have all queries, also where
+    the model keeps the states of a few; attention that the model skips has no map. Maps are recorded before
+    attention dropout and stay in the autograd graph, so gradients with respect to them can be computed.
     """
     maps: dict[str, Tensor] = {}
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
     for name, layer in layers.items():
-        # A method of the dict, and not a closure over `name`, which all layers would share.
-        layer.record = partial(maps.__setitem__, name)
+        layer.record = _recorder(maps, name)
     try:
         yield maps
     finally:
         for layer in layers.values():
             layer.record = None
+
+
+def _recorder(maps: dict[str, Tensor], name: str) -> Callable[[str | None, Tensor], None]:
+    def record(call: str | None, weights: Tensor) -> None:
+        maps[name if call is None else f"{name}.{call}"] = weights
+
+    return record

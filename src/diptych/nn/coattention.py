@@ -8,11 +8,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
-from diptych.nn.attention import Attention
+from diptych.nn.attention import ALL, FIRST, NOTHING, Attention, Side
 from diptych.nn.boxes import corners_area
 from diptych.nn.sizes import require_sizes
-from diptych.nn.transformer import ALL, FIRST, NOTHING, FeedForward, Layer, run_layers
+from diptych.nn.transformer import FeedForward, Layer, run_layers
 from diptych.types import EVERYTHING, PaddedRegions
+
+# Of the maps of a `CoEncoder`, for `AttentionPlaces`.
+SIDES: dict[str, tuple[Side, Side]] = {
+    "*text_layers.*": ("text", "text"),
+    "*vision_layers.*": ("regions", "regions"),
+    "*text_attention": ("text", "regions"),
+    "*vision_attention": ("regions", "text"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +87,11 @@ class CoLayer(nn.Module):
         keep_vision: slice = ALL,
     ) -> tuple[Float[Tensor, "B S Dt"], Float[Tensor, "B Q Dv"]]:
         """Return new states of both streams, at the positions to keep."""
-        words, areas = text[:, keep_text], vision[:, keep_vision]
+        words, areas = text[:, NOTHING], vision[:, NOTHING]
         if keep_text != NOTHING:
-            words = self.text_feedforward(self.text_attention(words, vision_mask, vision))
+            words = self.text_feedforward(self.text_attention(text, vision_mask, vision, keep=keep_text))
         if keep_vision != NOTHING:
-            areas = self.vision_feedforward(self.vision_attention(areas, text_mask, text))
+            areas = self.vision_feedforward(self.vision_attention(vision, text_mask, text, keep=keep_vision))
         return words, areas
 
 

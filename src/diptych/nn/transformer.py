@@ -9,12 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diptych.nn.attention import Attention
+from diptych.nn.attention import ALL, NOTHING, Attention
 from diptych.nn.sizes import require_sizes
 from diptych.types import Encoding
-
-# Positions whose states are needed after a layer. The others only serve as keys and values.
-ALL, FIRST, NOTHING = slice(None), slice(1), slice(0)
 
 
 class FeedForward(nn.Module):
@@ -55,7 +52,7 @@ class Layer(nn.Module):
         self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], keep: slice = ALL
     ) -> Float[Tensor, "B S D"]:
         """Return new states of the positions `keep`."""
-        states: Tensor = self.feedforward(self.attention(x[:, keep], mask, x))
+        states: Tensor = self.feedforward(self.attention(x, mask, keep=keep))
         return states
 
 
@@ -176,11 +173,10 @@ class CrossLayer(nn.Module):
         words, areas = text[:, NOTHING], regions[:, NOTHING]
         if keep_regions != NOTHING:
             # All positions pass the shared attention: the layer behind it needs them as keys.
-            areas = self.regions(self.attention(regions, text_mask, text), region_mask, keep_regions)
-        # The text comes last, because `capture_attention` keeps the last map of the shared attention, and
-        # that should be the text's.
+            looked = self.attention(regions, text_mask, text, call="regions")
+            areas = self.regions(looked, region_mask, keep_regions)
         if keep_text != NOTHING:
-            words = self.text(self.attention(text, region_mask, regions), text_mask, keep_text)
+            words = self.text(self.attention(text, region_mask, regions, call="text"), text_mask, keep_text)
         return words, areas
 
 

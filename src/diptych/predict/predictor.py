@@ -16,13 +16,13 @@ from diptych.data import BoxSource, Collate, Sources, require_sources
 from diptych.data.sampler import Batches, images_together, longest_first
 from diptych.data.stream import ids_of, images_of
 from diptych.errors import ConfigError
+from diptych.predict.given import GivenRegions, Listed
 from diptych.predictions import Predictions
 from diptych.tasks import Answer, Task
 from diptych.types import (
     Batch,
     Dataset,
     Example,
-    FeatureMeta,
     Pair,
     Progress,
     Regions,
@@ -71,19 +71,23 @@ class Predictor:
         bundle: the trained model with its task and processor.
         device: a torch device; `auto` uses a GPU if there is one.
         precision: `32`, or `bf16` for autocast.
+        pretrained: also accept a pre-trained model without a task, which cannot predict.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", precision: str = "32") -> None:
+    def __init__(
+        self, bundle: Bundle, *, device: str = "auto", precision: str = "32", pretrained: bool = False
+    ) -> None:
         if precision not in ("32", "bf16"):
             raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
-        if not isinstance(bundle.task, Task):
+        if not (pretrained or isinstance(bundle.task, Task)):
             raise ConfigError(
                 "this bundle has a pre-trained model without a task; fine-tune it with `diptych train` and "
                 "weights.model=RUN first."
             )
         self.bundle, self.device, self.precision = bundle, find_device(device), precision
         # Modules move in place, so the bundle's own model moves, too.
-        self.model, self.task = bundle.model.to(self.device), bundle.task.to(self.device)
+        self.model = bundle.model.to(self.device)
+        self.task = cast(Task, bundle.task.to(self.device))  # of a pre-trained model, its objectives
         self.processor = bundle.processor
         self.needs = cast(VisionLanguageModel, bundle.model).needs
 
@@ -139,12 +143,12 @@ class Predictor:
         gridded = self.processor.grid is not None and not given_regions
         self._require_given(every, given_images, every if gridded else given_regions)
         examples = [
-            Example(id=str(number), pairs=self._pairs(own, text))
+            self.example(str(number), keys=own, text=text)
             for number, (own, text) in enumerate(zip(keys, texts, strict=True))
         ]
         source = GivenRegions(given_regions, detector=self.bundle.features) if given_regions else None
         predictions = self._scoring().predict_dataset(
-            _Listed(examples), features=source, images=given_images or None, batch_size=batch_size
+            Listed(examples), features=source, images=given_images or None, batch_size=batch_size
         )
         boxes = predictions.boxes
         return [
@@ -168,11 +172,14 @@ class Predictor:
         node = self.bundle.provenance.get("data")
         return isinstance(node, Mapping) and bool(node.get("together"))
 
-    def _pairs(self, keys: tuple[str, ...], text: str) -> tuple[Pair, ...]:
-        """The pairs of an example as in training: one with both images, or one for each image."""
-        # As in training: one row with both pictures, or a row for each.
-        images = [keys] if self._together else keys
-        return tuple(Pair(image=image, text=text) for image in images)
+    def example(self, id: str, *, keys: tuple[str, ...], text: str, text_b: str | None = None) -> Example:
+        """An example with pairs as in training: one with both images, or one for each image.
+
+        Args:
+            keys: of the images; none for a text alone.
+        """
+        images = [keys] if self._together else keys or (None,)
+        return Example(id=id, pairs=tuple(Pair(image=image, text=text, text_b=text_b) for image in images))
 
     def _scoring(self) -> "Predictor":
         """This predictor with the scores of all answers, which are too many to keep for whole splits."""
@@ -336,57 +343,24 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-class GivenRegions:
-    """A region source over regions in memory."""
-
-    def __init__(self, regions: Mapping[str, Regions], *, detector: FeatureMeta | None = None) -> None:
-        # All regions come from one detector, so the first ones show the width.
-        width = next(iter(regions.values())).features.shape[1]
-        self.regions = regions
-        # Regions in memory have class numbers only; their names are those of the training detector.
-        self.meta = FeatureMeta(feature_dim=width, classes=detector.classes if detector else ())
-
-    def __getitem__(self, key: str) -> Regions:
-        return self.regions[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.regions
-
-    def count(self, key: str) -> int:
-        return len(self.regions[key])
-
-
-class _Listed:
-    """A data set over examples in memory."""
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-    def write(self, predictions: Predictions, path: Path) -> None:
-        predictions.save(path)
-
-
 def load(
     folder: Path | str,
     *,
     device: str = "auto",
     precision: str = "32",
     trust: Collection[str] = (),
+    pretrained: bool = False,
 ) -> Predictor:
     """Load a bundle, or the bundle in a run folder, for prediction.
 
     Args:
         trust: module prefixes of your own code that the bundle may call; see `diptych.bundle.load_bundle`.
+        pretrained: see `Predictor`.
 
     Example:
         >>> import diptych
         >>> diptych.load("runs/concat").predict(image="meme.png", text="look at this")  # doctest: +SKIP
         Verdict(answer='benign', scores={'benign': 0.83, 'hateful': 0.17})
     """
-    return Predictor(load_bundle(Path(folder), trust=trust), device=device, precision=precision)
+    bundle = load_bundle(Path(folder), trust=trust)
+    return Predictor(bundle, device=device, precision=precision, pretrained=pretrained)

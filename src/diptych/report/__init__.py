@@ -7,8 +7,9 @@ try:
 except Exception as error:
     raise missing_library("figures need matplotlib", "report", error) from error
 
+from diptych.report.attention import attention_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
 from diptych.report.regions import region_page
 
-__all__ = ["MemeItem", "curves", "history", "meme_page", "region_page"]
+__all__ = ["MemeItem", "attention_page", "curves", "history", "meme_page", "region_page"]

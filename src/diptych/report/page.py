@@ -40,7 +40,7 @@ class Page:
     ) -> None:
         """Draw one line of text, vertically centered at `y`."""
         self.axes.text(
-            x, y, text, size=size, weight=_weight(bold), color=color, ha=align, va="center_baseline"
+            x, y, drawable(text), size=size, weight=_weight(bold), color=color, ha=align, va="center_baseline"
         )
 
     def rectangle(self, left: float, bottom: float, width: float, height: float, *, color: str) -> None:
@@ -99,7 +99,7 @@ def wrap(text: str, fits: Callable[[str], bool], lines: int) -> list[str]:
         fits: whether a line is short enough. If it does not fit, longer lines must not fit either.
     """
     # Cut before split(), which would copy all of a huge text; runs of spaces leave enough.
-    rest = " ".join(text[: 4 * LONGEST].split())[:LONGEST]
+    rest = drawable(" ".join(text[: 4 * LONGEST].split())[:LONGEST])
     wrapped: list[str] = []
     while rest and len(wrapped) < lines:
         # Binary search for the longest prefix that fits, since measuring text is slow.
@@ -116,6 +116,11 @@ def wrap(text: str, fits: Callable[[str], bool], lines: int) -> list[str]:
             last = last[:-1].rstrip()
         wrapped[-1] = f"{last}\N{HORIZONTAL ELLIPSIS}"
     return wrapped
+
+
+def drawable(text: str) -> str:
+    """Replace unpaired surrogates, which JSON can hold and fonts refuse, by `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _weight(bold: bool) -> Literal["bold", "normal"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.patches import Rectangle
 
 from diptych.errors import ConfigError
+from diptych.explain import region_words
 from diptych.report.memes import read_picture
 from diptych.report.page import Page
 from diptych.report.style import INK, LINE, MUTED, SERIES, drawing
@@ -78,18 +79,5 @@ def _draw(page: Page, path: Path, regions: Regions, meta: FeatureMeta, *, left: 
 
 def describe(regions: Regions, row: int, meta: FeatureMeta) -> str:
     """Describe a region by attribute, class and confidence, such as `red dog 0.83`."""
-    words = [
-        _name(names, int(values[row]), what)
-        for names, values, what in (
-            (meta.attributes, regions.attributes, "attribute"),
-            (meta.classes, regions.labels, "class"),
-        )
-        if values is not None
-    ]
-    score = "" if regions.scores is None else f"{regions.scores[row]:.2f}"
-    return " ".join([*(words or [f"region {row + 1}"]), score]).strip()
-
-
-def _name(names: Sequence[str], index: int, what: str) -> str:
-    """Name of a class or attribute; of several synonyms, the first."""
-    return names[index].partition(",")[0] if index < len(names) else f"{what} {index}"
+    words = region_words(regions, row, meta) or f"region {row + 1}"
+    return words if regions.scores is None else f"{words} {regions.scores[row]:.2f}"

@@ -1,0 +1,184 @@
+"""Show where a model looks: the attention of its layers and heads, between words and regions.
+
+Writes OUT, a page that needs no network, and beside it PNG pictures of all heads and of one head. Regions of
+a picture come from the store used in training or from --features, with the picture's file name without the
+extension as key; or from --detector, with the settings of the training features. Several pictures (NLVR2)
+are given in their order. With --ids, examples of a split are shown instead.
+
+try:
+  diptych explain runs/uniter_tiny/seed1 --attention memes/img/00001.png --text "what a day"
+  diptych explain runs/uniter_tiny/seed1 --attention --ids 3,7 --split dev_seen --out two.html
+  diptych explain bundles/vlbert --attention new.png --text "a dog" --detector vgattr --weights ATTR.pkl
+  diptych explain runs/text --attention --text "what a day" --maps arrays
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from diptych.cli.data import chosen_data
+from diptych.cli.extract import add_detector, detector_settings
+from diptych.cli.options import add_data, add_device, add_out, add_overwrite, add_root
+from diptych.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from diptych.data import Sources
+    from diptych.predict import Predictor
+    from diptych.types import Example, RegionSource
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, help="a run folder or a bundle; also a pre-trained one")
+    add("images", type=Path, nargs="*", metavar="picture", help="a picture; of NLVR2, two")
+    add("--attention", action="store_true", help="show the attention maps")
+    add("--text", help="the text of the picture")
+    add("--text-b", help="a second text, such as an answer or a translation")
+    add("--ids", help="show these examples of --split instead: ids, comma-separated")
+    add("--split", help="the split of --ids")
+    add_root(parser, "of --ids (default: the one trained on)")
+    add_data(parser)
+    add_out(parser, "the page (default: attention.html)", default=Path("attention.html"))
+    add("--maps", type=Path, metavar="FOLDER", help="also write all maps as .npy, with names.json")
+    add("--layer", type=int, help="layer in detail, from 1 (default: where text and picture look most)")
+    add("--head", type=int, help="head in detail, from 1")
+    add("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
+    add("--more-features", type=Path, help="the second store of a model that merges two")
+    add_detector(parser, default=None)
+    add_overwrite(parser, "replace the page, its pictures and the maps")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from diptych.explain import explain_attention, export_maps
+    from diptych.files import require_new
+    from diptych.predict import load
+    from diptych.report import attention_page
+    from diptych.report.attention import picture_places
+
+    if not arguments.attention:
+        raise ConfigError("nothing is to be explained; add --attention.")
+    predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, pretrained=True)
+    with _chosen(predictor, arguments) as (examples, sources):
+        # The outputs are checked before the work, and the inputs are kept from being replaced.
+        keep = {"overwrite": arguments.overwrite, "inputs": arguments.images}
+        require_new(arguments.out, kind="an attention page", **keep)
+        for place in picture_places(arguments.out, sum(len(example.pairs) for example in examples)):
+            require_new(place, kind="a PNG picture", **keep)
+        maps = [explain_attention(predictor, example, sources) for example in examples]
+    if arguments.maps is not None:
+        export_maps(maps, arguments.maps, overwrite=arguments.overwrite)
+    name = str(predictor.bundle.provenance.get("name") or arguments.run.name)
+    title = f"Attention of {name}"
+    page, *pictures = attention_page(
+        maps, arguments.out, title=title, layer=arguments.layer, head=arguments.head
+    )
+    for example in maps:
+        heads = sum(len(layer.weights) for layer in example.pairs[0].layers)
+        places = ", ".join(str(len(pair.places)) for pair in example.pairs)
+        answer = f", answer: {example.answer}" if example.answer else ""
+        print(
+            f"{example.id}: {len(example.pairs[0].layers)} layers, {heads} heads, {places} positions{answer}"
+        )
+    print(f"wrote {page} and {', '.join(place.name for place in pictures)}")
+    return 0
+
+
+@contextmanager
+def _chosen(
+    predictor: "Predictor", arguments: argparse.Namespace
+) -> "Iterator[tuple[list[Example], Sources]]":
+    """Yield the examples, and where their regions and pictures are while the block runs."""
+    if arguments.ids is not None:
+        yield _of_split(predictor, arguments)
+        return
+    if arguments.text is None and predictor.processor.text is not None:
+        raise ConfigError("the model reads a text; add --text, or --ids and --split.")
+    if arguments.split is not None:
+        raise ConfigError("--split has no --ids; add the ids of the examples to show.")
+    from diptych.predict import Listed, regions_of_run
+
+    pictures = _pictures(predictor, arguments.images)
+    example = predictor.example(
+        next(iter(pictures), "text"), keys=(*pictures,), text=arguments.text or "", text_b=arguments.text_b
+    )
+    with _detected(predictor, arguments, pictures) as found:
+        store = found
+        if store is None and predictor.processor.regions:
+            store = regions_of_run(
+                predictor, arguments.run, pictures, arguments.features, arguments.more_features
+            )
+        yield [example], predictor.sources(Listed([example]), features=store, images=pictures)
+
+
+def _pictures(predictor: "Predictor", images: list[Path]) -> dict[str, Path]:
+    """The pictures by the keys of their regions."""
+    from diptych.files import require_file
+
+    reads = predictor.processor.regions or "pixels" in predictor.needs
+    if len(images) != predictor.images and (reads or len(images) > 1):
+        raise ConfigError(
+            f"{type(predictor.model).__name__} takes {predictor.images} picture(s) with a text; got "
+            f"{len(images)}."
+        )
+    pictures = {image.stem: require_file(image, "a picture file") for image in images}
+    if len(pictures) < len(images):
+        raise ConfigError(f"both pictures are called {images[0].stem!r}, which is the key of their regions.")
+    return pictures
+
+
+@contextmanager
+def _detected(
+    predictor: "Predictor", arguments: argparse.Namespace, pictures: Mapping[str, Path]
+) -> "Iterator[RegionSource | None]":
+    """Yield the regions that --detector finds in the pictures; None without that option."""
+    from diptych.detect import extract
+    from diptych.features import FeatureStore
+    from diptych.predict import find_device
+
+    if arguments.detector is None or not predictor.processor.regions:
+        yield None
+        return
+    if arguments.features is not None:
+        raise ConfigError("--features and --detector exclude each other: a store, or regions found now.")
+    (settings,) = detector_settings(arguments)
+    known = predictor.bundle.features
+    if known is not None and settings.detector != "grid":  # a grid knows no classes
+        settings = replace(
+            settings,
+            classes=settings.classes or known.classes,
+            attributes=settings.attributes or known.attributes,
+        )
+    with TemporaryDirectory() as folder:
+        listing = Path(folder) / "pictures.txt"
+        listing.write_text("".join(f"{path.absolute()}\n" for path in pictures.values()), encoding="utf-8")
+        report = extract(
+            listing, Path(folder) / "stores", settings, device=str(find_device(arguments.device))
+        )
+        yield FeatureStore(report.stores[0].path)
+
+
+def _of_split(predictor: "Predictor", arguments: argparse.Namespace) -> "tuple[list[Example], Sources]":
+    from diptych.data.stream import ids_of
+    from diptych.predict import regions_of_run, root_of_run
+
+    if arguments.split is None or arguments.images or arguments.detector:
+        raise ConfigError(
+            "--ids takes examples of a split: add --split, and neither pictures nor --detector."
+        )
+    root = root_of_run(arguments.run, arguments.root).absolute()
+    about = predictor.bundle.provenance.get("data")
+    data = chosen_data(arguments, root, about, f"the bundle in {arguments.run}")
+    dataset = data.open(root, arguments.split)
+    index = {name: number for number, name in enumerate(ids_of(dataset))}
+    wanted = dict.fromkeys(arguments.ids.split(","))
+    if missing := next((name for name in wanted if name not in index), None):
+        raise ConfigError(
+            f"{dataset.files[0]} has no example with the id {missing!r}.{nearest(missing, index)}"
+        )
+    store = regions_of_run(predictor, arguments.run, dataset, arguments.features, arguments.more_features)
+    return [dataset[index[name]] for name in wanted], predictor.sources(dataset, features=store)

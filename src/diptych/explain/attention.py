@@ -1,0 +1,183 @@
+"""The attention maps of one example: every layer and head, with the name of every position."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diptych.data import Row, Sources, image_keys, pad
+from diptych.errors import ConfigError
+from diptych.explain.places import Place, region_places, text_places
+from diptych.nn import AttentionPlaces, Side, attention_places, capture_attention
+from diptych.predict import Listed, Predictor
+from diptych.predictions import Predictions
+from diptych.tasks import Task
+from diptych.types import EVERYTHING, Example, Inputs, Pair, VisionLanguageModel
+
+TITLES = {  # by the sides of queries and keys
+    ("both", "both"): "layer",
+    ("text", "text"): "text",
+    ("regions", "regions"): "picture",
+    ("text", "regions"): "text \N{RIGHTWARDS ARROW} picture",
+    ("regions", "text"): "picture \N{RIGHTWARDS ARROW} text",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapLayer:
+    """The maps of all heads of one attention layer.
+
+    Args:
+        name: as in `capture_attention`.
+        title: for people: kind and number, such as `layer 3` or `text → picture 1`.
+        sides: of queries and keys; `both` is the text followed by the regions.
+        queries: number of the place of each row: who looks.
+        keys: number of the place of each column: what is looked at.
+        weights: each row sums to 1, or to 0 if there is no key.
+    """
+
+    name: str
+    title: str
+    sides: tuple[Side, Side]
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    weights: Float[ndarray, "H Q K"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairMaps:
+    """The maps of one row: a text and its picture, or its pictures.
+
+    Args:
+        images: file of each picture; None if it is not known.
+        layers: in order of computation.
+    """
+
+    text: str
+    images: tuple[Path | None, ...]
+    places: tuple[Place, ...]
+    layers: tuple[MapLayer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleMaps:
+    """The maps of all pairs of an example.
+
+    Args:
+        answer: what the model answers, with its probability if there is one; empty for a model without task.
+    """
+
+    id: str
+    pairs: tuple[PairMaps, ...]
+    answer: str = ""
+
+
+def explain_attention(predictor: Predictor, example: Example, sources: Sources) -> ExampleMaps:
+    """Run the model once per pair and collect the attention maps of all layers and heads.
+
+    Attention says where a model looked, not why it decided as it did.
+
+    Args:
+        sources: where the regions and pictures are, as `predictor.sources` returns them.
+
+    Raises:
+        ConfigError: the model has no attention, an input is missing, or a map is not finite.
+        MissingFeatures: a picture has no regions.
+    """
+    dataset = Listed([example])
+    predictor.batches(dataset, sources, 1)  # checks that the sources have what the model reads
+    rows = predictor.processor.rows(example, sources)
+    # Row by row, because padding would have to be cut out again.
+    pairs = [_pair(predictor, pair, row, sources) for pair, row in zip(example.pairs, rows, strict=True)]
+    answer = ""
+    if isinstance(predictor.task, Task):
+        answer = _answer(next(predictor.predict_batches(dataset, sources, [[0]])))
+    return ExampleMaps(id=example.id, pairs=tuple(pairs), answer=answer)
+
+
+def _pair(predictor: Predictor, pair: Pair, row: Row, sources: Sources) -> PairMaps:
+    processor, plan = predictor.processor, attention_places(predictor.model)
+    images = processor.regions_of(pair, sources.regions)
+    texts = processor.texts(pair, images, sources.regions)
+    places = [] if row.tokens is None else text_places(processor, row.tokens, texts, plan)
+    if processor.regions:
+        places += region_places(processor, pair, images, sources.regions, plan)
+    pad_id = 0 if processor.text is None else processor.text.pad_id
+    inputs = pad([row], pad_id=pad_id, labels=processor.labels).to(predictor.device)
+    files = {} if sources.images is None else sources.images
+    return PairMaps(
+        text=" / ".join(filter(None, texts)),
+        images=tuple(Path(files[key]) if key in files else None for key in image_keys(pair)),
+        places=tuple(places),
+        layers=pair_maps(predictor.model, inputs, places),
+    )
+
+
+def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tuple[MapLayer, ...]:
+    """Return the maps of a batch of one row.
+
+    Args:
+        places: of the row: the text's first, then the regions'.
+
+    Raises:
+        ConfigError: the model has no attention, its maps are not over `places`, or they are not finite.
+    """
+    name = type(model).__name__
+    with torch.inference_mode(), capture_attention(model) as maps:
+        cast(VisionLanguageModel, model)(inputs, reads=EVERYTHING)
+    if not maps:
+        raise ConfigError(f"{name} has no attention layers, so there are no attention maps to show.")
+    sides = {
+        "text": tuple(n for n, place in enumerate(places) if place.side == "text"),
+        "regions": tuple(n for n, place in enumerate(places) if place.side == "regions"),
+        "both": tuple(range(len(places))),
+    }
+    plan, layers, seen = attention_places(model), [], Counter[tuple[str, str]]()
+    real = _real_positions(inputs, plan)
+    for key, found in maps.items():
+        side = plan.sides_of(key)
+        rows, columns = (real[one] for one in side)
+        if found.shape[2:] != (len(rows), len(columns)):
+            raise ConfigError(
+                f"the map {key} of {name} has {found.shape[2]} x {found.shape[3]} positions; expected "
+                f"{len(rows)} x {len(columns)}. Describe the maps in {name}.attention_places()."
+            )
+        weights = found[0, :, rows][:, :, columns].float().cpu().numpy()
+        queries, keys = sides[side[0]], sides[side[1]]
+        if not found.isfinite().all():
+            raise ConfigError(
+                f"the map {key} of {name} is not finite. Check that the weights and the features are finite."
+            )
+        seen[side] += 1
+        title = f"{TITLES[side]} {seen[side]}"
+        layers.append(
+            MapLayer(name=key, title=title, sides=side, queries=queries, keys=keys, weights=weights)
+        )
+    return tuple(layers)
+
+
+def _real_positions(inputs: Inputs, plan: AttentionPlaces) -> dict[Side, Bool[Tensor, " _"]]:
+    """Which positions of a side are not padding; a row without regions is padded to one region."""
+    nothing = torch.zeros(0, dtype=torch.bool)
+    text = nothing if inputs.text is None else inputs.text.mask[0]
+    regions = nothing if inputs.regions is None else inputs.regions.mask[0]
+    # What the model adds is real; in which place does not matter for a mask that begins with a real token.
+    text = F.pad(text, (len(plan.after_first), 0), value=True)
+    regions = F.pad(regions, (len(plan.before_regions), len(plan.after_regions)), value=True)
+    return {"text": text, "regions": regions, "both": torch.cat([text, regions])}
+
+
+def _answer(predictions: Predictions) -> str:
+    if predictions.answers is None:
+        return ""
+    answer = predictions.answers[0]
+    if predictions.scores is None or answer not in (predictions.classes or ()):
+        return answer
+    return f"{answer} ({float(predictions.column(answer)[0]):.2f})"
