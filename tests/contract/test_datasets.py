@@ -21,7 +21,7 @@ from diptych.recipe import compose, run_recipe
 
 TRUST = ("tests.contract.toy",)
 TOY = Data(node=NODE, why="test", train="train", validate="held", trust=TRUST)
-SAME = {"memes_pretrain"}  # has no answers; another use of a data set that is tried
+SAME = {"memes_pretrain", "vcr_qa2r", "vcr_q2ar"}  # other uses of data sets that are tried
 PRETRAINED = {"lxmert"}  # is not predicted
 MATCHING = {"multi30k"}  # all its pairs match: without wrong ones, ranking measures are undefined
 

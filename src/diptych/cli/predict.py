@@ -2,10 +2,12 @@
 
 For each split it writes the official file of the data set (for Hateful Memes OUT/SPLIT.csv with id, proba,
 label) and OUT/SPLIT.npz (all classes, provenance). Predictions of the same model on the same files are kept.
+Several runs make one official file together where a data set has a rule for it (VCR: q2a and qa2r).
 
 try:
   diptych predict runs/uniter_tiny/seed1 --splits dev_seen,test_seen
   diptych predict runs/concat_bert/seed1 --image meme.png --text "what a day"
+  diptych predict runs/q2a runs/qa2r --splits val,test
 """
 
 import argparse
@@ -23,13 +25,16 @@ from diptych.cli.output import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
+    from diptych.datasets import Data
     from diptych.predict import Predictor, SplitFiles
     from diptych.predictions import Predictions
     from diptych.scale.ray import RayEngine
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, help="a run folder or a bundle")
+    parser.add_argument(
+        "runs", metavar="run", type=Path, nargs="+", help="run folders or bundles; several make one file"
+    )
     parser.add_argument(
         "--splits", help="comma-separated (default: dev_seen,test_seen, or all but the training split)"
     )
@@ -37,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_root(parser, "(default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store or boxes.jsonl (default: as trained)")
     parser.add_argument("--more-features", type=Path, help="the second store of a model that merges two")
-    add_out(parser, "folder for the files (default: RUN/predictions)")
+    add_out(parser, "folder for the files (default: RUN/predictions; of several runs, its joined)")
     add_overwrite(parser, "score again, and replace prediction files")
     parser.add_argument("--limit", metavar="N", help="the first images alone: tiny, fast or a number")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
@@ -49,32 +54,70 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from diptych.predict import load
+
+    single = arguments.text is not None or arguments.image is not None
+    if len(arguments.runs) == 1 and single:
+        return _one(
+            load(arguments.runs[0], device=arguments.device, precision=arguments.precision), arguments
+        )
+    if len(arguments.runs) > 1:
+        if single or arguments.data is not None:
+            raise ConfigError(
+                f"{len(arguments.runs)} runs are given; --image, --text and --data are for one run."
+            )
+        return _together(arguments)
+    root, _, results = _splits(arguments, arguments.runs[0], arguments.out)
+    print(f"next: diptych evaluate {results[0].file} --root {root} --split {results[0].split}")
+    return 0
+
+
+def _together(arguments: argparse.Namespace) -> int:
+    from diptych.evaluate import evaluate
+    from diptych.predict import join_splits, joined_data
+
+    done = [_splits(arguments, run, None) for run in arguments.runs]
+    out = arguments.out or arguments.runs[0] / "predictions" / "joined"
+    data = joined_data([data for _, data, _ in done])
+    files = join_splits(
+        [results for _, _, results in done], data, root=done[0][0], out=out, overwrite=arguments.overwrite
+    )
+    table("together", ["split", "file"], [(one.dataset.split, one.file) for one in files])
+    for one in files:
+        if any(target is not None for target, _, _ in one.dataset.table.targets()):
+            found = evaluate(one.predictions, one.dataset)
+            for title, (columns, rows) in found.tables().items():
+                name = one.dataset.split if title == found.name else f"{one.dataset.split}, {title}"
+                table(name, columns, rows, numbers=len(columns) - 1)
+    return 0
+
+
+def _splits(
+    arguments: argparse.Namespace, run: Path, out: Path | None
+) -> "tuple[Path, Data, list[SplitFiles]]":
+    """Predict with one run, and print a table of the files."""
     from diptych.predict import load, predict_splits, root_of_run
 
-    predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
-    # Either is enough: a model of one side needs the other one not at all.
-    if arguments.text is not None or arguments.image is not None:
-        return _one(predictor, arguments)
-    root = root_of_run(arguments.run, arguments.root)  # bundles contain no paths; the run folder has them
+    predictor = load(run, device=arguments.device, precision=arguments.precision)
+    root = root_of_run(run, arguments.root)  # bundles contain no paths; the run folder has them
     about = predictor.bundle.provenance
-    data = chosen_data(arguments, root, about.get("data"), f"the bundle in {arguments.run}")
+    data = chosen_data(arguments, root, about.get("data"), f"the bundle in {run}")
     with ExitStack() as stack:
         engine = stack.enter_context(chosen_engine(arguments, device=predictor.device.type))
         results = predict_splits(
-            arguments.run,
+            run,
             arguments.splits.split(",") if arguments.splits else None,
             root=root,
             data=data,
             features=arguments.features,
             more_features=arguments.more_features,
-            out=arguments.out,
+            out=out,
             limit=arguments.limit,
             overwrite=arguments.overwrite,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             predictor=predictor,
-            # Only scoring runs on the engine; files are written by this process.
-            score=None if engine is None else _on_engine(predictor, arguments.run, engine),
+            score=None if engine is None else _on_engine(predictor, run, engine),
             progress=lambda split: progress(f"scoring {split}"),
         )
     positive = data.kind.positive
@@ -82,9 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
     table("", ["split", "file", f"{data.kind.noun}s", positive or "answers"], rows, numbers=2)
     if kept := [files.split for files in results if files.kept]:
         print(f"kept, already predicted by this model from these files: {', '.join(kept)}")
-    # With the root, because an official file does not say where its data lie.
-    print(f"next: diptych evaluate {results[0].file} --root {root} --split {results[0].split}")
-    return 0
+    return root, data, results
 
 
 def _on_engine(predictor: "Predictor", run: Path, engine: "RayEngine") -> Callable[..., "Predictions"]:
@@ -110,8 +151,7 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
             raise ConfigError("the model reads regions; add --image, whose file name is the regions' key.")
         source = regions_of_run(
             predictor,
-            arguments.run,
-            # The stem is the key of a picture in every store.
+            arguments.runs[0],
             {arguments.image.stem: arguments.image},
             arguments.features,
             arguments.more_features,

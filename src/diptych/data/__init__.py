@@ -1,6 +1,6 @@
 """The data pipeline: examples become rows, rows become batches."""
 
-from diptych.data.boxes import BoxSource, GivenBoxes, Place, bare_regions, open_regions, read_boxes
+from diptych.data.boxes import BoxSource, GivenBoxes, OwnBoxes, Place, bare_regions, open_regions, read_boxes
 from diptych.data.checks import require_sources, require_vocabulary
 from diptych.data.collate import Collate, pad
 from diptych.data.limit import first_images, image_limit
@@ -16,6 +16,7 @@ __all__ = [
     "DataModule",
     "DetectorTransform",
     "GivenBoxes",
+    "OwnBoxes",
     "Picture",
     "Place",
     "Processor",

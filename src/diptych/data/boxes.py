@@ -177,6 +177,30 @@ class NoRegions:
         raise KeyError(key)
 
 
+class OwnBoxes:
+    """Boxes that data sets know themselves, each of its own pictures; the first that knows a picture counts.
+
+    Args:
+        sources: at least one.
+    """
+
+    def __init__(self, sources: Sequence[RegionSource]) -> None:
+        self.sources, self.path = sources, "the data set"
+        self.meta = sources[0].meta
+
+    def _of(self, key: str) -> RegionSource:
+        return next((source for source in self.sources if key in source), self.sources[0])
+
+    def __getitem__(self, key: str) -> Regions:
+        return self._of(key)[key]
+
+    def __contains__(self, key: str) -> bool:
+        return any(key in source for source in self.sources)
+
+    def count(self, key: str) -> int:
+        return self._of(key).count(key)
+
+
 def open_regions(
     processor: Processor,
     place: Place,
@@ -186,17 +210,19 @@ def open_regions(
     merge: str = "vilio",
     stores: Collection[str] = (),
     without: int | None = None,
+    own: Sequence[RegionSource | None] = (),
 ) -> RegionSource | None:
     """Open the region source that the setting `features` of a run names; None if the model reads no regions.
 
     Args:
         place: a feature store, or several by name. End-to-end models also take a `.jsonl` file of boxes (see
-            `read_boxes`), or None for the processor's grid.
+            `read_boxes`), or None for those of the data sets, else the processor's grid.
         images: picture files or opened pictures by image key, from which boxes alone take their sizes.
         more: a second store, which is merged into the first one.
         merge: rule of the merge; see `diptych.features.MergedStore`.
         stores: store names that the data sets use. All of them then mean the single store `place`.
         without: width of the model's features, if no example has an image; then `place` need not exist.
+        own: boxes of the data sets, see `diptych.datasets.Split.regions`.
 
     Raises:
         ConfigError: the model needs another kind of source.
@@ -225,6 +251,8 @@ def open_regions(
     if place is not None:
         store = open_stores(place, more, merge)
         return NamedStores(dict.fromkeys(stores, store)) if stores else store
+    if processor.prepare is not None and (known := [source for source in own if source is not None]):
+        return OwnBoxes(known)
     if processor.grid is not None:
         return BoxSource(images, grid=processor.grid)
     raise ConfigError(

@@ -180,11 +180,28 @@ def _pad_regions(rows: Sequence[Row], labels: bool) -> PaddedRegions:
         boxes=torch.from_numpy(boxes),
         mask=torch.from_numpy(mask),
         image_index=torch.from_numpy(index),
+        silhouettes=_pad_silhouettes(padded, count),
         sizes=torch.tensor([regions.size for regions in padded], dtype=torch.float32),
         resized=_resized(rows),
         **_beyond(rows, width),
         **(_pad_labels(padded, count) if labels else {}),
     )
+
+
+def _pad_silhouettes(images: Sequence[Regions], count: int) -> Float[Tensor, "B R s s"] | None:
+    """Pad silhouettes with zeros; regions of unknown silhouettes fill their boxes."""
+    sides = {regions.silhouettes.shape[1] for regions in images if regions.silhouettes is not None}
+    if not sides:
+        return None
+    if len(sides) > 1:
+        raise FormatError(
+            f"silhouettes of one batch have {min(sides)} to {max(sides)} cells; expected equal numbers."
+        )
+    side = sides.pop()
+    full = np.zeros((len(images), count, side, side), np.float32)
+    for row, regions in enumerate(images):
+        full[row, : len(regions)] = 1 if regions.silhouettes is None else regions.silhouettes
+    return torch.from_numpy(full)
 
 
 def _beyond(rows: Sequence[Row], width: int) -> dict[str, Tensor]:

@@ -326,8 +326,12 @@ class Processor:
         boxes = regions.boxes.clip(0, last)
         if self.whole_image:
             boxes = np.concatenate([np.concatenate([last[:2] * 0, last[2:]])[None], boxes])
+            shapes = regions.silhouettes
+            if shapes is not None:  # everything belongs to the whole picture
+                shapes = np.concatenate([np.ones_like(shapes, shape=(1, *shapes.shape[1:])), shapes])
+            bare = np.zeros((len(boxes), 0), np.float32)
             # Labels are dropped: the box around the whole picture has none.
-            return Regions(features=np.zeros((len(boxes), 0), np.float32), boxes=boxes, size=regions.size)
+            return Regions(features=bare, boxes=boxes, size=regions.size, silhouettes=shapes)
         return replace(regions, features=np.zeros((len(boxes), 0), np.float32), boxes=boxes)
 
 

@@ -19,6 +19,7 @@ from diptych.datasets.mlt import Mlt
 from diptych.datasets.multi30k import Multi30k
 from diptych.datasets.nlvr2 import Nlvr2
 from diptych.datasets.table import Guess, Table, guess_table
+from diptych.datasets.vcr import Vcr
 from diptych.datasets.vqa import Vqa
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Nlvr2",
     "Split",
     "Table",
+    "Vcr",
     "Vqa",
     "WorldReport",
     "data_names",

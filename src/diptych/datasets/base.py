@@ -15,7 +15,7 @@ from diptych.datasets.placed import PlacedRows, store_key
 from diptych.datasets.rows import Rows
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
-from diptych.types import Example, Progress
+from diptych.types import Example, Progress, RegionSource
 
 
 class DuplicateId(FormatError):
@@ -152,6 +152,11 @@ class Split(ABC):
         return None, key
 
     @property
+    def regions(self) -> RegionSource | None:
+        """Boxes and silhouettes that the files give for the pictures, for end-to-end models; None if none."""
+        return None
+
+    @property
     def _placed(self) -> Rows:
         return PlacedRows(self.table, self.place) if self.stores else self.table
 
@@ -190,6 +195,20 @@ class Split(ABC):
             predictions: of some or all examples of the split; every one has a target.
         """
         return {}
+
+    @classmethod
+    def join(cls, settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Settings under which the predictions of several runs are one official file.
+
+        Args:
+            settings: those of the data set of each run.
+
+        Raises:
+            ConfigError: the official file of the data set is that of one run.
+        """
+        raise ConfigError(
+            f"an official file of {cls.name} holds the predictions of one run; predict with each run alone."
+        )
 
     @classmethod
     def fabricate(

@@ -1,6 +1,7 @@
-"""Finds the file of a split in the trees in which a data set is published."""
+"""Finds the file of a split in the trees in which a data set is published, and refuses paths out of them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from os.path import normpath
 from pathlib import Path
 
 
@@ -18,6 +19,11 @@ def locate(
     """
     existing = [*_existing(root, names, folders)]
     return next((path for path in existing if fits(path)), existing[0] if existing else None)
+
+
+def leaves_root(path: str) -> bool:
+    """Whether a path is absolute or leaves its folder by `..`; links inside the folder are not resolved."""
+    return normpath(path).startswith(("/", "../"))
 
 
 def _existing(root: Path, names: Sequence[str], folders: Sequence[str]) -> Iterator[Path]:

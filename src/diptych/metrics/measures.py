@@ -27,6 +27,9 @@ MEASURES = {
     "mean_reciprocal_rank": Measure("mean reciprocal rank"),
     "micro_f1": Measure("micro F1"),
     "precision": Measure("precision"),
+    "q_to_a": Measure("Q->A"),
+    "q_to_ar": Measure("Q->AR"),
+    "qa_to_r": Measure("QA->R"),
     "recall": Measure("recall"),
 }
 

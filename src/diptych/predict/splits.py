@@ -138,7 +138,7 @@ class _Job:
 
     def claim(self, stack: ExitStack, *, overwrite: bool) -> None:
         """Reserve both files for this process, and read the predictions of an earlier call."""
-        self.done = None if overwrite else _done(self.whole, self.made_of)
+        self.done = None if overwrite else predicted_before(self.whole, self.made_of)
         # Both are one file in data sets whose official format is .npz.
         for file in dict.fromkeys((self.whole, self.file)):
             # A finished file is only locked: `reserved` would refuse a file that exists.
@@ -221,6 +221,7 @@ def regions_of_run(
         merge=merge or "vilio",
         stores=stores,
         without=without,
+        own=[getattr(source, "regions", None)],
     )
 
 
@@ -259,7 +260,7 @@ def _inputs(predictor: Predictor, dataset: "Split", store: RegionSource | None) 
     }
 
 
-def _done(path: Path, made_of: Mapping[str, Any]) -> Predictions | None:
+def predicted_before(path: Path, made_of: Mapping[str, Any]) -> Predictions | None:
     """Load the predictions of an earlier call with equal inputs; None if there are none.
 
     Raises:

@@ -88,6 +88,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         stores=[name for split in (train, validate) for name in getattr(split, "stores", ())],
         # A model that reads regions learns from text alone, too: with image=false.
         without=None if has_images(train) or has_images(validate) else _feature_dim(config["model"]),
+        # validation first: training may see more boxes of a picture that both have
+        own=[getattr(split, "regions", None) for split in (validate, train)],
     )
     answers = getattr(train, "labels", ())
     most = image_limit(config["limit"], pretraining=function_of(task) is Pretrain)

@@ -25,6 +25,7 @@ class Regions:
         attributes: index of the attribute.
         attribute_scores: confidence of the attribute in [0, 1].
         probabilities: probabilities of all detector classes.
+        silhouettes: share of each cell of a box that the object covers, in [0, 1]; stores do not hold them.
     """
 
     features: Float[ndarray, "R F"]
@@ -35,6 +36,7 @@ class Regions:
     attributes: Int[ndarray, " R"] | None = None
     attribute_scores: Float[ndarray, " R"] | None = None
     probabilities: Float[ndarray, "R K"] | None = None
+    silhouettes: Float[ndarray, "R s s"] | None = None
 
     def __post_init__(self) -> None:
         # Shapes are checked at once; values only by `verify`, because regions are built at every access.
@@ -44,7 +46,7 @@ class Regions:
                 f"regions have boxes of shape {self.boxes.shape} and features of shape "
                 f"{self.features.shape}; expected (R, 4) and (R, F)."
             )
-        for name in ("features", *OPTIONAL_REGION_FIELDS):
+        for name in ("features", *OPTIONAL_REGION_FIELDS, "silhouettes"):
             value = getattr(self, name)
             if value is not None and len(value) != count:
                 raise FormatError(
@@ -90,8 +92,9 @@ class Regions:
         # The usual case: no copy of the fields.
         if len(self) <= count:
             return self
+        names = ("features", "boxes", *OPTIONAL_REGION_FIELDS, "silhouettes")
         # Slices are views, so nothing is copied.
-        rows = {name: getattr(self, name) for name in ("features", "boxes", *OPTIONAL_REGION_FIELDS)}
+        rows = {name: getattr(self, name) for name in names}
         return replace(self, **{name: value[:count] for name, value in rows.items() if value is not None})
 
 

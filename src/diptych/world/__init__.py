@@ -3,7 +3,7 @@
 from diptych.world.german import Bilingual, describe, tokenized
 from diptych.world.language import Remark, captions, complain
 from diptych.world.questions import Question, ask
-from diptych.world.render import detect, draw_meme, draw_scene
+from diptych.world.render import detect, draw_meme, draw_scene, observe
 from diptych.world.scene import Relation, Scene, Thing, new_scene
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "draw_meme",
     "draw_scene",
     "new_scene",
+    "observe",
     "tokenized",
 ]

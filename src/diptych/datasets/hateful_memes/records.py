@@ -6,11 +6,11 @@ Fields are `id`, `img` (path below the root), `text`, and `label` (0 or 1), whic
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from os.path import normpath
 from pathlib import Path
 from typing import Any
 
 from diptych.datasets.base import DuplicateId
+from diptych.datasets.locate import leaves_root
 from diptych.documents import parse_json, shorten
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import atomic_file, require_file
@@ -167,7 +167,7 @@ def _meme(line: bytes, number: int) -> Meme:
             raise FormatError(f"`{name}` is {shorten(record[name])}; expected a string.")
     if not Path(record["img"]).stem or "\0" in record["img"]:
         raise FormatError(f"`img` is {shorten(record['img'])}; expected a path like img/01234.png.")
-    if _leaves_root(record["img"]):
+    if leaves_root(record["img"]):
         raise FormatError(
             f"`img` is {shorten(record['img'])}; expected a path inside the folder of the data set."
         )
@@ -178,11 +178,6 @@ def _meme(line: bytes, number: int) -> Meme:
         label=_label(record.get("label")),
         line=number,
     )
-
-
-def _leaves_root(image: str) -> bool:
-    """Whether a path is absolute or leaves the folder by `..`; links inside the folder are not resolved."""
-    return normpath(image).startswith(("/", "../"))
 
 
 def _label(value: Any) -> int | None:
