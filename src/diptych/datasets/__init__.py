@@ -18,6 +18,7 @@ from diptych.datasets.mix import Mix
 from diptych.datasets.mlt import Mlt
 from diptych.datasets.multi30k import Multi30k
 from diptych.datasets.nlvr2 import Nlvr2
+from diptych.datasets.refcoco import RefCoco
 from diptych.datasets.table import Guess, Table, guess_table
 from diptych.datasets.vcr import Vcr
 from diptych.datasets.vqa import Vqa
@@ -32,6 +33,7 @@ __all__ = [
     "Mlt",
     "Multi30k",
     "Nlvr2",
+    "RefCoco",
     "Split",
     "Table",
     "Vcr",

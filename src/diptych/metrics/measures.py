@@ -13,6 +13,7 @@ class Measure:
 
 MEASURES = {
     "accuracy": Measure("accuracy"),
+    "accuracy_last_pixel": Measure("accuracy, boxes with their last pixel"),
     "auroc": Measure("AUROC"),
     "auroc_batch_mean": Measure("AUROC, mean over batches"),
     "average_precision": Measure("average precision"),

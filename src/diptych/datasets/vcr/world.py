@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from diptych.datasets.coco import NAMES
 from diptych.datasets.vcr.records import CHOICES, PEOPLE
 from diptych.errors import ConfigError
 from diptych.features import write_store
@@ -30,12 +31,6 @@ EACH = 2  # questions about a picture
 VOCABULARY_SIZE = 1200
 QUALITY = 90  # of JPEG
 ROUND = 12  # corners of the polygon of an ellipse
-# Names of COCO, as VCR writes them, for what is in the pictures; everything else is a person.
-NAMES = {
-    "car": "car", "house": "truck", "teapot": "cup", "balloon": "frisbee", "umbrella": "umbrella",
-    "boat": "boat", "cloud": "airplane", "ball": "sportsball", "crate": "suitcase", "rock": "bench",
-    "kite": "kite", "lamp": "clock",
-}  # fmt: skip
 LIKELY = ("likely", "possible", "unlikely")
 Words = list[str | list[int]]
 
