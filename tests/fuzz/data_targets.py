@@ -375,6 +375,40 @@ def questions(case: Case) -> list[str]:
     )
 
 
+@target("choices", "datasets.vcr.records", "datasets.vcr.boxes", weight=2)
+def choices(case: Case) -> list[str]:
+    """Questions, metadata and the leaderboard file of VCR."""
+    world, scores = case.take("vcr_q2ar"), case.folder / "val.csv"
+    keys = [json.loads(line)["annot_id"] for line in (world / "val.jsonl").read_text().splitlines()]
+    header = ["annot_id", *(f"answer_{number}" for number in range(4))]
+    scores.write_text("".join(",".join(row) + "\n" for row in (header, *([key, *"1000"] for key in keys))))
+    metadata = sorted(world.glob("vcr1images/*/*.json"))[0]
+    path = case.rng.choice((world / "val.jsonl", metadata, scores))
+    damage = {".jsonl": damage_lines, ".json": damage_any_json, ".csv": damage_cells(b",")}[path.suffix]
+    case.spoil(path, damage, damage, damage_text)
+    train = f"model=end_to_end_tiny data=vcr root={world.name} data.train.split=val data.cells=4 out=out"
+    return case.pick(
+        "check vcr_q2ar --data vcr --splits val",
+        "evaluate val.csv --data vcr --root vcr_q2ar --split val --samples 9",
+        f"train {train} trainer.max_steps=1 data.batch_size=2 loggers=[] processor.prepare.least=32",
+    )
+
+
+@target("references", "datasets.refcoco.records", weight=2)
+def references(case: Case) -> list[str]:
+    """The pickle, COCO's annotations, detections and results of RefCOCO."""
+    world, results = case.take("refcoco"), case.folder / "val.json"
+    results.write_text(json.dumps([{"ref_id": 15, "sent_id": 30, "box": [0, 0, 9, 9]}]))
+    path = case.rng.choice((world / "refcoco/refs(unc).p", world / "refcoco/instances.json", results))
+    case.spoil(path, *((damage_bytes,) if path.suffix == ".p" else (damage_any_json, damage_text)))
+    words = "root=refcoco features=refcoco/features out=out trainer.max_steps=1 data.batch_size=4 loggers=[]"
+    return case.pick(
+        "check refcoco --data refcoco --splits val",
+        "evaluate val.json --data refcoco --root refcoco --split val --samples 9",
+        f"train model=vlbert_tiny data=refcoco {words}",
+    )
+
+
 @target("texts", "cli.texts", "text.fasttext", weight=0.7)
 def texts(case: Case) -> list[str]:
     path = case.folder / "texts.txt"

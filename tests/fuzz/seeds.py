@@ -89,6 +89,8 @@ def _build(lab: Path) -> None:
         call("train", *words, *(word for word in SHORT.split() if word != "root=w"))
         call("predict", f"runs/{name}", "--splits", split, "--device", "cpu")
         shutil.copy(f"runs/{name}/predictions/{split}_predict.json", f"{name}-{split}_predict.json")
+    for name in ("vcr_q2ar", "refcoco"):
+        call("world", name, "--data", name, "--size", 40)
     call("fasttext", "w", "vectors.bin", "--dim", 4, "--min-count", 1, "--bucket", 100)
     call("clean", "w", "cleaned")
     call("extract", "w/img", "extracted", *GRID.split(), "--shard", 9)

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from diptych.convert.end_to_end import REGION_ENCODER, fill_region_encoder
 from diptych.convert.rules import restore
 from diptych.data import DetectorTransform
+from diptych.datasets.vcr.polygons import silhouette
 from diptych.models import RegionEncoder
 from diptych.nn.resnet import Bottleneck, ResNet
 from diptych.nn.roi import roi_align
@@ -34,10 +36,10 @@ def build(golden):
         frozen=max(config["IMAGE_FROZEN_BACKBONE_STAGES"]),
         freeze_batch_norm=True,
     )
-    roi = config["roi"]
-    encoder = RegionEncoder(
-        resnet, size=roi["output"][0], samples=roi["sampling_ratio"], aligned=roi["aligned"]
-    )
+    roi, options = config.get("roi"), {}  # goldens of whole models do not tell: VL-BERT's are our defaults
+    if roi is not None:
+        options = {"size": roi["output"][0], "samples": roi["sampling_ratio"], "aligned": roi["aligned"]}
+    encoder = RegionEncoder(resnet, **options)
     fill_region_encoder(encoder, golden.weights, where=golden.name)
     return encoder.train()  # batch norms stay frozen
 
@@ -103,6 +105,13 @@ def test_silhouettes_equal_the_original(golden):
     golden.check("obj_reps_with_masks", project(golden, features, regions)[0][mask], mask)
 
 
+def test_polygons_are_filled_as_in_the_original(goldens):
+    about = json.loads((goldens / f"{MISC}.json").read_text())["instance_mask"]
+    polygon, box, mask = (np.array(about[name], float) for name in ("polygon", "box", "mask"))
+    assert np.array_equal(silhouette([polygon], box, cells=len(mask)), mask)
+    assert np.array_equal(silhouette([polygon[::-1]], box, cells=len(mask)), mask)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_frozen_parameters_are_those_of_the_original(golden, name):
     golden = golden(name)
@@ -112,6 +121,21 @@ def test_the_frozen_parameters_are_those_of_the_original(golden, name):
 
 
 if EVERY:
+
+    def test_choices_are_seen_from_their_pixels_as_in_the_original(golden):
+        """From raw pixels, boxes and silhouettes to what VL-BERT reads of VCR's objects."""
+        golden = golden("vlbert-vcr")
+        below = "image_feature_extractor."
+        own = {key.removeprefix(below): one for key, one in golden.weights.items() if key.startswith(below)}
+        golden = replace(golden, weights=own)
+        given = golden.inputs
+        boxes, mask = given["boxes"][..., :4], given["boxes"][..., 3] > -0.5
+        regions = replace(
+            unpack({"boxes": boxes, "box_mask": mask, "im_info": given["im_info"]}),
+            silhouettes=given["masks"].clamp(min=0),
+        )
+        features = build(golden)(given["image"], regions)
+        golden.check("obj_reps", project(golden, features, regions)[0][mask], mask)
 
     def test_pictures_get_the_sizes_of_the_original(goldens):
         about = json.loads((goldens / f"{MISC}.json").read_text())["resize"]

@@ -274,7 +274,7 @@ if EVERY:
                 )
 
     def test_choices_between_texts_that_name_regions_equal_the_original(golden, perform):
-        """From the regions on: the image network below them is not ours to run yet."""
+        """From the regions on; the image network below them is compared in test_end_to_end.py."""
         golden = golden("vlbert-vcr")
         model, heads = build(golden)
         given, asked, config = golden.inputs, golden.outputs, golden.config

@@ -11,6 +11,7 @@ try:
 """
 
 import argparse
+from contextlib import suppress
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_json
 from diptych.cli.output import as_json, progress, table
+from diptych.errors import FormatError
 
 if TYPE_CHECKING:
     from diptych.check import SplitSummary
@@ -81,6 +83,9 @@ def _check(arguments: argparse.Namespace, root: Path, data: "Data") -> int:
         source = BoxSource(picture_files(root, data, splits), given=read_boxes(folder))
     elif folder is not None:
         source = FeatureStore(folder)
+    elif data.train in (splits or data.splits(root)):
+        with suppress(FormatError):  # of annotations, which the check itself reports
+            source = data.open(root, data.train).regions
     with progress("checking") as advance:
         report = check(
             root,

@@ -25,7 +25,6 @@ from diptych.cli.output import progress, table
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
-    from diptych.datasets import Data
     from diptych.predict import Predictor, SplitFiles
     from diptych.predictions import Predictions
     from diptych.scale.ray import RayEngine
@@ -56,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.predict import load
 
+    # Either is enough: a model of one side needs the other one not at all.
     single = arguments.text is not None or arguments.image is not None
     if len(arguments.runs) == 1 and single:
         return _one(
@@ -67,8 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{len(arguments.runs)} runs are given; --image, --text and --data are for one run."
             )
         return _together(arguments)
-    root, _, results = _splits(arguments, arguments.runs[0], arguments.out)
-    print(f"next: diptych evaluate {results[0].file} --root {root} --split {results[0].split}")
+    job = _Job(arguments, arguments.runs[0])
+    results = job.predict(arguments.out)
+    print(f"next: diptych evaluate {results[0].file} --root {job.root} --split {results[0].split}")
     return 0
 
 
@@ -76,12 +77,11 @@ def _together(arguments: argparse.Namespace) -> int:
     from diptych.evaluate import evaluate
     from diptych.predict import join_splits, joined_data
 
-    done = [_splits(arguments, run, None) for run in arguments.runs]
+    jobs = [_Job(arguments, run) for run in arguments.runs]
+    data = joined_data([job.data for job in jobs])  # before the first prediction: it refuses many runs
+    results = [job.predict(None) for job in jobs]
     out = arguments.out or arguments.runs[0] / "predictions" / "joined"
-    data = joined_data([data for _, data, _ in done])
-    files = join_splits(
-        [results for _, _, results in done], data, root=done[0][0], out=out, overwrite=arguments.overwrite
-    )
+    files = join_splits(results, data, root=jobs[0].root, out=out, overwrite=arguments.overwrite)
     table("together", ["split", "file"], [(one.dataset.split, one.file) for one in files])
     for one in files:
         if any(target is not None for target, _, _ in one.dataset.table.targets()):
@@ -92,40 +92,50 @@ def _together(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _splits(
-    arguments: argparse.Namespace, run: Path, out: Path | None
-) -> "tuple[Path, Data, list[SplitFiles]]":
-    """Predict with one run, and print a table of the files."""
-    from diptych.predict import load, predict_splits, root_of_run
+class _Job:
+    """A run that is to predict, with its model and data set."""
 
-    predictor = load(run, device=arguments.device, precision=arguments.precision)
-    root = root_of_run(run, arguments.root)  # bundles contain no paths; the run folder has them
-    about = predictor.bundle.provenance
-    data = chosen_data(arguments, root, about.get("data"), f"the bundle in {run}")
-    with ExitStack() as stack:
-        engine = stack.enter_context(chosen_engine(arguments, device=predictor.device.type))
-        results = predict_splits(
-            run,
-            arguments.splits.split(",") if arguments.splits else None,
-            root=root,
-            data=data,
-            features=arguments.features,
-            more_features=arguments.more_features,
-            out=out,
-            limit=arguments.limit,
-            overwrite=arguments.overwrite,
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-            predictor=predictor,
-            score=None if engine is None else _on_engine(predictor, run, engine),
-            progress=lambda split: progress(f"scoring {split}"),
-        )
-    positive = data.kind.positive
-    rows = [(files.split, files.file, len(files.predictions), _counts(files, positive)) for files in results]
-    table("", ["split", "file", f"{data.kind.noun}s", positive or "answers"], rows, numbers=2)
-    if kept := [files.split for files in results if files.kept]:
-        print(f"kept, already predicted by this model from these files: {', '.join(kept)}")
-    return root, data, results
+    def __init__(self, arguments: argparse.Namespace, run: Path) -> None:
+        from diptych.predict import load, root_of_run
+
+        self.arguments, self.run = arguments, run
+        self.predictor = load(run, device=arguments.device, precision=arguments.precision)
+        self.root = root_of_run(run, arguments.root)  # bundles contain no paths; the run folder has them
+        about = self.predictor.bundle.provenance
+        self.data = chosen_data(arguments, self.root, about.get("data"), f"the bundle in {run}")
+
+    def predict(self, out: Path | None) -> "list[SplitFiles]":
+        """Predict the splits, and print a table of the files."""
+        from diptych.predict import predict_splits
+
+        arguments, data = self.arguments, self.data
+        with ExitStack() as stack:
+            engine = stack.enter_context(chosen_engine(arguments, device=self.predictor.device.type))
+            results = predict_splits(
+                self.run,
+                arguments.splits.split(",") if arguments.splits else None,
+                root=self.root,
+                data=data,
+                features=arguments.features,
+                more_features=arguments.more_features,
+                out=out,
+                limit=arguments.limit,
+                overwrite=arguments.overwrite,
+                batch_size=arguments.batch_size,
+                workers=arguments.workers,
+                predictor=self.predictor,
+                # Only scoring runs on the engine; files are written by this process.
+                score=None if engine is None else _on_engine(self.predictor, self.run, engine),
+                progress=lambda split: progress(f"scoring {split}"),
+            )
+        positive = data.kind.positive
+        rows = [
+            (files.split, files.file, len(files.predictions), _counts(files, positive)) for files in results
+        ]
+        table("", ["split", "file", f"{data.kind.noun}s", positive or "answers"], rows, numbers=2)
+        if kept := [files.split for files in results if files.kept]:
+            print(f"kept, already predicted by this model from these files: {', '.join(kept)}")
+        return results
 
 
 def _on_engine(predictor: "Predictor", run: Path, engine: "RayEngine") -> Callable[..., "Predictions"]:

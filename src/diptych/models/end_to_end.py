@@ -84,7 +84,7 @@ class RegionEncoder(nn.Module):
             if regions.silhouettes.shape[2:] != states.shape[2:]:
                 raise ConfigError(
                     f"silhouettes have {tuple(regions.silhouettes.shape[2:])} cells; the regions of this "
-                    f"network have {tuple(states.shape[2:])}. Resize them."
+                    f"network have {tuple(states.shape[2:])}. Resize them; of VCR, with data.cells."
                 )
             # VL-BERT weighs the cells by the object's mask (VCR),
             # so that the background in a box counts less.

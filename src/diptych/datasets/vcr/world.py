@@ -219,7 +219,7 @@ def _pictures(
         boxes = np.column_stack([regions.boxes, scores])
         metadata = {
             "boxes": boxes.round(4).tolist(),
-            "segms": [_outline(thing) for thing in one.scene.things],
+            "segms": [_outline(thing, one.scene.size) for thing in one.scene.things],
             "names": [NAMES.get(thing.kind, "person") for thing in one.scene.things],
             "width": one.scene.size[0],
             "height": one.scene.size[1],
@@ -230,8 +230,8 @@ def _pictures(
             progress(EACH * done, EACH * len(asked))
 
 
-def _outline(thing: Thing) -> list[list[list[float]]]:
-    """Polygons of the painted parts of a thing, in pixels."""
+def _outline(thing: Thing, size: tuple[int, int]) -> list[list[list[float]]]:
+    """Polygons of the painted parts of a thing, in pixels of a picture of this size."""
     polygons = []
     for shape, paint, numbers in SHAPES[thing.kind]:
         corners = [*zip(numbers[::2], numbers[1::2], strict=True)]
@@ -252,5 +252,5 @@ def _outline(thing: Thing) -> list[list[list[float]]]:
             corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
         x1, y1, x2, y2 = thing.box
         placed = [(x1 + (x2 - x1) * x, y1 + (y2 - y1) * y) for x, y in corners]
-        polygons.append([[round(max(0.0, x), 2), round(max(0.0, y), 2)] for x, y in placed])
+        polygons.append(np.array(placed).clip(0, size).round(2).tolist())
     return polygons

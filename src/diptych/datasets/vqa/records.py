@@ -1,11 +1,13 @@
 """Official files of VQA v2: questions, and ten answers to each in a file of their own, joined by id."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diptych.datasets.base import DuplicateId
+from diptych.datasets.coco import coco_key
 from diptych.datasets.json_records import Record, read_members
 from diptych.errors import FormatError, first_five
 from diptych.metrics.vqa import soft_scores
@@ -21,12 +23,15 @@ class _Answers(NamedTuple):
     given: tuple[str, ...]
 
 
-def read_official(questions: Path, annotations: Path | None, images: str) -> Iterator[Example]:
+def read_official(
+    questions: Path, annotations: Path | None, images: str, *, image_key: str = "coco"
+) -> Iterator[Example]:
     """Yield the questions of a split in the order of their file.
 
     Args:
         annotations: None for splits whose answers are withheld.
         images: subset of COCO, `train2014`, which is part of the image keys.
+        image_key: form of the image keys, see `coco_key`.
 
     Raises:
         FormatError: a record is damaged, or the two files are not of the same questions.
@@ -42,7 +47,7 @@ def read_official(questions: Path, annotations: Path | None, images: str) -> Ite
         if gold is not None and answers is None:
             missing.append(key)
             continue
-        yield _example(record, key, answers, images)
+        yield _example(record, key, answers, partial(coco_key, subset=images, form=image_key))
     # After the last question: the subset may stand behind the records in the file.
     if annotations is not None and gold is not None:
         _require_same(head, other, annotations, questions)
@@ -99,7 +104,7 @@ def _answer(value: Any, texts: dict[str, str], where: str) -> str:
     return known
 
 
-def _example(record: Record, key: int, answers: _Answers | None, images: str) -> Example:
+def _example(record: Record, key: int, answers: _Answers | None, name: Callable[[int], str]) -> Example:
     image = record.number("image_id")
     meta: dict[str, Any] = {}
     target = None
@@ -112,8 +117,7 @@ def _example(record: Record, key: int, answers: _Answers | None, images: str) ->
         target = soft_scores(answers.given)
         meta = {"answers": answers.given}
         meta |= {name: kind for name in ("question_type", "answer_type") if (kind := getattr(answers, name))}
-    # The name of COCO's file, which LXMERT's and most other feature files use as key.
-    pair = Pair(image=f"COCO_{images}_{image:012d}", text=record.text("question"))
+    pair = Pair(image=name(image), text=record.text("question"))
     return Example(id=str(key), pairs=(pair,), target=target, meta=meta)
 
 

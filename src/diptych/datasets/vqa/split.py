@@ -19,6 +19,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from diptych.datasets.answer_table import read_answers
+from diptych.datasets.coco import coco_key, coco_number, require_key
 from diptych.datasets.json_records import Record
 from diptych.datasets.questions import QuestionSplit, lxmert_file, read_lxmert
 from diptych.datasets.vqa.records import read_official
@@ -44,6 +45,11 @@ class Vqa(QuestionSplit):
 
     Of official files, the scores of a target are the official accuracies of the answers that people gave, and
     `Example.meta` has these answers and the types of question and answer.
+
+    Args:
+        image_key: keys of official files in feature stores: `coco` (`COCO_val2014_000000458752`, LXMERT),
+            `number` (`458752`, VL-BERT and Volta) or `padded`. LXMERT's files have keys of their own.
+        limit: use only the first questions, up to this number.
     """
 
     name = "vqa"
@@ -59,6 +65,13 @@ class Vqa(QuestionSplit):
     overlaps = frozenset(
         frozenset(pair) for pair in (("val", "minival"), ("val", "nominival"), ("test", "test-dev"))
     )
+
+    def __init__(
+        self, root: Path | str, split: str, *, image_key: str = "coco", limit: int | None = None
+    ) -> None:
+        require_key(image_key)
+        self.settings = {"image_key": image_key}
+        super().__init__(root, split, limit=limit)
 
     @classmethod
     def files_of(cls, root: Path, split: str) -> tuple[Path, ...]:
@@ -79,7 +92,10 @@ class Vqa(QuestionSplit):
         official = _official(self.root, split)
         if official:
             yield from read_official(
-                official[0], None if split in WITHHELD else official[1], SUBSETS[split][1]
+                official[0],
+                None if split in WITHHELD else official[1],
+                SUBSETS[split][1],
+                image_key=self.settings["image_key"],
             )
             return
         table = self.answer_table
@@ -89,6 +105,13 @@ class Vqa(QuestionSplit):
             types = {name: record.optional_text(name) for name in ("question_type", "answer_type")}
             meta = {name: kind for name, kind in types.items() if kind is not None}
             yield Example(id=example.id, pairs=example.pairs, target=example.target, meta=meta)
+
+    def image_path(self, key: str) -> Path:
+        if self.settings["image_key"] == "coco":
+            return super().image_path(key)
+        subsets = [SUBSETS[self.canonical(part)][1] for part in self.split.split("+")]
+        places = [super(Vqa, self).image_path(coco_key(coco_number(key), one, "coco")) for one in subsets]
+        return next((path for path in places if path.is_file()), places[0])
 
     def as_compared(self, predictions: Predictions) -> tuple[str, ...]:
         given = {example.id: example.meta.get("answers") for example in self}
