@@ -11,8 +11,8 @@ try:
 """
 
 import argparse
-from contextlib import suppress
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
