@@ -43,6 +43,8 @@ UNTRIED = {
     "datasets.rows": "decodes tables that `datasets.examples` wrote",
     "data.inputs": "sums bytes, whatever they are",
     "predict.splits": "reads by `predictions`",
+    "predict.joined": "reads by `predict.splits`",
+    "cli.check": "opens data sets and stores, which have targets of their own",
     "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
     "datasets.table.world": "writes",

@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _together(arguments)
     job = _Job(arguments, arguments.runs[0])
     results = job.predict(arguments.out)
+    # With the root, because an official file does not say where its data lie.
     print(f"next: diptych evaluate {results[0].file} --root {job.root} --split {results[0].split}")
     return 0
 
@@ -162,6 +163,7 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
         source = regions_of_run(
             predictor,
             arguments.runs[0],
+            # The stem is the key of a picture in every store.
             {arguments.image.stem: arguments.image},
             arguments.features,
             arguments.more_features,
