@@ -207,6 +207,21 @@ class Processor:
         """The first and the second text as they are tokenized; `Tokens.offsets` count their characters."""
         return self._first(pair), self._tags(images, source) if self.tags else self._second(pair)
 
+    def with_text(self, row: Row, pair: Pair, regions: RegionSource | None = None) -> Row:
+        """A row with the text of `pair` in place of its own; its regions and its picture stay.
+
+        Retrieval combines every image with every text: it makes the row of an image once.
+
+        Args:
+            regions: source of the image of `pair`, whose object names may be part of the text (`tags`).
+        """
+        images = [self._regions(key, regions) for key in image_keys(pair)] if self.tags else []
+        return replace(
+            row,
+            tokens=None if self.text is None else self._tokens(pair, images, regions),
+            vector=None if self.vectors is None else self.vectors.vector(pair.text),
+        )
+
     def length(self, example: Example, regions: RegionSource | None = None) -> int:
         """Tokens plus regions of the longest row of an example, to which a batch is padded.
 

@@ -27,7 +27,15 @@ from diptych.metrics.classification import (
 from diptych.metrics.grounding import box_overlap, measure_boxes
 from diptych.metrics.labels import label_matrix, measure_labels
 from diptych.metrics.measures import MEASURES, Measure, measure_named
-from diptych.metrics.ranking import best_ranks, measure_choices, measure_matches
+from diptych.metrics.ranking import (
+    Interval,
+    best_ranks,
+    grid_ranks,
+    line_blocks,
+    measure_choices,
+    measure_matches,
+    measure_ranks,
+)
 from diptych.metrics.uncertainty import (
     DeLong,
     bootstrap_interval,
@@ -39,6 +47,7 @@ from diptych.metrics.uncertainty import (
 __all__ = [
     "MEASURES",
     "DeLong",
+    "Interval",
     "Measure",
     "ReliabilityBin",
     "accuracy",
@@ -56,8 +65,10 @@ __all__ = [
     "delong_test",
     "f1",
     "grade_answers",
+    "grid_ranks",
     "label_matrix",
     "labeled",
+    "line_blocks",
     "macro_f1",
     "measure_answers",
     "measure_boxes",
@@ -66,6 +77,7 @@ __all__ = [
     "measure_labels",
     "measure_matches",
     "measure_named",
+    "measure_ranks",
     "paired_interval",
     "permutation_test",
     "precision_recall_points",

@@ -36,6 +36,7 @@ class ErnieVil(nn.Module):
     """
 
     needs = frozenset({"text", "regions"})
+    shares_text = True
 
     def __init__(
         self,
@@ -89,7 +90,9 @@ class ErnieVil(nn.Module):
         # Padded regions are masked per key; the original masks pairs of query and key, which only changes the
         # states of padded queries.
         regions, region_mask = self.regions(areas)
-        text, regions = self.encoder(self.text(words), words.mask, regions, region_mask, reads)
+        text, regions = self.encoder(
+            self.text(words), words.mask, regions, region_mask, reads, spread=words.spread
+        )
         # The model added the whole-image region itself, so callers do not get its state.
         return Encoding(
             pooled=self.dropout(self.pool(text, regions)) if "pooled" in reads else None,

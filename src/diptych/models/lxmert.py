@@ -57,7 +57,7 @@ class Lxmert(nn.Module):
     """
 
     needs = frozenset({"text", "regions"})
-    shares_regions = True
+    shares_regions = shares_text = True
 
     def __init__(
         self,
@@ -107,11 +107,12 @@ class Lxmert(nn.Module):
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         text, regions = require_both(self, inputs, feature_dim=self.feature_dim)
         region_mask = torch.ones_like(regions.mask) if self.attend_padding else regions.mask
-        states = self.text_encoder(self.text(text), text.mask)
-        # The region encoder does not read the text, so questions about one image share its result.
+        # Neither encoder reads the other's input, so questions about one image share its regions, and all
+        # images that are compared with one text share its states.
+        states = text.spread(self.text_encoder(self.text(text), text.mask))
         seen = regions.spread(self.region_encoder(self.regions(regions), region_mask))
-        # After the region encoder, which ran once per image; from here on, there is a row per question.
-        region_mask = regions.spread(region_mask)
+        # After both encoders, which ran once per item; from here on, there is a row per question.
+        text_mask, region_mask = text.spread(text.mask), regions.spread(region_mask)
         # Only the last layer may skip positions: every layer below feeds the attention of the next one.
         last = {
             "keep_text": ALL if "text" in reads else FIRST if "pooled" in reads else NOTHING,
@@ -119,7 +120,7 @@ class Lxmert(nn.Module):
         }
         for number, layer in enumerate(self.cross_layers, 1):
             keeps = last if number == len(self.cross_layers) else {}
-            states, seen = layer(states, text.mask, seen, region_mask, **keeps)
+            states, seen = layer(states, text_mask, seen, region_mask, **keeps)
         return Encoding(
             pooled=self.pool(states) if "pooled" in reads else None,
             text=states if "text" in reads else None,

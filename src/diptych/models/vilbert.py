@@ -45,6 +45,7 @@ class Vilbert(nn.Module):
     """
 
     needs = frozenset({"text", "regions"})
+    shares_text = True
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class Vilbert(nn.Module):
         if self.attend_padding:
             # Vilio passes no region mask; its feature files have equally many regions for all pictures.
             region_mask = torch.ones_like(region_mask)
-        text, regions = self.encoder(text, text_mask, regions, region_mask, reads)
+        text, regions = self.encoder(text, text_mask, regions, region_mask, reads, spread=words.spread)
         pooled = self.dropout(self.pool(text, regions)) if "pooled" in reads else None
         # The model added the task token and the whole-image region itself: callers do not get their states.
         if self.task is not None:

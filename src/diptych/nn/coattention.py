@@ -1,6 +1,6 @@
 """Co-attention between a text and a vision stream: ViLBERT and its descendants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -136,13 +136,19 @@ class CoEncoder(nn.Module):
 
     def forward(
         self,
-        text: Float[Tensor, "B T Dt"],
-        text_mask: Bool[Tensor, "B T"],
+        text: Float[Tensor, "texts T Dt"],
+        text_mask: Bool[Tensor, "texts T"],
         vision: Float[Tensor, "B R Dv"],
         vision_mask: Bool[Tensor, "B R"],
         reads: frozenset[str] = EVERYTHING,
+        *,
+        spread: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Float[Tensor, "B S Dt"], Float[Tensor, "B Q Dv"]]:
-        """Return the states of both streams that `reads` asks for; `pooled` needs the first of each."""
+        """Return the states of both streams that `reads` asks for; `pooled` needs the first of each.
+
+        Args:
+            spread: repeats texts that rows share (`PaddedText.spread`); None if every row has its own.
+        """
         keep_text, keep_vision = (
             ALL if part in reads else FIRST if "pooled" in reads else NOTHING for part in ("text", "regions")
         )
@@ -155,7 +161,11 @@ class CoEncoder(nn.Module):
             "keep_vision": keep_vision if keep_vision == NOTHING or met[1] == end[1] else ALL,
         }
         text_layers, vision_layers = [*self.text_layers], [*self.vision_layers]
-        text_done = vision_done = 0
+        # The text layers before the first meeting do not see the regions, so rows may share their result.
+        text_done, vision_done = self.ends[0][0] if len(self.meetings) else 0, 0
+        text = run_layers(text_layers[:text_done], text, text_mask)
+        if spread is not None:
+            text, text_mask = spread(text), spread(text_mask)
         for number, meeting in enumerate(self.meetings, 1):
             text_end, vision_end = self.ends[number - 1]
             text = run_layers(text_layers[text_done:text_end], text, text_mask)

@@ -1,15 +1,22 @@
-"""Prediction with a bundle: single examples, many examples, or whole splits written to files."""
+"""Prediction with a bundle: single examples, many examples, whole splits, and retrieval over all pairs."""
 
 from diptych.predict.given import GivenRegions, Listed
 from diptych.predict.joined import JoinedFiles, join_splits, joined_data
+from diptych.predict.pairs import CosineScorer, PairScorer, Sides, sides_of
 from diptych.predict.predictor import Predictor, Verdict, find_device, load
+from diptych.predict.retrieval import Measuring, Retrieval, retrieve
 from diptych.predict.splits import SplitFiles, predict_splits, regions_of_run, root_of_run
 
 __all__ = [
+    "CosineScorer",
     "GivenRegions",
     "JoinedFiles",
     "Listed",
+    "Measuring",
+    "PairScorer",
     "Predictor",
+    "Retrieval",
+    "Sides",
     "SplitFiles",
     "Verdict",
     "find_device",
@@ -18,5 +25,7 @@ __all__ = [
     "load",
     "predict_splits",
     "regions_of_run",
+    "retrieve",
     "root_of_run",
+    "sides_of",
 ]

@@ -91,13 +91,13 @@ def predict_splits(
     splits, most = _splits(data, root, splits, about), image_limit(limit)
     out = run / "predictions" if out is None else Path(out)
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
-    made_by = {"bundle": _bundle_checksum(run), "limit": most}
+    made_by = {"bundle": bundle_checksum(run), "limit": most}
     with ExitStack() as stack:
         jobs = []  # all files are claimed before the first prediction, so that a conflict costs nothing
         for split in splits:
             dataset = data.open(root.absolute(), split)
             store = regions_of_run(predictor, run, dataset, features, more_features)
-            made_of = {**made_by, **_inputs(predictor, _limited(dataset, most, store), store)}
+            made_of = {**made_by, **checksums_of(predictor, _limited(dataset, most, store), store)}
             jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
         return [job.finish(predictor, score, progress) for job in jobs]  # in the block: all stay locked
@@ -239,7 +239,7 @@ def _splits(
     return tuple(dict.fromkeys(splits))
 
 
-def _bundle_checksum(run: Path) -> str:
+def bundle_checksum(run: Path) -> str:
     """Checksum of the files that determine predictions; README and metrics do not."""
     folder = find_bundle(run)
     names = ("bundle.yaml", "weights.safetensors", "files")
@@ -247,7 +247,7 @@ def _bundle_checksum(run: Path) -> str:
     return digest([[name, file_checksum(folder / name)] for name in names if (folder / name).exists()])
 
 
-def _inputs(predictor: Predictor, dataset: "Split", store: RegionSource | None) -> dict[str, Any]:
+def checksums_of(predictor: Predictor, dataset: "Split", store: RegionSource | None) -> dict[str, Any]:
     """Checksums of the other inputs. Paths are not included, because the same files may be moved."""
     pixels = "pixels" in predictor.needs or predictor.processor.prepare is not None
     return {

@@ -1,7 +1,8 @@
 """Tensors of a forward pass: inputs, batches, encodings, outcomes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -11,16 +12,41 @@ from diptych.errors import ConfigError
 from diptych.tree import Tree, register_tree
 
 Targets = Tensor | Mapping[str, Tensor]
+AnyShared = TypeVar("AnyShared", bound="Shared")  # typing.Self does not survive the shape-checking hook
+
+
+class Shared(Tree):
+    """Mixin of texts and regions that several rows of a batch may share: each is there once.
+
+    `shared` is the number of the text, or of the image, of each row of the batch; None means that every row
+    has its own.
+    """
+
+    __slots__ = ()
+    shared: Any  # a tensor or None; the fields of the subclasses say it
+
+    def spread(self, states: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "rows ..."]:
+        """Repeat what was computed for each text or image for every row that has it."""
+        # Example: shared [0, 0, 1], three questions about two images, gives the rows 0, 0 and 1.
+        return states if self.shared is None else states[self.shared]
+
+    def unshared(self: AnyShared) -> AnyShared:
+        """The same with a copy for every row, for models that do not share."""
+        if self.shared is None:
+            return self
+        index = self.shared
+        return replace(self, shared=None).map(lambda tensor: tensor[index])
 
 
 @register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaddedText(Tree):
+class PaddedText(Shared):
     """Token ids of each row.
 
     Args:
         segments: 0 for tokens of the first text, 1 for the second.
         mentions: number of the region that a token names, or -1.
+        shared: number of the text of each row, if rows share texts; only for models with `shares_text`.
     """
 
     ids: Int[Tensor, "B T"]
@@ -28,11 +54,12 @@ class PaddedText(Tree):
     segments: Int[Tensor, "B T"]
     # None where no text of the batch names a region, which is usual.
     mentions: Int[Tensor, "B T"] | None = None
+    shared: Int[Tensor, " rows"] | None = None
 
 
 @register_tree
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaddedRegions(Tree):
+class PaddedRegions(Shared):
     """Regions of each row.
 
     Args:
@@ -68,11 +95,6 @@ class PaddedRegions(Tree):
     attribute_scores: Float[Tensor, "B R"] | None = None
     probabilities: Float[Tensor, "B R K"] | None = None
     shared: Int[Tensor, " rows"] | None = None
-
-    def spread(self, states: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "rows ..."]:
-        """Repeat what was computed for each image for every row that shows it."""
-        # Example: shared [0, 0, 1], three questions about two images, gives the rows 0, 0 and 1.
-        return states if self.shared is None else states[self.shared]
 
     def mean(self, features: Float[Tensor, "B R F"]) -> Float[Tensor, "B F"]:
         """Mean feature of each image, without hidden regions.

@@ -54,6 +54,7 @@ class VisionLanguageModel(Protocol):
 
     A model whose region encoder does not read the text may set the attribute `shares_regions` to True. It
     then accepts `PaddedRegions.shared`: prediction computes the regions of an image once for all its texts.
+    With `shares_text`, it accepts `PaddedText.shared` for layers over the text that do not read the image.
     A model whose attention maps are not all over the text followed by the regions may say in a method
     `attention_places()` what they are over (`diptych.nn.AttentionPlaces`).
     """
