@@ -5,6 +5,7 @@ from diptych.data.checks import require_sources, require_vocabulary
 from diptych.data.collate import Collate, pad
 from diptych.data.limit import first_images, image_limit
 from diptych.data.module import DataModule
+from diptych.data.negatives import Negatives
 from diptych.data.processor import Processor, Row, Sources, image_keys
 from diptych.data.stream import has_images
 from diptych.data.subset import Subset, with_regions
@@ -17,6 +18,7 @@ __all__ = [
     "DetectorTransform",
     "GivenBoxes",
     "OwnBoxes",
+    "Negatives",
     "Picture",
     "Place",
     "Processor",

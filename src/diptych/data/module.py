@@ -1,7 +1,7 @@
 """Data loaders: one stream of batches for the whole training run; every validation example once."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ from numpy import ndarray
 from torch import Generator
 from torch.utils.data import DataLoader
 
+from diptych.data.negatives import Negatives
 from diptych.data.sampler import Plan, Positions, longest_first
 from diptych.data.stream import rows_of, stream, targets_of
 from diptych.errors import ConfigError, unlabeled
@@ -39,6 +40,9 @@ class DataModule:
         eval_batch_size: batch size of the validation. None means `batch_size`.
         workers: number of loader processes. 0 loads in the training process.
         worker_start: start method of the loader processes. None is the default of the system.
+        negatives: settings of `Negatives`, which turns some of the true pairs of both splits into wrong ones;
+            anew for every epoch of training, always the same for validation. With `train: false` the training
+            pairs stay, for `task.hard`. None leaves all.
         balance: `epoch` or `fixed` trains on as many examples of each class as the rarest has (see `Plan`).
 
     Raises:
@@ -55,6 +59,7 @@ class DataModule:
         eval_batch_size: int | None = None,
         workers: int = 0,
         worker_start: Literal["fork", "spawn", "forkserver"] | None = None,
+        negatives: Mapping[str, Any] | None = None,
         balance: Literal["epoch", "fixed"] | None = None,
     ) -> None:
         for name, dataset in (("training", train), ("validation", validate)):
@@ -72,6 +77,12 @@ class DataModule:
         self.train, self.validate, self.collate = train, validate, collate
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.workers, self.worker_start, self.balance = workers, worker_start, balance
+        drawn = dict(negatives or {})
+        in_training = drawn.pop("train", True) and negatives is not None
+        self._drawn = Negatives(train, **drawn) if in_training else None
+        self._validated = validate
+        if negatives is not None and validate is not None:
+            self._validated = Negatives(validate, **drawn)
 
     def plan(
         self,
@@ -101,23 +112,26 @@ class DataModule:
         self, plan: Plan, *, start: int, stop: int, rank: int = 0, pin_memory: bool = False
     ) -> DataLoader[Example]:
         """The batches of `rank` at the positions from `start` up to `stop`."""
-        batches = Positions(plan, start=start, stop=stop, rank=rank)
-        return self._loader(self.train, batches, pin_memory=pin_memory)
+        if self._drawn is None:
+            batches = Positions(plan, start=start, stop=stop, rank=rank)
+            return self._loader(self.train, batches, pin_memory=pin_memory)
+        batches = Positions(plan, start=start, stop=stop, rank=rank, stride=len(self.train))
+        return self._loader(self._drawn.seeded(plan.seed), batches, pin_memory=pin_memory)
 
     def validate_loader(
         self, *, rank: int = 0, ranks: int = 1, pin_memory: bool = False
     ) -> DataLoader[Example]:
         """This rank's share of the validation set. Every example goes to exactly one rank."""
-        if self.validate is None:
+        if self._validated is None:
             raise ConfigError("there is no validation set; set data.validate.")
         # No example is repeated to fill up a rank: it would count twice in the metric.
         batches = longest_first(self._lengths, batch_size=self.eval_batch_size, rank=rank, ranks=ranks)
-        return self._loader(self.validate, batches, pin_memory=pin_memory, persistent=True)
+        return self._loader(self._validated, batches, pin_memory=pin_memory, persistent=True)
 
     @cached_property
     def targets(self) -> dict[str, Any]:
         """The target of each validation example, by id."""
-        return {} if self.validate is None else dict(targets_of(self.validate))
+        return {} if self._validated is None else dict(targets_of(self._validated))
 
     @cached_property
     def _lengths(self) -> Int[ndarray, " N"]:

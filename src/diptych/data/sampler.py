@@ -130,6 +130,10 @@ class Plan:
         indices = mine if len(mine) else examples[:1]
         return Portion(indices=tuple(indices.tolist()), count=len(mine), step_count=len(examples))
 
+    def epoch_at(self, position: int) -> int:
+        """Number of the epoch of a position, from 0; always 0 if every epoch repeats the first one."""
+        return 0 if self.repeat else position // self.accumulate // self.steps_per_epoch
+
     def _cut(self, epoch: int) -> tuple[ndarray, ndarray]:
         random = np.random.default_rng([self.seed, epoch])  # no state: the same for every call and rank
         # The incomplete step is cut off before sorting; otherwise, it would always have the longest examples.
@@ -188,17 +192,23 @@ def _limited(steps: int, accumulate: int, limit: int | float | None) -> int:
 
 
 class Positions(Sampler[list[int]]):
-    """Batch sampler of one rank, from position `start` up to `stop`, across epochs."""
+    """Batch sampler of one rank, from position `start` up to `stop`, across epochs.
 
-    def __init__(self, plan: Plan, *, start: int, stop: int, rank: int = 0) -> None:
-        self.plan, self.start, self.stop, self.rank = plan, start, stop, rank
+    Args:
+        stride: distance between the indices of an example in two epochs, for data sets whose examples differ
+            from epoch to epoch (`Negatives`).
+    """
+
+    def __init__(self, plan: Plan, *, start: int, stop: int, rank: int = 0, stride: int = 0) -> None:
+        self.plan, self.start, self.stop, self.rank, self.stride = plan, start, stop, rank, stride
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
         for position in range(self.start, self.stop):
-            yield list(self.plan.portion(position, self.rank).indices)
+            first = self.stride * self.plan.epoch_at(position)
+            yield [first + index for index in self.plan.portion(position, self.rank).indices]
 
 
 class Batches(Sequence[list[int]]):

@@ -60,20 +60,19 @@ def grid_ranks(
     Returns:
         For each image the rank of its best text among all texts, and for each text the rank of its image.
     """
-    rows, columns = scores.shape
     by_row = [
         best_ranks(block, owners == np.arange(start, start + len(block))[:, None], ties=ties)
         for start, block in line_blocks(scores)
     ]
     by_column = [
-        best_ranks(block, owners[start : start + len(block), None] == np.arange(rows), ties=ties)
+        best_ranks(block, owners[start : start + len(block), None] == np.arange(len(scores)), ties=ties)
         for start, block in line_blocks(scores.T)
     ]
     return np.concatenate(by_row), np.concatenate(by_column)
 
 
 def line_blocks(scores: Real[ndarray, "N M"]) -> Iterator[tuple[int, Real[ndarray, "B M"]]]:
-    """Yield `LINES` rows at a time with the number of the first; pairs without a score have minus infinity."""
+    """Yield `LINES` rows at a time with the number of the first; nan becomes minus infinity."""
     for start in range(0, len(scores), LINES):
         block = np.array(scores[start : start + LINES])
         block[np.isnan(block)] = -np.inf

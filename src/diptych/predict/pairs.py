@@ -58,8 +58,8 @@ class Sides:
 
     def pair(self, row: int, column: int) -> Pair:
         """One combination."""
-        part = "text" if self.names[0] == "image" else "text_b"
-        return replace(self.left[row], **{part: self.right[column]})
+        left, right = self.left[row], self.right[column]
+        return replace(left, text=right) if self.names[0] == "image" else replace(left, text_b=right)
 
 
 def sides_of(dataset: Dataset) -> Sides:
@@ -248,8 +248,9 @@ class PairScorer(Scorer):
 
 
 class CosineScorer(Scorer):
-    """The cosine of the first states of both items, each encoded alone: an image without text, a text without
-    image. A source sentence keeps its image if it has one.
+    """The cosine of the first states of both items, each encoded alone.
+
+    An image has an empty text, and a text has no image. A source sentence keeps its image if it has one.
 
     Args:
         batch_size: items that are encoded together.

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from math import isqrt, prod
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def blocks_of(
     """
     side = max(1, isqrt(size))
     ends = [len(lengths[0]) * number // folds for number in range(folds + 1)]
-    for first, last in zip(ends, ends[1:], strict=False):
+    for first, last in pairwise(ends):
         columns = _longest_first(lengths[1], np.flatnonzero((owners >= first) & (owners < last)))
         rows = _longest_first(lengths[0], np.arange(first, last))
         # Rows outside: their features are read once for all columns.

@@ -140,7 +140,8 @@ def retrieve(
         progress: called with the number of scored pairs and of all pairs.
 
     Raises:
-        ConfigError: a setting is invalid, the split is no set of true pairs, or files with other inputs exist.
+        ConfigError: a setting is invalid, the split is no set of true pairs, or files with other inputs are
+            there.
         MissingFeatures: images have no regions; raised before the first score.
         FormatError: a file is damaged.
     """
@@ -230,7 +231,7 @@ def _fold_sizes(sides: Sides, folds: int) -> list[int]:
     """Number of right items of each fold."""
     count = sides.shape[0]
     ends = [count * number // folds for number in range(folds + 1)]
-    return np.histogram(sides.owners, ends)[0].tolist()
+    return [int(number) for number in np.histogram(sides.owners, ends)[0]]
 
 
 def _rankings(

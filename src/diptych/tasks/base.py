@@ -8,13 +8,24 @@ from inspect import signature
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from diptych.errors import FormatError
 from diptych.nn import Readout, initial_std
 from diptych.predictions import Predictions
-from diptych.types import EVERYTHING, Batch, Encoding, Example, Outcome, TargetEncoder, VisionLanguageModel
+from diptych.types import (
+    EVERYTHING,
+    Batch,
+    Encoding,
+    Example,
+    Inputs,
+    Outcome,
+    TargetEncoder,
+    VisionLanguageModel,
+)
+
+SPACING, FEATURES = 8, 4  # of pixels and of features, by which two images are told apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +212,34 @@ def build_head(
         return head(width, outputs)
     build: Callable[..., nn.Module] = head
     return build(width, outputs, std=initial_std(model))
+
+
+def same_rows(inputs: Inputs) -> Bool[Tensor, "B B"]:
+    """Matrix of which rows have the same text or the same image, so that one cannot be wrong for the other."""
+    parts = list[Tensor]()
+    # Padding is made equal first, because it may hold anything.
+    if (text := inputs.text) is not None:
+        parts.append(text.ids.masked_fill(~text.mask, -1))
+    if inputs.pixels is not None:
+        parts.append(inputs.pixels[..., ::SPACING, ::SPACING].flatten(1))
+    elif (regions := inputs.regions) is not None:
+        # A grid has the same boxes in all images of one size, so some features are compared, too.
+        seen = torch.cat([regions.boxes, regions.features[..., :FEATURES]], -1)
+        parts.append(seen.masked_fill(~regions.mask[..., None], -1).flatten(1))
+    # Number the distinct rows and compare numbers: comparing all pairs of rows would need B * B * L values.
+    numbers = [torch.unique(part, dim=0, return_inverse=True)[1] for part in parts]
+    return torch.stack([number[:, None] == number for number in numbers]).any(0)
+
+
+def exchanged(inputs: Inputs, texts: Int[Tensor, " rows"], images: Int[Tensor, " rows"]) -> Inputs:
+    """Rows that combine the text of one row with the image of another."""
+    return Inputs(
+        text=None if inputs.text is None else inputs.text.map(lambda tensor: tensor[texts]),
+        more_texts=tuple(text.map(lambda tensor: tensor[texts]) for text in inputs.more_texts),
+        vectors=None if inputs.vectors is None else inputs.vectors[texts],
+        regions=None if inputs.regions is None else inputs.regions.map(lambda tensor: tensor[images]),
+        pixels=None if inputs.pixels is None else inputs.pixels[images],
+    )
 
 
 def score_pairs(

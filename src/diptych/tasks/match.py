@@ -1,17 +1,19 @@
 """Image-text matching, for retrieval of images by text and of texts by image."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, Pooled, Readout
 from diptych.predictions import Predictions
-from diptych.tasks.base import RightPair, Task, build_head, score_pairs
-from diptych.types import Batch, Encoding, VisionLanguageModel
+from diptych.tasks.base import RightPair, Task, build_head, exchanged, same_rows, score_pairs
+from diptych.types import Batch, Encoding, Outcome, VisionLanguageModel
 
 LOSSES = ("bce", "ce", "margin")
 
@@ -31,6 +33,9 @@ class Match(Task):
             `ce` is cross entropy over the pairs of an example. `margin` is the mean of
             `max(0, margin + wrong - right)` over the wrong pairs of all examples, on sigmoids.
         margin: margin of the loss `margin`, in [0, 1].
+        hard: train every true pair beside its hardest wrong text and its hardest wrong image: those of so many
+            other rows of the batch, drawn at random, that the model scores best. 0 trains on pairs as they
+            are given.
     """
 
     def __init__(
@@ -42,8 +47,12 @@ class Match(Task):
         head: Callable[[int, int], nn.Module] = ClassifierHead,
         loss: str = "bce",
         margin: int | float = 0.2,
+        hard: int = 0,
     ) -> None:
         super().__init__()
+        if hard < 0:
+            raise ConfigError(f"task.hard is {hard}; expected a number of rows, or 0.")
+        self.hard = hard
         if loss not in LOSSES:
             raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
         if matches not in (None, 0, 1):
@@ -53,6 +62,57 @@ class Match(Task):
         self.reads = self.readout.reads
         self.matches, self.kind, self.margin = matches, loss, margin
         self.head = build_head(head, model, self.readout.dim, 1 if matches is None else 2)
+
+    def forward(
+        self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
+    ) -> Outcome:
+        if not (self.hard and self.training):
+            return super().forward(model, batch, generator)
+        if batch.targets is None or batch.pairs != 1 or not bool((batch.target() == 1).all()):
+            raise ConfigError(
+                "task.hard draws the wrong pairs itself; train on true pairs, without negatives."
+            )
+        same = same_rows(batch.inputs)
+        possible = ~same.all(1)
+        beside = self._beside_hardest(model, batch, same, generator)
+        logits = self.score(model(beside.inputs, reads=self.reads), beside)
+        if not bool(possible.any()):  # such as one example, the rest of an epoch
+            return Outcome(loss=logits.sum() * 0, logits=logits)
+        kept = replace(beside, targets=beside.target()[possible])
+        return Outcome(loss=self.loss(logits[possible], kept), logits=logits)
+
+    def _beside_hardest(
+        self,
+        model: VisionLanguageModel,
+        batch: Batch,
+        same: Bool[Tensor, "B B"],
+        generator: torch.Generator | None,
+    ) -> Batch:
+        """The batch with three pairs per example: the right one, one with a wrong text, one with a wrong image."""
+        inputs, count = batch.inputs, len(same)
+        if inputs.regions is None and inputs.pixels is None:
+            raise ConfigError("task.hard exchanges texts and images, but the pairs have no image.")
+        own = torch.arange(count, device=same.device)
+        # The largest random numbers win; equal rows get -1, so they are drawn only if there are no others.
+        chance = torch.rand(same.shape, generator=generator, device=same.device).masked_fill(same, -1.0)
+        drawn, others = chance.topk(min(self.hard, count), 1)
+        mine = own[:, None].expand_as(others)
+        texts, images = torch.stack([others, mine]), torch.stack([mine, others])
+        with torch.no_grad():  # only the hardest ones get gradients
+            trial = replace(batch, inputs=exchanged(inputs, texts.flatten(), images.flatten()), targets=None)
+            scores = self.score(model(trial.inputs, reads=self.reads), trial).reshape(texts.shape)
+        best = scores.masked_fill(drawn < 0, -torch.inf).argmax(-1, keepdim=True)
+        text, image = (others.gather(1, best[side])[:, 0] for side in range(2))
+        return replace(
+            batch,
+            inputs=exchanged(
+                inputs,
+                torch.stack([own, text, own], 1).flatten(),
+                torch.stack([own, own, image], 1).flatten(),
+            ),
+            pairs=3,
+            targets=torch.zeros_like(own),
+        )
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N P"]:
         logits = score_pairs(self.readout, self.head, encoding, batch)

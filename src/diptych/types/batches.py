@@ -35,7 +35,8 @@ class Shared(Tree):
         if self.shared is None:
             return self
         index = self.shared
-        return replace(self, shared=None).map(lambda tensor: tensor[index])
+        alone: AnyShared = replace(self, shared=None)  # type: ignore[type-var]
+        return alone.map(lambda tensor: tensor[index])
 
 
 @register_tree

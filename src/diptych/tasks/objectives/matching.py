@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, initial_std
+from diptych.tasks.base import same_rows
 from diptych.tasks.objectives.base import Grades, Objective, Sample, grades, zero_loss
 from diptych.types import Encoding, Inputs, VisionLanguageModel
 
@@ -17,7 +18,7 @@ class Matching(Objective):
     """Predicts from the pooled vector whether text and image match; mean cross entropy over rows.
 
     Replacements come from the same batch, where the originals draw from all data. A row never gets a text or
-    image of a row with the same text or the same boxes; if there is no other row, it keeps its own.
+    image of a row with the same text or the same image; if there is no other row, it keeps its own.
 
     Args:
         matches: class of matching pairs: 1 in UNITER, LXMERT, VisualBERT, VL-BERT and Vilio, 0 in ViLBERT,
@@ -92,23 +93,13 @@ class Matching(Objective):
 def draw_other_rows(
     inputs: Inputs, generator: torch.Generator | None
 ) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Draw for each row another row with another text and other boxes.
+    """Draw for each row another row with another text and another image.
 
     Returns:
         The index of the other row, and whether there is one.
     """
-    text, regions = inputs.text, inputs.regions
-    assert text is not None and regions is not None, "matching takes text and regions"
-    # Padding is made equal first, because it may hold anything.
-    ids, boxes = text.ids.masked_fill(~text.mask, -1), regions.boxes.masked_fill(~regions.mask[..., None], -1)
-    same = _same(ids) | _same(boxes.flatten(1))
+    assert inputs.text is not None and inputs.regions is not None, "matching takes text and regions"
+    same = same_rows(inputs)
     # The largest random number wins; equal rows get -1, so they win only if there is no other row.
     chance = torch.rand(same.shape, generator=generator, device=same.device).masked_fill(same, -1.0)
     return chance.argmax(1), ~same.all(1)
-
-
-def _same(rows: Shaped[Tensor, "B L"]) -> Bool[Tensor, "B B"]:
-    """Matrix of which rows are equal."""
-    # Number the distinct rows and compare numbers: comparing all pairs of rows would need B * B * L values.
-    number: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
-    return number[:, None] == number
