@@ -11,5 +11,14 @@ from diptych.report.attention import attention_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
 from diptych.report.regions import region_page
+from diptych.report.retrieval import retrieval_page
 
-__all__ = ["MemeItem", "attention_page", "curves", "history", "meme_page", "region_page"]
+__all__ = [
+    "MemeItem",
+    "attention_page",
+    "curves",
+    "history",
+    "meme_page",
+    "region_page",
+    "retrieval_page",
+]

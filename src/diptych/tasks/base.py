@@ -215,7 +215,7 @@ def build_head(
 
 
 def same_rows(inputs: Inputs) -> Bool[Tensor, "B B"]:
-    """Matrix of which rows have the same text or the same image, so that one cannot be wrong for the other."""
+    """Matrix of which rows have the same text or image, so that one cannot be wrong for the other."""
     parts = list[Tensor]()
     # Padding is made equal first, because it may hold anything.
     if (text := inputs.text) is not None:

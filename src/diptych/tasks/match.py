@@ -33,9 +33,9 @@ class Match(Task):
             `ce` is cross entropy over the pairs of an example. `margin` is the mean of
             `max(0, margin + wrong - right)` over the wrong pairs of all examples, on sigmoids.
         margin: margin of the loss `margin`, in [0, 1].
-        hard: train every true pair beside its hardest wrong text and its hardest wrong image: those of so many
-            other rows of the batch, drawn at random, that the model scores best. 0 trains on pairs as they
-            are given.
+        hard: train every true pair beside its hardest wrong text and its hardest wrong image: of so many
+            other rows of the batch, drawn at random, those that the model scores best. 0 trains on pairs as
+            they are given.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Match(Task):
         same: Bool[Tensor, "B B"],
         generator: torch.Generator | None,
     ) -> Batch:
-        """The batch with three pairs per example: the right one, one with a wrong text, one with a wrong image."""
+        """Three pairs per example: the right one, one with a wrong text, one with a wrong image."""
         inputs, count = batch.inputs, len(same)
         if inputs.regions is None and inputs.pixels is None:
             raise ConfigError("task.hard exchanges texts and images, but the pairs have no image.")
@@ -123,16 +123,18 @@ class Match(Task):
 
     def loss(self, logits: Float[Tensor, "N P"], batch: Batch) -> Float[Tensor, ""]:
         logits, targets = logits.float(), batch.target()
-        if batch.pairs == 1 and self.kind != "bce":
+        # With `hard`, only the pairs of a validation set are single.
+        kind = "bce" if batch.pairs == 1 and self.hard else self.kind
+        if batch.pairs == 1 and kind != "bce":
             raise ConfigError(
                 f"task.loss={self.kind} compares the pairs of an example, but {batch.ids[0]} has only one; "
                 "provide wrong pairs, too, or set task.loss=bce."
             )
-        if self.kind == "ce":
+        if kind == "ce":
             return functional.cross_entropy(logits, targets)
         # Of a single pair, the target says whether it matches; of several pairs, which one does.
         right = targets[:, None] if batch.pairs == 1 else functional.one_hot(targets, batch.pairs)
-        if self.kind == "bce":
+        if kind == "bce":
             return functional.binary_cross_entropy_with_logits(logits, right.float())
         scores = logits.sigmoid()
         violations = (self.margin + scores - scores.gather(1, targets[:, None])).clamp(min=0)
