@@ -33,6 +33,11 @@ SAME = {
 PRETRAINED = {"lxmert"}  # is not predicted
 MATCHING = {"multi30k"}  # all its pairs match: without wrong ones, ranking measures are undefined
 MODELS = {"lxmert": "lxmert_tiny", "refcoco": "vlbert_tiny"}  # for tasks that need more than a text
+MATCHING = {
+    "multi30k",
+    "flickr30k",
+    "coco_captions",
+}  # all its pairs match: without wrong ones, ranking measures are undefined
 
 
 class World(NamedTuple):

@@ -45,6 +45,7 @@ UNTRIED = {
     "predict.splits": "reads by `predictions`",
     "predict.joined": "reads by `predict.splits`",
     "cli.check": "opens data sets and stores, which have targets of their own",
+    "cli.retrieve": "loads models as `cli.predict` does",
     "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
     "datasets.table.world": "writes",

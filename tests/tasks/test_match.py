@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.parity.heads import MATCHES
@@ -5,6 +7,7 @@ from torch.nn import functional as F
 
 from diptych.errors import ConfigError
 from diptych.tasks import Match
+from diptych.tasks.base import exchanged
 
 
 def logits(*shape):
@@ -60,3 +63,45 @@ def test_single_pairs_get_a_probability_and_several_a_choice(model, batch):
 def test_wrong_settings_are_named(model, options, message):
     with pytest.raises(ConfigError, match=message):
         Match(model, **options)
+
+
+def test_hard_pairs_are_the_best_scored_wrong_ones(model, batch):
+    given = batch([1, 1, 1, 1])
+    task = Match(model, hard=3).train()  # all other rows are candidates
+    outcome = task(model, given, torch.Generator().manual_seed(0))
+    assert outcome.logits.shape == (4, 3)
+    every = torch.stack(
+        [
+            task.score(model(exchanged(given.inputs, torch.arange(4), torch.full((4,), image))), given)[:, 0]
+            for image in range(4)
+        ]
+    )  # image by text
+    wrong = every.masked_fill(torch.eye(4).bool(), -torch.inf)
+    expected = torch.stack([every.diagonal(), wrong.amax(1), wrong.amax(0)], 1)
+    torch.testing.assert_close(outcome.logits, expected)
+    torch.testing.assert_close(
+        outcome.loss, F.binary_cross_entropy_with_logits(expected, torch.tensor([[1.0, 0, 0]]).expand(4, 3))
+    )
+    assert torch.equal(task.eval()(model, given).loss, Match.loss(task, every.diagonal()[:, None], given))
+
+
+def test_hard_pairs_never_show_the_same_image(model, batch):
+    given = batch([1, 1, 1])
+    regions = given.inputs.regions.map(lambda tensor: tensor[[0, 0, 1]])  # two captions of one image
+    given = replace(given, inputs=replace(given.inputs, regions=regions))
+    task = Match(model, hard=2).train()
+    logits = task(model, given, torch.Generator().manual_seed(0)).logits
+    only = exchanged(given.inputs, torch.tensor([2, 2]), torch.tensor([0, 0]))
+    torch.testing.assert_close(logits[:2, 1], task.score(model(only), given)[:, 0])
+
+
+def test_a_batch_without_another_image_has_no_loss(model, batch):
+    outcome = Match(model, hard=4, loss="ce").train()(model, batch([1]))
+    assert outcome.loss == 0
+
+
+def test_hard_pairs_need_true_ones(model, batch):
+    with pytest.raises(ConfigError, match="hard"):
+        Match(model, hard=2).train()(model, batch([1, 0]))
+    with pytest.raises(ConfigError, match="-1"):
+        Match(model, hard=-1)

@@ -4,7 +4,6 @@ from collections.abc import Hashable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int
@@ -15,16 +14,16 @@ from diptych.errors import ConfigError
 from diptych.predictions import Predictions
 from diptych.types import Dataset, Example, Pair
 
-Exchanged = Literal["text", "image", "either", "text_b"]
+EXCHANGED = ("text", "image", "either", "text_b")
 TRIES = 100  # draws of another example before the data set counts as too uniform
 
 
 class Negatives:
     """A data set of true pairs in which a share of the examples is wrong, drawn anew for every epoch.
 
-    A wrong pair has the target 0. Its foreign part never comes from an example with the same image, nor is it
-    equal to the own part: MM-BERT draws any other row, which may be another caption of the same image. What
-    is drawn is a pure function of `seed`, epoch and index, so a resumed run sees the same pairs.
+    A wrong pair has the target 0. Its text is never one of the texts that its image has anywhere in the data
+    set: MM-BERT draws any other row, which may be another caption of the same image. What is drawn is a pure
+    function of `seed`, epoch and index, so a resumed run sees the same pairs.
 
     The example `index` of epoch e is `self[e * len(self) + index]`.
 
@@ -44,16 +43,18 @@ class Negatives:
         dataset: Dataset,
         *,
         share: int | float = 0.5,
-        exchange: Exchanged = "text",
+        exchange: str = "text",
         seed: int = 0,
     ) -> None:
-        if not 0 < share <= 1 or exchange not in get_args(Exchanged):
+        if not 0 < share <= 1 or exchange not in EXCHANGED:
             raise ConfigError(
                 f"data.negatives has share {share} and exchange {exchange!r}; expected a number above 0, up "
-                f"to 1, and one of {get_args(Exchanged)}."
+                f"to 1, and one of {EXCHANGED}."
             )
         self.dataset, self.share, self.exchange, self.seed = dataset, share, exchange, seed
         self._owners = _owners(dataset)
+        self._order = np.argsort(self._owners, kind="stable")
+        self._ends = np.cumsum(np.bincount(self._owners))
         if len(self._owners) and self._owners.min() == self._owners.max():
             raise ConfigError(
                 "data.negatives needs examples with two different images or more; all have the same."
@@ -90,14 +91,20 @@ class Negatives:
             if self._owners[place] == self._owners[row]:
                 continue
             other = self.dataset[place].pairs[0]
-            if getattr(other, part) in (None, getattr(own, part)):  # two images may have the same caption
-                continue
             if part == "image":
-                return replace(own, image=other.image, files=other.files)
-            return replace(own, text=other.text) if part == "text" else replace(own, text_b=other.text_b)
+                if own.text not in self._texts(place, "text"):  # two images may have the same caption
+                    return replace(own, image=other.image, files=other.files)
+            elif getattr(other, part) not in (None, *self._texts(row, part)):
+                return replace(own, text=other.text) if part == "text" else replace(own, text_b=other.text_b)
         raise ConfigError(
             f"example {example.id}: none of {TRIES} drawn examples has another image and another {part}."
         )
+
+    def _texts(self, row: int, part: str) -> list[str | None]:
+        """All texts in the data set that belong to the image of an example."""
+        owner = self._owners[row]
+        rows = self._order[self._ends[owner - 1] if owner else 0 : self._ends[owner]]
+        return [getattr(self.dataset[int(one)].pairs[0], part) for one in rows]
 
     def write(self, predictions: Predictions, path: Path) -> None:
         self.dataset.write(predictions, path)

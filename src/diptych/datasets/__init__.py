@@ -11,7 +11,9 @@ from diptych.datasets.catalog import (
     open_split,
     split_class,
 )
+from diptych.datasets.coco_captions import CocoCaptions
 from diptych.datasets.examples import ExampleTable
+from diptych.datasets.flickr30k import Flickr30k
 from diptych.datasets.gqa import Gqa
 from diptych.datasets.hateful_memes import HatefulMemes
 from diptych.datasets.mix import Mix
@@ -24,8 +26,10 @@ from diptych.datasets.vcr import Vcr
 from diptych.datasets.vqa import Vqa
 
 __all__ = [
+    "CocoCaptions",
     "Data",
     "ExampleTable",
+    "Flickr30k",
     "Gqa",
     "Guess",
     "HatefulMemes",

@@ -1,9 +1,11 @@
 """Scenes of the miniature world with captions in English and German, for data sets of captions."""
 
 import gzip
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,3 +77,26 @@ def write_packed(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = "".join(f"{line}\n" for line in lines)
     path.write_bytes(gzip.compress(content.encode(), mtime=0))  # the time would differ
+
+
+def karpathy(
+    number: int, name: str, split: str, captions: Sequence[str], *, first: int = 0
+) -> dict[str, Any]:
+    """An image of Karpathy's file.
+
+    Args:
+        name: file name of the picture.
+        first: id of the first sentence; by default they are counted over all images.
+    """
+    first = first or number * len(captions)
+    sentences = [
+        {"tokens": tokenized(text).split(), "raw": text, "imgid": number, "sentid": first + place}
+        for place, text in enumerate(captions)
+    ]
+    ids = [sentence["sentid"] for sentence in sentences]
+    return {"sentids": ids, "imgid": number, "sentences": sentences, "split": split, "filename": name}
+
+
+def karpathy_file(path: Path, images: Sequence[dict[str, Any]], name: str) -> None:
+    """Write images of `karpathy`, as the file of a data set."""
+    path.write_text(json.dumps({"images": images, "dataset": name}) + "\n", encoding="utf-8")

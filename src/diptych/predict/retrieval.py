@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -107,7 +107,7 @@ def retrieve(
     run: Path | str,
     split: str,
     *,
-    by: Literal["match", "cosine"] = "match",
+    by: str = "match",
     root: Path | str | None = None,
     data: "Data | None" = None,
     features: Path | str | None = None,

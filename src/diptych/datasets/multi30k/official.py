@@ -1,13 +1,9 @@
-"""Prediction files of Multi30k: translations line by line or as submitted, and matches."""
+"""Prediction files of Multi30k: translations line by line or as submitted."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from diptych.datasets.json_records import Record, read_list, write_list
 from diptych.datasets.sentences import read_lines, write_lines
 from diptych.errors import FormatError
 from diptych.predictions import Predictions
@@ -15,7 +11,6 @@ from diptych.predictions import Predictions
 # <INSTITUTION>_<task>_<METHOD>_<type>, as the shared task names its files
 SUBMISSION = re.compile(r"[^_]+_(?P<task>[123])_(?P<method>.+)_(?P<type>[CU])")
 COLUMNS = 5
-SCORE, SCORES, RANKING = "matches", "scores", "ranking"
 
 
 def write_translations(predictions: Predictions, path: Path, *, images: Sequence[str]) -> None:
@@ -69,54 +64,3 @@ def _hypothesis(line: str, where: str) -> str:
     if len(cells) != COLUMNS:
         raise FormatError(f"{where}: {len(cells)} columns; expected {COLUMNS}, separated by tabs.")
     return cells[2]
-
-
-def write_matches(predictions: Predictions, path: Path) -> None:
-    """Write the probability that each pair matches, and the ranking of the candidates where there is one.
-
-    Raises:
-        FormatError: the predictions have neither.
-    """
-    scores = None if predictions.scores is None else predictions.column(SCORE)
-    if scores is None and predictions.rankings is None:
-        raise FormatError(f"{path}: the predictions have neither scores nor rankings.")
-    records: list[dict[str, Any]] = [{"id": key} for key in predictions.ids]
-    for row, record in enumerate(records):
-        if scores is not None:
-            record[SCORES] = {SCORE: float(scores[row])}
-        if predictions.rankings is not None:
-            record[RANKING] = list(predictions.rankings[row])
-    write_list(path, iter(records))
-
-
-def read_matches(path: Path, ids: Sequence[str]) -> Predictions:
-    """Read a file of `write_matches`.
-
-    Raises:
-        FormatError: a record is invalid, or ids are missing; names the file.
-    """
-    keys: list[str] = []
-    scores: list[float] = []
-    rankings: list[tuple[str, ...]] = []
-    for number, value in enumerate(read_list(path)):
-        record = Record(value, f"{path}: record {number}")
-        keys.append(record.text("id"))
-        if SCORES in record.value:
-            given = record.scores(SCORES)
-            if SCORE not in given:
-                raise FormatError(f"{record.where}: `{SCORES}` has no {SCORE!r}.")
-            scores.append(given[SCORE])
-        if RANKING in record.value:
-            rankings.append(tuple(map(str, record.items(RANKING))))
-    if (scores and len(scores) < len(keys)) or (rankings and len(rankings) < len(keys)):
-        raise FormatError(f"{path}: some records lack `{SCORES}` or `{RANKING}`; expected it in all or none.")
-    try:
-        return Predictions(
-            ids=tuple(keys),
-            scores=np.array(scores)[:, None] if scores else None,
-            answers=tuple(str(int(score >= 0.5)) for score in scores) if scores else None,
-            rankings=tuple(rankings) if rankings else None,
-            classes=(SCORE,) if scores else None,
-        ).align(ids)
-    except FormatError as error:
-        raise FormatError(f"{path}: {error}") from error

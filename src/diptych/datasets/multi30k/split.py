@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.datasets.base import Split, require_split
+from diptych.datasets.captions import read_matches, write_matches
 from diptych.datasets.multi30k.files import (
     DESCRIPTIONS,
     SPLITS,
@@ -23,9 +24,7 @@ from diptych.datasets.multi30k.files import (
     Layout,
 )
 from diptych.datasets.multi30k.official import (
-    read_matches,
     read_translations,
-    write_matches,
     write_translations,
 )
 from diptych.datasets.photographs import Photographs, image_key, image_name, require_kind
