@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from diptych.types import Batch, Encoding, Inputs, PaddedRegions
+from diptych.types import EVERYTHING, Batch, Encoding, Inputs, PaddedRegions
 
 
 class Widths(nn.Module):
@@ -17,7 +17,7 @@ class Widths(nn.Module):
     def word_embedding(self) -> None:
         return None
 
-    def forward(self, inputs: Inputs) -> Encoding:
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
         assert inputs.regions is not None
         return Encoding(pooled=inputs.regions.features.sum(1), regions=inputs.regions.features)
 

@@ -86,7 +86,7 @@ def test_hard_pairs_are_the_best_scored_wrong_ones(model, batch):
 
 
 def test_hard_pairs_never_show_the_same_image(model, batch):
-    given = batch([1, 1, 1])
+    given = batch([1, 1, 1], rows=3)
     regions = given.inputs.regions.map(lambda tensor: tensor[[0, 0, 1]])  # two captions of one image
     given = replace(given, inputs=replace(given.inputs, regions=regions))
     task = Match(model, hard=2).train()
@@ -96,12 +96,12 @@ def test_hard_pairs_never_show_the_same_image(model, batch):
 
 
 def test_a_batch_without_another_image_has_no_loss(model, batch):
-    outcome = Match(model, hard=4, loss="ce").train()(model, batch([1]))
+    outcome = Match(model, hard=4, loss="ce").train()(model, batch([1], rows=1))
     assert outcome.loss == 0
 
 
 def test_hard_pairs_need_true_ones(model, batch):
     with pytest.raises(ConfigError, match="hard"):
-        Match(model, hard=2).train()(model, batch([1, 0]))
+        Match(model, hard=2).train()(model, batch([1, 0], rows=2))
     with pytest.raises(ConfigError, match="-1"):
         Match(model, hard=-1)
