@@ -118,7 +118,7 @@ def _titles(found: Retrieval, direction: str) -> tuple[str, str]:
 def _summary(found: Retrieval) -> str:
     rows, columns = found.sides.shape
     left, right = (NAMES[name] for name in found.sides.names)
-    return f"{rows:,} {left} by {columns:,} {right}. {CHECK} and a thick frame mark right candidates."
+    return f"{rows:,} {left} by {columns:,} {right}. {CHECK} and a blue frame mark right candidates."
 
 
 def _draw(path: Path, found: Retrieval, sections: dict[str, list[list[Item]]]) -> None:
