@@ -62,7 +62,7 @@ def test_rankings_measures_and_pictures(run: Path, capsys: pytest.CaptureFixture
         (["--split", "nowhere"], "nowhere"),
         (["--split", "val", "--setting", "lang"], "lang"),
         (["--split", "val", "--setting", "lang=xx"], "xx"),
-        (["--split", "val", "--setting", "task=translation"], "val/1"),
+        (["--split", "val", "--setting", "task=translation", "--setting", "descriptions=1"], "val/1"),
         (["--split", "val", "--top", "0"], "top is 0"),
         (["--split", "val", "--queries", "-1"], "-1"),
         (["--split", "val", "--folds", "9"], "9"),

@@ -25,15 +25,12 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_token_file_with_lists_gives_the_captions_of_karpathys_file(flickr: Path, tmp_path: Path) -> None:
-    for name in ("results_20130124.token", "train.txt", "val.txt", "test.txt"):
-        (tmp_path / name).write_bytes((flickr / name).read_bytes())
+def test_the_token_file_with_lists_gives_the_captions_of_karpathys_file(flickr: Path) -> None:
+    tokens = flickr / "official"
     for split in ("train", "val", "test"):
-        assert [*Flickr30k(tmp_path, split)] == [*Flickr30k(flickr, split)]
-    assert (
-        Flickr30k(tmp_path, "val+test").ids == Flickr30k(tmp_path, "val").ids + Flickr30k(flickr, "test").ids
-    )
-    assert find_data(tmp_path).kind is Flickr30k
+        assert [*Flickr30k(tokens, split)] == [*Flickr30k(flickr, split)]
+    assert Flickr30k(tokens, "val+test").ids == Flickr30k(tokens, "val").ids + Flickr30k(flickr, "test").ids
+    assert find_data(tokens).kind is Flickr30k
 
 
 def test_official_splits_of_coco_hold_the_captions_of_karpathys(coco: Path) -> None:
@@ -79,8 +76,8 @@ def test_a_damaged_image_is_named(
 
 
 def test_a_damaged_line_of_the_token_file_is_named(flickr: Path, tmp_path: Path) -> None:
-    lines = (flickr / "results_20130124.token").read_text().splitlines()
-    (tmp_path / "train.txt").write_bytes((flickr / "train.txt").read_bytes())
+    lines = (flickr / "official" / "results_20130124.token").read_text().splitlines()
+    (tmp_path / "train.txt").write_bytes((flickr / "official" / "train.txt").read_bytes())
     for line in ("no tab at all", "1.jpg\tno number"):
         (tmp_path / "results_20130124.token").write_text("\n".join([*lines[:3], line]))
         with pytest.raises(FormatError, match=r"results_20130124\.token:4: "):

@@ -45,6 +45,8 @@ UNTRIED = {
     "predict.splits": "reads by `predictions`",
     "predict.joined": "reads by `predict.splits`",
     "cli.check": "opens data sets and stores, which have targets of their own",
+    "predict.partial": "reads its own record and table; tests/predict/test_retrieval.py damages both",
+    "predict.retrieval": "reads its own report, by `documents` and `predictions`",
     "cli.retrieve": "loads models as `cli.predict` does",
     "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",

@@ -89,10 +89,10 @@ def sides_of(dataset: Dataset) -> Sides:
             raise ConfigError(
                 f"example {example.id} has neither an image nor a second text; retrieval needs two sides."
             )
-        if example.target == 0:
+        if example.target not in (None, 1):
             raise ConfigError(
-                f"example {example.id} has the target 0; retrieval takes a split of true pairs, and scores "
-                "all others itself."
+                f"example {example.id} has the target {example.target!r:.40}; expected true "
+                "pairs, with the target 1. All other pairs are scored, too."
             )
         key = example.id if second else str(pair.image)
         left.setdefault(key, replace(pair, text_b=None) if second else replace(pair, text=""))

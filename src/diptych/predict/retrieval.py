@@ -147,9 +147,79 @@ def retrieve(
     """
     if batch_size < 1 or by not in ("match", "cosine"):
         raise ConfigError(f"batch_size is {batch_size} (at least 1), by is {by!r} ('match' or 'cosine').")
+    job = _opened(Path(run), split, by=by, root=root, data=data, features=features, predictor=predictor)
+    how = {"by": by, "folds": folds, "batch_size": batch_size}
+    place = Path(run) / "retrieval" / f"{split}{'' if by == 'match' else '_cosine'}"
+    return job.run(
+        place if out is None else Path(out), how, measuring or Measuring(), overwrite, draw, progress
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A split that is ready to be scored.
+
+    Args:
+        made_of: checksums of model, data and features.
+    """
+
+    predictor: Predictor
+    sides: Sides
+    sources: Sources
+    images: Mapping[str, Path]
+    split: str
+    made_of: Mapping[str, Any]
+
+    def run(
+        self,
+        out: Path,
+        how: Mapping[str, Any],
+        measuring: Measuring,
+        overwrite: bool,
+        draw: Callable[[Retrieval, Path], None] | None,
+        progress: Progress | None,
+    ) -> Retrieval:
+        folds = how["folds"]
+        if not 1 <= folds <= self.sides.shape[0]:
+            raise ConfigError(f"folds is {folds}; expected 1 to {self.sides.shape[0]}, the number of images.")
+        # A block gives the same bytes on every call, but not if it is cut differently or computed elsewhere.
+        made_of = {**self.made_of, **how, "device": self.predictor.device.type, **asdict(measuring)}
+        if not overwrite and (done := _finished(out, made_of, self.sides, self.images)) is not None:
+            return done
+        require_new(out, overwrite=overwrite, kind=KIND)
+        scorer = _scorer(self.predictor, self.sides, self.sources, by=how["by"])
+        partial = PartialScores(
+            out.with_name(f"{out.name}.partial"),
+            self.sides.shape,
+            made_of=made_of,
+            blocks=lambda: blocks_of(scorer.lengths, self.sides.owners, size=how["batch_size"], folds=folds),
+        )
+        with partial.opened(overwrite=overwrite):
+            partial.fill(scorer.block, progress)
+            with atomic_folder(out, kind=KIND, overwrite=overwrite) as folder:
+                np.save(folder / "scores.npy", partial.scores)
+                found = _measured(
+                    partial.scores, self.sides, measuring, folds=folds, folder=out, images=self.images
+                )
+                _write(found, folder, split=self.split, made_of=made_of)
+                if draw is not None:
+                    draw(found, folder)
+            partial.discard()
+        return found
+
+
+def _opened(
+    run: Path,
+    split: str,
+    *,
+    by: str,
+    root: Path | str | None,
+    data: "Data | None",
+    features: Path | str | None,
+    predictor: Predictor | None,
+) -> _Job:
     from diptych.datasets import find_data  # imports pyarrow, which other predictions do not need
 
-    run, measuring = Path(run), measuring or Measuring()
     predictor = predictor or load(run, encoder=by == "cosine")
     root = root_of_run(run, root)
     data = data or find_data(root, node=predictor.bundle.provenance.get("data"), where=f"the bundle in {run}")
@@ -157,37 +227,14 @@ def retrieve(
     store = regions_of_run(predictor, run, dataset, features)
     sources = predictor.sources(dataset, features=store)
     require_sources(predictor.needs, predictor.processor, sources, dataset)
-    sides = sides_of(dataset)
-    if not 1 <= folds <= sides.shape[0]:
-        raise ConfigError(f"folds is {folds}; expected 1 to {sides.shape[0]}, the number of images.")
-    name = f"{split}{'' if by == 'match' else '_cosine'}"
-    out = run / "retrieval" / name if out is None else Path(out)
-    # A block gives the same bytes on every call, but not if it is cut differently.
-    how = {"by": by, "folds": folds, "batch_size": batch_size, "device": predictor.device.type}
-    made_of = {"bundle": bundle_checksum(run), **checksums_of(predictor, dataset, store), **how}
-    made_of |= asdict(measuring)
-    images: Mapping[str, Path] = dataset.images
-    if not overwrite and (done := _finished(out, made_of, sides, images)) is not None:
-        return done
-    require_new(out, overwrite=overwrite, kind=KIND)
-    scorer = _scorer(predictor, sides, sources, by=by)
-    cut = {"size": batch_size, "folds": folds}
-    partial = PartialScores(
-        out.with_name(f"{out.name}.partial"),
-        sides.shape,
-        made_of=made_of,
-        blocks=lambda: blocks_of(scorer.lengths, sides.owners, **cut),
+    return _Job(
+        predictor=predictor,
+        sides=sides_of(dataset),
+        sources=sources,
+        images=dataset.images,
+        split=split,
+        made_of={"bundle": bundle_checksum(run), **checksums_of(predictor, dataset, store)},
     )
-    with partial.opened(overwrite=overwrite):
-        partial.fill(scorer.block, progress)
-        with atomic_folder(out, kind=KIND, overwrite=overwrite) as folder:
-            np.save(folder / "scores.npy", partial.scores)
-            found = _measured(partial.scores, sides, measuring, folds=folds, folder=out, images=images)
-            _write(found, folder, split=split, made_of=made_of)
-            if draw is not None:
-                draw(found, folder)
-        partial.discard()
-    return found
 
 
 def _scorer(predictor: Predictor, sides: Sides, sources: Sources, *, by: str) -> Scorer:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from diptych.datasets.caption_world import Captioned, CaptionWorld, karpathy, karpathy_file
 from diptych.datasets.coco_captions.split import KARPATHY
@@ -24,7 +25,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     """
     world = CaptionWorld(size, seed, each=EACH)
     scenes = {split: [one for part in parts for one in world.parts[part]] for split, parts in PARTS.items()}
-    images = []
+    images = list[dict[str, Any]]()
     for split, some in scenes.items():
         for one in some:
             filepath = "train2014" if split == "train" else "val2014"
