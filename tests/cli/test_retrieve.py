@@ -32,7 +32,7 @@ def run(multi30k: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rankings_measures_and_pictures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["retrieve", str(run), "--split", "val", "--setting", "descriptions=1", "--samples", "9"]
+    words = ["retrieve", str(run), "--split", "val", "--set", "descriptions=1", "--samples", "9"]
     assert main([*words, "--queries", "2"]) == 0
     shown = capsys.readouterr().out
     assert "5 images by 5 texts" in shown
@@ -60,9 +60,9 @@ def test_rankings_measures_and_pictures(run: Path, capsys: pytest.CaptureFixture
     ("words", "named"),
     [
         (["--split", "nowhere"], "nowhere"),
-        (["--split", "val", "--setting", "lang"], "lang"),
-        (["--split", "val", "--setting", "lang=xx"], "xx"),
-        (["--split", "val", "--setting", "task=translation", "--setting", "descriptions=1"], "val/1"),
+        (["--split", "val", "--set", "lang"], "lang"),
+        (["--split", "val", "--set", "lang=xx"], "xx"),
+        (["--split", "val", "--set", "task=translation", "--set", "descriptions=1"], "val/1"),
         (["--split", "val", "--top", "0"], "top is 0"),
         (["--split", "val", "--queries", "-1"], "-1"),
         (["--split", "val", "--folds", "9"], "9"),

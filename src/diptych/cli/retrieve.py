@@ -10,7 +10,6 @@ try:
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +32,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="match: score every pair with the task (default); cosine: compare encodings of both sides",
     )
     add_data(parser)
-    parser.add_argument(
-        "--setting",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="a setting of the data set, such as task=translation_retrieval (default: as trained)",
-    )
     add_root(parser, "(default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store (default: as trained)")
     add_out(parser, "folder for the results (default: RUN/retrieval/SPLIT)")
@@ -79,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     root = root_of_run(arguments.run, arguments.root)
     node = predictor.bundle.provenance.get("data")
     data = chosen_data(arguments, root, node, f"the bundle in {arguments.run}")
-    data = replace(data, node={**data.node, **_settings(arguments.setting)})
     with progress(f"scoring pairs of {arguments.split}") as advance:
         found = retrieve(
             arguments.run,
@@ -118,19 +109,6 @@ def _draw(queries: int) -> Any:
     from diptych.report import retrieval_page
 
     return partial(retrieval_page, queries=queries)
-
-
-def _settings(words: list[str]) -> dict[str, Any]:
-    """Settings of a data set from words such as `image=false`."""
-    from diptych.documents import parse_yaml
-
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"--setting is {word!r}; expected KEY=VALUE, such as lang=de.")
-        found[key] = parse_yaml(value, where=f"--setting {key}")
-    return found
 
 
 def _show(found: "Retrieval") -> None:
