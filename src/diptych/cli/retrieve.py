@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.run,
         device=arguments.device,
         precision=arguments.precision,
-        encoder=arguments.by == "cosine",
+        pretrained=arguments.by == "cosine",
     )
     root = root_of_run(arguments.run, arguments.root)
     node = predictor.bundle.provenance.get("data")

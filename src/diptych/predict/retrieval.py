@@ -220,7 +220,7 @@ def _opened(
 ) -> _Job:
     from diptych.datasets import find_data  # imports pyarrow, which other predictions do not need
 
-    predictor = predictor or load(run, encoder=by == "cosine")
+    predictor = predictor or load(run, pretrained=by == "cosine")
     root = root_of_run(run, root)
     data = data or find_data(root, node=predictor.bundle.provenance.get("data"), where=f"the bundle in {run}")
     dataset = data.open(root.absolute(), split)
