@@ -208,14 +208,12 @@ class Processor:
         return self._first(pair), self._tags(images, source) if self.tags else self._second(pair)
 
     def with_text(self, row: Row, pair: Pair, regions: RegionSource | None = None) -> Row:
-        """A row with the text of `pair` in place of its own; its regions and its picture stay.
-
-        Retrieval combines every image with every text: it makes the row of an image once.
+        """A row with the text of `pair` in place of its own; retrieval makes the row of an image once.
 
         Args:
             regions: source of the image of `pair`, whose object names may be part of the text (`tags`).
         """
-        images = [self._regions(key, regions) for key in image_keys(pair)] if self.tags else []
+        images = self.regions_of(pair, regions) if self.tags else []
         return replace(
             row,
             tokens=None if self.text is None else self._tokens(pair, images, regions),
