@@ -31,7 +31,6 @@ SAME = {
     "refcocog",
 }  # other uses of data sets that are tried
 PRETRAINED = {"lxmert"}  # is not predicted
-MATCHING = {"multi30k"}  # all its pairs match: without wrong ones, ranking measures are undefined
 MODELS = {"lxmert": "lxmert_tiny", "refcoco": "vlbert_tiny"}  # for tasks that need more than a text
 MATCHING = {
     "multi30k",
