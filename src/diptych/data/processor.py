@@ -208,11 +208,7 @@ class Processor:
         return self._first(pair), self._tags(images, source) if self.tags else self._second(pair)
 
     def with_text(self, row: Row, pair: Pair, regions: RegionSource | None = None) -> Row:
-        """A row with the text of `pair` in place of its own; retrieval makes the row of an image once.
-
-        Args:
-            regions: source of the image of `pair`, whose object names may be part of the text (`tags`).
-        """
+        """A row with the text of `pair` in place of its own; `regions` is the source of object names."""
         images = self.regions_of(pair, regions) if self.tags else []
         return replace(
             row,
