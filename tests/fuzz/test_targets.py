@@ -48,6 +48,8 @@ UNTRIED = {
     "predict.partial": "reads its own record and table; tests/predict/test_retrieval.py damages both",
     "predict.retrieval": "reads its own report, by `documents` and `predictions`",
     "cli.retrieve": "loads models as `cli.predict` does",
+    "cli.explain": "loads models as `cli.predict` does",
+    "report.attention": "reads the template that comes with diptych",
     "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
     "datasets.table.world": "writes",

@@ -17,7 +17,6 @@ from typing_extensions import TypedDict
 
 from diptych.documents import closed, read_json
 from diptych.errors import ConfigError, FormatError
-from diptych.features.writer import holds_only
 from diptych.files import atomic_file, claimed
 from diptych.types import Progress
 
@@ -99,6 +98,10 @@ class PartialScores:
                 other files.
             FormatError: a file in it is damaged.
         """
+        from diptych.features.writer import (
+            holds_only,
+        )  # imports pyarrow, which single predictions do not need
+
         if self.folder.exists() and not holds_only(self.folder, (SCORES, RECORD, ".*.part")):
             raise ConfigError(f"{self.folder} holds files that are not part of a retrieval and is kept.")
         with claimed(self.folder):
