@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from diptych.data.sampler import Plan, Positions, longest_first
+from diptych.data.sampler import JointPlan, Plan, Positions, longest_first
+from diptych.errors import ConfigError
 
 
 def lengths(count: int) -> np.ndarray:
@@ -109,3 +110,57 @@ def test_evaluation_takes_every_example_once_longest_first(ranks):
     for share in shares:
         first = [size[batch].max() for batch in share]
         assert first == sorted(first, reverse=True)
+
+
+def joint(ranks: int = 1, accumulate: int = 1) -> JointPlan:
+    """Captions decide how long an epoch is; the corpora have more and fewer examples."""
+    common = {"ranks": ranks, "accumulate": accumulate}
+    sizes = {37: 4, 101: 3, 9: 2}
+    plans = [
+        Plan(count, batch_size=batch, seed=number, lengths=lengths(count), **common)
+        for number, (count, batch) in enumerate(sizes.items())
+    ]
+    return JointPlan(plans, [*sizes])
+
+
+def test_a_joint_plan_cycles_the_other_data_sets():
+    plan = joint()
+    assert (plan.steps_per_epoch, plan.step_size) == (10, 9)
+    taken = [np.array(plan.portion(position).indices) for position in range(34)]
+    first, second, third = (
+        np.concatenate([step[(step >= low) & (step < high)] for step in taken]).tolist()
+        for low, high in ((0, 37), (37, 138), (138, 147))
+    )
+    assert sorted(first[:37]) == sorted(first[37:74]) == list(range(37))
+    assert sorted(second[:101]) == list(range(37, 138))  # goes on where the epoch of the first one ends
+    assert all(sorted(third[start : start + 9]) == list(range(138, 147)) for start in (0, 9, 18, 27, 36, 45))
+    assert third[:9] != third[9:18]
+
+
+@pytest.mark.parametrize(("ranks", "accumulate"), [(2, 1), (2, 2)])
+def test_ranks_share_a_joint_plan_and_count_what_they_take(ranks, accumulate):
+    plan, fresh = joint(ranks, accumulate), joint(ranks, accumulate)
+    for step in (7, 0, 12):
+        places = [(step * accumulate + part, rank) for part in range(accumulate) for rank in range(ranks)]
+        portions = [plan.portion(*place) for place in places]
+        assert portions == [fresh.portion(*place) for place in places]  # no state
+        assert sum(one.count for one in portions) == portions[0].step_count
+        taken = [index for one in portions for index in one.indices[: one.count]]
+        assert len(set(taken)) == len(taken)
+
+
+def test_a_step_has_one_kind_of_examples():
+    kinds = np.random.default_rng(1).integers(0, 2, 203)
+    plan = Plan(203, batch_size=8, lengths=lengths(203), seed=2, kinds=kinds)
+    for epoch in range(2):
+        steps = plan.epoch(epoch)
+        assert len(steps) == plan.steps_per_epoch == sum(-(-int((kinds == k).sum()) // 8) for k in (0, 1))
+        assert sorted(np.concatenate(steps).tolist()) == list(range(203))
+        assert all(len(set(kinds[step])) == 1 for step in steps)
+        assert [len(step) for step in steps[:-2]] == [8] * (len(steps) - 2)
+    assert plan.portion(3) == Plan(203, batch_size=8, lengths=lengths(203), seed=2, kinds=kinds).portion(3)
+
+
+def test_kinds_and_draws_exclude_each_other():
+    with pytest.raises(ConfigError, match="data.aspects"):
+        Plan(4, batch_size=2, kinds=np.zeros(4, int), draws=[(4, 2)])

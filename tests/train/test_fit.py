@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diptych.errors import ConfigError
 from diptych.nn import transformer
-from diptych.train import EMA, AnnealSWA, JumpSWA, Trainer, adamw, constant, fit, hf_adamw, linear
+from diptych.train import EMA, AnnealSWA, JumpSWA, Trainer, adamw, constant, fit, hf_adamw, linear, plateau
 from diptych.train.averaging import Averaging
 
 
@@ -329,3 +329,42 @@ def test_unlabeled_validation_examples_leave_the_loss_a_number(tmp_path):
     data.validate.examples[3] = replace(data.validate.examples[3], target=None)
     result, _ = run(tmp_path, data=data)
     assert all(math.isfinite(row["loss"]) for row in result.history)
+
+
+def test_a_rate_per_example_is_multiplied_and_both_are_said(tmp_path, capfd):
+    settings = {"max_steps": 1, "accelerator": "cpu", "accumulate_grad_batches": 2}
+    for name, rate, compat in (("ours", 1.6e-3, False), ("theirs", 1e-4, True)):
+        model, task = toy.parts(dropout=0.0)
+        trainer = Trainer(**settings, rate_per_example=compat)
+        fit(model, task, toy.data(), folder=tmp_path / name, optim=adamw(lr=rate), trainer=trainer)
+        torch.save(model.state_dict(), tmp_path / f"{name}.pt")
+    one, other = (torch.load(tmp_path / f"{name}.pt") for name in ("ours", "theirs"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, second = (line for line in capfd.readouterr().err.splitlines() if line.startswith("a step:"))
+    assert "16 examples" in first
+    assert "0.0016" in first
+    assert "0.0001 per example" in second
+
+
+def test_the_curves_have_the_norm_of_gradients_and_every_loss(tmp_path, monkeypatch):
+    forward = toy.Compare.forward
+
+    def with_parts(self, model, batch, generator=None):
+        outcome = forward(self, model, batch, generator)
+        return replace(outcome, logs={"half": outcome.loss.detach() / 2})
+
+    monkeypatch.setattr(toy.Compare, "forward", with_parts)
+    model, task = toy.parts()
+    trainer = Trainer(max_steps=4, accelerator="cpu", log_every_n_steps=2)
+    fit(model, task, toy.data(validate=0), folder=tmp_path, optim=adamw(lr=1e-3), trainer=trainer, loggers=[])
+    rows = columns(tmp_path)
+    assert [float(row["train/half"]) for row in rows] == pytest.approx(
+        [float(row["train/loss"]) / 2 for row in rows], rel=1e-6
+    )
+    assert all(float(row["train/grad_norm"]) > 0 for row in rows)
+
+
+def test_a_plateau_without_validation_is_refused(tmp_path):
+    model, task = toy.parts()
+    with pytest.raises(ConfigError, match="plateau"):
+        fit(model, task, toy.data(validate=0), folder=tmp_path, optim=adamw(lr=1e-3), schedule=plateau())

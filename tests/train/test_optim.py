@@ -8,7 +8,7 @@ from training_toy import Bag, Compare
 from diptych.errors import ConfigError
 from diptych.models import ernievil_base
 from diptych.nn import LayerAverage
-from diptych.train.optim import HFAdamW, adam, adamw, bert_adam, hf_adamw, paddle_adam
+from diptych.train.optim import HFAdamW, adam, adamw, bert_adam, hf_adamw, paddle_adam, sgd
 
 
 def groups_of(factory, model: nn.Module, task: nn.Module) -> dict[str, dict]:
@@ -201,3 +201,21 @@ def test_models_may_count_their_layers_themselves():
     found = groups_of(adamw(lr=1.0, layer_decay=0.5), model, Compare())
     names = ("words.weight", "layers.0.weight", "layers.1.weight", "head.weight")
     assert [found[name]["lr"] for name in names] == [1.0, 0.125, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("factory", [hf_adamw, sgd])
+def test_vl_bert_decays_norms_and_biases_too(factory):
+    found = groups_of(factory(lr=0.1, weight_decay=0.3, decay_all=True), Bag(), Compare())
+    assert {group["weight_decay"] for group in found.values()} == {0.3}
+    found = groups_of(factory(lr=0.1, weight_decay=0.3), Bag(), Compare())
+    assert found["norm.weight"]["weight_decay"] == 0
+
+
+def test_sgd_moves_by_the_running_sum_of_gradients():
+    weight = nn.Parameter(torch.zeros(1))
+    holder = nn.ParameterList([weight])
+    optimizer = sgd(lr=0.1, momentum=0.5)(holder, nn.Identity())
+    for _ in range(3):
+        weight.grad = torch.ones(1)
+        optimizer.step()
+    assert weight.item() == pytest.approx(-0.1 * (1 + 1.5 + 1.75))

@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from diptych.errors import ConfigError
-from diptych.train.schedules import constant, cosine, linear, steps, triangle
+from diptych.train.schedules import constant, cosine, linear, plateau, steps, triangle
 
 
 def test_linear_follows_the_published_sequence_of_forty_steps():
@@ -62,3 +64,26 @@ def test_warmup_of_steps_may_begin_above_zero(method, expected):
 def test_an_unknown_method_of_warmup_is_refused():
     with pytest.raises(ConfigError, match=r"warmup_method is 'cubic'"):
         steps(milestones=[5], warmup_method="cubic")
+
+
+@pytest.mark.parametrize(("patience", "cooldown"), [(1, 2), (0, 0), (2, 1)])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_plateau_drops_when_torch_does(mode, patience, cooldown):
+    values = np.random.default_rng(7).random(60).round(1) + np.linspace(0, 0.3, 60)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode, factor=0.5, patience=patience, cooldown=cooldown, eps=0
+    )
+    ours = plateau(factor=0.5, patience=patience, cooldown=cooldown)
+    seen = set()
+    for count, value in enumerate(values, 1):
+        theirs.step(value)
+        rate = ours.drop(values[:count].tolist(), minimized=mode == "min")
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+        seen.add(rate)
+    assert len(seen) > 3
+
+
+def test_a_factor_that_would_raise_the_rate_is_refused():
+    with pytest.raises(ConfigError, match=r"factor=1\.5"):
+        plateau(factor=1.5)

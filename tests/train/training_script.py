@@ -15,12 +15,18 @@ from typing import Any
 import torch
 import training_toy as toy
 
-from diptych.train import EMA, FitResult, JumpSWA, Trainer, adamw, fit, linear
+from diptych.train import EMA, FitResult, JumpSWA, Trainer, adamw, fit, linear, plateau, sgd
 
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {"trainer": {}},
     "accumulated": {"trainer": {"accumulate_grad_batches": 2}, "averaging": EMA(decay=0.9)},
     "summed": {"trainer": {"reduction": "sum", "gradient_clip_val": 5.0}, "averaging": JumpSWA()},
+    # drops after every validation from the second on
+    "plateau": {
+        "trainer": {"val_check_interval": 6, "rate_per_example": True},
+        "schedule": plateau(factor=0.5, patience=0, cooldown=0, threshold=9.0),
+        "optim": sgd(lr=1e-3),
+    },
 }
 
 
@@ -43,8 +49,8 @@ def run(
         task,
         toy.data(93, 31, batch_size=batch_size, workers=workers),
         folder=folder,
-        optim=adamw(lr=3e-3),
-        schedule=linear(),
+        optim=RUNS[name].get("optim", adamw(lr=3e-3)),
+        schedule=RUNS[name].get("schedule", linear()),
         averaging=RUNS[name].get("averaging"),
         trainer=Trainer(**(settings | RUNS[name]["trainer"] | trainer)),
         seed=5,

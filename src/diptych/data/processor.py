@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from diptych.data.cutting import cut_row, in_one_segment, lengths_of_rows, without_ends
 from diptych.data.transform import MOST, DetectorTransform
 from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image, to_pixels
@@ -96,6 +97,11 @@ class Processor:
         clip_boxes: sides of the resized picture in pixels: the shorter side, and the limit of the longer one.
             Boxes are clipped to the last pixel of that picture. VL-BERT does so with precomputed features,
             too.
+        max_row: largest number of tokens and regions of a row together, the region of the whole image
+            included: 64 in VL-BERT's pre-training (see `diptych.data.cutting`). Pairs without regions have
+            `max_tokens` alone.
+        bare_texts: pairs without image have no `[CLS]` and `[SEP]`, as the corpora of VL-BERT's pre-training.
+        one_segment: the second text has the segment of the first, as the two languages of MM-BERT.
 
     Raises:
         ConfigError: a setting is outside of its range, or settings exclude each other.
@@ -121,13 +127,16 @@ class Processor:
         number_images: bool = False,
         box_scale: str = "size",
         clip_boxes: Sequence[int] | None = None,
+        max_row: int | None = None,
+        bare_texts: bool = False,
+        one_segment: bool = False,
     ) -> None:
         if missing not in MISSING or box_scale not in ("size", "swapped"):
             raise ConfigError(
                 f"processor.missing is {missing!r} (expected one of {MISSING}), "
                 f"processor.box_scale is {box_scale!r} (expected 'size' or 'swapped')."
             )
-        _require_sizes(image_size=image_size, max_tokens=max_tokens, max_regions=max_regions)
+        _require_sizes(image_size=image_size, max_tokens=max_tokens, max_regions=max_regions, max_row=max_row)
         # Whether no other setting of pixels or boxes is in use, which an end-to-end model would contradict.
         alone = regions and image_size is None and box_scale == "size"
         _require_end_to_end(prepare, grid, whole_image=whole_image, alone=alone and clip_boxes is None)
@@ -144,6 +153,7 @@ class Processor:
         if clip_boxes is not None:  # `truncate`: VL-BERT rounds sizes down, and clips to that size
             self.frame = DetectorTransform(least=clip_boxes[0], most=clip_boxes[1], truncate=True)
         self.missing, self.box_scale, self.number_images = missing, box_scale, number_images
+        self.max_row, self.bare_texts, self.one_segment = max_row, bare_texts, one_segment
 
     @property
     def provides(self) -> frozenset[str]:
@@ -182,9 +192,11 @@ class Processor:
         pixels = self._pixels(keys, sources.images) if "pixels" in self.provides else None
         if self.prepare is not None and pixels is not None:
             images = [self._boxes_alone(images[0], pixels)]
+        if self.max_row is not None and tokens is not None:
+            tokens, images = cut_row(tokens, images, most=self.max_row, whole=self.added)
         count = sum(map(len, images))
         return Row(
-            tokens=tokens,
+            tokens=in_one_segment(tokens) if tokens and self.one_segment else tokens,
             more_tokens=self._more_tokens(pair),
             mentions=self._mentions(pair, tokens, count) if tokens and pair.mentions else None,
             regions=_join(images) if images else None,
@@ -192,7 +204,7 @@ class Processor:
             image_index=first_image + np.repeat(np.arange(len(images)), [len(regions) for regions in images])
             if images
             else None,
-            beyond=self._beyond(keys, sources.regions),
+            beyond=self._beyond(keys, sources.regions, [len(one) for one in images]),
             pixels=pixels,
             resized=self.frame.resized(*images[0].size) if self.frame and images else None,
             vector=self.vectors.vector(pair.text) if self.vectors is not None else None,
@@ -225,14 +237,20 @@ class Processor:
 
     def _pair_length(self, pair: Pair, regions: RegionSource | None) -> int:
         keys = [key for key in image_keys(pair) if regions is not None and key in regions]
-        total = 0  # must equal `stream.lengths_of`, which computes it from columns
+        text, seen = 0, 0  # must equal `stream.lengths_of`, which computes them from columns
         if self.text is not None:
             # A store memory-maps labels and features apart, so reading the tags reads no features from disk.
             images = [self._regions(key, regions) for key in keys] if self.regions and self.tags else []
-            total += len(self._tokens(pair, images, regions))
+            text = len(self._tokens(pair, images, regions))
         if self.regions and regions is not None:
-            total += sum(min(regions.count(key), self.max_regions) for key in keys) + self.whole_image
-        return total
+            seen = sum(min(regions.count(key), self.max_regions) for key in keys) + self.whole_image
+        counts = (np.array([count], np.int32) for count in (text, seen))
+        return int(lengths_of_rows(*counts, most=self.max_row, whole=self.added)[0])
+
+    @property
+    def added(self) -> int:
+        """Regions of a whole image that a model adds, where the processor itself does not: 1 or 0."""
+        return int(not self.whole_image)
 
     def _first(self, pair: Pair) -> str:
         # Some data sets have the question mark, some a space before it, some leave it out.
@@ -243,7 +261,10 @@ class Processor:
 
     def _tokens(self, pair: Pair, images: list[Regions], source: RegionSource | None) -> Tokens:
         assert self.text is not None, "checked by the callers"
-        return self.text.encode(*self.texts(pair, images, source), max_tokens=self.max_tokens)
+        text, text_b = self.texts(pair, images, source)
+        if self.bare_texts and pair.image is None and text_b is None:
+            return without_ends(self.text.encode(text, max_tokens=self.max_tokens + 2))
+        return self.text.encode(text, text_b, max_tokens=self.max_tokens)
 
     def cuts(self, pair: Pair) -> bool:
         """Whether `max_tokens` cuts the text of a pair; object names do not count."""
@@ -285,14 +306,15 @@ class Processor:
         return source[key].first(self.max_regions)
 
     def _beyond(
-        self, keys: tuple[str, ...], source: RegionSource | None
+        self, keys: tuple[str, ...], source: RegionSource | None, kept: list[int]
     ) -> tuple[Float[Tensor, " F"], int] | None:
         if source is None or not self.regions or self.prepare is not None:
             return None
-        cut = [key for key in keys if key in source and source.count(key) > self.max_regions]
+        both = zip(keys, kept, strict=False)  # a pair without image has zero regions of no key
+        cut = [(key, most) for key, most in both if key in source and source.count(key) > most]
         if not cut:
             return None
-        rest = np.concatenate([source[key].features[self.max_regions :] for key in cut])
+        rest = np.concatenate([source[key].features[most:] for key, most in cut])
         # torch converts float16 ten times as fast as NumPy
         return torch.from_numpy(rest).float().sum(0), len(rest)
 

@@ -5,7 +5,8 @@ Nothing here keeps state between steps, so a run can resume at any step, on any 
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from itertools import pairwise
+from typing import Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -33,6 +34,22 @@ class Portion:
     step_count: int
 
 
+@runtime_checkable
+class Steps(Protocol):
+    """Which examples each step of a run takes: a `Plan`, or a `JointPlan` of several data sets."""
+
+    seed: int
+    ranks: int
+    accumulate: int
+    examples: int
+    steps_per_epoch: int
+    step_size: int
+
+    def portion(self, position: int, rank: int = 0) -> Portion: ...
+
+    def epoch_at(self, position: int) -> int: ...
+
+
 # Example: 10 examples, batch_size=2, ranks=2, accumulate=1. A step has 4 examples, an epoch 3 steps: two
 # whole ones in random order, then one of 2. At position 2 (the last step), each rank gets one of these 2.
 class Plan:
@@ -57,9 +74,11 @@ class Plan:
             (`fixed`).
         limit: number of batches per epoch (int) or fraction of an epoch (float).
         repeat: every epoch repeats the first one.
+        kinds: kind of each example, from 0; a step takes examples of one kind, such as landscapes. What is
+            left of each kind makes an incomplete step at the end of the epoch.
 
     Raises:
-        ConfigError: both `balance` and `draws` are given.
+        ConfigError: two of `balance`, `draws` and `kinds` are given.
     """
 
     def __init__(
@@ -76,15 +95,15 @@ class Plan:
         balance: Literal["epoch", "fixed"] | None = None,
         limit: int | float | None = None,
         repeat: bool = False,
+        kinds: ndarray | None = None,
     ) -> None:
         self.seed, self.ranks, self.accumulate = seed, ranks, accumulate
         self.balance, self.repeat = balance, repeat
         self.step_size = batch_size * ranks * accumulate
-        if draws is not None and balance is not None:
-            raise ConfigError(
-                f"data.balance={balance} and weights of data sets exclude each other; remove one of them."
-            )
-        # Classes and draws both decide which examples an epoch takes, so they cannot hold at once.
+        # These decide which examples an epoch or a step takes, so two of them cannot hold at once.
+        given = {"data.balance": balance, "weights of data sets": draws, "data.aspects": kinds}
+        if len(both := [name for name, value in given.items() if value is not None]) > 1:
+            raise ConfigError(f"{both[0]} and {both[1]} exclude each other; remove one of them.")
         self._lengths = None if lengths is None else np.asarray(lengths)
         self._members = _members(count, classes if balance else None)
         self._draws = draws
@@ -92,14 +111,21 @@ class Plan:
         self.examples = len(self._members) * min(map(len, self._members))
         if draws is not None:
             self.examples = sum(wanted for _, wanted in draws)
+        self._kinds = kinds
+        counts = [self.examples] if kinds is None else np.bincount(kinds).tolist()
+        self._ends = np.cumsum(counts)  # where each kind ends in the order of an epoch
         # `-(-a // b)` rounds up in integers; a float would lose digits for very many examples.
-        self.steps_per_epoch = _limited(-(-self.examples // self.step_size), accumulate, limit)
+        self.steps_per_epoch = _limited(sum(-(-one // self.step_size) for one in counts), accumulate, limit)
         self._epochs: dict[int, tuple[ndarray, ndarray]] = {}
 
     def epoch(self, epoch: int) -> list[Int[ndarray, " _"]]:
         """Return the indices of the examples of each step."""
         order, starts = self._ordered(epoch)
-        return [order[start : start + self.step_size] for start in starts.tolist()]
+        return [self._step(order, start) for start in starts.tolist()]
+
+    def _step(self, order: Int[ndarray, " _"], start: int) -> Int[ndarray, " _"]:
+        end = int(self._ends[np.searchsorted(self._ends, start, side="right")])
+        return order[start : min(start + self.step_size, end)]
 
     def _ordered(self, epoch: int) -> tuple[Int[ndarray, " _"], Int[ndarray, " _"]]:
         """All examples of an epoch in order, and the place where each step begins.
@@ -119,7 +145,7 @@ class Plan:
         step, part = divmod(position, self.accumulate)
         epoch, step = divmod(step, self.steps_per_epoch)
         order, starts = self._ordered(epoch)
-        examples = order[starts[step] : starts[step] + self.step_size]
+        examples = self._step(order, int(starts[step]))
         # Integer bounds share out all examples:
         # the parts of an incomplete step differ by at most one example.
         start, stop = (len(examples) * place // self.accumulate for place in (part, part + 1))
@@ -138,14 +164,20 @@ class Plan:
         random = np.random.default_rng([self.seed, epoch])  # no state: the same for every call and rank
         # The incomplete step is cut off before sorting; otherwise, it would always have the longest examples.
         order = random.permutation(self._draw(epoch))
-        whole = len(order) - len(order) % self.step_size  # without the last, incomplete step
-        if self._lengths is not None:
-            for start in range(0, whole, WINDOW * self.step_size):
-                window = order[start : min(start + WINDOW * self.step_size, whole)]  # a view: sorts in place
-                window[:] = window[np.argsort(self._lengths[window], kind="stable")]
-        starts = random.permutation(whole // self.step_size) * self.step_size
-        rest = [whole] if whole < len(order) else []  # the incomplete step is always the last one
-        return order, np.concatenate([starts, rest]).astype(np.int64)[: self.steps_per_epoch]
+        if self._kinds is not None:
+            order = order[np.argsort(self._kinds[order], kind="stable")]
+        complete, rest = [np.zeros(0, np.int64)], []
+        for first, end in pairwise([0, *self._ends.tolist()]):
+            whole = end - (end - first) % self.step_size  # without the last, incomplete step
+            complete.append(np.arange(first, whole, self.step_size))
+            rest += [whole] if whole < end else []
+            if self._lengths is not None:
+                for start in range(first, whole, WINDOW * self.step_size):
+                    window = order[start : min(start + WINDOW * self.step_size, whole)]  # sorts in place
+                    window[:] = window[np.argsort(self._lengths[window], kind="stable")]
+        # incomplete steps are always the last ones
+        starts = np.concatenate([random.permutation(np.concatenate(complete)), np.array(rest, np.int64)])
+        return order, starts[: self.steps_per_epoch]
 
     def _draw(self, epoch: int) -> ndarray:
         if self._draws is not None:
@@ -191,6 +223,41 @@ def _limited(steps: int, accumulate: int, limit: int | float | None) -> int:
     return max(1, min(steps, wanted))
 
 
+class JointPlan:
+    """Takes examples of several data sets in every step: captions and text corpora, as VL-BERT does.
+
+    The first data set decides how long an epoch is. The others begin again, in another order, when all of
+    their examples were taken, wherever the epoch of the first one is. As every plan is a pure function of
+    its position, so are they together.
+
+    Args:
+        plans: one plan for each data set, with equal `ranks` and `accumulate`.
+        counts: number of examples of each data set. They follow each other, as in a mix.
+    """
+
+    def __init__(self, plans: Sequence[Plan], counts: Sequence[int]) -> None:
+        self.plans, self.offsets = tuple(plans), np.cumsum([0, *counts[:-1]]).tolist()
+        first = plans[0]
+        self.seed, self.ranks, self.accumulate = first.seed, first.ranks, first.accumulate
+        self.examples, self.steps_per_epoch = sum(plan.examples for plan in plans), first.steps_per_epoch
+        self.step_size = sum(plan.step_size for plan in plans)
+
+    def portion(self, position: int, rank: int = 0) -> Portion:
+        """Return the examples of `rank` at `position`, those of the first data set first."""
+        each = [*zip((plan.portion(position, rank) for plan in self.plans), self.offsets, strict=True)]
+        # A data set that has nothing left for this rank repeats an example, which would count in its loss.
+        real = [(one, offset) for one, offset in each if one.count] or each[:1]
+        return Portion(
+            indices=tuple(offset + index for one, offset in real for index in one.indices),
+            count=sum(one.count for one, _ in each),
+            step_count=sum(one.step_count for one, _ in each),
+        )
+
+    def epoch_at(self, position: int) -> int:
+        """Number of the epoch of the first data set."""
+        return self.plans[0].epoch_at(position)
+
+
 class Positions(Sampler[list[int]]):
     """Batch sampler of one rank, from position `start` up to `stop`, across epochs.
 
@@ -199,7 +266,7 @@ class Positions(Sampler[list[int]]):
             from epoch to epoch (`Negatives`).
     """
 
-    def __init__(self, plan: Plan, *, start: int, stop: int, rank: int = 0, stride: int = 0) -> None:
+    def __init__(self, plan: Steps, *, start: int, stop: int, rank: int = 0, stride: int = 0) -> None:
         self.plan, self.start, self.stop, self.rank, self.stride = plan, start, stop, rank, stride
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from diptych.data.cutting import lengths_of_rows
 from diptych.data.processor import Processor, image_keys
 from diptych.text import CachedTokenizer, WordPiece
 from diptych.types import Dataset, Example, RegionSource, Tokenizer
@@ -134,18 +135,22 @@ def lengths_of(
         lengths = (processor.length(example, regions) for example in stream(dataset))
         return np.fromiter(lengths, np.int64, len(dataset))
     # Must equal `Processor.length`; without special cases, so that millions of pairs take seconds.
-    total = np.zeros(rows.pair_count, np.int32)
+    total, seen = (np.zeros(rows.pair_count, np.int32) for _ in range(2))
     if text is not None:
         counts = rows.text_counts(text.count, key=text.fingerprint, trim=_trimmed(processor))
         for start in range(0, len(total), CHUNK):
             total[start : start + CHUNK] = _token_lengths(
                 counts[:, start : start + CHUNK], processor, text, most=processor.max_tokens
             )
+        if processor.bare_texts and processor.text_b is None:
+            bare = rows.image_costs(lambda keys: np.ones(len(keys), np.int32)) == 0
+            bare &= len(counts) < 2 or counts[-1] == -1  # a pair of texts keeps its special tokens
+            total[bare] = np.minimum(counts[0][bare], processor.max_tokens)
     if processor.regions and regions is not None:
         most, source = processor.max_regions, regions
-        total += rows.image_costs(lambda keys: count_regions(source, keys).clip(0, most))
-        total += int(processor.whole_image)
-    return rows.longest(total)
+        seen += rows.image_costs(lambda keys: count_regions(source, keys).clip(0, most))
+        seen += int(processor.whole_image)
+    return rows.longest(lengths_of_rows(total, seen, most=processor.max_row, whole=processor.added))
 
 
 def count_cut(dataset: Dataset, processor: Processor) -> int:

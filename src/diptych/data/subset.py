@@ -1,6 +1,7 @@
 """Subsets of a data set."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,12 +52,20 @@ class Subset:
         draws = getattr(self.dataset, "draws", None)
         if draws is None:
             return None
-        ends = np.cumsum([count for count, _ in draws])
-        # Indices ascend, so the place of the end of each data set counts the examples kept so far.
-        kept = np.diff(np.searchsorted(self.indices, ends), prepend=0).tolist()
-        both = zip(draws, kept, strict=True)
+        both = zip(draws, self._kept(count for count, _ in draws), strict=True)
         # A member of which some examples are left is drawn at least once.
         return [(left, max(1, round(wanted * left / count))) for (count, wanted), left in both if left]
+
+    @property
+    def member_counts(self) -> dict[str, int]:
+        """Number of examples that are left of each member of a mix; empty for other data sets."""
+        members: dict[str, int] = getattr(self.dataset, "member_counts", {})
+        return dict(zip(members, self._kept(members.values()), strict=True))
+
+    def _kept(self, counts: Iterable[int]) -> list[int]:
+        ends = np.cumsum([*counts])
+        # Indices ascend, so the place of the end of each data set counts the examples kept so far.
+        return [*map(int, np.diff(np.searchsorted(self.indices, ends), prepend=0))]
 
     @property
     def rows(self) -> "Rows | None":

@@ -90,6 +90,11 @@ class Mix:
         return MixedRows(columns)
 
     @property
+    def member_counts(self) -> dict[str, int]:
+        """Number of examples of each member, in order."""
+        return {name: len(member) for name, member in self.members.items()}
+
+    @property
     def draws(self) -> list[tuple[int, int]] | None:
         """Number of examples of each member, and how many an epoch takes of it; None without weights."""
         if self.weights is None:

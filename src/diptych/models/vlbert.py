@@ -208,6 +208,8 @@ class VlBert(nn.Module):
             and translation.
         blind: ignore what regions show: they keep their positions but are embedded as zeros, and the text has
             the blank vector. Reproduces MM-BERT's retrieval and word translation without vision.
+        text_only: read text alone, for runs without a feature store. The parameters are the same, so weights
+            move both ways.
         std: standard deviation of the initial weights.
 
     Raises:
@@ -236,12 +238,15 @@ class VlBert(nn.Module):
         hide_features: bool = True,
         learned_blank: bool = True,
         blind: bool = False,
+        text_only: bool = False,
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         eps: float = 1e-12,
         std: float = 0.02,
     ) -> None:
         super().__init__()
+        if text_only:
+            self.needs = frozenset({"text"})
         if readout not in ("first", "before_end"):
             raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
         self.dim = self.text_dim = self.region_dim = dim

@@ -255,6 +255,9 @@ def _objective(
     if issubclass(kind, MaskedText) and text is not None:
         masking = node.get("masking") or {"_target_": "diptych.tasks.objectives.WordMasking"}
         special = [*text.special_ids]
+        if masking.get("continuations") == "auto":
+            pieces = (number for number, token in enumerate(text.tokens) if token.startswith("##"))
+            masking = {**masking, "continuations": [*pieces]}
         return {**node, "masking": _filled(masking, mask_id=text.mask_id, special=special)}
     if issubclass(kind, RegionFeatures) and processor.prepare is not None:
         raise ConfigError(

@@ -2,8 +2,8 @@
 
 from diptych.train.averaging import EMA, AnnealSWA, JumpSWA
 from diptych.train.fit import FitResult, fit
-from diptych.train.optim import HFAdamW, OptimizerFactory, adam, adamw, bert_adam, hf_adamw, paddle_adam
-from diptych.train.schedules import Schedule, constant, cosine, linear, steps, triangle
+from diptych.train.optim import HFAdamW, OptimizerFactory, adam, adamw, bert_adam, hf_adamw, paddle_adam, sgd
+from diptych.train.schedules import Plateau, Schedule, constant, cosine, linear, plateau, steps, triangle
 from diptych.train.trainer import Trainer
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "HFAdamW",
     "JumpSWA",
     "OptimizerFactory",
+    "Plateau",
     "Schedule",
     "Trainer",
     "adam",
@@ -24,6 +25,8 @@ __all__ = [
     "hf_adamw",
     "linear",
     "paddle_adam",
+    "plateau",
+    "sgd",
     "steps",
     "triangle",
 ]

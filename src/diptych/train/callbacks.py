@@ -5,22 +5,28 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diptych.errors import ConfigError
 from diptych.train import checkpoint
 from diptych.train.checkpoint import Row, ValidationRecord
 from diptych.train.loggers import MetricLogger
 from diptych.train.loop import Loop, Observer
+from diptych.train.schedules import Plateau, Schedule
 
 
 class Reporter(Observer):
     """Reports, every few steps, the mean loss since the last report, learning rate and examples per second.
+
+    Where a task has several losses, each is reported by its name, as a mean over the batches of the first
+    rank: its share is enough for a curve, and costs no message between ranks. The norm of all gradients is
+    that of the last step, before it was clipped.
 
     Losses stay on the device until they are reported, so that steps need not wait for the device. A loss that
     is not finite is found here, before a checkpoint could store the weights that it damaged.
@@ -65,7 +71,10 @@ class Reporter(Observer):
             "train/loss": sum(sums) / sum(totals),
             "train/lr": max(loop.rates),
             "train/examples_per_second": sum(totals) / max(1e-9, now - self._since),
+            **({} if loop.norm is None else {"train/grad_norm": float(loop.norm)}),
+            **{f"train/{name}": value for name, value in _means(loop.parts).items()},
         }
+        loop.parts.clear()
         self._since = now
         for logger in self.loggers:
             logger.log_metrics(self.latest, loop.step)
@@ -73,6 +82,12 @@ class Reporter(Observer):
     def restart_clock(self) -> None:
         """Leave the time since the last report (a validation, say) out of examples per second."""
         self._since = time.perf_counter()
+
+
+def _means(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Mean of each loss over the batches that have it."""
+    names = dict.fromkeys(name for one in parts for name in one)
+    return {name: float(torch.stack([one[name] for one in parts if name in one]).mean()) for name in names}
 
 
 def _not_finite(loop: Loop, step: int, value: float) -> str:
@@ -126,6 +141,7 @@ class Validator(Observer):
             weights = loop.learner.state_dict() if improved else {}
             if improved and self.best is not None:
                 checkpoint.save(self.best, {"weights": weights, "metrics": row})
+        loop.drop = dropped(loop.schedule, self.record)
         # All ranks have the same metrics, so they decide alike. At the last step there is nothing to stop.
         if self.patience is not None and self.record.stale >= self.patience and not loop.done:
             self.record.stopped = loop.stopping = True
@@ -149,6 +165,13 @@ class Validator(Observer):
             )
         log_metrics(self.reporter.loggers, metrics, loop.step, prefix="val/")
         return {"step": loop.step, "epoch": loop.epochs, **metrics}
+
+
+def dropped(schedule: Schedule, record: ValidationRecord) -> float:
+    """Factor that the results so far put on the rate; 1 for schedules that do not ask for them."""
+    if not isinstance(schedule, Plateau) or record.monitor is None:
+        return 1.0
+    return schedule.drop((row[record.monitor] for row in record.history), minimized=record.minimized)
 
 
 def log_metrics(

@@ -1,9 +1,10 @@
 """A training run, from a model and data to the best weights."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ import torch
 from torch import nn
 
 from diptych.data.module import DataModule
+from diptych.errors import ConfigError
 from diptych.files import require_new
 from diptych.nn import checkpointed
 from diptych.tasks.base import Trainable
 from diptych.train import checkpoint
 from diptych.train.averaging import Averaging
-from diptych.train.callbacks import Keeper, Reporter, Stopper, Validator
+from diptych.train.callbacks import Keeper, Reporter, Stopper, Validator, dropped
 from diptych.train.checkpoint import Row, ValidationRecord
 from diptych.train.loggers import MetricLogger, open_loggers
 from diptych.train.loop import Loop, Observer
 from diptych.train.optim import OptimizerFactory
 from diptych.train.progress import ProgressBar
-from diptych.train.schedules import Schedule, constant
+from diptych.train.schedules import Plateau, Schedule, constant
 from diptych.train.trainer import Trainer, Weights
 
 
@@ -137,6 +139,11 @@ class _Run:
     def prepare(self, optim: OptimizerFactory, schedule: Schedule, *, restart: bool) -> None:
         """Build the loop, and restore the last checkpoint if `restart` says that there is one."""
         trainer = self.trainer
+        if isinstance(schedule, Plateau) and self.data.validate is None:
+            raise ConfigError("schedule=plateau follows the validations, but the run has no validation set.")
+        if trainer.rate_per_example:
+            optim = replace(optim, lr=optim.lr * self.plan.step_size)
+        self.optim = optim
         self.loop = Loop(
             self.model,
             self.task,
@@ -160,10 +167,13 @@ class _Run:
             checkpoint.load_weights(self.loop.learner, state, self.last)
             self.record = ValidationRecord(**state["record"])
             self.loop.load_state_dict(state)
+            self.loop.drop = dropped(schedule, self.record)
 
     def train(self, loggers: Sequence[str] | None, *, progress: bool) -> None:
         """Train to the end, or until the patience runs out or a signal asks to stop."""
         main, status = self.fabric.is_global_zero, "failed"
+        if progress and main:
+            sys.stderr.write(f"{self._summary()}\n")
         sinks = open_loggers(loggers, self.folder, step=self.loop.step) if main else []
         bar = self._observe(sinks, bar=progress and main)
         try:
@@ -176,6 +186,17 @@ class _Run:
                 bar.close()
             for sink in sinks:
                 sink.finalize(status)
+
+    def _summary(self) -> str:
+        """What decides about a step, and is easily mistaken for something else: its examples and its rate."""
+        plan, each = self.plan, self.data.batch_size
+        sizes = self.data.each
+        shown = f"{each}" if sizes is None else "+".join(str(size) for _, size in sizes)
+        count = f"{plan.ranks} device(s) x {shown} x {plan.accumulate} batch(es)"
+        rate = f"{self.optim.lr:.4g}"
+        if self.trainer.rate_per_example:
+            rate += f", {self.optim.lr / plan.step_size:.4g} per example"
+        return f"a step: {plan.step_size} examples ({count}); learning rate up to {rate}"
 
     def result(self, *, seconds: float) -> FitResult:
         """Load the weights to keep, and return the result."""

@@ -1,6 +1,6 @@
 """The training loop: steps through a plan. Random numbers depend only on the seed and the position."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from diptych.data.module import DataModule
-from diptych.data.sampler import Plan
+from diptych.data.sampler import Steps
 from diptych.errors import ConfigError
 from diptych.tasks.base import Part, Trainable
 from diptych.train.averaging import Average, Averaging
@@ -49,9 +49,11 @@ class Learner(nn.Module):
     def __init__(self, model: nn.Module, task: Trainable) -> None:
         super().__init__()
         self.model, self.task = model, task
+        self.parts: Mapping[str, Tensor] = {}  # of the last batch
 
     def forward(self, sealed: Sealed, generator: torch.Generator) -> Tensor:
-        loss = self.task(self.model, sealed.batch, generator).loss
+        outcome = self.task(self.model, sealed.batch, generator)
+        loss, self.parts = outcome.loss, outcome.logs
         if loss is None:
             raise ConfigError(
                 f"example {sealed.batch.ids[0]} or another one in its batch has no label; training needs a "
@@ -82,7 +84,7 @@ class Loop:
         *,
         fabric: Fabric,
         data: DataModule,
-        plan: Plan,
+        plan: Steps,
         optim: OptimizerFactory,
         schedule: Schedule,
         averaging: Averaging | None,
@@ -102,6 +104,9 @@ class Loop:
         self.stopping = False
         # Emptied by `Reporter`, which every run has.
         self.losses: list[tuple[Tensor, int]] = []
+        self.parts: list[Mapping[str, Tensor]] = []  # unweighted losses of this rank's batches, by name
+        self.norm: Tensor | None = None  # of all gradients in the last step, before they were clipped
+        self.drop = 1.0  # factor that results of validations put on the rate
         # Objectives draw from their own generator; dropout draws from torch's global one. Both are seeded.
         self._generator = torch.Generator(device=fabric.device)
         # Kept between validations, because starting loader workers takes seconds.
@@ -183,7 +188,7 @@ class Loop:
                 self.fabric.backward(self._loss(next(batches), self.step * accumulate + part))
         if self.clip is not None:
             # A loss that is not finite gets a better message from `Reporter`.
-            self.fabric.clip_gradients(
+            self.norm = self.fabric.clip_gradients(
                 self.module, self.optimizer, max_norm=self.clip, error_if_nonfinite=False
             )
         self.optimizer.step()
@@ -199,6 +204,7 @@ class Loop:
         rank, ranks, accumulate = self.fabric.global_rank, self.plan.ranks, self.plan.accumulate
         portion = self.plan.portion(position, rank)
         loss = self.module(Sealed(self._here(batch)), self._seeded(position, rank))
+        self.parts.append(self.learner.parts)
         self.losses.append((loss.detach(), portion.count))  # no `item()`, which would wait for the device
         # `ranks` undoes the mean over ranks that DDP takes of gradients. With `mean`, `accumulate` cancels
         # out, and every example gets the weight 1 / step_count.
@@ -251,6 +257,7 @@ class Loop:
         return batch if device.type == "cpu" else batch.to(device, non_blocking=True)
 
     def _rate(self, base: float) -> float:
+        base *= self.drop
         if self.averaging is None:
             return base * self.schedule(self.step, self.total_steps)
         return self.averaging.rate(self.schedule, self.step, self.total_steps, base)

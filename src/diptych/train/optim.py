@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from diptych.errors import ConfigError
 from diptych.nn import LayerAverage
@@ -122,9 +122,33 @@ def hf_adamw(
     eps: float = 1e-6,
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
+    decay_all: bool = False,
 ) -> OptimizerFactory:
-    """AdamW of the library transformers before version 4 (see `HFAdamW`)."""
-    return _factory(HFAdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
+    """AdamW of the library transformers before version 4 (see `HFAdamW`); VL-BERT has `decay_all`."""
+    factory = _factory(HFAdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
+    return replace(factory, decay_all=decay_all)
+
+
+def sgd(
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    head_lr_factor: int | float = 1.0,
+    layer_decay: float | None = None,
+    decay_all: bool = False,
+) -> OptimizerFactory:
+    """Stochastic gradient descent with momentum; VL-BERT's VCR has `decay_all`."""
+    return OptimizerFactory(
+        build=partial(SGD, momentum=momentum, nesterov=nesterov),
+        lr=lr,
+        weight_decay=weight_decay,
+        head_lr_factor=head_lr_factor,
+        layer_decay=layer_decay,
+        decay_all=decay_all,
+        fusable=True,
+    )
 
 
 def adam(

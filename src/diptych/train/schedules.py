@@ -7,7 +7,8 @@ steps), unless `whole` rounds it down. A `warmup` of 1 or more is a number of st
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
@@ -69,6 +70,64 @@ def steps(
         start=warmup_factor,
         method=warmup_method,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Warm-up, then the peak rate, times `factor` whenever the monitored metric stops improving.
+
+    As torch's `ReduceLROnPlateau`, which VL-BERT offers. The rate follows from the results of the validations
+    alone, which checkpoints hold, so that a resumed run goes on exactly; the original forgets them.
+
+    Args:
+        factor: factor of each drop.
+        patience: validations without improvement that are tolerated.
+        cooldown: validations after a drop in which none counts as lacking improvement.
+        threshold: an improvement of less than this share of the best value does not count.
+        warmup: as in the other schedules.
+    """
+
+    factor: float = 0.1
+    patience: int = 1
+    cooldown: int = 2
+    threshold: float = 1e-4
+    warmup: int | float = 0.0
+
+    def __post_init__(self) -> None:
+        _checked(self.warmup)
+        if not 0 < self.factor < 1 or self.patience < 0 or self.cooldown < 0 or self.threshold < 0:
+            raise ConfigError(
+                f"schedule has factor={self.factor}, patience={self.patience}, cooldown={self.cooldown}, "
+                f"threshold={self.threshold}; expected a factor between 0 and 1, and 0 or more."
+            )
+
+    def __call__(self, step: int, total: int) -> float:
+        return _constant(step, total, warmup=self.warmup)
+
+    def drop(self, values: Iterable[float], *, minimized: bool) -> float:
+        """Factor of the rate after these results of the monitored metric."""
+        best, bad, cooling, drops = math.inf if minimized else -math.inf, 0, 0, 0
+        for value in values:
+            margin = self.threshold * abs(best) if math.isfinite(best) else 0.0
+            improved = value < best - margin if minimized else value > best + margin
+            best, bad = (value, 0) if improved else (best, bad + 1)
+            if cooling:
+                cooling, bad = cooling - 1, 0
+            if bad > self.patience:
+                drops, cooling, bad = drops + 1, self.cooldown, 0
+        return float(self.factor**drops)
+
+
+def plateau(
+    *,
+    factor: float = 0.1,
+    patience: int = 1,
+    cooldown: int = 2,
+    threshold: float = 1e-4,
+    warmup: int | float = 0.0,
+) -> Plateau:
+    """Drop the rate when the monitored metric no longer improves; see `Plateau`. Needs a validation set."""
+    return Plateau(factor=factor, patience=patience, cooldown=cooldown, threshold=threshold, warmup=warmup)
 
 
 def _linear(step: int, total: int, *, warmup: int | float, whole: bool) -> float:

@@ -42,6 +42,9 @@ class Trainer:
         gradient_clip_val: largest L2 norm of all gradients together. None does not clip.
         reduction: `mean` weighs all examples of a step alike. `sum` multiplies the mean loss of a batch by
             its number of rows, as Vilio does.
+        rate_per_example: compat: the optimizer's rate is for one example, and the run uses it times the
+            examples of a step: devices x batch x accumulated batches. VL-BERT and MM-BERT state their rates
+            so.
         val_check_interval: optimizer steps (int) or fraction of an epoch (float) between validations.
         checkpoint_every: optimizer steps between checkpoints. None is `val_check_interval`.
         limit_train_batches: batches per epoch (int) or fraction of them (float).
@@ -68,6 +71,7 @@ class Trainer:
     accumulate_grad_batches: int = 1
     gradient_clip_val: int | float | None = 1.0
     reduction: Literal["mean", "sum"] = "mean"
+    rate_per_example: bool = False
     val_check_interval: int | float = 1.0
     checkpoint_every: int | None = None
     limit_train_batches: int | float | None = None

@@ -93,6 +93,15 @@ def grades(logits: Float[Tensor, "M C"], right: Int[Tensor, " M"], mask: Bool[Te
     return Grades((logits.argmax(-1) == right).float(), mask.nonzero()[:, 0])
 
 
+def seeing_rows(inputs: Inputs) -> Bool[Tensor, " B"]:
+    """Mask of the rows that have regions; the others are text alone."""
+    if inputs.regions is not None:
+        # An image that several rows share is there once.
+        return inputs.regions.spread(inputs.regions.mask.any(1))
+    assert inputs.text is not None, "a row has text or regions"
+    return torch.zeros(len(inputs.text.ids), dtype=torch.bool, device=inputs.text.ids.device)
+
+
 def first_layers(dim: int, *, norm: bool = True, eps: float = 1e-12, std: float = 0.02) -> nn.Sequential:
     """Build Linear, GELU, LayerNorm: the first layers of most pre-training heads."""
     layers = nn.Sequential(nn.Linear(dim, dim), nn.GELU())

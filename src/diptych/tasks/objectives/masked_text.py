@@ -17,9 +17,10 @@ from diptych.tasks.objectives.base import (
     average,
     first_layers,
     grades,
+    seeing_rows,
     zero_loss,
 )
-from diptych.types import Encoding, PaddedText, VisionLanguageModel
+from diptych.types import Encoding, Inputs, PaddedText, VisionLanguageModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,8 @@ class WordMasking:
         random: share of these that becomes a random id; the rest is kept.
         random_from: lowest random id. UNITER starts at `!`, the others draw from the whole vocabulary.
         at_least_one: predict the first token of a row if chance chose none (UNITER).
-        continuations: ids of word pieces that continue a word; if given, whole words are chosen (VL-BERT).
+        continuations: ids of word pieces that continue a word; if given, whole words are chosen (VL-BERT). A
+            run fills in `auto` from its vocabulary.
     """
 
     mask_id: int = 103
@@ -118,10 +120,12 @@ class MaskedText(Objective):
         matched_only: do not mask mismatched pairs, as in ViLBERT. LXMERT, VisualBERT, Oscar and Vilio mask
             them, too.
         by: see `average`. VL-BERT uses `rows`, the others average over all predicted tokens of the batch.
+        apart: two losses, `captions` of rows with regions and `texts` of rows without, each averaged for
+            itself. So VL-BERT learns from captions and text corpora at once.
     """
 
     reads = frozenset({"text"})
-    parts = ("words",)
+    parts: tuple[str, ...] = ("words",)
 
     def __init__(
         self,
@@ -130,11 +134,13 @@ class MaskedText(Objective):
         masking: WordMasking | None = None,
         matched_only: bool = False,
         by: str = "all",
+        apart: bool = False,
     ) -> None:
         super().__init__()
         self.masking = masking or WordMasking()
         self.matched_only = matched_only
         self.by = by
+        self.parts = ("captions", "texts") if apart else self.parts
         self.head = TiedWords(model)
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
@@ -149,16 +155,29 @@ class MaskedText(Objective):
     ) -> dict[str, Float[Tensor, ""]]:
         assert encoding.text is not None
         if sample.words is None:
-            return {"words": zero_loss(encoding.text)}
-        return {"words": word_loss(self.head, model, encoding.text, sample.words, by=self.by)}
+            return dict.fromkeys(self.parts, zero_loss(encoding.text))
+        return {
+            part: word_loss(self.head, model, encoding.text, words, by=self.by)
+            for part, words in self._asked(sample.inputs, sample.words).items()
+        }
 
     def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
         if sample.words is None:
             return {}
-        table, predicted = model.word_embedding(), sample.words >= 0
+        table = model.word_embedding()
         assert encoding.text is not None and table is not None
-        logits = self.head(encoding.text[predicted], table.weight)
-        return {"words": grades(logits, sample.words[predicted], predicted)}
+        found: dict[str, Grades] = {}
+        for part, words in self._asked(sample.inputs, sample.words).items():
+            logits = self.head(encoding.text[words >= 0], table.weight)
+            found[part] = grades(logits, words[words >= 0], words >= 0)
+        return found
+
+    def _asked(self, inputs: Inputs, words: Int[Tensor, "B T"]) -> dict[str, Int[Tensor, "B T"]]:
+        """The ids to predict for each part."""
+        if len(self.parts) == 1:
+            return {self.parts[0]: words}
+        seeing = seeing_rows(inputs)[:, None]
+        return {"captions": words.masked_fill(~seeing, -1), "texts": words.masked_fill(seeing, -1)}
 
 
 def word_loss(

@@ -10,7 +10,7 @@ from torch.nn import functional
 from diptych.errors import ConfigError
 from diptych.nn import ClassifierHead, initial_std
 from diptych.tasks.base import same_rows
-from diptych.tasks.objectives.base import Grades, Objective, Sample, grades, zero_loss
+from diptych.tasks.objectives.base import Grades, Objective, Sample, grades, seeing_rows, zero_loss
 from diptych.types import Encoding, Inputs, VisionLanguageModel
 
 
@@ -18,7 +18,8 @@ class Matching(Objective):
     """Predicts from the pooled vector whether text and image match; mean cross entropy over rows.
 
     Replacements come from the same batch, where the originals draw from all data. A row never gets a text or
-    image of a row with the same text or the same image; if there is no other row, it keeps its own.
+    image of a row with the same text or the same image; if there is no other row, it keeps its own. Rows
+    without regions take no part: they lend nothing, get nothing and are not asked.
 
     Args:
         matches: class of matching pairs: 1 in UNITER, LXMERT, VisualBERT, VL-BERT and Vilio, 0 in ViLBERT,
@@ -61,27 +62,25 @@ class Matching(Objective):
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
     ) -> dict[str, Float[Tensor, ""]]:
         assert encoding.pooled is not None
-        if sample.mismatch is None:
+        asked = seeing_rows(sample.inputs)
+        if sample.mismatch is None or not asked.any():
             return {"match": zero_loss(encoding.pooled)}
-        scores = self.head(encoding.pooled).float()
+        scores, mismatch = self.head(encoding.pooled[asked]).float(), sample.mismatch[asked]
         if self.classes == 1:
-            together = (sample.mismatch == 0).float()
+            together = (mismatch == 0).float()
             return {"match": functional.binary_cross_entropy_with_logits(scores[:, 0], together)}
-        return {"match": functional.cross_entropy(scores, self.labels(sample.mismatch))}
+        return {"match": functional.cross_entropy(scores, self.labels(mismatch))}
 
     def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
         if sample.mismatch is None:
             return {}
         assert encoding.pooled is not None
-        logits = self.head(encoding.pooled)
+        asked = seeing_rows(sample.inputs)
+        logits = self.head(encoding.pooled[asked])
         if self.classes == 1:
             # Two columns, so that the larger one is the decision of the sigmoid at 0.5.
             logits = torch.cat([-logits, logits], 1)
-        return {
-            "match": grades(
-                logits, self.labels(sample.mismatch), torch.ones_like(logits[:, :1], dtype=torch.bool)
-            )
-        }
+        return {"match": grades(logits, self.labels(sample.mismatch[asked]), asked[:, None])}
 
     def labels(self, mismatch: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Return the class of each row: `matches` if intact, else the remaining classes in order."""
@@ -100,6 +99,7 @@ def draw_other_rows(
     """
     assert inputs.text is not None and inputs.regions is not None, "matching takes text and regions"
     same = same_rows(inputs)
+    same |= ~inputs.regions.mask.any(1)  # rows without regions lend nothing
     # The largest random number wins; equal rows get -1, so they win only if there is no other row.
     chance = torch.rand(same.shape, generator=generator, device=same.device).masked_fill(same, -1.0)
-    return chance.argmax(1), ~same.all(1)
+    return chance.argmax(1), ~same.all(1) & inputs.regions.mask.any(1)
