@@ -30,13 +30,19 @@ SAME = {
     "refcoco_plus",
     "refcocog",
 }  # other uses of data sets that are tried
-PRETRAINED = {"lxmert"}  # is not predicted
-MODELS = {"lxmert": "lxmert_tiny", "refcoco": "vlbert_tiny"}  # for tasks that need more than a text
+PRETRAINED = {"lxmert", "conceptual_captions", "corpus"}  # are not predicted
 MATCHING = {
     "multi30k",
     "flickr30k",
     "coco_captions",
 }  # all its pairs match: without wrong ones, ranking measures are undefined
+# for tasks that need more than a text
+MODELS = {
+    "lxmert": ["model=lxmert_tiny"],
+    "refcoco": ["model=vlbert_tiny"],
+    "conceptual_captions": ["model=vlbert_tiny"],
+    "corpus": ["model=vlbert_tiny", "model.text_only=true", "processor.regions=false"],
+}
 
 
 class World(NamedTuple):
@@ -57,8 +63,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def configuration(world: World, out: Path) -> dict[str, Any]:
-    model = MODELS.get(world.name, "text_bert_tiny")
-    words = [f"model={model}", f"root={world.root}", f"out={out}", "trainer.max_steps=2", "loggers=[]"]
+    model = MODELS.get(world.name, ["model=text_bert_tiny"])
+    words = [*model, f"root={world.root}", f"out={out}", "trainer.max_steps=2", "loggers=[]"]
     name = "hateful_memes" if world.data is TOY else world.name
     config = compose([f"data={name}", *words, "progress=false", "data.batch_size=4"])
     if world.name in MATCHING:

@@ -101,7 +101,13 @@ def test_mmbert_starts_from_a_bert_that_sees_as_vlbert_does(tmp_path, bert_weigh
     model = vlbert_tiny()
     torch.nn.init.constant_(model.regions.hidden, 5.0)
     path = save(tmp_path / "vl.model", own | heads)
-    assert load_mmbert(model, bert=tmp_path / "bert.bin", vlbert=path).keys() == heads.keys()
+    words = {f"cls.predictions.{name}": torch.ones(2) for name in ("bias", "transform.dense.bias")}
+    named = {f"bert.{name}": one for name, one in bert_weights.items()}
+    torch.save(named | words, tmp_path / "bert.bin")
+    taken = load_mmbert(model, bert=tmp_path / "bert.bin", vlbert=path)
+    seen = {name for name in heads if name.startswith("vlbert.mvrc_head.")}
+    spoken = {f"vlbert.mlm_head.predictions.{name}" for name in ("bias", "transform.dense.bias")}
+    assert taken.keys() == seen | spoken
     state = restore(model.state_dict(), VLBERT)
     seeing = [name for name in own if "encoder" not in name and "word_embeddings" not in name]
     for name in seeing:

@@ -162,5 +162,5 @@ def test_a_step_has_one_kind_of_examples():
 
 
 def test_kinds_and_draws_exclude_each_other():
-    with pytest.raises(ConfigError, match="data.aspects"):
+    with pytest.raises(ConfigError, match=r"data\.aspects"):
         Plan(4, batch_size=2, kinds=np.zeros(4, int), draws=[(4, 2)])

@@ -69,6 +69,26 @@ def image_lists(case: Case) -> list[str]:
     return case.pick("check lx", "check lx --splits mscoco_train --json")
 
 
+@target(
+    "captions and corpora",
+    "datasets.conceptual_captions.records",
+    "datasets.conceptual_captions.split",
+    "datasets.corpus.passages",
+    weight=0.5,
+)
+def captions_and_corpora(case: Case) -> list[str]:
+    if case.chance(0.5):
+        world = case.take("cc")
+        name = case.rng.choice(("train_frcnn.json", "Validation_GCC-1.1.0-Validation.tsv"))
+        if name.endswith(".tsv"):
+            (world / "val_frcnn.json").unlink()
+        case.spoil(world / name, damage_lines, damage_bytes, damage_text)
+        return case.pick("check cc --data conceptual_captions")
+    world = case.take("corpus")
+    case.spoil(world / case.rng.choice(("wiki.doc", "held.txt.gz")), damage_bytes, damage_text)
+    return case.pick("check corpus --data corpus", "check corpus --data corpus --splits held --json")
+
+
 @target("answers", "datasets.hateful_memes.records", "evaluate")
 def answers(case: Case) -> list[str]:
     world = case.take("w")

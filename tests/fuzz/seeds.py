@@ -61,6 +61,8 @@ def _build(lab: Path) -> None:
 
     call("world", "w", "--size", 40, "--seed", 5)
     call("world", "lx", "--data", "lxmert", "--size", 20, "--seed", 5)
+    call("world", "cc", "--data", "conceptual_captions", "--size", 20, "--seed", 5)
+    call("world", "corpus", "--data", "corpus", "--size", 20, "--seed", 5)
     for name, experiment in RUNS.items():
         call("train", f"experiment=hateful_memes/{experiment}", f"out=runs/{name}", *SHORT.split())
     for name in ("u", "c"):

@@ -91,6 +91,7 @@ SEEING = (  # names that MM-BERT takes from VL-BERT, after it has started from a
     HIDDEN[1],
     *(f"vlbert.{name}" for name in ("visual_", "end_", "position_", "token_type_")),
 )
+BERT_WORDS = "cls.predictions."  # BERT's head of masked words
 SPEAKING: Table = tuple(
     Keep(name, "comes from the multilingual BERT")
     for name in ("embedding.words", "embedding.norm", "encoder", "regions.hidden")
@@ -100,14 +101,15 @@ SPEAKING: Table = tuple(
 def load_mmbert(model: VlBert, *, bert: Path | str, vlbert: Path | str) -> dict[str, Tensor]:
     """Fill a model as MM-BERT does (`hybrid`): words and layers of a multilingual BERT, the rest of VL-BERT.
 
-    Positions and segments come from VL-BERT, too.
+    Positions and segments come from VL-BERT, too; of the heads, that of regions from VL-BERT, that of words
+    from BERT.
 
     Args:
         bert: weights of a multilingual BERT.
         vlbert: weights of a VL-BERT.
 
     Returns:
-        The weights of heads in both files.
+        The weights of these heads, under the names of VL-BERT.
 
     Raises:
         FormatError: a file is not a weight file.
@@ -119,7 +121,11 @@ def load_mmbert(model: VlBert, *, bert: Path | str, vlbert: Path | str) -> dict[
     split = _adapt(model, FAMILY.split(read_weights(vlbert), where=vlbert))
     seeing = {name: tensor for name, tensor in split.backbone.items() if name.startswith(SEEING)}
     load_into(model, seeing, (*VLBERT, *SPEAKING), where=vlbert)
-    return {**split.heads, **others}
+    regions = {name: one for name, one in split.heads.items() if name.startswith("vlbert.mvrc_head.")}
+    words = {
+        name.removeprefix(BERT_WORDS): one for name, one in others.items() if name.startswith(BERT_WORDS)
+    }
+    return regions | {f"vlbert.mlm_head.predictions.{name}": one for name, one in words.items()}
 
 
 def _adapt(model: VlBert, split: Split) -> Split:

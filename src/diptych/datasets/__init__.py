@@ -12,6 +12,8 @@ from diptych.datasets.catalog import (
     split_class,
 )
 from diptych.datasets.coco_captions import CocoCaptions
+from diptych.datasets.conceptual_captions import ConceptualCaptions
+from diptych.datasets.corpus import Corpus
 from diptych.datasets.examples import ExampleTable
 from diptych.datasets.flickr30k import Flickr30k
 from diptych.datasets.gqa import Gqa
@@ -27,6 +29,8 @@ from diptych.datasets.vqa import Vqa
 
 __all__ = [
     "CocoCaptions",
+    "ConceptualCaptions",
+    "Corpus",
     "Data",
     "ExampleTable",
     "Flickr30k",

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -285,6 +285,26 @@ class Split(ABC):
         """Config of this data set, from which `diptych.datasets.open_split` opens any split."""
         kind = type(self)
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **self.settings}
+
+
+class PretrainingSplit(Split):
+    """A data set for pre-training alone: it has no official prediction file."""
+
+    def write(self, predictions: Predictions, path: Path) -> NoReturn:
+        """Refuse to write.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{path}: {self.name} has no official prediction file; predict a task's data set.")
+
+    def read_predictions(self, path: Path) -> NoReturn:
+        """As `write`.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{path}: {self.name} has no official prediction file.")
 
 
 class _Pictures(Mapping[str, Path]):

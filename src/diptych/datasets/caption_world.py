@@ -69,7 +69,7 @@ class CaptionWorld:
         ]
         # For cased and uncased models alike: both spellings are learned.
         texts = [*sentences, *map(tokenized, sentences)]
-        write_scenes(folder, keyed, seed=self.seed, texts=texts, progress=progress)
+        write_scenes(folder, keyed, seed=self.seed, texts=texts, progress=progress, soft=True)
 
 
 def write_packed(path: Path, lines: Iterable[str]) -> None:

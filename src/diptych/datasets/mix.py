@@ -32,6 +32,8 @@ class Mix:
         weights: how often an epoch takes the examples of a member. 0.5 draws half of them, anew for every
             epoch; 2 takes all of them twice. Members without a weight have 1. None takes every example once.
         stores: name of the feature store of a member.
+        one_store: image keys stay as they are, because one store has the images of all members, or only one
+            member has images.
 
     Raises:
         ConfigError: there are no members, or a name or a weight is invalid.
@@ -43,6 +45,7 @@ class Mix:
         *,
         weights: Mapping[str, int | float] | None = None,
         stores: Mapping[str, str] | None = None,
+        one_store: bool = False,
     ) -> None:
         if not members:
             raise ConfigError("a mix has no members; expected at least one data set, by name.")
@@ -59,11 +62,10 @@ class Mix:
             raise ConfigError(f"the weight of {odd[0]!r} is {(weights or {})[odd[0]]}; expected more than 0.")
         self.members, self.weights = dict(members), weights
         self.names = tuple(members)
-        self._stores = {
-            # A member with stores of its own has keys that name them already.
-            name: None if getattr(member, "stores", ()) else (stores or {}).get(name, name)
-            for name, member in members.items()
-        }
+        self._stores: dict[str, str | None] = {name: (stores or {}).get(name, name) for name in members}
+        # A member with stores of its own has keys that name them already.
+        kept = [name for name, member in members.items() if one_store or getattr(member, "stores", ())]
+        self._stores.update(dict.fromkeys(kept))
         self._ends = [*accumulate(map(len, members.values()))]
 
     def __len__(self) -> int:

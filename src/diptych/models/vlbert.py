@@ -208,8 +208,8 @@ class VlBert(nn.Module):
             and translation.
         blind: ignore what regions show: they keep their positions but are embedded as zeros, and the text has
             the blank vector. Reproduces MM-BERT's retrieval and word translation without vision.
-        text_only: read text alone, for runs without a feature store. The parameters are the same, so weights
-            move both ways.
+        text_only: read text alone, for runs without a feature store. The visual part of every token is zero,
+            as in MM-BERT's training on text pairs. The parameters stay, so weights move both ways.
         std: standard deviation of the initial weights.
 
     Raises:
@@ -245,6 +245,7 @@ class VlBert(nn.Module):
         std: float = 0.02,
     ) -> None:
         super().__init__()
+        self.text_only = text_only
         if text_only:
             self.needs = frozenset({"text"})
         if readout not in ("first", "before_end"):
@@ -320,7 +321,7 @@ class VlBert(nn.Module):
         self, text: PaddedText, embedded: Float[Tensor, "B S V"], mask: Bool[Tensor, "B S"]
     ) -> Float[Tensor, "B #T V"]:
         rows, count, width = embedded.shape
-        blank = embedded.new_zeros(width) if self.blank is None else self.blank
+        blank = embedded.new_zeros(width) if self.blank is None or self.text_only else self.blank
         # One vector per row suffices, as all tokens show the same nothing.
         if self.blind or not count:
             return blank.expand(rows, 1, -1)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from diptych.bundle import load_bundle
-from diptych.convert import HeadWeights, find, load_model, load_parts, start_task
+from diptych.convert import HeadWeights, find, load_mmbert, load_model, load_parts, start_task
 from diptych.data import Collate, DataModule, require_sources, require_vocabulary
 from diptych.data.stream import different_targets, look_at_labels
 from diptych.datasets.answer_table import pretraining_table, read_answers
 from diptych.errors import ConfigError, nearest
+from diptych.models import VlBert
 from diptych.nodes import parameters
 from diptych.recipe.call import call
 from diptych.recipe.settle import Settled
@@ -59,14 +60,14 @@ def build(settled: Settled) -> Parts:
     model = call(config["model"])
     heads = load_weights(model, config["weights"], sources.regions)
     task = call(config["task"], model=model)
-    start = None
-    if heads is None and config["weights"].get("answers"):
+    if not heads and config["weights"].get("answers"):
         raise ConfigError(
             "weights.answers says what an answer head means; give its checkpoint as weights.model."
         )
-    if heads is not None and config["weights"].get("answers") is not False:
-        learned = _learned_answers(config, heads)
-        start = start_task(task, model, heads, learned=learned)
+    told = []
+    if config["weights"].get("answers") is not False:
+        told = [start_task(task, model, one, learned=_learned_answers(config, one)) for one in heads]
+    start = "\n".join(one for one in told if one) or None
     _require_two_classes(task, settled.criterion)
     data = _data(settled, Collate(processor, sources=sources, targets=task.targets))
     if isinstance(task, Task):
@@ -116,7 +117,12 @@ def require_labels(name: str, examples: Dataset | Sequence[Example]) -> None:
 
 def _data(settled: Settled, collate: Collate) -> DataModule:
     node = settled.config["data"]
-    known = {"train", "validate", *node["train"]}  # settings of both splits may be set once, above them
+    known = {
+        "train",
+        "validate",
+        "beside",
+        *node["train"],
+    }  # settings of both splits may be set once, above them
     settings = {key: value for key, value in node.items() if key not in known}
     allowed = parameters(DataModule)
     if unknown := [key for key in settings if key not in allowed]:
@@ -129,31 +135,50 @@ def _data(settled: Settled, collate: Collate) -> DataModule:
         raise ConfigError(f"data is {settings}: {error}. Check the types of its values.") from error
 
 
-def load_weights(
-    model: Any, weights: Mapping[str, str | bool | None], regions: RegionSource | None
-) -> HeadWeights | None:
-    """Load starting weights from a bundle of diptych, an original checkpoint, or files for single towers.
+def load_weights(model: Any, weights: Mapping[str, Any], regions: RegionSource | None) -> list[HeadWeights]:
+    """Load starting weights from bundles of diptych, original checkpoints, or files for single towers.
 
     Args:
-        weights: sources by part: `model`, `text`, `image`; see `diptych.convert.find`.
+        weights: sources by part: `model` (one or a list, loaded in order), `words`, `text`, `image`; see
+            `diptych.convert.find`.
 
     Returns:
-        The heads of the checkpoint, which belong to a task.
+        The heads of the checkpoints, which belong to a task, in the order of loading.
     """
-    paths = {name: find(str(source)) for name, source in weights.items() if source and name != "answers"}
-    heads: HeadWeights | None = None
-    whole = paths.get("model")
-    if whole is not None and any((place / "bundle.yaml").exists() for place in (whole, whole / "bundle")):
-        source = load_bundle(whole)
-        # the region embedding was trained on features of one detector; others give no error, only bad scores
-        if regions is not None and source.features is not None:
-            regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
-        fill(model, source.model.state_dict(), where=whole)
-        heads = HeadWeights(where=whole, task=source.task)
-    elif whole is not None:
-        heads = HeadWeights(where=whole, weights=load_model(model, whole))
+    given = {name: source for name, source in weights.items() if source and name not in ("answers", "model")}
+    paths = {name: find(str(source)) for name, source in given.items()}
+    wholes = [find(source) for source in model_sources(weights)]
+    if "words" in paths:
+        return [_hybrid(model, wholes, paths["words"])]
+    heads = [_load_whole(model, whole, regions) for whole in wholes]
     text, image = paths.get("text"), paths.get("image")
-    if whole is not None and text is not None:
+    if wholes and text is not None:
         raise ConfigError("weights.model fills the text encoder, too; remove weights.text.")
     below = load_parts(model, text=text, image=image)
-    return HeadWeights(where=text, weights=below) if text is not None and below else heads
+    return [HeadWeights(where=text, weights=below)] if text is not None and below else heads
+
+
+def model_sources(weights: Mapping[str, Any]) -> list[str]:
+    """The checkpoints of the whole model, in the order of loading."""
+    source = weights.get("model")
+    return [str(one) for one in (source if isinstance(source, list) else [source]) if one]
+
+
+def _load_whole(model: Any, whole: Path, regions: RegionSource | None) -> HeadWeights:
+    if not any((place / "bundle.yaml").exists() for place in (whole, whole / "bundle")):
+        return HeadWeights(where=whole, weights=load_model(model, whole))
+    source = load_bundle(whole)
+    # the region embedding was trained on features of one detector; others give no error, only bad scores
+    if regions is not None and source.features is not None:
+        regions.meta.require_like(source.features, where=getattr(regions, "path", "the feature store"))
+    fill(model, source.model.state_dict(), where=whole)
+    return HeadWeights(where=whole, task=source.task)
+
+
+def _hybrid(model: Any, wholes: Sequence[Path], words: Path) -> HeadWeights:
+    if not isinstance(model, VlBert) or len(wholes) != 1:
+        raise ConfigError(
+            f"weights.words={words} starts VL-BERT from two files; expected such a model, and the file of a "
+            "VL-BERT as weights.model."
+        )
+    return HeadWeights(where=wholes[0], weights=load_mmbert(model, bert=words, vlbert=wholes[0]))

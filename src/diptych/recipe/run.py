@@ -21,7 +21,7 @@ from diptych.bundle import load_bundle
 from diptych.convert import find
 from diptych.data.inputs import checksums, picture_checksum
 from diptych.errors import ConfigError
-from diptych.recipe.build import Parts, build
+from diptych.recipe.build import Parts, build, model_sources
 from diptych.recipe.folder import PICTURES, entered, is_first_process, write_settings
 from diptych.recipe.save import save
 from diptych.recipe.settle import Settled, settle
@@ -143,7 +143,8 @@ def _inputs(settled: Settled, parts: Parts, folder: Path) -> dict[str, str]:
     annotations = [
         file for split in (settled.train, settled.validate) for file in getattr(split, "files", ())
     ]
-    weights = [_bundle_or(find(source)) for source in config["weights"].values() if source]
+    others = [source for name, source in config["weights"].items() if source and name != "model"]
+    weights = [_bundle_or(find(source)) for source in (*model_sources(config["weights"]), *others)]
     given = [*annotations, *(Path(place) for place in places if isinstance(place, str)), *weights]
     paths = [path for path in dict.fromkeys(given) if path.exists()]
     # files that the run itself has learned are no inputs; overwrite=true removes them

@@ -19,7 +19,8 @@ from diptych.data import (
     open_regions,
     with_regions,
 )
-from diptych.data.stream import Texts, count_cut, count_targets, look_at_labels, targets_of
+from diptych.data.stream import Texts, count_cut, count_targets, key_windows, look_at_labels, targets_of
+from diptych.datasets import Mix
 from diptych.datasets.answer_table import Coverage, coverage, learn_answers, read_answers
 from diptych.errors import ConfigError, first_five, nearest
 from diptych.features import MergedStore
@@ -27,7 +28,14 @@ from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
 from diptych.tasks import Pretrain
-from diptych.tasks.objectives import Answers, MaskedRegions, MaskedText, RegionFeatures, RegionLabels
+from diptych.tasks.objectives import (
+    Answers,
+    MaskedRegions,
+    MaskedText,
+    RegionFeatures,
+    RegionLabels,
+    RegionProbabilities,
+)
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
 
@@ -72,6 +80,9 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     for name, split in (("training", train), ("validation", validate)):
         if not len(split):
             raise ConfigError(f"the {name} split has no examples; expected at least one.")
+    if beside := config["data"].get("beside"):
+        # Only the first member has pictures of its own splits' names, so image keys stay as they are.
+        train = Mix({"train": train, **{name: call(one) for name, one in beside.items()}}, one_store=True)
     images = _images(train, validate)
     # The order matters: the processor needs the vocabulary, and opening regions needs the processor. Class
     # weights count only the examples that have regions; the vocabulary is learned from all.
@@ -98,7 +109,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     )
     model = with_sizes(config["model"], processor, regions)
     task = with_class_weights(task, train)
-    task = with_objectives(task, processor, regions, answers=answers)
+    task = with_objectives(task, processor, regions, answers=answers, train=train)
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
         criterion=criterion,
@@ -223,17 +234,27 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
 
 
 def with_objectives(
-    node: Node, processor: Processor, regions: RegionSource | None, *, answers: Sequence[str] = ()
+    node: Node,
+    processor: Processor,
+    regions: RegionSource | None,
+    *,
+    answers: Sequence[str] = (),
+    train: Dataset | None = None,
 ) -> Node:
     """Complete pre-training objectives with facts of the vocabulary, the features and the data set.
 
     Args:
         node: a task, or any node below it.
         answers: those of the data set.
+        train: its first image with regions shows how many classes have probabilities.
     """
     node = _objective(node, processor, regions, answers)
+    kind = function_of(node)
+    soft = isinstance(kind, type) and issubclass(kind, RegionProbabilities) and "classes" not in node
+    if soft and regions is not None and train is not None:
+        node = {**node, "classes": _soft_classes(regions, train)}
     return {
-        key: with_objectives(value, processor, regions, answers=answers)
+        key: with_objectives(value, processor, regions, answers=answers, train=train)
         if isinstance(value, Mapping)
         else value
         for key, value in node.items()
@@ -271,6 +292,17 @@ def _objective(
         names = meta.attributes if node.get("field") == "attributes" else meta.classes
         return _filled(node, classes=len(names))
     return node
+
+
+def _soft_classes(regions: RegionSource, train: Dataset) -> int:
+    keys = (key for window in key_windows(train) for key in window if key in regions)
+    first = next((regions[key] for key in keys if regions.count(key)), None)
+    if first is None or first.probabilities is None:
+        raise ConfigError(
+            "the objective predicts the detector's probabilities of all classes, which the features lack; "
+            "import features with them (cls_prob, classes or soft_labels), or remove the objective."
+        )
+    return int(first.probabilities.shape[1])
 
 
 def with_sizes(model: Node, processor: Processor, regions: RegionSource | None) -> Node:

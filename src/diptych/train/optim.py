@@ -109,9 +109,11 @@ def adamw(
     eps: float = 1e-8,
     head_lr_factor: int | float = 1.0,
     layer_decay: float | None = None,
+    decay_all: bool = False,
 ) -> OptimizerFactory:
     """AdamW of torch. For the arguments of all functions here see `OptimizerFactory`."""
-    return _factory(AdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
+    factory = _factory(AdamW, lr, weight_decay, betas, eps, head_lr_factor, layer_decay)
+    return replace(factory, decay_all=decay_all)
 
 
 def hf_adamw(

@@ -11,14 +11,13 @@ the same form is a split, too. `A+B` is a split made of two files.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from diptych.datasets.answer_table import PRETRAINING, PRETRAINING_FOLDERS, read_answers
-from diptych.datasets.base import Split, require_split
+from diptych.datasets.base import PretrainingSplit, require_split
 from diptych.datasets.lxmert.records import read_windows
 from diptych.errors import ConfigError
 from diptych.files import require_file
-from diptych.predictions import Predictions
 from diptych.types import Progress
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ SOURCES = ("mscoco_train", "mscoco_nominival", "vgnococo", "mscoco_minival")
 SNIFF = 1 << 16  # bytes in which the first record shows its form
 
 
-class LxmertPretraining(Split):
+class LxmertPretraining(PretrainingSplit):
     """The sentences of one or more files, in the order of the files.
 
     An example is a sentence: `group` is its category (`mscoco`, `vg`, `vqa`, `gqa`, `visual7w`), `target` its
@@ -103,22 +102,6 @@ class LxmertPretraining(Split):
         # COCO's names contain their folder: `COCO_train2014_...`.
         folder = key.split("_")[1] if key.startswith("COCO_") else "VG_100K"
         return self.root / folder / f"{key}.jpg"
-
-    def write(self, predictions: Predictions, path: Path) -> NoReturn:
-        """Pre-training data have no official prediction file.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(f"{path}: {self.name} has no official prediction file; predict a task's data set.")
-
-    def read_predictions(self, path: Path) -> NoReturn:
-        """As `write`.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(f"{path}: {self.name} has no official prediction file.")
 
     @classmethod
     def fabricate(
