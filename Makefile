@@ -17,9 +17,11 @@ SHAPED := $(addprefix tests/,contract convert data detect features models nn par
 # of `make lxmert`: the pre-trained model, and the vocabulary that it shares with the tasks
 LXRT := runs/lxmert/pretrained
 WORDS := vocabulary=runs/lxmert/mix/vocabulary.txt
+# of `make mmbert`: captions in two languages, and the chain of Tasks B, C, B
+MM := runs/mmbert
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vilio lxmert check test quick fuzz parity certificate journey bench docs size clean
+.PHONY: help install demo vilio lxmert mmbert check test quick fuzz parity certificate journey bench docs size clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +78,23 @@ lxmert: install ## LXMERT's guide, tiny: pre-training, then VQA, GQA and NLVR2 t
 		--data gqa --root runs/lxmert/gqa --split testdev
 	$(BIN)/diptych evaluate runs/lxmert/tuned/nlvr2/predictions/dev.csv \
 		--data nlvr2 --root runs/lxmert/nlvr2 --split dev
+
+mmbert: install ## MM-BERT's and VL-BERT's guide, tiny: pre-training on captions, corpora and two languages (under runs/)
+	@test -e $(MM)/captions || $(BIN)/diptych world $(MM)/captions --data conceptual_captions --size 240 --seed 1
+	@test -e $(MM)/captions/en_corpus || $(BIN)/diptych world $(MM)/captions/en_corpus --data corpus --size 120 --seed 1
+	@test -e $(MM)/multi30k || $(BIN)/diptych world $(MM)/multi30k --data multi30k --size 120 --seed 1
+	@test -e $(MM)/multi30k/en_corpus || $(BIN)/diptych world $(MM)/multi30k/en_corpus --data corpus --size 120 --seed 2
+	@test -e $(MM)/vlbert/bundle || \
+		$(BIN)/diptych train experiment=pretrain/vlbert_tiny root=$(MM)/captions out=$(MM)/vlbert
+	@test -e $(MM)/a/bundle || \
+		$(BIN)/diptych train experiment=pretrain/mmbert_task_a_tiny root=$(MM)/multi30k out=$(MM)/a
+	@test -e $(MM)/b/bundle || \
+		$(BIN)/diptych train experiment=pretrain/mmbert_task_b_tiny root=$(MM)/multi30k out=$(MM)/b trainer.max_epochs=2
+	@test -e $(MM)/c/bundle || \
+		$(BIN)/diptych train experiment=pretrain/mmbert_task_c_tiny root=$(MM)/multi30k weights.model=$(MM)/b out=$(MM)/c
+	@test -e $(MM)/bcb/bundle || \
+		$(BIN)/diptych train experiment=pretrain/mmbert_task_b_tiny root=$(MM)/multi30k out=$(MM)/bcb \
+		trainer.max_epochs=2 "weights.model=[$(MM)/b,$(MM)/c]"
 
 check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/ruff check

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from diptych.data import Collate, DetectorTransform, Processor, Sources
+from diptych.errors import ConfigError
 from diptych.tasks import ClassIndex
 from diptych.text import WordPiece, write_vocabulary
 from diptych.types import Example, FeatureMeta, Mention, Pair, Regions
@@ -172,3 +173,20 @@ def test_the_mean_of_the_whole_image_counts_regions_that_were_cut_off(tmp_path, 
     hidden = found.mask & (torch.arange(found.mask.shape[1]) == 0)  # pre-training hides the best of each
     shown = replace(found, hidden=hidden).mean(found.features)
     torch.testing.assert_close(shown[0], torch.from_numpy(whole[0][1:].astype(np.float32).mean(0)))
+
+
+class Listed(list):
+    def write(self, predictions: object, path: object) -> None:
+        raise AssertionError("these tests write nothing")
+
+
+def test_aspects_come_from_the_headers_of_pictures(tmp_path):
+    for name, size in (("wide", (9, 5)), ("high", (5, 9)), ("square", (5, 5))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    images = {name: tmp_path / f"{name}.png" for name in ("wide", "high", "square")}
+    keys = ["high", "wide", None, "high", "square"]
+    examples = Listed(Example(id=str(n), pairs=(Pair(image=key, text="x"),)) for n, key in enumerate(keys))
+    collate = Collate(Processor(), sources=Sources(images=images))
+    assert collate.aspects(examples).tolist() == [1, 0, 0, 1, 0]
+    with pytest.raises(ConfigError, match=r"data\.aspects"):
+        Collate(Processor()).aspects(examples)

@@ -53,6 +53,7 @@ UNTRIED = {
     "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
     "datasets.table.world": "writes",
+    "datasets.conceptual_captions.world": "writes",
     "datasets.catalog": "reads the configuration that comes with diptych",
     "conf": "reads the configuration that comes with diptych",
     "cli.cp": "copies the configuration that comes with diptych",

@@ -14,6 +14,7 @@ from diptych.convert import fill_model
 from diptych.convert.ernievil import ERNIEVIL
 from diptych.convert.rules import restore
 from diptych.data import Collate, Processor, Sources
+from diptych.data.cutting import shares
 from diptych.datasets import HatefulMemes
 from diptych.datasets.hateful_memes import LABELS
 from diptych.features import FeatureStore, MergedStore, import_features
@@ -90,6 +91,12 @@ def test_hf_adamw_steps_as_in_vl_bert(goldens):
         weight.grad = torch.tensor(gradient, dtype=torch.float64)
         optimizer.step()
         assert weight.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_rows_are_cut_as_in_vl_bert(goldens):
+    told = json.loads((goldens / "vlbert-misc.json").read_text())["caption_truncation"]
+    for (text, boxes, most), kept in told["cases"]:
+        assert shares(text, boxes, most) == tuple(kept)
 
 
 def test_boxes_overlap_as_in_vl_bert(goldens):

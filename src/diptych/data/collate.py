@@ -10,9 +10,10 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from diptych.data.processor import Processor, Row, Sources
+from diptych.data.processor import Processor, Row, Sources, image_keys
 from diptych.data.stream import lengths_of, stream
-from diptych.errors import FormatError
+from diptych.errors import ConfigError, FormatError
+from diptych.images import image_size
 from diptych.types import (
     OPTIONAL_REGION_FIELDS,
     Batch,
@@ -77,6 +78,26 @@ class Collate:
         if type(self).length is not Collate.length:  # the columns know nothing of a subclass's own cost
             return np.array([self.length(example) for example in stream(dataset)])
         return lengths_of(dataset, self.processor, self.sources.regions)
+
+    def aspects(self, dataset: Dataset) -> Int[ndarray, " N"]:
+        """1 for examples whose first picture is higher than wide, 0 for others, from the headers of the files.
+
+        Raises:
+            ConfigError: there are no picture files.
+            FormatError: a picture cannot be read.
+        """
+        images = self.sources.images
+        if images is None:
+            raise ConfigError("data.aspects needs pictures; remove it for models that read no pixels.")
+        known: dict[str, bool] = {}  # pictures with several texts are looked at once
+        found = []
+        for example in stream(dataset):
+            key = next((key for pair in example.pairs for key in image_keys(pair)), None)
+            if key is not None and key not in known:
+                width, height = image_size(images[key])
+                known[key] = height > width
+            found.append(key is not None and known[key])
+        return np.array(found, np.int64)
 
 
 def _weights(examples: Sequence[Example]) -> Float[Tensor, " N"] | None:

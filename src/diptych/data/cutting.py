@@ -16,7 +16,7 @@ def shares(tokens: int, regions: int, most: int) -> tuple[int, int]:
     a token; two tokens and one region always stay.
     """
     while tokens + regions > most:
-        if regions > tokens and regions > 1:
+        if regions > 1 and (regions > tokens or tokens <= 2):
             regions -= 1
         elif tokens > 2:
             tokens -= 1

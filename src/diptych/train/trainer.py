@@ -105,19 +105,23 @@ class Trainer:
     def launch(self) -> Fabric:
         """Set up devices, precision and communication; starts one more process for each further device.
 
+        Under `torchrun`, which has started all processes already, its numbers of nodes and of processes
+        replace `devices`.
+
         Raises:
             ConfigError: the settings are impossible on this machine.
         """
         cores = os.cpu_count() or 1
+        nodes, devices = _torchrun() or (1, self.devices)
         on_cpu = self.accelerator == "cpu" or (self.accelerator == "auto" and not torch.cuda.is_available())
         # On its level INFO, Fabric prints the precision at every start.
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         try:
             # Fabric itself would start any number of processes on a CPU.
-            if on_cpu and isinstance(self.devices, int) and self.devices > cores:
-                raise ValueError(f"devices is {self.devices}, but there are {cores} processor cores")
+            if on_cpu and isinstance(devices, int) and devices > cores:
+                raise ValueError(f"devices is {devices}, but there are {cores} processor cores")
             # Tasks may leave parameters unused, such as a model's pooler; plain DDP would wait for them.
-            several = self.devices not in (1, "1") and self.strategy in ("auto", "ddp")
+            several = (nodes > 1 or devices not in (1, "1")) and self.strategy in ("auto", "ddp")
             with warnings.catch_warnings():
                 for message in NOISE:
                     warnings.filterwarnings("ignore", message=message)
@@ -125,7 +129,8 @@ class Trainer:
                 warnings.filterwarnings("error", message=".*AMP with fp16 is not supported on CPU")
                 fabric = Fabric(
                     accelerator=self.accelerator,
-                    devices=self.devices,
+                    devices=devices,
+                    num_nodes=nodes,
                     strategy="ddp_find_unused_parameters_true" if several else self.strategy,
                     precision=self.precision,  # type: ignore[arg-type]
                 )
@@ -151,3 +156,11 @@ class Trainer:
             return self.val_check_interval
         # A tiny fraction of a short epoch would round to validating never.
         return max(1, int(self.val_check_interval * steps_per_epoch))
+
+
+def _torchrun() -> tuple[int, int] | None:
+    """Numbers of nodes and of processes on this one, if `torchrun` has started this process."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return int(os.environ["WORLD_SIZE"]) // here, here

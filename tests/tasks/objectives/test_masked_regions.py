@@ -157,3 +157,21 @@ def test_odd_settings_are_refused(target, message):
 def test_impossible_shares_are_refused():
     with pytest.raises(ConfigError, match=r"hidden=0\.9, exchanged=0\.2"):
         RegionMasking(hidden=0.9, exchanged=0.2)
+
+
+def test_a_batch_of_texts_alone_has_no_loss_and_needs_no_labels():
+    model = uniter_tiny()
+    objective = MaskedRegions(model, predict={"kinds": partial(RegionProbabilities, classes=5)})
+    nothing = PaddedRegions(
+        features=torch.zeros(3, 1, 64),
+        boxes=torch.zeros(3, 1, 4),
+        mask=torch.zeros(3, 1, dtype=torch.bool),
+        image_index=torch.zeros(3, 1, dtype=torch.int64),
+        sizes=torch.ones(3, 2),
+    )
+    sample = objective.corrupt(Sample(inputs=Inputs(regions=nothing)), None)
+    encoding = Encoding(regions=torch.randn(3, 1, 48, requires_grad=True))
+    loss = objective(model, encoding, sample)["kinds"]
+    loss.backward()
+    assert loss == 0
+    assert objective.grade(model, encoding, sample) == {}

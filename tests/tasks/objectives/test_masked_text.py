@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from diptych.errors import ConfigError
 from diptych.models import image_resnet_tiny, uniter_tiny
 from diptych.tasks.objectives import MaskedText, Sample, WordMasking
-from diptych.types import Encoding, Inputs, PaddedText
+from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
 
 MASK = 103
 
@@ -96,3 +96,31 @@ def test_torn_pairs_are_left_alone_on_demand():
     assert (MaskedText(uniter_tiny()).corrupt(given, generator).words[1::2] >= 0).any()
     with pytest.raises(ConfigError, match=r" words; .*task\.draw"):
         MaskedText(uniter_tiny()).corrupt(careful, generator)
+
+
+def test_captions_and_texts_are_averaged_apart():
+    """Rows with regions and rows without each have a mean of their own, whatever the other ones are."""
+    torch.manual_seed(0)
+    model, given = uniter_tiny(), text(6, 20)
+    mask = torch.tensor([1, 1, 0, 0, 0, 0], dtype=torch.bool)[:, None]
+    regions = PaddedRegions(
+        features=torch.zeros(6, 1, 64),
+        boxes=torch.zeros(6, 1, 4),
+        mask=mask,
+        image_index=torch.zeros(6, 1, dtype=torch.int64),
+        sizes=torch.ones(6, 2),
+    )
+    apart, joint = MaskedText(model, apart=True), MaskedText(model)
+    joint.load_state_dict(apart.state_dict())
+    sample = apart.corrupt(Sample(inputs=Inputs(text=given, regions=regions)), None)
+    encoding = Encoding(text=torch.randn(6, 20, 48))
+    losses = apart(model, encoding, sample)
+    for part, rows in (("captions", slice(2)), ("texts", slice(2, 6))):
+        some = Sample(
+            inputs=Inputs(text=given.map(lambda one, rows=rows: one[rows])), words=sample.words[rows]
+        )
+        alone = joint(model, Encoding(text=encoding.text[rows]), some)
+        torch.testing.assert_close(losses[part], alone["words"])
+        assert len(apart.grade(model, encoding, sample)[part].scores) == (some.words >= 0).sum()
+    blind = Sample(inputs=Inputs(text=given), words=sample.words)
+    assert apart(model, encoding, blind)["captions"] == 0

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from diptych.errors import ConfigError
 from diptych.models import uniter_tiny
 from diptych.tasks.objectives import Matching, Sample
-from diptych.types import Inputs, PaddedRegions, PaddedText
+from diptych.types import Encoding, Inputs, PaddedRegions, PaddedText
 
 
 def pairs(rows=40):
@@ -71,3 +73,25 @@ def test_matches_names_the_class_of_an_intact_pair(matches, classes, expected):
 def test_odd_settings_are_refused(odd, named):
     with pytest.raises(ConfigError, match=named):
         Matching(uniter_tiny(), **odd)
+
+
+def test_rows_without_regions_take_no_part():
+    given = pairs()
+    blind = torch.arange(40) % 4 == 1
+    regions = replace(given.regions, mask=given.regions.mask & ~blind[:, None])
+    model = uniter_tiny()
+    objective = Matching(model, rate=1.0)
+    after = objective.corrupt(
+        Sample(inputs=replace(given, regions=regions)), torch.Generator().manual_seed(0)
+    )
+    assert torch.equal(after.mismatch == 0, blind)
+    lent = set(after.inputs.text.ids[~blind, 0].tolist())
+    assert lent <= set(given.text.ids[~blind, 0].tolist())
+    pooled = torch.randn(40, 48)
+    (loss,) = objective(model, Encoding(pooled=pooled), after).values()
+    seen = Sample(inputs=given, mismatch=torch.ones(30, dtype=torch.int64))
+    sub = replace(seen, inputs=given.map(lambda one: one[:30]))
+    (expected,) = objective(model, Encoding(pooled=pooled[~blind]), sub).values()
+    torch.testing.assert_close(loss, expected)
+    nobody = replace(after, inputs=replace(given, regions=replace(regions, mask=regions.mask & False)))
+    assert objective(model, Encoding(pooled=pooled), nobody)["match"] == 0

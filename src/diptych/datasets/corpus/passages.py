@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 from diptych.datasets.sentences import GZIP
 from diptych.errors import FormatError
@@ -34,7 +33,7 @@ def read_passages(path: Path, *, words: int, every_line: bool) -> Iterator[tuple
 
 
 @contextmanager
-def _text(path: Path) -> Iterator[TextIO]:
+def _text(path: Path) -> Iterator[TextIOWrapper]:
     """Open a plain or gzipped file as text. The content tells which one it is, not the name."""
     with open(require_file(path, "a text file"), "rb") as start:
         packed = start.read(2) == GZIP
@@ -43,7 +42,7 @@ def _text(path: Path) -> Iterator[TextIO]:
         yield TextIOWrapper(content, encoding="utf-8-sig")
 
 
-def _lines(file: TextIO, path: Path) -> Iterator[Line]:
+def _lines(file: TextIOWrapper, path: Path) -> Iterator[Line]:
     number = 0
     try:
         while line := file.readline(LONGEST):

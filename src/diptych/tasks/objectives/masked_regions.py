@@ -163,7 +163,8 @@ class MaskedRegions(Objective):
         if not self.predict:
             return {}
         assert encoding.regions is not None
-        if sample.regions is None or sample.selected is None:
+        # A batch of texts alone has no regions to ask about, and no labels of any.
+        if sample.regions is None or sample.selected is None or not sample.regions.mask.any():
             return dict.fromkeys(self.predict, zero_loss(encoding.regions))
         return {
             name: target(model, self.transform, encoding.regions, sample.regions, sample.selected)
@@ -180,9 +181,11 @@ class MaskedRegions(Objective):
             self.transform, self.reads = nn.Identity(), frozenset()
 
     def grade(self, model: VisionLanguageModel, encoding: Encoding, sample: Sample) -> dict[str, Grades]:
-        """Labels of masked regions; those that are shown are easy."""
+        """Labels, or the most probable classes, of masked regions; those that are shown are easy."""
         found: dict[str, Grades] = {}
         if encoding.regions is None or sample.regions is None or sample.selected is None:
+            return found
+        if not sample.regions.mask.any():
             return found
         for name, target in self.predict.items():
             if isinstance(target, RegionLabels):
@@ -190,6 +193,10 @@ class MaskedRegions(Objective):
                 asked = sample.selected & (labels >= 0)
                 logits = target.decoder(self.transform(encoding.regions[asked]))
                 found[name] = grades(logits, labels[asked], asked)
+            elif isinstance(target, RegionProbabilities):
+                probabilities, asked = target.asked(sample.regions, sample.selected)
+                logits = target.decoder(self.transform(encoding.regions[asked]))
+                found[name] = grades(logits, probabilities.argmax(-1), asked)
         return found
 
 
@@ -331,11 +338,18 @@ class RegionProbabilities(nn.Module):
         regions: PaddedRegions,
         selected: Bool[Tensor, "B R"],
     ) -> Float[Tensor, ""]:
+        probabilities, predicted = self.asked(regions, selected)
+        scores = self.decoder(first(states[predicted])).float()
+        return average(divergence(scores, probabilities, self.loss), predicted, by=self.by)
+
+    def asked(
+        self, regions: PaddedRegions, selected: Bool[Tensor, "B R"]
+    ) -> tuple[Float[Tensor, "M K"], Bool[Tensor, "B R"]]:
+        """Return the probabilities of the selected regions that have some, and the mask of these regions."""
         probabilities = require_field(regions, "probabilities")
         # Stores in half precision round; a sum far from 1 means that the detector's output is missing.
         predicted = selected & ((probabilities.sum(-1) - 1).abs() < 0.1)
-        scores = self.decoder(first(states[predicted])).float()
-        return average(divergence(scores, probabilities[predicted], self.loss), predicted, by=self.by)
+        return probabilities[predicted], predicted
 
 
 def divergence(
