@@ -47,7 +47,7 @@ def test_regions_of_the_archive_are_those_of_the_store(made, tmp_path):
     import_features(made / "val_frcnn.zip", tmp_path / "store", dtype="float16")
     ours, theirs = FeatureStore(made / "features"), FeatureStore(tmp_path / "store")
     assert len(theirs) == len(ConceptualCaptions(made, "val"))
-    for key in theirs.keys():
+    for key in theirs:
         assert np.array_equal(theirs[key].features, ours[key].features)
         assert np.allclose(theirs[key].probabilities, ours[key].probabilities, atol=1e-3)
 

@@ -80,7 +80,7 @@ class Collate:
         return lengths_of(dataset, self.processor, self.sources.regions)
 
     def aspects(self, dataset: Dataset) -> Int[ndarray, " N"]:
-        """1 for examples whose first picture is higher than wide, 0 for others, from the headers of the files.
+        """1 for examples whose first picture is higher than wide, 0 for others, from the files' headers.
 
         Raises:
             ConfigError: there are no picture files.

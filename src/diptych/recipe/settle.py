@@ -20,8 +20,8 @@ from diptych.data import (
     with_regions,
 )
 from diptych.data.stream import Texts, count_cut, count_targets, key_windows, look_at_labels, targets_of
-from diptych.datasets import Mix
 from diptych.datasets.answer_table import Coverage, coverage, learn_answers, read_answers
+from diptych.datasets.mix import Mix
 from diptych.errors import ConfigError, first_five, nearest
 from diptych.features import MergedStore
 from diptych.nodes import function_of
