@@ -115,9 +115,9 @@ def _fill(node: dict[str, Any]) -> None:
     kind = node["_target_"].rpartition(".")[2]
     if kind == "MaskedText":
         words = node.setdefault("masking", {"_target_": "diptych.tasks.objectives.WordMasking"})
-        words |= {"mask_id": 4, "special": [0, 2, 3, 4]}
+        words |= {"mask_id": 4, "special": [0, 2, 3, 4], "continuations": []}
     for inner in node.get("predict", {}).values():
-        if inner["_target_"].endswith("RegionLabels"):
+        if inner["_target_"].endswith(("RegionLabels", "RegionProbabilities")):
             inner["classes"] = 3
         elif "tied" not in inner:
             inner["feature_dim"] = 4

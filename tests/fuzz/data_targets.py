@@ -79,11 +79,9 @@ def image_lists(case: Case) -> list[str]:
 def captions_and_corpora(case: Case) -> list[str]:
     if case.chance(0.5):
         world = case.take("cc")
-        name = case.rng.choice(("train_frcnn.json", "Validation_GCC-1.1.0-Validation.tsv"))
-        if name.endswith(".tsv"):
-            (world / "val_frcnn.json").unlink()
+        name = case.rng.choice(("train_frcnn.json", "tables/Validation_GCC-1.1.0-Validation.tsv"))
         case.spoil(world / name, damage_lines, damage_bytes, damage_text)
-        return case.pick("check cc --data conceptual_captions")
+        return [f"check {'cc/tables' if '/' in name else 'cc'} --data conceptual_captions"]
     world = case.take("corpus")
     case.spoil(world / case.rng.choice(("wiki.doc", "held.txt.gz")), damage_bytes, damage_text)
     return case.pick("check corpus --data corpus", "check corpus --data corpus --splits held --json")

@@ -218,7 +218,7 @@ def _label_findings(folder: Folder) -> list[Finding]:
         ),
         *_finding(
             # Test splits are published without labels; a training split without them is of no use.
-            "error" if folder.data.train in unlabeled else "note",
+            "error" if folder.data.kind.labeled and folder.data.train in unlabeled else "note",
             "splits without labels",
             unlabeled,
             "They can be predicted but not scored; provide an answers file to score them.",

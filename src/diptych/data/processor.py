@@ -97,9 +97,8 @@ class Processor:
         clip_boxes: sides of the resized picture in pixels: the shorter side, and the limit of the longer one.
             Boxes are clipped to the last pixel of that picture. VL-BERT does so with precomputed features,
             too.
-        max_row: largest number of tokens and regions of a row together, the region of the whole image
-            included: 64 in VL-BERT's pre-training (see `diptych.data.cutting`). Pairs without regions have
-            `max_tokens` alone.
+        max_row: largest number of tokens and regions of a row with regions, that of the whole image included:
+            64 in VL-BERT's pre-training (see `diptych.data.cutting`).
         bare_texts: pairs without image have no `[CLS]` and `[SEP]`, as the corpora of VL-BERT's pre-training.
         one_segment: the second text has the segment of the first, as the two languages of MM-BERT.
 

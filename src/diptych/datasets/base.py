@@ -52,6 +52,8 @@ class Split(ABC):
     """Official metric, by its name in `diptych evaluate`."""
     overlaps: ClassVar[frozenset[frozenset[str]]] = frozenset()
     """Pairs of splits that share examples by design."""
+    labeled: ClassVar[bool] = True
+    """Whether a training split has targets; text for pre-training has none."""
     partial: ClassVar[bool] = False
     """Whether examples without a target are normal in a labeled split."""
 

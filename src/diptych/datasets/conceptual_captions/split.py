@@ -99,8 +99,8 @@ def _file(root: Path, split: str) -> Path | None:
 
 
 def _looks_right(path: Path) -> bool:
-    """Whether a file begins with such a record; other data sets call theirs `train.json`, too."""
-    if path.suffix == ".tsv":
+    """Whether a file belongs here: by its name, or of a common one (`train.json`) by its first record."""
+    if path.suffix == ".tsv" or path.stem.endswith("_frcnn"):
         return True
     with path.open("rb") as file:
         start = file.read(SNIFF)

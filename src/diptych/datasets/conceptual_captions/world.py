@@ -21,7 +21,7 @@ DEAD = 0.1  # share of addresses without a picture
 
 
 def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None) -> dict[str, int]:
-    """Write the official tables, JSON lines, pictures, regions in both forms, and a vocabulary.
+    """Write the tables (below `tables/`), JSON lines, pictures, regions in both forms, and a vocabulary.
 
     Some addresses are dead, so the numbers of the pictures have gaps. Those of `val` go on behind those of
     `train`, so that one feature store holds both.
@@ -61,7 +61,8 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
         # Line 0 of the official table of `val` would be the first one of the world's.
         blank = "".join("\n" for _ in range(int(some[0][0])))
         lines = "".join(f"{text}\thttp://example.org/{key}.jpg\n" for key, text in some)
-        (folder / TABLES[split]).write_text(blank + lines, encoding="utf-8")
+        (folder / "tables").mkdir(exist_ok=True)
+        (folder / "tables" / TABLES[split]).write_text(blank + lines, encoding="utf-8")
         listed = [(key, text) for key, text in some if key in alive]
         records = [_record(split, key, text) for key, text in listed]
         (folder / f"{split}_frcnn.json").write_text("".join(records), encoding="utf-8")

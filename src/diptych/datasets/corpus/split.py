@@ -44,6 +44,7 @@ class Corpus(PretrainingSplit):
 
     name = "corpus"
     noun = "passage"
+    labeled = False
 
     def __init__(
         self,
