@@ -1,12 +1,12 @@
-"""How VL-BERT cuts rows: text and regions share one limit, and corpora have no special tokens."""
+"""How the images of a row are joined, and how VL-BERT cuts rows: text and regions share one limit."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxtyping import Int
-from numpy import ndarray, where
+from numpy import concatenate, ndarray, where
 
-from diptych.types import Regions, Tokens
+from diptych.types import OPTIONAL_REGION_FIELDS, Regions, Tokens
 
 
 def shares(tokens: int, regions: int, most: int) -> tuple[int, int]:
@@ -74,3 +74,21 @@ def lengths_of_rows(
         return total
     cut: ndarray = where((regions > 0) & (total > most - whole), most - whole, total)
     return cut
+
+
+def joined(images: list[Regions]) -> Regions:
+    """Concatenate the regions of several images; the size is that of the first image."""
+    if len(images) == 1:
+        return images[0]
+    shared = [
+        name
+        for name in OPTIONAL_REGION_FIELDS
+        if all(getattr(regions, name) is not None for regions in images)
+    ]
+    return Regions(
+        size=images[0].size,
+        **{
+            name: concatenate([getattr(regions, name) for regions in images])
+            for name in ("features", "boxes", *shared)
+        },
+    )

@@ -11,13 +11,12 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from diptych.data.cutting import cut_row, in_one_segment, lengths_of_rows, without_ends
+from diptych.data.cutting import cut_row, in_one_segment, joined, lengths_of_rows, without_ends
 from diptych.data.transform import MOST, DetectorTransform
 from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image, to_pixels
 from diptych.text import FastText
 from diptych.types import (
-    OPTIONAL_REGION_FIELDS,
     Example,
     Pair,
     Regions,
@@ -198,7 +197,7 @@ class Processor:
             tokens=in_one_segment(tokens) if tokens and self.one_segment else tokens,
             more_tokens=self._more_tokens(pair),
             mentions=self._mentions(pair, tokens, count) if tokens and pair.mentions else None,
-            regions=_join(images) if images else None,
+            regions=joined(images) if images else None,
             boxes=np.concatenate([self._normalize(regions) for regions in images]) if images else None,
             image_index=first_image + np.repeat(np.arange(len(images)), [len(regions) for regions in images])
             if images
@@ -400,21 +399,3 @@ def image_keys(pair: Pair) -> tuple[str, ...]:
     if pair.image is None:
         return ()
     return (pair.image,) if isinstance(pair.image, str) else pair.image
-
-
-def _join(images: list[Regions]) -> Regions:
-    """Concatenate the regions of several images; the size is that of the first image."""
-    if len(images) == 1:
-        return images[0]
-    shared = [
-        name
-        for name in OPTIONAL_REGION_FIELDS
-        if all(getattr(regions, name) is not None for regions in images)
-    ]
-    return Regions(
-        size=images[0].size,
-        **{
-            name: np.concatenate([getattr(regions, name) for regions in images])
-            for name in ("features", "boxes", *shared)
-        },
-    )

@@ -64,8 +64,8 @@ class Mix:
         self.names = tuple(members)
         self._stores: dict[str, str | None] = {name: (stores or {}).get(name, name) for name in members}
         # A member with stores of its own has keys that name them already.
-        named = (name for name, member in members.items() if getattr(member, "stores", None))
-        kept = members if one_store else named
+        placed_already = {name for name, member in members.items() if getattr(member, "stores", None)}
+        kept = {*members} if one_store else placed_already
         self._stores.update(dict.fromkeys(kept))
         self._ends = [*accumulate(map(len, members.values()))]
 
