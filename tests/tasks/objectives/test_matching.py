@@ -17,7 +17,7 @@ def pairs(rows=40):
     return Inputs(
         text=PaddedText(ids=ids, mask=ids > 0, segments=torch.zeros_like(ids)),
         regions=PaddedRegions(
-            features=torch.randn(rows, 2, 64),
+            features=torch.randn(rows, 2, 64)[number // 3],  # those of the picture
             boxes=boxes,
             mask=torch.ones(rows, 2, dtype=torch.bool),
             image_index=torch.zeros(rows, 2, dtype=torch.int64),
