@@ -2,7 +2,7 @@
 
     weights.safetensors   model.* and task.*
     bundle.yaml           nodes `model`, `processor`, `task` (each one call), features, metrics, provenance
-    files/                vocabulary and sentence vectors of the processor
+    files/                vocabulary and sentence vectors of the processor and the task
     README.md             a summary for readers
 
 Loading does not execute untrusted code: weights are safetensors, and `diptych.nodes` restricts calls. Shapes
@@ -165,8 +165,8 @@ def write_bundle(
     """Write the files of a bundle to an empty folder.
 
     Args:
-        nodes: the resolved configuration nodes `model`, `processor` and `task`. Files of the processor, which
-            are the values of parameters with the type `Path`, are copied.
+        nodes: the resolved configuration nodes `model`, `processor` and `task`. Files of the
+            processor and the task, which are the values of parameters with the type `Path`, are copied.
         provenance: further facts as plain YAML values. Bundles are shared, so it must not have local paths.
 
     Raises:
@@ -181,11 +181,12 @@ def write_bundle(
     require_finite(state, where=type(model).__name__)
     write_weights(state, folder / "weights.safetensors")
     about = {"diptych": __version__, "python": platform.python_version(), **(provenance or {})}
+    taken: dict[str, Path] = {}  # both parts may name one vocabulary, which is then copied once
     text = {
         "format": FORMAT,
         "model": nodes["model"],
-        "processor": _adopt_files(nodes["processor"], folder / "files", {}),
-        "task": nodes["task"],
+        "processor": _adopt_files(nodes["processor"], folder / "files", taken),
+        "task": _adopt_files(nodes["task"], folder / "files", taken),
         "features": None if features is None else features.as_dict(),
         "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "provenance": about,
@@ -214,7 +215,7 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
     def made() -> dict[str, Any]:
         model = build(text["model"], trust=trust, where=source, key="model")
         _require_kind(model, nn.Module, source, "model")
-        task = build(text["task"], trust=trust, where=source, key="task", model=model)
+        task = build(text["task"], trust=trust, where=source, key="task", folder=folder, model=model)
         _require_kind(task, Trainable if not trust else nn.Module, source, "task")
         return {"model": model, "task": task}
 
@@ -311,7 +312,7 @@ def read_content(folder: Path) -> Content:
         )
     content: Content = check_shape(tree, Content, where=path, advice=COPY)
     for name, value in tree.items():
-        _require_plain(value, f"{path}: {name}", files=name == "processor")
+        _require_plain(value, f"{path}: {name}", files=name in ("processor", "task"))
     return content
 
 

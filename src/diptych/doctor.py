@@ -49,6 +49,7 @@ EXTRAS = tuple(
         ("lmdb", "lmdb", "lmdb", "features in LMDB"),
         ("h5py", "h5py", "hdf5", "features in HDF5"),
         ("matplotlib", "matplotlib", "report", "figures and picture pages"),
+        ("sacrebleu", "sacrebleu", "translate", "BLEU and chrF of translations"),
         ("ray", "ray", "ray", "extraction and prediction on a cluster"),
         ("tensorboard", "tensorboard", "tensorboard", "TensorBoard logs"),
         ("wandb", "wandb", "", "Weights & Biases logs"),

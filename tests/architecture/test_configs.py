@@ -13,6 +13,8 @@ from diptych.recipe import compose as compose_run
 from diptych.recipe.call import call
 from diptych.study.settings import read_study
 from diptych.tasks import Trainable
+from diptych.text import write_vocabulary
+from diptych.text.tokenizer import SPECIAL_TOKENS
 
 CONF = Path(diptych.__file__).parent / "conf"
 
@@ -95,13 +97,19 @@ GIVEN = {"labels": ["no", "yes"], "answers": ["red", "two"]}  # what only the da
 
 
 @pytest.mark.parametrize("name", names("task"))
-def test_task_composes_and_is_built(name: str) -> None:
+def test_task_composes_and_is_built(name: str, tmp_path: Path) -> None:
     needed = [f"task.{key}={value}".replace(" ", "") for key, value in GIVEN.items() if _asks(name, key)]
     config = composed("model=uniter_tiny", "data=memes_pretrain", f"task={name}", *needed)  # without labels
     check_calls(config)
     model = call(config["model"], vocab_size=30, feature_dim=4)
     for node in config["task"].get("objectives", {}).values():
         _fill(node)
+    if config["task"].get("text") == "auto":
+        write_vocabulary(tmp_path / "vocabulary.txt", SPECIAL_TOKENS)
+        node = config["processor"]["text"]
+        config["task"] |= {"text": {**node, "vocabulary": str(tmp_path / "vocabulary.txt")}, "beam": 2}
+        config["task"] |= {key: 1 for key in ("layers", "heads", "hidden") if key in config["task"]}
+        config["task"] |= {"warm_start": False} if "warm_start" in config["task"] else {}
     assert isinstance(call(config["task"], model=model), Trainable)
 
 

@@ -14,8 +14,10 @@ from diptych.nn import ClassifierHead
 from diptych.recipe import compose
 from diptych.recipe.build import build, load_weights
 from diptych.recipe.settle import settle
-from diptych.tasks import Answer, Classify, Pretrain
+from diptych.tasks import Answer, Classify, Pretrain, Translate, TranslateMasked
 from diptych.tasks.objectives import Answers, MaskedRegions, MaskedText, Matching, RegionLabels
+from diptych.text import WordPiece, write_vocabulary
+from diptych.text.tokenizer import SPECIAL_TOKENS
 
 LEARNED = ("dog", "2", "gray", "cat")
 WANTED = ("Grey", "platypus", "a dog.", "two", "")
@@ -106,6 +108,25 @@ def test_pretraining_goes_on_with_its_heads(form, tmp_path):
             task.objectives[name].parameters(), source.objectives[name].parameters(), strict=True
         ):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("form", ["bundle", "original"])
+@pytest.mark.parametrize("task", [Translate, TranslateMasked])
+def test_translation_starts_with_the_head_of_masked_words(form, task, tmp_path):
+    write_vocabulary(tmp_path / "vocabulary.txt", SPECIAL_TOKENS)
+    words = WordPiece(tmp_path / "vocabulary.txt")
+    model = lxmert_tiny()
+    sizes = {"layers": 1, "heads": 4, "hidden": 192, "beam": 1} if task is Translate else {}
+    source, made = pretrained(model), task(model, text=words, **sizes)
+    heads = HeadWeights(
+        where=tmp_path,
+        task=source if form == "bundle" else None,
+        weights=original(source) if form == "original" else {},
+    )
+    told = start_task(made, model, heads, learned=None)
+    assert "words" in told
+    for one, other in zip(made.head.parameters(), source.objectives["words"].parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def bert(layers, *, pooler=True):

@@ -35,6 +35,12 @@ def case(form, seed=0):
         given = tuple(" | ".join(np.array(COLORS)[row]) for row in scores >= 0.5)
         targets = [{color: float(one) for color, one in zip(COLORS, row, strict=True)} for row in truth]
         return Predictions(ids=IDS, scores=scores, answers=given, classes=COLORS, form=form), targets
+    if form == "translations":
+        right = gold.integers(3, size=(COUNT, 8))
+        found = np.where(generator.random((COUNT, 8)) < 0.2, 0, right)
+        both = ([" ".join(COLORS[one] for one in row) for row in rows] for rows in (found, right))
+        texts, targets = both
+        return Predictions(ids=IDS, texts=tuple(texts), form=form), targets
     truth = gold.integers(2 if form == "binary" else 3, size=COUNT)
     scores = softmax(1.5 * np.eye(3)[truth] + noise)
     answers = tuple(COLORS[index] for index in scores.argmax(1))
@@ -165,6 +171,7 @@ def test_the_form_follows_from_what_is_there(form):
         scores=predictions.scores,
         answers=predictions.answers,
         boxes=predictions.boxes,
+        texts=predictions.texts,
         classes=predictions.classes,
     )
     assert evaluate(silent, gold, samples=1).form == form
@@ -222,7 +229,7 @@ def test_groups_come_with_the_examples_of_a_data_set():
 @pytest.mark.parametrize(
     ("form", "target"),
     [("classes", "violet"), ("labels", {"violet": 1.0}), ("labels", 3), ("answers", 3), ("choices", 7),
-     ("choices", "0"), ("boxes", [1, 2]), ("boxes", "left"), ("binary", 2)],
+     ("choices", "0"), ("boxes", [1, 2]), ("boxes", "left"), ("binary", 2), ("translations", 3)],
 )  # fmt: skip
 def test_a_target_of_another_form_is_one_error(form, target):
     predictions, gold = table(form)

@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from diptych.convert import fill_model
-from diptych.convert.rules import Keep, load_into, rename, restore
+from diptych.convert.rules import Keep, load_into, masked_words, rename, restore
 from diptych.convert.vlbert import VLBERT, VLBERT_PRETRAIN
 from diptych.models import VlBert
 from diptych.models.vlbert import box_waves
 from diptych.nn import ClassifierHead, capture_attention
-from diptych.tasks import Answer, Choose, Classify, Ground, Pretrain
+from diptych.tasks import Answer, Choose, Classify, Ground, Pretrain, Search, TranslateMasked
 from diptych.tasks.objectives import MaskedRegions, MaskedText, Matching, RegionProbabilities, Sample
-from diptych.types import Batch, Inputs, PaddedRegions, PaddedText
+from diptych.types import Batch, Inputs, PaddedRegions, PaddedText, Tokens
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
 SEEN = tuple(Keep(name, "not in the encoder alone") for name in ("regions", "region_word"))
@@ -127,19 +127,32 @@ def padded(batches, value):
     return torch.cat([F.pad(one, (0, longest - one.shape[1]), value=value) for one in batches])
 
 
-def greedy(golden, model, words, regions):
-    """The best word at the mask, which then moves on by one; zeros are left out of a row."""
-    special, text = golden.config["special_ids"], golden.inputs["gen_text"]
-    mask, end = (torch.full((len(text), 1), special[name]) for name in ("MASK", "SEP"))
-    before = (text == special["MASK"]).cumsum(1) == 0
-    written, logits = text * before, []
-    for _ in range(golden.outputs["gen_ids"].shape[1]):
-        ids = torch.cat([written, mask, end], 1)
-        states = model(Inputs(text=text_of(ids), regions=regions)).text
-        logits.append(words(states[:, -2]))
-        written = torch.cat([written, logits[-1].argmax(1, keepdim=True)], 1)
-    steps = golden.outputs["gen_logits_first3"].shape[1]
-    return written[:, text.shape[1] :], torch.stack(logits[:steps], 1)
+class Numbers:
+    """The vocabulary of a golden: the word of id i is w<i>, but ##w<i> where 5 divides it."""
+
+    def __init__(self, golden):
+        self.special = golden.config["special_ids"]
+        self.pad_id, self.mask_id = self.special["PAD"], self.special["MASK"]
+        self.special_ids = (self.pad_id, self.special["CLS"], self.special["SEP"], self.mask_id)
+        count = golden.config["VLBERT"]["vocab_size"]
+        self.tokens = tuple(f"{'' if number % 5 else '##'}w{number}" for number in range(count))
+        self.vocab_size, self.fingerprint = count, golden.name
+
+    def encode(self, text, text_b=None, *, max_tokens):
+        return Tokens(ids=(self.special["CLS"], self.special["SEP"]), segments=(0, 0), offsets=((0, 0),) * 2)
+
+
+def translator(golden, model, heads, length):
+    """The task with the golden's head, and the scores that it gives from now on."""
+    words, stop = Numbers(golden), golden.config["special_ids"]["STOP"]
+    task = TranslateMasked(
+        model, text=words, stop=words.tokens[stop], max_length=length, special=True, detokenize=False
+    ).eval()
+    own = {key: one for key, one in heads.items() if key.startswith(ANCHORS["words"])}
+    load_into(task, own, masked_words("vlbert.mlm_head.predictions", "head"), where=golden.name)
+    scores, below = [], task._next
+    task._next = lambda *given: scores.append(below(*given)) or scores[-1].clone()
+    return task, scores
 
 
 TRANSFORM = partial(ClassifierHead, layers=2, width=1)
@@ -380,21 +393,49 @@ if EVERY:
         golden.check_gradients(gradients(golden, model, task))
 
     def test_translation_equals_the_original(golden):
+        """The training rows come from the task's own expansion of source and target."""
         golden = golden("mmbert-mt")
         model, heads = build(golden, readout="before_end")
-        task = asking(golden, model, heads, "words")
-        given, stop = golden.inputs, golden.config["special_ids"]["STOP"]
+        given, special = golden.inputs, golden.config["special_ids"]
+        steps = golden.outputs["gen_ids"].shape[1]
+        task, scores = translator(golden, model, heads, steps)
+        source = (given["gen_text"] == special["MASK"]).cumsum(1) == 0  # before the first mask
+        text = text_of(given["gen_text"] * source)
+        ids = tuple(map(str, range(len(source))))
         for ending, regions in (("", regions_of(given)), ("_no_vision", None)):
-            inputs = Inputs(text=text_of(given["text"]), regions=regions)
-            golden.check(f"mlm_logits_at_mask{ending}", word_scores(task, model, model(inputs).pooled))
-            loss = task.losses(model, Sample(inputs=inputs, words=given["mlm_labels"]), ["words"])["words"]
+            before, prefixes, right = trained(given, special)
+            rows = torch.arange(len(source))
+            inputs = Inputs(text=before, regions=regions)
+            logits = task._next(model, inputs, rows, prefixes, prefixes != special["PAD"])
+            golden.check(f"mlm_logits_at_mask{ending}", logits)
+            loss = F.cross_entropy(logits, right)
             golden.check(f"loss{ending}", loss)
             if not ending:
                 loss.backward()
-                golden.check_gradients(gradients(golden, model, task))
+                heads_of = {f"objectives.words.{key}": one for key, one in _gradients(task).items()}
+                golden.check_gradients(gradients(golden, model) | restore(heads_of, VLBERT_PRETRAIN))
+            scores.clear()
             with torch.no_grad():
-                ids, logits = greedy(golden, model, partial(word_scores, task, model), regions)
-            golden.check(f"gen_logits_first3{ending}", logits)
-            stopped = (golden.outputs[f"gen_ids{ending}"] == stop).cumsum(1)
-            real = F.pad(stopped, (1, 0))[:, :-1] == 0  # up to the first STOP
-            assert torch.equal(ids[real], golden.outputs[f"gen_ids{ending}"][real])
+                batch = Batch(ids=ids, inputs=Inputs(text=text, regions=regions))
+                found = task.generate(model, batch, Search(max_length=steps))
+            expected = golden.outputs[f"gen_ids{ending}"].tolist()
+            first = golden.outputs[f"gen_logits_first3{ending}"]
+            assert found == [until(row, special["STOP"]) for row in expected]
+            alive = [*range(len(expected))]
+            for step, ours in zip(range(first.shape[1]), scores, strict=False):
+                torch.testing.assert_close(ours, first[alive, step], atol=2e-5, rtol=1e-4)
+                alive = [row for row in alive if expected[row][step] != special["STOP"]]
+            for row, sentence in enumerate(golden.config[f"generated_sentences{ending or '_with_vision'}"]):
+                ours = task.sentence(found[row])
+                assert sentence.removeprefix("##").startswith(ours)
+
+    def trained(given, special):
+        """The training rows in parts: sources, what is translated before the masks, labels at the masks."""
+        rows, labels = given["text"], given["mlm_labels"]
+        ends = rows == special["SEP"]
+        source = ends.cumsum(1) - ends.int() == 0
+        prefix = ~source & ((labels >= 0).cumsum(1) == 0)
+        return text_of(rows * source), rows.masked_fill(~prefix, special["PAD"]), labels[labels >= 0]
+
+    def until(row, stop):
+        return row[: row.index(stop)] if stop in row else row

@@ -43,6 +43,7 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "study": Verb("train, predict and blend many models; resumes after any stop", "diptych.cli.study"),
     "predict": Verb("score splits of a data set, or one meme", "diptych.cli.predict"),
     "retrieve": Verb("rank texts for images and images for texts of a split", "diptych.cli.retrieve"),
+    "translate": Verb("translate a split and measure it with BLEU and chrF", "diptych.cli.translate"),
     "score": Verb("score a picture and its text with a model or a study", "diptych.cli.score"),
     "explain": Verb("show where a model looks: attention of layers and heads", "diptych.cli.explain"),
     "ensemble": Verb("average prediction files, or fit a blend", "diptych.cli.ensemble"),

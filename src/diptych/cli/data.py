@@ -14,14 +14,24 @@ if TYPE_CHECKING:
 
 
 def chosen_data(
-    arguments: argparse.Namespace, root: Path | None, node: Mapping[str, Any] | None = None, where: str = ""
+    arguments: argparse.Namespace,
+    root: Path | None,
+    node: Mapping[str, Any] | None = None,
+    where: str = "",
+    *,
+    sentences: bool = False,
 ) -> "Data":
-    """Return the data set of a verb, with the settings of --set; print which it is unless --data names it."""
+    """Return the data set of a verb, with the settings of --set; print which it is unless --data names it.
+
+    Args:
+        sentences: whether the verb reads files of sentences, which decides settings that nothing records.
+    """
     from diptych.datasets import find_data
 
     data = find_data(root, name=arguments.data, node=node, where=where)
     say_data(arguments, data)
-    given = dict(map(_setting, getattr(arguments, "set", ())))
+    given = dict(data.kind.written) if sentences else {}
+    given |= dict(map(_setting, getattr(arguments, "set", ())))
     return replace(data, node={**data.node, **given}) if given else data
 
 

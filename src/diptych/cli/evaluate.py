@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diptych.cli.data import chosen_data, node_of_files
 from diptych.cli.options import add_data, add_json, add_overwrite, add_root
@@ -19,6 +19,8 @@ from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
     from diptych.evaluate import Case, Comparison, Evaluation
+
+RECORDS = (".npz", ".csv", ".json", ".jsonl")  # suffixes of prediction files that are no plain sentences
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threshold", type=float, default=0.5, help="for accuracy and F1 (default: 0.5)")
     parser.add_argument("--positive", metavar="CLASS", help="positive class (default: the second of two)")
+    parser.add_argument(
+        "--fold", action="store_true", help="compat: fold translations to ASCII as MM-BERT's evaluation does"
+    )
     parser.add_argument("--form", help="form of decision (default: recorded in the files, or detected)")
     parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--curves", type=Path, help="draw ROC, precision-recall and calibration as a PNG")
@@ -61,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         # Before minutes of resampling; `reserved` below looks again.
         require_new(arguments.curves, **picture)
     node, where = node_of_files(arguments.files)  # a table needs the column names that were used in training
-    data = chosen_data(arguments, arguments.root, node, where)
+    plain = node is None and all(path.suffix not in RECORDS for path in arguments.files)
+    data = chosen_data(arguments, arguments.root, node, where, sentences=plain)
     dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
     # The different targets are few, so this costs nothing even for millions of examples.
     if not any(target is not None for target, _, _ in dataset.table.targets()):
@@ -71,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     # With the data set, whose official format the files may have.
     named = {str(path): read_predictions(path, dataset=dataset) for path in arguments.files}
-    options: dict[str, Any] = {"threshold": arguments.threshold, "samples": arguments.samples}
-    options |= {"form": arguments.form, "positive": arguments.positive or dataset.positive}
+    options = {name: getattr(arguments, name) for name in ("threshold", "samples", "fold", "form")}
+    options["positive"] = arguments.positive or dataset.positive
     results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
     first, *others = named  # the first file is the baseline of all comparisons
     comparisons = {name: compare(named[name], named[first], dataset, **options) for name in others}

@@ -11,7 +11,7 @@ from diptych.convert.lxmert import transfer_answers
 from diptych.convert.rules import fitting
 from diptych.errors import CheckpointMismatch, ConfigError, first_five
 from diptych.nn import ClassifierHead
-from diptych.tasks import Answer, Pretrain
+from diptych.tasks import Answer, Pretrain, Translation
 from diptych.tasks.objectives import Answers
 
 HEAD = "answer_head.logit_fc"  # LXMERT's name of the answer head
@@ -57,7 +57,7 @@ def _answers_of(task: nn.Module) -> Answers | None:
 def start_task(
     task: nn.Module, model: nn.Module, heads: HeadWeights, *, learned: Sequence[str] | None
 ) -> str | None:
-    """Start a task of answers, or a pre-training that goes on, from the heads of a checkpoint.
+    """Start a task of answers, a translation, or a pre-training that goes on, from the heads of a checkpoint.
 
     Answers are found by their normalized spelling, never by the number of their row. Those that the
     checkpoint did not learn start from zero.
@@ -72,6 +72,9 @@ def start_task(
         ConfigError: nothing says what the rows of the answer head mean, or there is no answer head.
         CheckpointMismatch: the number of answers is not that of the rows, or the head has other sizes.
     """
+    if isinstance(task, Translation):
+        told = _start_objectives(task, model, heads)
+        return f"from {heads.where.name}: {told[0]}" if told else None
     if not isinstance(task, Answer | Pretrain):
         return None
     told = []
@@ -120,21 +123,26 @@ def _start_answers(
     return f"{len(answers) - len(unknown):,} of {len(answers):,} answers{missing}"
 
 
-def _start_objectives(task: Pretrain, model: nn.Module, heads: HeadWeights) -> list[str]:
-    """Fill the heads that both have, except that of answers."""
+def _start_objectives(task: Pretrain | Translation, model: nn.Module, heads: HeadWeights) -> list[str]:
+    """Fill the heads that both have, except that of answers. Translation has the head of masked words."""
+    own = "" if isinstance(task, Pretrain) else "objectives.words."
+    objectives = task.objectives.items() if isinstance(task, Pretrain) else ()
     # Rows of answers mean other answers here, so they go by spelling in `_start_answers`.
-    answers = [f"objectives.{name}." for name, one in task.objectives.items() if isinstance(one, Answers)]
+    answers = [f"objectives.{name}." for name, one in objectives if isinstance(one, Answers)]
     shapes = {
-        name: one.shape for name, one in task.state_dict().items() if not name.startswith(tuple(answers))
+        own + name: one.shape
+        for name, one in task.state_dict().items()
+        if not name.startswith(tuple(answers))
     }
     if heads.task is not None:
-        state = heads.task.state_dict()
+        before = "" if isinstance(heads.task, Pretrain) else own
+        state = {before + name: one for name, one in heads.task.state_dict().items()}
         found = {name: one for name, one in state.items() if shapes.get(name) == one.shape}
     else:
         tables = [head.table for head in family_of(model, heads.where).heads if head.name == "pre-training"]
         found = fitting(heads.weights, tables[0], shapes) if tables else {}
     # An objective that the checkpoint lacks starts new, as in the originals' non-strict loading.
-    task.load_state_dict(found, strict=False)
+    task.load_state_dict({name.removeprefix(own): one for name, one in found.items()}, strict=False)
     filled = {name.split(".")[1] for name in found}
-    names = [name for name in task.objectives if name in filled]
+    names = [name for name in getattr(task, "objectives", ("words",)) if name in filled]
     return [f"the heads of {', '.join(names)}"] if names else []

@@ -62,6 +62,9 @@ class Split(ABC):
     views: ClassVar[tuple[str, ...]] = ()
     """Splits that `clean` writes."""
 
+    written: ClassVar[Mapping[str, Any]] = {}
+    """Settings under which the official prediction file is a text file with one sentence per line."""
+
     stores: tuple[str, ...] = ()
     """Names of the feature stores that `place` returns."""
 

@@ -168,9 +168,10 @@ def find_data(root: Path | None, *, name: str | None = None, node: Any = None, w
     """
     if name is not None:
         named = named_data(name)
-        # The name `table` alone does not tell the columns, but the node of a bundle does.
-        if isinstance(node, Mapping) and name == "table" and split_class(node.get("_target_")) is named.kind:
-            return Data(node=node, why=f"--data {name}, with the columns of {where}")
+        # The name `table` alone does not tell the columns, nor `multi30k` the languages; bundles do.
+        general = name == "table" or bool(named.kind.written)
+        if isinstance(node, Mapping) and general and split_class(node.get("_target_")) is named.kind:
+            return Data(node=node, why=f"--data {name}, with the settings of {where}")
         return named
     if node is not None:
         if not isinstance(node, Mapping):

@@ -21,10 +21,12 @@ class Options:
     Args:
         positive: name of the positive class; None means the second of two.
         threshold: smallest score that is decided positive.
+        fold: compat: fold translations to ASCII as MM-BERT does; see `diptych.metrics.fold`.
     """
 
     positive: str | None = None
     threshold: float = 0.5
+    fold: bool = False
 
 
 class Form(ABC):

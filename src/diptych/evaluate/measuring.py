@@ -16,12 +16,14 @@ from diptych.evaluate.classes import Classes
 from diptych.evaluate.form import Form, Options, mean_measure
 from diptych.evaluate.labels import Labels
 from diptych.evaluate.results import Comparison, Difference, Estimate, Evaluation, GroupEstimate
+from diptych.evaluate.translations import Translations
 from diptych.metrics.uncertainty import row_interval
 from diptych.predictions import Predictions
 from diptych.types import Dataset
 
 # Narrow forms come first: boxes also have answers, and labels and choices also have scores of classes.
 FORMS: dict[str, type[Form]] = {
+    "translations": Translations,
     "boxes": Boxes,
     "answers": Answers,
     "labels": Labels,
@@ -39,6 +41,7 @@ def evaluate(
     form: str | None = None,
     positive: str | None = None,
     threshold: float = 0.5,
+    fold: bool = False,
     groups: Mapping[str, str | None] | None = None,
     subset: bool = False,
     samples: int = 2000,
@@ -52,6 +55,7 @@ def evaluate(
         form: name in `FORMS`. None uses the form stored in the predictions, else the first one that fits.
         positive: positive class, by default the second of two; all other classes are negative.
         threshold: smallest score that is decided positive.
+        fold: compat: fold translations to ASCII as MM-BERT does; see `diptych.metrics.fold`.
         groups: group of each example id, such as a country; by default the groups of the data set.
         subset: measure only the examples that have both a prediction and a target.
         samples: number of bootstrap resamples per interval.
@@ -61,7 +65,7 @@ def evaluate(
     """
     groups = _groups(targets) if groups is None else groups
     predictions, gold = with_targets(predictions, targets, subset=subset)
-    options = Options(positive=positive, threshold=threshold)
+    options = Options(positive=positive, threshold=threshold, fold=fold)
     kind = _form(predictions, gold, options, form)
     compared = as_compared(predictions, targets)
     whole = FORMS[kind]([compared], gold, options)
@@ -97,6 +101,7 @@ def compare(
     form: str | None = None,
     positive: str | None = None,
     threshold: float = 0.5,
+    fold: bool = False,
     subset: bool = False,
     samples: int = 2000,
     seed: int = 0,
@@ -109,7 +114,7 @@ def compare(
     """
     first, gold = with_targets(first, targets, subset=subset)
     second, _ = with_targets(second, targets, subset=subset)
-    options = Options(positive=positive, threshold=threshold)
+    options = Options(positive=positive, threshold=threshold, fold=fold)
     kind = _form(first, gold, options, form)
     # Both are in the order of the targets, but with `subset` they may cover different examples.
     pair = [as_compared(one, targets) for one in (first, second.align(first.ids))]
@@ -207,7 +212,8 @@ def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name:
     where = _name(predictions, "predictions")
     if kind is None:
         raise FormatError(
-            f"{where}: the predictions have no class scores, answers or boxes, so nothing can be measured."
+            f"{where}: the predictions have no class scores, answers, texts or boxes, so nothing can be "
+            "measured."
         )
     scores = predictions.scores
     if scores is not None and (missing := np.flatnonzero(np.isnan(scores).any(axis=1))).size:

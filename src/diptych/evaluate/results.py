@@ -61,6 +61,7 @@ class Evaluation:
         positives: number of positive examples.
         confusion: numbers of true and false positives and negatives at `threshold`.
         reliability: ten bins with about equal numbers of examples; empty unless scores are probabilities.
+        signatures: for translations, how sacrebleu computed each measure.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Evaluation:
     positives: int | None = None
     confusion: Mapping[str, int] = field(default_factory=dict)
     reliability: tuple[ReliabilityBin, ...] = ()
+    signatures: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Estimate:
         """Return the metric of this name."""
@@ -132,9 +134,10 @@ class Evaluation:
         return tables
 
     def summary(self) -> str:
-        """Describe the counts in a sentence."""
+        """Describe the counts in a sentence; for translations, with the signatures of the measures."""
         if self.prevalence is None:
-            return f"{self.count} examples."
+            signed = [f"{measure_named(name).title}: {one}" for name, one in self.signatures.items()]
+            return "\n".join([f"{self.count} examples.", *signed])
         c = self.confusion
         return (
             f"{self.count} examples, {self.positives} {self.positive} ({self.prevalence:.1%}). At threshold "
@@ -157,6 +160,7 @@ class Comparison:
     positive: str | None = None
     threshold: float | None = None
     positives: int | None = None
+    signatures: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Difference:
         """Return the difference in the metric of this name."""

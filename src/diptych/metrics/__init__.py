@@ -36,6 +36,7 @@ from diptych.metrics.ranking import (
     measure_matches,
     measure_ranks,
 )
+from diptych.metrics.translation import fold, measure_translations, signatures
 from diptych.metrics.uncertainty import (
     DeLong,
     bootstrap_interval,
@@ -64,6 +65,7 @@ __all__ = [
     "consistent",
     "delong_test",
     "f1",
+    "fold",
     "grade_answers",
     "grid_ranks",
     "label_matrix",
@@ -78,10 +80,12 @@ __all__ = [
     "measure_matches",
     "measure_named",
     "measure_ranks",
+    "measure_translations",
     "paired_interval",
     "permutation_test",
     "precision_recall_points",
     "reliability",
     "roc_points",
+    "signatures",
     "without_punctuation",
 ]

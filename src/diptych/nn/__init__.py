@@ -2,6 +2,7 @@
 
 from diptych.nn.attention import Attention, AttentionPlaces, Side, attention_places, capture_attention
 from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes
+from diptych.nn.decoder import Decoder, Seen
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert, initial_std
@@ -18,6 +19,7 @@ __all__ = [
     "CoEncoder",
     "CoLayer",
     "CrossLayer",
+    "Decoder",
     "Encoder",
     "FeedForward",
     "FirstToken",
@@ -28,6 +30,7 @@ __all__ = [
     "Pooled",
     "Readout",
     "ResNet",
+    "Seen",
     "Side",
     "Sizes",
     "TextEmbedding",

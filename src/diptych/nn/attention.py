@@ -13,10 +13,26 @@ from torch.nn import functional as F
 
 from diptych.errors import ConfigError
 from diptych.nn.sizes import require_sizes
+from diptych.tree import Tree, register_tree
 
 # Positions whose states are needed after a layer. The others only serve as keys and values.
 ALL, FIRST, NOTHING = slice(None), slice(1), slice(0)
 Side = Literal["text", "regions", "both"]
+
+
+@register_tree
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyValues(Tree):
+    """Keys and values of the positions that are attended to; a decoder keeps them from step to step."""
+
+    keys: Float[Tensor, "B H K d"]
+    values: Float[Tensor, "B H K d"]
+
+    def append(self, later: "KeyValues") -> "KeyValues":
+        """Add later positions."""
+        return KeyValues(
+            keys=torch.cat([self.keys, later.keys], 2), values=torch.cat([self.values, later.values], 2)
+        )
 
 
 class Attention(nn.Module):
@@ -71,14 +87,27 @@ class Attention(nn.Module):
             keep: positions of `x` whose states are returned; the others cost nothing.
             call: name of this call among several of one layer, for `capture_attention`.
         """
-        context = x if context is None else context
+        seen = self.keys_values(x if context is None else context)
         if self.record is None:
             x, keep = x[:, keep], ALL
-        q = self._by_head(self.query(x))
-        k = self._by_head(self.key(context))
-        v = self._by_head(self.value(context))
-        # Expanded without a copy; one mask serves all heads and queries.
-        keys = mask[:, None, None, :].expand(-1, 1, x.shape[1], -1)
+        # Expanded without a copy; one mask serves all queries.
+        return self.attend(x, seen, mask[:, None, :].expand(-1, x.shape[1], -1), call=call)[:, keep]
+
+    def keys_values(self, context: Float[Tensor, "B K Dc"]) -> KeyValues:
+        """Project what is attended to."""
+        return KeyValues(keys=self._by_head(self.key(context)), values=self._by_head(self.value(context)))
+
+    def attend(
+        self,
+        x: Float[Tensor, "B Q D"],
+        seen: KeyValues,
+        mask: Bool[Tensor, "B Q K"],
+        *,
+        call: str | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """Attend from `x` to projected positions; `mask` says which of them each query sees."""
+        q, k, v = self._by_head(self.query(x)), seen.keys, seen.values
+        keys = mask[:, None]  # one mask serves all heads
         dropout = self.attention_dropout if self.training else 0.0
         # Measured on a CPU in bfloat16: the fused kernel is four times as slow, mostly in the backward pass.
         plain = q.dtype == torch.bfloat16 and q.device.type == "cpu"
@@ -92,7 +121,7 @@ class Attention(nn.Module):
             # The default training=True is right: outside of training the rate is 0.
             attended = F.dropout(weights, dropout) @ v
         states: Tensor = self.norm(x + self.dropout(self.out(attended.transpose(1, 2).flatten(2))))
-        return states[:, keep]
+        return states
 
     def _by_head(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
         heads: Tensor = x.unflatten(-1, (self.heads, -1))

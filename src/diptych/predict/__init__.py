@@ -6,6 +6,7 @@ from diptych.predict.pairs import CosineScorer, PairScorer, Sides, sides_of
 from diptych.predict.predictor import Predictor, Verdict, find_device, load
 from diptych.predict.retrieval import Measuring, Retrieval, retrieve
 from diptych.predict.splits import SplitFiles, predict_splits, regions_of_run, root_of_run
+from diptych.predict.translate import Translated, translate_split
 
 __all__ = [
     "CosineScorer",
@@ -18,6 +19,7 @@ __all__ = [
     "Retrieval",
     "Sides",
     "SplitFiles",
+    "Translated",
     "Verdict",
     "find_device",
     "join_splits",
@@ -28,4 +30,5 @@ __all__ = [
     "retrieve",
     "root_of_run",
     "sides_of",
+    "translate_split",
 ]

@@ -192,7 +192,7 @@ class PairScorer(Scorer):
         inputs = self._combined(rows, columns) if self.independent else self._written(rows, columns)
         count = len(rows) * len(columns)
         batch = Batch(ids=("",) * count, inputs=inputs)
-        task = self.predictor.task
+        task = cast(Match, self.predictor.task)  # checked when this was made
 
         def score(inputs: Inputs) -> Tensor:
             return task.score(self.model(self._spread(inputs), reads=task.reads), batch)

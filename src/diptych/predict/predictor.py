@@ -18,7 +18,7 @@ from diptych.data.stream import ids_of, images_of
 from diptych.errors import ConfigError
 from diptych.predict.given import GivenRegions, Listed
 from diptych.predictions import Predictions
-from diptych.tasks import Answer, Task
+from diptych.tasks import Answer, Predicting
 from diptych.types import (
     Batch,
     Dataset,
@@ -39,7 +39,7 @@ class Verdict:
     """Prediction for one example.
 
     Args:
-        answer: the predicted answer.
+        answer: the predicted answer, or the generated sentence.
         scores: probabilities by class name, or of the `BEST` answers, best first; empty if the task has none.
         box: x1 y1 x2 y2 in pixels, for tasks that predict a box.
         families: of a study, the probability that the average of each model family gives.
@@ -79,7 +79,7 @@ class Predictor:
     ) -> None:
         if precision not in ("32", "bf16"):
             raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
-        if not (pretrained or isinstance(bundle.task, Task)):
+        if not (pretrained or isinstance(bundle.task, Predicting)):
             raise ConfigError(
                 "this bundle has a pre-trained model without a task; fine-tune it with `diptych train` and "
                 "weights.model=RUN first."
@@ -87,7 +87,7 @@ class Predictor:
         self.bundle, self.device, self.precision = bundle, find_device(device), precision
         # Modules move in place, so the bundle's own model moves, too.
         self.model = bundle.model.to(self.device)
-        self.task = cast(Task, bundle.task.to(self.device))  # of a pre-trained model, its objectives
+        self.task = cast(Predicting, bundle.task.to(self.device))  # of a pre-trained model, its objectives
         self.processor = bundle.processor
         self.needs = cast(VisionLanguageModel, bundle.model).needs
 
@@ -157,7 +157,7 @@ class Predictor:
                 scores=self._scores(predictions, number),
                 box=None if boxes is None else tuple(map(float, boxes[number])),
             )
-            for number, answer in enumerate(predictions.answers or ())
+            for number, answer in enumerate(predictions.answers or predictions.texts or ())
         ]
 
     @property

@@ -50,18 +50,20 @@ def predict_splits(
     features: Path | str | None = None,
     more_features: Path | str | None = None,
     out: Path | str | None = None,
+    file: Path | str | None = None,
     limit: Limit = None,
     overwrite: bool = False,
     batch_size: int = 32,
     workers: int = 0,
     predictor: Predictor | None = None,
     score: Callable[..., Predictions] | None = None,
+    settings: Mapping[str, Any] | None = None,
     progress: Bars | None = None,
 ) -> list[SplitFiles]:
     """Predict splits of a data set; write for each the official file and `SPLIT.npz`.
 
-    The `.npz` is written first and records the checksums of its inputs. If a split has an `.npz` of the same
-    model, data and features, it is not predicted again; only missing files are written.
+    The `.npz` is written first and records the checksums of its inputs. A split that has an `.npz` of the same
+    model, data and features is not predicted again; only missing files are written.
 
     Args:
         run: a run folder or a bundle.
@@ -69,38 +71,48 @@ def predict_splits(
         root: folder of the data set; by default that of training.
         data: the data set; by default that of the bundle, or inferred from the layout of `root`.
         features: a feature store, or boxes.jsonl for end-to-end models; by default that of training.
-            `more_features` is the second store, for models that merge two.
+        more_features: the second store, for models that merge two.
         out: output folder; by default `RUN/predictions`.
+        file: official file of a single split, instead of `OUT/SPLIT` and the suffix of the data set.
         limit: predict the examples of the first images alone, see `diptych.data.first_images`.
         overwrite: replace prediction files that have other inputs.
         predictor: the model of `run`, if it is loaded already.
         score: replacement for `Predictor.predict_dataset`, for example one that runs on other machines.
+        settings: further settings that decide the predictions, such as those of a search.
         progress: called with the name of a split; its context yields a function of (examples done, total).
 
     Raises:
         ConfigError: a split or an input is missing, or a file with other inputs exists.
         FormatError: a file is damaged.
     """
-    if batch_size < 1 or workers < 0:
-        raise ConfigError(f"batch_size is {batch_size} (at least 1), workers is {workers} (at least 0).")
-    from diptych.datasets import find_data  # imports pyarrow, which predictions without splits do not need
-
+    _require_counts(batch_size, workers)
     run, predictor, root = Path(run), predictor or load(run), root_of_run(Path(run), root)
-    about = predictor.bundle.provenance
-    data = data or find_data(root, node=about.get("data"), where=f"the bundle in {run}")
-    splits, most = _splits(data, root, splits, about), image_limit(limit)
-    out = run / "predictions" if out is None else Path(out)
+    about, most = predictor.bundle.provenance, image_limit(limit)
+    data = data or _data_of(run, root, about)
+    splits = _splits(data, root, splits, about)
+    out = Path(out or run / "predictions")
     score = partial(score or predictor.predict_dataset, batch_size=batch_size, workers=workers)
-    made_by = {"bundle": bundle_checksum(run), "limit": most}
+    made_by = {"bundle": bundle_checksum(run), "limit": most, **(settings or {})}
+    jobs = []  # all files are claimed before the first prediction, so that a conflict costs nothing
     with ExitStack() as stack:
-        jobs = []  # all files are claimed before the first prediction, so that a conflict costs nothing
         for split in splits:
             dataset = data.open(root.absolute(), split)
             store = regions_of_run(predictor, run, dataset, features, more_features)
             made_of = {**made_by, **checksums_of(predictor, _limited(dataset, most, store), store)}
-            jobs.append(_Job(run=run, out=out, dataset=dataset, store=store, made_of=made_of))
+            jobs.append(_Job(run, Path(file or out / f"{split}{dataset.suffix}"), dataset, store, made_of))
             jobs[-1].claim(stack, overwrite=overwrite)
         return [job.finish(predictor, score, progress) for job in jobs]  # in the block: all stay locked
+
+
+def _require_counts(batch_size: int, workers: int) -> None:
+    if batch_size < 1 or workers < 0:
+        raise ConfigError(f"batch_size is {batch_size} (at least 1), workers is {workers} (at least 0).")
+
+
+def _data_of(run: Path, root: Path, about: Mapping[str, Any]) -> "Data":
+    from diptych.datasets import find_data  # imports pyarrow, which predictions without splits do not need
+
+    return find_data(root, node=about.get("data"), where=f"the bundle in {run}")
 
 
 def _limited(dataset: "Split", most: int | None, store: RegionSource | None) -> "Split":
@@ -112,7 +124,7 @@ def _limited(dataset: "Split", most: int | None, store: RegionSource | None) -> 
     return dataset
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Job:
     """Prediction of one split and its two files.
 
@@ -122,19 +134,17 @@ class _Job:
     """
 
     run: Path
-    out: Path
+    file: Path
     dataset: "Split"
     store: RegionSource | None
     made_of: Mapping[str, Any]
     done: Predictions | None = None
 
     @property
-    def file(self) -> Path:
-        return self.out / f"{self.dataset.split}{self.dataset.suffix}"
-
-    @property
     def whole(self) -> Path:
-        return self.out / f"{self.dataset.split}.npz"
+        # Not of the file's name: `SPLIT_predict.json` belongs to `SPLIT.npz`.
+        named = self.file.name == f"{self.dataset.split}{self.dataset.suffix}"
+        return self.file.with_name(f"{self.dataset.split if named else self.file.stem}.npz")
 
     def claim(self, stack: ExitStack, *, overwrite: bool) -> None:
         """Reserve both files for this process, and read the predictions of an earlier call."""
@@ -142,8 +152,18 @@ class _Job:
         # Both are one file in data sets whose official format is .npz.
         for file in dict.fromkeys((self.whole, self.file)):
             # A finished file is only locked: `reserved` would refuse a file that exists.
-            keep = self.done is not None and file.exists()
+            keep = (self.done is not None and file.exists()) or (overwrite and self._is_written(file))
             stack.enter_context(claimed(file) if keep else reserved(file, overwrite=overwrite, kind=KIND))
+
+    def _is_written(self, file: Path) -> bool:
+        """Whether a file of sentences, which has no head to know it by, is that of the `.npz` beside it."""
+        if not self.dataset.written or file != self.file or not file.is_file():
+            return False
+        try:
+            texts = Predictions.load(self.whole).texts or ()
+            return self.dataset.read_predictions(file).texts == tuple(" ".join(one.split()) for one in texts)
+        except DiptychError:  # not ours
+            return False
 
     def finish(
         self, predictor: Predictor, score: Callable[..., Predictions], progress: Bars | None

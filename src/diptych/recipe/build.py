@@ -18,7 +18,7 @@ from diptych.models import VlBert
 from diptych.nodes import parameters
 from diptych.recipe.call import call
 from diptych.recipe.settle import Settled
-from diptych.tasks import Classify, Task, Trainable
+from diptych.tasks import Classify, Predicting, Trainable
 from diptych.types import Dataset, Example, RegionSource
 from diptych.weights import fill
 
@@ -70,7 +70,7 @@ def build(settled: Settled) -> Parts:
     start = "\n".join(one for one in told if one) or None
     _require_two_classes(task, settled.criterion)
     data = _data(settled, Collate(processor, sources=sources, targets=task.targets))
-    if isinstance(task, Task):
+    if isinstance(task, Predicting):
         require_labels("training", train)
         require_labels("validation", validate)
     # The checks that look at all examples and images come last, as they take longest.

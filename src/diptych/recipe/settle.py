@@ -89,7 +89,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     task, covered = with_answers(config["task"], train, config["answer_minimum"])
     task, criterion = without_criterion(with_pairs(with_labels(task, train), train), validate)
     node = with_text_files(config, Texts(train), folder / "files")
-    processor = call(node)
+    processor, task = call(node), with_tokenizer(task, node)
     regions = open_regions(
         processor,
         config["features"],
@@ -133,6 +133,21 @@ def with_labels(task: Node, train: Dataset) -> Node:
             "Name the column of the labels with data.columns.label=NAME, or set task.labels=[...]."
         )
     return {**task, "labels": list(labels)}
+
+
+def with_tokenizer(task: Node, processor: Node) -> Node:
+    """Replace `text: auto` of a task that writes sentences by the tokenizer of the processor.
+
+    Raises:
+        ConfigError: the processor has none.
+    """
+    if task.get("text") != "auto":
+        return task
+    if "text" not in processor:
+        raise ConfigError(
+            "task.text=auto, but the processor has no tokenizer; choose a model that reads text."
+        )
+    return {**task, "text": processor["text"]}
 
 
 def with_pairs(task: Node, train: Dataset) -> Node:

@@ -1,13 +1,15 @@
 """Tasks: head, loss, decoding and metrics of a form of decision, for any model and any data set."""
 
 from diptych.tasks.answer import Answer
-from diptych.tasks.base import AnswerScores, Part, RightPair, Task, Trainable
+from diptych.tasks.base import AnswerScores, Part, Predicting, RightPair, Task, Trainable
 from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
 from diptych.tasks.ground import GoldBox, Ground
 from diptych.tasks.match import Match
 from diptych.tasks.multi_label import LabelScores, MultiLabel
 from diptych.tasks.pretrain import Pretrain
+from diptych.tasks.search import Search, beam_search
+from diptych.tasks.translate import SentenceIds, Translate, TranslateMasked, Translation
 
 __all__ = [
     "Answer",
@@ -21,8 +23,15 @@ __all__ = [
     "Match",
     "MultiLabel",
     "Part",
+    "Predicting",
     "Pretrain",
     "RightPair",
+    "Search",
+    "SentenceIds",
     "Task",
     "Trainable",
+    "Translate",
+    "TranslateMasked",
+    "Translation",
+    "beam_search",
 ]

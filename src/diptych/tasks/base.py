@@ -85,7 +85,22 @@ class Trainable(nn.Module, ABC):
         return measure_named(name).higher
 
 
-class Task(Trainable):
+class Predicting(Trainable):
+    """Base of objectives whose predictions are compared with targets: decisions, and generated texts."""
+
+    @abstractmethod
+    def predict(self, model: VisionLanguageModel, batch: Batch) -> Predictions:
+        """Predict every example of a batch."""
+
+    @abstractmethod
+    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
+        """Compute measures over the examples with a known target; the first selects the best checkpoint."""
+
+    def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
+        return self.measure(Predictions.concat([part.result for part in parts]), targets)
+
+
+class Task(Predicting):
     """Base of tasks: head, loss, decoding and measures for one form of decision per example.
 
     A task depends on encodings only, never on the class of the model.
@@ -110,12 +125,7 @@ class Task(Trainable):
         return Outcome(loss=None if batch.targets is None else self.loss(logits, batch), logits=logits)
 
     def predict(self, model: VisionLanguageModel, batch: Batch) -> Predictions:
-        """Predict every example of a batch. Tasks that generate or rank override this."""
         return self.decode(self.score(model(batch.inputs, reads=self.reads), batch), batch)
-
-    @abstractmethod
-    def measure(self, predictions: Predictions, targets: Mapping[str, Any]) -> dict[str, float]:
-        """Compute measures over the examples with a known target; the first selects the best checkpoint."""
 
     def validate(
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
@@ -127,9 +137,6 @@ class Task(Trainable):
         # `item` waits for the device, which decoding does anyway.
         loss = None if outcome.loss is None else outcome.loss.item()
         return Part(count=len(batch), loss=loss, result=predictions, finite=predictions.finite)
-
-    def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
-        return self.measure(Predictions.concat([part.result for part in parts]), targets)
 
 
 @dataclass(frozen=True)

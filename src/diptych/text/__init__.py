@@ -2,12 +2,15 @@
 
 from diptych.text.answers import normalize_answer
 from diptych.text.fasttext import FastText, train_fasttext
+from diptych.text.pieces import detokenize, join_pieces
 from diptych.text.tokenizer import CachedTokenizer, WordPiece, learn_vocabulary, write_vocabulary
 
 __all__ = [
     "CachedTokenizer",
     "FastText",
     "WordPiece",
+    "detokenize",
+    "join_pieces",
     "learn_vocabulary",
     "normalize_answer",
     "train_fasttext",

@@ -13,6 +13,7 @@ or all files in one folder: `SPLIT.LANG` and `SPLIT.images`. Packed and plain fi
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diptych.datasets.base import Split, require_split
@@ -62,6 +63,7 @@ class Multi30k(Split):
 
     name = "multi30k"
     noun = "sentence"
+    written = MappingProxyType({"task": "translation"})
     measure = "accuracy"
 
     def __init__(
@@ -179,7 +181,9 @@ class Multi30k(Split):
         if self.settings["task"] != "translation":
             write_matches(predictions, path)
             return
-        write_translations(predictions, path, images=self._image_lines)
+        # Only the format of the shared task names pictures; a corpus of texts has no list of them.
+        images = self._image_lines if path.suffix == ".tsv" else ()
+        write_translations(predictions, path, images=images)
 
     def read_predictions(self, path: Path) -> Predictions:
         """Read a file of `write`, or translations of another program.
