@@ -16,14 +16,7 @@ from diptych.data.transform import MOST, DetectorTransform
 from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image, to_pixels
 from diptych.text import FastText
-from diptych.types import (
-    Example,
-    Pair,
-    Regions,
-    RegionSource,
-    Tokenizer,
-    Tokens,
-)
+from diptych.types import Example, Pair, Regions, RegionSource, Tokenizer, Tokens
 
 MISSING = ("error", "none", "skip")
 
