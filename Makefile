@@ -19,6 +19,7 @@ LXRT := runs/lxmert/pretrained
 WORDS := vocabulary=runs/lxmert/mix/vocabulary.txt
 # of `make mmbert`: captions in two languages, and the chain of Tasks B, C, B
 MM := runs/mmbert
+TUNED := weights.model=runs/mmbert/bcb
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo vilio lxmert mmbert check test quick fuzz parity certificate journey bench docs size clean
@@ -95,6 +96,26 @@ mmbert: install ## MM-BERT's and VL-BERT's guide, tiny: pre-training on captions
 	@test -e $(MM)/bcb/bundle || \
 		$(BIN)/diptych train experiment=pretrain/mmbert_task_b_tiny root=$(MM)/multi30k out=$(MM)/bcb \
 		trainer.max_epochs=2 "weights.model=[$(MM)/b,$(MM)/c]"
+	@test -e $(MM)/retrieval/bundle || \
+		$(BIN)/diptych train experiment=multi30k/retrieval_tiny root=$(MM)/multi30k $(TUNED) out=$(MM)/retrieval
+	$(BIN)/diptych retrieve $(MM)/retrieval --split test_2016_flickr
+	@test -e $(MM)/translation/bundle || \
+		$(BIN)/diptych train experiment=multi30k/translation_encoder_decoder_tiny root=$(MM)/multi30k out=$(MM)/translation
+	$(BIN)/diptych translate $(MM)/translation --split test_2016_flickr --beam 5
+	@test -e $(MM)/worlds/mlt || $(BIN)/diptych world $(MM)/worlds/mlt --data mlt --size 600 --seed 1
+	@test -e $(MM)/mlt/bundle || \
+		$(BIN)/diptych train experiment=mlt/en_de_tiny root=$(MM)/worlds/mlt out=$(MM)/mlt
+	$(BIN)/diptych predict $(MM)/mlt --splits test_2016_flickr
+	@test -e $(MM)/worlds/vcr || $(BIN)/diptych world $(MM)/worlds/vcr --data vcr --size 400 --seed 1
+	@test -e $(MM)/q2a/bundle || \
+		$(BIN)/diptych train experiment=vcr/q2a_tiny root=$(MM)/worlds/vcr trainer.max_epochs=4 out=$(MM)/q2a
+	@test -e $(MM)/qa2r/bundle || \
+		$(BIN)/diptych train experiment=vcr/qa2r_tiny root=$(MM)/worlds/vcr trainer.max_epochs=4 out=$(MM)/qa2r
+	$(BIN)/diptych predict $(MM)/q2a $(MM)/qa2r --splits val,test
+	@test -e $(MM)/worlds/refcoco || $(BIN)/diptych world $(MM)/worlds/refcoco --data refcoco_plus --size 400 --seed 1
+	@test -e $(MM)/refcoco/bundle || \
+		$(BIN)/diptych train experiment=refcoco/plus_tiny root=$(MM)/worlds/refcoco trainer.max_epochs=4 out=$(MM)/refcoco
+	$(BIN)/diptych predict $(MM)/refcoco --splits val,testA,testB
 
 check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/ruff check
