@@ -33,6 +33,8 @@ HEADS = {  # first bytes of files that may be replaced, by kind
     "a report of extraction": rb'\{\s*"plan":',
     "a run card": rb"# Study ",
     "a list of members": rb'\{\s*"study":',
+    "a policy": rb"diptych_policy: ",
+    "a file of decisions": rb"id,action,probability",
 }
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # errors of file systems without locks
 _claims: set[tuple[int, Path]] = set()  # locks of this process: POSIX locks only exclude other processes

@@ -68,6 +68,14 @@ class Predictions:
         """Whether all scores and boxes are finite numbers."""
         return all(array is None or bool(np.isfinite(array).all()) for array in (self.scores, self.boxes))
 
+    @property
+    def model(self) -> str | None:
+        """Identity of the model or blend that scored, a checksum in `meta`; None if it is unknown."""
+        made_of = self.meta.get("made_of")
+        # `diptych predict` records the checksum of the bundle, `diptych ensemble` one of all members.
+        known = made_of.get("bundle") if isinstance(made_of, Mapping) else self.meta.get("model")
+        return known if isinstance(known, str) else None
+
     def column(self, name: str) -> Float[ndarray, " N"]:
         """Return the scores of one class.
 

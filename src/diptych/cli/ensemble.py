@@ -13,7 +13,6 @@ try:
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +103,7 @@ def _average_as_vilio(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    from diptych.ensemble import fit_blend, read_members, write_predictions
+    from diptych.ensemble import fit_blend, read_members, write_blend
     from diptych.files import atomic_folder, require_new
 
     options = {"overwrite": arguments.overwrite, "kind": "a blend", "inputs": arguments.files}
@@ -135,9 +134,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     )
     # One folder, because a blend and the report on its fit belong together.
     with atomic_folder(arguments.out, **options) as folder:
-        for split, predictions in blends.items():
-            write_predictions(predictions, folder / f"FIN_{split}.csv")
-        (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_blend(folder, blends, report)
     _show(report)
     print(f"wrote {arguments.out}: {', '.join(f'FIN_{split}.csv' for split in blends)}, report.json")
     return 0

@@ -24,6 +24,11 @@ def add_device(parser: argparse.ArgumentParser, of: str = "") -> None:
     )
 
 
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """Add --policy, a file of `diptych calibrate`."""
+    parser.add_argument("--policy", type=Path, help="decide by this policy, a file of `diptych calibrate`")
+
+
 def add_batch_size(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add --batch-size, in examples."""
     of = f" {of}" if of else ""

@@ -3,6 +3,7 @@
 For each split it writes the official file of the data set (for Hateful Memes OUT/SPLIT.csv with id, proba,
 label) and OUT/SPLIT.npz (all classes, provenance). Predictions of the same model on the same files are kept.
 Several runs make one official file together where a data set has a rule for it (VCR: q2a and qa2r).
+With --policy, a file of `diptych calibrate`, it also writes OUT/decisions/SPLIT.csv: allow, review or block.
 
 try:
   diptych predict runs/uniter_tiny/seed1 --splits dev_seen,test_seen
@@ -12,7 +13,7 @@ try:
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,21 @@ from typing import TYPE_CHECKING
 
 from diptych.cli.data import chosen_data
 from diptych.cli.engine import chosen_engine, configure_engine
-from diptych.cli.options import add_batch_size, add_data, add_device, add_out, add_overwrite, add_root
+from diptych.cli.options import (
+    add_batch_size,
+    add_data,
+    add_device,
+    add_out,
+    add_overwrite,
+    add_policy,
+    add_root,
+)
 from diptych.cli.output import progress, table
+from diptych.cli.policy import decided
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
+    from diptych.calibrate import Policy
     from diptych.predict import Predictor, SplitFiles
     from diptych.predictions import Predictions
     from diptych.scale.ray import RayEngine
@@ -46,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", metavar="N", help="the first images alone: tiny, fast or a number")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
     parser.add_argument("--text", help="the text of the picture")
+    add_policy(parser)
     add_device(parser)
     add_batch_size(parser)
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
@@ -57,18 +69,21 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Either is enough: a model of one side needs the other one not at all.
     single = arguments.text is not None or arguments.image is not None
-    if len(arguments.runs) == 1 and single:
-        return _one(
-            load(arguments.runs[0], device=arguments.device, precision=arguments.precision), arguments
-        )
     if len(arguments.runs) > 1:
-        if single or arguments.data is not None:
+        if single or arguments.data is not None or arguments.policy is not None:
             raise ConfigError(
-                f"{len(arguments.runs)} runs are given; --image, --text and --data are for one run."
+                f"{len(arguments.runs)} runs are given; --image, --text, --data and --policy are for one run."
             )
         return _together(arguments)
+    # Before a model of gigabytes is loaded.
+    policy = None if arguments.policy is None else _policy(arguments)
+    if single:
+        predictor = load(arguments.runs[0], device=arguments.device, precision=arguments.precision)
+        return _one(predictor, arguments, policy)
     job = _Job(arguments, arguments.runs[0])
     results = job.predict(arguments.out)
+    if policy is not None:
+        _decide(policy, results, overwrite=arguments.overwrite)
     # With the root, because an official file does not say where its data lie.
     print(f"next: diptych evaluate {results[0].file} --root {job.root} --split {results[0].split}")
     return 0
@@ -152,7 +167,29 @@ def _counts(files: "SplitFiles", positive: str | None) -> object:
     return counts[positive] if positive else shown
 
 
-def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
+def _policy(arguments: argparse.Namespace) -> "Policy":
+    from diptych.calibrate import Policy
+    from diptych.predict import bundle_checksum
+
+    policy = Policy.load(arguments.policy)
+    policy.require_model(bundle_checksum(arguments.runs[0]))
+    return policy
+
+
+def _decide(policy: "Policy", results: "Sequence[SplitFiles]", *, overwrite: bool) -> None:
+    from diptych.calibrate import ACTIONS, write_decisions
+
+    rows = []
+    for files in results:
+        decisions = policy.decide(files.predictions)
+        # In a folder of their own: `diptych ensemble` takes all CSV files beside the official one as members.
+        path = files.file.parent / "decisions" / f"{files.split}.csv"
+        write_decisions(path, files.predictions.ids, decisions, overwrite=overwrite)
+        rows.append((files.split, path, *(decisions.action.count(action) for action in ACTIONS)))
+    table("", ("split", "decisions", *ACTIONS), rows, numbers=len(ACTIONS))
+
+
+def _one(predictor: "Predictor", arguments: argparse.Namespace, policy: "Policy | None") -> int:
     from diptych.predict import regions_of_run
 
     regions = None
@@ -173,4 +210,6 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace) -> int:
     verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())
     print(f"{verdict.answer}   ({scores})")
+    if policy is not None:
+        print(decided(policy, verdict.scores)["line"])
     return 0

@@ -3,7 +3,7 @@
 A model that answers questions prints its five best answers. A model of NLVR2 takes two pictures, the left one
 first. Regions come from the feature stores used in training, or from --features; the picture's file name
 without the extension is the key. With --weights, the detectors behind those stores extract the regions from
-the pictures, by the same box rules.
+the pictures, by the same box rules. With --policy, the last line says whether to allow, review or block.
 
 try:
   diptych score memes/img/00001.png --text "what a day" --model runs/uniter_tiny/seed1
@@ -19,8 +19,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from diptych.cli.options import add_device, add_json
+from diptych.cli.options import add_device, add_json, add_policy
 from diptych.cli.output import table
+from diptych.cli.policy import decided
 from diptych.errors import ConfigError
 
 
@@ -43,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boxes", default="36", help="box rule for a model that knows no store (default: 36)"
     )
+    add_policy(parser)
     add_device(parser)
     add_json(parser)
 
@@ -50,11 +52,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.files import require_file
     from diptych.predict import find_device
-    from diptych.study import found_in, score_meme
+    from diptych.study import found_in, model_of, score_meme
 
     for image in arguments.images:
         # Before a model of gigabytes is loaded.
         require_file(image, "a picture file")
+    policy = None
+    if arguments.policy is not None:
+        from diptych.calibrate import Policy
+
+        policy = Policy.load(arguments.policy)
+        policy.require_model(model_of(arguments.model))
     if arguments.weights and arguments.features:
         raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
     # Without a name, the one store of a single model.
@@ -78,7 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
             precision=arguments.precision,
         )
     if arguments.json:
-        print(json.dumps({"probability": verdict.probability} | asdict(verdict)))
+        decision = {} if policy is None else {"decision": decided(policy, verdict.scores)}
+        print(json.dumps({"probability": verdict.probability} | asdict(verdict) | decision))
         return 0
     parts = [*verdict.members.items(), *verdict.families.items()]
     # Two classes are told by the last line alone; of more, the order is what people look for.
@@ -87,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     if parts:
         table("", ("", "probability"), [(name, f"{value:.4f}") for name, value in parts], numbers=1)
     print(f"{verdict.answer}   (probability {verdict.probability:.4f})")
+    if policy is not None:
+        print(decided(policy, verdict.scores)["line"])
     return 0
 
 

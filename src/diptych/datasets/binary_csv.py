@@ -47,7 +47,7 @@ def read_scores(path: Path, *, kind: Kind | None = None, classes: Sequence[str] 
     values: dict[str, float] = {}
     labels: dict[str, str] = {}
     lines: list[int] = []
-    for line, row in _records(path):
+    for line, row in csv_records(path, ("id", "proba")):
         key, where = row["id"].strip(), f"{path}:{line}"
         if not key or key in values:
             problem = f"id {key!r} occurs a second time" if key else "the id is empty"
@@ -111,16 +111,23 @@ def write_scores(predictions: Predictions, path: Path) -> None:
             rows.writerow((key, f"{value:.17g}" if raw else f"{value:.9g}", int(label)))
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and cells of every row that is not blank."""
-    with open(require_file(path, "a CSV file of predictions"), encoding="utf-8-sig", newline="") as file:
+def csv_records(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and cells, by column, of every row that is not blank.
+
+    Args:
+        columns: those that the header must have.
+
+    Raises:
+        FormatError: a column is missing, a row has another number of cells, or the file is no UTF-8 CSV.
+    """
+    with open(require_file(path, "a CSV file"), encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)  # strict: an open quote is an error
         try:
             header = [name.strip() for name in next(rows, [])]
-            if missing := [name for name in ("id", "proba") if name not in header]:
+            if missing := [name for name in columns if name not in header]:
                 raise FormatError(
                     f"{path}:1: column {' and '.join(missing)} missing in {header}; "
-                    "expected id, proba and optionally label."
+                    f"expected {' and '.join(columns)}."
                 )
             for row in rows:
                 if not any(cell.strip() for cell in row):

@@ -1,7 +1,13 @@
 """Ensembles: read prediction files, blend them, and fit blends."""
 
 from diptych.ensemble.blend import agreement, blend, member_names, stack_scores
-from diptych.ensemble.files import read_predictions, read_together, write_predictions
+from diptych.ensemble.files import (
+    held_out_file,
+    read_predictions,
+    read_together,
+    write_blend,
+    write_predictions,
+)
 from diptych.ensemble.fit import FitReport, fit_blend
 from diptych.ensemble.members import Members, read_members
 from diptych.ensemble.search import greedy_search, simplex_search
@@ -13,11 +19,13 @@ __all__ = [
     "blend",
     "fit_blend",
     "greedy_search",
+    "held_out_file",
     "member_names",
     "read_members",
     "read_predictions",
     "read_together",
     "simplex_search",
     "stack_scores",
+    "write_blend",
     "write_predictions",
 ]

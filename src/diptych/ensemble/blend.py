@@ -11,6 +11,7 @@ from numpy import ndarray
 from scipy.special import expit, softmax
 from scipy.stats import rankdata
 
+from diptych.data.inputs import digest
 from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.predictions import Predictions
 
@@ -221,7 +222,8 @@ def _provenance(
     """Return metadata of a blend: what all members have in common, their names, and the method."""
     first = members[0].meta
     common = {key: value for key, value in first.items() if all(m.meta.get(key) == value for m in members)}
-    common.pop("path", None)  # the same for all only if a file is given twice
+    for key in ("path", "made_of"):  # of one file, even if all members happen to share them
+        common.pop(key, None)
     exponent = {"power": power} if method == "power" else {}
     return {
         **common,
@@ -229,4 +231,14 @@ def _provenance(
         "members": list(member_names(members)),
         "weights": shares.tolist(),
         **exponent,
+        **identity(members, method, shares.tolist(), power),
     }
+
+
+def identity(members: Sequence[Predictions], *how: Any) -> dict[str, str]:
+    """The entry `model` of a blend's metadata: a checksum of its members and of how they are blended.
+
+    Empty if a member does not say which model it is of.
+    """
+    models = [member.model for member in members]
+    return {} if None in models else {"model": digest([models, *how])}

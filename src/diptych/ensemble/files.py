@@ -1,8 +1,10 @@
 """Reading and writing of prediction files: `.npz` of diptych, and the official CSV files of data sets."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from diptych.datasets import Split
 from diptych.datasets.binary_csv import LABELS, Kind, read_scores, write_scores
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
+
+if TYPE_CHECKING:
+    from diptych.ensemble.fit import FitReport
 
 
 def read_predictions(
@@ -68,6 +73,20 @@ def write_predictions(predictions: Predictions, path: Path | str) -> None:
         raise ConfigError(
             f"{path}: predictions are written as .npz or .csv; got {path.suffix or 'no suffix'!r}."
         )
+
+
+def held_out_file(path: Path) -> Path:
+    """Where the out-of-fold predictions of a fitted blend lie, beside its file `FIN_SPLIT.csv`."""
+    return path.with_name(f"{path.stem}.out_of_fold.npz")
+
+
+def write_blend(folder: Path, blends: Mapping[str, Predictions], report: "FitReport") -> None:
+    """Write `FIN_SPLIT.csv` for each split, the out-of-fold predictions of dev, and `report.json`."""
+    for split, predictions in blends.items():
+        write_predictions(predictions, folder / f"FIN_{split}.csv")
+    if report.held_out is not None:
+        write_predictions(report.held_out, held_out_file(folder / f"FIN_{report.dev}.csv"))
+    (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_npz(path: Path) -> Predictions:

@@ -1,7 +1,7 @@
 """Blends fitted on a labeled split, with an out-of-fold estimate of their AUROC on new examples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -11,7 +11,7 @@ from numpy import ndarray
 from sklearn.model_selection import StratifiedKFold
 
 from diptych.ensemble.arithmetic import OURS, Arithmetic, Scores
-from diptych.ensemble.blend import stack_scores
+from diptych.ensemble.blend import identity, stack_scores
 from diptych.ensemble.loop import Round, one_search, ranks_among, two_round_loop
 from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
@@ -37,6 +37,8 @@ class FitReport:
             below 2, or a class has fewer than two rows.
         best_member: name and AUROC of the member with the highest AUROC on dev.
         threshold: scores from this value on get the positive answer; fitted on dev.
+        held_out: predictions of dev, each row by a blend fitted without it, on the scale of the result; for
+            calibration. None as `out_of_fold`, and with `compat`.
     """
 
     method: str
@@ -49,6 +51,7 @@ class FitReport:
     out_of_fold: tuple[float, float, float] | None
     best_member: tuple[str, float]
     threshold: float
+    held_out: Predictions | None = field(default=None, repr=False)
 
     @property
     def optimism(self) -> float | None:
@@ -56,8 +59,10 @@ class FitReport:
         return None if self.out_of_fold is None else self.in_sample[0] - self.out_of_fold[0]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "optimism": self.optimism}
+        """Plain values for JSON, without the rows of `held_out`."""
+        values = asdict(replace(self, held_out=None)) | {"optimism": self.optimism}
+        del values["held_out"]
+        return values
 
 
 # Example of `loop` with members A to E: round 1 makes 4 blends of them. Round 2 has 9 columns, keeps the 5
@@ -103,9 +108,10 @@ def fit_blend(
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
     scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
-    held_out = _out_of_fold(fit, columns[dev], labels, folds)  # `scores` of dev saw the labels they meet
-    if method == "loop":
-        scores = arithmetic.finish(scores, labels, dev)
+    finish = arithmetic.finish if method == "loop" else _unchanged
+    # `scores` of dev saw the labels they meet.
+    held_out, finished = _out_of_fold(fit, finish, columns[dev], labels, folds)
+    scores = finish(scores, labels, dev)
     threshold = arithmetic.threshold(labels, scores[dev])  # of the finished scores, to which it is applied
     singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
     report = FitReport(
@@ -120,8 +126,15 @@ def fit_blend(
         best_member=max(singles.items(), key=lambda single: single[1]),
         threshold=threshold,
     )
-    blends = {split: _predictions(members, split, scores[split], report, arithmetic) for split in scores}
+    made = partial(_predictions, members, report=report, arithmetic=arithmetic)
+    blends = {split: made(split, values) for split, values in scores.items()}
+    if finished is not None and not compat:
+        report = replace(report, held_out=made(dev, finished))
     return blends, report
+
+
+def _unchanged(scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
+    return scores
 
 
 def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, ndarray]:
@@ -173,25 +186,28 @@ def _labels(ids: Sequence[str], truth: Mapping[str, int | None], dev: str) -> Bo
 
 def _out_of_fold(
     fit: Fit,
+    finish: Callable[[Scores, ndarray, str], Scores],
     columns: Float[ndarray, "K N"],
     truth: Bool[ndarray, " N"],
     folds: int,
-) -> Float[ndarray, " N"] | None:
+) -> tuple[Float[ndarray, " N"], Float[ndarray, " N"]] | tuple[None, None]:
     """Score every row by a blend fitted without it; None if there are too few rows for two folds.
 
-    Scores are ranks among the rows of the fit, in (0, 1]: each fold has other weights, so plain scores of
-    different folds are not comparable.
+    The first scores are ranks among the rows of the fit, in (0, 1]: each fold has other weights, so plain
+    scores of different folds do not rank together. The second are the finished scores, which can be
+    calibrated: a threshold, unlike an AUROC, is applied to one blend.
     """
     # Each fold needs a row of each class.
     folds = min(folds, int(truth.sum()), int((~truth).sum()))
     if folds < 2:
-        return None
-    scores = np.empty(len(truth))
+        return None, None
+    scores, finished = np.empty(len(truth)), np.empty(len(truth))
     # stratified, or a fold could lack a class; the fixed seed makes the estimate reproducible
     for rest, held in StratifiedKFold(folds, shuffle=True, random_state=0).split(truth, truth):
         blended, _ = fit({"rest": columns[:, rest], "held": columns[:, held]}, truth[rest], dev="rest")
         scores[held] = ranks_among(blended["held"], blended["rest"]) / len(rest)
-    return scores
+        finished[held] = finish(blended, truth[rest], "rest")["held"]
+    return scores, finished
 
 
 def _measured(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> tuple[float, float, float]:
@@ -199,7 +215,7 @@ def _measured(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> tuple
 
 
 def _predictions(
-    members: Members, split: str, scores: Float[ndarray, " N"], report: FitReport, arithmetic: Arithmetic
+    members: Members, split: str, scores: Float[ndarray, " N"], *, report: FitReport, arithmetic: Arithmetic
 ) -> Predictions:
     first = members.predictions[split][0]
     negative, positive = first.classes or ("0", "1")
@@ -214,6 +230,7 @@ def _predictions(
         "fitted_on": report.dev,
         "compat": arithmetic.compat,
         **({"kind": "raw"} if raw else {}),
+        **identity(members.predictions[report.dev], report.method, report.dev, arithmetic.compat),
     }
     return Predictions(
         ids=first.ids,

@@ -5,9 +5,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from diptych.metrics.classification import ReliabilityBin
 from diptych.metrics.measures import measure_named
+from diptych.metrics.uncertainty import percentiles
 
 Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """A table: column titles, and rows."""
@@ -20,6 +23,12 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def estimate(value: float, resampled: Float[ndarray, " S"]) -> Estimate:
+    """A value with the interval of its bootstrap resamples."""
+    low, high = percentiles(resampled)
+    return Estimate(value=value, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +101,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; undefined measures are None."""
-        return _plain_dict(asdict(self) | {"prevalence": self.prevalence})
+        return plain_dict(asdict(self) | {"prevalence": self.prevalence})
 
     def table(self) -> Cells:
         """Table with one row per metric: title, value, interval."""
@@ -168,7 +177,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values; undefined measures are None."""
-        return _plain_dict(asdict(self))
+        return plain_dict(asdict(self))
 
     def table(self) -> Cells:
         """Table with one row per metric: title, both values, difference, interval, p-value."""
@@ -196,13 +205,14 @@ def _number(value: float, *, sign: str = "") -> str:
     return "undefined" if np.isnan(value) else f"{value:{sign}.4f}"
 
 
-def _plain_dict(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain_dict(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values, with None for nan."""
     return {key: _plain(value) for key, value in values.items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return _plain_dict(value)
+        return plain_dict(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     # JSON has no NaN.

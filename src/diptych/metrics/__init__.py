@@ -7,6 +7,7 @@ from diptych.metrics.answers import (
     measure_answers,
     without_punctuation,
 )
+from diptych.metrics.calibration import CalibrationMeasures, fit_logistic, log_losses, log_odds
 from diptych.metrics.classification import (
     ReliabilityBin,
     accuracy,
@@ -43,10 +44,12 @@ from diptych.metrics.uncertainty import (
     delong_test,
     paired_interval,
     permutation_test,
+    wilson_interval,
 )
 
 __all__ = [
     "MEASURES",
+    "CalibrationMeasures",
     "DeLong",
     "Interval",
     "Measure",
@@ -65,12 +68,15 @@ __all__ = [
     "consistent",
     "delong_test",
     "f1",
+    "fit_logistic",
     "fold",
     "grade_answers",
     "grid_ranks",
     "label_matrix",
     "labeled",
     "line_blocks",
+    "log_losses",
+    "log_odds",
     "macro_f1",
     "measure_answers",
     "measure_boxes",
@@ -87,5 +93,6 @@ __all__ = [
     "reliability",
     "roc_points",
     "signatures",
+    "wilson_interval",
     "without_punctuation",
 ]

@@ -303,13 +303,21 @@ def checked_probabilities(truth: Truth, probabilities: Float[ndarray, " N"]) -> 
     return truth
 
 
+def bin_numbers(
+    probabilities: Float[ndarray, " N"], bins: int, binning: Binning = "mass"
+) -> Int[ndarray, " N"]:
+    """Number of the bin, from 0, of every row; see `reliability`."""
+    cuts = np.linspace(0, 1, bins + 1)[1:-1]
+    inner = np.quantile(probabilities, cuts) if binning == "mass" else cuts
+    # A value on a cut is in the upper bin.
+    return np.asarray(np.searchsorted(inner, probabilities, side="right"))
+
+
 def _binned(
     truth: Truth, probabilities: Float[ndarray, " N"], bins: int, binning: Binning
 ) -> tuple[Int[ndarray, " K"], Float[ndarray, " K"], Float[ndarray, " K"]]:
     truth = checked_probabilities(truth, probabilities)
-    cuts = np.linspace(0, 1, bins + 1)[1:-1]
-    inner = np.quantile(probabilities, cuts) if binning == "mass" else cuts
-    index = np.searchsorted(inner, probabilities, side="right")  # a value on a cut is in the upper bin
+    index = bin_numbers(probabilities, bins, binning)
     # Empty bins are left out below: their means would be 0 / 0.
     counts = np.bincount(index, minlength=bins)
     full = counts > 0

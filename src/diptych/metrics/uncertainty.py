@@ -147,7 +147,7 @@ def row_interval(
         sets: number of sets of predictions, 1 or 2.
     """
     values = np.concatenate([measure(rows) for rows in _resample(strata, sets, samples, seed)])
-    return _percentiles(values[:, 0] - values[:, 1] if sets == 2 else values[:, 0], level)
+    return percentiles(values[:, 0] - values[:, 1] if sets == 2 else values[:, 0], level)
 
 
 def row_permutation(measure: RowMeasure, count: int, *, samples: int = 2000, seed: int = 0) -> float:
@@ -166,6 +166,47 @@ def row_permutation(measure: RowMeasure, count: int, *, samples: int = 2000, see
         extreme += int(np.count_nonzero(np.abs(differences) >= abs(observed) - 1e-12))
     # The observed assignment is one of the permutations, so the p-value is never 0.
     return (extreme + 1) / (samples + 1)
+
+
+def resampled_sums(
+    values: Float[ndarray, "N K"],
+    strata: Sequence[Int[ndarray, " _"]],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Float[ndarray, "S K"]:
+    """Column sums of every bootstrap resample; rows are resampled within strata.
+
+    A measure that is a function of sums (a mean, a rate, frequencies in bins) needs no resampled rows, so
+    one matrix product per chunk serves all of them.
+    """
+    generator = np.random.default_rng(seed)
+    parts = []
+    for count in _chunks(samples, len(values)):
+        total = np.zeros((count, values.shape[1]))
+        for rows in strata:
+            drawn = generator.integers(len(rows), size=(count, len(rows)))
+            # How often each resample has each row: a matrix that multiplies the values.
+            flat = (drawn + len(rows) * np.arange(count)[:, None]).ravel()
+            times = np.bincount(flat, minlength=drawn.size).reshape(drawn.shape)
+            total += times.astype(np.float64) @ values[rows]
+        parts.append(total)
+    return np.concatenate(parts)
+
+
+def wilson_interval(hits: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a rate `hits / total`; (nan, nan) without rows.
+
+    It stays inside [0, 1] and is not empty at 0 and 1 (Wilson, 1927).
+    """
+    from scipy.stats import norm
+
+    if not total:
+        return float("nan"), float("nan")
+    z2 = float(norm.ppf((1 + level) / 2)) ** 2
+    middle = (hits + z2 / 2) / (total + z2)
+    reach = np.sqrt(z2 * (hits * (total - hits) / total + z2 / 4)) / (total + z2)
+    return float(max(middle - reach, 0.0)), float(min(middle + reach, 1.0))
 
 
 def score_measure(truth: Bool[ndarray, " N"], metric: Metric, *scores: Real[ndarray, " N"]) -> RowMeasure:
@@ -240,7 +281,8 @@ def _each(
     return values.reshape(scores.shape[:2])
 
 
-def _percentiles(values: Float[ndarray, " S"], level: float) -> tuple[float, float]:
+def percentiles(values: Float[ndarray, " S"], level: float = 0.95) -> tuple[float, float]:
+    """Ends of the middle `level` of the values, without undefined ones; (nan, nan) if there are no others."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a number between 0 and 1.")
     # Resamples in which the measure is undefined.

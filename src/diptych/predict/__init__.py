@@ -5,7 +5,13 @@ from diptych.predict.joined import JoinedFiles, join_splits, joined_data
 from diptych.predict.pairs import CosineScorer, PairScorer, Sides, sides_of
 from diptych.predict.predictor import Predictor, Verdict, find_device, load
 from diptych.predict.retrieval import Measuring, Retrieval, retrieve
-from diptych.predict.splits import SplitFiles, predict_splits, regions_of_run, root_of_run
+from diptych.predict.splits import (
+    SplitFiles,
+    bundle_checksum,
+    predict_splits,
+    regions_of_run,
+    root_of_run,
+)
 from diptych.predict.translate import Translated, translate_split
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "SplitFiles",
     "Translated",
     "Verdict",
+    "bundle_checksum",
     "find_device",
     "join_splits",
     "joined_data",

@@ -8,6 +8,7 @@ except Exception as error:
     raise missing_library("figures need matplotlib", "report", error) from error
 
 from diptych.report.attention import attention_page
+from diptych.report.calibration import reliability_curves
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
 from diptych.report.regions import region_page
@@ -20,5 +21,6 @@ __all__ = [
     "history",
     "meme_page",
     "region_page",
+    "reliability_curves",
     "retrieval_page",
 ]

@@ -65,12 +65,12 @@ def curves(
             # `evaluate` returns numbers only; the curves need the joined scores.
             joined, gold = with_targets(predictions, targets, subset=subset)
             shown = Binary([joined], gold, Options(positive=positive))
-            lines.append(_plot_classifier(axes, shown.truth, shown.scores[0], result, _line(number)))
+            lines.append(_plot_classifier(axes, shown.truth, shown.scores[0], result, line_style(number)))
             labels.append(_legend(name, result))
-        _unit_square(axes[0], "ROC", "false-positive rate", "true-positive rate", diagonal=True)
-        _unit_square(axes[1], "Precision and recall", "recall", "precision", diagonal=False)
+        unit_square(axes[0], "ROC", "false-positive rate", "true-positive rate", diagonal=True)
+        unit_square(axes[1], "Precision and recall", "recall", "precision", diagonal=False)
         x, y = f"predicted probability of {result.positive}", f"share of {result.positive}"
-        _unit_square(axes[2], "Reliability", x, y, diagonal=True)
+        unit_square(axes[2], "Reliability", x, y, diagonal=True)
         figure.legend(lines, labels, loc="lower left", bbox_to_anchor=(0.04, 0.01), handlelength=3.4)
 
 
@@ -114,7 +114,11 @@ def history(
                 # Many markers would hide the line.
                 marker = "o" if len(points) <= 40 else ""
                 axes[0].plot(
-                    *zip(*points, strict=True), marker=marker, markersize=3.5, label=name, **_line(number)
+                    *zip(*points, strict=True),
+                    marker=marker,
+                    markersize=3.5,
+                    label=name,
+                    **line_style(number),
                 )
             axes[0].set(title="Loss", xlabel="step")
             axes[0].legend()
@@ -143,7 +147,7 @@ def _plot_classifier(
     return drawn
 
 
-def _line(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
     return {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
 
 
@@ -157,7 +161,7 @@ def _legend(name: str, result: Evaluation) -> str:
     return f"{shown}:  {',  '.join(parts)}"
 
 
-def _unit_square(axes: Axes, title: str, x: str, y: str, *, diagonal: bool) -> None:
+def unit_square(axes: Axes, title: str, x: str, y: str, *, diagonal: bool) -> None:
     if diagonal:
         axes.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=":", zorder=1)
     axes.set(title=title, xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")

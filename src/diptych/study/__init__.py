@@ -4,7 +4,7 @@ from diptych.study.call import Call, run_study, study_status
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
 from diptych.study.progress import Checksums, StepRecord
 from diptych.study.run import Options, Report, records_of
-from diptych.study.score import found_in, places_of, score_meme
+from diptych.study.score import found_in, is_study, model_of, places_of, score_meme
 from diptych.study.settings import Study, find_study, read_study
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "Study",
     "find_study",
     "found_in",
+    "is_study",
+    "model_of",
     "places_of",
     "plan",
     "read_study",

@@ -1,6 +1,5 @@
 """Run the unfinished steps of a study: in this process, in one process per member, or with an engine."""
 
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from diptych.bundle import read_content
-from diptych.ensemble import Members, blend, fit_blend, read_predictions, write_predictions
+from diptych.ensemble import Members, blend, fit_blend, read_predictions, write_blend, write_predictions
 from diptych.ensemble.vilio import family_average
 from diptych.errors import ConfigError, DiptychError, full_disk, report_internal
 from diptych.features import open_stores
@@ -357,16 +356,14 @@ def _ensemble(graph: Graph, step: Step, shared: Shared) -> dict[str, Any]:
         compat=graph.study.compat,
     )
     with atomic_folder(step.folder, kind="a blend", overwrite=True) as folder:
-        for split, predictions in blends.items():
-            write_predictions(predictions, folder / f"FIN_{split}.csv")
-        (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+        write_blend(folder, blends, report)
     return report.as_dict()
 
 
 def publish(graph: Graph) -> list[Path]:
     """Copy the final predictions from the ensemble's folder, whose name has a key, to the study's folder."""
     step = graph.steps["ensemble"]
-    names = sorted(path.name for path in step.folder.glob("FIN_*.csv"))
+    names = sorted(path.name for path in step.folder.glob("FIN_*"))
     for name in names:
         require_new(graph.out / name, overwrite=True, kind="a prediction file")
         with atomic_file(graph.out / name) as file:

@@ -16,13 +16,14 @@ from typing_extensions import TypedDict
 
 from diptych.bundle import find_bundle, read_content, trained_on
 from diptych.data import open_regions
+from diptych.data.inputs import file_checksum
 from diptych.detect import ExtractSettings, extract
 from diptych.documents import closed, read_json
 from diptych.ensemble import Members, blend, fit_blend, read_predictions
 from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.features import FeatureStore
 from diptych.files import atomic_file, require_new
-from diptych.predict import Predictor, Verdict, load
+from diptych.predict import Predictor, Verdict, bundle_checksum, load
 from diptych.predictions import Predictions
 from diptych.study.graph import Graph
 from diptych.study.settings import Fitted
@@ -93,7 +94,7 @@ def score_meme(
         )
     places |= given
     # A single model: there is nothing to blend.
-    if not (source / NAME).is_file():
+    if not is_study(source):
         predictor = load(source, device=device, precision=precision)
         return _ask(predictor, images, text, *(places[key] for key in STORES))
     tree = _read(source / NAME)
@@ -111,6 +112,17 @@ def score_meme(
     # which takes seconds and needs no format for a fitted blend.
     final = _blended(source, tree, families)
     return _verdict(final, families={**families}, members=members)
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder is that of a study whose blend is done."""
+    return (folder / NAME).is_file()
+
+
+def model_of(source: Path) -> str:
+    """Identity of a run, a bundle or a study, as prediction files and policies record it."""
+    # The list names the bundles by the keys of their settings, and what the blend is fitted on.
+    return file_checksum(source / NAME) if is_study(source) else bundle_checksum(source)
 
 
 def _ask(predictor: Predictor, images: Sequence[Path], text: str, main: Place, more: Place) -> Verdict:
@@ -146,7 +158,7 @@ def _keys(images: Sequence[Path]) -> dict[str, Path]:
 
 def places_of(source: Path) -> dict[str, Place]:
     """Return the stores that a run, a bundle or a study was trained on, by name; see `score_meme`."""
-    if (source / NAME).is_file():
+    if is_study(source):
         return {name: source / place for name, place in _read(source / NAME)["features"].items()}
     places = trained_on(source)
     named = places["features"]  # if there are several, each covers one data set, and the picture is of none

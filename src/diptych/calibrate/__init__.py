@@ -1,0 +1,45 @@
+"""Decisions from scores: calibrated probabilities, thresholds that keep promises, bands for people.
+
+    calibration = calibrate(predictions, gold, dev=...)       fit a policy on labeled examples
+    policy.decide(scores)                                     allow, review or block
+    drift(reference, live, policy=policy)                     has anything moved since?
+
+The policy is a small file of its own. It names the model it was made for, and refuses any other.
+"""
+
+from diptych.calibrate.bands import Costs, capacity_band
+from diptych.calibrate.drift import Drift, Shift, drift, shifted_prevalence
+from diptych.calibrate.fit import Calibration, LabelReport, Settings, calibrate
+from diptych.calibrate.maps import METHODS, Map, choose_method, cross_fitted, fit_map
+from diptych.calibrate.policy import ACTIONS, Decisions, Policy, Rule, write_decisions
+from diptych.calibrate.promises import Promise, promise_above, promise_below
+from diptych.calibrate.slices import Slice, largest_gap, read_groups
+
+__all__ = [
+    "ACTIONS",
+    "METHODS",
+    "Calibration",
+    "Costs",
+    "Decisions",
+    "Drift",
+    "LabelReport",
+    "Map",
+    "Policy",
+    "Promise",
+    "Rule",
+    "Settings",
+    "Shift",
+    "Slice",
+    "calibrate",
+    "capacity_band",
+    "choose_method",
+    "cross_fitted",
+    "drift",
+    "fit_map",
+    "largest_gap",
+    "promise_above",
+    "promise_below",
+    "read_groups",
+    "shifted_prevalence",
+    "write_decisions",
+]
