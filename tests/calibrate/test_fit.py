@@ -96,6 +96,7 @@ def test_scores_that_keep_both_promises_at_once_need_no_people():
     found = fitted(*judged(distance=9.0))
     report, rule = found.reports["hateful"], found.policy.labels["hateful"]
     assert rule.allow == rule.block
+    assert "one threshold" in report.notes[0]
     assert (report.rates["reviewed"].value, report.rates["missed"].value) == (0.0, 0.0)
 
 

@@ -209,6 +209,17 @@ def test_fitted_scores_flatter_noise_and_the_report_says_so() -> None:
         ]
 
 
+def test_held_out_rows_are_probabilities_of_fits_without_their_label() -> None:
+    for method, (blends, report) in reports(probabilities(noise=50, count=6)).items():
+        truth, fitted, held_out = np.arange(120) % 2, blends["dev"], report.held_out
+        assert held_out is not None
+        assert held_out.ids == fitted.ids
+        # Noise looks good to the fit that saw the labels, and to no other.
+        assert auroc(truth, held_out.column("hateful")) < auroc(truth, fitted.column("hateful")), method
+        assert ((held_out.column("hateful") >= 0) & (held_out.column("hateful") <= 1)).all()
+        assert "held_out" not in report.as_dict()
+
+
 def test_a_row_depends_on_no_other_row_of_its_split() -> None:
     members = probabilities()
     cut = {**members.predictions, "test": tuple(one.select([5, 3]) for one in members.predictions["test"])}

@@ -67,6 +67,7 @@ def _build(lab: Path) -> None:
         call("train", f"experiment=hateful_memes/{experiment}", f"out=runs/{name}", *SHORT.split())
     for name in ("u", "c"):
         call("predict", f"runs/{name}", "--splits", "dev_seen,test_seen", "--root", "w", "--device", "cpu")
+    _judged(Path("judged"))
     store = FeatureStore("w/features")
     items = [(key, store[key]) for key in store]
     Path("formats").mkdir()
@@ -96,6 +97,28 @@ def _build(lab: Path) -> None:
     call("fasttext", "w", "vectors.bin", "--dim", 4, "--min-count", 1, "--bucket", 100)
     call("clean", "w", "cleaned")
     call("extract", "w/img", "extracted", *GRID.split(), "--shard", 9)
+
+
+def _judged(folder: Path) -> None:
+    """Labels and scores of 90 memes, costs, groups, and a policy for the run c."""
+    from diptych.calibrate import Map, Policy, Rule
+    from diptych.predict import bundle_checksum
+
+    folder.mkdir()
+    numbers = range(90)
+    lines = ({"id": f"{n:05d}", "img": f"img/{n}.png", "label": n % 2, "text": "a"} for n in numbers)
+    (folder / "dev_seen.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    scores = "".join(f"{n:05d},{(n * 37 % 90 + 20 * (n % 2)) / 120:.4f}\n" for n in numbers)
+    (folder / "dev_seen.csv").write_text("id,proba\n" + scores)
+    (folder / "tags.csv").write_text("id,tag\n" + "".join(f"{n:05d},{'ab'[n % 3 % 2]}\n" for n in numbers))
+    (folder / "costs.yaml").write_text("miss: 10\nwrong_block: 4\nreview: 1\nreviewer_misses: 0.1\n")
+    Policy(
+        labels={"hateful": Rule(map=Map(method="platt"), allow=0.3, block=0.6, positives=45, negatives=45)},
+        model=bundle_checksum(Path("runs/c")),
+        dev={"split": "dev_seen", "checksum": "x", "examples": 90, "scores": "as predicted"},
+        made="2026-01-02",
+        version="0.1.0",
+    ).save(folder / "policy.yaml")
 
 
 def _checkpoints(folder: Path) -> None:

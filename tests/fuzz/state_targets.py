@@ -86,6 +86,27 @@ def state_of_extract(case: Case) -> list[str]:
     return case.pick(f"extract @/w/img out {GRID} --shard 9 --resume")
 
 
+@target(
+    "policy", "calibrate.policy", "calibrate.bands", "cli.calibrate", "cli.drift", "cli.score", "cli.predict"
+)
+def policy(case: Case) -> list[str]:
+    case.spoil(case.take("judged/policy.yaml"), damage_settings(case.marker))
+    words = "@/w/img/00001.png --text a --policy policy.yaml"
+    return case.pick(f"predict @/runs/c --image {words}", f"score {words} --model @/runs/c")
+
+
+@target("costs and groups", "calibrate.bands", "calibrate.slices", "datasets.binary_csv")
+def costs_and_groups(case: Case) -> list[str]:
+    folder = case.take("judged")
+    name, way = case.rng.choice(
+        (("costs.yaml", damage_settings(case.marker)), ("tags.csv", damage_cells(b",")))
+    )
+    case.spoil(folder / name, way)
+    data = "--root judged --data hateful_memes --split dev_seen --samples 5"
+    more = "--costs judged/costs.yaml --groups judged/tags.csv"
+    return case.pick(f"calibrate judged/dev_seen.csv {data} {more}")
+
+
 @target("lists of pictures", "detect.listing", weight=0.7)
 def lists_of_pictures(case: Case) -> list[str]:
     case.spoil(case.take("list.txt"), damage_text)
@@ -121,6 +142,8 @@ LINES = (
     "predict @/runs/u --splits dev_seen --root @/w --out out --batch-size 3",
     "predict @/runs/c --image @/w/img/00001.png --text hello",
     "score @/w/img/00001.png --text hello --model @/runs/c --device cpu",
+    "calibrate @/judged/dev_seen.csv --root @/judged --data hateful_memes --split dev_seen --samples 5",
+    f"drift {SCORES} {SCORES}",
     f"evaluate {SCORES} --root @/w --split dev_seen --threshold 0.4 --samples 30",
     f"ensemble {SCORES} {SCORES} --out out.csv --method power --power 2 --weights 1,2",
     f"ensemble {SCORES} @/runs/c/predictions/dev_seen.csv --out out --method greedy --root @/w",

@@ -75,8 +75,9 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     assert inside >= 51  # of 60; 57 are expected
 
 
-def test_separated_classes_have_no_slope():
-    scores = np.linspace(0.01, 0.99, 80)
+@pytest.mark.parametrize("ends", [(0.01, 0.99), (1e-4, 1 - 1e-4), (0.49, 0.51)])
+def test_separated_classes_have_no_slope(ends):
+    scores = np.linspace(*ends, 80)
     found = CalibrationMeasures(scores > 0.5, scores)
     sums = resampled_sums(found.columns, class_rows(scores > 0.5), samples=3)
     assert np.isnan([found.values()["slope"], found.cox_test()]).all()

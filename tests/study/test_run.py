@@ -115,7 +115,8 @@ def test_a_study_is_one_call_in_python(write, tree, finished, memes, tmp_path):
     path, out = str(write(tree)), tmp_path / "there"
     call = Call(root=memes, limit=20, bundles=finished)
     report = run_study(path, call, out=out)
-    assert [one.name for one in report.files] == [*FILES, "members.json"]
+    kept = [FILES[0], "FIN_dev_seen.out_of_fold.npz", *FILES[1:], "members.json"]
+    assert [one.name for one in report.files] == kept
     assert results(out) == results(finished)
     assert report.card == out / "README.md"
     assert {"U1/train", "U/average"} <= report.areas.keys()

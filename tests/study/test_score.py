@@ -3,13 +3,14 @@ import json
 
 import pytest
 
+from diptych.calibrate import Map, Policy, Rule
 from diptych.cli import main
 from diptych.datasets import HatefulMemes
 from diptych.ensemble import Members, fit_blend, read_predictions
 from diptych.errors import ConfigError, FormatError, MissingFeatures
 from diptych.features import FeatureStore
 from diptych.predict import load
-from diptych.study import score_meme
+from diptych.study import model_of, score_meme
 
 
 def final(out, split="test_unseen"):
@@ -84,6 +85,37 @@ def test_regions_are_found_in_the_picture_as_for_the_store(memes, meme, tmp_path
     assert "'tiny-random'" in shown
     assert "vgattr" in shown
     assert main([*words, "--weights", "tiny=random", "--features", "x"]) == 2
+
+
+def test_a_study_decides_by_a_policy_of_its_own(done, meme, tmp_path, capsys):
+    held_out = read_predictions(done / "FIN_dev_seen.out_of_fold.npz")
+    assert set(held_out.ids) == set(final(done, "dev_seen"))
+    policy = Policy(
+        labels={"hateful": Rule(map=Map(method="identity"), allow=0.0, block=1.0, positives=9, negatives=9)},
+        model=model_of(done),
+        dev={"split": "dev_seen", "checksum": "x", "examples": 18, "scores": "out of fold"},
+        made="2026-01-02",
+        version="0.1.0",
+    )
+    policy.save(tmp_path / "policy.yaml")
+    image, text, _ = meme
+    words = [
+        "score",
+        str(image),
+        "--text",
+        text,
+        "--model",
+        str(done),
+        "--policy",
+        str(tmp_path / "policy.yaml"),
+    ]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("review ")
+    members = json.loads((done / "members.json").read_text())
+    (done / "members.json").write_text(json.dumps(members | {"method": "simplex"}))
+    assert main(words) == 2
+    assert model_of(done)[:12] in capsys.readouterr().err
 
 
 def test_what_cannot_be_scored_is_refused(done, memes, meme, tmp_path):

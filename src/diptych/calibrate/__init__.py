@@ -9,16 +9,18 @@ The policy is a small file of its own. It names the model it was made for, and r
 
 from diptych.calibrate.bands import Costs, capacity_band
 from diptych.calibrate.drift import Drift, Shift, drift, shifted_prevalence
-from diptych.calibrate.fit import Calibration, LabelReport, Settings, calibrate
+from diptych.calibrate.fit import Calibration, Capacity, LabelReport, calibrate
 from diptych.calibrate.maps import METHODS, Map, choose_method, cross_fitted, fit_map
 from diptych.calibrate.policy import ACTIONS, Decisions, Policy, Rule, write_decisions
 from diptych.calibrate.promises import Promise, promise_above, promise_below
+from diptych.calibrate.settings import Settings
 from diptych.calibrate.slices import Slice, largest_gap, read_groups
 
 __all__ = [
     "ACTIONS",
     "METHODS",
     "Calibration",
+    "Capacity",
     "Costs",
     "Decisions",
     "Drift",

@@ -11,11 +11,12 @@ from numpy import ndarray
 
 from diptych import __version__
 from diptych.calibrate.bands import ABOVE, BELOW, Band, Costs, actions, capacity_band
-from diptych.calibrate.maps import METHODS, Map, Method, choose_method, cross_fitted, fit_map
+from diptych.calibrate.maps import Map, Method, choose_method, cross_fitted, fit_map
 from diptych.calibrate.policy import DevNode, Policy, Rule
 from diptych.calibrate.promises import Promise, promise_above, promise_below
+from diptych.calibrate.settings import Settings
 from diptych.calibrate.slices import Slice, rate, slices_of
-from diptych.errors import ConfigError, FormatError, nearest
+from diptych.errors import ConfigError, FormatError
 from diptych.evaluate import FORMS, Binary, Estimate, Options
 from diptych.evaluate.results import estimate, plain_dict
 from diptych.metrics import CalibrationMeasures, ReliabilityBin, auroc, label_matrix, reliability
@@ -26,53 +27,6 @@ FEWEST = 30  # examples of each class; below, no map and no threshold is more th
 FOLDS = 10  # of the calibrated probabilities that are measured
 CAPACITIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 EQUAL = Costs(miss=1.0, wrong_block=1.0, review=0.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a policy is asked for.
-
-    Args:
-        method: a map, or `auto` for the best of cross-validation.
-        max_miss: promised largest share of positive examples that are allowed; None for no promise.
-        max_wrong_block: promised largest share of negative examples that are blocked.
-        delta: largest probability that a label's promises do not hold; two promises share it.
-        costs: for the band of least cost.
-        review_capacity: largest share of the examples that people can look at.
-        samples: number of bootstrap resamples per interval, drawn with `seed`.
-
-    Without promises, costs or capacity, the promises are 5 % and 2 %.
-    """
-
-    method: Method | str = "auto"
-    max_miss: float | None = None
-    max_wrong_block: float | None = None
-    delta: float = 0.1
-    costs: Costs | None = None
-    review_capacity: float | None = None
-    samples: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.method not in ("auto", *METHODS):
-            known = ("auto", *METHODS)
-            raise ConfigError(
-                f"method is {self.method!r}; expected one of {known}.{nearest(self.method, known)}"
-            )
-        for name in ("max_miss", "max_wrong_block", "delta", "review_capacity"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise ConfigError(f"{name} is {value}; expected a share between 0 and 1.")
-        if self.samples < 1:
-            raise ConfigError(f"samples is {self.samples}; expected at least 1.")
-        if all(value is None for value in (*self.promised, self.costs, self.review_capacity)):
-            # Frozen, but the defaults depend on each other.
-            object.__setattr__(self, "max_miss", 0.05)
-            object.__setattr__(self, "max_wrong_block", 0.02)
-
-    @property
-    def promised(self) -> tuple[float | None, float | None]:
-        return self.max_miss, self.max_wrong_block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +267,7 @@ def _band(
         # Both promises hold between the two thresholds; the cheaper action decides where to cut.
         even = _score_at(fitted, (costs or EQUAL).single)
         low = high = float(np.clip(low if even is None else even, high, low))
+        notes.append("both promises hold at one threshold, so nothing needs to go to people")
     allowed, blocked = actions(scores, (low, high))
     reviewed = 1 - float(np.mean(allowed | blocked))
     if capacity is not None and reviewed > capacity:

@@ -252,11 +252,11 @@ def _show_slices(report: "LabelReport") -> None:
         ]  # fmt: skip
         table("", (column, *columns), rows, numbers=len(columns))
         ranks = ("AUROC", "calibration slope", "BPSN AUC", "BNSP AUC")
-        rows = [
+        areas = [
             (each.group, _rate(each.auroc), _number(each.slope), _number(each.below), _number(each.above))
             for each in slices
         ]
-        table("", (column, *ranks), rows, numbers=len(ranks))
+        table("", (column, *ranks), areas, numbers=len(ranks))
         smaller = [min(each.positives, each.count - each.positives) for each in slices]
         gaps = [
             largest_gap(list(zip(smaller, rates, strict=True)))

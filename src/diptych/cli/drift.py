@@ -81,5 +81,5 @@ def _show(found: "Drift") -> None:
         **{f"positive: {label}, estimated": two for label, two in found.prevalence.items()},
     }
     if shares:
-        rows = [(name, *(f"{share:.1%}" for share in two)) for name, two in shares.items()]
-        table("", ("share", "before", "now"), rows, numbers=2)
+        parts = [(name, *(f"{share:.1%}" for share in two)) for name, two in shares.items()]
+        table("", ("share", "before", "now"), parts, numbers=2)

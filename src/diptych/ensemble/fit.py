@@ -100,17 +100,13 @@ def fit_blend(
             classes.
         ConfigError: an unknown method or split, or dev has a single class.
     """
-    if method not in get_args(Fitted):
-        known = get_args(Fitted)
-        raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
-    arithmetic = VILIO if compat else OURS
-    names, columns = members.names, _columns(members, dev, arithmetic)
-    labels = _labels(members.predictions[dev][0].ids, truth, dev)
+    names, arithmetic = members.names, VILIO if compat else OURS
     fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
+    columns = _columns(members, dev, arithmetic)
+    labels = _labels(members.predictions[dev][0].ids, truth, dev)
     scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
     finish = arithmetic.finish if method == "loop" else _unchanged
-    # `scores` of dev saw the labels they meet.
-    held_out, finished = _out_of_fold(fit, finish, columns[dev], labels, folds)
+    held_out, finished = _out_of_fold(fit, finish, columns[dev], labels, folds)  # `scores` saw their labels
     scores = finish(scores, labels, dev)
     threshold = arithmetic.threshold(labels, scores[dev])  # of the finished scores, to which it is applied
     singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
@@ -156,6 +152,9 @@ def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, nd
 
 
 def _fitter(method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Arithmetic) -> Fit:
+    if method not in get_args(Fitted):
+        known = get_args(Fitted)
+        raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
     if method == "loop":
         return partial(two_round_loop, names=names, steps=steps, arithmetic=arithmetic)
     search = (

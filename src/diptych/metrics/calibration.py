@@ -55,8 +55,7 @@ def fit_logistic(
         if np.abs(weights).max() > 1e4:
             return None
         if np.abs(step).max() < 1e-9 * max(1.0, float(np.abs(weights).max())):
-            # The limit of separated classes in floating point: all are certain, and right.
-            return weights if loss > 1e-6 * len(targets) else None
+            return weights
     return None
 
 
@@ -88,7 +87,10 @@ class CalibrationMeasures:
         probabilities = probabilities.astype(np.float64)
         self.odds = log_odds(probabilities)
         self._line = np.stack((self.odds, np.ones_like(self.odds)), axis=1)
-        self.fit = fit_logistic(self._line, self.truth)
+        # Found by their order: the numbers of such a fit grow until rounding stops them, somewhere.
+        high, low = self.odds[self.truth == 1], self.odds[self.truth == 0]
+        separated = not (len(high) and len(low)) or high.min() >= low.max() or low.min() >= high.max()
+        self.fit = None if separated else fit_logistic(self._line, self.truth)
         bins = bins or max(1, min(BINS, len(self.truth) // PER_BIN))
         member = np.eye(bins)[bin_numbers(probabilities, bins)]
         self.bins = bins
