@@ -20,8 +20,8 @@ from typing import IO, Any, Protocol, runtime_checkable
 from diptych.errors import ConfigError, FormatError, full_disk
 
 MARK = ".diptych"  # file in folders that may be replaced: their kind, and the names of all their files
-HEADS = {  # first bytes of files that may be replaced, by kind
-    "a prediction file": rb'id,proba|PK\x03\x04.{26}header\.npy|\[\{"(answer|prediction)": ',  # of a ZIP, too
+HEADS = {  # first bytes of files that may be replaced, by kind; PK begins a ZIP
+    "a prediction file": rb'id,(action,)?proba|PK\x03\x04.{26}header\.npy|\[\{"(answer|prediction)": ',
     "a PNG picture": rb"\x89PNG\r\n\x1a\n",
     "an attention page": rb"<!doctype html>\n<!-- diptych attention -->\n",
     "a safetensors file": rb".{6}\0\0\{",  # length of the JSON, below 2 ** 48
@@ -34,7 +34,6 @@ HEADS = {  # first bytes of files that may be replaced, by kind
     "a run card": rb"# Study ",
     "a list of members": rb'\{\s*"study":',
     "a policy": rb"diptych_policy: ",
-    "a file of decisions": rb"id,action,probability",
 }
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # errors of file systems without locks
 _claims: set[tuple[int, Path]] = set()  # locks of this process: POSIX locks only exclude other processes
@@ -248,8 +247,7 @@ def require_new(
         return
     if not overwrite:
         raise ConfigError(f"{path} exists and is kept; choose another place or set overwrite=true.")
-    reason = _other_file(path, kind) if kind in HEADS else _other_folder(path, kind)
-    if reason:
+    if reason := _other_file(path, kind) if kind in HEADS else _other_folder(path, kind):
         raise ConfigError(
             f"{path} {reason} and is kept even with overwrite=true; "
             "choose another place, or remove it yourself."

@@ -303,5 +303,5 @@ def write_decisions(path: Path, ids: Sequence[str], decisions: Decisions, *, ove
     # `diptych predict` keeps finished files when it is called again, so their decisions are no conflict.
     if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
         return
-    with reserved(path, overwrite=overwrite, kind="a file of decisions"), atomic_file(path) as file:
+    with reserved(path, overwrite=overwrite, kind="a prediction file"), atomic_file(path) as file:
         file.write(content)
