@@ -63,6 +63,7 @@ def test_files_are_joined_and_packed_ones_are_read(write):
         (b"good\n\xff\xfe bad\n", r"a\.doc:[12]: not UTF-8"),
         (gzip.compress(b"word " * 99)[:20], r"a\.doc: damaged gzip"),
     ],
+    ids=["empty", "blank", "not UTF-8", "cut gzip"],  # gzip writes the time, so the content is no name
 )
 def test_files_that_hold_no_text_are_errors(write, content, told):
     with pytest.raises(FormatError, match=told):

@@ -142,7 +142,9 @@ def test_a_long_caption_is_read(flat):
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x1f\x8b\x08broken", gzip.compress(b"Katze\n" * 999)[:-20], b"ja\n\xff\n"]
+    "content",
+    [b"\x1f\x8b\x08broken", gzip.compress(b"Katze\n" * 999)[:-20], b"ja\n\xff\n"],
+    ids=["no gzip", "cut gzip", "not UTF-8"],  # gzip writes the time, so the content is no name
 )
 def test_damaged_files(flat, content):
     (flat / "val.de").write_bytes(content)
