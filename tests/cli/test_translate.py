@@ -39,7 +39,7 @@ def run(corpus, tmp_path_factory):
 
 def test_a_split_is_translated_and_evaluate_says_the_same(corpus, run, tmp_path, capsys):
     out = tmp_path / "found.txt"
-    assert main(["translate", str(run), "--split", "val", "--beam", "2", "--out", str(out)]) == 0
+    assert main(["translate", str(run), "--split", "val", "--beam", "2", "--out", str(out), *FEW]) == 0
     told = capsys.readouterr().out
     assert "tok:13a" in told
     assert (
@@ -68,7 +68,7 @@ def test_a_split_is_translated_and_evaluate_says_the_same(corpus, run, tmp_path,
 
 def test_the_same_command_keeps_the_file_and_other_settings_do_not_replace_it(run, tmp_path, refused):
     out = tmp_path / "found.txt"
-    words = ["translate", str(run), "--split", "val", "--beam", "1", "--out", str(out)]
+    words = ["translate", str(run), "--split", "val", "--beam", "1", "--out", str(out), *FEW]
     assert main(words) == 0
     before = out.stat().st_mtime_ns
     assert main(words) == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_batch_size, add_data, add_device, add_out, add_overwrite, add_root
 from diptych.cli.output import progress, table
+from diptych.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fold", action="store_true", help="compat: measure folded to ASCII as MM-BERT's evaluation does"
     )
+    parser.add_argument("--samples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     add_device(parser)
     add_batch_size(parser)
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
@@ -42,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.predict import load, root_of_run, translate_split
     from diptych.tasks import Translation
 
+    if arguments.samples < 1:
+        raise ConfigError(f"--samples is {arguments.samples}; expected at least 1.")
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
     root = root_of_run(arguments.run, arguments.root)
     node = predictor.bundle.provenance.get("data")
@@ -77,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"processor.max_tokens={most} cut {done.cut:,} of {len(files.predictions):,} sources")
     targets = {example.id: example.target for example in data.open(root, arguments.split)}
     if any(targets.get(key) is not None for key in files.predictions.ids):
-        result = evaluate(files.predictions, targets, fold=arguments.fold, subset=True)
+        result = evaluate(
+            files.predictions, targets, fold=arguments.fold, samples=arguments.samples, subset=True
+        )
         columns, rows = result.table()
         table("", columns, rows, numbers=len(columns) - 1)
         print(result.summary())

@@ -62,8 +62,7 @@ def predict_splits(
 ) -> list[SplitFiles]:
     """Predict splits of a data set; write for each the official file and `SPLIT.npz`.
 
-    The `.npz` is written first and records the checksums of its inputs. A split that has an `.npz` of the
-    same model, data and features is not predicted again; only missing files are written.
+    A split whose `.npz` records the same inputs is not predicted again; only missing files are written.
 
     Args:
         run: a run folder or a bundle.
