@@ -245,13 +245,12 @@ class VlBert(nn.Module):
         std: float = 0.02,
     ) -> None:
         super().__init__()
-        self.text_only = text_only
         if text_only:
             self.needs = frozenset({"text"})
         if readout not in ("first", "before_end"):
             raise ConfigError(f"model.readout is {readout!r}; expected 'first' or 'before_end'.")
         self.dim = self.text_dim = self.region_dim = dim
-        self.std = std
+        self.std, self.text_only = std, text_only
         self.feature_dim, self.visual_dim, self.blind = feature_dim, visual_dim or dim, blind
         self.regions = RegionEmbedding(
             feature_dim,
