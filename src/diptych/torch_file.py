@@ -100,6 +100,14 @@ def _read_archive(path: Path, choose: Choose) -> dict[str, Tensor]:
                 f"{path}: a ZIP archive with {len(names)} files data.pkl; expected torch's, with one."
             )
         folder = names[0].removesuffix("data.pkl")
+        # OpenAI's CLIP files are such programs. Their tensors lie inside of objects of classes that only the
+        # program in the file defines.
+        if f"{folder}constants.pkl" in archive.NameToInfo:
+            raise FormatError(
+                f"{path}: a TorchScript archive, which holds a program beside its weights. Programs are never "
+                "run. Use the safetensors of these weights (Hugging Face, open_clip), or, if you trust "
+                "the file, save torch.jit.load(FILE, map_location='cpu').state_dict() with torch.save."
+            )
         if (size := archive.getinfo(names[0]).file_size) > MAX_PICKLE:
             raise FormatError(f"{path}: {names[0]} has {size:,} bytes; expected at most {MAX_PICKLE:,}.")
         order = f"{folder}byteorder"

@@ -44,6 +44,15 @@ SIZES = {
     "concat_fasttext": 58_143_808 + 150 * 300 + 300 + 2048 * 300 + 300 + 600 * 256 + 256,
     # bert-base-uncased, ResNet-101 with fc, and three Linears.
     "concat_bert": 109_482_240 + 44_549_160 + 768 * 128 + 128 + 1000 * 128 + 128 + 256 * 128 + 128,
+    # the released files, without the counters of sizes
+    "clip_b32": 151_277_313,
+    "clip_b16": 149_620_737,
+    "clip_l14": 427_616_513,
+    "clip_l14_336": 427_944_193,
+    "siglip_b16": 203_155_970,
+    "siglip_so400m": 877_960_498,
+    "siglip2_b16": 375_187_970,
+    "siglip2_so400m": 877_960_498 + (256_000 - 32_000) * 1152,
     "text_fasttext": 150 * 300 + 300,
     "text_bert": 109_482_240 + 768 * 128 + 128,
     "image_resnet": 44_549_160 + 1000 * 256 + 256,
@@ -52,6 +61,9 @@ UNREAD = {name for name, _ in models.lxmert_tiny().cross_layers[-1].regions.name
 NO_GRADIENT: dict[str, set[str]] = {
     # Nobody here reads the last region states; the one segment in use is never trained, as in the original.
     "lxmert_tiny": {"text.segments.weight", *(f"cross_layers.1.regions.{name}" for name in UNREAD)},
+    # They scale the cosines of all pairs, which only contrastive objectives read.
+    "clip_tiny": {"logit_scale"},
+    "siglip_tiny": {"logit_scale", "logit_bias"},
     "uniter_tiny": {"regions.hidden"},  # trained by pre-training only
     "vlbert_tiny": {"regions.hidden", "hidden_word", "blank"},  # by pre-training and rows without regions
 }

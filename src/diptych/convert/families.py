@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from diptych.convert import (
     bert,
+    clip,
     end_to_end,
     ernievil,
     lxmert,
@@ -24,8 +25,9 @@ from diptych.models.concat import BertTower, Concat, ImageTower
 from diptych.models.end_to_end import EndToEnd, RegionEncoder
 from diptych.models.lxmert import Lxmert
 
-FAMILIES: tuple[Family, ...] = tuple(
-    module.FAMILY for module in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)
+FAMILIES: tuple[Family, ...] = (
+    *(module.FAMILY for module in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)),
+    *clip.FAMILIES,
 )
 
 

@@ -27,6 +27,15 @@ PADDLE = "word_embedding"  # a folder that holds this file is one of Paddle para
 AGAIN = "Download or copy it again."
 
 
+class TowerConfig(TypedDict, total=False):
+    """The fields of one tower of a dual encoder that are used."""
+
+    __pydantic_config__ = {"strict": True, "extra": "allow"}  # type: ignore[misc] # noqa: RUF012
+
+    num_attention_heads: int
+    hidden_act: str
+
+
 class Config(TypedDict, total=False):
     """The fields of Hugging Face's `config.json` that are used. Other fields are allowed."""
 
@@ -38,6 +47,8 @@ class Config(TypedDict, total=False):
     co_num_attention_heads: int
     t_biattention_id: list[int]
     v_biattention_id: list[int]
+    text_config: TowerConfig
+    vision_config: TowerConfig
 
 
 class Index(TypedDict):

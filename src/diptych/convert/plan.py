@@ -29,7 +29,13 @@ SETTINGS = {
     "v_num_attention_heads": (("vision", "heads"),),
     "bi_num_attention_heads": (("bridge", "heads"),),
     "co_num_attention_heads": (("bridge", "heads"),),
+    "text_config.num_attention_heads": (("text", "heads"),),
+    "vision_config.num_attention_heads": (("vision", "heads"),),
+    "text_config.hidden_act": (("text_activation",),),
+    "vision_config.hidden_act": (("activation",),),
 }
+# Values of config.json that have another name here.
+VALUES = {"gelu_pytorch_tanh": "gelu_tanh"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +119,12 @@ def _settle(
 ) -> Node:
     """Config of the model: sizes from the shapes, then from `config.json`, then from the user."""
     sizes = copy.deepcopy(found.sizes)  # nested nodes are changed below
+    config = _flat(config)
     for name, paths in SETTINGS.items():
         for path in paths:
             inner = sizes.get(path[0]) if len(path) == 2 else sizes
             if name in config and isinstance(inner, dict) and path[-1] in inner:
-                inner[path[-1]] = config[name]
+                inner[path[-1]] = VALUES.get(config[name], config[name])
     # Where the two streams meet shows in no tensor, only how often.
     if "meetings" in sizes and {"t_biattention_id", "v_biattention_id"} <= config.keys():
         pairs = zip(config["t_biattention_id"], config["v_biattention_id"], strict=True)
@@ -133,6 +140,15 @@ def _settle(
     depth = sizes if "layers" in sizes else sizes.get("text", {})
     builder = found.family.builders.get((depth.get("dim", 0), depth.get("layers", 0)))
     return {"_target_": f"diptych.models.{builder or found.family.model.__name__}", **sizes}
+
+
+def _flat(config: Mapping[str, Any]) -> Node:
+    """A config.json with the settings of its towers beside its own, such as `text_config.hidden_act`."""
+    towers = {name: value for name, value in config.items() if isinstance(value, Mapping)}
+    return {
+        **config,
+        **{f"{name}.{key}": value for name, own in towers.items() for key, value in own.items()},
+    }
 
 
 def merged(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> Node:
@@ -225,10 +241,13 @@ def vocabulary_of(given: Source, vocabulary: Path | str | None) -> Path | None:
 
 def _sizes(found: RecognizedCheckpoint, config: Mapping[str, Any]) -> Settings:
     """Sizes of the model as settings, with their origin."""
+    config = _flat(config)
     configured = {path[0] for name, paths in SETTINGS.items() if name in config for path in paths}
     settings = {}
     for name, value in found.sizes.items():
         why = found.family.habits.get(name, "the file: shapes of its tensors")
+        if name in configured and name in found.family.habits:
+            why = "the file: its config.json"
         if name == "heads" or (isinstance(value, Mapping) and "heads" in value):
             origin = "of its config.json" if name in configured else "of the published width"
             why = f"{why}; heads {origin}" if name != "heads" else f"the file: heads {origin}"

@@ -60,7 +60,7 @@ class Backbone:
 
     Args:
         key: a name that every backbone of the family has exactly once. What precedes it in a file is the
-            prefix.
+            prefix. `a|b` stands for alternatives, where a family has several published forms.
         root: replacement of the prefix.
         extra_prefixes: other prefixes that belong to the backbone.
         head_prefixes: prefixes of heads inside the backbone, with `root`.
@@ -84,7 +84,8 @@ class Backbone:
         keys = self.keys(lasting)
         if len(keys) != 1:  # none is another family; two are two models in one file
             return None
-        prefix = keys[0].removesuffix(self.key)
+        # Example: `model.visual.conv1.weight` and the key `visual.conv1.weight` give `model.`.
+        prefix = next(keys[0].removesuffix(key) for key in self.key.split("|") if keys[0].endswith(key))
         backbone: dict[str, Tensor] = {}
         heads: dict[str, Tensor] = {}
         for name, tensor in lasting.items():
@@ -106,7 +107,8 @@ class Backbone:
     def keys(self, weights: Weights) -> list[str]:
         """Return the names that end with the key."""
         # With the point: `visual_word_embeddings.weight` must not count as `word_embeddings.weight`.
-        return [name for name in weights if name == self.key or name.endswith(f".{self.key}")]
+        forms = self.key.split("|")
+        return [name for name in weights if any(name == key or name.endswith(f".{key}") for key in forms)]
 
     def original(self, name: str, *, prefix: str, head_prefix: str, head: bool) -> str:
         """Return the original name of a tensor of `split`; the inverse of the renaming there."""

@@ -1,5 +1,19 @@
 """Model families. A family is one file; its builders fix the sizes."""
 
+from diptych.models.clip import (
+    Clip,
+    Siglip,
+    clip_b16,
+    clip_b32,
+    clip_l14,
+    clip_l14_336,
+    clip_tiny,
+    siglip2_b16,
+    siglip2_so400m,
+    siglip_b16,
+    siglip_so400m,
+    siglip_tiny,
+)
 from diptych.models.concat import (
     Concat,
     concat_bert,
@@ -23,16 +37,23 @@ from diptych.models.visualbert import VisualBert, visualbert_base, visualbert_ti
 from diptych.models.vlbert import VlBert, mmbert_base, vlbert_base, vlbert_large, vlbert_tiny
 
 __all__ = [
+    "Clip",
     "Concat",
     "EndToEnd",
     "ErnieVil",
     "Lxmert",
     "Oscar",
     "RegionEncoder",
+    "Siglip",
     "Uniter",
     "Vilbert",
     "VisualBert",
     "VlBert",
+    "clip_b16",
+    "clip_b32",
+    "clip_l14",
+    "clip_l14_336",
+    "clip_tiny",
     "concat_bert",
     "concat_bert_tiny",
     "concat_fasttext",
@@ -50,6 +71,11 @@ __all__ = [
     "oscar_base",
     "oscar_large",
     "oscar_tiny",
+    "siglip2_b16",
+    "siglip2_so400m",
+    "siglip_b16",
+    "siglip_so400m",
+    "siglip_tiny",
     "text_bert",
     "text_bert_tiny",
     "text_fasttext",

@@ -6,14 +6,17 @@ from diptych.nn.decoder import Decoder, Seen
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert, initial_std
+from diptych.nn.prenorm import AttentionPool, PreNormEncoder, PreNormLayer
 from diptych.nn.readout import FirstToken, LayerAverage, PairAttention, Pooled, Readout, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
+from diptych.nn.towers import ImageTower, TextTower
 from diptych.nn.transformer import CrossLayer, Encoder, FeedForward, Layer, checkpointed
 from diptych.nn.weight_norm import WeightNormHead, WeightNormLinear
 
 __all__ = [
     "Attention",
     "AttentionPlaces",
+    "AttentionPool",
     "BoxedRegions",
     "ClassifierHead",
     "CoEncoder",
@@ -24,16 +27,20 @@ __all__ = [
     "FeedForward",
     "FirstToken",
     "FusedPool",
+    "ImageTower",
     "Layer",
     "LayerAverage",
     "PairAttention",
     "Pooled",
+    "PreNormEncoder",
+    "PreNormLayer",
     "Readout",
     "ResNet",
     "Seen",
     "Side",
     "Sizes",
     "TextEmbedding",
+    "TextTower",
     "WeightNormHead",
     "WeightNormLinear",
     "attention_places",

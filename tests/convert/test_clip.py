@@ -1,0 +1,130 @@
+"""CLIP's and SigLIP's files in their published forms, there and back."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diptych import models
+from diptych.convert import fill_model, load_model, restore
+from diptych.convert.clip import (
+    CLIP,
+    CLIP_HUGGING_FACE,
+    CLIP_OPENAI,
+    SIGLIP,
+    SIGLIP_HUGGING_FACE,
+    SIGLIP_OPEN_CLIP,
+)
+from diptych.convert.load import read_source
+from diptych.convert.plan import plan_for
+from diptych.errors import CheckpointMismatch, FormatError
+
+FORMS = {
+    "clip-openai": (CLIP_OPENAI, models.clip_tiny),
+    "clip-hugging-face": (CLIP_HUGGING_FACE, models.clip_tiny),
+    "siglip-hugging-face": (SIGLIP_HUGGING_FACE, models.siglip_tiny),
+    "siglip-open-clip": (SIGLIP_OPEN_CLIP, models.siglip_tiny),
+}
+
+
+def original(form, **options):
+    torch.manual_seed(0)
+    table, builder = FORMS[form]
+    model = builder(vocab_size=50, **options)
+    return model, restore(model.state_dict(), table)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_fills_the_model(form):
+    model, weights = original(form)
+    torch.manual_seed(1)
+    other = FORMS[form][1](vocab_size=50)
+    assert not fill_model(other, weights, where=form)
+    assert all(torch.equal(one, model.state_dict()[name]) for name, one in other.state_dict().items())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_sizes_are_those_of_the_model(form):
+    model, weights = original(form)
+    family = CLIP if "siglip" not in form else SIGLIP
+    sizes = family.sizes(family.split(weights, where=form))
+    assert (sizes["text"]["layers"], sizes["vision"]["hidden"]) == (2, 192)
+    assert (sizes["image_size"], sizes["patch"], sizes["vocab_size"]) == (24, 6, 50)
+    assert sizes["max_positions"] == model.text.positions.num_embeddings
+
+
+def test_positions_follow_the_size_of_the_pictures():
+    model, weights = original("clip-openai")
+    larger = models.clip_tiny(vocab_size=50, image_size=36, max_positions=90)
+    fill_model(larger, weights, where="x")
+    assert larger.image.positions.shape == (37, 48)
+    torch.testing.assert_close(larger.image.positions[0], model.image.positions[0])  # the class vector's
+    # The corners of the larger grid are those of the smaller one, but for the smoothing between cells.
+    torch.testing.assert_close(larger.image.positions[1], model.image.positions[1], atol=0.15, rtol=0)
+    assert larger.text.positions.weight.shape == (90, 48)
+
+
+def test_a_counter_of_positions_and_the_sizes_of_openai_are_left_out():
+    for form, extra in (
+        ("clip-hugging-face", {"text_model.embeddings.position_ids": torch.arange(77)[None]}),
+        ("clip-openai", {name: torch.tensor(1) for name in ("input_resolution", "vocab_size")}),
+    ):
+        _, weights = original(form)
+        assert not fill_model(models.clip_tiny(vocab_size=50), {**weights, **extra}, where=form)
+
+
+def test_half_precision_is_filled_as_single():
+    model, weights = original("clip-openai")
+    half = {name: one.half() for name, one in weights.items()}
+    other = models.clip_tiny(vocab_size=50)
+    fill_model(other, half, where="x")
+    words = other.text.words.weight
+    assert words.dtype == torch.float32
+    torch.testing.assert_close(words, model.text.words.weight, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("form", "own", "activation"),
+    [
+        ("clip-openai", {"input_resolution": torch.tensor(24)}, "quick_gelu"),
+        ("clip-openai", {}, "gelu"),  # open_clip's own weights
+        ("clip-hugging-face", {}, "quick_gelu"),
+    ],
+)
+def test_the_activation_is_assumed_by_who_wrote_the_file(form, own, activation):
+    _, weights = original(form)
+    split = CLIP.split({**weights, **own}, where=form)
+    assert CLIP.sizes(split)["activation"] == activation
+
+
+def test_config_json_says_what_shapes_do_not(tmp_path):
+    _, weights = original("clip-hugging-face")
+    save_file({name: one.contiguous() for name, one in weights.items()}, tmp_path / "model.safetensors")
+    tower = {"num_attention_heads": 6, "hidden_act": "gelu_pytorch_tanh"}
+    config = {"text_config": {**tower, "num_attention_heads": 3}, "vision_config": tower}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    plan = plan_for(read_source(tmp_path), tmp_path, overrides={}, device="meta")
+    assert plan.node["vision"]["heads"] == 6
+    assert plan.node["text"]["heads"] == 3
+    assert plan.node["activation"] == "gelu_tanh"
+    assert plan.settings["model.activation"].why == "the file: its config.json"
+
+
+def test_a_file_of_the_other_family_is_refused(tmp_path):
+    _, weights = original("siglip-hugging-face")
+    save_file({name: one.contiguous() for name, one in weights.items()}, tmp_path / "s.safetensors")
+    assert len(load_file(tmp_path / "s.safetensors")) == len(weights)
+    with pytest.raises(CheckpointMismatch, match=r"image\.first"):
+        load_model(models.clip_tiny(vocab_size=50), tmp_path / "s.safetensors")
+
+
+def test_a_torchscript_archive_is_explained(tmp_path):
+    import zipfile
+
+    path = tmp_path / "ViT-B-32.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
+            archive.writestr(f"model/{name}", b"\x80\x02}.")
+    with pytest.raises(FormatError, match=r"ViT-B-32\.pt.*TorchScript.*state_dict"):
+        read_source(path)
