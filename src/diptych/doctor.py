@@ -46,6 +46,7 @@ EXTRAS = tuple(
     for module, distribution, group, purpose in (
         ("huggingface_hub", "huggingface_hub", "hub", "weights from the hub"),
         ("floret", "floret", "fasttext", "fastText sentence vectors"),
+        ("ftfy", "ftfy", "clip", "the cleaning of CLIP's texts"),
         ("lmdb", "lmdb", "lmdb", "features in LMDB"),
         ("h5py", "h5py", "hdf5", "features in HDF5"),
         ("matplotlib", "matplotlib", "report", "figures and picture pages"),

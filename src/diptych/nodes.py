@@ -43,8 +43,8 @@ PARTS: dict[Any, str] = {
     tasks: " ".join(name for name in dir(tasks) if _is_task(getattr(tasks, name))),
     objectives: "Alignment Answers MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
     "RegionMasking RegionProbabilities TagContrast WordMasking",
-    text: "FastText WordPiece",
-    data: "DetectorTransform Processor",
+    text: "BytePair FastText WordPiece",
+    data: "DetectorTransform Processor SquareTransform",
 }
 
 

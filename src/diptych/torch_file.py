@@ -104,7 +104,7 @@ def _read_archive(path: Path, choose: Choose) -> dict[str, Tensor]:
         # program in the file defines.
         if f"{folder}constants.pkl" in archive.NameToInfo:
             raise FormatError(
-                f"{path}: a TorchScript archive, which holds a program beside its weights. Programs are never "
+                f"{path}: a TorchScript archive, which holds a program beside its weights. Programs are not "
                 "run. Use the safetensors of these weights (Hugging Face, open_clip), or, if you trust "
                 "the file, save torch.jit.load(FILE, map_location='cpu').state_dict() with torch.save."
             )

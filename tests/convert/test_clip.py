@@ -1,13 +1,15 @@
 """CLIP's and SigLIP's files in their published forms, there and back."""
 
 import json
+import zipfile
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from diptych import models
-from diptych.convert import fill_model, load_model, restore
+from diptych.bundle import load_bundle
+from diptych.convert import convert_checkpoint, fill_model, load_model, restore, restore_checkpoint
 from diptych.convert.clip import (
     CLIP,
     CLIP_HUGGING_FACE,
@@ -18,7 +20,8 @@ from diptych.convert.clip import (
 )
 from diptych.convert.load import read_source
 from diptych.convert.plan import plan_for
-from diptych.errors import CheckpointMismatch, FormatError
+from diptych.data import SquareTransform
+from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 
 FORMS = {
     "clip-openai": (CLIP_OPENAI, models.clip_tiny),
@@ -120,11 +123,60 @@ def test_a_file_of_the_other_family_is_refused(tmp_path):
 
 
 def test_a_torchscript_archive_is_explained(tmp_path):
-    import zipfile
-
     path = tmp_path / "ViT-B-32.pt"
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py", "version"):
             archive.writestr(f"model/{name}", b"\x80\x02}.")
     with pytest.raises(FormatError, match=r"ViT-B-32\.pt.*TorchScript.*state_dict"):
         read_source(path)
+
+
+def folder_of(tmp_path, form):
+    """A folder as Hugging Face has it: weights, config and the merges of the vocabulary."""
+    _, weights = original(form)
+    if form == "clip-hugging-face":
+        table = torch.randn(517, 48)
+        weights = {**weights, "text_model.embeddings.token_embedding.weight": table}
+    save_file({name: one.contiguous() for name, one in weights.items()}, tmp_path / "model.safetensors")
+    tower = {"num_attention_heads": 4, "hidden_act": "quick_gelu"}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": tower, "vision_config": tower}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\nth e</w>\nc a\n")
+    return weights
+
+
+def test_a_folder_becomes_a_bundle_and_goes_back(tmp_path):
+    (tmp_path / "hub").mkdir()
+    weights = folder_of(tmp_path / "hub", "clip-hugging-face")
+    report = convert_checkpoint(tmp_path / "hub", tmp_path / "bundle")
+    assert report.family == "clip"
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.model.image.encoder.layers[0].attention.heads == 4
+    assert bundle.processor.text.vocab_size == 517
+    assert bundle.processor.max_tokens == 77
+    assert bundle.processor.square == SquareTransform(size=24)
+    assert bundle.processor.provides == bundle.model.needs
+    assert restore_checkpoint(tmp_path / "bundle", tmp_path / "back.safetensors") == len(weights)
+    back = load_file(tmp_path / "back.safetensors")
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(one, weights[name]) for name, one in back.items())
+
+
+def test_a_vocabulary_of_other_words_is_refused(tmp_path):
+    (tmp_path / "hub").mkdir()
+    folder_of(tmp_path / "hub", "clip-hugging-face")
+    other = tmp_path / "short.txt"
+    other.write_text("#version: 0.2\nt h\n")
+    with pytest.raises(ConfigError, match=r"short\.txt: 515 tokens for a word embedding of 517 rows"):
+        convert_checkpoint(tmp_path / "hub", tmp_path / "bundle", vocabulary=other)
+    other.write_text("[PAD]\n[UNK]\n")
+    with pytest.raises(FormatError, match=r"short\.txt:1"):
+        convert_checkpoint(tmp_path / "hub", tmp_path / "bundle", vocabulary=other)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_siglip_needs_a_vocabulary_that_is_not_read(tmp_path):
+    folder_of(tmp_path, "siglip-hugging-face")
+    with pytest.raises(ConfigError, match="SentencePiece"):
+        convert_checkpoint(tmp_path, tmp_path / "bundle")
+    model = models.siglip_tiny(vocab_size=50)
+    assert not load_model(model, tmp_path)

@@ -3,8 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.data import DetectorTransform
-from diptych.errors import FormatError
+from diptych.data import DetectorTransform, SquareTransform
+from diptych.errors import ConfigError, FormatError
+from diptych.images import open_image
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,32 @@ def test_settings_may_come_from_yaml():
         white
     ).pixels
     assert pixels[:, 0, 0].tolist() == [0, 1, 102]
+
+
+def test_a_square_is_squashed_or_cut_out_of_the_middle():
+    picture = Image.fromarray(np.repeat(np.arange(60, dtype=np.uint8)[None, :, None], 20, 0).repeat(3, 2))
+    squashed = SquareTransform(size=20, mean=(0, 0, 0), std=(1, 1, 1))(picture) * 255
+    middle = SquareTransform(size=20, shape="crop", mean=(0, 0, 0), std=(1, 1, 1))(picture) * 255
+    assert squashed.shape == middle.shape == (3, 20, 20)
+    assert squashed[0, 0, 0] < 3
+    assert middle[0, 0].tolist() == pytest.approx(list(range(20, 40)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (300, 7)])
+def test_pictures_of_any_size_and_of_gray_become_squares(size):
+    picture = open_image(Image.new("L", size, 128))
+    for shape in ("squash", "crop"):
+        pixels = SquareTransform(size=8, shape=shape)(picture)
+        assert pixels.shape == (3, 8, 8)
+        assert pixels.isfinite().all()
+
+
+def test_a_crop_of_an_endless_picture_is_refused():
+    with pytest.raises(FormatError, match="1 x 200 pixels would become 224 x 44800"):
+        SquareTransform(shape="crop")(Image.new("RGB", (1, 200)))
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"shape": "round"}, {"std": (1, 1, 0)}, {"mean": (1,)}])
+def test_settings_of_a_square_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError, match="square"):
+        SquareTransform(**options)

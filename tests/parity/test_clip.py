@@ -2,9 +2,11 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from diptych.convert import fill_model
@@ -17,9 +19,11 @@ from diptych.convert.clip import (
     SIGLIP_OPEN_CLIP,
 )
 from diptych.convert.rules import restore
+from diptych.data import SquareTransform
 from diptych.models import Clip, Siglip
 from diptych.nn import Sizes
 from diptych.nn.towers import resize_positions
+from diptych.text import BytePair
 from diptych.types import Inputs, PaddedText
 
 EVERY = "DIPTYCH_GOLDENS" in os.environ  # a folder of all goldens, not the repository's selection
@@ -311,3 +315,44 @@ def test_full_sizes_take_the_published_names(goldens):
 def test_resizing_to_the_same_grid_changes_nothing():
     table = torch.randn(10, 4)
     assert resize_positions(table, (3, 3), (3, 3)) is table
+
+
+TRANSFORMS = {
+    "openai": SquareTransform(size=1, shape="crop"),
+    "hf_clip": SquareTransform(size=1, shape="crop", floor=True),
+    "squashed_first": SquareTransform(size=1),
+    "siglip_openclip": SquareTransform(size=1, mean=(0.5,) * 3, std=(0.5,) * 3),
+    "hf_siglip": SquareTransform(size=1, mean=(0.5,) * 3, std=(0.5,) * 3),
+}
+
+
+@OWN
+def test_pictures_equal_the_originals(golden):
+    golden = golden("clip-images")
+    seen = set()
+    for name, picture in golden.inputs.items():
+        for kind, transform in TRANSFORMS.items():
+            pixels = replace(transform, size=golden.config["n_px"])(Image.fromarray(picture.numpy()))
+            torch.testing.assert_close(pixels, golden.outputs[f"{kind}.{name}"], atol=1e-6, rtol=0)
+            golden.record(pixels, golden.outputs[f"{kind}.{name}"])
+            seen.add(f"{kind}.{name}")
+    assert seen == golden.outputs.keys()
+
+
+@OWN
+def test_tokens_equal_the_originals(goldens, tmp_path):
+    name = "clip-tokenizer"
+    golden = json.loads((goldens / f"{name}.json").read_text())
+    config, path = golden["config"], tmp_path / "merges.txt"
+    path.write_text("\n".join(["#version: 0.2", *golden["merges"], ""]), encoding="utf-8")
+    ours, original = BytePair(path), BytePair(path, special_in_text=True)
+    assert ours.vocab_size == config["vocab_size"]
+    assert ours.special_ids == (config["start_id"], config["end_id"])
+    length, injected = config["context_length"], 0
+    for entry in golden["texts"]:
+        padded = [one for one in (entry["openai"], entry["open_clip"]) if one is not None]
+        for tokenizer, expected in ((original, padded[0]), (ours, padded[-1])):
+            ids = tokenizer.encode(entry["text"], max_tokens=length).ids
+            assert [*ids, *[config["pad_id_openai"]] * (length - len(ids))] == expected, entry["text"]
+        injected += len(padded) - 1
+    assert injected, "no text tries to end itself"

@@ -14,6 +14,7 @@ from diptych.convert.settings import Setting, Settings, Use
 from diptych.convert.split import Backbone, Split
 from diptych.models.clip import Clip, DualEncoder, Siglip
 from diptych.nn.towers import resize_positions
+from diptych.text import BytePair
 
 
 def _scalars(probe: str, shape: Sequence[int]) -> Rule:
@@ -257,15 +258,20 @@ def _adapt(model: DualEncoder, file: Split) -> Split:
 
 
 def _clip_processor(use: Use) -> Settings:
-    return _processor(use, "the original: CLIP reads at most 77 tokens")
+    return _processor(use)
 
 
 def _siglip_processor(use: Use) -> Settings:
-    return _processor(use, "the file: rows of its table of positions")
+    return _processor(use, mean=[0.5] * 3, std=[0.5] * 3)
 
 
-def _processor(use: Use, tokens: str) -> Settings:
-    return {"max_tokens": Setting(None, tokens)}
+def _processor(use: Use, **colors: list[float]) -> Settings:
+    size = use.found.sizes["image_size"]
+    square = {"_target_": "diptych.data.SquareTransform", "size": size, "shape": "squash", **colors}
+    return {
+        "max_tokens": Setting(None, "the file: rows of its table of positions"),
+        "square": Setting(square, "the original for memes: squashed, so that no margin with text is cut off"),
+    }
 
 
 HABITS = {
@@ -291,6 +297,7 @@ CLIP = Family(
     ),
     # A width of the text stands for several builders, so a bundle names the class with all sizes.
     builders={(512, 12): "Clip", (768, 12): "Clip"},
+    tokenizer=BytePair,
     regions=False,
     processor=_clip_processor,
     habits=HABITS,
@@ -311,6 +318,7 @@ SIGLIP = Family(
         }
     ),
     builders={(768, 12): "Siglip", (1152, 27): "Siglip"},
+    tokenizer=None,
     regions=False,
     processor=_siglip_processor,
     habits=HABITS,

@@ -66,7 +66,7 @@ class Source:
         weights: tensors by their original names, without training wrappers.
         junk: names of other content, by the reason why it is left out.
         config: Hugging Face's `config.json` in the folder; empty if there is none.
-        vocabulary: `vocab.txt` in the folder.
+        vocabulary: `vocab.txt` or `merges.txt` in the folder.
     """
 
     path: Path
@@ -117,7 +117,7 @@ def read_source(path: Path | str) -> Source:
         weights=content.weights,
         junk=content.junk,
         config=read_json(config, Config, advice=AGAIN) if config.exists() else {},
-        vocabulary=_existing(path / "vocab.txt"),
+        vocabulary=_existing(path / "vocab.txt", path / "merges.txt"),
     )
 
 

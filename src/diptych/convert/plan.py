@@ -15,14 +15,13 @@ from diptych.convert.fetch import find
 from diptych.convert.load import Source
 from diptych.convert.recognize import choose_head, dropped, recognize
 from diptych.convert.settings import MEMES, Setting, Settings, Use
-from diptych.convert.vocabulary import published, require_fitting, tokenizer_settings
+from diptych.convert.vocabulary import published, tokenizer_for
 from diptych.errors import ConfigError
 from diptych.nodes import HERE, build
-from diptych.text import WordPiece
 
 Node = dict[str, Any]
 DEFAULT = "default: not known of the file"
-TOKENIZER = ("lowercase", "strip_accents")  # settings of the tokenizer, not of the processor
+TOKENIZER = ("fix", "lowercase", "strip_accents")  # settings of the tokenizer, not of the processor
 # Arguments of models that shapes do not show, by their names in config.json (Hugging Face, the originals).
 SETTINGS = {
     "num_attention_heads": (("heads",), ("text", "heads")),
@@ -202,14 +201,12 @@ def processor_for(
     path = vocabulary_of(given, vocabulary)
     if path is None:
         raise ConfigError(
-            f"{given.path}: there is no vocab.txt beside the weights; set vocabulary=FILE. These weights "
+            f"{given.path}: there is no vocabulary beside the weights; set vocabulary=FILE. These weights "
             f"need {published(rows)}."
         )
-    tokens = WordPiece(path).tokens
-    require_fitting(tokens, rows, path=path)
-    settings = _dotted(tokenizer_settings(tokens)) | plan.settings
-    node: Node = {"_target_": "diptych.data.Processor"}
-    node["text"] = {"_target_": "diptych.text.WordPiece", "vocabulary": str(path)}
+    text, found = tokenizer_for(plan.found.family, rows, path=path)
+    settings = _dotted(found) | plan.settings
+    node: Node = {"_target_": "diptych.data.Processor", "text": text}
     for name, setting in settings.items():
         if name.startswith("processor."):
             inner = node["text"] if name.startswith("processor.text.") else node

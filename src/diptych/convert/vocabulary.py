@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from diptych.convert.family import Family, Node
 from diptych.convert.settings import Setting, Settings
 from diptych.errors import ConfigError
+from diptych.text import BytePair, WordPiece
 from diptych.text.tokenizer import SPECIAL_TOKENS
 
 # Rows of published word embeddings, and the sources of their vocabularies.
@@ -16,9 +18,13 @@ VOCABULARIES = {
     30522: "BERT's uncased one, hub:google-bert/bert-base-uncased/vocab.txt",
     28996: "BERT's cased one, hub:google-bert/bert-base-cased/vocab.txt",
     29077: "BERT's cased one, hub:google-bert/bert-base-cased/vocab.txt; 81 further rows are VCR's persons",
+    49408: "CLIP's, bpe_simple_vocab_16e6.txt.gz of openai/CLIP, or merges.txt of Hugging Face",
     119547: "BERT's multilingual cased one, hub:google-bert/bert-base-multilingual-cased/vocab.txt",
 }
 PERSONS = (28996, 29077)  # tokens and rows of a published file whose rows are more than its tokens
+ALONE = (
+    2 * 256 + 2
+)  # tokens of CLIP's vocabulary that no merge makes: bytes, last bytes of words, two special
 SPARE = 128  # rows that an embedding may have beyond its vocabulary
 FIRST = 100  # id of [UNK] in all published vocabularies; [CLS], [SEP] and [MASK] follow
 
@@ -26,6 +32,31 @@ FIRST = 100  # id of [UNK] in all published vocabularies; [CLS], [SEP] and [MASK
 def published(rows: int) -> str:
     """Describe the published vocabulary of a word embedding with this number of rows."""
     return VOCABULARIES.get(rows, f"one of {rows} tokens; ask the authors of the weights for it")
+
+
+def tokenizer_for(family: Family, rows: int, *, path: Path) -> tuple[Node, Settings]:
+    """Return the config of the tokenizer of a family with a vocabulary, and what the vocabulary shows.
+
+    Raises:
+        ConfigError: the vocabulary does not fit the word embedding, or diptych has no such tokenizer.
+    """
+    if family.tokenizer is None:
+        raise ConfigError(
+            f"{path}: the vocabularies of {family.title} are SentencePiece models, which diptych does not "
+            "read. Load the weights into a model with weights.model, and give it tokens of your own."
+        )
+    node = {"_target_": f"diptych.text.{family.tokenizer.__name__}", "vocabulary": str(path)}
+    if family.tokenizer is BytePair:
+        merges = rows - ALONE
+        count = BytePair(path, merges=max(merges, 1)).vocab_size
+        if count != rows:
+            raise ConfigError(
+                f"{path}: {count} tokens for a word embedding of {rows} rows; expected {published(rows)}."
+            )
+        return {**node, "merges": merges}, {"fix": Setting("ftfy", "the original: OpenAI's tokenizer")}
+    tokens = WordPiece(path).tokens
+    require_fitting(tokens, rows, path=path)
+    return node, tokenizer_settings(tokens)
 
 
 def require_fitting(tokens: Sequence[str], rows: int, *, path: Path) -> None:

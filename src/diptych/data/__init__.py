@@ -9,7 +9,7 @@ from diptych.data.negatives import Negatives
 from diptych.data.processor import Processor, Row, Sources, image_keys
 from diptych.data.stream import has_images
 from diptych.data.subset import Subset, with_regions
-from diptych.data.transform import DetectorTransform, Picture
+from diptych.data.transform import DetectorTransform, Picture, SquareTransform
 
 __all__ = [
     "BoxSource",
@@ -24,6 +24,7 @@ __all__ = [
     "Processor",
     "Row",
     "Sources",
+    "SquareTransform",
     "Subset",
     "bare_regions",
     "first_images",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diptych.data.cutting import cut_row, in_one_segment, joined, lengths_of_rows, without_ends
 from diptych.data.transform import MOST, DetectorTransform
+from diptych.data.transform import MOST, DetectorTransform, SquareTransform
 from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image, to_pixels
 from diptych.text import FastText
@@ -64,6 +65,7 @@ class Processor:
         text: tokenizer, for models that read tokens.
         vectors: sentence vectors, for models that read them.
         image_size: side in pixels of the square that pictures are resized to, for models that read pixels.
+        square: resizes pictures to a square and normalizes them for CLIP; replaces `image_size`.
         prepare: resizes pictures and keeps their aspect ratio, for end-to-end models. These read the boxes of
             regions only.
         grid: rows and columns of the boxes that are used if none are given, for end-to-end models.
@@ -104,6 +106,7 @@ class Processor:
         text: Tokenizer | None = None,
         vectors: FastText | None = None,
         image_size: int | None = None,
+        square: SquareTransform | None = None,
         prepare: DetectorTransform | None = None,
         grid: Sequence[int] | None = None,
         whole_image: bool = False,
@@ -129,15 +132,17 @@ class Processor:
             )
         _require_sizes(image_size=image_size, max_tokens=max_tokens, max_regions=max_regions, max_row=max_row)
         # Whether no other setting of pixels or boxes is in use, which an end-to-end model would contradict.
-        alone = regions and image_size is None and box_scale == "size"
+        alone = regions and image_size is None and square is None and box_scale == "size"
         _require_end_to_end(prepare, grid, whole_image=whole_image, alone=alone and clip_boxes is None)
+        if image_size is not None and square is not None:
+            raise ConfigError("processor.image_size and processor.square exclude each other; set one.")
         if clip_boxes is not None and (len(clip_boxes) != 2 or min(clip_boxes) < 1 or box_scale != "size"):
             raise ConfigError(
                 f"processor.clip_boxes is {list(clip_boxes)} and processor.box_scale {box_scale!r}; expected "
                 "the pixels of the shorter and the longer side, such as [600, 1000], and 'size'."
             )
         self.text, self.vectors, self.image_size, self.regions = text, vectors, image_size, regions
-        self.prepare, self.grid, self.whole_image = prepare, grid, whole_image
+        self.square, self.prepare, self.grid, self.whole_image = square, prepare, grid, whole_image
         self.max_tokens, self.max_regions, self.labels = max_tokens, max_regions, labels
         self.tags, self.text_b, self.text_end = tags, text_b, text_end
         self.frame = None
@@ -152,7 +157,7 @@ class Processor:
         present = {
             "text": self.text is not None,
             "vectors": self.vectors is not None,
-            "pixels": self.image_size is not None or self.prepare is not None,
+            "pixels": any(one is not None for one in (self.image_size, self.square, self.prepare)),
             "regions": self.regions,
         }
         return frozenset(name for name, given in present.items() if given)
@@ -332,10 +337,12 @@ class Processor:
             raise ConfigError(f"a pair has {len(keys)} images; models that read pixels take exactly one.")
         image = open_image(images[keys[0]])
         # Only end-to-end models keep the aspect ratio; all others read a square.
-        if self.prepare is None:
-            assert self.image_size is not None, "checked by the caller"
+        if self.image_size is not None:
             return to_pixels(image, self.image_size)
         try:
+            if self.square is not None:
+                return self.square(image)
+            assert self.prepare is not None, "checked by the caller"
             return self.prepare(image).pixels
         except FormatError as error:
             raise FormatError(f"{images[keys[0]]}: {error}") from error

@@ -1,4 +1,4 @@
-"""The picture transform of detectors and end-to-end models, by default to 600 x at most 1000 pixels."""
+"""Picture transforms: of detectors and end-to-end models (600 x at most 1000 pixels), and of CLIP."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from diptych.errors import ConfigError, FormatError
 
 CAFFE_MEAN = (102.9801, 115.9465, 122.7717)  # blue, green, red
 COCO_MEAN = (103.53, 116.28, 123.675)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MOST = 10_000  # pixels per side; larger pictures would fill the memory
 LEAST = 3  # pixels of the shorter side from which the network still makes one cell of its feature map
 
@@ -102,3 +103,75 @@ class DetectorTransform:
             scale = self.most / max(wide, high)
             wide, high = wide * scale, high * scale
         return int(wide + 0.5), int(high + 0.5)  # `round` would round halves to even
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SquareTransform:
+    """Resizes an RGB picture to a square and normalizes it, as CLIP and SigLIP do with Pillow.
+
+    Args:
+        size: pixels of each side.
+        shape: `squash` distorts the picture, which keeps the margins of a meme, where its text is; the
+            systems for memes do so. `crop` resizes the shorter side and cuts the middle out (CLIP).
+        mean: means of the channels, of values in [0, 1]. The defaults are CLIP's; SigLIP's are 0.5.
+        std: standard deviations of the channels.
+        floor: compat: round the corner of a crop down, as Hugging Face does. It moves some crops by a pixel.
+
+    Raises:
+        ConfigError: the size is outside of 1 to 10,000, or a setting is unknown.
+    """
+
+    size: int = 224
+    shape: str = "squash"
+    mean: Sequence[int | float] = CLIP_MEAN
+    std: Sequence[int | float] = CLIP_STD
+    floor: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= MOST or self.shape not in ("squash", "crop"):
+            raise ConfigError(
+                f"processor.square has size {self.size} and shape {self.shape!r}; expected a size from 1 to "
+                f"{MOST}, and 'squash' or 'crop'."
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"processor.square has the means {list(self.mean)} and the deviations {list(self.std)}; "
+                "expected 3 of each, and deviations above 0."
+            )
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "3 size size"]:
+        """Resize and normalize.
+
+        Raises:
+            FormatError: the picture is so long that the resized one would exceed 10,000 pixels.
+        """
+        width, height = self.resized(*image.size)
+        if max(width, height) > MOST:
+            raise FormatError(
+                f"a picture of {image.width} x {image.height} pixels would become {width} x {height}; "
+                f"expected at most {MOST} pixels per side. Set processor.square.shape=squash."
+            )
+        # On 8-bit values, as in the originals: resizing floats would give other numbers.
+        small = (
+            image
+            if image.size == (width, height)
+            else image.resize((width, height), Image.Resampling.BICUBIC)
+        )
+        left, top = (self._corner(side - self.size) for side in (width, height))
+        small = small.crop((left, top, left + self.size, top + self.size))
+        values = torch.from_numpy(np.array(small)).permute(2, 0, 1).to(torch.float32)
+        mean, std = (torch.tensor(list(one))[:, None, None] for one in (self.mean, self.std))
+        # In this order, in which the originals round.
+        return values.div_(255).sub_(mean).div_(std).contiguous()
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a picture of this size after resizing and before the crop."""
+        if self.shape == "squash":
+            return self.size, self.size
+        short = min(width, height)
+        # The longer side is rounded down, as torchvision does.
+        return int(self.size * width / short), int(self.size * height / short)
+
+    def _corner(self, margin: int) -> int:
+        # Python rounds halves to even, and so does torchvision.
+        return margin // 2 if self.floor else round(margin / 2)

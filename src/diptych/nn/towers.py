@@ -73,7 +73,7 @@ class ImageTower(nn.Module):
         if min(pixels.shape[2:]) < self.patch:
             raise ConfigError(
                 f"pictures of {pixels.shape[3]} x {pixels.shape[2]} pixels have no patch of {self.patch} x "
-                f"{self.patch}; set processor.prepare.size to the size that the model was trained with."
+                f"{self.patch}; set processor.square.size to the size that the model was trained with."
             )
         patches = self.patches(pixels)
         positions = resize_positions(self.positions, self.grid, patches.shape[2:])
