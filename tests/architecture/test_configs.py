@@ -99,9 +99,11 @@ GIVEN = {"labels": ["no", "yes"], "answers": ["red", "two"]}  # what only the da
 @pytest.mark.parametrize("name", names("task"))
 def test_task_composes_and_is_built(name: str, tmp_path: Path) -> None:
     needed = [f"task.{key}={value}".replace(" ", "") for key, value in GIVEN.items() if _asks(name, key)]
-    config = composed("model=uniter_tiny", "data=memes_pretrain", f"task={name}", *needed)  # without labels
+    own = "clip_tiny" if name.startswith("contrast") else "uniter_tiny"
+    config = composed(f"model={own}", "data=memes_pretrain", f"task={name}", *needed)  # without labels
     check_calls(config)
-    model = call(config["model"], vocab_size=30, feature_dim=4)
+    sizes = {} if own == "clip_tiny" else {"feature_dim": 4}
+    model = call(config["model"], vocab_size=30, **sizes)
     for node in config["task"].get("objectives", {}).values():
         _fill(node)
     if config["task"].get("text") == "auto":

@@ -55,6 +55,19 @@ class DualEncoder(nn.Module):
     logit_scale: nn.Parameter
     logit_bias: nn.Parameter | None
 
+    def freeze(self, towers: Sequence[str]) -> None:
+        """Keep towers as they are: `image`, `text`; with both, a run trains the head of the task only.
+
+        Raises:
+            ConfigError: there is no such tower.
+        """
+        if unknown := [name for name in towers if name not in ("image", "text")]:
+            raise ConfigError(f"model.frozen names {unknown[0]!r}; expected image, text or both.")
+        for name in towers:
+            for part in (getattr(self, name), getattr(self, f"{name}_projection")):
+                if part is not None:
+                    part.requires_grad_(False)
+
     def set_widths(self, text_dim: int, joint_dim: int, fusion: str) -> None:
         """Set the widths that a model promises.
 
@@ -124,6 +137,7 @@ class Clip(DualEncoder):
         max_positions: largest number of tokens.
         activation: `quick_gelu` for OpenAI's weights; `gelu` for most weights of open_clip.
         fusion: see `DualEncoder`.
+        frozen: towers that are not trained, of `image` and `text`.
     """
 
     def __init__(
@@ -138,6 +152,7 @@ class Clip(DualEncoder):
         max_positions: int = 77,
         activation: str = "quick_gelu",
         fusion: str = "align_concat",
+        frozen: Sequence[str] = (),
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -153,6 +168,7 @@ class Clip(DualEncoder):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.logit_bias = None
         _init(self, text)
+        self.freeze(frozen)
 
 
 class Siglip(DualEncoder):
@@ -168,6 +184,7 @@ class Siglip(DualEncoder):
         activation: that of the image tower. Hugging Face computes `gelu_tanh`, timm `gelu`.
         text_activation: that of the text tower; None is the same.
         fusion: see `DualEncoder`.
+        frozen: towers that are not trained, of `image` and `text`.
     """
 
     def __init__(
@@ -183,6 +200,7 @@ class Siglip(DualEncoder):
         activation: str = "gelu_tanh",
         text_activation: str | None = None,
         fusion: str = "align_concat",
+        frozen: Sequence[str] = (),
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
@@ -203,6 +221,7 @@ class Siglip(DualEncoder):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10)))
         self.logit_bias = nn.Parameter(torch.tensor(-10.0))
         _init(self, text)
+        self.freeze(frozen)
 
 
 @torch.no_grad()

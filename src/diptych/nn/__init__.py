@@ -7,6 +7,7 @@ from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert, initial_std
 from diptych.nn.prenorm import AttentionPool, PreNormEncoder, PreNormLayer
+from diptych.nn.prompts import JointImage, PromptHead
 from diptych.nn.readout import FirstToken, LayerAverage, PairAttention, Pooled, Readout, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
 from diptych.nn.towers import ImageTower, TextTower
@@ -28,12 +29,14 @@ __all__ = [
     "FirstToken",
     "FusedPool",
     "ImageTower",
+    "JointImage",
     "Layer",
     "LayerAverage",
     "PairAttention",
     "Pooled",
     "PreNormEncoder",
     "PreNormLayer",
+    "PromptHead",
     "Readout",
     "ResNet",
     "Seen",

@@ -24,6 +24,7 @@ from diptych.datasets.answer_table import Coverage, coverage, learn_answers, rea
 from diptych.datasets.mix import Mix
 from diptych.errors import ConfigError, first_five, nearest
 from diptych.features import MergedStore
+from diptych.nn import PromptHead
 from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
@@ -37,6 +38,8 @@ from diptych.tasks.objectives import (
     RegionProbabilities,
 )
 from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
+from diptych.tasks.objectives import Answers, MaskedRegions, MaskedText, RegionFeatures, RegionLabels
+from diptych.text import BytePair, learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
 
 Node = Mapping[str, Any]
@@ -110,6 +113,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     model = with_sizes(config["model"], processor, regions)
     task = with_class_weights(task, train)
     task = with_objectives(task, processor, regions, answers=answers, train=train)
+    task = with_prompts(task, processor)
+    task = with_objectives(task, processor, regions, answers=answers)
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
         criterion=criterion,
@@ -232,6 +237,11 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
     """
     node: Node = config["processor"]
     if "text" in node and node["text"]["vocabulary"] == "auto":
+        if function_of(node["text"]) is BytePair:
+            raise ConfigError(
+                "vocabulary=auto learns a WordPiece vocabulary, but the model reads CLIP's byte pairs; set "
+                "vocabulary=FILE to OpenAI's bpe_simple_vocab_16e6.txt.gz or the merges.txt of the weights."
+            )
         # a learned file is kept: the weights of a resumed run belong to its rows
         given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
         if not given.exists() and not learned.exists():
@@ -246,6 +256,29 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
             train_fasttext(texts, learned, **settings)
         node = {**node, "vectors": {**node["vectors"], "path": str(learned)}}
     return node
+
+
+def with_prompts(task: Node, processor: Processor) -> Node:
+    """Tokenize the prompts of a task's head, one list of prompts per label, in the order of the labels.
+
+    Raises:
+        ConfigError: a label has no prompts, or prompts are of no label.
+    """
+    head = task.get("head")
+    if not isinstance(head, Mapping) or function_of(head) is not PromptHead or head.get("tokens"):
+        return task
+    prompts, text = head["prompts"], processor.text
+    if sorted(prompts) != sorted(task["labels"]) or text is None:
+        raise ConfigError(
+            f"task.head.prompts is for {', '.join(map(repr, prompts))}; expected the labels "
+            f"{', '.join(map(repr, task['labels']))}, and a model that reads text."
+        )
+    ordered = {label: list(prompts[label]) for label in task["labels"]}
+    most = processor.max_tokens
+    tokens = [
+        [list(text.encode(prompt, max_tokens=most).ids) for prompt in some] for some in ordered.values()
+    ]
+    return {**task, "head": {**head, "prompts": ordered, "tokens": tokens}}
 
 
 def with_objectives(

@@ -74,6 +74,9 @@ class Trainable(nn.Module, ABC):
     ) -> Part:
         """Process one batch of a validation set."""
 
+    def begin(self, model: VisionLanguageModel) -> None:
+        """Called once before a run trains, when the weights of the model are loaded."""
+
     @abstractmethod
     def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:
         """Compute measures over all parts; the first one selects the best checkpoint."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.nn import ClassifierHead, Pooled, Readout
+from diptych.nn import ClassifierHead, Pooled, PromptHead, Readout
 from diptych.predictions import Predictions, likeliest
 from diptych.tasks.base import Task, build_head
 from diptych.types import Batch, Encoding, Example, VisionLanguageModel
@@ -115,6 +115,10 @@ class Classify(Task):
         self.threshold = threshold
         self.double_softmax = loss == "softmax_ce"
         self.batch_auroc = batch_auroc
+
+    def begin(self, model: VisionLanguageModel) -> None:
+        if isinstance(self.head, PromptHead):
+            self.head.begin(model)
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
         logits: Tensor = self.head(self.readout(encoding, batch))

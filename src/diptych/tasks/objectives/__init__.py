@@ -3,6 +3,7 @@
 from diptych.tasks.objectives.alignment import Alignment
 from diptych.tasks.objectives.answers import Answers
 from diptych.tasks.objectives.base import Grades, Objective, Sample
+from diptych.tasks.objectives.contrast import Contrast
 from diptych.tasks.objectives.interventions import Confounders, Interventions
 from diptych.tasks.objectives.masked_regions import (
     MaskedRegions,
@@ -19,6 +20,7 @@ __all__ = [
     "Alignment",
     "Answers",
     "Confounders",
+    "Contrast",
     "Grades",
     "Interventions",
     "MaskedRegions",
