@@ -1,15 +1,16 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.nn import functional as F
 
+from diptych.data import Processor
 from diptych.errors import ConfigError
 from diptych.models import clip_tiny, uniter_tiny
 from diptych.nn import JointImage, PromptHead
 from diptych.recipe.settle import with_prompts
 from diptych.tasks import Classify
-from diptych.types import Batch, Inputs, PaddedText, Tokens
+from diptych.text import WordPiece, write_vocabulary
+from diptych.text.tokenizer import SPECIAL_TOKENS
+from diptych.types import Batch, Inputs, PaddedText
 
 PROMPTS = {"benign": ["one", "two"], "hateful": ["three"]}
 TOKENS = [[[2, 11, 3], [2, 12, 13, 3]], [[2, 14, 3]]]
@@ -43,12 +44,12 @@ def test_scores_are_cosines_with_the_mean_of_the_prompts():
     assert task.decode(logits, batch).classes == ("benign", "hateful")
 
 
-def test_a_run_tokenizes_the_prompts_in_the_order_of_the_labels():
-    encode = lambda text, max_tokens: Tokens(ids=(2, len(text), 3), segments=(0,) * 3, offsets=((0, 0),) * 3)  # noqa: E731
-    processor = SimpleNamespace(text=SimpleNamespace(encode=encode), max_tokens=9)
-    head = {"_target_": "diptych.nn.PromptHead", "prompts": {"b": ["xy"], "a": ["x", "xyz"]}}
+def test_a_run_tokenizes_the_prompts_in_the_order_of_the_labels(tmp_path):
+    write_vocabulary(tmp_path / "vocab.txt", [*SPECIAL_TOKENS, "one", "two"])
+    processor = Processor(text=WordPiece(tmp_path / "vocab.txt"), max_tokens=9)
+    head = {"_target_": "diptych.nn.PromptHead", "prompts": {"b": ["two"], "a": ["one", "one two"]}}
     done = with_prompts({"labels": ["a", "b"], "head": head}, processor)["head"]
-    assert done["tokens"] == [[[2, 1, 3], [2, 3, 3]], [[2, 2, 3]]]
+    assert done["tokens"] == [[[2, 5, 3], [2, 5, 6, 3]], [[2, 6, 3]]]
     assert list(done["prompts"]) == ["a", "b"]
     with pytest.raises(ConfigError, match="'c'"):
         with_prompts({"labels": ["a", "c"], "head": head}, processor)

@@ -1,7 +1,6 @@
 """Contrastive pre-training."""
 
 import multiprocessing
-import os
 import warnings
 from functools import partial
 
@@ -51,7 +50,7 @@ def _rank(rank, file, kind, queue):
     own = slice(0, 3) if rank == 0 else slice(3, 5)  # batches of different sizes
     loss = losses(model, kind, rows[:, own])["contrast"]
     loss.backward()
-    queue.put((rank, float(loss), leaves.grad.numpy(), float(model.logit_scale.grad)))
+    queue.put((rank, loss.item(), leaves.grad.numpy(), float(model.logit_scale.grad)))
     distributed.destroy_process_group()
 
 
@@ -72,13 +71,13 @@ def test_processes_compare_with_the_rows_of_all(kind, tmp_path):
     torch.manual_seed(0)
     model, (_, rows) = MODELS[kind](), vectors(5)
     whole = losses(model, kind, rows)["contrast"]
-    assert (3 * found[0][1] + 2 * found[1][1]) / 5 == pytest.approx(float(whole), rel=1e-5)
+    assert (3 * found[0][1] + 2 * found[1][1]) / 5 == pytest.approx(whole.item(), rel=1e-5)
     whole.backward()
     scale = (3 * found[0][3] + 2 * found[1][3]) / 5
     assert scale == pytest.approx(float(model.logit_scale.grad), rel=1e-4)
     # Rows of the other process get gradients, too: their vectors are this one's negatives.
     assert abs(found[0][2][:, :3]).sum() > 0
-    assert os.getpid() == started[0]._parent_pid
+    assert abs(found[1][2][:, 3:]).sum() > 0
 
 
 def test_a_small_clip_learns_its_pairs():
@@ -89,7 +88,7 @@ def test_a_small_clip_learns_its_pairs():
     text = PaddedText(ids=ids, mask=torch.ones_like(ids).bool(), segments=torch.zeros_like(ids))
     batch = Batch(ids=tuple("abcdefgh"), inputs=Inputs(text=text, pixels=torch.randn(8, 3, 24, 24)))
     optimizer = torch.optim.AdamW([*model.parameters(), *task.parameters()], lr=2e-3)
-    for _ in range(40):
+    for _ in range(25):
         optimizer.zero_grad()
         loss = task(model, batch).loss
         loss.backward()
