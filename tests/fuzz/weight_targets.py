@@ -221,6 +221,15 @@ def vocabulary(case: Case) -> list[str]:
     return case.pick(converting, *(() if case.whole else (training,)))
 
 
+@target("byte pairs", "text.bpe")
+def byte_pairs(case: Case) -> list[str]:
+    merges = case.folder / "merges.txt"
+    merges.write_text("#version: 0.2\nt h\nth e</w>\nr e\nre d</w>\n", encoding="utf-8")
+    case.spoil(merges, damage_text, damage_bytes)
+    text = "processor.text._target_=diptych.text.BytePair ~processor.text.lowercase +processor.text.fix=none"
+    return case.pick(f"train experiment=hateful_memes/clip_linear_tiny {text} vocabulary=merges.txt {TRAIN}")
+
+
 @target("sentence vectors", "text.fasttext")
 def sentence_vectors(case: Case) -> list[str]:
     case.spoil(case.take("vectors.bin"), damage_bytes)
