@@ -20,7 +20,7 @@ from diptych.types import PaddedText
 Row = tuple[str, ...]
 # Tokens of eight memes as in `bench.models`; CLIP's vocabulary cuts words about as often as BERT's.
 LENGTHS = (7, 11, 13, 15, 17, 20, 25, 36)
-LAYERS = 2  # of each tower; all layers cost the same
+LAYERS = 12  # of each tower
 
 
 def rows() -> Iterator[Row]:
