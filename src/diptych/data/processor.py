@@ -12,7 +12,6 @@ from numpy import ndarray
 from torch import Tensor
 
 from diptych.data.cutting import cut_row, in_one_segment, joined, lengths_of_rows, without_ends
-from diptych.data.transform import MOST, DetectorTransform
 from diptych.data.transform import MOST, DetectorTransform, SquareTransform
 from diptych.errors import ConfigError, FormatError
 from diptych.images import open_image, to_pixels

@@ -68,9 +68,6 @@ def build(settled: Settled) -> Parts:
     if config["weights"].get("answers") is not False:
         told = [start_task(task, model, one, learned=_learned_answers(config, one)) for one in heads]
     start = "\n".join(one for one in told if one) or None
-    if heads is not None and config["weights"].get("answers") is not False:
-        learned = _learned_answers(config, heads)
-        start = start_task(task, model, heads, learned=learned)
     task.begin(model)
     _require_two_classes(task, settled.criterion)
     data = _data(settled, Collate(processor, sources=sources, targets=task.targets))

@@ -37,8 +37,6 @@ from diptych.tasks.objectives import (
     RegionLabels,
     RegionProbabilities,
 )
-from diptych.text import learn_vocabulary, train_fasttext, write_vocabulary
-from diptych.tasks.objectives import Answers, MaskedRegions, MaskedText, RegionFeatures, RegionLabels
 from diptych.text import BytePair, learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
 
@@ -112,9 +110,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     )
     model = with_sizes(config["model"], processor, regions)
     task = with_class_weights(task, train)
-    task = with_objectives(task, processor, regions, answers=answers, train=train)
     task = with_prompts(task, processor)
-    task = with_objectives(task, processor, regions, answers=answers)
+    task = with_objectives(task, processor, regions, answers=answers, train=train)
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
         criterion=criterion,
