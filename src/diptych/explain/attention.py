@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from diptych.data import Row, Sources, image_keys, pad
 from diptych.errors import ConfigError
 from diptych.explain.places import Place, region_places, text_places
-from diptych.nn import AttentionPlaces, Side, attention_places, capture_attention
+from diptych.explain.relevance import real_places
+from diptych.nn import Side, attention_places, capture_attention
 from diptych.predict import Listed, Predictor
 from diptych.predictions import Predictions
 from diptych.tasks import Task
@@ -140,7 +140,7 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
         "both": tuple(range(len(places))),
     }
     plan, layers, seen = attention_places(model), [], Counter[tuple[str, str]]()
-    real = _real_positions(inputs, plan)
+    real = {side: mask[0].cpu() for side, mask in real_places(inputs, plan).items()}
     for key, found in maps.items():
         side = plan.sides_of(key)
         rows, columns = (real[one] for one in side)
@@ -161,17 +161,6 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
             MapLayer(name=key, title=title, sides=side, queries=queries, keys=keys, weights=weights)
         )
     return tuple(layers)
-
-
-def _real_positions(inputs: Inputs, plan: AttentionPlaces) -> dict[Side, Bool[Tensor, " _"]]:
-    """Which positions of a side are not padding; a row without regions is padded to one region."""
-    nothing = torch.zeros(0, dtype=torch.bool)
-    text = nothing if inputs.text is None else inputs.text.mask[0]
-    regions = nothing if inputs.regions is None else inputs.regions.mask[0]
-    # What the model adds is real; in which place does not matter for a mask that begins with a real token.
-    text = F.pad(text, (len(plan.after_first), 0), value=True)
-    regions = F.pad(regions, (len(plan.before_regions), len(plan.after_regions)), value=True)
-    return {"text": text, "regions": regions, "both": torch.cat([text, regions])}
 
 
 def _answer(predictions: Predictions) -> str:

@@ -127,6 +127,7 @@ class ErnieVil(nn.Module):
         return AttentionPlaces(
             sides=SIDES,
             before_regions=("whole image",) if self.regions.whole_image else (),
+            pooled="first_of_both",
         )
 
     def word_embedding(self) -> nn.Embedding:

@@ -133,6 +133,7 @@ class Vilbert(nn.Module):
             sides=SIDES,
             after_first=() if self.task is None else ("task",),
             before_regions=("whole image",) if self.regions.whole_image else (),
+            pooled="first_of_both",
         )
 
     def word_embedding(self) -> nn.Embedding:

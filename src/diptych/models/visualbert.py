@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
+from diptych.nn.attention import AttentionPlaces
 from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.init import init_bert
 from diptych.nn.modalities import require_both
@@ -140,6 +141,10 @@ class VisualBert(nn.Module):
         share = naming / naming.sum(-1, keepdim=True).clamp(min=1)
         positions: Tensor = share @ self.text.positions.weight[: text.ids.shape[1]]
         return positions
+
+    def attention_places(self) -> AttentionPlaces:
+        first = self.pool is not None or self.average is not None
+        return AttentionPlaces(pooled="first" if first else "before_end")
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

@@ -335,7 +335,9 @@ class VlBert(nn.Module):
 
     def attention_places(self) -> AttentionPlaces:
         return AttentionPlaces(
-            before_regions=("whole image",) if self.regions.whole_image else (), after_regions=("[END]",)
+            before_regions=("whole image",) if self.regions.whole_image else (),
+            after_regions=("[END]",),
+            pooled="before_end" if self.pool is None else "first",
         )
 
     def word_embedding(self) -> nn.Embedding:

@@ -151,12 +151,15 @@ class AttentionPlaces:
             pattern that matches counts. `both` is the text followed by the regions.
         after_first: what the model inserts after the first token.
         before_regions: what the model puts before the regions; `after_regions`, after them.
+        pooled: whose states the pooled vector is made of: the first token's, those of the token before the
+            last one, or those of the first token and the first region.
     """
 
     sides: Mapping[str, tuple[Side, Side]] = field(default_factory=lambda: {"*": ("both", "both")})
     after_first: tuple[str, ...] = ()
     before_regions: tuple[str, ...] = ()
     after_regions: tuple[str, ...] = ()
+    pooled: Literal["first", "before_end", "first_of_both"] = "first"
 
     def sides_of(self, name: str) -> tuple[Side, Side]:
         """Return the queries and the keys of the map with this name."""

@@ -1,6 +1,6 @@
 """A trained model that predicts single examples, many examples, or the examples of a split."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch.utils.data import DataLoader
 
 from diptych.bundle import Bundle, load_bundle
-from diptych.data import BoxSource, Collate, Sources, require_sources
+from diptych.data import BoxSource, Collate, Row, Sources, pad, require_sources
 from diptych.data.sampler import Batches, images_together, longest_first
 from diptych.data.stream import ids_of, images_of
 from diptych.errors import ConfigError
@@ -287,9 +287,23 @@ class Predictor:
         )
         yield from self._run(loader)
 
+    def predict_rows(self, examples: Sequence[Sequence[Row]]) -> Predictions:
+        """Predict a batch of examples whose rows were changed after the processor made them.
+
+        Args:
+            examples: the rows of each example's pairs.
+        """
+        return next(self._scoring()._run([self.batch_of(examples)]))
+
+    def batch_of(self, examples: Sequence[Sequence[Row]]) -> Batch:
+        """Pad the rows of examples to a batch without targets."""
+        pad_id = 0 if self.processor.text is None else self.processor.text.pad_id
+        rows = [row for example in examples for row in example]
+        inputs = pad(rows, pad_id=pad_id, labels=self.processor.labels)
+        return Batch(ids=tuple(map(str, range(len(examples)))), inputs=inputs, pairs=len(examples[0]))
+
     @torch.inference_mode()
-    def _run(self, batches: "DataLoader[Example]") -> Iterator[Predictions]:
-        batch: Batch
+    def _run(self, batches: Iterable[Batch]) -> Iterator[Predictions]:
         for batch in batches:
             batch = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -97,6 +97,11 @@ class Regions:
         rows = {name: getattr(self, name) for name in names}
         return replace(self, **{name: value[:count] for name, value in rows.items() if value is not None})
 
+    def take(self, rows: Int[ndarray, " K"]) -> "Regions":
+        """The regions with these numbers."""
+        own = {name: getattr(self, name) for name in ("features", "boxes", *OPTIONAL_REGION_FIELDS)}
+        return replace(self, **{name: value[rows] for name, value in own.items() if value is not None})
+
 
 OPTIONAL_REGION_FIELDS = ("labels", "scores", "attributes", "attribute_scores", "probabilities")
 
