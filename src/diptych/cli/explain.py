@@ -1,11 +1,15 @@
-"""Show where a model looks: the attention of its layers and heads, between words and regions.
+"""Explain a decision: what each word and each area of the picture adds to it, and what would change it.
 
-Writes OUT, a page that needs no network, and beside it PNG pictures of all heads and of one head. Regions of
+Writes OUT, a page that needs no network. Of several examples, OUT is a list, with a page for each beside it.
+With --attention it shows where a model looks instead: all layers and heads, also as PNG pictures. Regions of
 a picture come from the store used in training or from --features, with the picture's file name without the
 extension as key; or from --detector, with the settings of the training features. Several pictures (NLVR2)
 are given in their order. With --ids, examples of a split are shown instead.
 
 try:
+  diptych explain runs/uniter_tiny/seed1 memes/img/00001.png --text "what a day" --out why.html
+  diptych explain runs/uniter_tiny/seed1 --ids 3,7 --split dev_seen --json why.json
+  diptych explain runs/uniter_tiny/seed1 --batch --split dev_seen --out why/index.html
   diptych explain runs/uniter_tiny/seed1 --attention memes/img/00001.png --text "what a day"
   diptych explain runs/uniter_tiny/seed1 --attention --ids 3,7 --split dev_seen --out two.html
   diptych explain bundles/vlbert --attention new.png --text "a dog" --detector vgattr --weights ATTR.pkl
@@ -27,22 +31,28 @@ from diptych.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from diptych.data import Sources
+    from diptych.explain import Evidence
     from diptych.predict import Predictor
-    from diptych.types import Example, RegionSource
+    from diptych.types import Dataset, Example, RegionSource
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run", type=Path, help="a run folder or a bundle; also a pre-trained one")
+    add("run", type=Path, help="a run folder or a bundle; with --attention also a pre-trained one")
     add("images", type=Path, nargs="*", metavar="picture", help="a picture; of NLVR2, two")
-    add("--attention", action="store_true", help="show the attention maps")
+    add("--attention", action="store_true", help="show the attention maps instead")
     add("--text", help="the text of the picture")
     add("--text-b", help="a second text, such as an answer or a translation")
     add("--ids", help="show these examples of --split instead: ids, comma-separated")
-    add("--split", help="the split of --ids")
+    add("--batch", action="store_true", help="explain all examples of --split")
+    add("--split", help="the split of --ids and --batch, and of other pictures and texts to try")
     add_root(parser, "of --ids (default: the one trained on)")
     add_data(parser)
-    add_out(parser, "the page (default: attention.html)", default=Path("attention.html"))
+    add_out(parser, "the page (default: why.html, attention.html)")
+    add("--json", type=Path, metavar="FILE", help="also write the explanation as JSON, a list")
+    add("--permutations", type=int, default=10, help="orders of words and areas (default: 10)")
+    add("--groups", type=int, default=16, help="largest number of areas of a picture (default: 16)")
+    add("--seed", type=int, default=0, help="of the orders (default: 0)")
     add("--maps", type=Path, metavar="FOLDER", help="also write all maps as .npy, with names.json")
     add("--layer", type=int, help="layer in detail, from 1 (default: where text and picture look most)")
     add("--head", type=int, help="head in detail, from 1")
@@ -54,16 +64,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if not arguments.attention:
+        return _evidence(arguments)
     from diptych.explain import explain_attention, export_maps
     from diptych.files import require_new
     from diptych.predict import load
     from diptych.report import attention_page
     from diptych.report.attention import picture_places
 
-    if not arguments.attention:
-        raise ConfigError("nothing is to be explained; add --attention.")
+    arguments.out = arguments.out or Path("attention.html")
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, pretrained=True)
-    with _chosen(predictor, arguments) as (examples, sources):
+    with _chosen(predictor, arguments) as (examples, sources, _):
         # The outputs are checked before the work, and the inputs are kept from being replaced.
         keep = {"overwrite": arguments.overwrite, "inputs": arguments.images}
         require_new(arguments.out, kind="an attention page", **keep)
@@ -88,12 +99,87 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _evidence(arguments: argparse.Namespace) -> int:
+    from diptych.explain import Budget, Variants, evidence_of, smallest_change, swaps
+    from diptych.files import require_new
+    from diptych.predict import load
+
+    if arguments.maps is not None or arguments.layer is not None or arguments.head is not None:
+        raise ConfigError("--maps, --layer and --head are for --attention; add it.")
+    budget = Budget(permutations=arguments.permutations, groups=arguments.groups, seed=arguments.seed)
+    predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
+    with _chosen(predictor, arguments) as (examples, sources, dataset):
+        arguments.out = arguments.out or Path("why.html")
+        pages = _pages(arguments.out, len(examples))
+        keep = {"overwrite": arguments.overwrite, "inputs": arguments.images}
+        for page in dict.fromkeys([arguments.out, *pages]):
+            require_new(page, kind="an explanation", **keep)
+        if arguments.json is not None:
+            require_new(arguments.json, kind="an explanation in JSON", **keep)
+        found = []
+        for example in examples:
+            variants = Variants(predictor, example, sources, budget)
+            why = evidence_of(variants)
+            least = smallest_change(variants, why)
+            tried = [] if dataset is None else swaps(variants, dataset)
+            found.append(replace(why, changes=(*([] if least is None else [least]), *tried)))
+    _write(arguments, predictor, found, examples, pages)
+    return 0
+
+
+def _pages(out: Path, count: int) -> list[Path]:
+    """The page of each example: OUT itself, or numbered ones beside it."""
+    return [out] if count == 1 else [out.with_name(f"{out.stem}-{n}.html") for n in range(1, count + 1)]
+
+
+def _write(
+    arguments: argparse.Namespace,
+    predictor: "Predictor",
+    found: "list[Evidence]",
+    examples: "list[Example]",
+    pages: list[Path],
+) -> None:
+    import json
+
+    from diptych import __version__
+    from diptych.explain import explanation, probability
+    from diptych.files import atomic_file
+    from diptych.report import evidence_page, in_short, index_page
+
+    about = predictor.bundle.provenance
+    name = str(about.get("name") or arguments.run.name)
+    facts = {"model": name, "family": type(predictor.model).__name__, "diptych": __version__}
+    facts |= {"seed": str(about["seed"])} if "seed" in about else {}
+    facts["weights"] = f"sha256 {_checksum(arguments.run)}"
+    for why, example, page in zip(found, examples, pages, strict=True):
+        truth = example.target if isinstance(example.target, str) else None
+        evidence_page(why, page, title=name, facts=facts, truth=truth)
+        print(f"{why.id}: {why.answer} ({why.explained} {probability(why.both):.2f}). {in_short(why)}")
+    if len(found) > 1:
+        index_page(found, arguments.out, pages=pages, title=name)
+    if arguments.json is not None:
+        with atomic_file(arguments.json, "w", encoding="utf-8") as file:
+            documents = [explanation(why, model=facts) for why in found]
+            file.write(f"{json.dumps(documents, indent=1, allow_nan=False)}\n")
+    print(f"wrote {arguments.out}" + (f" and {len(pages)} pages" if len(pages) > 1 else ""))
+
+
+def _checksum(run: Path) -> str:
+    """Digest of the weights, by which a reader can tell that two pages are of one model."""
+    import hashlib
+
+    from diptych.bundle import find_bundle
+
+    with (find_bundle(run) / "weights.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def _chosen(
     predictor: "Predictor", arguments: argparse.Namespace
-) -> "Iterator[tuple[list[Example], Sources]]":
-    """Yield the examples, and where their regions and pictures are while the block runs."""
-    if arguments.ids is not None:
+) -> "Iterator[tuple[list[Example], Sources, Dataset | None]]":
+    """Yield the examples, where their regions and pictures are while the block runs, and their split."""
+    if arguments.ids is not None or arguments.batch:
         yield _of_split(predictor, arguments)
         return
     if arguments.text is None and predictor.processor.text is not None:
@@ -112,7 +198,7 @@ def _chosen(
             store = regions_of_run(
                 predictor, arguments.run, pictures, arguments.features, arguments.more_features
             )
-        yield [example], predictor.sources(Listed([example]), features=store, images=pictures)
+        yield [example], predictor.sources(Listed([example]), features=store, images=pictures), None
 
 
 def _pictures(predictor: "Predictor", images: list[Path]) -> dict[str, Path]:
@@ -162,23 +248,26 @@ def _detected(
         yield FeatureStore(report.stores[0].path)
 
 
-def _of_split(predictor: "Predictor", arguments: argparse.Namespace) -> "tuple[list[Example], Sources]":
+def _of_split(
+    predictor: "Predictor", arguments: argparse.Namespace
+) -> "tuple[list[Example], Sources, Dataset]":
     from diptych.data.stream import ids_of
     from diptych.predict import regions_of_run, root_of_run
 
     if arguments.split is None or arguments.images or arguments.detector:
         raise ConfigError(
-            "--ids takes examples of a split: add --split, and neither pictures nor --detector."
+            "--ids and --batch take examples of a split: add --split, and neither pictures nor --detector."
         )
     root = root_of_run(arguments.run, arguments.root).absolute()
     about = predictor.bundle.provenance.get("data")
     data = chosen_data(arguments, root, about, f"the bundle in {arguments.run}")
     dataset = data.open(root, arguments.split)
     index = {name: number for number, name in enumerate(ids_of(dataset))}
-    wanted = dict.fromkeys(arguments.ids.split(","))
+    wanted = index if arguments.batch else dict.fromkeys(arguments.ids.split(","))
     if missing := next((name for name in wanted if name not in index), None):
         raise ConfigError(
             f"{dataset.files[0]} has no example with the id {missing!r}.{nearest(missing, index)}"
         )
     store = regions_of_run(predictor, arguments.run, dataset, arguments.features, arguments.more_features)
-    return [dataset[index[name]] for name in wanted], predictor.sources(dataset, features=store)
+    examples = [dataset[index[name]] for name in wanted]
+    return examples, predictor.sources(dataset, features=store), dataset

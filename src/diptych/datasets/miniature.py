@@ -40,11 +40,17 @@ class Quadruple:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meme:
-    """A scene with a remark. `number`, from 1, is random and does not tell which memes form a quadruple."""
+    """A scene with a remark. `number`, from 1, is random and does not tell which memes form a quadruple.
+
+    Args:
+        siblings: numbers of the meme with this text and another picture, and of that with this picture and
+            another text. Both have the other label.
+    """
 
     number: int
     scene: Scene
     remark: Remark
+    siblings: tuple[int, int] = (0, 0)
     images: str = "img/{}"
 
     @property
@@ -91,10 +97,16 @@ class Miniature:
         numbers: Int[ndarray, " N"] = np.random.default_rng([seed, 1]).permutation(size) + 1
         self._fours = [
             [
-                Meme(number=int(number), scene=scene, remark=remark, images=images)
-                for number, (scene, remark) in zip(
-                    numbers[4 * row : 4 * row + 4], product(four.scenes, four.remarks), strict=True
+                # In this order, the other scene is two places away, and the other remark one place.
+                Meme(
+                    number=own[at],
+                    scene=scene,
+                    remark=remark,
+                    siblings=(own[at ^ 2], own[at ^ 1]),
+                    images=images,
                 )
+                for own in [numbers[4 * row : 4 * row + 4].tolist()]
+                for at, (scene, remark) in enumerate(product(four.scenes, four.remarks))
             ]
             for row, four in enumerate(self.quadruples)
         ]

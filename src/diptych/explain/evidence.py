@@ -1,9 +1,10 @@
 """The evidence behind a decision: what each word and each region adds to it, and what it takes together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -52,6 +53,27 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A variant of an example, and what the model makes of it.
+
+    Args:
+        kind: `hidden` without some players; `picture` and `text`, with those of another example.
+        players: numbers of the hidden players.
+        other: id of the other example.
+        text: the other text.
+        value: log-odds of the explained class.
+        flips: whether the answer is another one.
+    """
+
+    kind: Literal["hidden", "picture", "text"]
+    value: float
+    flips: bool
+    players: tuple[int, ...] = ()
+    other: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """Why a model answers an example as it does.
 
@@ -63,6 +85,8 @@ class Evidence:
         contributions: of the players: positive ones support the explained class.
         relevance: generic attention relevance of each player, at least 0; None if the model has none.
         both: value of the whole example; `neither`, with everything hidden that can be.
+        default: whether the answer is the same with everything hidden, so that no evidence was needed.
+        changes: what was tried to change the answer.
         text_only: value of the text without the picture; `picture_only`, of the picture without the text.
     """
 
@@ -80,6 +104,8 @@ class Evidence:
     neither: float
     text_only: float
     picture_only: float
+    default: bool
+    changes: tuple[Change, ...] = ()
     budget: Budget = field(default_factory=Budget)
 
     @property
@@ -116,6 +142,9 @@ class Variants:
     def __init__(self, predictor: Predictor, example: Example, sources: Sources, budget: Budget) -> None:
         predictor.batches(Listed([example]), sources, 1)  # checks that the sources have what the model reads
         self.predictor, self.budget = predictor, budget
+        self.example, self.sources = example, sources
+        tokenizer = predictor.processor.text
+        self.mask_id = 0 if tokenizer is None else tokenizer.mask_id
         self.rows = predictor.processor.rows(example, sources)
         self.players = players_of(
             predictor.processor, example, self.rows, sources, words=budget.words, groups=budget.groups
@@ -123,7 +152,7 @@ class Variants:
         self.whole = predictor.predict_rows([self.rows])
         if self.whole.scores is None or self.whole.classes is None:
             raise ConfigError(
-                f"{type(predictor.task).__name__} answers without probabilities; there is no score to explain."
+                f"{type(predictor.task).__name__} answers without probabilities: nothing to explain."
             )
         self.answer = (self.whole.answers or ("",))[0]
         # A task of several labels answers a list, and a task of one label names no class.
@@ -133,23 +162,31 @@ class Variants:
 
     def shown(self, coalitions: Bool[ndarray, "S n"]) -> Float[ndarray, " S"]:
         """Return the log-odds of the explained class when only some players are shown."""
-        processor = self.predictor.processor
-        mask_id = 0 if processor.text is None else processor.text.mask_id
         # Variants of similar lengths share a batch, which saves padding.
         sizes = [len(one.places) if one.kind == "regions" else 0 for one in self.players]
         order = np.argsort(coalitions @ np.array(sizes, int), kind="stable")
         values = np.zeros(len(coalitions))
         for first in range(0, len(order), self.budget.batch_size):
             some = order[first : first + self.budget.batch_size]
-            hidden = [[self.players[n] for n in np.flatnonzero(~coalitions[row])] for row in some]
-            values[some] = self.values([hide(self.rows, one, mask_id=mask_id) for one in hidden])
+            values[some] = self.values(
+                [self.without(np.flatnonzero(~coalitions[row]).tolist()) for row in some]
+            )
         return values
 
     def values(self, examples: Sequence[Sequence[Row]]) -> Float[ndarray, " S"]:
         """Return the log-odds of the explained class for changed rows."""
-        scores = self.predictor.predict_rows(examples).scores
-        assert scores is not None, "checked in __init__"
-        return log_odds(scores[:, self.column])
+        return self.outcomes(examples)[0]
+
+    def outcomes(self, examples: Sequence[Sequence[Row]]) -> tuple[Float[ndarray, " S"], Bool[ndarray, " S"]]:
+        """Return the log-odds of the explained class, and whether the answer is another one."""
+        found = self.predictor.predict_rows(examples)
+        assert found.scores is not None, "checked in __init__"
+        others = np.array([answer != self.answer for answer in found.answers or ()], bool)
+        return log_odds(found.scores[:, self.column]), others
+
+    def without(self, players: Collection[int]) -> list[Row]:
+        """Return the rows of the example with the players of these numbers hidden."""
+        return hide(self.rows, [self.players[number] for number in players], mask_id=self.mask_id)
 
 
 def explain(
@@ -161,8 +198,12 @@ def explain(
         ConfigError: the task has no scores, or an input is missing.
         MissingFeatures: a picture has no regions.
     """
-    budget = budget or Budget()
-    variants = Variants(predictor, example, sources, budget)
+    return evidence_of(Variants(predictor, example, sources, budget or Budget()))
+
+
+def evidence_of(variants: Variants) -> Evidence:
+    """Explain the answer to the example of `variants`."""
+    example, sources, budget = variants.example, variants.sources, variants.budget
     players = variants.players
     text = np.array([player.of_text for player in players], bool)
     found = shapley(variants.shown, len(players), permutations=budget.permutations, seed=budget.seed)
@@ -187,6 +228,7 @@ def explain(
         neither=neither,
         text_only=text_only,
         picture_only=picture_only,
+        default=not bool(variants.outcomes([variants.without(range(len(players)))])[1][0]),
         budget=budget,
     )
 

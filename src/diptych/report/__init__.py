@@ -9,6 +9,7 @@ except Exception as error:
 
 from diptych.report.attention import attention_page
 from diptych.report.calibration import reliability_curves
+from diptych.report.evidence import evidence_page, in_short, index_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
 from diptych.report.regions import region_page
@@ -18,7 +19,10 @@ __all__ = [
     "MemeItem",
     "attention_page",
     "curves",
+    "evidence_page",
     "history",
+    "in_short",
+    "index_page",
     "meme_page",
     "region_page",
     "reliability_curves",

@@ -5,8 +5,9 @@ words for the feel, the color and the comparison differ between warm and cool. B
 lengths, so that an image-only model cannot infer the answer from the shape of the printed text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import Formatter
 
 from numpy.random import Generator
 
@@ -62,11 +63,17 @@ TAILS = _phrases(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """Text of a meme: its top line, its bottom line, and the family of colors it complains about."""
+    """Text of a meme: its top line, its bottom line, and the family of colors it complains about.
+
+    Args:
+        spans: first character in `text`, and the one after the last, of each word or phrase that tells the
+            family: nothing else in the text depends on it.
+    """
 
     top: str
     bottom: str
     about: Family
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def text(self) -> str:
@@ -87,12 +94,23 @@ def complain(generator: Generator, about: Family) -> Remark:
     opener = f"{pick(OPENERS)} " if generator.random() < 0.25 else ""
     tail = f" {pick(TAILS)}" if generator.random() < 0.25 else ""
     feel, color, cue = pick(FEELS[about]), pick(COLOR_WORDS[about]), pick(CUES[about])
-    comparison = pick(COMPARISONS).format(feel=feel, color=color, cue=cue)
-    return Remark(
-        top=f"{opener}{pick(COMPLAINTS)} {feel} {color} {pick(NOUNS)}",
-        bottom=f"{comparison}{tail}",
-        about=about,
-    )
+    comparison = pick(COMPARISONS)
+    words = {"feel": feel, "color": color, "cue": cue}
+    top, above = _filled(f"{opener}{pick(COMPLAINTS)} {{feel}} {{color}} {pick(NOUNS)}", words)
+    bottom, below = _filled(f"{comparison}{tail}", words)
+    moved = ((start + len(top) + 1, stop + len(top) + 1) for start, stop in below)
+    return Remark(top=top, bottom=bottom, about=about, spans=(*above, *moved))
+
+
+def _filled(pattern: str, words: Mapping[str, str]) -> tuple[str, list[tuple[int, int]]]:
+    """Fill a pattern; returns the text, and where each word lies in it."""
+    text, spans = "", []
+    for literal, name, _, _ in Formatter().parse(pattern):
+        text += literal
+        if name is not None:
+            spans.append((len(text), len(text) + len(words[name])))
+            text += words[name]
+    return text, spans
 
 
 def captions(generator: Generator, scene: Scene) -> tuple[str, ...]:

@@ -1,0 +1,152 @@
+"""An explanation as JSON, for auditors and other programs."""
+
+from typing import Any
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from diptych.documents import closed
+from diptych.explain.evidence import MASKING, Evidence, probability
+
+FORMAT = "diptych.explanation/1"
+LIMITS = (
+    "Values describe this model, not the world: what counts for it may be wrong.",
+    f"Hidden means: {MASKING}. The numbers depend on it.",
+    "Examples with hidden parts are unlike those of the training.",
+)
+
+
+@closed
+class Part(TypedDict):
+    """A word, or a group of regions. `boxes` are shares of the picture's width and height."""
+
+    kind: str
+    name: str
+    spans: list[tuple[int, int, int]]
+    boxes: list[tuple[float, ...]]
+    picture: int
+    contribution: float
+    standard_error: float | None
+    relevance: float | None
+
+
+@closed
+class Sides(TypedDict):
+    """Log-odds of the explained class, and MM-SHAP's shares."""
+
+    t_shap: float | None
+    v_shap: float | None
+    both: float
+    text_only: float
+    picture_only: float
+    none: float
+    interaction: float
+
+
+@closed
+class Tried(TypedDict):
+    """A change that was tried; `players` are numbers in `parts`."""
+
+    kind: str
+    players: list[int]
+    other: str
+    before: float
+    after: float
+    flips: bool
+
+
+@closed
+class Explanation(TypedDict):
+    """Content of an explanation; equal inputs and seeds give equal content."""
+
+    format: str
+    id: str
+    model: dict[str, str]
+    text: str
+    text_b: str | None
+    answer: str
+    explained: str
+    scores: dict[str, float]
+    members: dict[str, float]
+    default_without_evidence: bool
+    method: str
+    masking: str
+    permutations: int
+    evaluations: int
+    seed: int
+    parts: list[Part]
+    sides: Sides
+    changes: list[Tried]
+    limits: list[str]
+
+
+def explanation(
+    why: Evidence, *, model: dict[str, str] | None = None, members: dict[str, float] | None = None
+) -> Explanation:
+    """Return an explanation as JSON values; all numbers are finite.
+
+    Args:
+        model: what identifies the model, such as its name and checksum.
+        members: of a study, the probability that each member gives.
+    """
+    share, before = why.text_share, probability(why.both)
+    found = why.contributions
+    parts = [
+        Part(
+            kind=player.kind,
+            name=player.name,
+            spans=[*player.spans],
+            boxes=[*player.boxes],
+            picture=player.picture,
+            contribution=float(found.values[n]),
+            standard_error=float(found.errors[n]),
+            relevance=None if why.relevance is None else float(why.relevance[n]),
+        )
+        for n, player in enumerate(why.players)
+    ]
+    return Explanation(
+        format=FORMAT,
+        id=why.id,
+        model=model or {},
+        text=why.text,
+        text_b=why.text_b,
+        answer=why.answer,
+        explained=why.explained,
+        scores=why.scores,
+        members=members or {},
+        default_without_evidence=why.default,
+        method="exact Shapley values"
+        if not found.permutations
+        else "Shapley values, antithetic permutations",
+        masking=MASKING,
+        permutations=found.permutations,
+        evaluations=found.evaluations,
+        seed=why.budget.seed,
+        parts=parts,
+        sides=Sides(
+            t_shap=share,
+            v_shap=None if share is None else 1 - share,
+            both=why.both,
+            text_only=why.text_only,
+            picture_only=why.picture_only,
+            none=why.neither,
+            interaction=why.interaction,
+        ),
+        changes=[
+            Tried(
+                kind=one.kind,
+                players=[*one.players],
+                other=one.other,
+                before=before,
+                after=probability(one.value),
+                flips=one.flips,
+            )
+            for one in why.changes
+        ],
+        limits=[*LIMITS],
+    )
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of an explanation."""
+    return TypeAdapter(Explanation).json_schema()

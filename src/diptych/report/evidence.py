@@ -1,0 +1,267 @@
+"""A page that explains one decision: one HTML file with everything inside, without scripts."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from unicodedata import category
+from urllib.parse import quote
+
+from diptych.explain import MASKING, Change, Evidence, probability
+from diptych.files import atomic_file
+from diptych.report.areas import letters, picture_figure
+from diptych.report.page import drawable
+
+SHOWN = 6  # words whose contribution is printed below them
+NAME = 60  # characters of a name in tables and sentences
+LONGEST = 10_000  # characters of a text on the page
+MINUS = "\N{MINUS SIGN}"
+
+
+def evidence_page(
+    why: Evidence,
+    path: Path | str,
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    members: Mapping[str, float] | None = None,
+    truth: str | None = None,
+    policy: str | None = None,
+) -> None:
+    """Write the page of one decision.
+
+    Args:
+        title: of the model, such as the name of its run.
+        facts: what else identifies model and input, by name.
+        members: of a study, the probability that each member gives.
+        truth: the true answer, if it is known.
+        policy: what a policy makes of the decision, such as `review`, and why.
+    """
+    style, template = (
+        (files("diptych.report") / f"evidence.{ending}").read_text(encoding="utf-8")
+        for ending in ("css", "html")
+    )
+    of = "" if why.explained == why.answer else f" of {_text(why.explained)}"
+    sure = f"probability{of} {probability(why.both):.2f}"
+    known = ""
+    if truth is not None:
+        known = f" \N{MIDDLE DOT} {'right' if truth == why.answer else 'wrong'}: the label is {_text(truth)}"
+    values = {
+        "title": f"{_text(why.answer)}: {_text(why.id)}",
+        "style": style,
+        "verdict": " \N{MIDDLE DOT} ".join(filter(None, [_text(why.answer), _text(policy or ""), sure])),
+        "short": _text(in_short(why)),
+        "identity": f"{_text(why.id)} \N{MIDDLE DOT} {_text(title)}{known}",
+        "picture": picture_figure(why),
+        "words": _words(why),
+        "sides": _sides(why),
+        "changes": _changes(why),
+        "members": _members(members or {}),
+        "parts": _parts(why),
+        "trust": _trust(why),
+        "facts": _table(("what", "value"), [(name, value) for name, value in (facts or {}).items()]),
+    }
+    # One pass, so that braces in what is filled in stay as they are.
+    page = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
+    with atomic_file(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(page)
+
+
+def in_short(why: Evidence) -> str:
+    """Say in one sentence, made of numbers and names only, what decided."""
+    if not why.players:
+        return "There is nothing to hide, so there is no evidence to weigh."
+    if why.default:
+        return f"The model answers {why.answer!r} without any evidence, too: nothing changed its default."
+    names = letters(why)
+    words = [why.players[n].name[:NAME] for n in why.ranked(text=True) if _supports(why, n)][:2]
+    areas = [names[n] for n in why.ranked(text=False) if n in names and _supports(why, n)][:2]
+    some = [
+        " and ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{one}\N{RIGHT DOUBLE QUOTATION MARK}" for one in words)
+    ]
+    some += [f"picture area{'s' * (len(areas) > 1)} {' and '.join(areas)}"] if areas else []
+    alone = [
+        side
+        for side, value in (("the text", why.text_only), ("the picture", why.picture_only))
+        if value > 0 and why.both > 0
+    ]
+    told = f"{' or '.join(alone)} alone would be enough" if alone else "neither side alone is enough"
+    return f"Most in favor: {', '.join(filter(None, some)) or 'nothing'}; {told}."
+
+
+def _supports(why: Evidence, number: int) -> bool:
+    """Whether a player is worth naming: it supports the answer, and not far less than others of its side."""
+    values = why.contributions.values
+    own = values[why.of_text == why.of_text[number]]
+    return bool(values[number] > 0 and values[number] >= own.max() / 4)
+
+
+def _words(why: Evidence) -> str:
+    """The text; words that contribute most have a line, a sign and a number."""
+    strongest = set(why.ranked(text=True)[:SHOWN])
+    parts = []
+    for segment, text in enumerate((why.text, why.text_b or "")):
+        text, at, shown = text[:LONGEST], 0, []
+        spans = sorted(
+            (start, stop, n)
+            for n, player in enumerate(why.players)
+            for of, start, stop in player.spans
+            if of == segment and player.kind == "word"
+        )
+        for start, stop, number in spans:
+            shown += [_text(text[at:start]), _word(why, number, text[start:stop], number in strongest)]
+            at = stop
+        parts.append("".join([*shown, _text(text[at:])]))
+    texts = "".join(f'<p class="words"><bdi dir="auto">{one}</bdi></p>' for one in parts if one)
+    if not texts:
+        return "<p>no text</p>"
+    return (
+        f'{texts}<p class="note">Solid line and +: for the answer. Dashed line and {MINUS}: against it.</p>'
+    )
+
+
+def _word(why: Evidence, number: int, word: str, strong: bool) -> str:
+    value = why.contributions.values[number]
+    if not strong:
+        return f'<span title="{_signed(value)}">{_text(word)}</span>'
+    side = "for" if value > 0 else "against"
+    return f'<span class="word {side}"><b>{_text(word)}</b><small>{_signed(value)}</small></span>'
+
+
+def _sides(why: Evidence) -> str:
+    share = why.text_share
+    bar = "<p>Neither side contributes.</p>"
+    if share is not None:
+        said = f"text {share:.0%}, picture {1 - share:.0%}"
+        bar = (
+            f'<p>{said} of all contributions</p><div class="bar" role="img" aria-label="{said}">'
+            f'<i class="text" style="width:{share:.1%}"></i><i class="picture"></i></div>'
+        )
+    rows = [
+        ("text alone", why.text_only),
+        ("picture alone", why.picture_only),
+        ("both together", why.both),
+        ("neither", why.neither),
+    ]
+    table = _table(
+        ("shown", f"probability of {why.explained}"),
+        [(name, f"{probability(value):.2f}") for name, value in rows],
+        numbers={1},
+    )
+    return f"{bar}{table}<p>only both together tell: {_signed(why.interaction)} log-odds</p>"
+
+
+def _changes(why: Evidence) -> str:
+    if not why.changes:
+        return "<p>Nothing that was tried changes the answer.</p>"
+    rows = [
+        (
+            _said(why, one),
+            f"{probability(one.value):.2f}",
+            "changes the answer" if one.flips else "same answer",
+        )
+        for one in why.changes
+    ]
+    return _table(("variant", f"probability of {why.explained}", "effect"), rows, numbers={1})
+
+
+def _said(why: Evidence, change: Change) -> str:
+    if change.kind == "picture":
+        return f"the picture of {change.other}"
+    if change.kind == "text":
+        return f"the text of {change.other}: {change.text[:200]}"
+    names = letters(why)
+    parts = [f"area {names[n]}" if n in names else repr(why.players[n].name[:NAME]) for n in change.players]
+    return f"without {', '.join(parts)}"
+
+
+def _members(members: Mapping[str, float]) -> str:
+    if not members:
+        return ""
+    rows = [(name, f"{value:.2f}") for name, value in members.items()]
+    table = _table(("model", "probability"), rows, numbers={1})
+    return f'<section class="wide"><h2>Members</h2>{table}</section>'
+
+
+def _parts(why: Evidence) -> str:
+    names, rows = letters(why), []
+    for n in [*why.ranked(text=True), *why.ranked(text=False)]:
+        player = why.players[n]
+        looked = "" if why.relevance is None else f"{why.relevance[n]:.3f}"
+        error = why.contributions.errors[n]
+        rows.append(
+            (
+                f"{player.kind} {names.get(n, '')}".strip(),
+                player.name[:NAME] or "no name",
+                _signed(why.contributions.values[n]),
+                f"{error:.2f}",
+                looked,
+            )
+        )
+    return _table(
+        ("kind", "name", "contribution", "standard error", "attention relevance"), rows, numbers={2, 3, 4}
+    )
+
+
+def _trust(why: Evidence) -> str:
+    found = why.contributions
+    how = f"{found.permutations} permutations and their reverse" if found.permutations else "all combinations"
+    return (
+        f"<p>Contributions are Shapley values of the log-odds of {_text(why.explained)}, from {how} "
+        f"({found.evaluations} variants, seed {why.budget.seed}): {_text(MASKING)}. Another way of hiding "
+        "gives other numbers. They sum to the difference between showing everything and nothing.</p>"
+        "<p>Attention relevance is never negative: it cannot tell support from opposition. It shows where "
+        "the model looked, not why it decided.</p>"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> str:
+    """A table of escaped cells; `numbers` are the columns of numbers, from 0."""
+    cells = "".join(f'<th scope="col">{_text(one)}</th>' for one in head)
+    body = "".join(
+        "<tr>" + "".join(_cell(one, number=at in numbers) for at, one in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(text: str, *, number: bool) -> str:
+    if number:
+        return f'<td class="number">{_text(text)}</td>'
+    return f'<td><bdi dir="auto">{_text(text)}</bdi></td>'
+
+
+def _signed(value: float) -> str:
+    """A number with its sign; what rounds to 0 has none."""
+    text = f"{abs(value):.2f}"
+    return text if text == "0.00" else f"{'+' if value > 0 else MINUS}{text}"
+
+
+def _text(text: str) -> str:
+    """Escape what a stranger wrote; control and formatting characters, which reorder lines, are replaced."""
+    plain = "".join(
+        "\N{REPLACEMENT CHARACTER}" if category(one) in ("Cc", "Cf") and one not in "\n\t" else one
+        for one in drawable(text)
+    )
+    return escape(plain, quote=True)
+
+
+def index_page(found: Sequence[Evidence], path: Path | str, *, pages: Sequence[Path], title: str) -> None:
+    """Write a list of explained decisions with links to their pages, which lie beside it."""
+    style = (files("diptych.report") / "evidence.css").read_text(encoding="utf-8")
+    rows = "".join(
+        f'<tr><td><a href="{_text(quote(page.name))}">{_text(why.id)}</a></td><td>{_text(why.answer)}</td>'
+        f'<td class="number">{probability(why.both):.2f}</td><td>{_text(why.text[:80])}</td>'
+        f"<td>{_text(in_short(why))}</td></tr>"
+        for why, page in zip(found, pages, strict=True)
+    )
+    head = "".join(f'<th scope="col">{one}</th>' for one in ("id", "answer", "score", "text", "in short"))
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    with atomic_file(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(
+            '<!doctype html>\n<!-- diptych explanation -->\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{_text(title)}</title>'
+            f"<style>{style}</style></head><body><header><h1>{len(found)} decisions of {_text(title)}</h1>"
+            f"</header><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></body></html>\n"
+        )
