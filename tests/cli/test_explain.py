@@ -46,7 +46,7 @@ def test_a_detector_finds_the_regions_of_a_new_picture(region_run, memes, meme, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--attention"),
+        ([], "--text"),
         (["--attention", "--text", "a"], "takes 1 picture(s) with a text; got 0"),
         (["--attention", "nowhere.png", "--text", "a"], "nowhere.png"),
         (["--attention", "nowhere.png"], "--text"),

@@ -89,7 +89,7 @@ def test_numbers_have_signs_and_areas_letters(why, tmp_path):
     # An image has the same in words, for a screen reader.
     assert any("A +2.50" in (one.get("aria-label") or "") for tag, one in page.tags if tag == "svg")
     sides = [one["class"] for tag, one in page.tags if tag == "g" and one["class"].startswith("counted")]
-    assert sides == ["counted for", "counted against"]
+    assert sides == ["counted against", "counted for"]  # the one that counts most lies on top
 
 
 def test_what_strangers_write_stays_text(tmp_path):

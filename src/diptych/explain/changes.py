@@ -105,4 +105,5 @@ def _pictures(examples: Sequence[Example], regions: RegionSource | None) -> Floa
         if features and features[0].shape[1]:
             row[:] = np.concatenate(features).mean(0, dtype=np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+    np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+    return vectors

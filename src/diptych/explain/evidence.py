@@ -125,7 +125,8 @@ class Evidence:
     def ranked(self, *, text: bool) -> list[int]:
         """Return the numbers of the players of one side, those that contribute most first."""
         own = np.flatnonzero(self.of_text == text)
-        return own[np.argsort(-np.abs(self.contributions.values[own]), kind="stable")].tolist()
+        order: list[int] = own[np.argsort(-np.abs(self.contributions.values[own]), kind="stable")].tolist()
+        return order
 
 
 class Variants:
@@ -269,7 +270,8 @@ def _most(player: Player, found: Relevance, added: dict[str, int]) -> float:
 def log_odds(probability: Float[ndarray, " S"]) -> Float[ndarray, " S"]:
     """Return `log(p / (1 - p))`; of a softmax, it is the logit minus those of all others together."""
     clipped = probability.clip(LEAST, 1 - LEAST)
-    return np.log(clipped) - np.log1p(-clipped)
+    odds: Float[ndarray, " S"] = np.log(clipped) - np.log1p(-clipped)
+    return odds
 
 
 def probability(value: float) -> float:

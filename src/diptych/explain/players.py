@@ -176,7 +176,8 @@ def overlap(box: Float[ndarray, " 4"], others: Float[ndarray, "R 4"]) -> Float[n
     shared = (high - low).clip(0).prod(1)
     areas = [(one[:, 2:] - one[:, :2]).prod(1) for one in (box[None], others)]
     union = areas[0] + areas[1] - shared
-    return np.divide(shared, union, out=np.zeros(len(others)), where=union > 0)
+    shares: Float[ndarray, " R"] = np.divide(shared, union, out=np.zeros(len(others)), where=union > 0)
+    return shares
 
 
 def hide(rows: Sequence[Row], hidden: Collection[Player], *, mask_id: int) -> list[Row]:

@@ -52,16 +52,17 @@ def _figure(why: Evidence, picture: int) -> str:
     height, width = pixels.shape[:2]
     names = letters(why)
     said = ", ".join(f"{names[n]} {why.contributions.values[n]:+.2f}" for n in names) or "none"
-    marks = "".join(
+    marks = [
         _area(why, n, rank, kind, (width, height), label)
         for kind in ("counted", "looked")
         for rank, (n, label) in enumerate(_drawn(why, kind, names))
         if why.players[n].picture == picture
-    )
+    ]
+    shapes = "".join(reversed(marks))  # the most important is painted last, over the others
     size = f'width="{width}" height="{height}"'
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="picture; areas: {escape(said)}">'
-        f'<image href="data:image/jpeg;base64,{data}" {size}/>{marks}</svg></figure>'
+        f'<image href="data:image/jpeg;base64,{data}" {size}/>{shapes}</svg></figure>'
     )
 
 

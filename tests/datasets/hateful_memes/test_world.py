@@ -21,8 +21,9 @@ from diptych.features import FeatureStore, read_features
 from diptych.files import MARK
 from diptych.text import WordPiece
 from diptych.world import detect, draw_scene
+from diptych.world.language import CUES, FEELS
 from diptych.world.render import CLASSES
-from diptych.world.scene import COLORS
+from diptych.world.scene import COLORS, COOL, WARM
 
 SPLITS = ("train", "dev_seen", "dev_unseen", "test_seen", "test_unseen")
 
@@ -245,3 +246,26 @@ def test_progress_reaches_the_end(tmp_path):
     steps = []
     fabricate(tmp_path / "world", size=40, progress=lambda done, size: steps.append((done, size)))
     assert steps == [(done, 40) for done in range(4, 41, 4)]
+
+
+def test_the_truth_says_why_each_meme_has_its_label(world):
+    memes = {}
+    for name in SPLITS:
+        memes |= {example.id: example for example in split(world, name)}
+    lines = (world.root / "truth.jsonl").read_text().splitlines()
+    truth = {one["id"]: one for one in map(json.loads, lines)}
+    assert truth.keys() == memes.keys()
+    for number, one in truth.items():
+        text = memes[number].pairs[0].text
+        words = [text[start:stop] for start, stop in one["spans"]]
+        warm = words[1] in WARM
+        assert words[1] in (WARM if warm else COOL)
+        assert set(words) <= {*FEELS["warm" if warm else "cool"], *(WARM if warm else COOL)} | {
+            *CUES["warm" if warm else "cool"]
+        }
+        # Siblings share the text or the picture, and point back.
+        picture, other = truth[one["sibling_picture"]], truth[one["sibling_text"]]
+        assert memes[picture["id"]].pairs[0].text == text
+        assert other["subject"] == one["subject"]
+        assert (picture["sibling_picture"], other["sibling_text"]) == (number, number)
+        assert (picture["subject"]["color"] in WARM) != (one["subject"]["color"] in WARM)

@@ -1,0 +1,3 @@
+from diptych.explain import schema
+
+print(sorted(schema()["properties"]))
