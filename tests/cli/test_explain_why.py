@@ -1,10 +1,13 @@
 import json
+import re
 
 import pytest
 from pydantic import TypeAdapter
+from tests.cli.test_calibrate import decided_by
 
 from diptych.cli import main
 from diptych.explain.document import Explanation
+from diptych.study import model_of
 
 
 def explain(*words):
@@ -48,6 +51,16 @@ def test_examples_of_a_split_are_listed_and_swapped(region_run, memes, tmp_path)
         # The meme with the same text and that with the same picture are found among all others.
         assert ("picture", truth[why["id"]]["sibling_picture"]) in swapped
         assert ("text", truth[why["id"]]["sibling_text"]) in swapped
+
+
+def test_a_policy_of_the_model_decides(pixel_run, memes, meme, tmp_path, refused):
+    page = tmp_path / "why.html"
+    words = ["explain", pixel_run, memes / meme["img"], "--text", meme["text"], "--permutations", "2"]
+    words = [*map(str, words), "--out", str(page), "--policy"]
+    assert main([*words, str(decided_by(tmp_path, model_of(pixel_run)))]) == 0
+    verdict = re.search("<h1>(.*)</h1>", page.read_text())[1]
+    assert re.search(r"\b(allow|review|block)\b", verdict)
+    assert "abcdef" in refused([*words, decided_by(tmp_path, "abcdef"), "--overwrite"])
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING
 
 from diptych.cli.data import chosen_data
 from diptych.cli.extract import add_detector, detector_settings
-from diptych.cli.options import add_data, add_device, add_out, add_overwrite, add_root
+from diptych.cli.options import add_data, add_device, add_out, add_overwrite, add_policy, add_root
+from diptych.cli.policy import decided
 from diptych.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from diptych.calibrate import Policy
     from diptych.data import Sources
     from diptych.explain import Evidence
     from diptych.predict import Predictor
@@ -60,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--more-features", type=Path, help="the second store of a model that merges two")
     add_detector(parser, default=None)
     add_overwrite(parser, "replace the page, its pictures and the maps")
+    add_policy(parser)
     add_device(parser)
 
 
@@ -107,6 +110,13 @@ def _evidence(arguments: argparse.Namespace) -> int:
     if arguments.maps is not None or arguments.layer is not None or arguments.head is not None:
         raise ConfigError("--maps, --layer and --head are for --attention; add it.")
     budget = Budget(permutations=arguments.permutations, groups=arguments.groups, seed=arguments.seed)
+    policy = None
+    if arguments.policy is not None:
+        from diptych.calibrate import Policy
+        from diptych.study import model_of
+
+        policy = Policy.load(arguments.policy)
+        policy.require_model(model_of(arguments.run))
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
     with _chosen(predictor, arguments) as (examples, sources, dataset):
         arguments.out = arguments.out or Path("why.html")
@@ -123,7 +133,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
             least = smallest_change(variants, why)
             tried = [] if dataset is None else swaps(variants, dataset)
             found.append(replace(why, changes=(*([] if least is None else [least]), *tried)))
-    _write(arguments, predictor, found, examples, pages)
+    _write(arguments, predictor, found, examples, pages, policy)
     return 0
 
 
@@ -138,6 +148,7 @@ def _write(
     found: "list[Evidence]",
     examples: "list[Example]",
     pages: list[Path],
+    policy: "Policy | None",
 ) -> None:
     import json
 
@@ -153,7 +164,8 @@ def _write(
     facts["weights"] = f"sha256 {_checksum(arguments.run)}"
     for why, example, page in zip(found, examples, pages, strict=True):
         truth = example.target if isinstance(example.target, str) else None
-        evidence_page(why, page, title=name, facts=facts, truth=truth)
+        line = None if policy is None else decided(policy, why.scores)["line"]
+        evidence_page(why, page, title=name, facts=facts, truth=truth, policy=line)
         print(f"{why.id}: {why.answer} ({why.explained} {probability(why.both):.2f}). {in_short(why)}")
     if len(found) > 1:
         index_page(found, arguments.out, pages=pages, title=name)
