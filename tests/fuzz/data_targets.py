@@ -311,7 +311,7 @@ def sentences(case: Case) -> list[str]:
     folder = case.take("m3") / "data" / "task1"
     (folder.parent / "out.txt").write_text("ein Satz\n" * 5)
     names = ("raw/val.de.gz", "raw/val.en.gz", "image_splits/val.txt", "tok/val.lc.norm.tok.de", "../out.txt")
-    case.spoil(folder / case.rng.choice(names), damage_bytes, damage_lines, damage_text)
+    case.spoil(folder / case.rng.choice(names), damage_bytes, damage_text)
     asked = "--data multi30k --set task=translation"
     return case.pick(
         f"check m3 --splits val {asked} --set tokenized={case.rng.choice(('true', 'false'))}",
@@ -327,7 +327,7 @@ def words(case: Case) -> list[str]:
     (root / "system.txt").write_text("ein blaues schiff\n" * 99)
     references = "2018evaluation/MLTreferences/ENDE_MLTD_test2018.txt"
     names = ("ENDE_MLTD_formatted.txt", "human2018.de", "image_splits/val.txt", "MLT_vocab.txt", references)
-    case.spoil(root / case.rng.choice((*names, "system.txt")), damage_bytes, damage_lines, damage_text)
+    case.spoil(root / case.rng.choice((*names, "system.txt")), damage_bytes, damage_text)
     return case.pick(
         "check ml --splits val,human_2018",
         "evaluate ml/system.txt --data mlt --root ml --split references_2018 --samples 9",
