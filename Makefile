@@ -83,24 +83,27 @@ lxmert: install ## LXMERT's guide, tiny: pre-training, then VQA, GQA and NLVR2 t
 mmbert: install ## MM-BERT's and VL-BERT's guide, tiny: pre-training on captions, corpora and two languages (under runs/)
 	@test -e $(MM)/captions || $(BIN)/diptych world $(MM)/captions --data conceptual_captions --size 240 --seed 1
 	@test -e $(MM)/captions/en_corpus || $(BIN)/diptych world $(MM)/captions/en_corpus --data corpus --size 120 --seed 1
-	@test -e $(MM)/multi30k || $(BIN)/diptych world $(MM)/multi30k --data multi30k --size 120 --seed 1
+	@test -e $(MM)/multi30k || $(BIN)/diptych world $(MM)/multi30k --data multi30k --size 480 --seed 1
 	@test -e $(MM)/multi30k/en_corpus || $(BIN)/diptych world $(MM)/multi30k/en_corpus --data corpus --size 120 --seed 2
 	@test -e $(MM)/vlbert/bundle || \
 		$(BIN)/diptych train experiment=pretrain/vlbert_tiny root=$(MM)/captions out=$(MM)/vlbert
 	@test -e $(MM)/a/bundle || \
-		$(BIN)/diptych train experiment=pretrain/mmbert_task_a_tiny root=$(MM)/multi30k out=$(MM)/a
+		$(BIN)/diptych train experiment=pretrain/mmbert_task_a_tiny root=$(MM)/multi30k out=$(MM)/a trainer.max_epochs=1
 	@test -e $(MM)/b/bundle || \
 		$(BIN)/diptych train experiment=pretrain/mmbert_task_b_tiny root=$(MM)/multi30k out=$(MM)/b trainer.max_epochs=2
 	@test -e $(MM)/c/bundle || \
-		$(BIN)/diptych train experiment=pretrain/mmbert_task_c_tiny root=$(MM)/multi30k weights.model=$(MM)/b out=$(MM)/c
+		$(BIN)/diptych train experiment=pretrain/mmbert_task_c_tiny root=$(MM)/multi30k weights.model=$(MM)/b out=$(MM)/c \
+		trainer.max_epochs=2
 	@test -e $(MM)/bcb/bundle || \
 		$(BIN)/diptych train experiment=pretrain/mmbert_task_b_tiny root=$(MM)/multi30k out=$(MM)/bcb \
-		trainer.max_epochs=2 "weights.model=[$(MM)/b,$(MM)/c]"
+		trainer.max_epochs=1 "weights.model=[$(MM)/b,$(MM)/c]"
 	@test -e $(MM)/retrieval/bundle || \
-		$(BIN)/diptych train experiment=multi30k/retrieval_tiny root=$(MM)/multi30k $(TUNED) out=$(MM)/retrieval
+		$(BIN)/diptych train experiment=multi30k/retrieval_tiny root=$(MM)/multi30k $(TUNED) out=$(MM)/retrieval \
+		trainer.max_epochs=10
 	$(BIN)/diptych retrieve $(MM)/retrieval --split test_2016_flickr
 	@test -e $(MM)/translation/bundle || \
-		$(BIN)/diptych train experiment=multi30k/translation_encoder_decoder_tiny root=$(MM)/multi30k out=$(MM)/translation
+		$(BIN)/diptych train experiment=multi30k/translation_encoder_decoder_tiny root=$(MM)/multi30k out=$(MM)/translation \
+		trainer.max_epochs=60 trainer.val_check_interval=80
 	$(BIN)/diptych translate $(MM)/translation --split test_2016_flickr --beam 5
 	@test -e $(MM)/worlds/mlt || $(BIN)/diptych world $(MM)/worlds/mlt --data mlt --size 600 --seed 1
 	@test -e $(MM)/mlt/bundle || \

@@ -78,7 +78,7 @@ def test_mistakes_are_one_line(file, tmp_path, refused, memes):
     assert "SOURCE and OUT" in refused(["convert"])
     assert "SOURCE and OUT" in refused(["convert", file])
     assert "nowhere.pt" in refused(["convert", "nowhere.pt", out])
-    assert "vocab.txt" in refused(["convert", file, out, "model.heads=4"])
+    assert "vocabulary=FILE" in refused(["convert", file, out, "model.heads=4"])
     assert "'heads=4'" in refused(["convert", file, out, "heads=4"])
     assert "'task.labels=[a'" in refused(["convert", file, out, "task.labels=[a"])
     assert "answers.txt does not exist" in refused(["convert", file, out, "task.answers=@answers.txt"])

@@ -49,6 +49,7 @@ UNTRIED = {
     "predict.retrieval": "reads its own report, by `documents` and `predictions`",
     "cli.retrieve": "loads models as `cli.predict` does",
     "cli.explain": "loads models as `cli.predict` does",
+    "report.evidence": "reads the templates that come with diptych",
     "report.attention": "reads the template that comes with diptych",
     "cli.translate": "loads models as `cli.predict` does",
     "predict.translate": "reads a journal of our own; damaged ones in tests/cli/test_translate.py",

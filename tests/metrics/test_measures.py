@@ -23,6 +23,11 @@ def test_what_counts_errors_is_better_the_lower():
     assert {name for name, one in MEASURES.items() if not one.higher} == {
         "brier",
         "calibration_error",
+        "debiased_calibration_error",
         "distribution",
+        "largest_gap",
+        "log_loss",
         "loss",
+        "murphy_reliability",
+        "murphy_uncertainty",
     }

@@ -91,19 +91,6 @@ def explanation(
     """
     share, before = why.text_share, probability(why.both)
     found = why.contributions
-    parts = [
-        Part(
-            kind=player.kind,
-            name=player.name,
-            spans=[*player.spans],
-            boxes=[*player.boxes],
-            picture=player.picture,
-            contribution=float(found.values[n]),
-            standard_error=float(found.errors[n]),
-            relevance=None if why.relevance is None else float(why.relevance[n]),
-        )
-        for n, player in enumerate(why.players)
-    ]
     return Explanation(
         format=FORMAT,
         id=why.id,
@@ -122,7 +109,7 @@ def explanation(
         permutations=found.permutations,
         evaluations=found.evaluations,
         seed=why.budget.seed,
-        parts=parts,
+        parts=_parts(why),
         sides=Sides(
             t_shap=share,
             v_shap=None if share is None else 1 - share,
@@ -145,6 +132,24 @@ def explanation(
         ],
         limits=[*LIMITS],
     )
+
+
+def _parts(why: Evidence) -> list[Part]:
+    """What each word and each area of the picture contributes."""
+    found = why.contributions
+    return [
+        Part(
+            kind=player.kind,
+            name=player.name,
+            spans=[*player.spans],
+            boxes=[*player.boxes],
+            picture=player.picture,
+            contribution=float(found.values[n]),
+            standard_error=float(found.errors[n]),
+            relevance=None if why.relevance is None else float(why.relevance[n]),
+        )
+        for n, player in enumerate(why.players)
+    ]
 
 
 def schema() -> dict[str, Any]:

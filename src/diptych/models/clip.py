@@ -196,7 +196,7 @@ class Siglip(DualEncoder):
         image_size: int | Sequence[int] = 224,
         patch: int = 16,
         max_positions: int = 64,
-        pad_id: int = 1,
+        pad_id: int | None = 1,
         activation: str = "gelu_tanh",
         text_activation: str | None = None,
         fusion: str = "align_concat",
@@ -204,6 +204,8 @@ class Siglip(DualEncoder):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
+        if pad_id is not None and not 0 <= pad_id < vocab_size:
+            raise ConfigError(f"model.pad_id is {pad_id}; expected a token below {vocab_size}.")
         self.set_widths(text.dim, vision.dim, fusion)
         self.image = ImageTower(
             vision, image_size=image_size, patch=patch, pool="attention", activation=activation, eps=eps
