@@ -227,7 +227,15 @@ def test_rows_without_any_region_are_text_only(name):
     torch.testing.assert_close(alone.pooled[1], encoding.pooled[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if "text" in getattr(models, name)().needs])
+# The towers of CLIP and SigLIP record no maps.
+MAPPED = [
+    name
+    for name in TINY
+    if "text" in getattr(models, name)().needs and name not in ("clip_tiny", "siglip_tiny")
+]
+
+
+@pytest.mark.parametrize("name", MAPPED)
 def test_attention_maps_are_over_the_places_that_the_model_states(name):
     """Every row of every map sums to 1 over real keys and has nothing on padding."""
     model = build(name)

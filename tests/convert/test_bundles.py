@@ -275,7 +275,7 @@ def test_a_configuration_is_named_with_its_key(tmp_path, text):
 
 def test_a_vocabulary_must_be_there_and_fit(tmp_path, uniter):
     path, _, overrides = uniter
-    with pytest.raises(ConfigError, match=r"vocab\.txt.*vocabulary=FILE"):
+    with pytest.raises(ConfigError, match=r"vocabulary=FILE.*40 tokens"):
         convert_checkpoint(path, tmp_path / "out", overrides=overrides)
     for count in (WORDS + 1, 300):
         write_vocabulary(tmp_path / "v.txt", [*SPECIAL_TOKENS, *map(str, range(count - len(SPECIAL_TOKENS)))])

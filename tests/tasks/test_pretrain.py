@@ -212,7 +212,8 @@ def test_right_predictions_are_counted_where_there_are_right_answers(world):
     part = task.validate(model, batch, torch.Generator().manual_seed(0))
     hits = part.result.hits
     names = {name.split(".accuracy")[0] for name in hits}
-    assert names == {"words", "matching", "regions.labels", "regions.attributes", "answers"}
+    regions = {"regions.labels", "regions.attributes", "regions.probabilities"}
+    assert names == {"words", "matching", "answers", *regions}
     assert hits["matching.accuracy"][1] == 32
     answered = [hits[f"answers.accuracy{group}"][1] for group in ("", ".vqa", ".gqa")]
     assert answered[0] == answered[1] + answered[2] < 32, "exchanged texts have no answer"

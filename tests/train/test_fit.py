@@ -312,7 +312,8 @@ def test_without_a_terminal_each_validation_is_one_line(tmp_path, capfd):
     )
     out, err = capfd.readouterr()
     assert out == ""
-    lines = err.splitlines()
+    start, *lines = err.splitlines()
+    assert start.startswith("a step: 8 examples")
     assert len(lines) == 2
     assert lines[0].startswith("step 12/24: train loss 0.")
     assert lines[0].endswith("(best so far)")

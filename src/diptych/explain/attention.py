@@ -133,7 +133,9 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
     with torch.inference_mode(), capture_attention(model) as maps:
         cast(VisionLanguageModel, model)(inputs, reads=EVERYTHING)
     if not maps:
-        raise ConfigError(f"{name} has no attention layers, so there are no attention maps to show.")
+        raise ConfigError(
+            f"{name} records no attention maps; expected a model with attention over text or regions."
+        )
     sides = {
         "text": tuple(n for n, place in enumerate(places) if place.side == "text"),
         "regions": tuple(n for n, place in enumerate(places) if place.side == "regions"),
