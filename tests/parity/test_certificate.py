@@ -38,4 +38,5 @@ def test_the_certificate_promises_what_parity_means():
 
 def test_every_published_family_has_a_proof():
     unproven = {family.name for family in FAMILIES if not certificate(family.name)}
-    assert unproven == {"bert"}, json.dumps(sorted(unproven))  # compared with transformers, not with goldens
+    # BERT is compared with transformers, not with goldens; SigLIP's goldens are listed with CLIP's.
+    assert unproven == {"bert", "siglip"}, json.dumps(sorted(unproven))
