@@ -1,6 +1,7 @@
 """Wrong pairs: how many, of what, and the same after a resume."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ class Captions:
     def __getitem__(self, index: int) -> Example:
         return self.examples[index]
 
-    def write(self, predictions: Predictions, path: object) -> None:
-        raise NotImplementedError
+    def write(self, predictions: Predictions, path: Path) -> None:
+        predictions.save(path)
 
 
 @pytest.mark.parametrize("exchange", ["text", "image", "either"])

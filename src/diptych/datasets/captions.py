@@ -1,24 +1,22 @@
 """What data sets of captions share: their splits, Karpathy's files, and the file of predictions."""
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from diptych.datasets.base import DuplicateId, Split
+from diptych.datasets.joined import JoinedSplit
 from diptych.datasets.json_records import Record, read_list, read_members, write_list
 from diptych.datasets.photographs import image_key, require_kind
-from diptych.errors import ConfigError, FormatError, first_five, nearest
+from diptych.errors import FormatError
 from diptych.predictions import Predictions
 from diptych.types import Example, Pair
 
 SCORE, SCORES, RANKING = "matches", "scores", "ranking"
 
 
-class CaptionSplit(Split):
+class CaptionSplit(JoinedSplit):
     """The captions of one split, each with its picture; `A+B` is the split A followed by the split B.
 
     An example has one picture, one caption, and the target 1, because all pairs are true.
@@ -32,55 +30,12 @@ class CaptionSplit(Split):
     """
 
     noun = "caption"
-    names: ClassVar[tuple[str, ...]]
-    """All splits, in the order training, development, test."""
-    folders: ClassVar[tuple[str, ...]]
-    """Where annotations may lie below the root."""
-    picture_folders: ClassVar[tuple[str, ...]]
 
     def __init__(
         self, root: Path | str, split: str, *, image_key: str = "stem", limit: int | None = None
     ) -> None:
         self.settings = {"image_key": require_kind(image_key)}
         super().__init__(root, split, limit=limit)
-
-    @classmethod
-    @abstractmethod
-    def files_of(cls, root: Path, split: str) -> tuple[Path, ...]:
-        """The files of one split; none if the root lacks it."""
-
-    @abstractmethod
-    def read_split(self, split: str) -> Iterator[Example]:
-        """The examples of one split."""
-
-    @classmethod
-    def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
-        return tuple(name for name in cls.names if cls.files_of(root, name))
-
-    @classmethod
-    def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
-        files: list[Path] = []
-        for name in split.split("+"):
-            if not (parts := cls.files_of(root, name) if name in cls.names else ()):
-                known = cls.splits(root)
-                raise ConfigError(
-                    f"{root} has no {cls.name} split {name!r}; it has {', '.join(known) or 'none'}."
-                    f"{nearest(name, known)}"
-                )
-            files += parts
-        return tuple(dict.fromkeys(files))
-
-    def read(self) -> Iterator[Example]:
-        seen: set[str] = set()
-        for name in self.split.split("+"):
-            for example in self.read_split(name):
-                if example.id in seen:
-                    raise DuplicateId(
-                        f"{first_five(self.files)}: caption {example.id} occurs a second time in "
-                        f"{self.split}; expected unique ids."
-                    )
-                seen.add(example.id)
-                yield example
 
     def example(self, name: str, picture: str, caption: str, where: str) -> Example:
         """A true pair.
@@ -99,10 +54,6 @@ class CaptionSplit(Split):
         # Other keys do not tell the file's name.
         files = () if key == Path(picture).stem else (self._file(picture).relative_to(self.root).as_posix(),)
         return Example(id=name, pairs=(Pair(image=key, text=text, files=files),), target=1)
-
-    @cached_property
-    def _picture_folders(self) -> tuple[Path, ...]:
-        return tuple(path for folder in self.picture_folders if (path := self.root / folder).is_dir())
 
     def _file(self, name: str) -> Path:
         places = [folder / name for folder in self._picture_folders]

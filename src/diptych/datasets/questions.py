@@ -1,22 +1,20 @@
 """What data sets of questions about pictures share: VQA v2 and GQA, in official files or in LXMERT's."""
 
-from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from diptych.datasets.base import DuplicateId, Split
+from diptych.datasets.joined import JoinedSplit
 from diptych.datasets.json_records import Record, first_member, read_members, write_list
 from diptych.datasets.locate import locate
-from diptych.errors import ConfigError, FormatError, first_five, nearest
+from diptych.errors import FormatError
 from diptych.predictions import Predictions
 from diptych.types import Example, Pair
 
 TABLES = ("trainval_label2ans.json", "trainval_ans2label.json", "answers.txt", "answers.json")
 
 
-class QuestionSplit(Split):
+class QuestionSplit(JoinedSplit):
     """A split of questions; `A+B` is the split A followed by the split B.
 
     An example has one picture, one question, and as target the score of each right answer in [0, 1], or None
@@ -25,67 +23,12 @@ class QuestionSplit(Split):
 
     noun = "question"
     suffix = "_predict.json"
-    names: ClassVar[tuple[str, ...]]
-    """All splits, in the order training, development, test."""
-    folders: ClassVar[tuple[str, ...]]
-    """Where annotations and answer tables may lie below the root."""
-    picture_folders: ClassVar[tuple[str, ...]]
     fields: ClassVar[tuple[str, str]]
     """Names of id and answer in the file for the server."""
-
-    @classmethod
-    def canonical(cls, split: str) -> str:
-        """The name in `names` of a split that has several names."""
-        return split
-
-    @classmethod
-    @abstractmethod
-    def files_of(cls, root: Path, split: str) -> tuple[Path, ...]:
-        """The annotation files of one split; none if the root lacks it."""
-
-    @abstractmethod
-    def read_split(self, split: str) -> Iterator[Example]:
-        """The examples of one split."""
-
-    @classmethod
-    def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
-        return tuple(name for name in cls.names if cls.files_of(root, name))
-
-    @classmethod
-    def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
-        files: list[Path] = []
-        for name in split.split("+"):
-            part = cls.canonical(name)
-            if not (parts := cls.files_of(root, part) if part in cls.names else ()):
-                known = cls.splits(root)
-                raise ConfigError(
-                    f"{root} has no {cls.name} split {name!r}; it has {', '.join(known) or 'none'}."
-                    f"{nearest(name, known)} Name one with data.train.split=NAME or data.validate.split=NAME."
-                )
-            files += parts
-        # Two parts may lie in the same file; a file counts once for the cache.
-        return tuple(dict.fromkeys(files))
-
-    def read(self) -> Iterator[Example]:
-        seen: set[str] = set()
-        for name in self.split.split("+"):
-            for example in self.read_split(self.canonical(name)):
-                # Joined splits may overlap (val and minival), and servers refuse a question twice.
-                if example.id in seen:
-                    raise DuplicateId(
-                        f"{first_five(self.files)}: question {example.id} occurs a second time in "
-                        f"{self.split}; expected unique ids."
-                    )
-                seen.add(example.id)
-                yield example
 
     @property
     def answer_table(self) -> Path | None:
         return locate(self.root, TABLES, folders=self.folders, fits=Path.is_file)
-
-    @cached_property
-    def _picture_folders(self) -> tuple[Path, ...]:
-        return tuple(path for folder in self.picture_folders if (path := self.root / folder).is_dir())
 
     def image_path(self, key: str) -> Path:
         # If no folder has the picture, the first place is returned: the message then names a plausible path.

@@ -17,7 +17,7 @@ from diptych.errors import FormatError, missing_library
 from diptych.metrics.classification import labeled
 from diptych.predictions import Predictions
 
-# What Unicode does not decompose, as unidecode spells it; MM-BERT's evaluation uses that library.
+# What Unicode does not decompose. The original uses the library unidecode, which is GPL and knows more.
 FOLDED = str.maketrans(
     {
         "ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l",
