@@ -356,3 +356,23 @@ def require_split(split: str, root: Path, found: Sequence[str]) -> None:
 def at_most(names: Sequence[str], count: int = 5) -> str:
     """Join the first few names for a message; `...` stands for the others."""
     return f"{', '.join(names[:count])}{', ...' if len(names) > count else ''}"
+
+
+def require_size(
+    size: int, seed: int, *, smallest: int, largest: int, noun: str = "examples", each: int = 1
+) -> None:
+    """Refuse a synthetic data set that cannot be made.
+
+    Args:
+        noun: what `size` counts.
+        each: number of them that are made together, such as all questions about a picture.
+
+    Raises:
+        ConfigError: the size is outside of its range or no multiple of `each`, or the seed is negative.
+    """
+    if size % each or not smallest <= size <= largest or seed < 0:
+        multiple = f", a multiple of {each} because {each} belong together" if each > 1 else ""
+        raise ConfigError(
+            f"size is {size} and seed is {seed}; expected {smallest} to {largest} {noun}{multiple}, and a "
+            "seed from 0."
+        )

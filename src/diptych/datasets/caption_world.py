@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from diptych.datasets.base import require_size
 from diptych.datasets.scene_world import write_scenes
-from diptych.errors import ConfigError
 from diptych.types import Progress
 from diptych.world import Bilingual, Scene, describe, new_scene, tokenized
 
@@ -41,10 +41,7 @@ class CaptionWorld:
     """
 
     def __init__(self, size: int, seed: int, *, each: int = 5) -> None:
-        if not SMALLEST <= size <= LARGEST or seed < 0:
-            raise ConfigError(
-                f"size is {size} and seed is {seed}; expected {SMALLEST} to {LARGEST} and a seed from 0."
-            )
+        require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="images")
         self.size, self.seed = size, seed
         self.scenes = [self._captioned(number, each) for number in range(1, size + 1)]
         held = max(5, size // 12)

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from numpy import ndarray
 from numpy.random import Generator
 
-from diptych.errors import ConfigError
+from diptych.datasets.base import require_size
 from diptych.features import FeatureStore, write_store
 from diptych.features.tsv import write_tsv
 from diptych.text import learn_vocabulary, write_vocabulary
@@ -81,13 +81,7 @@ class Miniature:
     """
 
     def __init__(self, size: int, seed: int, *, images: str = "img/{}") -> None:
-        if size % 4 or not SMALLEST <= size <= LARGEST:
-            raise ConfigError(
-                f"size is {size}; expected a multiple of four from {SMALLEST} to {LARGEST}, because memes "
-                "come in fours."
-            )
-        if seed < 0:
-            raise ConfigError(f"seed is {seed}; expected at least 0.")
+        require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="memes", each=4)
         self.size, self.seed = size, seed
         # Every kind of random numbers has its own stream [seed, n], so that changing one leaves the others.
         self.quadruples = list(make_quadruples(size // 4, seed))

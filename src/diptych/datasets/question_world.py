@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diptych.datasets.base import require_size
 from diptych.datasets.scene_world import write_scenes
-from diptych.errors import ConfigError
 from diptych.types import Progress
 from diptych.world import Question, Scene, ask, captions, new_scene
 
@@ -37,11 +37,7 @@ class QuestionWorld:
     """
 
     def __init__(self, size: int, seed: int, topics: tuple[str, ...] | None = None) -> None:
-        if size % EACH or not SMALLEST <= size <= LARGEST or seed < 0:
-            raise ConfigError(
-                f"size is {size} and seed is {seed}; expected a multiple of {EACH} from {SMALLEST} to "
-                f"{LARGEST}, because a scene has {EACH} questions, and a seed from 0."
-            )
+        require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="questions", each=EACH)
         self.size, self.seed = size, seed
         self.scenes = [self._asked(number, topics) for number in range(1, size // EACH + 1)]
         # Two at least: data sets divide val or test once more.

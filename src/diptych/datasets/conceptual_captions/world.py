@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from diptych.datasets.base import require_size
 from diptych.datasets.scene_world import write_scenes
-from diptych.errors import ConfigError
 from diptych.features import FeatureStore
 from diptych.features.fields import encode, record_of
 from diptych.types import Progress
@@ -32,10 +32,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     Returns:
         Number of captions of each split.
     """
-    if not SMALLEST <= size <= LARGEST or seed < 0:
-        raise ConfigError(
-            f"size is {size} and seed {seed}; expected {SMALLEST} to {LARGEST} rows, and a seed from 0."
-        )
+    require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="rows")
     rows, scenes, texts = dict[str, list[tuple[str, str]]](), [], {}
     for number in range(size):
         generator, key = np.random.default_rng([seed, 2, number]), f"{number:08d}"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diptych.datasets.base import require_size
 from diptych.datasets.scene_world import VOCABULARY_SIZE
-from diptych.errors import ConfigError
 from diptych.text import learn_vocabulary, write_vocabulary
 from diptych.types import Progress
 from diptych.world import captions, new_scene
@@ -29,10 +29,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     """
     from diptych.datasets.corpus.split import Corpus
 
-    if not SMALLEST <= size <= LARGEST or seed < 0:
-        raise ConfigError(
-            f"size is {size} and seed {seed}; expected {SMALLEST} to {LARGEST} documents, and a seed from 0."
-        )
+    require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="documents")
     documents = []
     for number in range(size):
         documents.append(_document(np.random.default_rng([seed, number])))

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 
 from diptych.datasets.answer_table import PRETRAINING
+from diptych.datasets.base import require_size
 from diptych.datasets.miniature import VOCABULARY_SIZE
-from diptych.errors import ConfigError
 from diptych.features import write_store
 from diptych.text import learn_vocabulary, write_vocabulary
 from diptych.types import FeatureMeta, Progress, Regions
@@ -39,10 +39,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     Returns:
         Number of sentences of each file.
     """
-    if not SMALLEST <= size <= LARGEST or seed < 0:
-        raise ConfigError(
-            f"size is {size} and seed {seed}; expected {SMALLEST} to {LARGEST} images, and a seed from 0."
-        )
+    require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="images")
     target = folder / "lxmert"
     target.mkdir()
     parts = _parts(size)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from diptych.datasets.base import require_size
 from diptych.datasets.nlvr2.records import to_line
-from diptych.errors import ConfigError
 from diptych.features import write_store
 from diptych.text import learn_vocabulary, write_vocabulary
 from diptych.types import FeatureMeta, Progress, Regions
@@ -65,11 +65,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     Raises:
         ConfigError: the size or the seed is invalid.
     """
-    if size % EACH or not SMALLEST <= size <= LARGEST or seed < 0:
-        raise ConfigError(
-            f"size is {size} and seed {seed}; expected a multiple of {EACH} from {SMALLEST} to {LARGEST} and "
-            "a seed from 0, because a set has two sentences about four pairs."
-        )
+    require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="sentences", each=EACH)
     sets = [_new_set(np.random.default_rng([seed, 2, number])) for number in range(size // EACH)]
     held = max(1, len(sets) // 10)
     ends = np.cumsum([len(sets) - 3 * held, held, held, held]).tolist()

@@ -12,8 +12,8 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
+from diptych.datasets.base import require_size
 from diptych.datasets.coco import NAMES, coco_key
-from diptych.errors import ConfigError
 from diptych.features import write_store
 from diptych.text import learn_vocabulary, write_vocabulary
 from diptych.types import FeatureMeta, Progress, Regions
@@ -74,11 +74,7 @@ def write_world(
     Raises:
         ConfigError: the size or the seed is invalid.
     """
-    if size % EACH or not SMALLEST <= size <= LARGEST or seed < 0:
-        raise ConfigError(
-            f"size is {size} and seed is {seed}; expected a multiple of {EACH} from {SMALLEST} to {LARGEST}, "
-            f"because a picture has {EACH} expressions, and a seed from 0."
-        )
+    require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="expressions", each=EACH)
     count, others = size // EACH, splits[1:]
     held = max(2, count // 8)
     starts = {name: count - held * (len(others) - row) for row, name in enumerate(others)}

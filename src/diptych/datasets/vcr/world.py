@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
+from diptych.datasets.base import require_size
 from diptych.datasets.coco import NAMES
 from diptych.datasets.vcr.records import CHOICES, PEOPLE
-from diptych.errors import ConfigError
 from diptych.features import write_store
 from diptych.text import learn_vocabulary, write_vocabulary
 from diptych.types import FeatureMeta, Progress, Regions
@@ -73,11 +73,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     Raises:
         ConfigError: the size or the seed is invalid.
     """
-    if size % EACH or not SMALLEST <= size <= LARGEST or seed < 0:
-        raise ConfigError(
-            f"size is {size} and seed is {seed}; expected a multiple of {EACH} from {SMALLEST} to {LARGEST}, "
-            f"because a picture has {EACH} questions, and a seed from 0."
-        )
+    require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="questions", each=EACH)
     count = size // EACH
     held = max(4, count // 8)
     ends = {"train": count - 2 * held, "val": count - held, "test": count}
