@@ -7,13 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/diptych"
 BUDGET = {
-    "(top)": 3600, "calibrate": 1650, "check": 680, "cli": 3650, "conf": 40, "convert": 5000, "data": 2600,
-    "datasets": 11000, "detect": 1900, "ensemble": 1350, "evaluate": 1300, "explain": 1650, "features": 3100,
-    "memory": 450, "metrics": 1750, "models": 2200, "nn": 2300,
-    "predict": 2000, "recipe": 1400, "report": 1950, "scale": 280,
-    "serve": 1250, "study": 1950, "tasks": 3200, "text": 800, "train": 2300, "types": 650, "world": 1300,
+    "(top)": 3900, "audit": 1200, "calibrate": 2400, "check": 680, "cli": 4600, "conf": 40, "convert": 5100,
+    "data": 2750, "datasets": 11500, "detect": 2600, "ensemble": 1800, "evaluate": 1350, "explain": 1900,
+    "features": 3300, "memory": 900, "metrics": 1800, "models": 3000, "nn": 2450,
+    "predict": 2150, "recipe": 1450, "report": 2500, "scale": 500,
+    "serve": 4200, "study": 2000, "tasks": 3800, "text": 900, "train": 2400, "types": 650, "world": 1400,
 }  # fmt: skip
-TOTAL_ALARM = 61_300  # the sum of the budgets; a test watches both
+TOTAL_ALARM = 73_220  # the sum of the budgets; a test watches both
 FILE_LIMIT = 400
 
 
