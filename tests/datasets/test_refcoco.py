@@ -82,7 +82,7 @@ def test_references_become_examples(tmp_path: Path, protocol: int) -> None:
     assert dataset.image_path(KEY).name == f"{KEY}.jpg"
 
 
-@pytest.mark.parametrize(("form", "key"), [("coco", KEY), ("number", "581857"), ("padded", "000000581857")])
+@pytest.mark.parametrize(("form", "key"), [("stem", KEY), ("number", "581857"), ("padded12", "000000581857")])
 def test_keys_may_be_padded_or_not(root: Path, form: str, key: str) -> None:
     dataset = opened(root, image_key=form)
     assert dataset[0].pairs[0].image == key == coco_key(coco_number(key), "train2014", form)

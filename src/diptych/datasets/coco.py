@@ -1,8 +1,7 @@
 """Names of COCO's pictures and things, for data sets whose pictures are COCO's."""
 
-from diptych.errors import ConfigError
+from diptych.datasets.photographs import image_key
 
-KEYS = ("coco", "padded", "number")
 # What the things of the miniature world are called in data sets of photographs; all others are persons.
 NAMES = {
     "car": "car", "house": "truck", "teapot": "cup", "balloon": "frisbee", "umbrella": "umbrella",
@@ -11,34 +10,17 @@ NAMES = {
 }  # fmt: skip
 
 
-def require_key(form: str) -> None:
-    """Refuse an unknown form of image keys.
-
-    Raises:
-        ConfigError: lists the forms.
-    """
-    if form not in KEYS:
-        raise ConfigError(
-            f"data.image_key is {form!r}; expected one of {KEYS}, as in COCO_train2014_000000458752, "
-            "000000458752 and 458752."
-        )
-
-
-def coco_key(number: int, subset: str, form: str) -> str:
+def coco_key(number: int, subset: str, kind: str) -> str:
     """Key of a picture in feature stores.
 
     Args:
         number: id of the picture.
         subset: `train2014`, `val2014` or `test2015`.
-        form: `coco` is the name of the file without suffix, as in LXMERT's features; `number` the id, as in
-            VL-BERT's and Volta's; `padded` the id with twelve digits.
+        kind: `stem` is the name of the file, as in LXMERT's features, `number` the id, as in VL-BERT's and
+            Volta's; see `photographs.image_key`.
     """
-    match form:
-        case "number":
-            return str(number)
-        case "padded":
-            return f"{number:012d}"
-    return f"COCO_{subset}_{number:012d}"
+    name = f"COCO_{subset}_{number:012d}"
+    return image_key(name, kind, where=name)
 
 
 def coco_number(key: str) -> int:

@@ -19,7 +19,7 @@ PICTURES = (
     "images/val2014",
     "",
 )
-KEYS = ("stem", "number", "padded8")
+KEYS = ("stem", "number", "padded8", "padded12")
 
 
 def image_name(line: str) -> str:
@@ -32,7 +32,8 @@ def image_key(name: str, kind: str, *, where: str) -> str:
 
     Args:
         kind: `stem` is the file name without its ending. `number` is the number of the picture at Flickr or
-            COCO, without leading zeros, hash or name of the split; `padded8` is the same in eight digits.
+            COCO, without leading zeros, hash or name of the split; `padded8` and `padded12` are the same in
+            eight and twelve digits.
 
     Raises:
         FormatError: the line names no picture, or one without a number.
@@ -46,7 +47,7 @@ def image_key(name: str, kind: str, *, where: str) -> str:
     number = re.fullmatch(r"(?:COCO_[a-z]+\d+_)?0*(\d+)(?:_\w+)?", stem, re.ASCII)
     if number is None:
         raise FormatError(f"{where}: {name!r} has no number; set data.image_key=stem.")
-    return number[1].zfill(8) if kind == "padded8" else number[1]
+    return number[1].zfill({"padded8": 8, "padded12": 12}.get(kind, 0))
 
 
 class Photographs:

@@ -18,8 +18,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from diptych.datasets.base import DuplicateId, Split, require_split
-from diptych.datasets.coco import coco_key, coco_number, require_key
+from diptych.datasets.coco import coco_key, coco_number
 from diptych.datasets.json_records import write_list
+from diptych.datasets.photographs import require_kind
 from diptych.datasets.refcoco.boxes import Candidates
 from diptych.datasets.refcoco.records import TEXTS, Box, read_instances, read_refs, read_results
 from diptych.errors import ConfigError, FormatError
@@ -55,8 +56,8 @@ class RefCoco(Split):
             `detected+annotated`, which adds annotated ones in training (split `train`) only.
         detections: file of detections below the root; None looks for MAttNet's.
         text: form of the expression: `tokens`, `sent` or `raw`.
-        image_key: key of a picture in feature stores: `coco` (`COCO_train2014_000000581857`), `padded` or
-            `number`.
+        image_key: key of a picture in feature stores: `stem` (`COCO_train2014_000000581857`), `number` or
+            `padded12`; see `photographs.image_key`.
         limit: use only the first expressions, up to this number.
 
     Raises:
@@ -78,7 +79,7 @@ class RefCoco(Split):
         boxes: str = "annotated",
         detections: str | None = None,
         text: str = "tokens",
-        image_key: str = "coco",
+        image_key: str = "stem",
         limit: int | None = None,
     ) -> None:
         if split_by not in DIVISIONS.get(dataset, ()):
@@ -90,14 +91,13 @@ class RefCoco(Split):
             raise ConfigError(
                 f"data.boxes is {boxes!r} (expected one of {BOXES}), data.text {text!r} (one of {TEXTS})."
             )
-        require_key(image_key)
         self.settings = {
             "dataset": dataset,
             "split_by": split_by,
             "boxes": boxes,
             "detections": detections,
             "text": text,
-            "image_key": image_key,
+            "image_key": require_kind(image_key),
         }
         super().__init__(root, split, limit=limit)
 
@@ -153,7 +153,7 @@ class RefCoco(Split):
         return next((path for path in folders if path.is_dir()), folders[0])
 
     def image_path(self, key: str) -> Path:
-        return self._picture_folder / f"{coco_key(coco_number(key), 'train2014', 'coco')}.jpg"
+        return self._picture_folder / f"{coco_key(coco_number(key), 'train2014', 'stem')}.jpg"
 
     def write(self, predictions: Predictions, path: Path) -> None:
         """Write a list of `ref_id`, `sent_id` and `box` (x1 y1 x2 y2); VL-BERT's file lacks the second.

@@ -44,7 +44,7 @@ class Referred:
 
     @property
     def key(self) -> str:
-        return coco_key(self.image, "train2014", "coco")
+        return coco_key(self.image, "train2014", "stem")
 
     def annotation(self, thing: int) -> int:
         """Id of the annotation of a thing."""

@@ -24,14 +24,14 @@ class _Answers(NamedTuple):
 
 
 def read_official(
-    questions: Path, annotations: Path | None, images: str, *, image_key: str = "coco"
+    questions: Path, annotations: Path | None, images: str, *, image_key: str = "stem"
 ) -> Iterator[Example]:
     """Yield the questions of a split in the order of their file.
 
     Args:
         annotations: None for splits whose answers are withheld.
         images: subset of COCO, `train2014`, which is part of the image keys.
-        image_key: form of the image keys, see `coco_key`.
+        image_key: kind of the image keys, see `photographs.image_key`.
 
     Raises:
         FormatError: a record is damaged, or the two files are not of the same questions.
@@ -47,7 +47,7 @@ def read_official(
         if gold is not None and answers is None:
             missing.append(key)
             continue
-        yield _example(record, key, answers, partial(coco_key, subset=images, form=image_key))
+        yield _example(record, key, answers, partial(coco_key, subset=images, kind=image_key))
     # After the last question: the subset may stand behind the records in the file.
     if annotations is not None and gold is not None:
         _require_same(head, other, annotations, questions)

@@ -19,8 +19,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from diptych.datasets.answer_table import read_answers
-from diptych.datasets.coco import coco_key, coco_number, require_key
+from diptych.datasets.coco import coco_key, coco_number
 from diptych.datasets.json_records import Record
+from diptych.datasets.photographs import require_kind
 from diptych.datasets.questions import QuestionSplit, lxmert_file, read_lxmert
 from diptych.datasets.vqa.records import read_official
 from diptych.files import require_file
@@ -47,8 +48,9 @@ class Vqa(QuestionSplit):
     `Example.meta` has these answers and the types of question and answer.
 
     Args:
-        image_key: keys of official files in feature stores: `coco` (`COCO_val2014_000000458752`, LXMERT),
-            `number` (`458752`, VL-BERT and Volta) or `padded`. LXMERT's files have keys of their own.
+        image_key: keys of official files in feature stores: `stem` (`COCO_val2014_000000458752`, LXMERT),
+            `number` (`458752`, VL-BERT and Volta) or `padded12`; see `photographs.image_key`. LXMERT's files
+            have keys of their own.
         limit: use only the first questions, up to this number.
     """
 
@@ -67,10 +69,9 @@ class Vqa(QuestionSplit):
     )
 
     def __init__(
-        self, root: Path | str, split: str, *, image_key: str = "coco", limit: int | None = None
+        self, root: Path | str, split: str, *, image_key: str = "stem", limit: int | None = None
     ) -> None:
-        require_key(image_key)
-        self.settings = {"image_key": image_key}
+        self.settings = {"image_key": require_kind(image_key)}
         super().__init__(root, split, limit=limit)
 
     @classmethod
@@ -107,10 +108,10 @@ class Vqa(QuestionSplit):
             yield Example(id=example.id, pairs=example.pairs, target=example.target, meta=meta)
 
     def image_path(self, key: str) -> Path:
-        if self.settings["image_key"] == "coco":
+        if self.settings["image_key"] == "stem":
             return super().image_path(key)
         subsets = [SUBSETS[self.canonical(part)][1] for part in self.split.split("+")]
-        places = [super(Vqa, self).image_path(coco_key(coco_number(key), one, "coco")) for one in subsets]
+        places = [super(Vqa, self).image_path(coco_key(coco_number(key), one, "stem")) for one in subsets]
         return next((path for path in places if path.is_file()), places[0])
 
     def as_compared(self, predictions: Predictions) -> tuple[str, ...]:
