@@ -153,8 +153,8 @@ def _ordered(twins: Twins, split: str, scores: Mapping[str, float], positive: st
     for first, second, side in twins.confounders(split):
         labels = [sheet.labels[row] for row in (first, second)]
         if positive in labels:
-            high, low = (first, second) if labels[0] == positive else (second, first)
-            gap = scores[sheet.ids[high]] - scores[sheet.ids[low]]
+            above, below = (first, second) if labels[0] == positive else (second, first)
+            gap = scores[sheet.ids[above]] - scores[sheet.ids[below]]
             hits[side].append(0.5 if gap == 0 else float(gap > 0))
     found = {}
     for side, values in hits.items():

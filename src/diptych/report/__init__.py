@@ -8,6 +8,7 @@ except Exception as error:
     raise missing_library("figures need matplotlib", "report", error) from error
 
 from diptych.report.attention import attention_page
+from diptych.report.audit import audit_page, audit_sections
 from diptych.report.calibration import reliability_curves
 from diptych.report.evidence import evidence_page, in_short, index_page
 from diptych.report.figures import curves, history
@@ -18,6 +19,8 @@ from diptych.report.retrieval import retrieval_page
 __all__ = [
     "MemeItem",
     "attention_page",
+    "audit_page",
+    "audit_sections",
     "curves",
     "evidence_page",
     "history",
