@@ -9,7 +9,7 @@ from diptych.check import Finding
 if TYPE_CHECKING:
     from diptych.audit.audit import Audit
 
-UNSEEN = 0.01  # share of shared examples up to which a split counts as unseen: twins are found by likeness
+UNSEEN = 0.02  # share of shared examples up to which a split counts as unseen: twins are found by likeness
 LARGE = 0.1  # share of examples with a twin in training from which a score may be memory
 
 

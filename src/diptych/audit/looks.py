@@ -15,6 +15,8 @@ from diptych.audit.sheet import Sheet
 from diptych.data.inputs import file_checksum
 from diptych.documents import read_json, read_yaml
 from diptych.errors import ConfigError, FormatError
+from diptych.predict import bundle_checksum
+from diptych.predictions import Predictions
 
 ADVICE = "Expected the folder of a run of `diptych train`."
 
@@ -65,11 +67,17 @@ def find_runs(paths: Iterable[Path]) -> list[RunFolder]:
     for path in paths:
         if not path.is_dir():
             raise ConfigError(f"{path} is not a folder. {ADVICE}")
-        folders = sorted(config.parent for config in path.rglob("config.yaml"))
+        configs = sorted(path.rglob("config.yaml"))
+        # A hidden folder holds a run that another one replaces.
+        folders = [one.parent for one in configs if not _hidden(one.relative_to(path))]
         if not folders:
             raise ConfigError(f"{path} has no config.yaml, so it is no run and holds none. {ADVICE}")
         found += map(read_run, folders)
     return found
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_run(path: Path) -> RunFolder:
@@ -87,8 +95,20 @@ def read_run(path: Path) -> RunFolder:
         config=config,
         inputs=read_json(inputs, dict[str, str], advice=ADVICE) if inputs.is_file() else {},
         rows=_rows(path / "metrics.csv"),
-        predictions={file.stem: file for file in sorted((path / "predictions").glob("*.npz"))},
+        predictions=_predictions(path),
     )
+
+
+def _predictions(path: Path) -> dict[str, Path]:
+    """Prediction files by split: in the folder of the run, or beside it, where a study has them."""
+    if own := sorted((path / "predictions").glob("*.npz")):
+        return {file.stem: file for file in own}
+    if not (path / "bundle").is_dir():
+        return {}
+    beside = sorted(path.parent.glob("predictions-*/*.npz"))
+    # A member may have several runs, such as with dev in training; the files say of which they are.
+    model = bundle_checksum(path) if beside else None
+    return {file.stem: file for file in beside if Predictions.load(file).model == model}
 
 
 def _rows(path: Path) -> tuple[dict[str, float], ...]:

@@ -15,6 +15,7 @@ from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
 from diptych.report.regions import region_page
 from diptych.report.retrieval import retrieval_page
+from diptych.report.runs import report_page
 
 __all__ = [
     "MemeItem",
@@ -29,5 +30,6 @@ __all__ = [
     "meme_page",
     "region_page",
     "reliability_curves",
+    "report_page",
     "retrieval_page",
 ]
