@@ -7,7 +7,7 @@ from typing import Any
 
 from diptych.audit.blind import Baseline, blind_baselines
 from diptych.audit.findings import findings_of
-from diptych.audit.judged import Judged, judge
+from diptych.audit.judged import Judged, judge, place
 from diptych.audit.looks import Looks, find_runs, looks_at
 from diptych.audit.noise import Ceiling, ceiling_of_copies, ceiling_of_second
 from diptych.audit.sheet import Release, Sheet, read_sheet
@@ -105,10 +105,12 @@ def audit(
     sheet = read_sheet(root, data, splits=splits, limit=limit)
     looks = looks_at(sheet, found)
     named = read_groups(groups, sheet.ids) if groups is not None else {}
+    other = _second(second, sheet) if second is not None else {}
+    placed = [(path, *place(path, sheet)) for path in predictions]
     twins = find_twins(sheet, progress)
     ceilings = [one for one in [ceiling_of_copies(twins)] if one is not None]
     if second is not None:
-        ceilings.append(ceiling_of_second(twins, _second(second, sheet)))
+        ceilings.append(ceiling_of_second(twins, other))
     blind = blind_baselines(sheet, twins, regions=regions, samples=samples)
     overlaps = twins.overlaps()
     result = Audit(
@@ -122,7 +124,7 @@ def audit(
         baselines=blind.baselines,
         ceilings=tuple(ceilings),
         judged=tuple(
-            judge(path, twins, blind, policy=policy, groups=named, samples=samples) for path in predictions
+            judge(*one, twins, blind, policy=policy, groups=named, samples=samples) for one in placed
         ),
         looks=tuple(looks),
         skipped=tuple(_skipped(twins, blind.why_not)),

@@ -16,8 +16,8 @@ from diptych.calibrate.bands import Band
 from diptych.calibrate.slices import slices_of
 from diptych.ensemble import read_predictions
 from diptych.errors import ConfigError, FormatError
-from diptych.evaluate import Comparison, Difference, Estimate, compare, evaluate, with_targets
-from diptych.metrics import wilson_interval
+from diptych.evaluate import Difference, Estimate, compare, evaluate, with_targets
+from diptych.metrics import auroc, delong_test, wilson_interval
 from diptych.predictions import Predictions, respell
 
 MANY = 3  # groups of text lengths
@@ -76,6 +76,8 @@ def place(path: Path, sheet: Sheet) -> tuple[str, Predictions]:
 
 def judge(
     path: Path,
+    split: str,
+    predictions: Predictions,
     twins: Twins,
     blind: Blind,
     *,
@@ -86,6 +88,7 @@ def judge(
     """Audit one prediction file.
 
     Args:
+        split: of the predictions; both as `place` returns them.
         policy: whose thresholds slices are measured at; by default a score above one half is positive.
         groups: further groups by column and id.
 
@@ -94,7 +97,6 @@ def judge(
         ConfigError: the split has no labels, or the policy is of another model.
     """
     sheet = twins.sheet
-    split, predictions = place(path, sheet)
     dataset = sheet.datasets[split]
     if sheet.release[split] == "withheld":
         raise ConfigError(
@@ -136,14 +138,19 @@ def _rival(
     if not rivals or predictions.scores is None:
         return None
     best = max(rivals, key=lambda one: one.value.value)
-    dataset = sheet.datasets[split]
-    # The names of files say nothing here, and a rival's may be missing.
-    both: Comparison = compare(
-        predictions, blind.scored[best.reads, split], dataset, positive=dataset.positive, samples=samples
+    dataset, rival = sheet.datasets[split], blind.scored[best.reads, split]
+    if best.measure != "auroc" or dataset.positive is None:
+        both = compare(predictions, rival, dataset, positive=dataset.positive, samples=samples)
+        return (best.reads, both[best.measure]) if best.measure in both.metrics else None
+    # The one test that is needed; `compare` would resample all measures of two classes.
+    joined, gold = with_targets(predictions, dataset)
+    truth = np.array([target == dataset.positive for target in gold])
+    scores = [one.column(dataset.positive) for one in (joined, rival.align(joined.ids))]
+    found = delong_test(truth, *scores)
+    first, second = (auroc(truth, one) for one in scores)
+    return best.reads, Difference(
+        first=first, second=second, difference=found.difference, low=found.low, high=found.high, p=found.p
     )
-    if best.measure not in both.metrics:
-        return None
-    return best.reads, both[best.measure]
 
 
 def _ordered(twins: Twins, split: str, scores: Mapping[str, float], positive: str) -> dict[str, Estimate]:

@@ -292,7 +292,7 @@ def _seeds(found: Repeats) -> Iterator[str]:
         yield table(("difference of means", title, "95 % interval", "p"), tested, numbers=range(1, 4))
     yield paragraph(
         f"{found.count:,} examples. Intervals resample examples, the same for all, and seeds within each "
-        "recipe. Spread is the standard deviation between seeds. P-values are of single pairs, not corrected.",
+        "recipe. Spread: standard deviation between seeds. P-values are not corrected for several pairs.",
         note=True,
     )
 
