@@ -110,7 +110,9 @@ def costs_and_groups(case: Case) -> list[str]:
 @target("runs on a page", "audit.looks", "report.runs", "cli.report", writes=("page.html",))
 def runs_on_a_page(case: Case) -> list[str]:
     folder = case.take("runs/u", "runs/u")
-    _spoil(case, folder / case.rng.choice(("config.yaml", "inputs.json", "metrics.csv", "bundle/bundle.yaml")))
+    _spoil(
+        case, folder / case.rng.choice(("config.yaml", "inputs.json", "metrics.csv", "bundle/bundle.yaml"))
+    )
     return case.pick("report runs --root @/w --samples 5 --out page.html")
 
 

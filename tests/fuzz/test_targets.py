@@ -49,6 +49,7 @@ UNTRIED = {
     "predict.retrieval": "reads its own report, by `documents` and `predictions`",
     "cli.retrieve": "loads models as `cli.predict` does",
     "cli.explain": "loads models as `cli.predict` does",
+    "audit.sheet": "opens data sets, which have targets of their own",
     "cli.audit": "reads policies as `cli.score` does",
     "report.markup": "reads the styles that come with diptych",
     "report.evidence": "reads the templates that come with diptych",

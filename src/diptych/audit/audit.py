@@ -108,9 +108,6 @@ def audit(
     other = _second(second, sheet) if second is not None else {}
     placed = [(path, *place(path, sheet)) for path in predictions]
     twins = find_twins(sheet, progress)
-    ceilings = [one for one in [ceiling_of_copies(twins)] if one is not None]
-    if second is not None:
-        ceilings.append(ceiling_of_second(twins, other))
     blind = blind_baselines(sheet, twins, regions=regions, samples=samples)
     overlaps = twins.overlaps()
     result = Audit(
@@ -118,11 +115,11 @@ def audit(
         data=data.kind.name,
         noun=data.kind.noun,
         train=data.train,
-        contract=tuple(_contract(sheet, overlaps, split) for split in sheet.splits),
+        contract=_contracts(sheet, overlaps),
         overlaps=tuple(overlaps),
         confounded=tuple(twins.confounded()),
         baselines=blind.baselines,
-        ceilings=tuple(ceilings),
+        ceilings=_ceilings(twins, other),
         judged=tuple(
             judge(*one, twins, blind, policy=policy, groups=named, samples=samples) for one in placed
         ),
@@ -137,6 +134,15 @@ def _second(path: Path, sheet: Sheet) -> Mapping[str, str]:
     if "label" not in columns:
         raise FormatError(f"{path}: there is no column `label`; it has id, {', '.join(columns)}.")
     return columns["label"]
+
+
+def _ceilings(twins: Twins, second: Mapping[str, str]) -> tuple[Ceiling, ...]:
+    found = [ceiling_of_copies(twins), ceiling_of_second(twins, second) if second else None]
+    return tuple(one for one in found if one is not None)
+
+
+def _contracts(sheet: Sheet, overlaps: Sequence[Overlap]) -> tuple[Contract, ...]:
+    return tuple(_contract(sheet, overlaps, split) for split in sheet.splits)
 
 
 def _contract(sheet: Sheet, overlaps: Sequence[Overlap], split: str) -> Contract:

@@ -28,17 +28,13 @@ def plain(text: str) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> str:
     """A table of escaped cells; `numbers` are the columns of numbers, from 0."""
     cells = "".join(
-        f'<th scope="col"{_right(at in numbers)}>{plain(one)}</th>' for at, one in enumerate(head)
+        f'<th scope="col"{" class=number" * (at in numbers)}>{plain(one)}</th>' for at, one in enumerate(head)
     )
     body = "".join(
         "<tr>" + "".join(_cell(one, number=at in numbers) for at, one in enumerate(row)) + "</tr>"
         for row in rows
     )
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _right(number: bool) -> str:
-    return ' class="number"' if number else ""
 
 
 def _cell(text: str, *, number: bool) -> str:
