@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diptych.datasets.hateful_memes.hashes import fingerprint
+from diptych.datasets.hashes import fingerprint
 from diptych.errors import FormatError
 from diptych.images import UPRIGHT, image_size, open_image, to_pixels
 

@@ -23,7 +23,7 @@ MARK = ".diptych"  # file in folders that may be replaced: their kind, and the n
 HEADS = {  # first bytes of files that may be replaced, by kind; PK begins a ZIP
     "a prediction file": rb'id,(action,)?proba|PK\x03\x04.{26}header\.npy|\[\{"(answer|prediction)": ',
     "a PNG picture": rb"\x89PNG\r\n\x1a\n",
-    "an attention page": rb"<!doctype html>\n<!-- diptych attention -->\n",
+    "a page of diptych": rb'<!doctype html>\n<!-- diptych \w+ -->\n|\[\n \{\n  "format": ',  # or its JSON
     "a safetensors file": rb".{6}\0\0\{",  # length of the JSON, below 2 ** 48
     "a vocabulary": rb"\[PAD\]\r?\n",
     "a list of answers": rb'\[\n"',

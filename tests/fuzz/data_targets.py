@@ -166,7 +166,7 @@ def _replace(case: Case, path: Path) -> None:
         case.notes.append(f"{name} as {path.name}")
 
 
-@target("pictures", "images", "datasets.hateful_memes.hashes", "detect.listing", weight=5)
+@target("pictures", "images", "datasets.hashes", "detect.listing", weight=5)
 def pictures(case: Case) -> list[str]:
     world = case.take("w")
     path = case.rng.choice(sorted((world / "img").iterdir()))
@@ -272,7 +272,7 @@ def npz_predictions(case: Case) -> list[str]:
     return _of_predictions(case, path.name)
 
 
-@target("state of clean", "datasets.hateful_memes.views", "datasets.hateful_memes.hashes")
+@target("state of clean", "datasets.hateful_memes.views", "datasets.hashes")
 def state_of_clean(case: Case) -> list[str]:
     case.take("w")
     name = case.rng.choice(("report.json", "hashes.json", "train.jsonl"))

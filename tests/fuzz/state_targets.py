@@ -107,6 +107,15 @@ def costs_and_groups(case: Case) -> list[str]:
     return case.pick(f"calibrate judged/dev_seen.csv {data} {more}")
 
 
+@target("runs on a page", "audit.looks", "report.runs", "cli.report", writes=("page.html",))
+def runs_on_a_page(case: Case) -> list[str]:
+    folder = case.take("runs/u", "runs/u")
+    _spoil(
+        case, folder / case.rng.choice(("config.yaml", "inputs.json", "metrics.csv", "bundle/bundle.yaml"))
+    )
+    return case.pick("report runs --root @/w --samples 5 --out page.html")
+
+
 @target("lists of pictures", "detect.listing", weight=0.7)
 def lists_of_pictures(case: Case) -> list[str]:
     case.spoil(case.take("list.txt"), damage_text)

@@ -25,6 +25,7 @@ def test_demo_leaves_everything_it_promises_and_does_nothing_twice(
         assert all((out / name / f"predictions/{split}.csv").exists() for split in SPLITS)
     assert all((out / f"average/{split}.csv").read_text().startswith("id,proba,label") for split in SPLITS)
     assert (out / "memes.png").read_bytes().startswith(b"\x89PNG")
+    assert "too small" in shown, "a policy of 8 memes would be a guess, and the demo says so"
 
     assert main(["demo", "--out", str(out), "--size", "120"]) == 0
     again = capsys.readouterr().out

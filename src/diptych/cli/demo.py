@@ -1,6 +1,7 @@
 """Run the whole journey on a miniature data set, offline, in a few minutes.
 
-Makes memes, trains multimodal and unimodal models, predicts, averages, evaluates and writes submission files.
+Makes memes, trains multimodal and unimodal models, predicts, averages, evaluates and writes submission files;
+then it makes a policy from the scores, decides on a meme, and explains the decision.
 Every step is a command, and the command is printed. A second run skips the finished steps.
 
 try:
@@ -33,6 +34,7 @@ MEMBERS = (
     ("image-only", "image_resnet_tiny", 1, "pixels"),
 )
 AVERAGED = ("uniter-1", "uniter-2", "concat")  # without the unimodal ones, which are at chance
+DECIDES = "concat"  # reads the picture itself, so that any picture can be scored and explained
 SPLITS = ("dev_seen", "test_seen", "test_unseen")
 
 
@@ -73,15 +75,18 @@ def run(arguments: argparse.Namespace) -> int:
             )
     _summarize(out, memes)
     page = _draw(out, memes)
+    why = _decide(out, memes)
     print(f"submissions     {out / 'average'}/*.csv and {out}/*/predictions/*.csv")
     print(f"memes, scored   {page}")
+    if why is not None:
+        print(f"why             {why}")
     print(f"took            {time.perf_counter() - began:.0f} s")
     print(_own_data(out))
     return 0
 
 
-def _step(verb: str, *words: object) -> None:
-    """Print a command and run it; its output is shown only if it fails."""
+def _step(verb: str, *words: object) -> str:
+    """Print a command and run it; its output is shown only if it fails. Returns the last line of it."""
     # Here and not above, as `diptych.cli` imports the verbs. In this process: imports of torch take seconds.
     from diptych.cli import main
 
@@ -98,6 +103,7 @@ def _step(verb: str, *words: object) -> None:
         print(said.getvalue(), file=sys.stderr)
         raise ConfigError(f"the step above ended with exit code {code}.")
     print(f"  {time.perf_counter() - began:.0f} s", flush=True)
+    return said.getvalue().rstrip().rpartition("\n")[2]
 
 
 def _predictions(out: Path, split: str) -> dict[str, Any]:
@@ -161,6 +167,34 @@ def _draw(out: Path, memes: Path) -> Path:
     by = max(wrong, key=wrong.__getitem__)  # the most errors, so that the page shows wrong answers too
     meme_page(items, path, title=f"{split}: memes and their scores", positive=dataset.positive, by=by)
     return path
+
+
+def _decide(out: Path, memes: Path) -> Path | None:
+    """Make a policy, decide on the meme that the model is least sure of, and explain it.
+
+    Returns:
+        The page; None if dev has too few memes for a policy.
+    """
+    from diptych.calibrate.fit import FEWEST
+    from diptych.datasets import HatefulMemes
+
+    run, policy, why = out / DECIDES, out / "policy.yaml", out / "why.html"
+    labels = [*_targets(memes, "dev_seen").values()]
+    if min(map(labels.count, set(labels))) < FEWEST:
+        print(f"a policy needs {FEWEST} memes of each class in dev_seen; this demo is too small for one")
+        return None
+    if not policy.exists():
+        dev = ("--root", memes, "--split", "dev_seen", "--max-miss", 0.05, "--max-wrong-block", 0.05)
+        drawn = ("--out", policy, "--plot", out / "reliability.png", "--overwrite")
+        _step("calibrate", run / "predictions" / "dev_seen.npz", *dev, *drawn)
+    if not why.exists():
+        scores = _predictions(out, "test_unseen")[DECIDES]
+        unsure = scores.ids[abs(scores.column("hateful") - 0.5).argmin()]
+        example = next(one for one in HatefulMemes(memes, "test_unseen") if one.id == unsure)
+        meme = (memes / example.pairs[0].files[0], "--text", example.pairs[0].text)
+        print(f"  {_step('score', *meme, '--model', run, '--policy', policy)}")
+        _step("explain", run, *meme, "--policy", policy, "--out", why)
+    return why
 
 
 def _own_data(out: Path) -> str:

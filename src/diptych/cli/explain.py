@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     with _chosen(predictor, arguments) as (examples, sources, _):
         # The outputs are checked before the work, and the inputs are kept from being replaced.
         keep = {"overwrite": arguments.overwrite, "inputs": arguments.images}
-        require_new(arguments.out, kind="an attention page", **keep)
+        require_new(arguments.out, kind="a page of diptych", **keep)
         for place in picture_places(arguments.out, sum(len(example.pairs) for example in examples)):
             require_new(place, kind="a PNG picture", **keep)
         maps = [explain_attention(predictor, example, sources) for example in examples]
@@ -123,9 +123,9 @@ def _evidence(arguments: argparse.Namespace) -> int:
         pages = _pages(arguments.out, len(examples))
         keep = {"overwrite": arguments.overwrite, "inputs": arguments.images}
         for page in dict.fromkeys([arguments.out, *pages]):
-            require_new(page, kind="an explanation", **keep)
+            require_new(page, kind="a page of diptych", **keep)
         if arguments.json is not None:
-            require_new(arguments.json, kind="an explanation in JSON", **keep)
+            require_new(arguments.json, kind="a page of diptych", **keep)
         found = []
         for example in examples:
             variants = Variants(predictor, example, sources, budget)

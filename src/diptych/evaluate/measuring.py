@@ -66,7 +66,7 @@ def evaluate(
     groups = _groups(targets) if groups is None else groups
     predictions, gold = with_targets(predictions, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold, fold=fold)
-    kind = _form(predictions, gold, options, form)
+    kind = form_of(predictions, gold, options, form)
     compared = as_compared(predictions, targets)
     whole = FORMS[kind]([compared], gold, options)
     by_group = {}
@@ -115,7 +115,7 @@ def compare(
     first, gold = with_targets(first, targets, subset=subset)
     second, _ = with_targets(second, targets, subset=subset)
     options = Options(positive=positive, threshold=threshold, fold=fold)
-    kind = _form(first, gold, options, form)
+    kind = form_of(first, gold, options, form)
     # Both are in the order of the targets, but with `subset` they may cover different examples.
     pair = [as_compared(one, targets) for one in (first, second.align(first.ids))]
     # One form over both sets, so that intervals and tests take the same rows of each.
@@ -202,7 +202,8 @@ def _require_none(missing: Sequence[str], problem: str) -> None:
         )
 
 
-def _form(predictions: Predictions, gold: Sequence[Any], options: Options, name: str | None) -> str:
+def form_of(predictions: Predictions, gold: Sequence[Any], options: Options, name: str | None) -> str:
+    """Name of the form of decision by which predictions are measured: `name`, if it is given."""
     if name is not None and name not in FORMS:
         raise ConfigError(f"there is no form {name!r}; expected one of {tuple(FORMS)}.{nearest(name, FORMS)}")
     # What the caller says, then what the task has recorded, then what fits.

@@ -146,8 +146,20 @@ def row_interval(
         strata: row numbers of each stratum. Rows are resampled within strata, and every row is in one.
         sets: number of sets of predictions, 1 or 2.
     """
-    values = np.concatenate([measure(rows) for rows in _resample(strata, sets, samples, seed)])
+    values = resampled_values(measure, strata, sets=sets, samples=samples, seed=seed)
     return percentiles(values[:, 0] - values[:, 1] if sets == 2 else values[:, 0], level)
+
+
+def resampled_values(
+    measure: RowMeasure,
+    strata: Sequence[Int[ndarray, " _"]],
+    *,
+    sets: int,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Float[ndarray, "S M"]:
+    """The measure of every set on every bootstrap resample; all sets have the same rows in a resample."""
+    return np.concatenate([measure(rows) for rows in _resample(strata, sets, samples, seed)])
 
 
 def row_permutation(measure: RowMeasure, count: int, *, samples: int = 2000, seed: int = 0) -> float:

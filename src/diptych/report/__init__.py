@@ -8,16 +8,20 @@ except Exception as error:
     raise missing_library("figures need matplotlib", "report", error) from error
 
 from diptych.report.attention import attention_page
+from diptych.report.audit import audit_page, audit_sections
 from diptych.report.calibration import reliability_curves
 from diptych.report.evidence import evidence_page, in_short, index_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
 from diptych.report.regions import region_page
 from diptych.report.retrieval import retrieval_page
+from diptych.report.runs import report_page
 
 __all__ = [
     "MemeItem",
     "attention_page",
+    "audit_page",
+    "audit_sections",
     "curves",
     "evidence_page",
     "history",
@@ -26,5 +30,6 @@ __all__ = [
     "meme_page",
     "region_page",
     "reliability_curves",
+    "report_page",
     "retrieval_page",
 ]

@@ -1,17 +1,15 @@
 """A page that explains one decision: one HTML file with everything inside, without scripts."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from unicodedata import category
 from urllib.parse import quote
 
 from diptych.explain import MASKING, Change, Evidence, probability
 from diptych.files import atomic_file
 from diptych.report.areas import letters, picture_figure
-from diptych.report.page import drawable
+from diptych.report.markup import plain, table, write_page
 
 SHOWN = 6  # words whose contribution is printed below them
 NAME = 60  # characters of a name in tables and sentences
@@ -42,17 +40,17 @@ def evidence_page(
         (files("diptych.report") / f"evidence.{ending}").read_text(encoding="utf-8")
         for ending in ("css", "html")
     )
-    of = "" if why.explained == why.answer else f" of {_text(why.explained)}"
+    of = "" if why.explained == why.answer else f" of {plain(why.explained)}"
     sure = f"probability{of} {probability(why.both):.2f}"
     known = ""
     if truth is not None:
-        known = f" \N{MIDDLE DOT} {'right' if truth == why.answer else 'wrong'}: the label is {_text(truth)}"
+        known = f" \N{MIDDLE DOT} {'right' if truth == why.answer else 'wrong'}: the label is {plain(truth)}"
     values = {
-        "title": f"{_text(why.answer)}: {_text(why.id)}",
+        "title": f"{plain(why.answer)}: {plain(why.id)}",
         "style": style,
-        "verdict": " \N{MIDDLE DOT} ".join(filter(None, [_text(why.answer), _text(policy or ""), sure])),
-        "short": _text(in_short(why)),
-        "identity": f"{_text(why.id)} \N{MIDDLE DOT} {_text(title)}{known}",
+        "verdict": " \N{MIDDLE DOT} ".join(filter(None, [plain(why.answer), plain(policy or ""), sure])),
+        "short": plain(in_short(why)),
+        "identity": f"{plain(why.id)} \N{MIDDLE DOT} {plain(title)}{known}",
         "picture": picture_figure(why),
         "words": _words(why),
         "sides": _sides(why),
@@ -60,7 +58,7 @@ def evidence_page(
         "members": _members(members or {}),
         "parts": _parts(why),
         "trust": _trust(why),
-        "facts": _table(("what", "value"), [(name, value) for name, value in (facts or {}).items()]),
+        "facts": table(("what", "value"), [(name, value) for name, value in (facts or {}).items()]),
     }
     # One pass, so that braces in what is filled in stay as they are.
     page = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], template)
@@ -110,9 +108,9 @@ def _words(why: Evidence) -> str:
             if of == segment and player.kind == "word"
         )
         for start, stop, number in spans:
-            shown += [_text(text[at:start]), _word(why, number, text[start:stop], number in strongest)]
+            shown += [plain(text[at:start]), _word(why, number, text[start:stop], number in strongest)]
             at = stop
-        parts.append("".join([*shown, _text(text[at:])]))
+        parts.append("".join([*shown, plain(text[at:])]))
     texts = "".join(f'<p class="words"><bdi dir="auto">{one}</bdi></p>' for one in parts if one)
     if not texts:
         return "<p>no text</p>"
@@ -124,9 +122,9 @@ def _words(why: Evidence) -> str:
 def _word(why: Evidence, number: int, word: str, strong: bool) -> str:
     value = why.contributions.values[number]
     if not strong:
-        return f'<span title="{_signed(value)}">{_text(word)}</span>'
+        return f'<span title="{_signed(value)}">{plain(word)}</span>'
     side = "for" if value > 0 else "against"
-    return f'<span class="word {side}"><b>{_text(word)}</b><small>{_signed(value)}</small></span>'
+    return f'<span class="word {side}"><b>{plain(word)}</b><small>{_signed(value)}</small></span>'
 
 
 def _sides(why: Evidence) -> str:
@@ -144,12 +142,12 @@ def _sides(why: Evidence) -> str:
         ("both together", why.both),
         ("neither", why.neither),
     ]
-    table = _table(
+    shares = table(
         ("shown", f"probability of {why.explained}"),
         [(name, f"{probability(value):.2f}") for name, value in rows],
         numbers={1},
     )
-    return f"{bar}{table}<p>only both together tell: {_signed(why.interaction)} log-odds</p>"
+    return f"{bar}{shares}<p>only both together tell: {_signed(why.interaction)} log-odds</p>"
 
 
 def _changes(why: Evidence) -> str:
@@ -163,7 +161,7 @@ def _changes(why: Evidence) -> str:
         )
         for one in why.changes
     ]
-    return _table(("variant", f"probability of {why.explained}", "effect"), rows, numbers={1})
+    return table(("variant", f"probability of {why.explained}", "effect"), rows, numbers={1})
 
 
 def _said(why: Evidence, change: Change) -> str:
@@ -180,8 +178,8 @@ def _members(members: Mapping[str, float]) -> str:
     if not members:
         return ""
     rows = [(name, f"{value:.2f}") for name, value in members.items()]
-    table = _table(("model", "probability"), rows, numbers={1})
-    return f'<section class="wide"><h2>Members</h2>{table}</section>'
+    listed = table(("model", "probability"), rows, numbers={1})
+    return f'<section class="wide"><h2>Members</h2>{listed}</section>'
 
 
 def _parts(why: Evidence) -> str:
@@ -199,7 +197,7 @@ def _parts(why: Evidence) -> str:
                 looked,
             )
         )
-    return _table(
+    return table(
         ("kind", "name", "contribution", "standard error", "attention relevance"), rows, numbers={2, 3, 4}
     )
 
@@ -208,28 +206,12 @@ def _trust(why: Evidence) -> str:
     found = why.contributions
     how = f"{found.permutations} permutations and their reverse" if found.permutations else "all combinations"
     return (
-        f"<p>Contributions are Shapley values of the log-odds of {_text(why.explained)}, from {how} "
-        f"({found.evaluations} variants, seed {why.budget.seed}): {_text(MASKING)}. Another way of hiding "
+        f"<p>Contributions are Shapley values of the log-odds of {plain(why.explained)}, from {how} "
+        f"({found.evaluations} variants, seed {why.budget.seed}): {plain(MASKING)}. Another way of hiding "
         "gives other numbers. They sum to the difference between showing everything and nothing.</p>"
         "<p>Attention relevance is never negative: it cannot tell support from opposition. It shows where "
         "the model looked, not why it decided.</p>"
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> str:
-    """A table of escaped cells; `numbers` are the columns of numbers, from 0."""
-    cells = "".join(f'<th scope="col">{_text(one)}</th>' for one in head)
-    body = "".join(
-        "<tr>" + "".join(_cell(one, number=at in numbers) for at, one in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(text: str, *, number: bool) -> str:
-    if number:
-        return f'<td class="number">{_text(text)}</td>'
-    return f'<td><bdi dir="auto">{_text(text)}</bdi></td>'
 
 
 def _signed(value: float) -> str:
@@ -238,30 +220,14 @@ def _signed(value: float) -> str:
     return text if text == "0.00" else f"{'+' if value > 0 else MINUS}{text}"
 
 
-def _text(text: str) -> str:
-    """Escape what a stranger wrote; control and formatting characters, which reorder lines, are replaced."""
-    plain = "".join(
-        "\N{REPLACEMENT CHARACTER}" if category(one) in ("Cc", "Cf") and one not in "\n\t" else one
-        for one in drawable(text)
-    )
-    return escape(plain, quote=True)
-
-
 def index_page(found: Sequence[Evidence], path: Path | str, *, pages: Sequence[Path], title: str) -> None:
     """Write a list of explained decisions with links to their pages, which lie beside it."""
-    style = (files("diptych.report") / "evidence.css").read_text(encoding="utf-8")
     rows = "".join(
-        f'<tr><td><a href="{_text(quote(page.name))}">{_text(why.id)}</a></td><td>{_text(why.answer)}</td>'
-        f'<td class="number">{probability(why.both):.2f}</td><td>{_text(why.text[:80])}</td>'
-        f"<td>{_text(in_short(why))}</td></tr>"
+        f'<tr><td><a href="{plain(quote(page.name))}">{plain(why.id)}</a></td><td>{plain(why.answer)}</td>'
+        f'<td class="number">{probability(why.both):.2f}</td><td>{plain(why.text[:80])}</td>'
+        f"<td>{plain(in_short(why))}</td></tr>"
         for why, page in zip(found, pages, strict=True)
     )
     head = "".join(f'<th scope="col">{one}</th>' for one in ("id", "answer", "score", "text", "in short"))
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    with atomic_file(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write(
-            '<!doctype html>\n<!-- diptych explanation -->\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}"><title>{_text(title)}</title>'
-            f"<style>{style}</style></head><body><header><h1>{len(found)} decisions of {_text(title)}</h1>"
-            f"</header><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></body></html>\n"
-        )
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    write_page(path, body, kind="explanation", title=f"{len(found)} decisions of {title}")

@@ -10,8 +10,8 @@ from PIL import Image
 
 from diptych.cli import main
 from diptych.datasets import HatefulMemes
+from diptych.datasets.hashes import Fingerprint
 from diptych.datasets.hateful_memes import Meme
-from diptych.datasets.hateful_memes.hashes import Fingerprint
 from diptych.datasets.hateful_memes.views import BITS, KNOWN_BROKEN, KNOWN_DUPLICATES, clean, find_copies
 from diptych.errors import ConfigError, FormatError
 

@@ -14,7 +14,7 @@ from os.path import relpath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from diptych.datasets.hateful_memes.hashes import Fingerprint, fingerprint
+from diptych.datasets.hashes import Fingerprint, fingerprint
 from diptych.datasets.hateful_memes.records import Meme, require_memes, split_path, write_memes
 from diptych.errors import ConfigError, FormatError
 from diptych.files import atomic_file, claimed, require_apart

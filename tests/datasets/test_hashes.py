@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diptych.datasets.hateful_memes.hashes import crude_hash, fingerprint, perceptual_hash
+from diptych.datasets.hashes import crude_hash, fingerprint, perceptual_hash
 from diptych.errors import FormatError
 
 
