@@ -111,23 +111,17 @@ def read_words(
         before = [record for path in (out, partial) if resume for record in _same(path, reader)]
         # By content, so that a picture that comes twice, or under a new name, is not read again.
         known = {record["sha256"]: record["lines"] for record in before}
-        records, faults, computed, deaths = list[Record](), list[Fault](), 0, 0
+        records, faults, old, deaths = list[Record](), list[Fault](), len(known), 0
         with _journal(partial, before) as journal:
             for number, picture in enumerate(pictures, 1):
                 try:
-                    record = _read(picture, out, reader, known, chosen)
+                    records.append(_read(picture, out, reader, known, chosen, journal))
+                    deaths = 0
                 except (FormatError, ReaderDied) as error:
                     deaths += isinstance(error, ReaderDied)
                     if bad == "stop" or deaths == DEATHS:
                         raise _stopped(error, picture.path, deaths) from error
                     faults.append(Fault(0, picture.key, str(error)))
-                else:
-                    if record["sha256"] not in known:
-                        known[record["sha256"]] = record["lines"]
-                        journal.write(_dumped(record))
-                        journal.flush()
-                        computed, deaths = computed + 1, 0
-                    records.append(record)
                 if progress is not None:
                     progress(number, len(pictures))
             if not records:
@@ -138,7 +132,7 @@ def read_words(
     return WordsReport(
         path=out,
         texts={record["id"]: record["text"] for record in records},
-        computed=computed,
+        computed=len(known) - old,
         empty=sum(not record["text"] for record in records),
         bad=tuple(faults),
         seconds=time.perf_counter() - begin,
@@ -149,15 +143,17 @@ def _read(
     picture: PictureFile,
     out: Path,
     reader: TextReader,
-    known: Mapping[str, list[LineNode]],
+    known: dict[str, list[LineNode]],
     chosen: Chosen,
+    journal: IO[str],
 ) -> Record:
+    """Return the record of a picture; one that is not known becomes so, and goes into the journal."""
     with require_file(picture.path, "a picture file").open("rb") as file:
         checksum = file_digest(file, "sha256").hexdigest()
     nodes = known.get(checksum)
     if nodes is None:
         nodes = [*map(_as_node, arranged(reader.read([open_image(picture.path)])[0]))]
-    return {
+    record: Record = {
         "reader": reader.identity(),
         "sha256": checksum,
         "id": picture.key,
@@ -165,6 +161,11 @@ def _read(
         "text": words(map(_as_line, nodes), chosen),
         "lines": nodes,
     }
+    if checksum not in known:
+        known[checksum] = nodes
+        journal.write(_dumped(record))
+        journal.flush()
+    return record
 
 
 def _as_node(line: Line) -> LineNode:
