@@ -57,6 +57,13 @@ def test_low_lines_are_no_captions():
     assert words([]) == ""
 
 
+def test_a_large_shape_that_looks_like_a_letter_hides_no_caption():
+    shape = line("O", 100, 60, 160, 130)  # more than twice as high as the captions
+    assert words(arranged([TOP, shape, BOTTOM])) == "top bottom"
+    assert words(arranged([shape])) == "O"
+    assert words(arranged([TOP, line("4", 60, 70, 80, 100), BOTTOM])) == "top 4 bottom"
+
+
 def test_a_slanted_line_is_as_high_as_its_letters():
     # the box of the slanted line is three times as high as its letters
     slanted = line("slanted", 0, 60, 200, 120, height=20)

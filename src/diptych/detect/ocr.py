@@ -18,6 +18,9 @@ Box = tuple[float, float, float, float]
 SCENE = (
     0.5  # lines lower than this share of the tallest are no captions: signs, watermarks, numbers of photos
 )
+# Round or straight shapes are taken for one or two letters: such lines are no measure for the others, and no
+# captions if they are higher than this multiple of them.
+SHORT, SHAPE = 2, 1.5
 SAME_ROW = 0.6  # shared part of two heights from which two boxes are on one row
 # In heights of a line. A space between words is about 0.3, a gutter between columns at least one.
 GUTTER, BAND = 1.5, 0.7
@@ -73,11 +76,18 @@ def arranged(lines: Iterable[Line]) -> list[Line]:
     left to right.
     """
     lines = [line for line in lines if line.text.strip()]
-    tallest = max((line.height for line in lines), default=0.0)
-    marked = [replace(line, scene=line.height < SCENE * tallest) for line in lines]
+    long = [line.height for line in lines if len(line.text.strip()) > SHORT]
+    tallest = max(long or [line.height for line in lines], default=0.0)
+    marked = [replace(line, scene=_is_scene(line, tallest)) for line in lines]
     # A picture that is upside down begins at its lower right corner.
     turned = [_mirrored(line) for line in marked if line.turned]
     return [*_ordered([line for line in marked if not line.turned]), *map(_mirrored, _ordered(turned))]
+
+
+def _is_scene(line: Line, tallest: float) -> bool:
+    """Whether a line is much lower than the tallest words, or a shape that is higher."""
+    shape = len(line.text.strip()) <= SHORT and line.height > SHAPE * tallest
+    return shape or line.height < SCENE * tallest
 
 
 def words(lines: Iterable[Line], chosen: Chosen = "captions") -> str:
