@@ -25,7 +25,7 @@ def test_edits_are_those_of_the_table():
 
 
 def test_rates_are_per_given_character():
-    errors = character_errors(["ab cd", "wrong", "same"], ["abcd", "wron", "SAME"])
+    errors = character_errors(["ab cd", "boats", "same"], ["abcd", "boat", "SAME"])
     assert (errors.count, errors.rate) == (3, pytest.approx(2 / 12))
     assert errors.unspaced == pytest.approx(1 / 12)
     assert errors.exact == pytest.approx(1 / 3)
