@@ -48,16 +48,13 @@ class LineNode(TypedDict):
     turned: bool
 
 
-@closed
-class Record(TypedDict):
-    """The words of a picture; `img` is relative to the folder of the file."""
-
-    reader: str
-    sha256: str
-    id: str
-    img: str
-    text: str
-    lines: list[LineNode]
+# The words of a picture; `img` is relative to the folder of the file. In this form, because `img` is the name
+# that files of memes have for it, and none that we would give.
+Record = TypedDict(  # noqa: UP013
+    "Record",
+    {"reader": str, "sha256": str, "id": str, "img": str, "text": str, "lines": list[LineNode]},
+)
+closed(Record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
