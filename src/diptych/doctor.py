@@ -51,6 +51,8 @@ EXTRAS = tuple(
         ("h5py", "h5py", "hdf5", "features in HDF5"),
         ("matplotlib", "matplotlib", "report", "figures and picture pages"),
         ("sacrebleu", "sacrebleu", "translate", "BLEU and chrF of translations"),
+        ("rapidocr", "rapidocr", "ocr", "words in pictures"),
+        ("onnxruntime", "onnxruntime", "ocr", "words in pictures"),
         ("ray", "ray", "ray", "extraction and prediction on a cluster"),
         ("tensorboard", "tensorboard", "tensorboard", "TensorBoard logs"),
         ("wandb", "wandb", "", "Weights & Biases logs"),

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import struct
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,25 @@ def _build(lab: Path) -> None:
         call("world", name, "--data", name, "--size", 40)
     call("fasttext", "w", "vectors.bin", "--dim", 4, "--min-count", 1, "--bucket", 100)
     call("clean", "w", "cleaned")
+    _read_words(lab / "w/img/00001.png")
     call("extract", "w/img", "extracted", *GRID.split(), "--shard", 9)
+
+
+def _read_words(picture: Path) -> None:
+    """The words of one picture, as if the engine had read them, and the list that names the picture."""
+    from diptych.detect.rapid import RapidReader
+
+    Path("words.txt").write_text(f"{picture}\n")
+    line = {"text": "a", "box": [0.0, 0.0, 9.0, 5.0], "score": 1.0, "height": 5.0}
+    record = {
+        "reader": RapidReader().identity(),
+        "sha256": sha256(picture.read_bytes()).hexdigest(),
+        "id": picture.stem,
+        "img": f"../w/img/{picture.name}",
+        "text": "a",
+        "lines": [{**line, "scene": False, "turned": False}],
+    }
+    Path("words.jsonl").write_text(json.dumps(record) + "\n")
 
 
 def _judged(folder: Path) -> None:

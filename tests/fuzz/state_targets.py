@@ -66,6 +66,16 @@ def run_folder(case: Case) -> list[str]:
     return case.pick(f"train experiment=hateful_memes/uniter_tiny out=runs/u {SHORT}")
 
 
+@target("read words", "detect.words", weight=1)
+def read_words(case: Case) -> list[str]:
+    out = case.take("words.jsonl", "out/ocr.jsonl")
+    if case.chance(0.5):  # as if it had been killed before the end
+        out = out.rename(case.folder / "out" / "ocr.jsonl.partial")
+    case.spoil(out, damage_bytes, damage_any_json, damage_text)
+    more = () if case.whole else ("ocr @/words.txt --out out/ocr.jsonl --overwrite",)
+    return case.pick("ocr @/words.txt --out out/ocr.jsonl --resume", *more)
+
+
 @target("state of extract", "detect.progress", "features.writer", weight=2)
 def state_of_extract(case: Case) -> list[str]:
     folder = case.take("extracted", "out")

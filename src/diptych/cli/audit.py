@@ -5,16 +5,21 @@ needs no network; its first part is a list of findings. With --predictions, scor
 baselines, on confounders and in groups; with --runs, the looks at each split are counted. The exit code is 1
 if a finding is an error: a number that cannot be believed.
 
+With --robust, a model is attacked instead: words and pictures of --split are changed as people see through,
+and AUROC and flipped answers are measured.
+
 try:
   diptych audit memes
   diptych audit memes --predictions runs/a/predictions/dev_seen.npz --runs runs --out audit.html
   diptych audit memes --second second.csv --groups tags.csv --predictions a.npz --policy policy.yaml
+  diptych audit runs/a --robust --split dev_seen --plot robust.png
 """
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diptych.cli import robust
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_json, add_out, add_overwrite, add_policy
 from diptych.cli.output import as_json, progress
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("root", type=Path, help="folder of a data set")
+    add("root", type=Path, help="folder of a data set; with --robust, a run or a bundle")
     add("--splits", help="comma-separated (default: all, without cleaned views)")
     add("--predictions", type=Path, nargs="+", default=[], metavar="FILE", help="of labeled splits")
     add("--runs", type=Path, nargs="+", default=[], metavar="RUN", help="run folders, or folders of runs")
@@ -41,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_policy(parser)
     add_data(parser)
     add_json(parser)
+    robust.configure(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("samples", "limit"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise ConfigError(f"--{name} is {value}; expected at least 1.")
+    if arguments.robust:
+        return robust.run(arguments)
     out = arguments.out or (None if arguments.json else Path("audit.html"))
     if out is None:
         found = audited(arguments, arguments.root)

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.import_ import names
-from diptych.cli.options import add_device, add_overwrite
+from diptych.cli.options import add_device, add_ocr, add_overwrite
 from diptych.cli.output import progress, table
 from diptych.errors import ConfigError
 from diptych.files import require_new
 
 if TYPE_CHECKING:
     from diptych.detect import ExtractReport, ExtractSettings
+
+WORDS = "ocr.jsonl"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--shard", type=int, default=128, help="pictures per file; a kill loses at most one (default: 128)")
     add("--bad", choices=("stop", "skip"), default="stop", help="for an unreadable picture (default: stop)")
     add("--show", type=int, default=0, metavar="N", help="draw N pictures with their regions")
+    add_ocr(parser, "also read the words of the pictures, into OUT/ocr.jsonl")
     add("--resume", action="store_true", help="continue an interrupted run")
     add_overwrite(parser, "replace stores that exist")
     configure_engine(parser)
@@ -72,6 +75,7 @@ def add_detector(parser: argparse.ArgumentParser, *, default: str | None) -> Non
 
 def run(arguments: argparse.Namespace) -> int:
     from diptych.detect import extract
+    from diptych.detect.rapid import RapidReader
     from diptych.predict import find_device
 
     for name in ("workers", "show"):
@@ -83,6 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments, preset=arguments.preset, dtype=arguments.dtype, batch=arguments.batch
     )
     # hours of extraction must not end with a refusal to write the picture
+    if arguments.ocr:
+        RapidReader()  # raises if it is not installed
+        if not (arguments.overwrite or arguments.resume):
+            require_new(arguments.out / WORDS)
     for settings in every if arguments.show else ():
         picture = arguments.out / f"{next(iter(settings.stores()))}.png"
         require_new(picture, overwrite=arguments.overwrite or arguments.resume, kind="a PNG picture")
@@ -105,7 +113,31 @@ def run(arguments: argparse.Namespace) -> int:
         _print(settings, report, arguments.out)
         if arguments.show:
             _show(arguments.images, arguments.out, report, arguments.show)
+    if arguments.ocr:
+        _read(arguments)
     return 0
+
+
+def _read(arguments: argparse.Namespace) -> None:
+    from diptych.detect.listing import list_pictures
+    from diptych.detect.rapid import RapidReader
+    from diptych.detect.words import read_words
+
+    with RapidReader() as reader, progress("reading words") as advance:
+        report = read_words(
+            list_pictures(arguments.images),
+            arguments.out / WORDS,
+            reader,
+            chosen=arguments.lines,
+            bad=arguments.bad,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            progress=advance,
+        )
+    print(
+        f"wrote {report.path}: {len(report.texts):,} pictures, {report.empty:,} without words "
+        f"({reader.identity()})"
+    )
 
 
 def _show(images: Path, out: Path, report: "ExtractReport", count: int) -> None:

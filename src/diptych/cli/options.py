@@ -29,6 +29,22 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, help="decide by this policy, a file of `diptych calibrate`")
 
 
+def add_lines(parser: argparse.ArgumentParser) -> None:
+    """Add --lines, which of the lines in a picture make up its text."""
+    parser.add_argument(
+        "--lines",
+        choices=("captions", "all"),
+        default="captions",
+        help="read lines that make up the text: captions, or also signs and watermarks (default: captions)",
+    )
+
+
+def add_ocr(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --ocr and --lines; `what` is the help of --ocr."""
+    parser.add_argument("--ocr", action="store_true", help=what)
+    add_lines(parser)
+
+
 def add_batch_size(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add --batch-size, in examples."""
     of = f" {of}" if of else ""

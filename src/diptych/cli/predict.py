@@ -4,6 +4,7 @@ For each split it writes the official file of the data set (for Hateful Memes OU
 label) and OUT/SPLIT.npz (all classes, provenance). Predictions of the same model on the same files are kept.
 Several runs make one official file together where a data set has a rule for it (VCR: q2a and qa2r).
 With --policy, a file of `diptych calibrate`, it also writes OUT/decisions/SPLIT.csv: allow, review or block.
+With --ocr, the words of memes without text are read from their pictures, and kept in OUT/SPLIT.ocr.jsonl.
 
 try:
   diptych predict runs/uniter_tiny/seed1 --splits dev_seen,test_seen
@@ -25,6 +26,7 @@ from diptych.cli.options import (
     add_batch_size,
     add_data,
     add_device,
+    add_ocr,
     add_out,
     add_overwrite,
     add_policy,
@@ -32,6 +34,7 @@ from diptych.cli.options import (
 )
 from diptych.cli.output import progress, table
 from diptych.cli.policy import decided
+from diptych.cli.words import EmptyTexts, text_of
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", metavar="N", help="the first images alone: tiny, fast or a number")
     parser.add_argument("--image", type=Path, help="score this picture instead of splits")
     parser.add_argument("--text", help="the text of the picture")
+    add_ocr(parser, "read the words of memes without text from their pictures")
     add_policy(parser)
     add_device(parser)
     add_batch_size(parser)
@@ -70,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     # Either is enough: a model of one side needs the other one not at all.
     single = arguments.text is not None or arguments.image is not None
     if len(arguments.runs) > 1:
-        if single or arguments.data is not None or arguments.policy is not None:
+        if single or arguments.ocr or arguments.data is not None or arguments.policy is not None:
             raise ConfigError(
-                f"{len(arguments.runs)} runs are given; --image, --text, --data and --policy are for one run."
+                f"{len(arguments.runs)} runs; --image, --text, --ocr, --data and --policy are for one run."
             )
         return _together(arguments)
     # Before a model of gigabytes is loaded.
@@ -127,6 +131,9 @@ class _Job:
         arguments, data = self.arguments, self.data
         with ExitStack() as stack:
             engine = stack.enter_context(chosen_engine(arguments, device=self.predictor.device.type))
+            # Only scoring runs on the engine; files are written by this process.
+            score = None if engine is None else _on_engine(self.predictor, self.run, engine)
+            words = self._words(stack, out, engine)
             results = predict_splits(
                 self.run,
                 arguments.splits.split(",") if arguments.splits else None,
@@ -140,8 +147,8 @@ class _Job:
                 batch_size=arguments.batch_size,
                 workers=arguments.workers,
                 predictor=self.predictor,
-                # Only scoring runs on the engine; files are written by this process.
-                score=None if engine is None else _on_engine(self.predictor, self.run, engine),
+                score=words or score,
+                settings=None if words is None else words.settings(),
                 progress=lambda split: progress(f"scoring {split}"),
             )
         positive = data.kind.positive
@@ -149,9 +156,24 @@ class _Job:
             (files.split, files.file, len(files.predictions), _counts(files, positive)) for files in results
         ]
         table("", ["split", "file", f"{data.kind.noun}s", positive or "answers"], rows, numbers=2)
+        if words is not None and words.notes:
+            print("\n".join(words.notes))
         if kept := [files.split for files in results if files.kept]:
             print(f"kept, already predicted by this model from these files: {', '.join(kept)}")
         return results
+
+    def _words(self, stack: ExitStack, out: Path | None, engine: object) -> EmptyTexts | None:
+        """Return what reads the words of memes without text, with --ocr."""
+        if not self.arguments.ocr:
+            return None
+        if engine is not None:
+            raise ConfigError(
+                "--ocr reads words in this process; write them with `diptych ocr` for --engine ray."
+            )
+        from diptych.detect.rapid import RapidReader
+
+        reader = stack.enter_context(RapidReader())
+        return EmptyTexts(self.predictor, reader, out or self.run / "predictions", lines=self.arguments.lines)
 
 
 def _on_engine(predictor: "Predictor", run: Path, engine: "RayEngine") -> Callable[..., "Predictions"]:
@@ -207,7 +229,12 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace, policy: "Policy 
         )
         regions = None if source is None else source[arguments.image.stem]
     image = arguments.image if "pixels" in predictor.needs else None
-    verdict = predictor.predict(text=arguments.text or "", image=image, regions=regions)
+    text = arguments.text or ""
+    if arguments.ocr:
+        if arguments.text is not None or arguments.image is None:
+            raise ConfigError("--ocr reads the words of --image; with --text there is nothing to read.")
+        text = text_of(arguments, [arguments.image]).text
+    verdict = predictor.predict(text=text, image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())
     print(f"{verdict.answer}   ({scores})")
     if policy is not None:

@@ -4,10 +4,12 @@ A model that answers questions prints its five best answers. A model of NLVR2 ta
 first. Regions come from the feature stores used in training, or from --features; the picture's file name
 without the extension is the key. With --weights, the detectors behind those stores extract the regions from
 the pictures, by the same box rules. With --policy, the last line says whether to allow, review or block.
+Without --text, the words are read from the picture (the extra `ocr`), and the output says so.
 
 try:
   diptych score memes/img/00001.png --text "what a day" --model runs/uniter_tiny/seed1
   diptych score memes/img/00001.png --text "what a day" --model runs/study/vilio_tiny --json
+  diptych score memes/img/00001.png --model runs/uniter_tiny/seed1 --lines all
   diptych score new.png --text "what a day" --model runs/uniter --weights vgattr=ATTR.pkl
   diptych score new.png --text "what is on the table?" --model bundles/vqa --weights vgattr=ATTR.pkl
   diptych score a.png b.png --text "Both images show dogs." --model runs/nlvr2
@@ -19,15 +21,17 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from diptych.cli.options import add_device, add_json, add_policy
+from diptych.cli.options import add_device, add_json, add_ocr, add_policy
 from diptych.cli.output import table
 from diptych.cli.policy import decided
+from diptych.cli.words import text_of
 from diptych.errors import ConfigError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=Path, nargs="+", metavar="image", help="a picture; of NLVR2, two")
-    parser.add_argument("--text", required=True, help="its text")
+    parser.add_argument("--text", help="its text (default: the words in the picture)")
+    add_ocr(parser, "read the words from the picture, which is the default without --text")
     parser.add_argument("--model", type=Path, required=True, help="a run, a bundle, or a study's folder")
     parser.add_argument(
         "--features",
@@ -67,6 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
     # Without a name, the one store of a single model.
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
+    if arguments.ocr and arguments.text is not None:
+        raise ConfigError("--ocr and --text exclude each other: the words of the picture, or given ones.")
+    read = text_of(arguments, arguments.images)
     with ExitStack() as stack:
         if arguments.weights:
             files = {
@@ -80,14 +87,15 @@ def run(arguments: argparse.Namespace) -> int:
         verdict = score_meme(
             arguments.model,
             image=arguments.images,
-            text=arguments.text,
+            text=read.text,
             features=given,
             device=arguments.device,
             precision=arguments.precision,
         )
     if arguments.json:
-        decision = {} if policy is None else {"decision": decided(policy, verdict.scores)}
-        print(json.dumps({"probability": verdict.probability} | asdict(verdict) | decision))
+        more = {} if policy is None else {"decision": decided(policy, verdict.scores)}
+        more["read"] = read.as_dict()
+        print(json.dumps({"probability": verdict.probability} | asdict(verdict) | more))
         return 0
     parts = [*verdict.members.items(), *verdict.families.items()]
     # Two classes are told by the last line alone; of more, the order is what people look for.

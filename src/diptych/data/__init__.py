@@ -7,6 +7,7 @@ from diptych.data.limit import first_images, image_limit
 from diptych.data.module import DataModule
 from diptych.data.negatives import Negatives
 from diptych.data.processor import Processor, Row, Sources, image_keys
+from diptych.data.reworded import Reworded
 from diptych.data.stream import has_images
 from diptych.data.subset import Subset, with_regions
 from diptych.data.transform import DetectorTransform, Picture, SquareTransform
@@ -22,6 +23,7 @@ __all__ = [
     "Picture",
     "Place",
     "Processor",
+    "Reworded",
     "Row",
     "Sources",
     "SquareTransform",

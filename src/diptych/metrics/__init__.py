@@ -8,6 +8,7 @@ from diptych.metrics.answers import (
     without_punctuation,
 )
 from diptych.metrics.calibration import CalibrationMeasures, fit_logistic, log_losses, log_odds
+from diptych.metrics.characters import CharacterErrors, character_errors
 from diptych.metrics.classification import (
     ReliabilityBin,
     accuracy,
@@ -50,6 +51,7 @@ from diptych.metrics.uncertainty import (
 __all__ = [
     "MEASURES",
     "CalibrationMeasures",
+    "CharacterErrors",
     "DeLong",
     "Interval",
     "Measure",
@@ -64,6 +66,7 @@ __all__ = [
     "box_overlap",
     "brier",
     "calibration_error",
+    "character_errors",
     "consistency",
     "consistent",
     "delong_test",

@@ -294,7 +294,8 @@ def predicted_before(path: Path, made_of: Mapping[str, Any]) -> Predictions | No
     before = predictions.meta.get("made_of")
     if not isinstance(before, Mapping):  # written by diptych 0.1 or by `diptych ensemble`
         return None
-    if different := [name for name, checksum in made_of.items() if before.get(name) != checksum]:
+    # Of both, because a setting may have been given then and not now.
+    if different := [name for name in {**made_of, **before} if before.get(name) != made_of.get(name)]:
         raise ConfigError(
             f"{path} exists and was made with other inputs ({', '.join(different)} differ), so it is kept; "
             "choose another place or set overwrite=true."
