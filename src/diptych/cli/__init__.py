@@ -50,6 +50,8 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "evaluate": Verb("metrics with confidence intervals, comparisons, curves", "diptych.cli.evaluate"),
     "calibrate": Verb("make a policy: allow, review or block, with promises", "diptych.cli.calibrate"),
     "drift": Verb("compare new scores with those of before, without labels", "diptych.cli.drift"),
+    "serve": Verb("answer over HTTP: picture and text in, verdict out", "diptych.cli.serve"),
+    "audit-log": Verb("check the audit log of the service", "diptych.cli.audit_log"),
     "ls": Verb("list experiments, models and other settings", "diptych.cli.ls"),
     "cp": Verb("copy an experiment to edit it", "diptych.cli.cp"),
     "doctor": Verb("show versions, devices, extras, and what is missing", "diptych.cli.doctor"),
