@@ -214,7 +214,7 @@ def json_response(value: Any, status: int = 200) -> Response:
 def problem_response(problem: Problem, request_id: str) -> Response:
     """A problem as the standard has it, with the headers that belong to it."""
     body = msgspec.json.encode(problem.as_dict(request_id))
-    response = Response(body, problem.status, media_type=PROBLEM)
+    response = Response(body, problem.status, media_type=PROBLEM, headers={"X-Request-Id": request_id})
     if problem.retry_after is not None:
         response.headers["Retry-After"] = str(problem.retry_after)
     if problem.kind == "unauthorized":

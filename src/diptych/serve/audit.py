@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import Any
 
-from diptych.documents import parse_json
 from diptych.errors import ConfigError, FormatError
 from diptych.files import claimed, make_parents, require_file
 
@@ -48,7 +48,7 @@ class AuditLog:
         except BaseException:
             self._stack.close()
             raise
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._day, self._synced, self._lock = "", 0.0, Lock()
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -69,8 +69,9 @@ class AuditLog:
             file = self._opened(now.strftime("%Y-%m-%d"))
             start = file.tell()
             try:
-                file.write(line)
-                file.flush()
+                # A disk that becomes full takes a part of the line without an error.
+                if (written := file.write(line)) < len(line):
+                    file.write(line[written:])
             except OSError:
                 # Half a line would break the chain for all that follow.
                 os.ftruncate(file.fileno(), start)
@@ -89,13 +90,13 @@ class AuditLog:
                 self._file = None
             self._stack.close()
 
-    def _opened(self, day: str) -> IO[bytes]:
+    def _opened(self, day: str) -> FileIO:
         if self._file is None or day != self._day:
             if self._file is not None:
                 os.fsync(self._file.fileno())
                 self._file.close()
             # Unbuffered, so that a failed write leaves nothing behind that a later one would add.
-            self._file, self._day = open(self.folder / f"{day}.jsonl", "ab", buffering=0), day  # noqa: SIM115
+            self._file, self._day = FileIO(self.folder / f"{day}.jsonl", "ab"), day
         return self._file
 
 
@@ -162,8 +163,8 @@ def _fault(line: bytes, previous: str | None) -> tuple[str, str, str]:
     if sha256(body).hexdigest() != own:
         return "the line was changed: its checksum is another one", "", own
     try:
-        record = parse_json(body, where="the line")
-    except FormatError:
+        record = json.loads(body)
+    except (ValueError, RecursionError):
         return "the line is not JSON", "", own
     said = record.get(PREVIOUS) if isinstance(record, dict) else None
     if not isinstance(said, str):

@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -142,16 +143,16 @@ class Fetcher:
             )
             path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
             connection.request("GET", path, headers={"Accept": "image/*", "Accept-Encoding": "identity"})
-            answer = connection.getresponse()
-            # A redirect is another address, so it is refused like any other status.
-            if answer.status != 200 or not answer.headers.get_content_type().startswith("image/"):
-                raise ValueError("no picture")
-            data = bytearray()
-            while chunk := answer.read(CHUNK):
-                data += chunk
-                if len(data) > self.most or time.monotonic() > end:
-                    raise ValueError("too large or too slow")
-            return bytes(data)
+            with closing(connection.getresponse()) as answer:
+                # A redirect is another address, so it is refused like any other status.
+                if answer.status != 200 or not answer.headers.get_content_type().startswith("image/"):
+                    raise ValueError("no picture")
+                data = bytearray()
+                while chunk := answer.read(CHUNK):
+                    data += chunk
+                    if len(data) > self.most or time.monotonic() > end:
+                        raise ValueError("too large or too slow")
+                return bytes(data)
         finally:
             timer.cancel()
             connection.close()

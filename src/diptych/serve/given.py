@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL.Image import Image
 
@@ -10,6 +10,7 @@ from diptych.serve.models import Scored
 from diptych.serve.structs import Read, ScoreRequest, Timing
 
 
+@runtime_checkable
 class Words(Protocol):
     """Reads the words of a picture."""
 

@@ -20,9 +20,9 @@ from diptych.calibrate.drift import stability_index
 from diptych.serve.models import Resident
 
 TIMES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 BINS = tuple(step / 20 for step in range(1, 21))
-COUNTS = (0, 10, 20, 36, 50, 100, 200, 500, 1000, 10000)
+COUNTS = (0.0, 10.0, 20.0, 36.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 10_000.0)
 LIVE, REFERENCE = 1000, 500  # scores that drift is measured on, and those that it is measured against
 
 

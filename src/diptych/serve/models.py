@@ -94,7 +94,7 @@ class Member:
         seen = self.find is not None or "pixels" in needs
         example = self.predictor.example("0", keys=(key,) if seen else (), text=meme.text)
         images = None if meme.image is None else {key: meme.image}
-        sources = Sources(regions=None if self.find is None else self.find(meme), images=images)  # type: ignore[arg-type]
+        sources = Sources(regions=None if self.find is None else self.find(meme), images=images)
         return tuple(self.predictor.processor.rows(example, sources))
 
     def score(self, memes: Sequence[tuple[Row, ...]]) -> Predictions:

@@ -22,10 +22,12 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the port is taken, or the address is not one of this machine.
     """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"--port is {port}; expected 0 to 65535.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(
             f"--host {host} --port {port}: {error}; expected an address of this machine."
         ) from error

@@ -11,11 +11,11 @@ Name = Annotated[str, Meta(max_length=256)]
 Action = Literal["allow", "review", "block"]
 
 
-class Closed(Struct, kw_only=True, forbid_unknown_fields=True):
+class Closed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The base of requests."""
 
 
-class Picture(Closed):
+class Picture(Closed, frozen=True, kw_only=True):
     """Exactly one of the encoded picture, its address, or its key in the feature store."""
 
     data: bytes | None = field(default=None, name="bytes")
@@ -23,7 +23,7 @@ class Picture(Closed):
     key: Name | None = None
 
 
-class Options(Closed):
+class Options(Closed, frozen=True, kw_only=True):
     """How a meme is read and answered."""
 
     ocr: Literal["never", "if_empty", "always"] = "if_empty"
@@ -31,7 +31,7 @@ class Options(Closed):
     members: bool = True
 
 
-class ScoreRequest(Closed):
+class ScoreRequest(Closed, frozen=True, kw_only=True):
     """One meme. `tags` are written to the audit log and kept apart in its reports."""
 
     id: Name | None = None
@@ -43,13 +43,13 @@ class ScoreRequest(Closed):
     tags: Annotated[dict[Name, Name], Meta(max_length=16)] = {}
 
 
-class BatchRequest(Closed):
+class BatchRequest(Closed, frozen=True, kw_only=True):
     """Several memes; `items` are answered in their order."""
 
     items: Annotated[list[ScoreRequest], Meta(min_length=1)]
 
 
-class FeedbackRequest(Closed):
+class FeedbackRequest(Closed, frozen=True, kw_only=True):
     """A moderator's decision on an earlier request."""
 
     request_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -58,13 +58,13 @@ class FeedbackRequest(Closed):
     note: Annotated[str, Meta(max_length=1000)] | None = None
 
 
-class ImageUrl(Struct, kw_only=True):
+class ImageUrl(Struct, frozen=True, kw_only=True):
     """The address of a picture, or the picture itself as a `data:` address. Open, as OpenAI's clients are."""
 
     url: str
 
 
-class Part(Struct, kw_only=True):
+class Part(Struct, frozen=True, kw_only=True):
     """A text or a picture of OpenAI's multi-modal input."""
 
     type: Literal["text", "image_url"]
@@ -72,14 +72,14 @@ class Part(Struct, kw_only=True):
     image_url: ImageUrl | None = None
 
 
-class ModerationRequest(Struct, kw_only=True):
+class ModerationRequest(Struct, frozen=True, kw_only=True):
     """OpenAI's request: one text, several texts, or the parts of one meme."""
 
     input: str | list[str | Part]
     model: str | None = None
 
 
-class ModelRef(Struct, kw_only=True):
+class ModelRef(Struct, frozen=True, kw_only=True):
     """The model that answered. `calibration` is null where its scores are not calibrated."""
 
     name: str
@@ -87,7 +87,7 @@ class ModelRef(Struct, kw_only=True):
     calibration: str | None
 
 
-class Decision(Struct, kw_only=True):
+class Decision(Struct, frozen=True, kw_only=True):
     """What the policy says. `audit` marks an allowed meme that was drawn for people to look at."""
 
     action: Action
@@ -98,7 +98,7 @@ class Decision(Struct, kw_only=True):
     audit: bool = False
 
 
-class Read(Struct, kw_only=True):
+class Read(Struct, frozen=True, kw_only=True):
     """What the model read. `animated`: only the first frame."""
 
     text: str
@@ -109,14 +109,14 @@ class Read(Struct, kw_only=True):
     animated: bool = False
 
 
-class MemberScore(Struct, kw_only=True):
+class MemberScore(Struct, frozen=True, kw_only=True):
     """The probability of the positive class by a member of a study."""
 
     name: str
     score: float
 
 
-class Timing(Struct, kw_only=True):
+class Timing(Struct, frozen=True, kw_only=True):
     """Milliseconds of each stage. With `cache: hit`, the model was not asked."""
 
     queue: float
@@ -127,7 +127,7 @@ class Timing(Struct, kw_only=True):
     cache: Literal["hit", "miss"] = "miss"
 
 
-class ScoreAnswer(Struct, kw_only=True):
+class ScoreAnswer(Struct, frozen=True, kw_only=True):
     """The verdict. `scores` are calibrated probabilities if there is a policy; `raw` are the model's own."""
 
     request_id: str
@@ -142,14 +142,14 @@ class ScoreAnswer(Struct, kw_only=True):
     id: str | None = None
 
 
-class Fault(Struct, kw_only=True):
+class Fault(Struct, frozen=True, kw_only=True):
     """A value at fault, by its JSON pointer."""
 
     pointer: str
     detail: str
 
 
-class ProblemAnswer(Struct, kw_only=True):
+class ProblemAnswer(Struct, frozen=True, kw_only=True):
     """Why there is no answer (RFC 9457)."""
 
     type: str
@@ -160,27 +160,27 @@ class ProblemAnswer(Struct, kw_only=True):
     errors: list[Fault] | UnsetType = UNSET
 
 
-class BatchItem(Struct, kw_only=True):
+class BatchItem(Struct, frozen=True, kw_only=True):
     """The answer to one meme of several: a result or a problem."""
 
     result: ScoreAnswer | None = None
     problem: ProblemAnswer | None = None
 
 
-class BatchAnswer(Struct, kw_only=True):
+class BatchAnswer(Struct, frozen=True, kw_only=True):
     """Answers in the order of the items."""
 
     items: list[BatchItem]
 
 
-class FeedbackAnswer(Struct, kw_only=True):
+class FeedbackAnswer(Struct, frozen=True, kw_only=True):
     """`known`: whether this process has answered the request lately."""
 
     request_id: str
     known: bool
 
 
-class ModerationResult(Struct, kw_only=True):
+class ModerationResult(Struct, frozen=True, kw_only=True):
     """OpenAI's result for one input; the categories are the labels of the policy."""
 
     flagged: bool
@@ -189,7 +189,7 @@ class ModerationResult(Struct, kw_only=True):
     category_applied_input_types: dict[str, list[Literal["text", "image"]]]
 
 
-class ModerationAnswer(Struct, kw_only=True):
+class ModerationAnswer(Struct, frozen=True, kw_only=True):
     """OpenAI's answer."""
 
     id: str
@@ -197,7 +197,7 @@ class ModerationAnswer(Struct, kw_only=True):
     results: list[ModerationResult]
 
 
-class Thresholds(Struct, kw_only=True):
+class Thresholds(Struct, frozen=True, kw_only=True):
     """The band of a label, in the model's own scores; null where nothing is decided unseen."""
 
     allow: float | None
@@ -206,7 +206,7 @@ class Thresholds(Struct, kw_only=True):
     max_wrong_block: float | None
 
 
-class PolicyCard(Struct, kw_only=True):
+class PolicyCard(Struct, frozen=True, kw_only=True):
     """The policy of a model."""
 
     name: str
@@ -215,7 +215,7 @@ class PolicyCard(Struct, kw_only=True):
     labels: dict[str, Thresholds]
 
 
-class ModelCard(Struct, kw_only=True):
+class ModelCard(Struct, frozen=True, kw_only=True):
     """A model of the service. `metrics` were measured on its validation split."""
 
     name: str
@@ -230,13 +230,13 @@ class ModelCard(Struct, kw_only=True):
     default: bool
 
 
-class ModelList(Struct, kw_only=True):
+class ModelList(Struct, frozen=True, kw_only=True):
     """All models; the first is the default."""
 
     models: list[ModelCard]
 
 
-class ReloadAnswer(Struct, kw_only=True):
+class ReloadAnswer(Struct, frozen=True, kw_only=True):
     """Checksums of a model before and after it was loaded again."""
 
     name: str
@@ -244,7 +244,7 @@ class ReloadAnswer(Struct, kw_only=True):
     after: str
 
 
-class Ready(Struct, kw_only=True):
+class Ready(Struct, frozen=True, kw_only=True):
     """Whether requests are welcome, and if not, why."""
 
     ready: bool
