@@ -1,12 +1,16 @@
 """The service under load. `make soak` runs these for minutes; `make test` has their short forms."""
 
 import asyncio
+import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 
 import httpx
@@ -20,6 +24,7 @@ from diptych.serve import Limits
 
 SECONDS = float(os.environ.get("DIPTYCH_SOAK", "0"))
 MEGABYTE = 1 << 20
+CROWD = Path(__file__).with_name("crowd.py")
 
 
 def resident() -> int:
@@ -56,38 +61,22 @@ def slow(model, monkeypatch, seconds=0.02, each=0.004):
     monkeypatch.setattr(model, "score", late)
 
 
-async def crowd(url: str, clients: int, seconds: float) -> list[tuple[int, float, str]]:
-    """Codes, seconds and `Retry-After` of what so many clients got, one request after the other."""
-    got: list[tuple[int, float, str]] = []
-    end = time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
-
-        async def one(number: int) -> None:
-            turn = 0
-            while time.monotonic() < end:
-                turn += 1
-                start = time.monotonic()
-                response = await client.post("/v1/score", json={"text": f"{number} {turn}"})
-                got.append(
-                    (response.status_code, time.monotonic() - start, response.headers.get("retry-after", ""))
-                )
-                if response.status_code == 429:
-                    # Less than it asks for: the point is the load.
-                    await asyncio.sleep(0.05)
-
-        await asyncio.gather(*(one(number) for number in range(clients)))
-    return got
+def crowd(url: str, clients: int, seconds: float) -> list[tuple[int, float, str]]:
+    """Codes, seconds and `Retry-After` of what so many clients got, from a process of their own."""
+    port = url.rpartition(":")[2]
+    command = [sys.executable, "-S", str(CROWD), port, str(clients), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=True)
+    return [tuple(one) for one in json.loads(done.stdout)]
 
 
 def crowded(serve, models, monkeypatch, *, clients, seconds):
     slow(models["text"], monkeypatch)
     ask = serve("text", limits=Limits(queue=64, batch=16))
     with live(ask.web) as url:
-        asyncio.run(crowd(url, clients, min(2.0, seconds / 4)))  # connections, caches
+        crowd(url, clients, min(2.0, seconds / 4))  # connections, caches
         before = resident()
         start = time.monotonic()
-        got = asyncio.run(crowd(url, clients, seconds))
+        got = crowd(url, clients, seconds)
         spent = time.monotonic() - start
         after = resident()
     codes = Counter(code for code, _, _ in got)

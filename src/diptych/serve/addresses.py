@@ -46,7 +46,7 @@ async def score(web: Web, call: Call) -> Response:
     """`POST /v1/score`."""
     kind, data = media_type(call.request), None
     if kind == "multipart/form-data":
-        request, data = await parse_form(call.request.headers, call.body, web.service.limits)
+        request, data = parse_form(call.request.headers["content-type"], call.body)
     elif kind in ("application/json", ""):
         request = parse(call.body, ScoreRequest)
     else:

@@ -2,15 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 import msgspec
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from diptych.serve.limits import Limits
+from diptych.serve.multipart import read_parts
 from diptych.serve.problems import Problem
 from diptych.serve.structs import ScoreRequest
 
@@ -76,47 +74,24 @@ def _escaped(step: str) -> str:
     return step.replace("~", "~0").replace("/", "~1")
 
 
-async def parse_form(headers: Headers, body: bytes, limits: Limits) -> tuple[ScoreRequest, bytes | None]:
+def parse_form(content_type: str, body: bytes) -> tuple[ScoreRequest, bytes | None]:
     """Read the parts `request` (JSON) and `image` (the encoded picture) of a multipart body.
 
     Raises:
         Problem: a part is missing, unknown, given twice or of another type.
     """
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        # In pieces: the parser copies what it is given.
-        for start in range(0, len(body), 1 << 16):
-            yield body[start : start + (1 << 16)]
-
-    parser = MultiPartParser(headers, stream(), max_files=2, max_fields=2, max_part_size=limits.body)
-    try:
-        form = await parser.parse()
-    except (MultiPartException, ValueError, KeyError, IndexError) as error:
-        raise Problem("invalid-request", "the multipart body is damaged.") from error
-    try:
-        return await _parts(form.multi_items())
-    finally:
-        await form.close()
-
-
-async def _parts(items: list[tuple[str, UploadFile | str]]) -> tuple[ScoreRequest, bytes | None]:
     found: dict[str, bytes] = {}
-    for name, value in items:
-        if name not in ("request", "image") or name in found:
+    for part in read_parts(content_type, body):
+        if part.name not in ("request", "image") or part.name in found:
             detail = "the part is unknown or given twice; expected `request` and `image`"
-            raise Problem("invalid-request", f"{detail}.", pointer=f"/{_escaped(name[:80])}")
-        if isinstance(value, UploadFile):
-            kind = (value.content_type or PICTURES[-1]).partition(";")[0].strip().lower()
-            if name == "image" and kind not in PICTURES:
-                raise Problem(
-                    "unsupported-media", f"the image has the type {kind[:80]}; expected {PICTURES}."
-                )
-            found[name] = await value.read()
-        else:
-            # A text part; a picture sent as one would have lost bytes.
-            if name == "image":
-                raise Problem("invalid-request", "the image is a text; send a file.", pointer="/image")
-            found[name] = value.encode("utf-8", "surrogatepass")
+            raise Problem("invalid-request", f"{detail}.", pointer=f"/{_escaped(part.name[:80])}")
+        if part.name == "image" and (part.kind or PICTURES[-1]) not in PICTURES:
+            detail = f"the image has the type {part.kind[:80]}; expected one of {', '.join(PICTURES)}."
+            raise Problem("unsupported-media", detail)
+        # A picture that is sent as a text has lost bytes.
+        if part.name == "image" and not part.file:
+            raise Problem("invalid-request", "the image is a text; send a file.", pointer="/image")
+        found[part.name] = bytes(part.data)
     request = parse(found.get("request", b"{}"), ScoreRequest)
     image = found.get("image")
     if image is not None and request.image is not None:
