@@ -24,8 +24,10 @@ from diptych.serve.openapi import openapi
 ROOT = "https://diptych.test"
 
 
-def saved(folder: Path, memes: Path, model: str, seed: int = 0, **options: Any) -> Path:
-    """A bundle of random weights."""
+def saved(
+    folder: Path, memes: Path, model: str, seed: int = 0, store: Path | None = None, **options: Any
+) -> Path:
+    """A run of random weights; `store` is what it was trained on."""
     words = str(memes / "vocabulary.txt")
     text = {"_target_": "diptych.text.WordPiece", "vocabulary": words}
     nodes: dict[str, Any] = {
@@ -36,12 +38,13 @@ def saved(folder: Path, memes: Path, model: str, seed: int = 0, **options: Any) 
     nodes["model"]["vocab_size"] = call(nodes["processor"]).text.vocab_size
     features = None
     if options.get("regions"):
-        features = FeatureStore(memes / "features").meta
+        features = FeatureStore(store or memes / "features").meta
         nodes["model"]["feature_dim"] = features.feature_dim
     torch.manual_seed(seed)
     built = call(nodes["model"])
     task = call(nodes["task"], model=built)
-    save_bundle(folder / "bundle", model=built, task=task, nodes=nodes, features=features)
+    places = None if store is None else {"root": None, "features": store, "more_features": None}
+    save_bundle(folder / "bundle", model=built, task=task, nodes=nodes, features=features, places=places)
     return folder
 
 

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 
-got: list[tuple[int, float, str]] = []
+got: list[tuple[int, float, str, float | None]] = []
 
 
 async def one(number: int, port: int, end: float) -> None:
@@ -17,14 +17,15 @@ async def one(number: int, port: int, end: float) -> None:
     while time.monotonic() < end:
         turn += 1
         body = json.dumps({"text": f"{number} {turn}"}).encode()
-        head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+        head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\n{kind}"
         start = time.monotonic()
         writer.write(f"{head}\r\n\r\n".encode() + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
-        await reader.readexactly(int(headers["content-length"]))
-        code = int(lines[0].split()[1])
-        got.append((code, time.monotonic() - start, headers.get("retry-after", "")))
+        answer = json.loads(await reader.readexactly(int(headers["content-length"])))
+        code, took = int(lines[0].split()[1]), time.monotonic() - start
+        got.append((code, took, headers.get("retry-after", ""), answer.get("timing_ms", {}).get("total")))
         if code == 429:
             # Less than it asks for: the point is the load.
             await asyncio.sleep(0.1)

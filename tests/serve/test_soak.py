@@ -61,8 +61,8 @@ def slow(model, monkeypatch, seconds=0.02, each=0.004):
     monkeypatch.setattr(model, "score", late)
 
 
-def crowd(url: str, clients: int, seconds: float) -> list[tuple[int, float, str]]:
-    """Codes, seconds and `Retry-After` of what so many clients got, from a process of their own."""
+def crowd(url: str, clients: int, seconds: float) -> list[tuple[int, float, str, float | None]]:
+    """Codes, seconds, `Retry-After` and the service's own milliseconds, of clients in another process."""
     port = url.rpartition(":")[2]
     command = [sys.executable, "-S", str(CROWD), port, str(clients), str(seconds)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=True)
@@ -79,18 +79,20 @@ def crowded(serve, models, monkeypatch, *, clients, seconds):
         got = crowd(url, clients, seconds)
         spent = time.monotonic() - start
         after = resident()
-    codes = Counter(code for code, _, _ in got)
-    served = np.array([took for code, took, _ in got if code == 200])
+    codes = Counter(code for code, *_ in got)
+    served = np.array([took for code, took, *_ in got if code == 200])
+    inside = np.array([own / 1000 for code, *_, own in got if code == 200])
     batch = ask.service.metrics.model_seconds.labels("text")
     longest = batch._sum.get() / max(1, sum(bucket.get() for bucket in batch._buckets))
     print(
         f"\n{clients} clients, {spent:.0f} s: {dict(codes)}, {len(served) / spent:.0f}/s, served p50 "
         f"{np.quantile(served, 0.5):.3f} s p99 {np.quantile(served, 0.99):.3f} s, "
+        f"inside {np.quantile(inside, 0.99):.3f} s, "
         f"memory {(after - before) / MEGABYTE:+.1f} MB"
     )
     assert set(codes) <= {200, 429}
-    assert all(retry.isdigit() for code, _, retry in got if code == 429)
-    return codes, served, spent, longest, after - before
+    assert all(retry.isdigit() for code, _, retry, _ in got if code == 429)
+    return codes, inside, spent, longest, after - before
 
 
 def test_a_crowd_gets_answers_or_is_told_to_come_again(serve, models, monkeypatch):
@@ -103,11 +105,12 @@ def test_a_crowd_gets_answers_or_is_told_to_come_again(serve, models, monkeypatc
 @pytest.mark.skipif(not SECONDS, reason="`make soak` runs it")
 @pytest.mark.timeout(SECONDS + 300)
 def test_two_hundred_clients_and_a_slow_model(serve, models, monkeypatch):
-    codes, served, spent, longest, grown = crowded(serve, models, monkeypatch, clients=200, seconds=SECONDS)
+    codes, inside, spent, longest, grown = crowded(serve, models, monkeypatch, clients=200, seconds=SECONDS)
     assert codes[429]
-    # A meme waits for the full queue before it, and for the batch that runs; twice that on a busy machine.
-    throughput = len(served) / spent
-    assert np.quantile(served, 0.99) <= 2 * (64 / throughput + longest) + 0.2
+    # A meme waits for the full queue before it and for the batch that runs, and half as much for its turn on
+    # a busy machine. By the clock of the service: clients also count how long they wait for a core.
+    throughput = len(inside) / spent
+    assert np.quantile(inside, 0.99) <= 1.5 * (64 / throughput + longest) + 0.2
     assert grown < 30 * MEGABYTE
 
 

@@ -205,7 +205,7 @@ class Engine:
 
 
 def chosen_for_batch(lengths: Sequence[int | None], *, most: int, cost: int) -> set[int]:
-    """Choose the memes of a batch: the oldest, and others of about its length.
+    """Choose the memes of a batch: the oldest, and those after it that fit.
 
     Args:
         lengths: tokens and regions of the memes in the queue, the oldest first; None if of another model.
@@ -213,17 +213,17 @@ def chosen_for_batch(lengths: Sequence[int | None], *, most: int, cost: int) -> 
         cost: largest product of their number and the greatest length.
 
     Returns:
-        Their numbers. The oldest is always among them, so that no meme waits forever.
+        Their numbers. Older ones go first, so that a full queue bounds the time of every meme; one that is too
+        long for this batch is the oldest of a later one.
     """
-    oldest = lengths[0] or 0
-    own = [(length, number) for number, length in enumerate(lengths) if length is not None]
-    # By the distance of lengths, so that one long text does not pad all others; of equal ones, the older.
-    own.sort(key=lambda pair: (abs(pair[0] - oldest), pair[1]))
     chosen, longest = set[int](), 0
-    for length, number in own[:most]:
+    for number, length in enumerate(lengths):
+        if length is None or len(chosen) == most:
+            continue
         wider = max(longest, length)
+        # One long text would pad all others.
         if chosen and wider * (len(chosen) + 1) > cost:
-            break
+            continue
         chosen.add(number)
         longest = wider
     return chosen
