@@ -213,8 +213,8 @@ def chosen_for_batch(lengths: Sequence[int | None], *, most: int, cost: int) -> 
         cost: largest product of their number and the greatest length.
 
     Returns:
-        Their numbers. Older ones go first, so that a full queue bounds the time of every meme; one that is too
-        long for this batch is the oldest of a later one.
+        Their numbers. Older ones go first, so that a full queue bounds the time of every meme. One that is
+        too long for this batch is the oldest of a later one.
     """
     chosen, longest = set[int](), 0
     for number, length in enumerate(lengths):
