@@ -5,6 +5,7 @@ VENV ?= .venv
 WORKERS ?= auto
 CASES ?= 2000
 SEED ?= 1
+SECONDS ?= 120
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -22,11 +23,11 @@ MM := runs/mmbert
 TUNED := weights.model=runs/mmbert/bcb
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vilio lxmert mmbert check test quick fuzz parity certificate journey bench docs size clean
+.PHONY: help install demo vilio lxmert mmbert check test quick fuzz parity certificate journey soak bench docs size clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) (test processes) CASES=$(CASES) SEED=$(SEED) (fuzz)"
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) (test processes) CASES=$(CASES) SEED=$(SEED) (fuzz) SECONDS=$(SECONDS) (soak)"
 
 install: $(STAMP) ## make or update the virtual environment, with the tested versions
 	@echo "$(VENV) is current."
@@ -150,6 +151,9 @@ certificate: install ## measure the goldens of DIPTYCH_GOLDENS anew for the mode
 
 journey: install ## a person's whole way through the command line
 	$(PYTEST) $(SHAPES) -m journey
+
+soak: install ## the service under load on this machine, bounded (SECONDS=120 per test; 600 for its memory)
+	DIPTYCH_SOAK=$(SECONDS) $(PYTEST) -m soak -s tests/serve
 
 bench: install ## measured against plain code and other libraries
 	$(BIN)/python -m bench

@@ -1,6 +1,8 @@
 """Reads picture files as RGB, and converts RGB to normalized pixels for ImageNet networks."""
 
 import re
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +56,46 @@ def open_image(
     try:
         with Image.open(require_file(image, "a picture file")) as file:
             require_small(file, image, max_pixels)
-            turn = UPRIGHT.get(_orientation(file))
             if at_least is not None:
                 # Only JPEG has this; other formats ignore it.
                 file.draft("RGB", (at_least, at_least))
-            file.load()
-            rgb = _to_rgb(file, as_opencv)
-            return rgb if turn is None else rgb.transpose(turn)
+            return _upright(file, as_opencv)
     except Exception as error:  # decoders raise many kinds of errors
         raise explained(error, image, max_pixels) from error
+
+
+def decode_image(
+    data: bytes, *, formats: Sequence[str], name: str = "the picture", max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, bool]:
+    """Decode a picture in memory as `open_image` does a file, to the same pixels.
+
+    Args:
+        data: an encoded picture; its content decides the format.
+        formats: of Pillow, such as `JPEG`; decoders of others, of which Pillow has forty, are never asked.
+        name: what errors call the picture.
+        max_pixels: larger pictures are rejected before they are decoded.
+
+    Returns:
+        The upright picture as RGB, and whether it is the first frame of an animation.
+
+    Raises:
+        FormatError: as `open_image`.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=tuple(formats)) as file:
+            require_small(file, name, max_pixels)
+            animated = bool(getattr(file, "is_animated", False))
+            return _upright(file), animated
+    except Exception as error:  # decoders raise many kinds of errors
+        raise explained(error, name, max_pixels) from error
+
+
+def _upright(file: Image.Image, as_opencv: bool = False) -> Image.Image:
+    # Before the pixels are loaded, which some formats drop the metadata after.
+    turn = UPRIGHT.get(_orientation(file))
+    file.load()
+    rgb = _to_rgb(file, as_opencv)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -54,7 +54,7 @@ def test_named_verbs_targets_and_experiments_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     code = "\n".join([*(content for _, content in blocks(page)), *re.findall(r"`([^`\n]+)`", text)])
-    for verb in re.findall(r"^(?:\$ )?diptych ([a-z]+)", code, re.MULTILINE):
+    for verb in re.findall(r"^(?:\$ )?diptych ([a-z][a-z-]*)", code, re.MULTILINE):
         assert verb in VERBS, f"{page_id(page)}: diptych {verb}"
     for target in re.findall(r"^(?:\$ )?make ([a-z]+)", code, re.MULTILINE):
         assert target in targets, f"{page_id(page)}: make {target}"

@@ -13,6 +13,7 @@ from diptych.ensemble import (
     FitReport,
     Members,
     fit_blend,
+    fit_once,
     read_members,
     read_predictions,
     write_predictions,
@@ -319,3 +320,24 @@ def test_the_verb_averages_as_vilio(tmp_path: Path, capsys: pytest.CaptureFixtur
     average = read_predictions(tmp_path / "EL_dev_seen.csv", kind="raw")
     assert average.column("1") == pytest.approx([(10 + 100 + 10000) / 3, -1.5])
     assert "without dev_seenEL36.csv, dev_seenELVCR36.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_blend_that_is_kept_scores_each_row_as_the_fit_does(method: str) -> None:
+    rng = np.random.default_rng(4)
+    truth = {str(key): int(key % 3 == 0) for key in range(60)}
+    found = {}
+    for split, count in (("dev", 60), ("test", 20)):
+        ids = tuple(map(str, range(count)))
+        lean = np.array([0.3 * truth[key] for key in ids])
+        columns = [np.clip(rng.uniform(0, 0.7, count) + lean, 0, 1) for _ in range(3)]
+        found[split] = tuple(
+            Predictions(ids=ids, scores=np.stack((1 - one, one), 1), classes=("no", "yes")) for one in columns
+        )
+    members = Members(names=("A", "B", "C"), predictions=found, dropped={})
+    blends, report = fit_blend(members, truth, dev="dev", method=method, folds=0)
+    kept = fit_once(members, truth, dev="dev", method=method)
+    for row, expected in enumerate(blends["test"].column("yes")):
+        alone = kept(np.array([[one.column("yes")[row]] for one in found["test"]]))
+        assert alone[0] == expected
+    assert kept.threshold == report.threshold

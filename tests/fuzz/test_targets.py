@@ -74,6 +74,13 @@ UNTRIED = {
     "report.memes": "draws pictures that have been read before",
     "scale.ray": "passes values between our own processes",
     "scale.shards": "loads models as `cli.predict` does",
+    "client": "reads answers of the service; tests/serve/test_server.py",
+    "serve.addresses": "reads the page that comes with diptych",
+    "serve.audit": "reads a log of our own; damaged ones in tests/serve/test_audit.py",
+    "serve.keys": "damaged files in tests/serve/test_server.py",
+    "serve.models": "loads models as `cli.predict` does",
+    "serve.pictures": "hostile pictures in tests/serve/test_soak.py",
+    "serve.setup": "reads bytes for `serve.pictures`",
     "study.card": "writes a page of what has been read before",
     "world.render": "draws",
 }

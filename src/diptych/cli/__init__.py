@@ -53,6 +53,8 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "drift": Verb("compare new scores with those of before, without labels", "diptych.cli.drift"),
     "audit": Verb("what can be believed: copies, confounders, baselines", "diptych.cli.audit"),
     "report": Verb("runs, seeds, curves and the audit on one page", "diptych.cli.report"),
+    "serve": Verb("answer over HTTP: picture and text in, verdict out", "diptych.cli.serve"),
+    "audit-log": Verb("check the audit log of the service", "diptych.cli.audit_log"),
     "ls": Verb("list experiments, models and other settings", "diptych.cli.ls"),
     "cp": Verb("copy an experiment to edit it", "diptych.cli.cp"),
     "doctor": Verb("show versions, devices, extras, and what is missing", "diptych.cli.doctor"),

@@ -34,8 +34,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("root", type=Path, help="folder of a data set; with --robust, a run or a bundle")
     add("--splits", help="comma-separated (default: all, without cleaned views)")
-    add("--predictions", type=Path, nargs="+", default=[], metavar="FILE", help="of labeled splits")
-    add("--runs", type=Path, nargs="+", default=[], metavar="RUN", help="run folders, or folders of runs")
+    add(
+        "--predictions",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="of a labeled split; repeatable",
+    )
+    add(
+        "--runs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a run, or a folder of runs; repeatable",
+    )
     add("--second", type=Path, metavar="FILE", help="CSV of id,label: second labels of some examples")
     add("--groups", type=Path, help="CSV of id and groups, for slices")
     add("--features", type=Path, help="feature store (default: ROOT/features)")

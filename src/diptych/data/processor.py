@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +21,10 @@ MISSING = ("error", "none", "skip")
 
 
 class Sources(NamedTuple):
-    """Where the processor finds the regions and the picture file of an image key."""
+    """Where the processor finds the regions and the picture of an image key."""
 
     regions: RegionSource | None = None
-    images: Mapping[str, Path] | None = None
+    images: Mapping[str, Any] | None = None  # files, or opened pictures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +329,7 @@ class Processor:
             names[label] for regions in images if regions.labels is not None for label in regions.labels
         )
 
-    def _pixels(self, keys: tuple[str, ...], images: Mapping[str, Path] | None) -> Float[Tensor, "3 h w"]:
+    def _pixels(self, keys: tuple[str, ...], images: Mapping[str, Any] | None) -> Float[Tensor, "3 h w"]:
         assert images is not None, "checked by require_sources()"
         if len(keys) != 1:
             raise ConfigError(f"a pair has {len(keys)} images; models that read pixels take exactly one.")

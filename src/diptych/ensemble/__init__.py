@@ -8,16 +8,18 @@ from diptych.ensemble.files import (
     write_blend,
     write_predictions,
 )
-from diptych.ensemble.fit import FitReport, fit_blend
+from diptych.ensemble.fit import FitReport, FittedBlend, fit_blend, fit_once
 from diptych.ensemble.members import Members, read_members
 from diptych.ensemble.search import greedy_search, simplex_search
 
 __all__ = [
     "FitReport",
+    "FittedBlend",
     "Members",
     "agreement",
     "blend",
     "fit_blend",
+    "fit_once",
     "greedy_search",
     "held_out_file",
     "member_names",

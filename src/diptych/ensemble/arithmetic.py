@@ -41,13 +41,19 @@ class Arithmetic:
 
     def finish(self, scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
         """Turn the scores of a loop into probabilities by a logistic fit on dev, which keeps their order."""
+        curve = self.curve(scores[dev], truth)
+        return {split: curve(values) for split, values in scores.items()}
+
+    def curve(
+        self, scores: Float[ndarray, " N"], truth: Bool[ndarray, " N"]
+    ) -> Callable[[ndarray], Float[ndarray, " _"]]:
+        """Fit the function that `finish` applies, on the scores of dev."""
         # standardized, because the regularization of LogisticRegression depends on the scale of its input
-        middle, width = scores[dev].mean(), scores[dev].std() or 1.0
-        rows = {split: ((values - middle) / width)[:, None] for split, values in scores.items()}
-        curve = LogisticRegression().fit(rows[dev], truth)
-        if curve.coef_[0, 0] <= 0:  # no better than chance: the curve would reverse the order
-            return scores
-        return {split: curve.predict_proba(values)[:, 1] for split, values in rows.items()}
+        middle, width = scores.mean(), scores.std() or 1.0
+        logistic = LogisticRegression().fit(((scores - middle) / width)[:, None], truth)
+        if logistic.coef_[0, 0] <= 0:  # no better than chance: the curve would reverse the order
+            return lambda values: values
+        return lambda values: logistic.predict_proba(((values - middle) / width)[:, None])[:, 1]
 
     def threshold(self, truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> float:
         """Return the threshold with the best accuracy on dev."""

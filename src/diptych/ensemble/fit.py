@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from diptych.ensemble.arithmetic import OURS, Arithmetic, Scores
 from diptych.ensemble.blend import identity, stack_scores
-from diptych.ensemble.loop import Round, one_search, ranks_among, two_round_loop
+from diptych.ensemble.loop import Round, apply_rounds, one_search, ranks_among, two_round_loop
 from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
 from diptych.ensemble.vilio import VILIO
@@ -127,6 +127,50 @@ def fit_blend(
     if finished is not None and not compat:
         report = replace(report, held_out=made(dev, finished))
     return blends, report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedBlend:
+    """A blend whose weights are known, which scores new rows without a search; see `fit_once`.
+
+    Args:
+        names: members, in the order of their scores in a call.
+        dev: scores of the members on the rows of the fit, which define scales and ranks.
+        rounds: of the fit.
+        finish: from the blended score to the result.
+        threshold: scores from this value on get the positive answer.
+    """
+
+    names: tuple[str, ...]
+    dev: Float[ndarray, "K M"]
+    rounds: tuple[Round, ...]
+    finish: Callable[[ndarray], ndarray]
+    threshold: float
+
+    def __call__(self, scores: Float[ndarray, "K N"]) -> Float[ndarray, " N"]:
+        """Blend the members' probabilities of the positive class."""
+        return self.finish(apply_rounds(scores, self.dev, self.rounds, names=self.names))
+
+
+def fit_once(
+    members: Members, truth: Mapping[str, int | None], *, dev: str, method: Fitted = "loop"
+) -> FittedBlend:
+    """Fit a blend as `fit_blend` does, to keep it: it gives new rows the same scores, one at a time.
+
+    Raises:
+        FormatError, ConfigError: as `fit_blend`.
+    """
+    _, report = fit_blend(members, truth, dev=dev, method=method, folds=0)
+    columns = _columns(members, dev, OURS)[dev]
+    labels = _labels(members.predictions[dev][0].ids, truth, dev)
+    plain = apply_rounds(columns, columns, report.rounds, names=members.names)
+    return FittedBlend(
+        names=members.names,
+        dev=columns,
+        rounds=report.rounds,
+        finish=OURS.curve(plain, labels) if method == "loop" else np.asarray,
+        threshold=report.threshold,
+    )
 
 
 def _unchanged(scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:

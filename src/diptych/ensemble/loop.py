@@ -113,6 +113,35 @@ def two_round_loop(
         labels = [*names, *BLENDS]
 
 
+def apply_rounds(
+    columns: Float[ndarray, "K N"],
+    dev: Float[ndarray, "K M"],
+    rounds: Sequence[Round],
+    *,
+    names: Sequence[str],
+) -> Float[ndarray, " N"]:
+    """Score new rows by the rounds of a fit of `two_round_loop` or `one_search`, without any search.
+
+    Args:
+        columns: scores of the new rows, one row per member.
+        dev: scores of the rows of the fit, which define scales and ranks.
+        names: names of the members.
+    """
+    first, *more = rounds
+    scores = _weighted(dict(zip(names, columns, strict=True)), first)
+    for later in more:
+        blends = (*_averages(columns, dev), scores)
+        named = dict(zip((*names, *BLENDS), (*columns, *blends), strict=True))
+        scores = _weighted(named, later)
+    return scores
+
+
+def _weighted(columns: Mapping[str, ndarray], fitted: Round) -> Float[ndarray, " N"]:
+    # A round lists the columns that it kept, in their order.
+    kept = np.stack([columns[name] for name in fitted.weights])
+    return weighted_mean(kept, np.array([*fitted.weights.values()]))
+
+
 def normalized(weights: Float[ndarray, " K"]) -> Float[ndarray, " K"]:
     """Scale weights to sum to one; if all are 0 (no blend beats chance), return equal weights."""
     # The origin is one of the search's corners, so all weights may be 0.

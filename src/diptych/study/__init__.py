@@ -4,7 +4,18 @@ from diptych.study.call import Call, run_study, study_status
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
 from diptych.study.progress import Checksums, StepRecord
 from diptych.study.run import Options, Report, records_of
-from diptych.study.score import found_in, is_study, model_of, places_of, score_meme
+from diptych.study.score import (
+    Tree,
+    averaged,
+    dev_of,
+    extractions,
+    found_in,
+    is_study,
+    model_of,
+    places_of,
+    read_tree,
+    score_meme,
+)
 from diptych.study.settings import Study, find_study, read_study
 
 __all__ = [
@@ -17,6 +28,10 @@ __all__ = [
     "Step",
     "StepRecord",
     "Study",
+    "Tree",
+    "averaged",
+    "dev_of",
+    "extractions",
     "find_study",
     "found_in",
     "is_study",
@@ -24,6 +39,7 @@ __all__ = [
     "places_of",
     "plan",
     "read_study",
+    "read_tree",
     "records_of",
     "run_study",
     "score_meme",

@@ -6,6 +6,7 @@ A model that was trained on NLVR2 takes two pictures. A model that answers quest
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,17 +98,14 @@ def score_meme(
     if not is_study(source):
         predictor = load(source, device=device, precision=precision)
         return _ask(predictor, images, text, *(places[key] for key in STORES))
-    tree = _read(source / NAME)
+    tree = read_tree(source)
     members: dict[str, Predictions] = {}
     for name, about in tree["members"].items():
         predictor = load(source / about["bundle"], device=device, precision=precision)
         stores = [None if key is None else places[key] for key in (about["features"], about["more_features"])]
         # one model in memory at a time
         members[name] = _as_predictions(_ask(predictor, images, text, *stores), images[0].stem)
-    families = {
-        family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
-        for family in tree["dev"]
-    }
+    families = averaged(tree, members)
     # Fitted again from the stored predictions of dev,
     # which takes seconds and needs no format for a fitted blend.
     final = _blended(source, tree, families)
@@ -159,7 +157,7 @@ def _keys(images: Sequence[Path]) -> dict[str, Path]:
 def places_of(source: Path) -> dict[str, Place]:
     """Return the stores that a run, a bundle or a study was trained on, by name; see `score_meme`."""
     if is_study(source):
-        return {name: source / place for name, place in _read(source / NAME)["features"].items()}
+        return {name: source / place for name, place in read_tree(source)["features"].items()}
     places = trained_on(source)
     named = places["features"]  # if there are several, each covers one data set, and the picture is of none
     return {"features": None if isinstance(named, dict) else named, "more_features": places["more_features"]}
@@ -185,6 +183,30 @@ def found_in(
     Raises:
         ConfigError: a store does not record how it was made, or `weights` lacks its detector.
     """
+    with TemporaryDirectory() as folder:
+        listing = Path(folder) / "picture.txt"
+        paths = (image.absolute() for image in _keys(images).values())
+        # A list and not the folder of the picture, which may hold thousands of others.
+        listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+        made: dict[str, Path] = {}
+        for number, (settings, rules) in enumerate(extractions(source, weights, boxes=boxes)):
+            report = extract(listing, Path(folder) / str(number), settings, device=device)
+            stores = dict(zip(settings.rules, report.stores, strict=True))
+            made |= {name: stores[rule].path for name, rule in rules.items()}
+        yield made
+
+
+def extractions(
+    source: Path, weights: Mapping[str, Path | None], *, boxes: str = "36"
+) -> list[tuple[ExtractSettings, dict[str, str]]]:
+    """Settings of the detectors behind the stores that `source` was trained on; see `found_in`.
+
+    Returns:
+        For each pass of a detector, its settings, and by the name of each store its rule in `settings.rules`.
+
+    Raises:
+        ConfigError: a store does not record how it was made, or `weights` lacks its detector.
+    """
     names = {(name if file is not None else f"{name}-random"): (name, file) for name, file in weights.items()}
     places = {name: FeatureStore(Path(place)) for name, place in places_of(source).items() if place}
     # The stores say which detector and rule made them; the picture must be treated alike.
@@ -199,21 +221,14 @@ def found_in(
                 f"{meta.box_rule!r}, but weights are given for {sorted(names)}. Add weights of that detector,"
                 f" or make a store with `diptych extract` and add --features {name}=FOLDER."
             )
-    with TemporaryDirectory() as folder:
-        listing = Path(folder) / "picture.txt"
-        paths = (image.absolute() for image in _keys(images).values())
-        # A list and not the folder of the picture, which may hold thousands of others.
-        listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-        made: dict[str, Path] = {}
-        # one pass of a detector makes the stores of all its box numbers, but of one way of selection
-        for detector, mode in sorted({(meta.detector, _rule(meta)[1]) for meta in metas.values()}):
-            same = (meta.detector == detector and _rule(meta)[1] == mode for meta in metas.values())
-            mine = dict(compress(metas.items(), same))
-            settings = _settings(*names[detector], mode, list(mine.values()))
-            report = extract(listing, Path(folder) / f"{detector} {mode}", settings, device=device)
-            stores = dict(zip(settings.rules, report.stores, strict=True))
-            made |= {name: stores[_rule(meta)[0]].path for name, meta in mine.items()}
-        yield made
+    passes = []
+    # one pass of a detector makes the stores of all its box numbers, but of one way of selection
+    for detector, mode in sorted({(meta.detector, _rule(meta)[1]) for meta in metas.values()}):
+        same = (meta.detector == detector and _rule(meta)[1] == mode for meta in metas.values())
+        mine = dict(compress(metas.items(), same))
+        settings = _settings(*names[detector], mode, list(mine.values()))
+        passes.append((settings, {name: _rule(meta)[0] for name, meta in mine.items()}))
+    return passes
 
 
 def _rule(meta: FeatureMeta) -> tuple[str, str]:
@@ -279,8 +294,14 @@ def _below(path: Path | str, folder: Path) -> str:
     return str(Path(path).relative_to(folder) if Path(path).is_relative_to(folder) else path)
 
 
-def _read(path: Path) -> Tree:
-    advice = "Run the study again, which rewrites it."
+def read_tree(source: Path) -> Tree:
+    """Read the list of members of a study whose blend is done.
+
+    Raises:
+        FormatError: the list is damaged.
+        ConfigError: the study's blend needs all memes of a split (`compat`).
+    """
+    path, advice = source / NAME, "Run the study again, which rewrites it."
     tree = read_json(path, Tree, advice=advice)
     families = {member["family"] for member in tree["members"].values()}
     stores = {member["features"] for member in tree["members"].values()}
@@ -301,13 +322,25 @@ def _read(path: Path) -> Tree:
     return tree
 
 
-def _blended(source: Path, tree: Tree, families: Mapping[str, Predictions]) -> Predictions:
-    names = tuple(sorted(families))
-    predictions = {
-        "dev": tuple(read_predictions(source / tree["dev"][name]) for name in names),
-        "meme": tuple(families[name] for name in names),
+def averaged(tree: Tree, members: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    """The average of the members of each family."""
+    return {
+        family: blend([members[name] for name, about in tree["members"].items() if about["family"] == family])
+        for family in tree["dev"]
     }
-    members = Members(names=names, predictions=predictions, dropped={})
+
+
+def dev_of(source: Path, tree: Tree) -> Members:
+    """The predictions of the families for dev, on which the blend is fitted."""
+    names = tuple(sorted(tree["dev"]))
+    found = {"dev": tuple(read_predictions(source / tree["dev"][name]) for name in names)}
+    return Members(names=names, predictions=found, dropped={})
+
+
+def _blended(source: Path, tree: Tree, families: Mapping[str, Predictions]) -> Predictions:
+    known = dev_of(source, tree)
+    meme = {"meme": tuple(families[name] for name in known.names)}
+    members = replace(known, predictions={**known.predictions, **meme})
     # without folds: their estimate is in the run card
     blends, _ = fit_blend(members, tree["labels"], dev="dev", method=tree["method"], folds=0)
     return blends["meme"]

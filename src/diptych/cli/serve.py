@@ -1,0 +1,162 @@
+"""Serve models and studies over HTTP: a picture and its text in, a verdict out, on a closed network.
+
+Without --policy, answers have scores and no decision. Requests name a model by its folder, or by NAME of
+NAME=FOLDER; the first is the default. It listens on this machine only, unless there are keys.
+
+try:
+  diptych serve runs/mine --policy policy.yaml
+  diptych serve runs/mine runs/study/vilio --policy policy.yaml --api-keys keys.txt --audit audit/
+  curl -F image=@meme.png -F 'request={"text":"what a day"};type=application/json' localhost:8000/v1/score
+  kill -HUP PID        reads the keys again;   kill PID   finishes what was accepted, and stops
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diptych.cli.options import add_device
+from diptych.errors import ConfigError, missing_library, nearest
+
+if TYPE_CHECKING:
+    from diptych.serve.limits import Limits
+    from diptych.serve.setup import Options
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", metavar="model", nargs="+", help="run, bundle or study; NAME=FOLDER names it"
+    )
+    parser.add_argument(
+        "--policy", type=Path, action="append", default=[], help="a file of `diptych calibrate`, per model"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--api-keys", type=Path, help="lines of name:sha256-of-key:role (user or admin)")
+    parser.add_argument("--open", action="store_true", help="listen beyond this machine without keys")
+    parser.add_argument(
+        "--audit", type=Path, metavar="FOLDER", help="write every decision down, without texts"
+    )
+    parser.add_argument(
+        "--audit-sync",
+        type=float,
+        default=1.0,
+        help="seconds between writes to the disk; 0: each (default: 1)",
+    )
+    parser.add_argument(
+        "--features", action="append", default=[], help="feature store (default: as trained); NAME=FOLDER"
+    )
+    parser.add_argument(
+        "--weights", action="append", default=[], help="find regions in pictures: DETECTOR=FILE or =random"
+    )
+    parser.add_argument(
+        "--boxes", default="36", help="box rule for a model that knows no store (default: 36)"
+    )
+    parser.add_argument("--pictures", type=Path, help="folder of pictures that requests name by image.key")
+    parser.add_argument(
+        "--fetch-from", action="append", default=[], metavar="HOST", help="fetch image.url from this host"
+    )
+    parser.add_argument("--fetch-http", action="store_true", help="also over http")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="MODEL=FILE",
+        help="scores that drift is measured from",
+    )
+    parser.add_argument("--sample-allowed", type=float, default=0.0, help="share of allowed memes to look at")
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=NUMBER", help="a limit, such as queue=64"
+    )
+    parser.add_argument(
+        "--drain-wait", type=float, default=5.0, help="seconds to be `not ready` (default: 5)"
+    )
+    parser.add_argument(
+        "--timeout-graceful-shutdown", type=int, default=30, help="seconds to finish requests (default: 30)"
+    )
+    parser.add_argument("--threads", type=int, help="threads of the models (default: all cores but one)")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        from diptych.serve.keys import may_bind
+        from diptych.serve.limits import model_threads
+        from diptych.serve.server import address_of, listen
+        from diptych.serve.server import run as serve
+        from diptych.serve.setup import build
+    except ModuleNotFoundError as error:
+        # Of the extra; the absence of anything else is a broken installation.
+        if error.name not in ("msgspec", "prometheus_client", "python_multipart", "starlette", "uvicorn"):
+            raise
+        raise missing_library("serving needs Starlette and its companions", "serve", error) from error
+    import torch
+
+    if not may_bind(arguments.host, keys=arguments.api_keys is not None, open_to_all=arguments.open):
+        raise ConfigError(
+            f"--host {arguments.host} is beyond this machine, and there are no keys; add --api-keys FILE, or "
+            "--open to answer everybody."
+        )
+    options = _options(arguments)
+    torch.set_num_threads(arguments.threads or model_threads())
+    sock = listen(arguments.host, arguments.port)
+    try:
+        web = build(options)
+        for model in web.service.engine.models.values():
+            policy = model.policy_id or "no policy"
+            print(f"{model.name}   {model.sha256[:12]}   reads {', '.join(model.reads)}   {policy}")
+        print(f"ready: {address_of(sock)}", flush=True)
+        return serve(web, sock, drain_wait=arguments.drain_wait, graceful=arguments.timeout_graceful_shutdown)
+    finally:
+        sock.close()
+
+
+def _options(arguments: argparse.Namespace) -> "Options":
+    from diptych.serve.models import Setup
+    from diptych.serve.setup import Options
+
+    weights = {name: None if file == "random" else Path(file) for name, file in _pairs(arguments.weights)}
+    setup = Setup(
+        features={name or "features": Path(place) for name, place in _pairs(arguments.features)},
+        weights=weights,
+        boxes=arguments.boxes,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
+    return Options(
+        models=arguments.models,
+        policies=arguments.policy,
+        setup=setup,
+        keys=arguments.api_keys,
+        audit=arguments.audit,
+        sync=arguments.audit_sync,
+        pictures=arguments.pictures,
+        reference={name: Path(file) for name, file in _pairs(arguments.reference)},
+        fetch_from=arguments.fetch_from,
+        fetch_plain=arguments.fetch_http,
+        sample=arguments.sample_allowed,
+        limits=_limits(arguments.limit),
+    )
+
+
+def _limits(words: list[str]) -> "Limits":
+    from diptych.serve.limits import Limits
+
+    usual = Limits()
+    known = usual.__dataclass_fields__
+    values: dict[str, Any] = {}
+    for name, text in _pairs(words):
+        if name not in known:
+            raise ConfigError(f"--limit {name}: expected one of {', '.join(known)}.{nearest(name, known)}")
+        try:
+            values[name] = type(getattr(usual, name))(text)
+        except ValueError as error:
+            raise ConfigError(f"--limit {name}={text}: expected a number.") from error
+    return Limits(**values)
+
+
+def _pairs(words: list[str]) -> list[tuple[str, str]]:
+    """Split NAME=VALUE at its last `=`; without one, NAME is empty."""
+    split = (word.rpartition("=") for word in words)
+    return [(name, value) for name, _, value in split]

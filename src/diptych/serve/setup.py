@@ -1,0 +1,138 @@
+"""Builds the service that `diptych serve` runs from its options."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from diptych.detect.listing import list_pictures
+from diptych.ensemble import read_predictions
+from diptych.errors import ConfigError
+from diptych.files import require_file
+from diptych.serve.addresses import ADDRESSES
+from diptych.serve.app import Web
+from diptych.serve.audit import AuditLog, require_folder
+from diptych.serve.engine import Engine
+from diptych.serve.fetch import Fetcher, checked_hosts
+from diptych.serve.given import Words
+from diptych.serve.keys import Keys
+from diptych.serve.limits import Limits
+from diptych.serve.metrics import Metrics
+from diptych.serve.models import (
+    Resident,
+    Setup,
+    load_model,
+    named_models,
+    read_policies,
+    weight_bytes,
+)
+from diptych.serve.service import Service
+
+MEMORY = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `diptych serve` was told; see its help.
+
+    Args:
+        models: folders, or `NAME=FOLDER`.
+        pictures: folder of pictures that requests name by their file stem.
+        reference: prediction files by model, against whose scores drift is measured.
+        fetch_from: hosts from which pictures are fetched; none fetches nothing.
+        sample: share of the allowed memes that are marked for people.
+    """
+
+    models: Sequence[str]
+    policies: Sequence[Path] = ()
+    setup: Setup = field(default_factory=Setup)
+    keys: Path | None = None
+    audit: Path | None = None
+    sync: float = 1.0
+    pictures: Path | None = None
+    reference: Mapping[str, Path] = field(default_factory=dict)
+    fetch_from: Sequence[str] = ()
+    fetch_plain: bool = False
+    sample: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+
+
+def build(options: Options, *, words: Words | None = None) -> Web:
+    """Load all models, warm them up, and return the application.
+
+    Raises:
+        ConfigError: an option is impossible, or a model cannot be served.
+        FormatError: a file is damaged.
+    """
+    if not 0 <= options.sample <= 1:
+        raise ConfigError(f"--sample-allowed is {options.sample}; expected a share from 0 to 1.")
+    # Everything that is cheap to check comes before gigabytes are loaded.
+    hosts = checked_hosts(options.fetch_from)
+    keys = Keys(options.keys, rate=options.limits.rate, burst=options.limits.burst)
+    sources = named_models(options.models)
+    pictures = _pictures(options.pictures)
+    if unknown := sorted(options.reference.keys() - sources.keys()):
+        raise ConfigError(f"--reference names the model {unknown[0]!r}; served are {', '.join(sources)}.")
+    models = [load_model(name, source, options.setup) for name, source in sources.items()]
+    read_policies(options.policies, models)
+    reference = {
+        model.name: read_predictions(options.reference[model.name]).column(model.positive)
+        for model in models
+        if model.name in options.reference
+    }
+    audit = None if options.audit is None else AuditLog(require_folder(options.audit), sync=options.sync)
+    fetcher = Fetcher(hosts=hosts, plain=options.fetch_plain, most=options.limits.picture) if hosts else None
+    engine = Engine({model.name: model for model in models}, limits=options.limits)
+    service = Service(
+        engine,
+        metrics=Metrics(reference={name: np.asarray(column) for name, column in reference.items()}),
+        words=words,
+        fetch=fetcher,
+        picture_of=None if pictures is None else lambda key: _file_of(pictures, key, options.limits),
+        audit=audit,
+        sample=options.sample,
+    )
+    return Web(service, ADDRESSES, keys=keys, reload=lambda name: load_again(engine.find(name), options))
+
+
+def load_again(old: Resident, options: Options) -> Resident:
+    """Load the model of the same folder anew; the old one stays until the new one is warm.
+
+    Raises:
+        ConfigError: there is not the memory for both, the new one answers otherwise, or a policy that was
+            given to the old one was not made for the new one.
+        FormatError: the folder has no model any more.
+    """
+    needed, free = 2 * weight_bytes(old.source), _available()
+    if free is not None and needed > free:
+        raise ConfigError(f"{old.source} needs {needed} bytes beside the old one; {free} are free.")
+    new = load_model(old.name, old.source, options.setup)
+    if new.classes != old.classes:
+        raise ConfigError(f"{old.source} now scores {new.classes}; the old one scores {old.classes}.")
+    # The files are read again, so that a new model may come with its new policy; those of others are left.
+    mine = [path for path in options.policies if path.stem == old.policy_name]
+    read_policies(mine, [new])
+    return new
+
+
+def _available() -> int | None:
+    """Free memory in bytes; None where the system does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _pictures(folder: Path | None) -> dict[str, Path] | None:
+    return None if folder is None else {one.key: Path(one.path) for one in list_pictures(folder)}
+
+
+def _file_of(pictures: Mapping[str, Path], key: str, limits: Limits) -> bytes | None:
+    """The picture of a key. The key is looked up and never joined to a path."""
+    path = pictures.get(key)
+    if path is None:
+        return None
+    with open(require_file(path, "a picture"), "rb") as file:
+        return file.read(limits.picture + 1)

@@ -1,0 +1,216 @@
+"""The service as a process: it listens, answers, stops without losing a request; and its client."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.serve.conftest import policy_for
+
+from diptych.cli import main
+from diptych.client import Client, ServiceError, meme_of
+from diptych.errors import ConfigError, FormatError
+from diptych.predict import load
+from diptych.serve import Options, Setup, build, verify
+from diptych.serve.keys import read_keys
+from diptych.serve.models import named_models, read_policies
+from diptych.serve.server import listen
+
+
+class Running:
+    """`diptych serve` in a process of its own."""
+
+    def __init__(self, *words: str) -> None:
+        command = [sys.executable, "-m", "diptych.cli", "serve", "--port", "0", "--device", "cpu", *words]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("ready: "):
+                self.url = line.split()[1]
+                return
+        raise AssertionError(self.process.communicate()[1])
+
+    def end(self, seconds: float = 30) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        self.log = self.process.communicate(timeout=seconds)[1]
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def running(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("log")
+    words = (
+        str(sources["pixels"]),
+        str(sources["text"]),
+        "--audit",
+        str(folder / "audit"),
+        "--drain-wait",
+        "0",
+    )
+    one = Running(*words)
+    one.audit = folder / "audit"
+    yield one
+    if one.process.poll() is None:
+        one.end()
+
+
+def test_the_client_is_answered(running, sources, picture):
+    with Client(running.url) as client:
+        expected = load(sources["pixels"], device="cpu").predict(text="what a day", image=picture).scores
+        answer = client.score(image=picture, text="what a day")
+        assert (answer.scores, answer.action, answer.model) == (dict(expected), None, "pixels")
+        with pytest.raises(ServiceError) as caught:
+            client.score(text="a")
+        assert (caught.value.kind, caught.value.status, [*caught.value.errors]) == (
+            "invalid-request",
+            422,
+            ["/image"],
+        )
+        first, second = client.score_batch([meme_of(text="a", model="text"), meme_of(text="a")])
+        assert first.model == "text"
+        assert second.kind == "invalid-request"
+        client.feedback(answer.request_id, "block")
+        assert [card["name"] for card in client.models()] == ["pixels", "text"]
+        reloaded = client.reload("text")
+        assert reloaded["before"] == reloaded["after"]
+
+
+def test_sigterm_loses_no_accepted_request(running):
+    """The last test of this process: all that were sent before the signal are answered."""
+
+    def ask(number):
+        with Client(running.url, tries=1) as client:
+            return client.score(text=f"text {number}", model="text").request_id
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(ask, number) for number in range(40)]
+        while not any(future.done() for future in futures):
+            time.sleep(0.001)
+        code = running.end()
+        answered = set()
+        for future in futures:
+            try:
+                answered.add(future.result())
+            except OSError:  # not accepted any more
+                continue
+    assert code == 0
+    assert answered
+    found = verify(running.audit)
+    assert found.broken is None
+    text = "".join(path.read_text() for path in running.audit.glob("*.jsonl"))
+    # Whatever was answered is in the log, and whatever is in the log was answered.
+    assert sum(f'"{one}"' in text for one in answered) == len(answered)
+    assert text.count('"model": "text"') == len(answered) + 1  # and the one of the batch before
+    assert "text 3" not in running.log
+
+
+def test_a_taken_port_is_one_clear_error(sources, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", str(sources["text"]), "--port", str(port)]) == 2
+        assert str(port) in capsys.readouterr().err
+    with pytest.raises(ConfigError):
+        listen("no.such.host.invalid", 80)
+    with pytest.raises(ConfigError):
+        listen("127.0.0.1", 99_999_999_999)
+
+
+def test_beyond_this_machine_only_with_keys(sources, capsys):
+    assert main(["serve", str(sources["text"]), "--host", "0.0.0.0"]) == 2
+    assert "--api-keys" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--limit", "que=3"], ["--limit", "queue=many"], ["--limit", "queue=0"], ["--fetch-from", "http://a"],
+        ["--sample-allowed", "2"], ["--reference", "other=x.npz"], ["--api-keys", "missing.txt"],
+        ["--policy", "missing.yaml"], ["--audit", "pyproject.toml"],
+    ],
+)  # fmt: skip
+def test_impossible_options_are_told(sources, words, capsys):
+    given = ["serve", str(sources["text"]), "--port", "0", "--device", "cpu"]
+    assert main([*given, *words]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_model_without_regions_or_with_two_policies_is_refused(sources, models, tmp_path):
+    with pytest.raises(ConfigError, match="--features"):
+        build(Options(models=[str(sources["regions"])], setup=Setup(device="cpu")))
+    with pytest.raises(FormatError):
+        build(Options(models=[str(tmp_path / "vanished")], setup=Setup(device="cpu")))
+    for name in ("a", "b"):
+        policy_for(models["text"]).save(tmp_path / f"{name}.yaml")
+    read_policies([tmp_path / "a.yaml"], [models["text"]])
+    assert models["text"].policy_name == "a"
+    with pytest.raises(ConfigError, match=r"b\.yaml"):
+        read_policies([tmp_path / "a.yaml", tmp_path / "b.yaml"], [models["text"]])
+    with pytest.raises(ConfigError, match=models["text"].sha256[:12]):
+        read_policies([tmp_path / "a.yaml"], [models["pixels"]])
+
+
+def test_models_are_named_by_their_folders(tmp_path):
+    words = ["runs/a", "x=runs/b", "runs/c/bundle"]
+    assert [*named_models(words)] == ["a", "x", "c"]
+    with pytest.raises(ConfigError, match="'a'"):
+        named_models(["runs/a", "other/a"])
+
+
+def test_keys_are_read_line_by_line(tmp_path):
+    path = tmp_path / "keys"
+    for text, line in (("a:b:user", 1), ("# x\nkey-in-clear", 2), (f"a:{'0' * 64}:owner", 1), ("", None)):
+        path.write_text(text)
+        path.chmod(0o600)
+        with pytest.raises(FormatError) as caught:
+            read_keys(path)
+        assert f"{path}" + (f":{line}:" if line else "") in str(caught.value)
+        assert "key-in-clear" not in str(caught.value)
+    path.write_text(f"a:{'0' * 64}:user\na:{'1' * 64}:user\n")
+    with pytest.raises(FormatError, match="'a'"):
+        read_keys(path)
+    path.write_text(f"a:{'0' * 64}:user\n")
+    path.chmod(0o644)
+    with pytest.warns(UserWarning, match="chmod 600"):
+        assert read_keys(path)["a"][1] == "user"
+
+
+def test_the_client_is_patient(monkeypatch):
+    """Refused for the moment twice, then answered; the pauses are those that the service asks for."""
+    pauses, answers = [], [(429, "2"), (503, ""), (200, "")]
+    monkeypatch.setattr("diptych.client.time.sleep", pauses.append)
+
+    class Connection:
+        def request(self, *words):
+            return None
+
+        def getresponse(self):
+            status, self.after = answers.pop(0)
+            self.status, self.headers = status, {"Retry-After": self.after}
+            return self
+
+        def read(self, most):
+            return b'{"models": []}'
+
+    client = Client("http://x.test:1/base/")
+    client._connection = Connection()
+    assert client.models() == []
+    assert pauses == [2.0, 0.4]
+    answers[:] = [(429, "9")] * 4
+    with pytest.raises(ServiceError):
+        client.models()
+    with pytest.raises(ConfigError):
+        Client("ftp://x")
