@@ -1,5 +1,6 @@
 """Prediction with a bundle: single examples, many examples, whole splits, and retrieval over all pairs."""
 
+from diptych.predict.embed import case_part, embed_batches, embed_dataset, own_parts
 from diptych.predict.given import GivenRegions, Listed
 from diptych.predict.joined import JoinedFiles, join_splits, joined_data
 from diptych.predict.pairs import CosineScorer, PairScorer, Sides, sides_of
@@ -28,10 +29,14 @@ __all__ = [
     "Translated",
     "Verdict",
     "bundle_checksum",
+    "case_part",
+    "embed_batches",
+    "embed_dataset",
     "find_device",
     "join_splits",
     "joined_data",
     "load",
+    "own_parts",
     "predict_splits",
     "regions_of_run",
     "retrieve",
