@@ -4,7 +4,7 @@ from diptych.nn.attention import Attention, AttentionPlaces, Side, attention_pla
 from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes
 from diptych.nn.decoder import Decoder, Seen
 from diptych.nn.embeddings import TextEmbedding
-from diptych.nn.fusion import FusionHead, Towers, fuse, fused_dim, mapping, require_rates, stack
+from diptych.nn.fusion import FusionHead, Towers, VectorHead, fuse, fused_dim, mapping, require_rates, stack
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert, initial_std
 from diptych.nn.neighbors import nearest_cases, votes
@@ -48,6 +48,7 @@ __all__ = [
     "TextEmbedding",
     "TextTower",
     "Towers",
+    "VectorHead",
     "WeightNormHead",
     "WeightNormLinear",
     "attention_places",

@@ -63,7 +63,8 @@ class Towers(Readout):
         if pairs != 1 or not (first and second):
             raise ConfigError(
                 f"the task takes one pair and a model with {' and '.join(self.names)}; got "
-                f"{pairs} pair(s) and {type(model).__name__}. Use a model such as clip_b32, or a store of its embeddings."
+                f"{pairs} pair(s) and {type(model).__name__}. Use a model such as clip_b32, or a store "
+                "of its embeddings."
             )
         self.widths, self.dim, self.reads = (first, second), first + second, frozenset(self.names)
 
@@ -98,6 +99,53 @@ def stack(
     return nn.Sequential(*parts)
 
 
+class VectorHead(nn.Module):
+    """Scores from a vector: a dropout, `Linear, ReLU, dropout` for each layer, and a last Linear.
+
+    Args:
+        width: of the layers.
+        layers: Linears before the last one.
+        dropouts: rates before the layers, and after each.
+        batch_norm: whether a BatchNorm follows each Linear but the last (RGCL's option).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        outputs: int,
+        *,
+        width: int = 1024,
+        layers: int = 1,
+        dropouts: Sequence[int | float] = (0.4, 0.1),
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if layers < 0:
+            raise ConfigError(f"task.layers is {layers}; expected 0 or more.")
+        require_rates(dropouts, 2)
+        self.layers = stack(dim, width, layers=layers, dropouts=dropouts, batch_norm=batch_norm)
+        self.embed_dim = width if layers else dim
+        self.output = nn.Linear(self.embed_dim, outputs)
+
+    def embed(self, x: Float[Tensor, "N V"]) -> Float[Tensor, "N D"]:
+        """Return the last layer before its activation: the vector of an example that RGCL compares."""
+        vector: Tensor = self.layers[: self._last](x)
+        return vector
+
+    def decide(self, vector: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
+        """Return the scores of vectors that `embed` made."""
+        scores: Tensor = self.output(self.layers[self._last :](vector))
+        return scores
+
+    def forward(self, x: Float[Tensor, "N V"]) -> Float[Tensor, "N C"]:
+        return self.decide(self.embed(x))
+
+    @property
+    def _last(self) -> int:
+        # Without layers there is only the dropout, and no activation to leave out.
+        return max(1, len(self.layers) - 2)
+
+
 class FusionHead(nn.Module):
     """Scores from a picture's and a text's vector: map both to one width, fuse, and decide.
 
@@ -109,7 +157,7 @@ class FusionHead(nn.Module):
         width: of the layers after the fusion; None is `dim`.
         layers: Linears between the fusion and the last one.
         dropouts: rates after the maps, after the fusion, and after each layer.
-        batch_norm: whether the layers have a BatchNorm (RGCL's option).
+        batch_norm: see `VectorHead`.
     """
 
     def __init__(
@@ -128,50 +176,53 @@ class FusionHead(nn.Module):
     ) -> None:
         super().__init__()
         require_rates(dropouts)
-        if sum(widths) != dim_in or layers < 0:
-            raise ConfigError(f"the head takes vectors of {list(widths)} numbers and {layers} layers.")
+        if sum(widths) != dim_in:
+            raise ConfigError(f"the head takes {dim_in} numbers; expected two vectors of {list(widths)}.")
         self.widths, self.fusion = tuple(widths), fusion
-        first, second, third = dropouts
         self.image_map, self.text_map = (
-            mapping(one, dim, layers=map_layers, dropout=first) for one in widths
+            mapping(one, dim, layers=map_layers, dropout=dropouts[0]) for one in widths
         )
-        fused, width = fused_dim(dim, fusion), width or dim
-        self.layers = stack(fused, width, layers=layers, dropouts=(second, third), batch_norm=batch_norm)
-        self.embed_dim = width if layers else fused
-        self.output = nn.Linear(self.embed_dim, outputs)
+        self.deep = VectorHead(
+            fused_dim(dim, fusion),
+            outputs,
+            width=width or dim,
+            layers=layers,
+            dropouts=dropouts[1:],
+            batch_norm=batch_norm,
+        )
+        self.embed_dim = self.deep.embed_dim
 
     def mapped(self, x: Float[Tensor, "N V"]) -> tuple[Float[Tensor, "N n"], Float[Tensor, "N n"]]:
         """Return the mapped vectors of the pictures and of the texts, with length 1."""
         image, text = x.split(self.widths, dim=-1)
         return F.normalize(self.image_map(image), dim=-1), F.normalize(self.text_map(text), dim=-1)
 
-    def embed(self, image: Float[Tensor, "N n"], text: Float[Tensor, "N n"]) -> Float[Tensor, "N D"]:
-        """Return the vector of each example: the last layer before its activation, as RGCL compares it."""
-        vector: Tensor = self.layers[: self._last](fuse(image, text, self.fusion))
+    def fused(self, image: Float[Tensor, "N n"], text: Float[Tensor, "N n"]) -> Float[Tensor, "N D"]:
+        """Return the vector of each example from its mapped sides; see `VectorHead.embed`."""
+        vector: Tensor = self.deep.embed(fuse(image, text, self.fusion))
         return vector
+
+    def embed(self, x: Float[Tensor, "N V"]) -> Float[Tensor, "N D"]:
+        """Return the vector of each example; see `VectorHead.embed`."""
+        return self.fused(*self.mapped(x))
 
     def decide(self, vector: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
         """Return the scores of vectors that `embed` made."""
-        scores: Tensor = self.output(self.layers[self._last :](vector))
+        scores: Tensor = self.deep.decide(vector)
         return scores
 
     def forward(self, x: Float[Tensor, "N V"]) -> Float[Tensor, "N C"]:
-        return self.decide(self.embed(*self.mapped(x)))
-
-    @property
-    def _last(self) -> int:
-        # Without layers there is only the dropout, and no activation to leave out.
-        return max(1, len(self.layers) - 2)
+        return self.decide(self.embed(x))
 
 
-def require_rates(dropouts: Sequence[int | float]) -> None:
-    """Check the three dropout rates of a head.
+def require_rates(dropouts: Sequence[int | float], count: int = 3) -> None:
+    """Check the dropout rates of a head.
 
     Raises:
-        ConfigError: there are not three, or one is not in [0, 1).
+        ConfigError: there are not `count`, or one is not in [0, 1).
     """
-    if len(dropouts) != 3 or not all(0 <= rate < 1 for rate in dropouts):
+    if len(dropouts) != count or not all(0 <= rate < 1 for rate in dropouts):
         raise ConfigError(
-            f"task.dropouts is {list(dropouts)}; expected three rates from 0 and below 1: after the maps, "
-            "after the fusion, and after each layer."
+            f"the dropouts are {list(dropouts)}; expected {count} rates from 0 and below 1"
+            f"{': after the maps, after the fusion, and after each layer' if count == 3 else ''}."
         )
