@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError
+from diptych.nn.attention import AttentionPlaces, Side
 from diptych.nn.coattention import Sizes
 from diptych.nn.fusion import fuse, fused_dim
 from diptych.nn.modalities import require
@@ -122,6 +123,11 @@ class DualEncoder(nn.Module):
         """Return the logits of all pairs of joint vectors of length 1."""
         logits = self.logit_scale.exp() * image @ text.T
         return logits if self.logit_bias is None else logits + self.logit_bias
+
+    def attention_places(self) -> AttentionPlaces:
+        # Maps of the image are over patches, which are no places of a row, and texts of SigLIP are filled up.
+        sides: dict[str, tuple[Side, Side]] = {"text.*": ("text", "text")} if self.text.pad_id is None else {}
+        return AttentionPlaces(sides=sides)
 
     def word_embedding(self) -> nn.Embedding:
         return self.text.words

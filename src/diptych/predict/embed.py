@@ -14,10 +14,19 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diptych.data import Collate
+from diptych.data import Collate, Row, pad
 from diptych.errors import ConfigError
 from diptych.predict.predictor import Predictor
-from diptych.types import Batch, Dataset, Encoding, Example, Progress, RegionSource, VisionLanguageModel
+from diptych.types import (
+    Batch,
+    Dataset,
+    Encoding,
+    Example,
+    FeatureMeta,
+    Progress,
+    RegionSource,
+    VisionLanguageModel,
+)
 
 JOINT = ("joint_image", "joint_text")
 TOWERS = ("tower_image", "tower_text")
@@ -111,3 +120,47 @@ def _part(part: str, encoding: Encoding, task: Any, batch: Batch) -> Float[Tenso
     if vectors is None or vectors.ndim != 2:
         raise ConfigError(f"the model has no vectors {part!r}; expected others, such as 'pooled'.")
     return cast(Tensor, vectors)
+
+
+def embed_texts(
+    predictor: Predictor, texts: Sequence[str], parts: Sequence[str], *, batch_size: int = 32
+) -> dict[str, Float[ndarray, "N _"]]:
+    """Return the vectors of texts without pictures, for models with parts that see the text alone.
+
+    Raises:
+        ConfigError: the model reads no text, or a part needs a picture.
+    """
+    processor = predictor.processor
+    text = processor.text
+    if text is None or (odd := [part for part in parts if not part.endswith("_text")]):
+        raise ConfigError(
+            f"texts without pictures have no vectors {', '.join(odd if text else parts)} with this model; use "
+            "a dual encoder such as clip_b32, or give the pictures, too."
+        )
+    rows = [Row(tokens=text.encode(one, max_tokens=processor.max_tokens)) for one in texts]
+    batches = [
+        Batch(
+            ids=tuple(map(str, range(start, start + len(some)))),
+            inputs=pad(some, pad_id=text.pad_id, labels=False),
+        )
+        for start in range(0, len(rows), batch_size)
+        if (some := rows[start : start + batch_size])
+    ]
+    found = [*embed_batches(predictor, batches, parts)]
+    return {part: np.concatenate([one[part] for one in found]) for part in parts}
+
+
+def described(name: str, checksum: str, widths: Mapping[str, int], *, dtype: str = "float32") -> FeatureMeta:
+    """Description of a store of embeddings: the model by name and checksum, and the parts of a vector."""
+    return FeatureMeta(
+        feature_dim=sum(widths.values()),
+        detector=f"{name} {checksum[:16]}",
+        box_rule="1",
+        dtype=dtype,
+        parts=tuple(f"{part}:{width}" for part, width in widths.items()),
+    )
+
+
+def side_by_side(vectors: Mapping[str, Float[ndarray, "N _"]]) -> Float[ndarray, "N D"]:
+    """The parts of every item in one row, as a store holds them."""
+    return np.concatenate([*vectors.values()], axis=1)
