@@ -75,9 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     both = zip(keys, side_by_side(vectors), strict=True)
     count = write_vectors(arguments.out, both, meta, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}: {count:,} items, {', '.join(meta.parts)} of {meta.detector}")
-    print(
-        f"next: diptych train experiment=hateful_memes/hateclipper model=embeddings features={arguments.out} ..."
-    )
+    print(f"next: diptych train experiment=hateful_memes/hateclipper model=embeddings features={arguments.out}")
     return 0
 
 
@@ -219,8 +217,8 @@ def _model(name: str) -> Path:
     folder = Path(name)
     if not folder.exists() and name in models.__all__:
         raise ConfigError(
-            f"--model {name} is an architecture without weights, and no folder; make one of published weights: "
-            f"diptych convert hub:OWNER/NAME {name}."
+            f"--model {name} is an architecture without weights, and no folder; make one of published "
+            f"weights: diptych convert hub:OWNER/NAME {name}."
         )
     return folder
 

@@ -84,8 +84,8 @@ def _parquet(path: Path) -> tuple[list[str], Float[ndarray, "N D"]]:
         names = [name for name in table.column_names if name not in lists]
         if len(lists) != 1 or not names:
             raise FormatError(
-                f"has the columns {', '.join(table.column_names)}; expected one of keys first, and one of lists "
-                "of numbers."
+                f"has the columns {', '.join(table.column_names)}; expected one of keys first, and one of "
+                "lists of numbers."
             )
         column = table.column(lists[0]).combine_chunks()
         lengths = {*column.value_lengths().to_pylist()}

@@ -36,7 +36,7 @@ class KeyValues(Tree):
 
 
 class Recorded(nn.Module):
-    """Base of layers whose attention maps `capture_attention` records; `record` gets a call's name and map."""
+    """Base of layers whose maps `capture_attention` records; `record` gets the name of a call and its map."""
 
     record: Callable[[str | None, Tensor], None] | None = None
 
