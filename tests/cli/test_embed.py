@@ -156,7 +156,9 @@ def test_a_folder_of_transformers_is_loaded_by_name(memes, tmp_path):
     torch.manual_seed(0)
     network = transformers.ViTModel(config).eval()
     network.save_pretrained(tmp_path / "vit")
-    settings = '{"size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
+    settings = (
+        '{"size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
+    )
     (tmp_path / "vit" / "preprocessor_config.json").write_text(settings)
     model = f"transformers:{tmp_path / 'vit'}"
     assert main(["embed", str(memes / "img"), str(tmp_path / "store"), "--model", model]) == 0

@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     both = zip(keys, side_by_side(vectors), strict=True)
     count = write_vectors(arguments.out, both, meta, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}: {count:,} items, {', '.join(meta.parts)} of {meta.detector}")
-    print(f"next: diptych train experiment=hateful_memes/hateclipper model=embeddings features={arguments.out}")
+    print(
+        f"next: diptych train experiment=hateful_memes/hateclipper model=embeddings features={arguments.out}"
+    )
     return 0
 
 

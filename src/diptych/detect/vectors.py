@@ -134,7 +134,7 @@ def _transform(folder: Path) -> SquareTransform:
     settings = read_json(path, dict[str, Any]) if path.is_file() else {}
     size = settings.get("crop_size", settings.get("size", 224))
     side = size if isinstance(size, int) else size.get("height", size.get("shortest_edge", 224))
-    colors = {
+    colors: dict[str, Any] = {
         name: tuple(map(float, settings[key]))
         for name, key in (("mean", "image_mean"), ("std", "image_std"))
         if key in settings

@@ -96,4 +96,5 @@ def _parquet(path: Path) -> tuple[list[str], Float[ndarray, "N D"]]:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind)
+    lists = pa.types.is_list, pa.types.is_fixed_size_list, pa.types.is_large_list
+    return any(is_one(kind) for is_one in lists)

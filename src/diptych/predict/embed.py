@@ -134,8 +134,8 @@ def embed_texts(
     text = processor.text
     if text is None or (odd := [part for part in parts if not part.endswith("_text")]):
         raise ConfigError(
-            f"texts without pictures have no vectors {', '.join(odd if text else parts)} with this model; use "
-            "a dual encoder such as clip_b32, or give the pictures, too."
+            f"texts without pictures have no vectors {', '.join(odd if text else parts)} with this model; "
+            "use a dual encoder such as clip_b32, or give the pictures, too."
         )
     rows = [Row(tokens=text.encode(one, max_tokens=processor.max_tokens)) for one in texts]
     batches = [

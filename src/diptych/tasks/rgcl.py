@@ -7,14 +7,14 @@ positives of a batch are averaged over those that exist. Always: no gradient flo
 and the logit of an example come from one pass, and the bank has the order of the training set.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError
@@ -228,8 +228,8 @@ class Rgcl(Classify):
                 f"{cases} (from 1), task.refresh {refresh} (from 0)."
             )
         require_rates(dropouts)
-        deep = {"width": width, "layers": layers, "batch_norm": batch_norm}
-        head = partial(VectorHead, dropouts=dropouts[1:], **deep)
+        deep: dict[str, Any] = {"width": width, "layers": layers, "batch_norm": batch_norm}
+        head: Callable[[int, int], nn.Module] = partial(VectorHead, dropouts=dropouts[1:], **deep)
         if fusion != "pooled":
             widths = Towers(model, pairs).widths
             head = partial(FusionHead, widths=widths, dim=dim, fusion=fusion, dropouts=dropouts, **deep)
