@@ -217,7 +217,7 @@ def _model(name: str) -> Path:
     from diptych import models
 
     folder = Path(name)
-    if not folder.exists() and name in models.__all__:
+    if not folder.exists() and hasattr(models, name):
         raise ConfigError(
             f"--model {name} is an architecture without weights, and no folder; make one of published "
             f"weights: diptych convert hub:OWNER/NAME {name}."

@@ -8,7 +8,7 @@ original's have that of the fusion.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -65,15 +65,8 @@ class HateClipper(Classify):
                 "expected weights from 0."
             )
         widths = Towers(model, pairs).widths
-        head = partial(
-            FusionHead,
-            widths=widths,
-            dim=dim,
-            fusion=fusion,
-            map_layers=map_layers,
-            layers=layers,
-            dropouts=dropouts,
-        )
+        deep: dict[str, Any] = {"map_layers": map_layers, "layers": layers, "dropouts": dropouts}
+        head = partial(FusionHead, widths=widths, dim=dim, fusion=fusion, **deep)
         super().__init__(
             model,
             labels=labels,

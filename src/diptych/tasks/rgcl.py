@@ -26,7 +26,7 @@ METRICS, LOSSES = ("cos", "ip", "l2"), ("triplet", "contrastive", "naive")
 SURE = 1e-6  # a vote is kept so far from certainty, whose logit is infinite
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Guidance:
     """How the vectors of a batch are compared with each other and with the bank.
 
@@ -214,19 +214,7 @@ class Rgcl(Classify):
         class_weights: Sequence[float] | None = None,
         threshold: float = 0.5,
     ) -> None:
-        two = len(labels) == 2
-        if decide not in ("head", "cases") or (
-            not two and (decide == "cases" or positive_weight is not None)
-        ):
-            raise ConfigError(
-                f"task.decide is {decide!r} for {len(labels)} labels; expected 'head', or 'cases' for two "
-                "labels, which task.positive_weight needs, too."
-            )
-        if not 0 <= share <= 1 or neighbors < 1 or cases < 1 or refresh < 0:
-            raise ConfigError(
-                f"task.share is {share} (from 0 to 1), task.neighbors {neighbors} (from 1), task.cases "
-                f"{cases} (from 1), task.refresh {refresh} (from 0)."
-            )
+        _require_settings(labels, decide, positive_weight, share=share, counts=(neighbors, cases, refresh))
         require_rates(dropouts)
         deep: dict[str, Any] = {"width": width, "layers": layers, "batch_norm": batch_norm}
         head: Callable[[int, int], nn.Module] = partial(VectorHead, dropouts=dropouts[1:], **deep)
@@ -241,18 +229,9 @@ class Rgcl(Classify):
             head=head,
             class_weights=class_weights,
             threshold=threshold,
-            loss="bce" if two else "ce",
+            loss="bce" if len(labels) == 2 else "ce",
         )
-        self.guidance = Guidance(
-            loss=contrast,
-            metric=metric,
-            margin=float(margin),
-            hard=hard,
-            gold=gold,
-            unit=unit,
-            compat=compat,
-            depth=depth,
-        )
+        self.guidance = Guidance(contrast, metric, float(margin), hard, gold, unit, compat, depth)
         self.share, self.positive_weight, self.decision = share, positive_weight, decide
         self.neighbors, self.weighting, self.cases, self.refresh = neighbors, weighting, cases, refresh
         # Buffers, so that a checkpoint resumes with them and a bundle can vote without the training set.
@@ -274,7 +253,7 @@ class Rgcl(Classify):
 
     @torch.no_grad()
     def remember(self, model: VisionLanguageModel, batches: Iterable[Batch]) -> None:
-        """Compute the bank from all training examples, which `batches` hold in their order."""
+        """Compute the bank; see `Trainable.remember`."""
         place = 0
         for batch in batches:
             rows = slice(place, place + len(batch))
@@ -347,6 +326,28 @@ class Rgcl(Classify):
             reduction="none",
         )
         return (losses if batch.weights is None else losses * batch.weights).mean()
+
+
+def _require_settings(
+    labels: Sequence[str],
+    decide: str,
+    positive_weight: int | float | None,
+    *,
+    share: int | float,
+    counts: tuple[int, int, int],
+) -> None:
+    neighbors, cases, refresh = counts
+    only_two = decide == "cases" or positive_weight is not None
+    if decide not in ("head", "cases") or (only_two and len(labels) != 2):
+        raise ConfigError(
+            f"task.decide is {decide!r} for {len(labels)} labels; expected 'head', or 'cases' for two "
+            "labels, which task.positive_weight needs, too."
+        )
+    if not 0 <= share <= 1 or neighbors < 1 or cases < 1 or refresh < 0:
+        raise ConfigError(
+            f"task.share is {share} (from 0 to 1), task.neighbors {neighbors} (from 1), task.cases {cases} "
+            f"(from 1), task.refresh {refresh} (from 0)."
+        )
 
 
 def _hard(targets: Tensor) -> Int[Tensor, " N"]:
