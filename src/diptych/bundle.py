@@ -99,6 +99,7 @@ class Features(TypedDict):
     dtype: NotRequired[str]
     count: NotRequired[int]
     checksum: NotRequired[str]
+    parts: NotRequired[list[str]]
 
 
 @extensible

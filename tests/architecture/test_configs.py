@@ -93,13 +93,14 @@ def test_experiment_names_its_own_command(name: str) -> None:
     assert f"diptych train experiment={name} " in text.partition("defaults:")[0]
 
 
-GIVEN = {"labels": ["no", "yes"], "answers": ["red", "two"]}  # what only the data say
+GIVEN = {"labels": ["no", "yes"], "answers": ["red", "two"], "cases": 3}  # what only the data say
 
 
 @pytest.mark.parametrize("name", names("task"))
 def test_task_composes_and_is_built(name: str, tmp_path: Path) -> None:
     needed = [f"task.{key}={value}".replace(" ", "") for key, value in GIVEN.items() if _asks(name, key)]
-    own = "clip_tiny" if name.startswith("contrast") else "uniter_tiny"
+    dual = name.startswith("contrast") or name in ("hate_clipper", "meme_clip", "rgcl")
+    own = "clip_tiny" if dual else "uniter_tiny"
     config = composed(f"model={own}", "data=memes_pretrain", f"task={name}", *needed)  # without labels
     check_calls(config)
     sizes = {} if own == "clip_tiny" else {"feature_dim": 4}

@@ -29,12 +29,15 @@ FORMS = {
     "MultiLabel": ({"labels": ["rude", "cruel"]}, 1, [{"rude": 1.0}, {"rude": 0.2, "cruel": 0.9}]),
 }
 COMBINED = [(form, model) for form in FORMS for model in REGION_MODELS]
+# of every form of Classify for dual encoders: what its configuration leaves open
+SMALL = {"labels": LABELS, "dim": 48, "layers": 1}
+DUAL = {"HateClipper": SMALL, "MemeClip": SMALL, "Rgcl": {**SMALL, "width": 24, "cases": 5}}
 
 
 def test_every_form_is_here():
     forms = {name for name in tasks.__all__ if isinstance(one := getattr(tasks, name), type)
              and issubclass(one, Task) and one is not Task}  # fmt: skip
-    assert forms == FORMS.keys()  # the objectives of pre-training have a contract of their own
+    assert forms == FORMS.keys() | DUAL.keys()  # the objectives of pre-training have a contract of their own
 
 
 def build(form, model):
@@ -43,12 +46,12 @@ def build(form, model):
     path = f"{diptych.__path__[0]}/conf/task/{name}.yaml"
     torch.manual_seed(0)
     backbone = getattr(models, model)().eval()
-    node = OmegaConf.merge(OmegaConf.load(path), FORMS[form][0])
+    node = OmegaConf.merge(OmegaConf.load(path), DUAL[form] if form in DUAL else FORMS[form][0])
     return backbone, instantiate(node, model=backbone, _convert_="all").eval()
 
 
 def batch(task, form, *, labeled=True):
-    _, pairs, targets = FORMS[form]
+    _, pairs, targets = FORMS["Classify" if form in DUAL else form]
     pair = Pair(image="a", text="x")
     examples = [
         Example(id=f"e{number}", pairs=(pair,) * pairs, target=target if labeled else None)
@@ -58,6 +61,7 @@ def batch(task, form, *, labeled=True):
     corners = torch.rand(rows, 4, 4, generator=generator).sort(-1).values
     ids = torch.randint(5, 99, (rows, 6), generator=generator)
     inputs = Inputs(
+        pixels=torch.randn(rows, 3, 24, 24, generator=generator) if form in DUAL else None,
         text=PaddedText(ids=ids, mask=torch.ones_like(ids).bool(), segments=torch.zeros_like(ids)),
         regions=PaddedRegions(
             features=torch.randn(rows, 4, 64, generator=generator),
@@ -177,3 +181,24 @@ def test_weights_of_examples_are_factors_of_their_losses(form):
     assert loss(3.0, 0.0) != pytest.approx(loss(0.0, 3.0))
     weighted = replace(given, weights=torch.tensor([3.0, 0.0]))
     assert task.validate(backbone, weighted).loss == pytest.approx(loss()), "validation weighs all alike"
+
+
+@pytest.mark.parametrize("form", DUAL)
+def test_heads_of_dual_encoders_promise_the_same(form, tmp_path):
+    backbone, task = build(form, "clip_tiny")
+    given = batch(task, form)
+    outcome = task.train()(backbone, given)
+    outcome.loss.backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in task.parameters())
+    assert any(one.grad is not None and one.grad.any() for one in backbone.parameters())
+    task.eval()
+    blind = replace(given, targets=None)
+    assert task(backbone, blind).loss is None
+    predictions = task.predict(backbone, blind)
+    assert predictions.answers == task.decode(task(backbone, blind).logits, blind).answers
+    alone = replace(blind, ids=given.ids[1:], inputs=given.inputs.map(lambda one: one[1:]))
+    both = task(backbone, blind).logits
+    torch.testing.assert_close(task(backbone, alone).logits, both[1:], atol=1e-5, rtol=1e-5)
+    part = task.validate(backbone, given)
+    gold = dict(zip(given.ids, FORMS["Classify"][2], strict=True))
+    assert task.summarize([part], gold).keys() >= {"auroc", "accuracy"}

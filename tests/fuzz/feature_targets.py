@@ -140,6 +140,29 @@ def npy_files(case: Case) -> list[str]:
     return _import(case, source)
 
 
+@target("vectors", "features.vectors", "cli.embed", weight=1)
+def own_vectors(case: Case) -> list[str]:
+    """Vectors that somebody else made, for the pictures of a folder."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    case.take("w/img", "img")
+    keys = sorted(file.stem for file in (case.folder / "img").iterdir())
+    numbers = np.arange(3 * len(keys), dtype=np.float32).reshape(-1, 3)
+    path = case.folder / case.rng.choice(("own.npy", "own.parquet"))
+    if path.suffix == ".npy":
+        np.save(path, numbers)
+    else:
+        pyarrow.parquet.write_table(pa.table({"id": keys, "vector": list(numbers)}), path)
+    if path.suffix == ".npy" and case.chance(0.5):
+        name, value = odd_array(case.rng)
+        case.put(path, name, npy(value))
+    else:
+        case.spoil(path, damage_bytes)
+    return case.pick(f"embed img out --from {path.name}")
+
+
 @target("json", "features.json_files", "json_entries", "vlbert-json", "nav13n-json", weight=1.5)
 def json_features(case: Case) -> list[str]:
     source = case.take(f"formats/{case.rng.choice(('vlbert-json', 'nav13n-json'))}", "in")

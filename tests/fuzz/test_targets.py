@@ -40,6 +40,8 @@ READERS = {
     *("from_pretrained", "Unpickler", "read_array"),
 }
 UNTRIED = {
+    "detect.vectors": "reads settings by `documents` and pictures by `images`; weights as `detect.grid` does",
+    "recipe.heads": "reads by `predictions`",
     "datasets.rows": "decodes tables that `datasets.examples` wrote",
     "data.inputs": "sums bytes, whatever they are",
     "predict.splits": "reads by `predictions`",

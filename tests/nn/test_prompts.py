@@ -6,7 +6,7 @@ from diptych.data import Processor
 from diptych.errors import ConfigError
 from diptych.models import clip_tiny, uniter_tiny
 from diptych.nn import JointImage, PromptHead
-from diptych.recipe.settle import with_prompts
+from diptych.recipe.heads import with_prompts
 from diptych.tasks import Classify
 from diptych.text import WordPiece, write_vocabulary
 from diptych.text.tokenizer import SPECIAL_TOKENS

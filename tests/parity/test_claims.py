@@ -5,7 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 # Goldens of what is not built yet; what is built leaves the list.
-PLANNED = ("clip-hateclipper-*", "clip-memeclip", "clip-rgcl*")
+PLANNED: tuple[str, ...] = ()
 TESTS = [path for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__)]
 CLAIMED = {name for path in TESTS for name in re.findall(r'"([\w-]+(?:-\*)?)["/]', path.read_text())}
 

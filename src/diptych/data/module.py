@@ -154,6 +154,13 @@ class DataModule:
         batches = longest_first(self._lengths, batch_size=self.eval_batch_size, rank=rank, ranks=ranks)
         return self._loader(self._validated, batches, pin_memory=pin_memory, persistent=True)
 
+    def training_set(self) -> DataLoader[Example]:
+        """All training examples once, in their order, without the wrong pairs that `negatives` draws."""
+        places = range(0, len(self.train), self.eval_batch_size)
+        last = len(self.train)
+        batches = [list(range(start, min(start + self.eval_batch_size, last))) for start in places]
+        return self._loader(self.train, batches, pin_memory=False)
+
     @cached_property
     def targets(self) -> dict[str, Any]:
         """The target of each validation example, by id."""

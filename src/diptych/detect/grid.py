@@ -157,6 +157,24 @@ def _require_harmless(folder: Path) -> None:
 
 
 def _foreign(name: str, size: int) -> ForeignEncoder:
+    network = load_foreign(name)
+    try:
+        # CLIP and its relatives have a text model, too
+        return ForeignEncoder(getattr(network, "vision_model", network), size=size)
+    except Exception as error:  # of many classes, for models whose output is no map
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"transformers cannot compute a map with {name!r} at {size} pixels: {reason}"
+        ) from error
+
+
+def load_foreign(name: str) -> Any:
+    """Load a model of `transformers` from a folder or the hub, without running code of either.
+
+    Raises:
+        ConfigError: transformers is not installed, or cannot load the model.
+        FormatError: the folder needs code of its own, or has no safetensors.
+    """
     try:
         library: Any = import_module("transformers")
     except Exception as error:
@@ -168,13 +186,9 @@ def _foreign(name: str, size: int) -> ForeignEncoder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about heads in the weights that the encoder does not have
             # neither code nor pickles, also from the hub; a local folder never leads to a download
-            network = library.AutoModel.from_pretrained(
+            return library.AutoModel.from_pretrained(
                 name, use_safetensors=True, trust_remote_code=False, local_files_only=local
             )
-        # CLIP and its relatives have a text model, too
-        return ForeignEncoder(getattr(network, "vision_model", network), size=size)
     except Exception as error:  # transformers raises errors of many classes for unsuitable models
         reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"transformers cannot compute a map with {name!r} at {size} pixels: {reason}"
-        ) from error
+        raise ConfigError(f"transformers cannot load {name!r}: {reason}") from error

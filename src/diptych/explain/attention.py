@@ -144,6 +144,8 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
     plan, layers, seen = attention_places(model), [], Counter[tuple[str, str]]()
     real = {side: mask[0].cpu() for side, mask in real_places(inputs, plan).items()}
     for key, found in maps.items():
+        if not plan.describes(key):
+            continue
         side = plan.sides_of(key)
         rows, columns = (real[one] for one in side)
         if found.shape[2:] != (len(rows), len(columns)):
@@ -162,6 +164,8 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
         layers.append(
             MapLayer(name=key, title=title, sides=side, queries=queries, keys=keys, weights=weights)
         )
+    if not layers:
+        raise ConfigError(f"no attention map of {name} is over its text or regions.")
     return tuple(layers)
 
 

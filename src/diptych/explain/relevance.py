@@ -56,6 +56,11 @@ def relevance(
         # Rows of a batch do not meet, so the sum has the gradients of every row by itself.
         gradients = torch.autograd.grad(logits.sum(), [*maps.values()], allow_unused=True)
     plan = attention_places(model)
+    if unplaced := [name for name in maps if not plan.describes(name)]:
+        raise ConfigError(
+            f"the map {unplaced[0]} of {type(model).__name__} is over neither text nor regions, so relevance "
+            "cannot follow it; use another method."
+        )
     real = real_places(inputs, plan)
     weighted: dict[str, Tensor] = {}
     for (name, map_), gradient in zip(maps.items(), gradients, strict=True):

@@ -27,6 +27,7 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
+from diptych.models.embeddings import Embeddings
 from diptych.models.end_to_end import EndToEnd, RegionEncoder
 from diptych.models.ernievil import ErnieVil, ernievil_base, ernievil_large, ernievil_tiny
 from diptych.models.lxmert import Lxmert, lxmert_base, lxmert_tiny
@@ -39,6 +40,7 @@ from diptych.models.vlbert import VlBert, mmbert_base, vlbert_base, vlbert_large
 __all__ = [
     "Clip",
     "Concat",
+    "Embeddings",
     "EndToEnd",
     "ErnieVil",
     "Lxmert",

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError
+from diptych.nn.attention import AttentionPlaces, Side
 from diptych.nn.coattention import Sizes
+from diptych.nn.fusion import fuse, fused_dim
 from diptych.nn.modalities import require
 from diptych.nn.prenorm import PreNormLayer
 from diptych.nn.sizes import require_sizes
@@ -30,16 +32,14 @@ BASE = Sizes(dim=768, heads=12, hidden=3072, layers=12)
 LARGE = Sizes(dim=1024, heads=16, hidden=4096, layers=24)
 SO400M = Sizes(dim=1152, heads=16, hidden=4304, layers=27)
 TINY = Sizes(dim=48, heads=4, hidden=192, layers=2)
-# How many vectors of the joint width each fusion puts side by side.
-FUSIONS = {"concat": 2, "align": 1, "align_concat": 3}
 
 
 class DualEncoder(nn.Module):
     """Base of CLIP and SigLIP. The joint vectors of an encoding have length 1.
 
     The pooled vector of a row, for tasks that decide on picture and text together, is made of its joint
-    vectors: `concat` is [image ; text], `align` their product, `align_concat` [product ; image ; text]. The
-    sum of the product is their cosine, which no linear head can compute from `concat`.
+    vectors (see `diptych.nn.fuse`). The sum of their product is their cosine, which no linear head can
+    compute from `concat`.
 
     Attributes:
         logit_scale: logarithm of the factor of the cosines.
@@ -75,31 +75,38 @@ class DualEncoder(nn.Module):
             ConfigError: there is no such fusion.
         """
         require_sizes(joint_dim=joint_dim)
-        if fusion not in FUSIONS:
-            raise ConfigError(f"model.fusion is {fusion!r}; expected one of {', '.join(FUSIONS)}.")
         self.fusion, self.joint_dim, self.text_dim = fusion, joint_dim, text_dim
-        self.dim = FUSIONS[fusion] * joint_dim
+        self.dim = fused_dim(joint_dim, fusion)
+
+    @property
+    def tower_dims(self) -> tuple[int, int]:
+        """Widths of `Encoding.tower_image` and `.tower_text`."""
+        return self.image.norm.normalized_shape[0], self.text.norm.normalized_shape[0]
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
-        image = text = states = None
+        seen = said = image = text = states = None
         # Of a picture alone or a text alone, the other tower does not run.
-        if reads & {"pooled", "joint_image"}:
-            image = F.normalize(self.encode_image(require(self, "pixels", inputs.pixels)), dim=-1)
-        if reads & {"pooled", "joint_text", "text"}:
+        if reads & {"pooled", "joint_image", "tower_image"}:
+            seen = self.image(require(self, "pixels", inputs.pixels))
+            vector = seen if self.image_projection is None else self.image_projection(seen)
+            image = F.normalize(vector, dim=-1)
+        if reads & {"pooled", "joint_text", "tower_text", "text"}:
             words = require(self, "text", inputs.text)
             if "text" in reads:
-                states, vectors = self.text.states(words)
+                states, said = self.text.states(words)
             else:
-                vectors = self.text(words)
-            text = F.normalize(self.text_projection(vectors), dim=-1)
+                said = self.text(words)
+            text = F.normalize(self.text_projection(said), dim=-1)
         pooled = None
         if "pooled" in reads and image is not None and text is not None:
-            pooled = self._fuse(image, text)
+            pooled = fuse(image, text, self.fusion)
         return Encoding(
             pooled=pooled,
             text=states,
             joint_image=image if "joint_image" in reads else None,
             joint_text=text if "joint_text" in reads else None,
+            tower_image=seen if "tower_image" in reads else None,
+            tower_text=said if "tower_text" in reads else None,
         )
 
     def encode_image(self, pixels: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B J"]:
@@ -117,12 +124,13 @@ class DualEncoder(nn.Module):
         logits = self.logit_scale.exp() * image @ text.T
         return logits if self.logit_bias is None else logits + self.logit_bias
 
+    def attention_places(self) -> AttentionPlaces:
+        # Maps of the image are over patches, which are no places of a row, and texts of SigLIP are filled up.
+        sides: dict[str, tuple[Side, Side]] = {"text.*": ("text", "text")} if self.text.pad_id is None else {}
+        return AttentionPlaces(sides=sides)
+
     def word_embedding(self) -> nn.Embedding:
         return self.text.words
-
-    def _fuse(self, image: Float[Tensor, "B J"], text: Float[Tensor, "B J"]) -> Float[Tensor, "B D"]:
-        parts = {"concat": (image, text), "align": (image * text,)}
-        return torch.cat(parts.get(self.fusion, (image * text, image, text)), -1)
 
 
 class Clip(DualEncoder):

@@ -4,10 +4,12 @@ from diptych.nn.attention import Attention, AttentionPlaces, Side, attention_pla
 from diptych.nn.coattention import BoxedRegions, CoEncoder, CoLayer, FusedPool, Sizes
 from diptych.nn.decoder import Decoder, Seen
 from diptych.nn.embeddings import TextEmbedding
+from diptych.nn.fusion import FusionHead, Towers, VectorHead, fuse, fused_dim, mapping, require_rates, stack
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert, initial_std
+from diptych.nn.neighbors import nearest_cases, votes
 from diptych.nn.prenorm import AttentionPool, PreNormEncoder, PreNormLayer
-from diptych.nn.prompts import JointImage, PromptHead
+from diptych.nn.prompts import JointImage, PromptHead, prompt_vectors
 from diptych.nn.readout import FirstToken, LayerAverage, PairAttention, Pooled, Readout, before_end
 from diptych.nn.resnet import ResNet, resnet50, resnet101, resnet152, resnet_tiny
 from diptych.nn.towers import ImageTower, TextTower
@@ -28,6 +30,7 @@ __all__ = [
     "FeedForward",
     "FirstToken",
     "FusedPool",
+    "FusionHead",
     "ImageTower",
     "JointImage",
     "Layer",
@@ -44,16 +47,26 @@ __all__ = [
     "Sizes",
     "TextEmbedding",
     "TextTower",
+    "Towers",
+    "VectorHead",
     "WeightNormHead",
     "WeightNormLinear",
     "attention_places",
     "before_end",
     "capture_attention",
     "checkpointed",
+    "fuse",
+    "fused_dim",
     "init_bert",
     "initial_std",
+    "mapping",
+    "nearest_cases",
+    "prompt_vectors",
+    "require_rates",
     "resnet50",
     "resnet101",
     "resnet152",
     "resnet_tiny",
+    "stack",
+    "votes",
 ]

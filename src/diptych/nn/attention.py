@@ -35,7 +35,13 @@ class KeyValues(Tree):
         )
 
 
-class Attention(nn.Module):
+class Recorded(nn.Module):
+    """Base of layers whose maps `capture_attention` records; `record` gets the name of a call and its map."""
+
+    record: Callable[[str | None, Tensor], None] | None = None
+
+
+class Attention(Recorded):
     """`norm(x + dropout(out(attend(query(x), key(context), value(context)))))`, the post-norm of BERT.
 
     If every key of a row is masked, the attended value is zero, not NaN.
@@ -70,7 +76,6 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner_dim, dim)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(dim, eps=eps)
-        self.record: Callable[[str | None, Tensor], None] | None = None
 
     def forward(
         self,
@@ -115,7 +120,7 @@ class Attention(nn.Module):
         if self.record is None and not plain:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=keys, dropout_p=dropout)
         else:
-            weights = _weights(q, k, keys)
+            weights = attention_weights(q, k, keys)
             if self.record is not None:
                 self.record(call, weights)
             # The default training=True is right: outside of training the rate is 0.
@@ -128,7 +133,7 @@ class Attention(nn.Module):
         return heads.transpose(1, 2)
 
 
-def _weights(
+def attention_weights(
     q: Float[Tensor, "B H Q d"], k: Float[Tensor, "B H K d"], keys: Bool[Tensor, "B 1 Q K"]
 ) -> Float[Tensor, "B H Q K"]:
     # Scaling the query is cheaper than scaling the larger scores, and keeps them in the range of half
@@ -161,6 +166,10 @@ class AttentionPlaces:
     after_regions: tuple[str, ...] = ()
     pooled: Literal["first", "before_end", "first_of_both"] = "first"
 
+    def describes(self, name: str) -> bool:
+        """Whether the map with this name is over places; those of patches are not."""
+        return any(fnmatchcase(name, pattern) for pattern in self.sides)
+
     def sides_of(self, name: str) -> tuple[Side, Side]:
         """Return the queries and the keys of the map with this name."""
         return next(sides for pattern, sides in self.sides.items() if fnmatchcase(name, pattern))
@@ -183,7 +192,7 @@ def capture_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "B H
     attention dropout and stay in the autograd graph, so gradients with respect to them can be computed.
     """
     maps: dict[str, Tensor] = {}
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Recorded)}
     for name, layer in layers.items():
         layer.record = _recorder(maps, name)
     try:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError, nearest
+from diptych.nn.attention import Recorded, attention_weights
 from diptych.nn.coattention import Sizes
 from diptych.nn.sizes import require_sizes
 
@@ -28,7 +29,7 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
 }
 
 
-class PlainAttention(nn.Module):
+class PlainAttention(Recorded):
     """`out(attend(query(x), key(context), value(context)))`, without residual, norm and dropout."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -60,6 +61,13 @@ class PlainAttention(nn.Module):
         )
         # The head dimension of the mask is 1: all heads see the same keys.
         seen = None if mask is None else mask[:, None]
+        if self.record is not None:  # the fused kernel never forms the matrix of weights
+            every = torch.ones(x.shape[1], context.shape[1], dtype=torch.bool, device=x.device)
+            plain = (every.tril() if causal else every).expand(len(x), 1, -1, -1)
+            weights = attention_weights(q, k, plain if seen is None else seen)
+            self.record(None, weights)
+            recorded: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
+            return recorded
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
         states: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return states
@@ -99,6 +107,8 @@ class PreNormLayer(nn.Module):
     ) -> Float[Tensor, "B S D"]:
         """Return new states of the positions `at`; None means of all."""
         context = self.attention_norm(x)
+        if at is not None and self.attention.record is not None:  # maps have all queries
+            return pick(self(x, causal=causal), at)
         if at is None:
             x = x + self.attention(context, context, causal=causal)
         else:

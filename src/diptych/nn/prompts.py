@@ -68,13 +68,7 @@ class PromptHead(nn.Module):
         Raises:
             ConfigError: the prompts have not been tokenized.
         """
-        if self.tokens is None:
-            raise ConfigError("task.head.tokens is missing; a run fills it in from task.head.prompts.")
-        for row, ids in enumerate(self.tokens):
-            text = _padded(ids, self.weight.device)
-            vectors = model(Inputs(text=text), reads=frozenset({"joint_text"})).joint_text
-            assert vectors is not None, "JointImage has checked that the model is a dual encoder"
-            self.weight[row] = F.normalize(vectors.float().mean(0), dim=-1)
+        self.weight.copy_(prompt_vectors(model, self.tokens, device=self.weight.device))
         scale = getattr(model, "logit_scale", None)
         if isinstance(scale, Tensor):
             self.log_scale.copy_(scale)
@@ -82,6 +76,33 @@ class PromptHead(nn.Module):
     def forward(self, x: Float[Tensor, "N J"]) -> Float[Tensor, "N C"]:
         scores: Tensor = self.log_scale.exp() * x @ self.weight.T
         return scores
+
+
+@torch.no_grad()
+def prompt_vectors(
+    model: VisionLanguageModel,
+    tokens: Sequence[Sequence[Sequence[int]]] | None,
+    *,
+    device: torch.device | None = None,
+) -> Float[Tensor, "C J"]:
+    """The vector of each class: the mean of the joint vectors of its prompts, divided by its length.
+
+    Args:
+        tokens: ids of the prompts of every class.
+
+    Raises:
+        ConfigError: the prompts have not been tokenized, or the model encodes no text.
+    """
+    if tokens is None:
+        raise ConfigError("the prompts of the task have no tokens; a run fills them in.")
+    rows = list[Tensor]()
+    for ids in tokens:
+        text = _padded(ids, device or torch.device("cpu"))
+        vectors = model(Inputs(text=text), reads=frozenset({"joint_text"})).joint_text
+        if vectors is None:
+            raise ConfigError(f"{type(model).__name__} has no joint vectors of texts; remove the prompts.")
+        rows.append(F.normalize(vectors.float().mean(0), dim=-1))
+    return torch.stack(rows)
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedText:

@@ -1,5 +1,14 @@
 """Prediction with a bundle: single examples, many examples, whole splits, and retrieval over all pairs."""
 
+from diptych.predict.embed import (
+    case_part,
+    described,
+    embed_batches,
+    embed_dataset,
+    embed_texts,
+    own_parts,
+    side_by_side,
+)
 from diptych.predict.given import GivenRegions, Listed
 from diptych.predict.joined import JoinedFiles, join_splits, joined_data
 from diptych.predict.pairs import CosineScorer, PairScorer, Sides, sides_of
@@ -28,14 +37,21 @@ __all__ = [
     "Translated",
     "Verdict",
     "bundle_checksum",
+    "case_part",
+    "described",
+    "embed_batches",
+    "embed_dataset",
+    "embed_texts",
     "find_device",
     "join_splits",
     "joined_data",
     "load",
+    "own_parts",
     "predict_splits",
     "regions_of_run",
     "retrieve",
     "root_of_run",
+    "side_by_side",
     "sides_of",
     "translate_split",
 ]

@@ -122,6 +122,7 @@ def _data(settled: Settled, collate: Collate) -> DataModule:
         "train",
         "validate",
         "beside",
+        "fine",
         *node["train"],
     }  # settings of both splits may be set once, above them
     settings = {key: value for key, value in node.items() if key not in known}

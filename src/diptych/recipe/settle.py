@@ -24,10 +24,10 @@ from diptych.datasets.answer_table import Coverage, coverage, learn_answers, rea
 from diptych.datasets.mix import Mix
 from diptych.errors import ConfigError, first_five, nearest
 from diptych.features import MergedStore
-from diptych.nn import PromptHead
 from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
+from diptych.recipe.heads import with_cases, with_parts, with_prompts, with_targets
 from diptych.tasks import Pretrain
 from diptych.tasks.objectives import (
     Answers,
@@ -108,9 +108,10 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     train, validate = (
         with_regions(first_images(split, most, regions), processor, regions) for split in (train, validate)
     )
-    model = with_sizes(config["model"], processor, regions)
+    model = with_sizes(with_parts(config["model"], regions), processor, regions)
     task = with_class_weights(task, train)
-    task = with_prompts(task, processor)
+    task, train = with_targets(with_prompts(task, processor), config["data"], train)
+    task = with_cases(task, train)
     task = with_objectives(task, processor, regions, answers=answers, train=train)
     return Settled(
         config={**config, "model": model, "processor": node, "task": task},
@@ -253,29 +254,6 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
             train_fasttext(texts, learned, **settings)
         node = {**node, "vectors": {**node["vectors"], "path": str(learned)}}
     return node
-
-
-def with_prompts(task: Node, processor: Processor) -> Node:
-    """Tokenize the prompts of a task's head, one list of prompts per label, in the order of the labels.
-
-    Raises:
-        ConfigError: a label has no prompts, or prompts are of no label.
-    """
-    head = task.get("head")
-    if not isinstance(head, Mapping) or function_of(head) is not PromptHead or head.get("tokens"):
-        return task
-    prompts, text = head["prompts"], processor.text
-    if sorted(prompts) != sorted(task["labels"]) or text is None:
-        raise ConfigError(
-            f"task.head.prompts is for {', '.join(map(repr, prompts))}; expected the labels "
-            f"{', '.join(map(repr, task['labels']))}, and a model that reads text."
-        )
-    ordered = {label: list(prompts[label]) for label in task["labels"]}
-    most = processor.max_tokens
-    tokens = [
-        [list(text.encode(prompt, max_tokens=most).ids) for prompt in some] for some in ordered.values()
-    ]
-    return {**task, "head": {**head, "prompts": ordered, "tokens": tokens}}
 
 
 def with_objectives(

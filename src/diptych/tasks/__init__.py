@@ -5,9 +5,12 @@ from diptych.tasks.base import AnswerScores, Part, Predicting, RightPair, Task, 
 from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
 from diptych.tasks.ground import GoldBox, Ground
+from diptych.tasks.hate_clipper import HateClipper
 from diptych.tasks.match import Match
+from diptych.tasks.meme_clip import MemeClip
 from diptych.tasks.multi_label import LabelScores, MultiLabel
 from diptych.tasks.pretrain import Pretrain
+from diptych.tasks.rgcl import Rgcl
 from diptych.tasks.search import Search, beam_search
 from diptych.tasks.translate import SentenceIds, Translate, TranslateMasked, Translation
 
@@ -19,12 +22,15 @@ __all__ = [
     "Classify",
     "GoldBox",
     "Ground",
+    "HateClipper",
     "LabelScores",
     "Match",
+    "MemeClip",
     "MultiLabel",
     "Part",
     "Predicting",
     "Pretrain",
+    "Rgcl",
     "RightPair",
     "Search",
     "SentenceIds",

@@ -2,7 +2,7 @@
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any
@@ -57,6 +57,10 @@ class Trainable(nn.Module, ABC):
     reads: frozenset[str] = EVERYTHING
     progress: float = 0.0
     """Share of the training run that is done; the loop sets it before every step."""
+    cases: int = 0
+    """Number of training examples that `remember` keeps vectors of; 0 for objectives that keep none."""
+    refresh: int = 0
+    """Steps after which `remember` is called again; 0 is once per epoch."""
 
     @abstractmethod
     def forward(
@@ -76,6 +80,16 @@ class Trainable(nn.Module, ABC):
 
     def begin(self, model: VisionLanguageModel) -> None:
         """Called once before a run trains, when the weights of the model are loaded."""
+
+    def know(self, ids: Sequence[str]) -> None:
+        """Take the ids of all training examples in their order; called for objectives that keep `cases`."""
+
+    def remember(self, model: VisionLanguageModel, batches: Iterable[Batch]) -> None:
+        """Look at all training examples in their order, in evaluation mode and without gradients.
+
+        Called for objectives that keep `cases`: before the first step, after every epoch and before every
+        validation.
+        """
 
     @abstractmethod
     def summarize(self, parts: Sequence[Part], targets: Mapping[str, Any]) -> dict[str, float]:

@@ -74,6 +74,9 @@ class Classify(Task):
             logit 0, so cross entropy equals the binary cross entropy of a sigmoid.
         batch_auroc: batch size of nav13n's metric, the mean AUROC of batches in file order. If set, this
             metric selects the best checkpoint; the exact AUROC is reported as well.
+        soft_targets: for the settings of a run only: a prediction file of the training examples whose
+            probabilities are the targets of training (distillation).
+        soft_share: share of these probabilities in a target; the rest is on the example's own label.
     """
 
     def __init__(
@@ -89,8 +92,14 @@ class Classify(Task):
         threshold: float = 0.5,
         loss: str = "ce",
         batch_auroc: int | None = None,
+        soft_targets: str | None = None,
+        soft_share: int | float = 1.0,
     ) -> None:
         super().__init__()
+        if soft_targets is not None:
+            raise ConfigError(
+                f"task.soft_targets is {soft_targets!r} of a built task; a run turns it into targets before."
+            )
         self.labels = tuple(labels)
         self.pairs = pairs
         self.targets = ClassIndex(self.labels)
@@ -121,7 +130,10 @@ class Classify(Task):
             self.head.begin(model)
 
     def score(self, encoding: Encoding, batch: Batch) -> Float[Tensor, "N C"]:
-        logits: Tensor = self.head(self.readout(encoding, batch))
+        return self.both_logits(self.head(self.readout(encoding, batch)))
+
+    def both_logits(self, logits: Float[Tensor, "N H"]) -> Float[Tensor, "N C"]:
+        """The logits of all labels from the outputs of a head."""
         # With `bce` the first label has the logit 0, so the rest of the task sees two classes as usual.
         return torch.cat([torch.zeros_like(logits), logits], -1) if self.one_logit else logits
 

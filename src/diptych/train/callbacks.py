@@ -8,17 +8,19 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from diptych.data.stream import ids_of
 from diptych.errors import ConfigError
 from diptych.train import checkpoint
 from diptych.train.checkpoint import Row, ValidationRecord
 from diptych.train.loggers import MetricLogger
 from diptych.train.loop import Loop, Observer
 from diptych.train.schedules import Plateau, Schedule
+from diptych.types import VisionLanguageModel
 
 
 class Reporter(Observer):
@@ -97,6 +99,35 @@ def _not_finite(loop: Loop, step: int, value: float) -> str:
         "trainer.gradient_clip_val, or trainer.precision=32-true; `diptych check` finds NaN features. "
         "The checkpoints hold weights from before this step."
     )
+
+
+class Rememberer(Observer):
+    """Lets a task look at all training examples again, whose vectors it compares with those of a batch.
+
+    Every rank looks at all of them, so that all compare with the same ones.
+
+    Args:
+        every: optimizer steps between validations, before each of which the vectors must be up to date.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def start(self, loop: Loop) -> None:
+        loop.learner.task.know(ids_of(loop.data.train))
+        if loop.step == 0:  # a resumed run has the vectors in its checkpoint
+            self._look(loop)
+
+    def after_step(self, loop: Loop) -> None:
+        own = loop.learner.task.refresh or loop.plan.steps_per_epoch
+        if loop.step and (loop.done or loop.step % own == 0 or loop.step % self.every == 0):
+            self._look(loop)
+
+    def _look(self, loop: Loop) -> None:
+        learner = loop.learner.eval()
+        with torch.no_grad(), loop.fabric.autocast():
+            learner.task.remember(cast(VisionLanguageModel, learner.model), loop.training_set())
+        learner.train()
 
 
 class Validator(Observer):

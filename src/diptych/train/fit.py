@@ -18,7 +18,7 @@ from diptych.nn import checkpointed
 from diptych.tasks.base import Trainable
 from diptych.train import checkpoint
 from diptych.train.averaging import Averaging
-from diptych.train.callbacks import Keeper, Reporter, Stopper, Validator, dropped
+from diptych.train.callbacks import Keeper, Rememberer, Reporter, Stopper, Validator, dropped
 from diptych.train.checkpoint import Row, ValidationRecord
 from diptych.train.loggers import MetricLogger, open_loggers
 from diptych.train.loop import Loop, Observer
@@ -103,7 +103,8 @@ def fit(
     if not resume:
         require_new(folder / "checkpoints")
     run.prepare(optim, schedule or constant(), restart=run.last.exists())
-    if not (run.loop.done or run.record.stopped):  # a finished run only loads its weights again
+    unmeasured = not run.loop.total_steps and not run.last.exists()  # a run without steps still validates
+    if unmeasured or not (run.loop.done or run.record.stopped):  # a finished run only loads its weights again
         run.train(loggers, progress=progress)
     return run.result(seconds=time.perf_counter() - began)
 
@@ -172,7 +173,7 @@ class _Run:
     def train(self, loggers: Sequence[str] | None, *, progress: bool) -> None:
         """Train to the end, or until the patience runs out or a signal asks to stop."""
         main, status = self.fabric.is_global_zero, "failed"
-        if progress and main:
+        if progress and main and self.loop.total_steps:
             sys.stderr.write(f"{self._summary()}\n")
         sinks = open_loggers(loggers, self.folder, step=self.loop.step) if main else []
         bar = self._observe(sinks, bar=progress and main)
@@ -254,6 +255,8 @@ class _Run:
         observers: list[Observer] = [reporter]
         per_epoch = self.plan.steps_per_epoch
         interval = trainer.validate_every(per_epoch)
+        if self.task.cases:  # before the validator, which may decide by them
+            observers.append(Rememberer(interval))
         if self.data.validate is not None:
             validator = Validator(
                 record,

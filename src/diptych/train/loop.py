@@ -150,6 +150,9 @@ class Loop:
         try:
             for observer in self.observers:
                 observer.start(self)
+            # Without steps, the weights are measured and saved as they are.
+            for observer in self.observers if not self.total_steps else ():
+                observer.after_step(self)
             while not (self.done or self.stopping):
                 self._take_step(batches)
                 for observer in self.observers:
@@ -161,6 +164,10 @@ class Loop:
             # process would hang at exit while it waits for them.
             del batches
             self._validation = None
+
+    def training_set(self) -> Iterator[Batch]:
+        """All training examples once, in their order."""
+        return map(self._here, cast(Iterator[Batch], iter(self.data.training_set())))
 
     def _training_batches(self) -> DataLoader[Example]:
         accumulate = self.plan.accumulate

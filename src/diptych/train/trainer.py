@@ -33,7 +33,8 @@ class Trainer:
 
     Args:
         max_epochs: passes over the training data. None means 1 unless `max_steps` is given.
-        max_steps: optimizer steps. With both limits, the first one reached ends the run.
+        max_steps: optimizer steps. With both limits, the first one reached ends the run. 0 trains nothing:
+            the run measures and saves the weights that it starts with.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         accelerator: kind of device, such as `cpu`, `cuda` or `auto`.
         devices: number of devices, or a list of their numbers.
@@ -95,8 +96,10 @@ class Trainer:
             )
         for name in COUNTS:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"trainer.{name} is {value}; expected at least 1.")
+            # No steps: the weights are measured and saved as they are, as for zero-shot models.
+            least = 0 if name == "max_steps" else 1
+            if value is not None and value < least:
+                raise ConfigError(f"trainer.{name} is {value}; expected at least {least}.")
         for name in ("val_check_interval", "gradient_clip_val", "limit_train_batches"):
             value = getattr(self, name)
             if value is not None and value <= 0:

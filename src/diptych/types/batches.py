@@ -175,7 +175,9 @@ class Batch(Tree):
 
 
 # All fields of `Encoding`.
-EVERYTHING = frozenset({"pooled", "text", "regions", "joint_image", "joint_text"})
+EVERYTHING = frozenset(
+    {"pooled", "text", "regions", "joint_image", "joint_text", "tower_image", "tower_text"}
+)
 
 
 @register_tree
@@ -189,6 +191,8 @@ class Encoding(Tree):
         pooled: vector of the whole row.
         joint_image: vector of the image in the space shared by both modalities (dual encoders only).
         joint_text: vector of the text in that space.
+        tower_image: vector of the image before it is projected to that space.
+        tower_text: vector of the text before it is projected to that space.
     """
 
     pooled: Float[Tensor, "B D"] | None = None
@@ -196,6 +200,8 @@ class Encoding(Tree):
     regions: Float[Tensor, "B R Dv"] | None = None
     joint_image: Float[Tensor, "B J"] | None = None
     joint_text: Float[Tensor, "B J"] | None = None
+    tower_image: Float[Tensor, "B Vi"] | None = None
+    tower_text: Float[Tensor, "B Vt"] | None = None
 
 
 @register_tree

@@ -123,6 +123,7 @@ class FeatureMeta:
         dtype: `float16` or `float32`.
         count: number of images.
         checksum: SHA-256 over keys and arrays in order; different for stores with different contents.
+        parts: of a store of embeddings, the name and width of each part of a feature, such as `pooled:512`.
     """
 
     feature_dim: int
@@ -133,10 +134,13 @@ class FeatureMeta:
     dtype: str = "float32"
     count: int = 0
     checksum: str = ""
+    parts: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        values = {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        # Stores of regions keep the bytes, and their predictions the checksums, that they always had.
+        return values if self.parts else {name: one for name, one in values.items() if name != "parts"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FeatureMeta":
@@ -156,6 +160,11 @@ class FeatureMeta:
         Raises:
             ConfigError: names the difference and both values.
         """
+        if (self.parts or other.parts) and (self.parts, self.detector) != (other.parts, other.detector):
+            raise ConfigError(
+                f"{where}: holds {_of(self)}; the model was trained on {_of(other)}. Vectors of different "
+                "models are not comparable."
+            )
         if self.feature_dim != other.feature_dim:
             raise ConfigError(
                 f"{where}: features are {self.feature_dim} wide; the model takes {other.feature_dim}."
@@ -173,6 +182,11 @@ class FeatureMeta:
             raise ConfigError(
                 f"{where}: the detector's class names differ from those the model was trained with."
             )
+
+
+def _of(meta: FeatureMeta) -> str:
+    parts = ", ".join(meta.parts)
+    return f"embeddings of {meta.detector!r} ({parts})" if parts else f"regions of {meta.detector!r}"
 
 
 def _plain(value: Any) -> Any:
