@@ -53,12 +53,13 @@ vilio: install ## all seven families of Vilio, tiny, from TSV, LMDB and pictures
 	$(BIN)/diptych study run vilio_imported --root runs/memes --jobs 2
 
 lxmert: install ## LXMERT's guide, tiny: pre-training, then VQA, GQA and NLVR2 to official files (under runs/)
-	@test -e runs/lxmert/mix || $(BIN)/diptych world runs/lxmert/mix --data lxmert --size 300 --seed 1
+	@test -e runs/lxmert/mix || $(BIN)/diptych world runs/lxmert/mix --data lxmert --size 1000 --seed 1
 	@test -e runs/lxmert/vqa || $(BIN)/diptych world runs/lxmert/vqa --data vqa --size 1000 --seed 1
 	@test -e runs/lxmert/gqa || $(BIN)/diptych world runs/lxmert/gqa --data gqa --size 1000 --seed 1
 	@test -e runs/lxmert/nlvr2 || $(BIN)/diptych world runs/lxmert/nlvr2 --data nlvr2 --size 1000 --seed 1
 	@test -e $(LXRT)/bundle || \
-		$(BIN)/diptych train experiment=pretrain/lxmert_tiny root=runs/lxmert/mix $(WORDS) out=$(LXRT)
+		$(BIN)/diptych train experiment=pretrain/lxmert_tiny root=runs/lxmert/mix $(WORDS) out=$(LXRT) \
+		trainer.max_epochs=10 task.weights.matching=8
 	@test -e runs/lxmert/tuned/vqa/bundle || \
 		$(BIN)/diptych train experiment=vqa/lxmert_tiny root=runs/lxmert/vqa $(WORDS) \
 		weights.model=$(LXRT) data.train.split=train+nominival data.validate.split=minival out=runs/lxmert/tuned/vqa
