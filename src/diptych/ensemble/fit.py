@@ -15,12 +15,13 @@ from diptych.ensemble.blend import identity, stack_scores
 from diptych.ensemble.loop import Round, one_search, ranks_among, two_round_loop
 from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
+from diptych.ensemble.stacking import area_of, stack
 from diptych.ensemble.vilio import VILIO
 from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.metrics import auroc, bootstrap_interval
 from diptych.predictions import Predictions, respell
 
-Fitted = Literal["simplex", "greedy", "loop"]
+Fitted = Literal["simplex", "greedy", "loop", "stack"]
 Fit = Callable[..., tuple[Scores, tuple[Round, ...]]]
 
 
@@ -31,6 +32,7 @@ class FitReport:
     Args:
         rows: number of examples of dev.
         dropped: members left out, and the splits they lack.
+        missing: ids that members lack, by split and member.
         constant: members that give all rows the same score.
         in_sample: (AUROC, low, high) on the rows of the fit, with a bootstrap interval; optimistic.
         out_of_fold: the same, where each row is scored by a blend fitted without it. None if `folds` is
@@ -51,6 +53,7 @@ class FitReport:
     out_of_fold: tuple[float, float, float] | None
     best_member: tuple[str, float]
     threshold: float
+    missing: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     held_out: Predictions | None = field(default=None, repr=False)
 
     @property
@@ -76,13 +79,15 @@ def fit_blend(
     folds: int = 5,
     steps: int = STEPS,
     compat: bool = False,
+    non_negative: bool = False,
 ) -> tuple[dict[str, Predictions], FitReport]:
     """Fit a blend on `dev` and apply it to all splits.
 
     `simplex`: weighted mean by Vilio's search. `greedy`: weighted mean by forward selection. `loop`: Vilio's
     two rounds. The first round computes the mean, mean square, mean rank and simplex blend of the members.
     The second round takes these and the members as columns, drops all but the best five, and computes their
-    simplex blend. A logistic fit on dev turns it into a probability.
+    simplex blend. A logistic fit on dev turns it into a probability. `stack`: logistic regression on the
+    members' log-odds, with a small penalty; the only one for members that lack rows.
 
     Scales and ranks come from dev, so the score of a row does not depend on other rows of its split.
 
@@ -91,6 +96,7 @@ def fit_blend(
         folds: number of folds of the out-of-fold estimate; below 2, none is made.
         steps: number of evaluations of each simplex search.
         compat: use Vilio's arithmetic; the files must be read with kind `raw`.
+        non_negative: no member of `stack` gets a negative coefficient.
 
     Returns:
         The blended predictions by split, and the report.
@@ -98,10 +104,16 @@ def fit_blend(
     Raises:
         FormatError: labels and dev predictions differ in ids, a label is missing, or there are not two
             classes.
-        ConfigError: an unknown method or split, or dev has a single class.
+        ConfigError: an unknown method or split, dev has a single class, or the method needs all rows and a
+            member lacks some.
     """
     names, arithmetic = members.names, VILIO if compat else OURS
-    fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
+    if (lost := [name for gaps in members.missing.values() for name in gaps]) and method != "stack":
+        raise ConfigError(
+            f"{lost[0]} lacks examples, and --method {method} needs all; fit with --method stack, or blend "
+            "without labels, such as with --method logit."
+        )
+    fit = _fitter(method, names, steps=steps, arithmetic=arithmetic, non_negative=non_negative)
     columns = _columns(members, dev, arithmetic)
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
@@ -109,20 +121,25 @@ def fit_blend(
     held_out, finished = _out_of_fold(fit, finish, columns[dev], labels, folds)  # `scores` saw their labels
     scores = finish(scores, labels, dev)
     threshold = arithmetic.threshold(labels, scores[dev])  # of the finished scores, to which it is applied
-    singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
+    singles = {name: area_of(labels, row) for name, row in zip(names, columns[dev], strict=True)}
     report = FitReport(
         method=method,
         dev=dev,
         rows=len(labels),
         rounds=rounds,
         dropped=dict(members.dropped),
-        constant=tuple(name for name, row in zip(names, columns[dev], strict=True) if not np.ptp(row)),
+        constant=tuple(
+            name for name, row in zip(names, columns[dev], strict=True) if np.nanmax(row) == np.nanmin(row)
+        ),
         in_sample=_measured(labels, scores[dev]),
         out_of_fold=None if held_out is None else _measured(labels, held_out),
         best_member=max(singles.items(), key=lambda single: single[1]),
         threshold=threshold,
+        missing={split: dict(gaps) for split, gaps in members.missing.items()},
     )
-    made = partial(_predictions, members, report=report, arithmetic=arithmetic)
+    # Other coefficients are another blend, for which the policy of this one means nothing.
+    how = {"non_negative": True} if non_negative else {}
+    made = partial(_predictions, members, report=report, arithmetic=arithmetic, how=how)
     blends = {split: made(split, values) for split, values in scores.items()}
     if finished is not None and not compat:
         report = replace(report, held_out=made(dev, finished))
@@ -140,7 +157,10 @@ def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, nd
         raise ConfigError(
             f"no member predicts the split {dev!r}; expected one of {splits}.{nearest(dev, splits)}"
         )
-    joined = {split: stack_scores(predictions) for split, predictions in members.predictions.items()}
+    joined = {
+        split: stack_scores(predictions, gaps=split in members.missing)
+        for split, predictions in members.predictions.items()
+    }
     if (count := joined[dev].shape[2]) != 2:
         raise FormatError(
             f"{dev}: the members have {count} classes; only two can be fitted. Use --method mean."
@@ -151,10 +171,16 @@ def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, nd
     return {split: scores[:, :, -1] for split, scores in joined.items()}
 
 
-def _fitter(method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Arithmetic) -> Fit:
+def _fitter(
+    method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Arithmetic, non_negative: bool
+) -> Fit:
     if method not in get_args(Fitted):
         known = get_args(Fitted)
         raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
+    if method == "stack":
+        return partial(stack, names=names, non_negative=non_negative)
+    if non_negative:
+        raise ConfigError(f"method {method} has no negative weights; non_negative is for stack.")
     if method == "loop":
         return partial(two_round_loop, names=names, steps=steps, arithmetic=arithmetic)
     search = (
@@ -214,7 +240,13 @@ def _measured(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> tuple
 
 
 def _predictions(
-    members: Members, split: str, scores: Float[ndarray, " N"], *, report: FitReport, arithmetic: Arithmetic
+    members: Members,
+    split: str,
+    scores: Float[ndarray, " N"],
+    *,
+    report: FitReport,
+    arithmetic: Arithmetic,
+    how: Mapping[str, Any],
 ) -> Predictions:
     first = members.predictions[split][0]
     negative, positive = first.classes or ("0", "1")
@@ -229,7 +261,8 @@ def _predictions(
         "fitted_on": report.dev,
         "compat": arithmetic.compat,
         **({"kind": "raw"} if raw else {}),
-        **identity(members.predictions[report.dev], report.method, report.dev, arithmetic.compat),
+        **how,
+        **identity(members.predictions[report.dev], report.method, report.dev, arithmetic.compat, *how),
     }
     return Predictions(
         ids=first.ids,

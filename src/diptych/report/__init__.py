@@ -9,6 +9,7 @@ except Exception as error:
 
 from diptych.report.attention import attention_page
 from diptych.report.calibration import reliability_curves
+from diptych.report.cascade import cascade_figure
 from diptych.report.evidence import evidence_page, in_short, index_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
@@ -18,6 +19,7 @@ from diptych.report.retrieval import retrieval_page
 __all__ = [
     "MemeItem",
     "attention_page",
+    "cascade_figure",
     "curves",
     "evidence_page",
     "history",
