@@ -9,6 +9,7 @@ from tests.fuzz.damage import (
     damage_any_json,
     damage_bytes,
     damage_cells,
+    damage_lines,
     damage_text,
 )
 from tests.fuzz.hostile import damage_settings
@@ -105,6 +106,22 @@ def costs_and_groups(case: Case) -> list[str]:
     data = "--root judged --data hateful_memes --split dev_seen --samples 5"
     more = "--costs judged/costs.yaml --groups judged/tags.csv"
     return case.pick(f"calibrate judged/dev_seen.csv {data} {more}")
+
+
+@target("answers of others", "ensemble.foreign", "ensemble", "cli.import_scores")
+def answers_of_others(case: Case) -> list[str]:
+    case.spoil(case.take("judged/vlm.jsonl"), damage_lines, damage_text)
+    data = "--root @/judged --data hateful_memes --split dev_seen"
+    return case.pick(f"import-scores vlm.jsonl --as vlm {data} --out out.npz")
+
+
+@target("cascades", "calibrate.cascade", "cli.cascade")
+def cascades(case: Case) -> list[str]:
+    folder = case.take("judged")
+    name = case.rng.choice(("members.yaml", "cascade.yaml"))
+    case.spoil(folder / name, damage_settings(case.marker))
+    words = "cascade judged/members.yaml --root @/judged --data hateful_memes --samples 5"
+    return case.pick(f"{words} --max-miss 0.2", f"{words} --apply judged/cascade.yaml --split dev_seen")
 
 
 @target("lists of pictures", "detect.listing", weight=0.7)

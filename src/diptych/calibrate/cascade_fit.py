@@ -24,7 +24,7 @@ from diptych.calibrate.cascade_report import (
     measured_at,
     shares_of,
 )
-from diptych.calibrate.cascade_search import MOST, Bands, cheapest, last_alone
+from diptych.calibrate.cascade_search import MOST, Bands, allowed_by, cheapest, last_alone
 from diptych.calibrate.fit import FEWEST
 from diptych.calibrate.policy import DevNode
 from diptych.calibrate.promises import needed, promise_below, upper_bound
@@ -34,7 +34,8 @@ from diptych.evaluate.results import estimate
 from diptych.metrics.uncertainty import class_rows, resampled_sums
 
 SLACK = 1.5  # candidates have up to so many times the misses that the limit allows; more are never proven
-LEVELS = 32  # candidates, at most
+LEVELS = 32  # numbers of misses that are tried, at most
+SHARES = (1.0, 0.7, 0.4)  # of the promised wrong blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ def fit_cascade(
         truth: True for positive examples.
         max_miss: promised largest share of positive examples that are allowed.
         max_wrong_block: promised largest share of others that are blocked. None promises nothing, and allows
-            as many wrong blocks as the dear member alone has where candidates are found.
+            as many wrong blocks as the dear member has if it misses half of what it may.
         delta: largest probability that a promise does not hold.
         samples: number of bootstrap resamples per interval.
         seed: of the halves and the resamples.
@@ -94,7 +95,8 @@ def fit_cascade(
     proof, labels = scores[:, second], truth[second]
     tried: list[Candidate] = []
     chosen: Cascade | None = None
-    for level, bands in found.items():
+    least = np.inf
+    for level, bands in found:
         made = Cascade(
             stages=_stages(members, bands),
             unit=unit,
@@ -110,7 +112,9 @@ def fit_cascade(
         tried.append(_tried(made, routed, labels, level))
         if not tried[-1].kept:
             break
-        chosen = made
+        # All that are accepted keep the promises together, so the cheapest may be taken.
+        if bands.cost <= least:
+            chosen, least = made, bands.cost
     if chosen is None:
         raise _unkept(tried, labels, max_miss=max_miss, most=max_wrong_block, delta=delta)
     return _report(chosen, members, proof, labels, tried, notes, samples=samples, seed=seed)
@@ -165,33 +169,56 @@ def _candidates(
     max_miss: float,
     most: float | None,
     delta: float,
-) -> dict[int, Bands]:
-    """The cheapest cascade for each number of misses, from few to many."""
+) -> list[tuple[int, Bands]]:
+    """Numbers of misses and the cheapest cascades for them, from the safest to the boldest."""
     positives = int(np.count_nonzero(truth))
     top = min(int(np.ceil(SLACK * max_miss * positives)), positives - 1)
     levels = np.unique(np.round(np.linspace(0, top, LEVELS)).astype(int)).tolist()
+    alone = [(level, _alone(scores, truth, costs, level)) for level in levels]
     if most is not None:
-        return cheapest(
-            scores, truth, costs, wrong=int(most * np.count_nonzero(~truth) + 1e-9), levels=levels
+        limit = int(most * np.count_nonzero(~truth) + 1e-9)
+        # Fewer wrong blocks than promised, too: what is at the limit here is often beyond it elsewhere.
+        cascades = [
+            one
+            for share in SHARES
+            for one in cheapest(scores, truth, costs, wrong=int(limit * share), levels=levels).items()
+        ]
+        # Safest first, by both promises.
+        return sorted(
+            [*alone, *cascades], key=lambda one: _risk(one[1], scores, truth, max_miss=max_miss, most=most)
         )
-    own = promise_below(scores[-1][truth], limit=max_miss, delta=delta).threshold
-    # If even the dear member keeps the promise nowhere here, its strictest threshold shows what it can do.
-    own = last_alone(scores[-1], truth, 0) if own is None else own
-    wrong = int(np.count_nonzero(scores[-1][~truth] >= own))
+    share = promise_below(scores[-1][truth], limit=max_miss, delta=delta).share
+    # A cascade with the wrong blocks that the dear member has at the limit of its misses would be at the
+    # limit, too, and fail every other proof. Half of the misses are left to the members before it.
+    strict = last_alone(scores[-1], truth, round(share * positives) // 2)
+    wrong = int(np.count_nonzero(scores[-1][~truth] >= strict))
     found = cheapest(scores, truth, costs, wrong=wrong, levels=levels)
     # With fewer misses than any cascade has: the dear member alone. It begins the sequence, so that a cascade
     # that is a little too bold does not end the search with nothing.
-    alone = {level: last_alone(scores[-1], truth, level) for level in levels if level not in found}
-    alone |= {-1: last_alone(scores[-1], truth, 0)}
-    strict = {
-        level: Bands(
-            asked=(len(scores) - 1,),
-            bands=((at, float(np.nextafter(at, -np.inf))),),
-            cost=float(costs[-1]) * len(truth),
-        )
-        for level, at in alone.items()
-    }
-    return dict(sorted((found | strict).items()))
+    safe = [one for one in alone if one[0] < min(found, default=positives)] or alone[:1]
+    return [*safe, *found.items()]
+
+
+def _alone(
+    scores: Float[ndarray, "K N"], truth: Bool[ndarray, " N"], costs: Float[ndarray, " K"], misses: int
+) -> Bands:
+    """The dear member alone, with so many misses."""
+    at = last_alone(scores[-1], truth, misses)
+    ends = (at, float(np.nextafter(at, -np.inf)))
+    return Bands(asked=(len(scores) - 1,), bands=(ends,), cost=float(costs[-1]) * len(truth))
+
+
+def _risk(
+    bands: Bands, scores: Float[ndarray, "K N"], truth: Bool[ndarray, " N"], *, max_miss: float, most: float
+) -> float:
+    """How close bands come to the nearer of two limits: the larger p-value of the promises here."""
+    from scipy.stats import binom
+
+    allowed = allowed_by(bands, scores)
+    return max(
+        float(binom.cdf(np.count_nonzero(hits), np.count_nonzero(rows), limit))
+        for hits, rows, limit in ((allowed & truth, truth, max_miss), (~allowed & ~truth, ~truth, most))
+    )
 
 
 def _stages(members: Sequence[Member], bands: Bands) -> tuple[Stage, ...]:

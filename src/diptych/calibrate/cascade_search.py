@@ -6,7 +6,7 @@ there are more than the budget allows, each member keeps some of them, most of t
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -111,12 +111,22 @@ def cheapest(
             start = _State(rest=np.ones(len(truth), dtype=bool), misses=0, wrong=0, cost=0.0)
             for state in _walk(problem, start, chosen[:-1]):
                 _last_two(problem, state, chosen[-1] if chosen else None)
-    return problem.best
+    return {level: _centered(bands, scores) for level, bands in sorted(problem.best.items())}
 
 
 def last_alone(scores: Float[ndarray, " N"], truth: Bool[ndarray, " N"], misses: int) -> float:
     """The highest threshold of one member below which so many positive examples score."""
     return float(np.sort(scores[truth])[misses])
+
+
+def allowed_by(bands: Bands, scores: Float[ndarray, "K N"]) -> Bool[ndarray, " N"]:
+    """Which examples are allowed; the others are blocked."""
+    rest, allowed = np.ones(scores.shape[1], dtype=bool), np.zeros(scores.shape[1], dtype=bool)
+    for member, (low, high) in zip(bands.asked, bands.bands, strict=True):
+        below = scores[member] < low
+        allowed |= rest & below
+        rest &= ~below & (scores[member] <= high)
+    return allowed
 
 
 def _walk(problem: _Problem, state: _State, members: Sequence[int]) -> Iterator[_State]:
@@ -195,6 +205,23 @@ def _last_two(problem: _Problem, state: _State, member: int | None) -> None:
             bands=(*bands, (threshold, float(np.nextafter(threshold, -np.inf)))),
             cost=float(reached[at]),
         )
+
+
+def _centered(bands: Bands, scores: Float[ndarray, "K N"]) -> Bands:
+    """The same decisions here, with each threshold in the middle between two scores.
+
+    A threshold at the lowest positive score would miss the next one that is a little lower.
+    """
+    moved = []
+    for member, (low, high) in zip(bands.asked, bands.bands, strict=True):
+        empty = high < low
+        below, above = scores[member][scores[member] < low], scores[member][scores[member] > high]
+        if np.isfinite(low) and len(below) and below.max() < (middle := (low + below.max()) / 2):
+            low = float(middle)
+        if np.isfinite(high) and len(above) and (middle := (high + above.min()) / 2) < above.min():
+            high = float(middle)
+        moved.append((low, float(np.nextafter(low, -np.inf)) if empty else high))
+    return replace(bands, bands=tuple(moved))
 
 
 def _thinned(values: Float[ndarray, " N"], most: int) -> Float[ndarray, " M"]:

@@ -252,9 +252,9 @@ def _show_shares(cascade: "Cascade", shares: Any) -> None:
 
 def _show_measured(cascade: "Cascade", rows: Mapping[str, "Measured"]) -> None:
     # Prices of one example are tiny; a thousand of them is what a bill shows.
-    factor, unit = (1000, "money per 1,000") if cascade.unit == "money" else (1, "milliseconds each")
+    factor, unit = (1000.0, "money per 1,000") if cascade.unit == "money" else (1.0, "milliseconds each")
     cells = [
-        (name, _cell(one.cost, factor), _cell(one.missed, 100, "%"), _cell(one.wrongly_blocked, 100, "%"))
+        (name, _cell(one.cost, factor), _cell(one.missed, 100.0, "%"), _cell(one.wrongly_blocked, 100.0, "%"))
         for name, one in rows.items()
     ]
     table("", ("", unit, "missed", "wrongly blocked"), cells, numbers=3)

@@ -23,6 +23,7 @@ from diptych.documents import parse_json, shorten
 from diptych.ensemble.blend import EPSILON
 from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.files import require_file
+from diptych.metrics.calibration import CLIP
 from diptych.predictions import Predictions, respell
 
 Form = Literal["probability", "log-probabilities", "verdict", "moderation"]
@@ -257,9 +258,9 @@ def _odds(
     if form == "moderation":
         return _log_odds(_highest(record["results"], categories, where)), False
     if form == "probability":
-        return _log_odds(_number(record["p"], "p", where, high=1)), False
+        return _log_odds(_number(record["p"], "p", where, high=1.0)), False
     positive = _positive(record["verdict"], classes, where)
-    confidence = _number(record.get("confidence"), "confidence", where, high=1)
+    confidence = _number(record.get("confidence"), "confidence", where, high=1.0)
     return _log_odds(confidence if positive else 1 - confidence), False
 
 
@@ -280,7 +281,7 @@ def _of_tokens(given: Any, where: str) -> tuple[float, bool]:
     listed = [
         (
             token.strip(PADDING).lower(),
-            _number(value, f"logprob of {shorten(token)}", where, low=-np.inf, high=0),
+            _number(value, f"logprob of {shorten(token)}", where, low=-np.inf, high=0.0),
         )
         for token, value in pairs
     ]
@@ -293,8 +294,10 @@ def _of_tokens(given: Any, where: str) -> tuple[float, bool]:
         raise FormatError(
             f"{where}: logprobs has {shorten([token for token, _ in pairs])}; expected those of yes and no."
         )
-    # What is not listed is at most as probable as the last of the list: a bound that claims the least.
-    least = min(value for _, value in listed)
+    # What is not listed is at most as probable as the last of the list, and as what the list leaves: the
+    # upper bound is taken, which claims the least.
+    left = 1 - sum(np.exp([value for _, value in listed]))
+    least = min(*(value for _, value in listed), float(np.log(max(left, CLIP))))
     yes, no = (float(value) if there else least for value, there in zip(sums, known, strict=True))
     return yes - no, not known.all()
 
@@ -324,10 +327,10 @@ def _highest(results: Any, categories: Sequence[str], where: str) -> float:
             f"{where}: there is no category {unknown[0]!r}; expected of {', '.join(sorted(scores))}."
             f"{nearest(unknown[0], scores)}"
         )
-    return max(_number(scores[name], f"score of {name}", where, high=1) for name in categories or scores)
+    return max(_number(scores[name], f"score of {name}", where, high=1.0) for name in categories or scores)
 
 
-def _number(value: Any, what: str, where: str, *, low: float = 0, high: float = np.inf) -> float:
+def _number(value: Any, what: str, where: str, *, low: float = 0.0, high: float = np.inf) -> float:
     # Python takes true for 1.
     number = float("nan") if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
     if not (low <= number <= high and np.isfinite(number)):
