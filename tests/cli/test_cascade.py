@@ -74,7 +74,7 @@ def cascade(folder, *more):
 def test_answers_are_imported_and_said_in_short(folder, tmp_path, capsys, refused, monkeypatch):
     assert main(words(folder, "dev_seen", tmp_path / "a.npz")) == 0
     shown = capsys.readouterr().out
-    for told in ("600 answers, each a probability", "price: 6 in all, 0.01 per example", "1.2e+03 s"):
+    for told in ("600 answers (probability) on 600", "price: 6 in all, 0.01 per example", "1.2e+03 s"):
         assert told.replace("1.2e+03", "1200") in shown
     found = Predictions.load(tmp_path / "a.npz")
     assert (found.ids, found.meta["name"], found.meta["split"]) == (IDS, "vlm", "dev_seen")

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(found: "Imported") -> None:
     count, meta = len(found.predictions), found.predictions.meta
-    print(f"{found.rows} answers, each a {found.form}, on {count} examples")
+    print(f"{found.rows} answers ({found.form}) on {count} examples")
     spread = [*meta["spread"].values()]
     if spread:
         print(
