@@ -7,9 +7,10 @@ second half are within the limits; the first failure ends the search (fixed-sequ
 front; Laufer-Goldenshluger et al., Efficiently Controlling Multiple Risks with Pareto Testing, 2023).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -28,6 +29,7 @@ from diptych.calibrate.cascade_search import MOST, Bands, allowed_by, cheapest, 
 from diptych.calibrate.fit import FEWEST
 from diptych.calibrate.policy import DevNode
 from diptych.calibrate.promises import needed, promise_below, upper_bound
+from diptych.calibrate.settings import Settings
 from diptych.errors import ConfigError
 from diptych.evaluate import Estimate
 from diptych.evaluate.results import estimate
@@ -81,43 +83,52 @@ def fit_cascade(
         ConfigError: a class has fewer than 30 examples in each half, a member has equal scores, a setting is
             impossible, or no cascade keeps the promise.
     """
-    for name, value in (("max_miss", max_miss), ("max_wrong_block", max_wrong_block), ("delta", delta)):
-        if value is not None and not 0 < value < 1:
-            raise ConfigError(f"{name} is {value}; expected a share between 0 and 1.")
-    if samples < 1:
-        raise ConfigError(f"samples is {samples}; expected at least 1.")
+    # The same rules as for a policy.
+    Settings(max_miss=max_miss, max_wrong_block=max_wrong_block, delta=delta, samples=samples)
     members, notes = _ordered(members, truth)
     scores, costs = np.stack([one.scores for one in members]), np.array([one.cost for one in members])
     first, second = _halves(truth, seed)
     found = _candidates(
         scores[:, first], truth[first], costs, max_miss=max_miss, most=max_wrong_block, delta=delta
     )
+    made = partial(
+        Cascade,
+        unit=unit,
+        positive=positive,
+        dev=dev,
+        max_miss=max_miss,
+        max_wrong_block=max_wrong_block,
+        delta=delta,
+        made=date.today().isoformat(),
+        version=__version__,
+    )
     proof, labels = scores[:, second], truth[second]
+    chosen, tried = _proven(found, made, members, proof, labels)
+    if chosen is None:
+        raise _unkept(tried, labels, max_miss=max_miss, most=max_wrong_block, delta=delta)
+    return _report(chosen, members, proof, labels, tried, notes, samples=samples, seed=seed)
+
+
+def _proven(
+    found: Sequence[tuple[int, Bands]],
+    made: Callable[..., Cascade],
+    members: Sequence[Member],
+    proof: Float[ndarray, "K N"],
+    truth: Bool[ndarray, " N"],
+) -> tuple[Cascade | None, list[Candidate]]:
+    """The cheapest of the candidates before the first that breaks a promise, and all that were tried."""
     tried: list[Candidate] = []
     chosen: Cascade | None = None
     least = np.inf
     for level, bands in found:
-        made = Cascade(
-            stages=_stages(members, bands),
-            unit=unit,
-            positive=positive,
-            dev=dev,
-            max_miss=max_miss,
-            max_wrong_block=max_wrong_block,
-            delta=delta,
-            made=date.today().isoformat(),
-            version=__version__,
-        )
-        routed = _routed(made, members, proof)
-        tried.append(_tried(made, routed, labels, level))
+        cascade = made(stages=_stages(members, bands))
+        tried.append(_tried(cascade, _routed(cascade, members, proof), truth, level))
         if not tried[-1].kept:
             break
         # All that are accepted keep the promises together, so the cheapest may be taken.
         if bands.cost <= least:
-            chosen, least = made, bands.cost
-    if chosen is None:
-        raise _unkept(tried, labels, max_miss=max_miss, most=max_wrong_block, delta=delta)
-    return _report(chosen, members, proof, labels, tried, notes, samples=samples, seed=seed)
+            chosen, least = cascade, bands.cost
+    return chosen, tried
 
 
 def _ordered(members: Sequence[Member], truth: Bool[ndarray, " N"]) -> tuple[list[Member], list[str]]:

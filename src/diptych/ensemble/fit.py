@@ -53,7 +53,7 @@ class FitReport:
     out_of_fold: tuple[float, float, float] | None
     best_member: tuple[str, float]
     threshold: float
-    missing: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    missing: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     held_out: Predictions | None = field(default=None, repr=False)
 
     @property
@@ -81,13 +81,13 @@ def fit_blend(
     compat: bool = False,
     non_negative: bool = False,
 ) -> tuple[dict[str, Predictions], FitReport]:
-    """Fit a blend on `dev` and apply it to all splits.
+    """Fit a blend on `dev`, and apply it to all splits; returns predictions by split, and the report.
 
     `simplex`: weighted mean by Vilio's search. `greedy`: weighted mean by forward selection. `loop`: Vilio's
-    two rounds. The first round computes the mean, mean square, mean rank and simplex blend of the members.
-    The second round takes these and the members as columns, drops all but the best five, and computes their
-    simplex blend. A logistic fit on dev turns it into a probability. `stack`: logistic regression on the
-    members' log-odds, with a small penalty; the only one for members that lack rows.
+    two rounds. The first computes the mean, mean square, mean rank and simplex blend of the members. The
+    second takes these and the members as columns, drops all but the best five, and computes their simplex
+    blend; a logistic fit on dev turns it into a probability. `stack`: logistic regression on the members'
+    log-odds with a small penalty, which also takes members that lack rows.
 
     Scales and ranks come from dev, so the score of a row does not depend on other rows of its split.
 
@@ -98,60 +98,66 @@ def fit_blend(
         compat: use Vilio's arithmetic; the files must be read with kind `raw`.
         non_negative: no member of `stack` gets a negative coefficient.
 
-    Returns:
-        The blended predictions by split, and the report.
-
     Raises:
-        FormatError: labels and dev predictions differ in ids, a label is missing, or there are not two
-            classes.
-        ConfigError: an unknown method or split, dev has a single class, or the method needs all rows and a
-            member lacks some.
+        FormatError: ids of labels and of dev differ, a label is missing, or there are not two classes.
+        ConfigError: an unknown method or split, one class in dev, or a member lacks rows that are needed.
     """
     names, arithmetic = members.names, VILIO if compat else OURS
-    if (lost := [name for gaps in members.missing.values() for name in gaps]) and method != "stack":
-        raise ConfigError(
-            f"{lost[0]} lacks examples, and --method {method} needs all; fit with --method stack, or blend "
-            "without labels, such as with --method logit."
-        )
     fit = _fitter(method, names, steps=steps, arithmetic=arithmetic, non_negative=non_negative)
-    columns = _columns(members, dev, arithmetic)
+    columns = _columns(members, dev, arithmetic, method)
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
     finish = arithmetic.finish if method == "loop" else _unchanged
     held_out, finished = _out_of_fold(fit, finish, columns[dev], labels, folds)  # `scores` saw their labels
     scores = finish(scores, labels, dev)
     threshold = arithmetic.threshold(labels, scores[dev])  # of the finished scores, to which it is applied
-    singles = {name: area_of(labels, row) for name, row in zip(names, columns[dev], strict=True)}
     report = FitReport(
         method=method,
         dev=dev,
         rows=len(labels),
         rounds=rounds,
         dropped=dict(members.dropped),
-        constant=tuple(
-            name for name, row in zip(names, columns[dev], strict=True) if np.nanmax(row) == np.nanmin(row)
-        ),
+        constant=_constant(names, columns[dev]),
         in_sample=_measured(labels, scores[dev]),
         out_of_fold=None if held_out is None else _measured(labels, held_out),
-        best_member=max(singles.items(), key=lambda single: single[1]),
+        best_member=_best(names, columns[dev], labels),
         threshold=threshold,
-        missing={split: dict(gaps) for split, gaps in members.missing.items()},
+        missing=members.missing,
     )
-    # Other coefficients are another blend, for which the policy of this one means nothing.
-    how = {"non_negative": True} if non_negative else {}
-    made = partial(_predictions, members, report=report, arithmetic=arithmetic, how=how)
+    made = partial(_predictions, members, report=report, arithmetic=arithmetic, non_negative=non_negative)
     blends = {split: made(split, values) for split, values in scores.items()}
     if finished is not None and not compat:
         report = replace(report, held_out=made(dev, finished))
     return blends, report
 
 
+def _require_whole(members: Members, method: str) -> None:
+    if (lost := [name for gaps in members.missing.values() for name in gaps]) and method != "stack":
+        raise ConfigError(
+            f"{lost[0]} lacks examples, and --method {method} needs all; fit with --method stack, or blend "
+            "without labels, such as with --method logit."
+        )
+
+
+def _constant(names: Sequence[str], columns: Float[ndarray, "K N"]) -> tuple[str, ...]:
+    pairs = zip(names, columns, strict=True)
+    return tuple(name for name, row in pairs if np.nanmax(row) == np.nanmin(row))
+
+
+def _best(
+    names: Sequence[str], columns: Float[ndarray, "K N"], truth: Bool[ndarray, " N"]
+) -> tuple[str, float]:
+    singles = {name: area_of(truth, row) for name, row in zip(names, columns, strict=True)}
+    return max(singles.items(), key=lambda single: single[1])
+
+
 def _unchanged(scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
     return scores
 
 
-def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, ndarray]:
+def _columns(members: Members, dev: str, arithmetic: Arithmetic, method: str) -> dict[str, ndarray]:
     """Return the scores of the last class, by split."""
+    _require_whole(members, method)
     if dev not in members.predictions:
         splits = list(members.predictions)
         raise ConfigError(
@@ -246,7 +252,7 @@ def _predictions(
     *,
     report: FitReport,
     arithmetic: Arithmetic,
-    how: Mapping[str, Any],
+    non_negative: bool,
 ) -> Predictions:
     first = members.predictions[split][0]
     negative, positive = first.classes or ("0", "1")
@@ -255,6 +261,8 @@ def _predictions(
     answers = tuple(positive if value >= report.threshold else negative for value in scores)
     if split == report.dev:
         answers = arithmetic.dev_answers(members, split, [*report.rounds[-1].weights], answers)
+    # Other coefficients are another blend, for which the policy of this one means nothing.
+    how = {"non_negative": True} if non_negative else {}
     meta = {
         "method": report.method,
         "members": list(members.names),

@@ -106,35 +106,16 @@ def read_foreign(
     """
     require_file(path, "a file of answers")
     form, answers = _answers(path, classes, categories)
-    spelled = dict(zip(respell(tuple(answers), ids), answers.values(), strict=True))
-    if unknown := sorted(spelled.keys() - set(ids), key=lambda key: spelled[key][0].line):
-        raise FormatError(
-            f"{path}:{spelled[unknown[0]][0].line}: id {shorten(unknown[0])} is not among the {len(ids)} "
-            f"examples of the split; {len(unknown)} id(s) are not: {first_five(map(shorten, unknown))}. "
-            "Import the answers of each split by themselves."
-        )
-    rows = [spelled[key] for key in ids if key in spelled]
-    every = [answer for found in rows for answer in found]
+    spelled = _spelled(path, answers, ids)
     kept = tuple(key for key in ids if key in spelled)
-    scores = expit(np.array([np.mean([answer.odds for answer in found]) for found in rows]))
-    spread = {
-        key: float(np.std([answer.odds for answer in found], ddof=1))
-        for key, found in zip(kept, rows, strict=True)
-        if len(found) > 1
-    }
+    every = [answer for key in kept for answer in spelled[key]]
+    odds = {key: [answer.odds for answer in spelled[key]] for key in kept}
+    scores = expit(np.array([np.mean(found) for found in odds.values()]))
+    spread = {key: float(np.std(found, ddof=1)) for key, found in odds.items() if len(found) > 1}
     models, prompts = (sorted({v for a in every if (v := getattr(a, key))}) for key in ("model", "prompt"))
     recorded = len(prompts) <= MAX_PROMPTS
-    prompts = prompts if recorded else []
-    origin = {
-        "form": form,
-        "rows": len(every),
-        "models": models,
-        "prompts": prompts,
-        "categories": list(categories),
-        "price": _total(path, every, "price"),
-        "seconds": _total(path, every, "seconds"),
-        "checksum": file_checksum(path),
-    }
+    known = {"form": form, "models": models, "prompts": prompts * recorded, "categories": sorted(categories)}
+    paid = {key: _total(path, every, key) for key in ("price", "seconds")}
     predictions = Predictions(
         ids=kept,
         scores=np.stack((1 - scores, scores), axis=1),
@@ -143,10 +124,10 @@ def read_foreign(
         meta={
             **(about or {}),
             "name": name,
-            "imported": origin,
+            "imported": {**known, **paid, "rows": len(every), "checksum": file_checksum(path)},
             "spread": spread,
             # Not the checksum of the file: other splits are of the same model.
-            "model": digest([name, form, models, prompts, sorted(categories)]),
+            "model": digest([name, known]),
         },
     )
     return Imported(
@@ -157,6 +138,18 @@ def read_foreign(
         bounded=sum(answer.bounded for answer in every),
         recorded=recorded,
     )
+
+
+def _spelled(path: Path, answers: Mapping[str, list[Answer]], ids: Sequence[str]) -> dict[str, list[Answer]]:
+    """The answers by the ids of the split."""
+    spelled = dict(zip(respell(tuple(answers), ids), answers.values(), strict=True))
+    if unknown := sorted(spelled.keys() - set(ids), key=lambda key: spelled[key][0].line):
+        raise FormatError(
+            f"{path}:{spelled[unknown[0]][0].line}: id {shorten(unknown[0])} is not among the {len(ids)} "
+            f"examples of the split; {len(unknown)} id(s) are not: {first_five(map(shorten, unknown))}. "
+            "Import the answers of each split by themselves."
+        )
+    return spelled
 
 
 def _answers(
