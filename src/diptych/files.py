@@ -21,7 +21,7 @@ from diptych.errors import ConfigError, FormatError, full_disk
 
 MARK = ".diptych"  # file in folders that may be replaced: their kind, and the names of all their files
 HEADS = {  # first bytes of files that may be replaced, by kind; PK begins a ZIP
-    "a prediction file": rb'id,(action,)?proba|PK\x03\x04.{26}header\.npy|\[\{"(answer|prediction)": ',
+    "a prediction file": rb'id,(proba|action,[pm])|PK\x03\x04.{26}header\.npy|\[\{"(answer|prediction)": ',
     "a PNG picture": rb"\x89PNG\r\n\x1a\n",
     "a page of diptych": rb'<!doctype html>\n<!-- diptych \w+ -->\n|\[\n \{\n  "format": ',  # or its JSON
     "a safetensors file": rb".{6}\0\0\{",  # length of the JSON, below 2 ** 48
@@ -33,7 +33,7 @@ HEADS = {  # first bytes of files that may be replaced, by kind; PK begins a ZIP
     "a report of extraction": rb'\{\s*"plan":',
     "a run card": rb"# Study ",
     "a list of members": rb'\{\s*"study":',
-    "a policy": rb"diptych_policy: ",
+    "a policy": rb"diptych_(policy|cascade): ",
 }
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # errors of file systems without locks
 _claims: set[tuple[int, Path]] = set()  # locks of this process: POSIX locks only exclude other processes

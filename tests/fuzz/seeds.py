@@ -131,6 +131,7 @@ def _judged(folder: Path) -> None:
     (folder / "dev_seen.csv").write_text("id,proba\n" + scores)
     (folder / "tags.csv").write_text("id,tag\n" + "".join(f"{n:05d},{'ab'[n % 3 % 2]}\n" for n in numbers))
     (folder / "costs.yaml").write_text("miss: 10\nwrong_block: 4\nreview: 1\nreviewer_misses: 0.1\n")
+    _cascade(folder, scores)
     Policy(
         labels={"hateful": Rule(map=Map(method="platt"), allow=0.3, block=0.6, positives=45, negatives=45)},
         model=bundle_checksum(Path("runs/c")),
@@ -138,6 +139,28 @@ def _judged(folder: Path) -> None:
         made="2026-01-02",
         version="0.1.0",
     ).save(folder / "policy.yaml")
+
+
+def _cascade(folder: Path, scores: str) -> None:
+    """Answers of another program, two members, and a cascade of them."""
+    rows = [line.split(",") for line in scores.splitlines()]
+    answers = ({"id": key, "p": float(p), "price": 0.01, "model": "guard"} for key, p in rows)
+    (folder / "vlm.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    (folder / "other.csv").write_text(
+        "id,proba\n" + "".join(f"{key},{float(p) ** 2:.4f}\n" for key, p in rows)
+    )
+    (folder / "members.yaml").write_text(
+        "members:\n- {name: a, predictions: '{split}.csv', money: 1.0}\n"
+        "- {name: b, predictions: other.csv, money: 2.0}\n"
+    )
+    stage = "- {name: %s, model: null, cost: %s, allow: %s, block: %s}\n"
+    (folder / "cascade.yaml").write_text(
+        "diptych_cascade: 1\nmade: '2026-01-02'\ndiptych: 0.1.0\nunit: money\npositive: hateful\n"
+        "dev: {split: dev_seen, checksum: x, examples: 90, scores: as predicted}\n"
+        "max_miss: 0.05\nmax_wrong_block: null\ndelta: 0.1\nmembers:\n"
+        + stage % ("a", "1.0", "0.2", "0.7")
+        + stage % ("b", "2.0", "0.3", "0.29")
+    )
 
 
 def _checkpoints(folder: Path) -> None:

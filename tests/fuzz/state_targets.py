@@ -9,6 +9,7 @@ from tests.fuzz.damage import (
     damage_any_json,
     damage_bytes,
     damage_cells,
+    damage_lines,
     damage_text,
 )
 from tests.fuzz.hostile import damage_settings
@@ -124,6 +125,23 @@ def runs_on_a_page(case: Case) -> list[str]:
         case, folder / case.rng.choice(("config.yaml", "inputs.json", "metrics.csv", "bundle/bundle.yaml"))
     )
     return case.pick("report runs --root @/w --samples 5 --out page.html")
+
+
+@target("answers of others", "ensemble.foreign", "cli.import_scores", writes=("out", "out.npz"))
+def answers_of_others(case: Case) -> list[str]:
+    case.spoil(case.take("judged/vlm.jsonl"), damage_lines, damage_text)
+    data = "--root @/judged --data hateful_memes --split dev_seen"
+    return case.pick(f"import-scores vlm.jsonl --as vlm {data} --out out.npz")
+
+
+@target("cascades", "calibrate.cascade", "cli.cascade", writes=("out", "out.csv"))
+def cascades(case: Case) -> list[str]:
+    folder = case.take("judged")
+    name = case.rng.choice(("members.yaml", "cascade.yaml"))
+    case.spoil(folder / name, damage_settings(case.marker))
+    words = "cascade judged/members.yaml --root @/judged --data hateful_memes --samples 5"
+    # To apply one, because 90 memes are too few to find one.
+    return case.pick(f"{words} --apply judged/cascade.yaml --split dev_seen --out out.csv")
 
 
 @target("lists of pictures", "detect.listing", weight=0.7)

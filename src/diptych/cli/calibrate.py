@@ -19,14 +19,11 @@ from typing import TYPE_CHECKING, Any
 from diptych.cli.data import chosen_data, node_of_files
 from diptych.cli.options import add_data, add_json, add_out, add_overwrite, add_root
 from diptych.cli.output import as_json, table
-from diptych.cli.policy import model_of_file
+from diptych.cli.policy import about_dev, scored_file
 
 if TYPE_CHECKING:
     from diptych.calibrate import Calibration, LabelReport, Promise, Rule, Settings
-    from diptych.calibrate.policy import DevNode
-    from diptych.datasets import Split
     from diptych.evaluate import Estimate
-    from diptych.predictions import Predictions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     node, where = node_of_files([arguments.file])
     data = chosen_data(arguments, arguments.root, node, where)
     dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
-    predictions, model, scores = _scored(arguments.file, dataset, arguments.kind)
+    predictions, model, scores = scored_file(arguments.file, dataset, arguments.kind)
     joined, gold = with_targets(predictions, dataset)
     positive = arguments.positive.split(",") if arguments.positive else ()
     if not positive and dataset.positive is not None:
@@ -81,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     calibration = calibrate(
         joined,
         gold,
-        dev=_dev(dataset, len(gold), scores),
+        dev=about_dev(dataset, len(gold), scores),
         settings=settings,
         positive=positive,
         model=model,
@@ -116,26 +113,6 @@ def _settings(arguments: argparse.Namespace) -> "Settings":
         review_capacity=arguments.review_capacity,
         samples=arguments.samples,
     )
-
-
-def _scored(path: Path, dataset: "Split", kind: Any) -> tuple["Predictions", str | None, Any]:
-    """Predictions to calibrate, the identity of their model, and which scores they are."""
-    from diptych.ensemble import held_out_file, read_predictions
-
-    predictions = read_predictions(path, dataset=dataset, kind=kind)
-    model = model_of_file(path, predictions)
-    if not held_out_file(path).is_file():
-        return predictions, model, "as predicted"
-    # The blend itself was fitted on these labels, so its own scores of them are too good.
-    predictions = read_predictions(held_out_file(path))
-    return predictions, model or predictions.model, "out of fold"
-
-
-def _dev(dataset: "Split", count: int, scores: Any) -> "DevNode":
-    from diptych.data.inputs import checksums, digest
-
-    checksum = digest([dataset.split, *checksums(dataset.files).values()])
-    return {"split": dataset.split, "checksum": checksum, "examples": count, "scores": scores}
 
 
 def _show(calibration: "Calibration") -> None:

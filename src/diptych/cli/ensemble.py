@@ -3,29 +3,32 @@
 Reads the .npz and .csv files of diptych, and the .csv files of Vilio (log-probabilities, logits).
 
 The methods mean, power, rank, geometric and logit blend files of one split into one file. The methods
-simplex, greedy and loop fit a blend on a labeled split and apply it to all splits. FILES are then those of
-all members and splits, or folders of them, and --out is a new folder with FIN_SPLIT.csv and report.json.
+simplex, greedy, loop and stack fit a blend on a labeled split and apply it to all splits. FILES are then
+those of all members and splits, or folders of them, and --out is a new folder with FIN_SPLIT.csv and
+report.json.
 
 try:
   diptych ensemble a/test_seen.npz b/test_seen.npz --out average/test_seen.csv
   diptych ensemble a.csv b.csv c.csv --method rank --weights 2,1,1 --out ranks.csv
   diptych ensemble runs/*/predictions --method loop --root memes --out blend
+  diptych ensemble a.csv vlm_test_seen.npz --method logit --missing renormalize --out average.npz
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_out, add_overwrite, add_root
 from diptych.cli.output import table
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, first_five
 
 if TYPE_CHECKING:
     from diptych.ensemble import FitReport
 
 METHODS = ("mean", "power", "rank", "geometric", "logit")
-FITTED = ("simplex", "greedy", "loop")
+FITTED = ("simplex", "greedy", "loop", "stack")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="if a member has no predictions for some split: stop, or drop the member (default: stop)",
     )
     parser.add_argument(
+        "--missing",
+        choices=("stop", "renormalize"),
+        default="stop",
+        help="if a member lacks examples: stop, or let the others share its weight there (default: stop)",
+    )
+    parser.add_argument("--non-negative", action="store_true", help="of --method stack: no negative weights")
+    parser.add_argument(
         "--steps", type=int, default=3000, help="evaluations of a simplex search (default: 3000)"
     )
     add_data(parser)
@@ -61,6 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
     # Vilio has no other methods, so there is nothing to reproduce.
     if arguments.compat and arguments.method not in ("mean", "simplex", "loop"):
         raise ConfigError(f"--compat with --method {arguments.method}; expected mean, simplex or loop.")
+    if arguments.non_negative and arguments.method != "stack":
+        raise ConfigError(f"--non-negative with --method {arguments.method}; expected --method stack.")
+    if arguments.compat and arguments.missing != "stop":
+        raise ConfigError("--compat with --missing renormalize; Vilio needs all examples of every member.")
     if arguments.method in FITTED:
         return _fit(arguments)
     options = {"overwrite": arguments.overwrite, "kind": "a prediction file", "inputs": arguments.files}
@@ -74,11 +88,16 @@ def _average(arguments: argparse.Namespace) -> int:
 
     members = read_together(arguments.files, kind=arguments.kind)
     blended = blend(
-        members, method=arguments.method, power=arguments.power, weights=_weights(arguments.weights)
+        members,
+        method=arguments.method,
+        power=arguments.power,
+        weights=_weights(arguments.weights),
+        missing=arguments.missing,
     )
     write_predictions(blended, arguments.out)
+    _show_missing("", blended.meta.get("missing", {}), len(blended))
     if len(members) > 1:
-        matrix = agreement(members)  # shows which members add something
+        matrix = agreement(members, missing=arguments.missing)  # shows which members add something
         rows = [
             (path, *(f"{value:.3f}" for value in row))
             for path, row in zip(arguments.files, matrix, strict=True)
@@ -123,6 +142,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         classes=dev.labels,
         splits=data.splits(arguments.root),
         incomplete=arguments.incomplete,
+        missing=arguments.missing,
     )
     blends, report = fit_blend(
         members,
@@ -131,7 +151,10 @@ def _fit(arguments: argparse.Namespace) -> int:
         method=arguments.method,
         steps=arguments.steps,
         compat=arguments.compat,
+        non_negative=arguments.non_negative,
     )
+    for split, lacking in members.missing.items():
+        _show_missing(f" of {split}", lacking, len(blends[split]))
     # One folder, because a blend and the report on its fit belong together.
     with atomic_folder(arguments.out, **options) as folder:
         write_blend(folder, blends, report)
@@ -166,6 +189,11 @@ def _show(report: "FitReport") -> None:
     # Said plainly: the fitted number alone would always recommend the blend.
     if report.out_of_fold[0] <= area:
         print("out of fold, the blend does not beat its best member")
+
+
+def _show_missing(of: str, lacking: Mapping[str, Sequence[str]], count: int) -> None:
+    for name, ids in lacking.items():
+        print(f"{name} lacks {len(ids)} of {count} examples{of} ({first_five(ids)})")
 
 
 def _interval(measured: tuple[float, float, float]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Policies on the command line: which model a file of scores is of, and the decision on one example."""
+"""Policies on the command line: scores to fit on, whose they are, and the decision on one example."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,8 @@ from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
     from diptych.calibrate import Policy
+    from diptych.calibrate.policy import DevNode
+    from diptych.datasets import Split
     from diptych.predictions import Predictions
 
 
@@ -43,3 +45,24 @@ def model_of_file(path: Path, predictions: "Predictions") -> str | None:
     if predictions.model is None and path.suffix != ".npz" and beside.is_file():
         return read_predictions(beside).model
     return predictions.model
+
+
+def scored_file(path: Path, dataset: "Split", kind: Any = None) -> tuple["Predictions", str | None, Any]:
+    """Predictions to fit decisions on, the identity of their model, and which scores they are."""
+    from diptych.ensemble import held_out_file, read_predictions
+
+    predictions = read_predictions(path, dataset=dataset, kind=kind)
+    model = model_of_file(path, predictions)
+    if not held_out_file(path).is_file():
+        return predictions, model, "as predicted"
+    # The blend itself was fitted on these labels, so its own scores of them are too good.
+    predictions = read_predictions(held_out_file(path))
+    return predictions, model or predictions.model, "out of fold"
+
+
+def about_dev(dataset: "Split", count: int, scores: Any) -> "DevNode":
+    """What a policy or a cascade records about the labeled examples."""
+    from diptych.data.inputs import checksums, digest
+
+    checksum = digest([dataset.split, *checksums(dataset.files).values()])
+    return {"split": dataset.split, "checksum": checksum, "examples": count, "scores": scores}

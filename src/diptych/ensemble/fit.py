@@ -15,12 +15,14 @@ from diptych.ensemble.blend import identity, stack_scores
 from diptych.ensemble.loop import Round, apply_rounds, one_search, ranks_among, two_round_loop
 from diptych.ensemble.members import Members
 from diptych.ensemble.search import STEPS, greedy_search, simplex_search
+from diptych.ensemble.stacking import area_of, stack
 from diptych.ensemble.vilio import VILIO
 from diptych.errors import ConfigError, FormatError, first_five, nearest
 from diptych.metrics import auroc, bootstrap_interval
 from diptych.predictions import Predictions, respell
 
-Fitted = Literal["simplex", "greedy", "loop"]
+Searched = Literal["simplex", "greedy", "loop"]
+Fitted = Literal[Searched, "stack"]
 Fit = Callable[..., tuple[Scores, tuple[Round, ...]]]
 
 
@@ -31,6 +33,7 @@ class FitReport:
     Args:
         rows: number of examples of dev.
         dropped: members left out, and the splits they lack.
+        missing: ids that members lack, by split and member.
         constant: members that give all rows the same score.
         in_sample: (AUROC, low, high) on the rows of the fit, with a bootstrap interval; optimistic.
         out_of_fold: the same, where each row is scored by a blend fitted without it. None if `folds` is
@@ -51,6 +54,7 @@ class FitReport:
     out_of_fold: tuple[float, float, float] | None
     best_member: tuple[str, float]
     threshold: float
+    missing: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     held_out: Predictions | None = field(default=None, repr=False)
 
     @property
@@ -76,13 +80,15 @@ def fit_blend(
     folds: int = 5,
     steps: int = STEPS,
     compat: bool = False,
+    non_negative: bool = False,
 ) -> tuple[dict[str, Predictions], FitReport]:
-    """Fit a blend on `dev` and apply it to all splits.
+    """Fit a blend on `dev`, and apply it to all splits; returns predictions by split, and the report.
 
     `simplex`: weighted mean by Vilio's search. `greedy`: weighted mean by forward selection. `loop`: Vilio's
-    two rounds. The first round computes the mean, mean square, mean rank and simplex blend of the members.
-    The second round takes these and the members as columns, drops all but the best five, and computes their
-    simplex blend. A logistic fit on dev turns it into a probability.
+    two rounds. The first computes the mean, mean square, mean rank and simplex blend of the members. The
+    second takes these and the members as columns, drops all but the best five, and computes their simplex
+    blend; a logistic fit on dev turns it into a probability. `stack`: logistic regression on the members'
+    log-odds with a small penalty, which also takes members that lack rows.
 
     Scales and ranks come from dev, so the score of a row does not depend on other rows of its split.
 
@@ -91,38 +97,35 @@ def fit_blend(
         folds: number of folds of the out-of-fold estimate; below 2, none is made.
         steps: number of evaluations of each simplex search.
         compat: use Vilio's arithmetic; the files must be read with kind `raw`.
-
-    Returns:
-        The blended predictions by split, and the report.
+        non_negative: no member of `stack` gets a negative coefficient.
 
     Raises:
-        FormatError: labels and dev predictions differ in ids, a label is missing, or there are not two
-            classes.
-        ConfigError: an unknown method or split, or dev has a single class.
+        FormatError: ids of labels and of dev differ, a label is missing, or there are not two classes.
+        ConfigError: an unknown method or split, one class in dev, or a member lacks rows that are needed.
     """
     names, arithmetic = members.names, VILIO if compat else OURS
-    fit = _fitter(method, names, steps=steps, arithmetic=arithmetic)
-    columns = _columns(members, dev, arithmetic)
+    fit = _fitter(method, names, steps=steps, arithmetic=arithmetic, non_negative=non_negative)
+    columns = _columns(members, dev, arithmetic, method)
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     scores, rounds = fit(columns, labels, dev=dev)  # on all rows of dev; folds are for the estimate only
     finish = arithmetic.finish if method == "loop" else _unchanged
     held_out, finished = _out_of_fold(fit, finish, columns[dev], labels, folds)  # `scores` saw their labels
     scores = finish(scores, labels, dev)
     threshold = arithmetic.threshold(labels, scores[dev])  # of the finished scores, to which it is applied
-    singles = {name: auroc(labels, row) for name, row in zip(names, columns[dev], strict=True)}
     report = FitReport(
         method=method,
         dev=dev,
         rows=len(labels),
         rounds=rounds,
         dropped=dict(members.dropped),
-        constant=tuple(name for name, row in zip(names, columns[dev], strict=True) if not np.ptp(row)),
+        constant=_constant(names, columns[dev]),
         in_sample=_measured(labels, scores[dev]),
         out_of_fold=None if held_out is None else _measured(labels, held_out),
-        best_member=max(singles.items(), key=lambda single: single[1]),
+        best_member=_best(names, columns[dev], labels),
         threshold=threshold,
+        missing=members.missing,
     )
-    made = partial(_predictions, members, report=report, arithmetic=arithmetic)
+    made = partial(_predictions, members, report=report, arithmetic=arithmetic, non_negative=non_negative)
     blends = {split: made(split, values) for split, values in scores.items()}
     if finished is not None and not compat:
         report = replace(report, held_out=made(dev, finished))
@@ -153,7 +156,7 @@ class FittedBlend:
 
 
 def fit_once(
-    members: Members, truth: Mapping[str, int | None], *, dev: str, method: Fitted = "loop"
+    members: Members, truth: Mapping[str, int | None], *, dev: str, method: Searched = "loop"
 ) -> FittedBlend:
     """Fit a blend as `fit_blend` does, to keep it: it gives new rows the same scores, one at a time.
 
@@ -161,7 +164,7 @@ def fit_once(
         FormatError, ConfigError: as `fit_blend`.
     """
     _, report = fit_blend(members, truth, dev=dev, method=method, folds=0)
-    columns = _columns(members, dev, OURS)[dev]
+    columns = _columns(members, dev, OURS, method)[dev]
     labels = _labels(members.predictions[dev][0].ids, truth, dev)
     plain = apply_rounds(columns, columns, report.rounds, names=members.names)
     return FittedBlend(
@@ -173,18 +176,42 @@ def fit_once(
     )
 
 
+def _require_whole(members: Members, method: str) -> None:
+    if (lost := [name for gaps in members.missing.values() for name in gaps]) and method != "stack":
+        raise ConfigError(
+            f"{lost[0]} lacks examples, and --method {method} needs all; fit with --method stack, or blend "
+            "without labels, such as with --method logit."
+        )
+
+
+def _constant(names: Sequence[str], columns: Float[ndarray, "K N"]) -> tuple[str, ...]:
+    pairs = zip(names, columns, strict=True)
+    return tuple(name for name, row in pairs if np.nanmax(row) == np.nanmin(row))
+
+
+def _best(
+    names: Sequence[str], columns: Float[ndarray, "K N"], truth: Bool[ndarray, " N"]
+) -> tuple[str, float]:
+    singles = {name: area_of(truth, row) for name, row in zip(names, columns, strict=True)}
+    return max(singles.items(), key=lambda single: single[1])
+
+
 def _unchanged(scores: Scores, truth: Bool[ndarray, " N"], dev: str) -> Scores:
     return scores
 
 
-def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, ndarray]:
+def _columns(members: Members, dev: str, arithmetic: Arithmetic, method: str) -> dict[str, ndarray]:
     """Return the scores of the last class, by split."""
+    _require_whole(members, method)
     if dev not in members.predictions:
         splits = list(members.predictions)
         raise ConfigError(
             f"no member predicts the split {dev!r}; expected one of {splits}.{nearest(dev, splits)}"
         )
-    joined = {split: stack_scores(predictions) for split, predictions in members.predictions.items()}
+    joined = {
+        split: stack_scores(predictions, gaps=split in members.missing)
+        for split, predictions in members.predictions.items()
+    }
     if (count := joined[dev].shape[2]) != 2:
         raise FormatError(
             f"{dev}: the members have {count} classes; only two can be fitted. Use --method mean."
@@ -195,10 +222,16 @@ def _columns(members: Members, dev: str, arithmetic: Arithmetic) -> dict[str, nd
     return {split: scores[:, :, -1] for split, scores in joined.items()}
 
 
-def _fitter(method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Arithmetic) -> Fit:
+def _fitter(
+    method: Fitted, names: Sequence[str], *, steps: int, arithmetic: Arithmetic, non_negative: bool
+) -> Fit:
     if method not in get_args(Fitted):
         known = get_args(Fitted)
         raise ConfigError(f"method is {method!r}; expected one of {known}.{nearest(method, known)}")
+    if method == "stack":
+        return partial(stack, names=names, non_negative=non_negative)
+    if non_negative:
+        raise ConfigError(f"method {method} has no negative weights; non_negative is for stack.")
     if method == "loop":
         return partial(two_round_loop, names=names, steps=steps, arithmetic=arithmetic)
     search = (
@@ -258,7 +291,13 @@ def _measured(truth: Bool[ndarray, " N"], scores: Float[ndarray, " N"]) -> tuple
 
 
 def _predictions(
-    members: Members, split: str, scores: Float[ndarray, " N"], *, report: FitReport, arithmetic: Arithmetic
+    members: Members,
+    split: str,
+    scores: Float[ndarray, " N"],
+    *,
+    report: FitReport,
+    arithmetic: Arithmetic,
+    non_negative: bool,
 ) -> Predictions:
     first = members.predictions[split][0]
     negative, positive = first.classes or ("0", "1")
@@ -267,13 +306,16 @@ def _predictions(
     answers = tuple(positive if value >= report.threshold else negative for value in scores)
     if split == report.dev:
         answers = arithmetic.dev_answers(members, split, [*report.rounds[-1].weights], answers)
+    # Other coefficients are another blend, for which the policy of this one means nothing.
+    how = {"non_negative": True} if non_negative else {}
     meta = {
         "method": report.method,
         "members": list(members.names),
         "fitted_on": report.dev,
         "compat": arithmetic.compat,
         **({"kind": "raw"} if raw else {}),
-        **identity(members.predictions[report.dev], report.method, report.dev, arithmetic.compat),
+        **how,
+        **identity(members.predictions[report.dev], report.method, report.dev, arithmetic.compat, *how),
     }
     return Predictions(
         ids=first.ids,

@@ -24,8 +24,8 @@ class Round:
     Args:
         aurocs: AUROC on dev by column.
         dropped: columns with the lowest AUROC, which this round does not use.
-        weights: weights of the other columns; they sum to one.
-        auroc: AUROC on dev of their weighted mean.
+        weights: weights of the other columns; they sum to one. Those of `stack` are coefficients of log-odds.
+        auroc: AUROC on dev of the result.
     """
 
     aurocs: dict[str, float]

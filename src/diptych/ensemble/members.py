@@ -3,12 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from diptych.datasets.binary_csv import Kind
-from diptych.ensemble.blend import stack_scores
+from diptych.ensemble.blend import Missing, completed, member_names, stack_scores
 from diptych.ensemble.files import read_together
 from diptych.errors import ConfigError, FormatError
 from diptych.predictions import Predictions
@@ -27,11 +27,13 @@ class Members:
         names: names of the members, in alphabetical order.
         predictions: predictions by split, one per member in the order of `names`.
         dropped: members that were left out, and the splits they lack; they are not in `names`.
+        missing: ids that members lack, by split and member; their scores are nan.
     """
 
     names: tuple[str, ...]
     predictions: Mapping[str, tuple[Predictions, ...]]
     dropped: Mapping[str, tuple[str, ...]]
+    missing: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def read_members(
@@ -41,6 +43,7 @@ def read_members(
     classes: Sequence[str] | None = None,
     splits: Sequence[str] = (),
     incomplete: Incomplete = "stop",
+    missing: Missing = "stop",
 ) -> Members:
     """Read prediction files. A folder means its `.csv` and `.npz` files, except those named `FIN_...`.
 
@@ -53,6 +56,7 @@ def read_members(
         classes: class names for CSV files; see `read_predictions`.
         splits: names of the data set's splits, in addition to the usual ones.
         incomplete: if a member lacks a split: `stop` raises an error, `drop` leaves the member out.
+        missing: if a member lacks examples: `stop` raises an error, `renormalize` adds rows of nan.
 
     Raises:
         FormatError: a file name contains no split, two files are the same member and split, a member lacks a
@@ -85,6 +89,9 @@ def read_members(
         split: tuple(read_together([table[name][split] for name in names], kind=kind, classes=classes))
         for split in present
     }
+    if missing == "renormalize":
+        predictions, lost = _completed(names, predictions)
+        return Members(names=names, predictions=predictions, dropped=dropped, missing=lost)
     for members in predictions.values():
         stack_scores(members)  # raises if they differ in ids or classes; the result is computed again later
     return Members(names=names, predictions=predictions, dropped=dropped)
@@ -116,6 +123,21 @@ def name_of(path: Path, splits: Sequence[str] = ()) -> tuple[str, str]:
     # `diptych predict` writes to RUN/predictions; the run is what distinguishes members
     folder = path.parent.parent if path.parent.name == "predictions" else path.parent
     return str(folder), last[1]
+
+
+def _completed(
+    names: Sequence[str], predictions: Mapping[str, Sequence[Predictions]]
+) -> tuple[dict[str, tuple[Predictions, ...]], dict[str, dict[str, tuple[str, ...]]]]:
+    """Complete the members of each split; also returns what was missing, by split and member."""
+    found, lost = {}, {}
+    for split, members in predictions.items():
+        whole, lacking = completed(members)
+        found[split] = tuple(whole)
+        if lacking:
+            # By our names; those of `completed` are file names.
+            named = zip(names, member_names(members), strict=True)
+            lost[split] = {name: lacking[file] for name, file in named if file in lacking}
+    return found, lost
 
 
 def _files(path: Path) -> list[Path]:

@@ -10,6 +10,7 @@ except Exception as error:
 from diptych.report.attention import attention_page
 from diptych.report.audit import audit_page, audit_sections
 from diptych.report.calibration import reliability_curves
+from diptych.report.cascade import cascade_figure
 from diptych.report.evidence import evidence_page, in_short, index_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
@@ -22,6 +23,7 @@ __all__ = [
     "attention_page",
     "audit_page",
     "audit_sections",
+    "cascade_figure",
     "curves",
     "evidence_page",
     "history",
