@@ -15,6 +15,9 @@ SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 # the tests whose subject are tensors; elsewhere the checks double the time of small loops and find nothing new
 SHAPED := $(addprefix tests/,contract convert data detect features models nn parity predict tasks train types)
 
+# tests that take seconds: without those of the targets journey, soak and compile
+FAST := "not compile and not journey and not soak"
+
 # of `make lxmert`: the pre-trained model, and the vocabulary that it shares with the tasks
 LXRT := runs/lxmert/pretrained
 WORDS := vocabulary=runs/lxmert/mix/vocabulary.txt
@@ -129,9 +132,9 @@ check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-test: install ## all tests
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not compile" $(addprefix --ignore=,$(SHAPED))
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not compile" $(SHAPES) $(SHAPED)
+test: install ## all tests but those of `make journey` and `make soak`
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(addprefix --ignore=,$(SHAPED))
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(SHAPES) $(SHAPED)
 	$(PYTEST) -m compile
 
 quick: install ## the tests of single functions, for daily work: no command line, training, journeys, snippets
@@ -150,8 +153,8 @@ parity: install ## the originals' golden files (DIPTYCH_GOLDENS: the folder of f
 certificate: install ## measure the goldens of DIPTYCH_GOLDENS anew for the model cards of converted files
 	$(PYTEST) $(SHAPES) tests/parity --certificate --ignore tests/parity/test_certificate.py
 
-journey: install ## a person's whole way through the command line
-	$(PYTEST) $(SHAPES) -m journey
+journey: install ## whole ways of a person, every snippet, studies that are killed, Ray; for minutes
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m journey
 
 soak: install ## the service under load on this machine, bounded (SECONDS=120 per test; 600 for its memory)
 	DIPTYCH_SOAK=$(SECONDS) $(PYTEST) -m soak -s tests/serve

@@ -76,7 +76,7 @@ def test_index_links_every_page() -> None:
         assert name == "index.md" or f"]({name})" in text, f"docs/index.md does not link {name}"
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 @pytest.mark.timeout(1800)  # many commands, one after the other
 def test_snippets_run(tmp_path: Path) -> None:
     """In the order of their names, in one folder, where later ones find what earlier ones made."""

@@ -18,7 +18,8 @@ from diptych.predictions import Predictions
 ray = pytest.importorskip("ray")
 from diptych.scale import ray_engine  # noqa: E402
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+# Starting Ray and losing its workers takes a minute and more.
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 TINY = ExtractSettings(detector="tiny", rules=("3", "2:9"), batch=2)
 
 

@@ -54,7 +54,7 @@ def test_the_state_of_a_study_that_was_not_run(call, write, tree, out, capsys):
     assert "E1/traindev/predict" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("words", [("jobs=2",), ("engine=ray", "parallel=1", "threads=1")], ids=" ".join)
 def test_a_process_of_its_own_ends_in_the_same_bytes(words, call, write, tree, out, finished, capsys):
