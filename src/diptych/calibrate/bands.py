@@ -87,6 +87,9 @@ class Costs:
         Both are `single` if no review pays: a person costs more than the better of the two other actions,
         whatever the probability.
         """
+        # With probability p, allowing costs p miss, and a review costs review + p missed + (1 - p) wrong;
+        # `allow` is the p at which both are equal. Blocking costs (1 - p) wrong_block; `block` is found
+        # likewise.
         wrong, missed = self.reviewer_blocks * self.wrong_block, self.reviewer_misses * self.miss
         allow = (self.review + wrong) / (self.miss - missed + wrong)
         block = 1 - (self.review + missed) / (self.wrong_block - wrong + missed)
@@ -128,11 +131,15 @@ def capacity_band(
     values, positives = scores[order], np.concatenate(([0], np.cumsum(truth[order])))
     count = len(values)
     # Equal scores are treated alike, so a band begins and ends where the score changes.
+    # Of the sorted scores 0.1 0.4 0.4 0.9 the edges are 0 1 3 4.
     edges = np.concatenate(([0], np.flatnonzero(np.diff(values)) + 1, [count]))
+    # 0.29 * 100 is a little below 29 in floating point, and one review would be lost.
     most = int(np.floor(share * count + 1e-9))
     # More reviews never add misses or wrong blocks: each band is as wide as the capacity allows.
+    # The end is the last edge that is at most `most` scores after the start.
     ends = edges[np.searchsorted(edges, edges + most, side="right") - 1]
     negatives_from = (count - positives[-1]) - (ends - positives[ends])
+    # A band from edge i to j: positives before i are missed, negatives from j on are wrongly blocked.
     cost = costs.miss * positives[edges] + costs.wrong_block * negatives_from
     best = int(np.argmin(cost))
     start, end = int(edges[best]), int(ends[best])
@@ -141,6 +148,7 @@ def capacity_band(
 
 def _between(values: Float[ndarray, " N"], index: int, *, high: bool = False) -> float | None:
     """A threshold between the sorted values at `index - 1` and `index`."""
+    # Nothing beyond the band: no threshold. Everything beyond it: one outside of all probabilities.
     if index == (len(values) if high else 0):
         return None
     if index in (0, len(values)):

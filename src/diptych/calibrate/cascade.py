@@ -91,6 +91,7 @@ class Stage:
     @property
     def decides(self) -> bool:
         """Whether no score goes to the next member."""
+        # Whatever is not below `allow` is then above `block`.
         return self.allow is not None and self.block is not None and self.block < self.allow
 
 
@@ -152,7 +153,10 @@ class Cascade:
             "there is a member": bool(self.stages),
             "members have different names": len(set(names)) == len(names),
             "costs are at least 0": all(0 <= one.cost < math.inf for one in self.stages),
+            # Comparisons with nan are false: such a threshold would decide nothing and say nothing.
             "thresholds are finite": all(map(math.isfinite, ends)),
+            # An example that no member decides would pass for a blocked one; a member after one that decides
+            # is never asked.
             "the last member decides, and no other": [one.decides for one in self.stages]
             == [False] * (len(names) - 1) + [True],
         }
@@ -188,6 +192,7 @@ class Cascade:
         decided, rest = np.full(count, -1), np.ones(count, dtype=bool)
         allowed, cost, score = np.zeros(count, dtype=bool), np.zeros(count), np.full(count, np.nan)
         for number, (one, row) in enumerate(zip(self.stages, scores, strict=True)):
+            # Dear members are often asked about the rest only, so a missing score matters only there.
             if (gone := rest & np.isnan(row)).any():
                 keys = [ids[at] for at in np.flatnonzero(gone).tolist()]
                 raise FormatError(
@@ -268,6 +273,7 @@ def read_members_file(path: Path) -> list[MemberNode]:
     if len(members) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"{path}: the members are {names}; expected at least two, with different names.")
     for one in members:
+        # A member may have costs of both units; a cascade counts in one.
         for unit in UNITS:
             if (cost := one.get(unit)) is not None and not 0 <= cost < math.inf:
                 raise FormatError(
@@ -282,6 +288,7 @@ def write_routed(path: Path, ids: Sequence[str], routed: Routed, names: Sequence
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("id", "action", "member", "score"))
     for key, action, stage, score in zip(ids, routed.action, routed.stage, routed.score, strict=True):
+        # Nine digits tell any two numbers of 32 bits apart.
         rows.writerow((key, action, names[stage], f"{score:.9g}"))
     with atomic_file(path, "w", encoding="utf-8", newline="") as file:
         file.write(text.getvalue())

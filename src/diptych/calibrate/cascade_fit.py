@@ -183,10 +183,12 @@ def _candidates(
 ) -> list[tuple[int, Bands]]:
     """Numbers of misses and the cheapest cascades for them, from the safest to the boldest."""
     positives = int(np.count_nonzero(truth))
+    # Not all of the positives: the threshold is a positive example that is not missed.
     top = min(int(np.ceil(SLACK * max_miss * positives)), positives - 1)
     levels = np.unique(np.round(np.linspace(0, top, LEVELS)).astype(int)).tolist()
     alone = [(level, _alone(scores, truth, costs, level)) for level in levels]
     if most is not None:
+        # 0.29 * 100 is a little below 29 in floating point, and one wrong block would be lost.
         limit = int(most * np.count_nonzero(~truth) + 1e-9)
         # Fewer wrong blocks than promised, too: what is at the limit here is often beyond it elsewhere.
         cascades = [
@@ -227,6 +229,7 @@ def _risk(
 
     allowed = allowed_by(bands, scores)
     return max(
+        # Probability of so few errors, or fewer, if their true share were exactly the limit.
         float(binom.cdf(np.count_nonzero(hits), np.count_nonzero(rows), limit))
         for hits, rows, limit in ((allowed & truth, truth, max_miss), (~allowed & ~truth, ~truth, most))
     )
@@ -281,6 +284,7 @@ def _unkept(
     most: float | None,
     delta: float,
 ) -> ConfigError:
+    # `truth` is the second half; what it lacks must be labeled twice, once for each half.
     need = needed(max_miss, delta) - int(np.count_nonzero(truth))
     asked = f"misses at most {max_miss:.1%}" + (
         "" if most is None else f" and wrong blocks at most {most:.1%}"

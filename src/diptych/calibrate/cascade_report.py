@@ -96,6 +96,7 @@ def shares_of(cascade: Cascade, routed: Routed) -> tuple[Share, ...]:
     return tuple(
         Share(
             name=one.name,
+            # Whoever is decided by a later member was asked about by all before it.
             asked=float(np.mean(routed.stage >= number)),
             allowed=float(np.mean((routed.stage == number) & routed.allowed)),
             blocked=float(np.mean((routed.stage == number) & ~routed.allowed)),
@@ -106,6 +107,8 @@ def shares_of(cascade: Cascade, routed: Routed) -> tuple[Share, ...]:
 
 def measured(routed: Routed, truth: Bool[ndarray, " N"], *, samples: int, seed: int = 0) -> Measured:
     """Cost and errors of decisions on labeled examples."""
+    # Within each class, as the halves were drawn: positives and negatives cost differently, so letting their
+    # shares vary would widen the interval. Rates need no resampling: Wilson's interval has a formula.
     drawn = resampled_sums(routed.cost[:, None], class_rows(truth), samples=samples, seed=seed)[:, 0]
     return measured_at(routed.allowed, truth, estimate(float(routed.cost.mean()), drawn / len(truth)))
 

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+# So that the tables of one search stay at some ten million cells: with one member before the last 128 * 128
+# bands times 256 thresholds, with two (24 * 24) ** 2 * 64, with three (10 * 10) ** 3 * 32.
 CANDIDATES = {0: (4096, 4096), 1: (128, 256), 2: (24, 64), 3: (10, 32)}
 """Most thresholds per end of a band, and of the last member, by the number of members before it."""
 MOST = 4  # members
@@ -57,10 +59,14 @@ class _Problem:
         """Choose the candidates for cascades with so many members before the last."""
         most, last = CANDIDATES[before]
         positives, negatives = self.scores[:, self.truth], self.scores[:, ~self.truth]
+        # A little beyond the extreme scores: a member that allows all positives that reach it, or blocks all
+        # negatives.
         above, below = (
             np.nextafter(positives.max(axis=1), np.inf),
             np.nextafter(negatives.min(axis=1), -np.inf),
         )
+        # Ascending, and first the end that allows nothing, so that a search may stop at the first that is too
+        # bold.
         self.lows = [
             np.concatenate(([-np.inf], _thinned(np.append(np.unique(row), end), most)))
             for row, end in zip(positives, above, strict=True)
@@ -116,6 +122,7 @@ def cheapest(
 
 def last_alone(scores: Float[ndarray, " N"], truth: Bool[ndarray, " N"], misses: int) -> float:
     """The highest threshold of one member below which so many positive examples score."""
+    # Of the positives 0.2 0.5 0.7, two score below the third: the threshold 0.7 misses two.
     return float(np.sort(scores[truth])[misses])
 
 
@@ -144,6 +151,7 @@ def _walk(problem: _Problem, state: _State, members: Sequence[int]) -> Iterator[
         for high in problem.highs[member]:
             blocked = state.rest & (row > high) & ~allowed
             wrong = state.wrong + int(np.count_nonzero(blocked & ~truth))
+            # These descend: the next would block more.
             if wrong > problem.wrong:
                 break
             yield from _walk(
@@ -165,6 +173,7 @@ def _last_two(problem: _Problem, state: _State, member: int | None) -> None:
     last = len(problem.scores) - 1
     row = problem.scores[last if member is None else member]
     lows, highs = ([-np.inf], [np.inf]) if member is None else (problem.lows[member], problem.highs[member])
+    # One row per candidate: [L, N] and [H, N], and [F, N] for the last member.
     below, upto = row < np.reshape(lows, (-1, 1)), row <= np.reshape(highs, (-1, 1))
     final = problem.scores[last] < problem.finals[:, None]
 
@@ -179,8 +188,10 @@ def _last_two(problem: _Problem, state: _State, member: int | None) -> None:
         under = np.maximum((high @ thresholds)[None] - (low @ thresholds)[:, None], 0)
         return low @ kept, inside, under
 
+    # Shapes: allowed by the member [L], in its band [L, H], and of those below a final threshold [L, H, F].
     positives, negatives = counts(problem.truth), counts(~problem.truth)
     misses = state.misses + positives[0][:, None, None] + positives[2]
+    # Blocked by the member: the negatives that it neither allows nor hands on.
     outside = np.count_nonzero(state.rest & ~problem.truth) - negatives[0][:, None] - negatives[1]
     wrong = state.wrong + outside[..., None] + negatives[1][..., None] - negatives[2]
     # Of each band, the fewest misses that the last member can reach within the wrong blocks.
@@ -216,6 +227,8 @@ def _centered(bands: Bands, scores: Float[ndarray, "K N"]) -> Bands:
     for member, (low, high) in zip(bands.asked, bands.bands, strict=True):
         empty = high < low
         below, above = scores[member][scores[member] < low], scores[member][scores[member] > high]
+        # Between neighboring floats there is no middle: rounding gives one of them, and could turn a
+        # decision.
         if np.isfinite(low) and len(below) and below.max() < (middle := (low + below.max()) / 2):
             low = float(middle)
         if np.isfinite(high) and len(above) and (middle := (high + above.min()) / 2) < above.min():
@@ -228,5 +241,6 @@ def _thinned(values: Float[ndarray, " N"], most: int) -> Float[ndarray, " M"]:
     """At most so many of the values, the first and the last among them, and more of the first ones."""
     if len(values) <= most:
         return values
+    # Squares are dense near 0: the first tenth of the places covers 1 % of the values, the last one 19 %.
     places = np.linspace(0, 1, most) ** 2 * (len(values) - 1)
     return np.asarray(values[np.unique(np.round(places).astype(int))])

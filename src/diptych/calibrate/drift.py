@@ -108,6 +108,7 @@ def shift(reference: Real[ndarray, " N"], live: Real[ndarray, " M"]) -> Shift:
 def stability_index(reference: Real[ndarray, " N"], live: Real[ndarray, " M"]) -> float:
     """Population stability index over ten bins of equal mass in the reference; 0 for equal shares."""
     # Quantiles of few different values coincide, and would make empty bins.
+    # Without the two ends, so that live numbers beyond the reference fall into the outer bins.
     cuts = np.unique(np.quantile(reference, np.linspace(0, 1, BINS + 1)[1:-1]))
     # Half an example per bin, so that an empty one does not make the index infinite.
     counts = [
@@ -115,6 +116,7 @@ def stability_index(reference: Real[ndarray, " N"], live: Real[ndarray, " M"]) -
         for one in (reference, live)
     ]
     expected, actual = (one / one.sum() for one in counts)
+    # The sum of both Kullback-Leibler divergences, so it is the same in either direction.
     return float(np.sum((actual - expected) * np.log(actual / expected)))
 
 
@@ -127,6 +129,7 @@ def shifted_prevalence(probabilities: Float[ndarray, " N"], prevalence: float, *
     share = prevalence
     for _ in range(steps):
         # Bayes: the odds of each example change by the odds of the classes.
+        # Never a division by 0: a rule has at least one example of each class.
         positive = probabilities * (share / prevalence)
         negative = (1 - probabilities) * ((1 - share) / (1 - prevalence))
         before, share = share, float(np.mean(positive / (positive + negative)))

@@ -26,6 +26,7 @@ from diptych.predictions import Predictions
 FEWEST = 30  # examples of each class; below, no map and no threshold is more than a guess
 FOLDS = 10  # of the calibrated probabilities that are measured
 CAPACITIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+# Without costs, a miss and a wrong block count the same.
 EQUAL = Costs(miss=1.0, wrong_block=1.0, review=0.0)
 
 
@@ -138,6 +139,7 @@ def _judged(
 ) -> dict[str, tuple[Float[ndarray, " N"], Bool[ndarray, " N"]]]:
     """Scores and truth of each label that gets a rule."""
     classes = predictions.classes or ()
+    # Files of other programs do not say their form; several labels are then known by the targets.
     if predictions.form == "labels" or (
         predictions.form is None and FORMS["labels"].fits(predictions, gold, Options())
     ):
@@ -188,6 +190,7 @@ def _fit_label(
     if settings.method == "auto":
         method, candidates = choose_method(scores, truth)
     fitted = fit_map(method, scores, truth)
+    # Where a map was fitted, it looks calibrated whatever it does elsewhere.
     held_out = cross_fitted(method, scores, truth, folds=FOLDS, repeats=1)[0]
     count = sum(limit is not None for limit in settings.promised)
     # A union bound: each of two promises fails with at most half of delta.
@@ -260,6 +263,7 @@ def _band(
     else:
         low, high = promised
     if allow is not None:
+        # Only downward, and `block` only upward: more goes to people, and what is promised still holds.
         low = None if promised[0] is None or low is None else min(low, promised[0])
     if block is not None:
         high = None if promised[1] is None or high is None else max(high, promised[1])
@@ -286,6 +290,8 @@ def _score_at(fitted: Map, probability: float) -> float | None:
     if ends[1] <= probability:
         return ABOVE
     low, high = 0.0, 1.0
+    # By search, because an isotonic map has flat parts and no inverse; 60 halvings pass the 53 bits of a
+    # float.
     for _ in range(60):  # bisection: the map never falls
         middle = (low + high) / 2
         low, high = (middle, high) if fitted(np.array([middle]))[0] <= probability else (low, middle)
@@ -332,6 +338,7 @@ def _costs(
         "one threshold, no review": cost(truth, ~high, high),
         "this policy": cost(truth, allowed, blocked),
     }
+    # One matrix, so that all policies are measured on the same resamples.
     matrix = 1000 / len(truth) * np.stack([*columns.values()], axis=1)
     sums = resampled_sums(matrix, class_rows(truth), samples=settings.samples, seed=settings.seed)
     return {

@@ -52,10 +52,13 @@ class Map:
 
         odds = log_odds(scores)
         if self.knots:
+            # Beyond the outer knots the map is flat: no example there says how it would go on.
             return np.asarray(np.interp(odds, self.knots, self.values))
         if self.method == "identity":
             # Not through the log-odds, whose clipping would change the extreme scores.
             return scores.astype(np.float64)
+        # log_expit(x) - log_expit(-x) is x, so with a = b this is a x + c: temperature and Platt's map, too.
+        # Near 1 the logarithm of 1 - q would lose its digits; log_expit(-x) keeps them.
         return np.asarray(expit(self.a * log_expit(odds) - self.b * log_expit(-odds) + self.c))
 
 
@@ -87,6 +90,7 @@ def stratified_folds(truth: Bool[ndarray, " N"], folds: int, *, seed: int) -> In
     generator = np.random.default_rng(seed)
     fold = np.empty(len(truth), dtype=np.int64)
     for rows in (np.flatnonzero(truth), np.flatnonzero(~truth)):
+        # Dealt like cards: the sizes of folds differ by at most one example of each class.
         fold[generator.permutation(rows)] = np.arange(len(rows)) % folds
     return fold
 
@@ -102,6 +106,7 @@ def choose_method(
     Returns:
         The method, and the cross-validated log loss of each candidate.
     """
+    # Of five repeats, the mean loss of each example, so that candidates can be compared example by example.
     names: tuple[Method, ...] = ("platt",) if len(truth) < FEW else CANDIDATES
     target = truth.astype(np.float64)
     losses = {
@@ -126,6 +131,7 @@ def _temperature(odds: Float[ndarray, " N"], truth: Bool[ndarray, " N"]) -> Map:
     from scipy.optimize import minimize_scalar
 
     def loss(power: float) -> float:
+        # A power, so that the factor is positive whatever the search tries.
         raw = np.exp(power) * odds
         return float(np.sum(np.logaddexp(0, raw) - truth * raw))
 
@@ -164,6 +170,7 @@ def _line(terms: list[Float[ndarray, " N"]], truth: Bool[ndarray, " N"]) -> tupl
         intercept = log_odds(targets.mean()) if found is None else found[-1]
         if (factors >= 0).all():
             break
+        # Left out and fitted anew, as Kull et al. do: a negative factor would make the map fall.
         kept.pop(int(factors.argmin()))
     full = np.zeros(len(terms))
     full[kept] = factors
@@ -178,6 +185,7 @@ def _isotonic(odds: Float[ndarray, " N"], truth: Bool[ndarray, " N"]) -> Map:
     shares = np.bincount(where.ravel(), truth) / counts
     fitted = isotonic_regression(shares, weights=counts.astype(np.float64))
     starts = fitted.blocks[:-1]
+    # Of points 1 2 5 whose first two are one block, with equal counts, the knots are 1.5 and 5.
     mass = np.add.reduceat(counts, starts)
     knots = np.add.reduceat(points * counts, starts) / mass
     # Never 0 or 1, which one contrary example would make infinitely wrong.

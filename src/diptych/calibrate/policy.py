@@ -104,6 +104,7 @@ class Rule:
         band = [value for value in (self.allow, self.block) if value is not None]
         knots, values = np.array(self.map.knots), np.array(self.map.values)
         faults = {
+            # Sorting does not find nan, with which all comparisons are false.
             "allow and block are numbers, allow at most block": not any(map(math.isnan, band))
             and band == sorted(band),
             "positives and negatives are at least 1": min(self.positives, self.negatives) >= 1,
@@ -112,6 +113,7 @@ class Rule:
             "map.a, map.b and map.c are finite": all(
                 map(math.isfinite, (self.map.a, self.map.b, self.map.c))
             ),
+            # np.interp reads unsorted knots without complaint, as another map.
             "map.knots rise": bool(np.isfinite(knots).all() and (np.diff(knots) > 0).all()),
             "map.values are probabilities that do not fall, one per knot": len(values) == len(knots)
             and bool(((values >= 0) & (values <= 1)).all() and (np.diff(values) >= 0).all()),
@@ -127,6 +129,7 @@ class Rule:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
+        # Only what the method uses, so that a person who reads the file sees what decides.
         kept = ("knots", "values") if self.map.knots else ("a", "b", "c")
         plain = {"method": self.map.method, **{name: getattr(self.map, name) for name in kept}}
         if self.map.knots:
@@ -194,6 +197,7 @@ class Policy:
         """
         if isinstance(scores, Predictions):
             scores = np.stack([scores.column(label) for label in self.labels], axis=1)
+        # The scores of a single label may come as one row of numbers.
         columns = scores.reshape(len(scores), -1).astype(np.float64)
         if columns.shape[1] != len(self.labels):
             raise FormatError(f"there are {columns.shape[1]} columns of scores for {tuple(self.labels)}.")
@@ -208,9 +212,11 @@ class Policy:
         probability = np.zeros(columns.shape)
         for number, rule in enumerate(self.labels.values()):
             allowed, blocked = actions(columns[:, number], (rule.allow, rule.block))
+            # A place in ACTIONS: 0 allowed, 1 neither, 2 blocked.
             severity[:, number] = 1 - allowed + blocked
             probability[:, number] = rule.map(columns[:, number])
         worst = severity.max(axis=1)
+        # -1 is below every probability, so a label with a milder action is never named.
         # Among the labels that ask for the action, the most probable one.
         chosen = np.where(severity == worst[:, None], probability, -1).argmax(axis=1)
         names = tuple(self.labels)
@@ -224,6 +230,8 @@ class Policy:
         """Say in a sentence how a score of a label compares with its thresholds."""
         rule = self.labels[label]
         own, *ends = (
+            # Thresholds that allow or block everything lie a little outside of [0, 1], where maps are
+            # undefined.
             None if value is None else float(rule.map(np.array([min(max(value, 0.0), 1.0)]))[0])
             for value in (score, rule.allow, rule.block)
         )
@@ -257,6 +265,7 @@ class Policy:
         Raises:
             FormatError: the file is not a policy, has a newer format, or a value is impossible.
         """
+        # Limits on size and nesting hold here, whatever the content: the file may be a stranger's.
         tree: Any = read_yaml(path, object, advice=ADVICE)
         # Before the shape, which a newer format may change.
         if not isinstance(tree, dict) or tree.get("diptych_policy") != FORMAT:
@@ -267,6 +276,7 @@ class Policy:
         labels = {}
         for name, rule in node["labels"].items():
             about: dict[str, Any] = {**rule["map"]}
+            # YAML has lists, a frozen map has tuples.
             about |= {key: tuple(about[key]) for key in ("knots", "values") if key in about}
             try:
                 labels[name] = Rule(**rule | {"map": Map(**about)})  # type: ignore[arg-type]
@@ -298,9 +308,11 @@ def write_decisions(path: Path, ids: Sequence[str], decisions: Decisions, *, ove
     rows.writerow(("id", "action", "probability", "label"))
     columns = (ids, decisions.action, decisions.probability, decisions.label)
     for key, action, probability, label in zip(*columns, strict=True):
+        # Nine digits tell any two numbers of 32 bits apart.
         rows.writerow((key, action, f"{probability:.9g}", label))
     content = text.getvalue().encode()
     # `diptych predict` keeps finished files when it is called again, so their decisions are no conflict.
+    # The size first: it decides almost always, and nothing large is read for it.
     if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
         return
     with reserved(path, overwrite=overwrite, kind="a prediction file"), atomic_file(path) as file:

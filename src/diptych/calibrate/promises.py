@@ -58,9 +58,11 @@ def promise_below(scores: Float[ndarray, " N"], *, limit: float, delta: float) -
     values = np.unique(scores)
     # Number of examples strictly below each candidate.
     below = np.searchsorted(np.sort(scores), values)
+    # `below` at a candidate counts what it would allow: a score at the threshold itself is not below it.
     bounds = upper_bound(below, count, delta=delta)
     # The bound only rises, so the first failure is where it crosses the limit.
     kept = int(np.count_nonzero(bounds <= limit))
+    # What one reads off a curve: no bound, just the share on the labeled examples.
     read = int(np.count_nonzero(below <= limit * count)) - 1
     number = below[read]
     return Promise(
@@ -80,6 +82,7 @@ def promise_below(scores: Float[ndarray, " N"], *, limit: float, delta: float) -
 
 def promise_above(scores: Float[ndarray, " N"], *, limit: float, delta: float) -> Promise:
     """The same for the lowest threshold above which at most a share `limit` scores."""
+    # Above a threshold of s is below a threshold of -s.
     mirrored = promise_below(-scores, limit=limit, delta=delta)
     threshold = None if mirrored.threshold is None else -mirrored.threshold
     values = {name: getattr(mirrored, name) for name in mirrored.__dataclass_fields__}
@@ -90,9 +93,12 @@ def upper_bound(hits: ndarray, count: int, *, delta: float) -> Float[ndarray, " 
     """One-sided upper Clopper-Pearson bound, at level 1 - delta, of rates `hits / count`."""
     from scipy.stats import beta
 
+    # With all of them hits, the beta distribution has no second parameter, and the bound is 1.
     return np.where(hits < count, beta.ppf(1 - delta, hits + 1, np.maximum(count - hits, 1)), 1.0)
 
 
 def needed(limit: float, delta: float) -> int:
     """Labeled examples of the class that the strictest threshold needs, with none of them beyond it."""
+    # Without a hit the bound is 1 - delta ** (1 / n); it is within the limit from this n on. For 5 % and
+    # delta = 0.1 that is 45. log1p keeps the digits of small limits.
     return math.ceil(math.log(delta) / math.log1p(-limit))

@@ -40,6 +40,7 @@ class Settings:
             )
         for name in ("max_miss", "max_wrong_block", "delta", "review_capacity"):
             value = getattr(self, name)
+            # Also refuses nan, with which every comparison is false.
             if value is not None and not 0 < value < 1:
                 raise ConfigError(f"{name} is {value}; expected a share between 0 and 1.")
         if self.samples < 1:

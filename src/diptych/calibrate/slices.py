@@ -77,6 +77,7 @@ def read_groups(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
             f"{path}: {len(unknown)} id(s) are not among the {len(ids)} examples: {first_five(unknown)}. "
             "Expected groups of the split that is calibrated."
         )
+    # An unnamed column, as programs write for row numbers, holds no groups.
     columns = [name for name in next(iter(rows.values()), {}) if name]
     if not columns:
         raise FormatError(f"{path}: there are no groups; expected a column beside id, and rows.")
@@ -106,6 +107,7 @@ def slices_of(
     allowed, blocked = actions(scores, band)
     found: list[Slice] = []
     for column, named in groups.items():
+        # No group is "", which the members leave out.
         of = np.array([named.get(key, "") for key in ids])
         members = {str(name): of == name for name in np.unique(of) if name}
         missed = _p_values(members, allowed, among=truth, truth=truth)
@@ -123,6 +125,8 @@ def slices_of(
                     wrongly_blocked=rate(blocked, rows & ~truth),
                     reviewed=rate(~allowed & ~blocked, rows),
                     slope=CalibrationMeasures(truth[rows], probabilities[rows]).values()["slope"],
+                    # The group's own positives would hide the harm: a model may rank well inside of a group
+                    # and still put its negatives above the positives of everybody else.
                     below=_against(truth, scores, (rows & ~truth) | (~rows & truth)),
                     above=_against(truth, scores, (rows & truth) | (~rows & ~truth)),
                     missed_p=missed[name],
@@ -145,6 +149,7 @@ def largest_gap(rates: Sequence[tuple[int, Estimate]]) -> float:
 def rate(hits: Bool[ndarray, " N"], rows: Bool[ndarray, " N"]) -> Estimate:
     """Share of hits among some rows, with Wilson's interval."""
     total, count = int(np.count_nonzero(rows)), int(np.count_nonzero(hits & rows))
+    # Groups are small and rates near 0, where the usual normal interval has no width.
     low, high = wilson_interval(count, total)
     return Estimate(value=count / total if total else float("nan"), low=low, high=high)
 
@@ -195,7 +200,11 @@ def permuted_rates(hits: int, count: int, all_hits: int, total: int) -> float:
 
     if count in (0, total):
         return float("nan")
+    # With fixed numbers of rows and hits, hits in a random group are hypergeometric; these are all values
+    # that can occur.
     possible = np.arange(max(0, count - (total - all_hits)), min(count, all_hits) + 1)
+    # Extreme is measured by the difference of the rates, which is what is reported, and not by how rare an
+    # outcome is, as Fisher's two-sided test does.
     gaps = np.abs(possible / count - (all_hits - possible) / (total - count))
     observed = abs(hits / count - (all_hits - hits) / (total - count))
     # Rounding must not separate equal differences.
