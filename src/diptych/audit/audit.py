@@ -108,6 +108,7 @@ def audit(
     other = _second(second, sheet) if second is not None else {}
     placed = [(path, *place(path, sheet)) for path in predictions]
     twins = find_twins(sheet, progress)
+    # After the twins: examples with the same text or picture must stay in one fold.
     blind = blind_baselines(sheet, twins, regions=regions, samples=samples)
     overlaps = twins.overlaps()
     result = Audit(
@@ -126,6 +127,7 @@ def audit(
         looks=tuple(looks),
         skipped=tuple(_skipped(twins, blind.why_not)),
     )
+    # From the result alone, so that the sentences cannot say more than the tables.
     return replace(result, findings=findings_of(result))
 
 
@@ -149,10 +151,14 @@ def _contract(sheet: Sheet, overlaps: Sequence[Overlap], split: str) -> Contract
     labels: dict[str, int] = {}
     rows = sheet.rows(split)
     for row in rows:
+        # None is withheld, and no label of its own.
         if (label := sheet.labels[row]) is not None:
             labels[label] = labels.get(label, 0) + 1
+    # Overlaps name the earlier split first, and the training split is the earliest.
     shared = next((one for one in overlaps if (one.first, one.second) == (sheet.data.train, split)), None)
+    # Not the sum: one example may have both twins, and would count twice. So this is a lower bound.
     most = 0 if shared is None else max(shared.ids + shared.copies, shared.pictures, shared.texts)
+    # An empty split must not divide by 0.
     seen = float("nan") if split == sheet.data.train else most / max(1, len(rows))
     return Contract(split=split, examples=len(rows), labels=labels, release=sheet.release[split], seen=seen)
 

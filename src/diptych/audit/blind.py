@@ -90,6 +90,7 @@ def blind_baselines(
         )
     train = sheet.data.train if sheet.data.train in sheet.labeled else None
     measured = [split for split in sheet.labeled if split != train]
+    # None without a split to learn from or to measure on; then folds of one split serve for both.
     learned = _labeled_rows(sheet, train) if train is not None and measured else None
     labels = np.array([str(label) for label in sheet.labels])
     baselines, scored = [], {}
@@ -100,6 +101,7 @@ def blind_baselines(
                 scores = _folded(features, labels, rows, groups[rows], classes)
             else:
                 scores = _fitted(features, labels, learned, rows, classes)
+            # Kept with their ids, so that a model can later be compared on exactly these examples.
             ids = tuple(sheet.ids[row] for row in rows)
             scored[reads, split] = Predictions(ids=ids, scores=scores, classes=tuple(classes))
             measure, value, chance = _measured(scores, labels[rows], classes, sheet, samples)
@@ -133,6 +135,7 @@ def _sides(sheet: Sheet, twins: Twins, regions: RegionSource | None) -> dict[str
 
 
 def _first(of: list[tuple[int, ...]]) -> ndarray:
+    # An example without a node shares nothing, so it is a group of its own: no node has a negative number.
     return np.array([nodes[0] if nodes else -1 - row for row, nodes in enumerate(of)])
 
 
@@ -152,6 +155,7 @@ def _taken(columns: Float[ndarray, "N F"]) -> Features:
     def features(train: ndarray, rows: ndarray) -> tuple[Any, Any]:
         from sklearn.preprocessing import StandardScaler
 
+        # Scaled by the training rows alone; the others would tell something about themselves.
         scaler = StandardScaler().fit(columns[train])
         return scaler.transform(columns[train]), scaler.transform(columns[rows])
 
@@ -161,6 +165,7 @@ def _taken(columns: Float[ndarray, "N F"]) -> Features:
 def _colors(grids: Grids, of: list[tuple[int, ...]]) -> Float[ndarray, "N F"]:
     """Mean colors of 8 x 8 areas; of several pictures one after the other, missing ones are black."""
     count, side = len(grids.colors), grids.colors.shape[1] // BLOCK
+    # [P, 2 s, 2 s, 3] to [P, s, 2, s, 2, 3]; the mean over both axes of length 2 is that of 2 x 2 cells.
     areas = grids.colors.reshape(count, side, BLOCK, side, BLOCK, 3).mean(axis=(2, 4)).reshape(count, -1)
     columns = np.zeros((len(of), max(map(len, of)), areas.shape[1]), np.float32)
     for row, nodes in enumerate(of):
@@ -216,6 +221,7 @@ def _fitted(
     # Dense features are many and alike; without a strong penalty they would fit the noise.
     strength = 1.0 if hasattr(first, "tocsr") else 1.0 / first.shape[1]
     model = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-3).fit(first, labels[train])
+    # A fold may lack a class: its column keeps probability 0.
     columns = [classes.index(name) for name in model.classes_.tolist()]
     scores[:, columns] = model.predict_proba(second)
     return scores

@@ -20,6 +20,7 @@ def findings_of(audit: "Audit") -> tuple[Finding, ...]:
     """
     order = ("error", "warning", "note")
     found = [*_overlaps(audit), *_labels(audit), *_blind(audit), *_judged(audit), *_looks(audit)]
+    # Sorting is stable: within a severity, findings keep the order of the page.
     return tuple(sorted(found, key=lambda one: order.index(one.severity)))
 
 
@@ -47,6 +48,7 @@ def _overlaps(audit: "Audit") -> Iterator[Finding]:
             )
         if one.copies:
             yield Finding(
+                # A copy of a training example may be remembered. Between other splits it only counts twice.
                 severity="error" if one.first == audit.train else "warning",
                 what=f"copies (text and picture) in both {where}",
                 count=one.copies,
@@ -55,6 +57,7 @@ def _overlaps(audit: "Audit") -> Iterator[Finding]:
                 "Hateful Memes `diptych clean` does it.",
             )
         for what, count in (("pictures", one.pictures), ("texts", one.texts)):
+            # Twins help only what was trained on one of them.
             if count > UNSEEN * one.count and one.first == audit.train:
                 yield Finding(
                     severity="warning" if count > LARGE * one.count else "note",
@@ -64,6 +67,7 @@ def _overlaps(audit: "Audit") -> Iterator[Finding]:
                     advice=f"{count / one.count:.0%} of the split: there, it measures no new {what}.",
                 )
     for row in audit.contract:
+        # A promise in the name, such as test_unseen of Hateful Memes.
         if "unseen" in row.split and row.seen > UNSEEN:
             yield Finding(
                 severity="warning",
@@ -125,6 +129,7 @@ def _judged(audit: "Audit") -> Iterator[Finding]:
     for one in audit.judged:
         if one.blind is not None:
             reads, gap = one.blind
+            # The test has two sides: a model that is clearly worse has a small p, too.
             if gap.p >= 0.05 or gap.difference <= 0:
                 yield Finding(
                     severity="error",
@@ -136,6 +141,7 @@ def _judged(audit: "Audit") -> Iterator[Finding]:
                     advice="Its score does not show that the model uses both sides.",
                 )
         for side, share in one.ordered.items():
+            # The side that both of a pair share gives them one score: alone, it orders no pair.
             if share.low <= 0.5:
                 yield Finding(
                     severity="warning",
@@ -158,6 +164,7 @@ def _judged(audit: "Audit") -> Iterator[Finding]:
 def _looks(audit: "Audit") -> Iterator[Finding]:
     for one in audit.looks:
         total = one.validations + one.files
+        # One look chooses nothing.
         if total < 2:
             continue
         high = (

@@ -55,6 +55,7 @@ def place(path: Path, sheet: Sheet) -> tuple[str, Predictions]:
         FormatError: it has the ids of no split; names the one that fits best.
     """
     # The official formats of a data set are read by any of its splits; an .npz needs none.
+    # The longest name first: that of `dev` is part of `dev_unseen`.
     named = next((name for name in sorted(sheet.splits, key=len, reverse=True) if name in path.stem), None)
     predictions = read_predictions(path, dataset=sheet.datasets[named or sheet.splits[-1]]).unique()
     fits: dict[str, int] = {}
@@ -62,6 +63,8 @@ def place(path: Path, sheet: Sheet) -> tuple[str, Predictions]:
         ids = set(dataset.ids)
         spelled = set(respell(predictions.ids, ids))
         fits[split] = len(spelled & ids)
+        # Splits may have the same ids, such as a cleaned view without a change; then the file says which it
+        # is.
         if spelled == ids and predictions.meta.get("split") in (None, split):
             return split, predictions.align(dataset.ids)
     best = max(fits, key=lambda split: fits[split])
@@ -137,6 +140,7 @@ def _rival(
     rivals = [one for one in blind.baselines if one.split == split]
     if not rivals or predictions.scores is None:
         return None
+    # The strongest: a model that only beats the weaker one may read one side.
     best = max(rivals, key=lambda one: one.value.value)
     dataset, rival = sheet.datasets[split], blind.scored[best.reads, split]
     if best.measure != "auroc" or dataset.positive is None:
@@ -159,6 +163,7 @@ def _ordered(twins: Twins, split: str, scores: Mapping[str, float], positive: st
     hits: dict[str, list[float]] = {"picture": [], "text": []}
     for first, second, side in twins.confounders(split):
         labels = [sheet.labels[row] for row in (first, second)]
+        # The labels differ, so exactly one of both is the positive one.
         if positive in labels:
             above, below = (first, second) if labels[0] == positive else (second, first)
             gap = scores[sheet.ids[above]] - scores[sheet.ids[below]]
@@ -183,6 +188,7 @@ def _slices(
     groups: Mapping[str, Mapping[str, str]],
     samples: int,
 ) -> tuple[Slice, ...]:
+    # Errors need a threshold, and one half is none for scores that are no probabilities.
     if not truth.any() or truth.all() or not ((scores >= 0) & (scores <= 1)).all():
         return ()
     probabilities, band = scores, HALF
@@ -193,7 +199,14 @@ def _slices(
         probabilities, band = rule.map(scores), (rule.allow, rule.block)
     columns = built_in_groups(twins, split) | dict(groups)
     return slices_of(
-        scores, truth, probabilities, band=band, ids=ids, groups=columns, samples=min(samples, 500)
+        # Every group has a bootstrap of its own, of which the page shows two digits.
+        scores,
+        truth,
+        probabilities,
+        band=band,
+        ids=ids,
+        groups=columns,
+        samples=min(samples, 500),
     )
 
 
@@ -203,10 +216,12 @@ def built_in_groups(twins: Twins, split: str) -> dict[str, dict[str, str]]:
     rows = sheet.rows(split)
     train = sheet.splits.index(sheet.data.train) if sheet.data.train in sheet.splits else None
     lengths = np.array([len(sheet.texts[row].split()) for row in rows])
+    # By thirds of this split, and not at fixed lengths: no group is then too small to be judged.
     ends = np.quantile(lengths, (1 / MANY, 2 / MANY)) if len(lengths) else np.zeros(2)
     names = [f"1: up to {ends[0]:.0f} words", f"2: up to {ends[1]:.0f} words", "3: longer"]
     found = {
         "length of the text": {
+            # A length that equals an end belongs below it, as `up to` says.
             sheet.ids[row]: names[int(np.searchsorted(ends, count))]
             for row, count in zip(rows, lengths, strict=True)
         },

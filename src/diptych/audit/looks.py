@@ -155,6 +155,7 @@ def looks_at(sheet: Sheet, runs: Sequence[RunFolder]) -> list[Looks]:
     Raises:
         ConfigError: a run read other annotations than those of the sheet.
     """
+    # By content: the paths of another machine say nothing.
     known = {file_checksum(file) for dataset in sheet.datasets.values() for file in dataset.files}
     for run in runs:
         # Before checksums were recorded, a run could only be believed.
@@ -174,6 +175,7 @@ def looks_at(sheet: Sheet, runs: Sequence[RunFolder]) -> list[Looks]:
 
 def _looks(sheet: Sheet, split: str, runs: Sequence[RunFolder], files: int) -> Looks:
     measures = {run.measure for run in runs if run.looks}
+    # An accuracy and an AUROC have no common best.
     measure = measures.pop() if len(measures) == 1 else None
     values = [row[f"val/{measure}"] for run in runs for row in run.looks if f"val/{measure}" in row]
     best = max(values, default=float("nan"))
@@ -198,11 +200,14 @@ def _looks(sheet: Sheet, split: str, runs: Sequence[RunFolder], files: int) -> L
 def standard_error(measure: str | None, value: float, labels: Sequence[str], positive: str | None) -> float:
     """Standard error of an AUROC (Hanley and McNeil, 1982) or an accuracy; nan for other measures."""
     if measure == "accuracy" and labels:
+        # Of the binomial distribution.
         return math.sqrt(max(value * (1 - value), 0.0) / len(labels))
     positives = sum(label == positive for label in labels)
     negatives = len(labels) - positives
     if measure != "auroc" or not positives or not negatives or math.isnan(value):
         return float("nan")
+    # q1: two positives both rank above one negative; q2: one positive ranks above two negatives. Hanley and
+    # McNeil's forms for exponential scores, which need no more than the AUROC itself.
     q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
     variance = value * (1 - value) + (positives - 1) * (q1 - value**2) + (negatives - 1) * (q2 - value**2)
     return math.sqrt(max(variance, 0.0) / (positives * negatives))
@@ -212,4 +217,5 @@ def expected_maximum(count: int) -> float:
     """Expected maximum of independent standard normal numbers (Blom, 1958); 0 for fewer than two."""
     from scipy.stats import norm
 
+    # Blom's plotting position: for 10 it gives 1.55, and exact is 1.54.
     return float(norm.ppf((count - 0.375) / (count + 0.25))) if count > 1 else 0.0

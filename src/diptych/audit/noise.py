@@ -53,6 +53,7 @@ def ceiling_of_copies(twins: Twins) -> Ceiling | None:
     pairs = [
         (labels[row], labels[other])
         for row in range(len(labels))
+        # Of both orders of a pair one counts; an example in two splits is one example.
         if not twins.sheet.repeated[row]
         for other in twins.copies(row)
         if other < row
@@ -69,6 +70,7 @@ def ceiling_of_second(twins: Twins, second: Mapping[str, str]) -> Ceiling:
     """
     sheet = twins.sheet
     classes = {label for label in sheet.labels if label is not None}
+    # Official files of two classes write 0 and 1.
     numbered = dict(enumerate(sheet.data.kind.labels))
     named = {
         key: numbered.get(int(value), value) if value.isdecimal() else value for key, value in second.items()
@@ -100,11 +102,14 @@ def ceiling_of(source: str, pairs: Sequence[tuple[str, str]], *, positive: str |
     count, agreeing = len(pairs), int(np.count_nonzero(equal))
     low, high = wilson_interval(agreeing, count)
     generator = np.random.default_rng(0)
+    # Pairs are drawn, not labels: the two labels of one example belong together.
     drawn = [kappa(codes[generator.integers(count, size=count)], len(names)) for _ in range(DRAWS)]
+    # A resample of one class has no kappa.
     known = [value for value in drawn if not math.isnan(value)]
     ends = np.quantile(known, (0.025, 0.975)).tolist() if known else [float("nan")] * 2
     d = 1 - agreeing / count
     # The smaller solution of d = 2 e (1 - e): most labels are taken to be right.
+    # For example, 18 % disagree if 10 % of the labels are wrong: 2 * 0.1 * 0.9.
     error = (1 - math.sqrt(1 - 2 * d)) / 2 if d < 0.5 else float("nan")
     two = len(names) <= 2
     truth = codes == (names.index(positive) if positive in names else len(names) - 1)
@@ -137,6 +142,8 @@ def best_auroc(prevalence: float, error: float) -> float:
     """
     if not 0 <= error < 0.5 or not 0 < prevalence < 1:
         return float("nan")
+    # Observed positives are true ones that are right and others that are wrong: p = t (1 - e) + (1 - t) e,
+    # solved for t. Noise in a small sample may put it outside of [0, 1].
     true = min(max((prevalence - error) / (1 - 2 * error), 0.0), 1.0)
     # The truth takes two values, so the AUROC is that of one threshold.
     found, raised = true * (1 - error) / prevalence, true * error / (1 - prevalence)
@@ -150,5 +157,6 @@ def _balanced(truth: Bool[ndarray, "N 2"]) -> float:
         positive = truth[:, first]
         if positive.all() or not positive.any():
             return float("nan")
+        # A label is a score of two values, whose curve has one corner: the area is that of one threshold.
         areas.append((1 + truth[positive, second].mean() - truth[~positive, second].mean()) / 2)
     return float(np.mean(areas))

@@ -99,7 +99,9 @@ def robust(
     """
     suite = _Suite(predictor, dataset, batch_size, seed, regions)
     skipped = suite.skipped(moving=moving, reader=reader)
+    # CLEAN comes first: all others are compared with it.
     names = [name for name in (CLEAN, *WORDS, READ, *PICTURES, MOVED) if name not in skipped]
+    # Reading is slow, so words are looked for only if an attack needs them.
     lines = suite.lines(reader) if {READ, MOVED} & {*names} and reader is not None else {}
     found: dict[str, Predictions] = {}
     for number, name in enumerate(names):
@@ -131,6 +133,7 @@ class _Suite:
                 "labeled split."
             )
         self.truth: Bool[ndarray, " N"] = np.array(truth, bool)
+        # Each picture once, even if several examples show it.
         self.keys = [
             *dict.fromkeys(key for one in self.examples for pair in one.pairs for key in image_keys(pair))
         ]
@@ -166,6 +169,7 @@ class _Suite:
             }
         # A seed of the example's own, so that its text does not depend on the others.
         return {
+            # CRC and not hash(), which differs from process to process.
             one.id: WORDS[name](
                 one.pairs[0].text, np.random.default_rng([self.seed, zlib.crc32(one.id.encode())])
             )
@@ -182,8 +186,11 @@ class _Suite:
                 image = open_image(images[key])
                 changed = move_caption(image, lines[key]) if name == MOVED else PICTURES[name](image)
                 # The stem is the key under which detectors store regions.
+                # PNG keeps every pixel, so that the attack is all that changes.
                 paths[key] = Path(folder) / f"{key}.png"
+                # A key may hold a folder, such as `img/01235`.
                 paths[key].parent.mkdir(parents=True, exist_ok=True)
+                # Read once and deleted: writing fast is worth more than a small file.
                 changed.save(paths[key], compress_level=1)
             yield paths
 
@@ -215,6 +222,7 @@ class _Suite:
             auroc=value,
             interval=bootstrap_interval(self.truth, scores, auroc, samples=samples, seed=self.seed),
             change=value - base,
+            # The difference to itself is 0 in every resample.
             change_interval=(0.0, 0.0)
             if same
             else paired_interval(self.truth, scores, before, auroc, samples=samples, seed=self.seed),

@@ -56,6 +56,7 @@ class Sheet:
         for of, label in zip(self.split, self.labels, strict=True):
             if label is not None:
                 seen.setdefault(of, set()).add(label)
+        # With one class, there is neither an AUROC nor a confounder.
         return [name for number, name in enumerate(self.splits) if len(seen.get(number, ())) > 1]
 
 
@@ -82,6 +83,7 @@ def read_sheet(
         datasets[name] = dataset
         for example in dataset:
             columns.append((number, *_row(dataset, example), example.id in seen))
+        # After the split: what repeats within one is a copy, and not an example of an earlier split.
         seen.update(dataset.ids)
     of, ids, texts, pictures, targets, repeated = (
         zip(*columns, strict=True) if columns else ((),) * 6  # splits that are empty files
@@ -108,6 +110,7 @@ def _own_splits(root: Path, data: Data) -> tuple[str, ...]:
     found = data.splits(root)
     # Views repeat the training split by design.
     kept = [name for name in found if name == data.train or name not in data.kind.views]
+    # False sorts before True: the training split comes first, the others keep their order.
     return tuple(sorted(kept, key=lambda name: name != data.train))
 
 
@@ -116,6 +119,7 @@ def _opened(root: Path, data: Data, name: str, limit: int | None) -> tuple[Split
     known = sum(example.target is not None for example in dataset)
     if known:
         return dataset, "in the split" if known == len(dataset) else "in part"
+    # The labels of a test are often published later, in a file of their own.
     answers = data.kind.answers_file(root, name)
     if answers is None or not answers.is_file():
         return dataset, "withheld"

@@ -92,6 +92,7 @@ class Nodes:
 
     def in_split(self, row: int, own: Key, split: int) -> bool:
         """Whether a row has a twin, other than itself, in a split."""
+        # The row is counted in its own split, so there it takes more than one; True counts as 1.
         return any(
             sum(count for (of, _), count in self.counts[node].items() if of == split) > (own[0] == split)
             for node in self.of[row]
@@ -99,6 +100,7 @@ class Nodes:
 
     def confounded(self, row: int, label: str) -> bool:
         """Whether a row has a twin of another label in any split."""
+        # The row itself is in these counts, too, but with this label.
         return any(other not in (None, label) for node in self.of[row] for _, other in self.counts[node])
 
 
@@ -124,6 +126,7 @@ class Twins:
         texts = {other for node in self.words.of[row] for other in self.words.near[node]}
         nodes = {other for node in self.pictures.of[row] for other in self.copied[node]}
         seen = {row}
+        # Without pictures, the same text is the same example.
         if not self.pictures.of[row]:
             yield from (other for node in texts for other in self.words.examples[node] if other != row)
             return
@@ -136,6 +139,7 @@ class Twins:
     def overlaps(self) -> list[Overlap]:
         """Every pair of splits that share something, and every split that has copies of its own."""
         found = []
+        # With replacement: a split is also compared with itself.
         for first, second in combinations_with_replacement(range(len(self.sheet.splits)), 2):
             overlap = self._overlap(first, second)
             shares = (overlap.copies,) if first == second else (overlap.ids, overlap.pictures, overlap.texts)
@@ -193,6 +197,7 @@ class Twins:
         of = sheet.splits.index(split)
         for side, nodes in (("picture", self.pictures), ("text", self.words)):
             pairs = {
+                # Each pair is found from both sides, and counts once.
                 (min(row, other), max(row, other))
                 for row in sheet.rows(split)
                 if sheet.labels[row] is not None
@@ -211,6 +216,7 @@ def find_twins(sheet: Sheet, progress: Progress | None = None) -> Twins:
     Raises:
         FormatError: a picture is missing or cannot be read.
     """
+    # A file that several examples show is one node, numbered by its first appearance.
     files: dict[Path, int] = {}
     of = [tuple(files.setdefault(path, len(files)) for path in paths) for paths in sheet.pictures]
     grids = read_grids([*files], progress)
@@ -239,4 +245,5 @@ def _neighbors(count: int, pairs: Sequence[Sequence[int]]) -> list[list[int]]:
     for first, second in pairs:
         near[first].append(second)
         near[second].append(first)
+    # Each node is near itself: equal texts are one node.
     return [[node, *near[node]] for node in range(count)]
