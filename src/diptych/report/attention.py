@@ -61,8 +61,10 @@ def attention_page(
         if not shown:
             raise ConfigError(f"{label}: the model has no attention map with a position that could be shown.")
         at, which = strongest(shown)
+        # People count layers and heads from 1.
         at = _number("--layer", layer, len(shown), at)
         which = _number("--head", head, len(shown[at].weights), which)
+        # Two places per pair, in the order of `picture_places`.
         for draw, place in zip((heads_figure, head_figure), places[2 * number : 2 * number + 2], strict=True):
             draw(pair, place, view=view, chosen=(at, which), title=f"{title}: {label}")
         chosen = {"view": view, "layer": shown[at].number, "head": which}

@@ -44,6 +44,7 @@ def _findings(audit: Audit) -> str:
         return paragraph("Nothing speaks against the numbers on this data set.")
     items = []
     for one in audit.findings:
+        # `bdi` below: a text of a stranger in a script from right to left must not reorder the line.
         found = f": {', '.join(one.examples)}" if one.examples else ""
         items.append(
             f'<li class="{one.severity}"><p><b>{one.severity}</b> '
@@ -58,6 +59,7 @@ def _contract(audit: Audit) -> str:
         (
             row.split,
             f"{row.examples:,}",
+            # Of several labels, combinations can be hundreds.
             ", ".join(f"{count:,} {label}" for label, count in sorted(row.labels.items())[:6]),
             row.release,
             "" if math.isnan(row.seen) else f"{row.seen:.1%}",
@@ -104,6 +106,7 @@ def _baselines(audit: Audit) -> Iterator[str]:
     named = [(f"{one.reads} alone, {one.split}", one.value) for one in audit.baselines]
     chances = {one.chance for one in audit.baselines}
     what = f"{' and '.join(measure_named(name).title for name in sorted(titles))} of models that see one side"
+    # One line in the figure can mark one chance only; that of accuracies differs between splits.
     chance = chances.pop() if len(chances) == 1 else None
     said = "; the dashed line is chance" if chance is not None else ""
     yield interval_figure(named, f"{what}, with 95 % intervals{said}", chance=chance)
@@ -136,6 +139,7 @@ def _judged(one: Judged) -> Iterator[str]:
     yield paragraph(f"{measure_named(one.measure).title} {interval(one.value)} on {one.count:,} examples.")
     if one.blind is not None:
         reads, gap = one.blind
+        # A printed p of 0.000 would claim certainty.
         p = "below 0.001" if gap.p < 0.001 else f"{gap.p:.3f}"
         yield paragraph(
             f"Minus {reads} alone ({gap.second:.3f}): {gap.difference:+.3f} "

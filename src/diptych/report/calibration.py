@@ -34,6 +34,7 @@ def _panel(axes: Axes, label: str, rule: Rule, report: LabelReport) -> None:
         _curve(axes, name, number, bins)
     for threshold, ha in ((rule.allow, "right"), (rule.block, "left")):
         if threshold is not None:
+            # Thresholds that allow or block everything lie a little outside of [0, 1].
             value = float(rule.map(np.clip(np.array([threshold]), 0, 1))[0])
             axes.axvline(value, color=MUTED, linewidth=1)
             axes.text(value, 1.0, " allow " if ha == "right" else " block ", ha=ha, va="top", color=MUTED)

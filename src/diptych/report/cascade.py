@@ -48,6 +48,7 @@ def _errors(axes: Axes, report: CascadeReport) -> None:
     labels = [f"{name}\n{one.cost.value:.3g} {cascade.unit}" for name, one in rows.items()]
     axes.set_yticks(range(len(rows)), labels)
     axes.set(title="Cost per example, and errors", xlabel="share of the class, %")
+    # Upside down, so that the first row is on top.
     axes.set_ylim(len(rows) - 0.4, -0.8)
     axes.set_xlim(left=0)
     axes.legend(loc="lower right")
@@ -71,6 +72,7 @@ def _shares(axes: Axes, report: CascadeReport) -> None:
                 label=label,
                 edgecolor="white",
             )
+            # Below, the number is wider than its bar.
             if share > 0.09:
                 middle = 100 * (start + share / 2)
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}

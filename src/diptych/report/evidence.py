@@ -82,6 +82,7 @@ def in_short(why: Evidence) -> str:
     alone = [
         side
         for side, value in (("the text", why.text_only), ("the picture", why.picture_only))
+        # Log-odds above 0: this side alone would give the answer, too.
         if value > 0 and why.both > 0
     ]
     told = f"{' or '.join(alone)} alone would be enough" if alone else "neither side alone is enough"
@@ -92,6 +93,7 @@ def _supports(why: Evidence, number: int) -> bool:
     """Whether a player is worth naming: it supports the answer, and not far less than others of its side."""
     values = why.contributions.values
     own = values[why.of_text == why.of_text[number]]
+    # A quarter of the strongest: a word far below it did not decide.
     return bool(values[number] > 0 and values[number] >= own.max() / 4)
 
 
@@ -109,6 +111,7 @@ def _words(why: Evidence) -> str:
         )
         for start, stop, number in spans:
             shown += [plain(text[at:start]), _word(why, number, text[start:stop], number in strongest)]
+            # Beyond LONGEST, slices of the text are empty, so players that lie there show nothing.
             at = stop
         parts.append("".join([*shown, plain(text[at:])]))
     texts = "".join(f'<p class="words"><bdi dir="auto">{one}</bdi></p>' for one in parts if one)
@@ -183,6 +186,7 @@ def _members(members: Mapping[str, float]) -> str:
 
 
 def _parts(why: Evidence) -> str:
+    # All of them, with their errors, so that nobody has to believe the sentence on top.
     names, rows = letters(why), []
     for n in [*why.ranked(text=True), *why.ranked(text=False)]:
         player = why.players[n]
@@ -223,6 +227,7 @@ def _signed(value: float) -> str:
 def index_page(found: Sequence[Evidence], path: Path | str, *, pages: Sequence[Path], title: str) -> None:
     """Write a list of explained decisions with links to their pages, which lie beside it."""
     rows = "".join(
+        # First as a URL, then as HTML: an id may hold characters that mean something in both.
         f'<tr><td><a href="{plain(quote(page.name))}">{plain(why.id)}</a></td><td>{plain(why.answer)}</td>'
         f'<td class="number">{probability(why.both):.2f}</td><td>{plain(why.text[:80])}</td>'
         f"<td>{plain(in_short(why))}</td></tr>"

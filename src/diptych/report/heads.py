@@ -48,6 +48,7 @@ def heads_figure(pair: PairMaps, path: Path | str, *, view: str, chosen: tuple[i
         for row, block in enumerate(shown):
             bottom = below - (row + 1) * step + SPACE
             page.text(MARGIN, bottom + THUMBNAIL / 2, page.fit(block.layer.title, LABEL, size=8), size=8)
+            # The mean stands in the last column, even beside a layer with fewer heads.
             maps = {**dict(enumerate(block.weights)), most: block.weights.mean(0)}
             for column, weights in maps.items():
                 left = MARGIN + LABEL + column * step
@@ -137,6 +138,7 @@ def _heat(
         extent=(left, left + width, bottom, bottom + height),
         cmap=HEAT,
         vmin=0,
+        # A map without any attention would have the range 0 to 0.
         vmax=top or 1,
         aspect="auto",
         interpolation="nearest",
@@ -173,6 +175,7 @@ def _picture(
         page.text(*middle, sheet.note, color=MUTED, align="center")
     else:
         page.picture(sheet.pixels, left, high - sheet.height, sheet.width, sheet.height)
+    # The scale begins anew for each picture, so that its strongest box is always visible.
     mine = [n for n, place in enumerate(pair.places) if place.box and place.picture == number]
     top = max([shares.get(n, 0.0) for n in mine], default=0.0) or 1.0
     for n in sorted(mine, key=lambda n: shares.get(n, 0.0)):  # the strongest last, above the others

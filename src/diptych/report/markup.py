@@ -11,6 +11,7 @@ from diptych.evaluate import Estimate
 from diptych.files import atomic_file
 from diptych.report.page import drawable
 
+# Neither scripts nor requests: whatever a stranger's text holds, the page can run and fetch nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 WIDTH, LEFT, RIGHT, ROW, BOTTOM = 720, 250, 150, 22, 26  # of a figure of intervals, in pixels
 NAME = 42  # characters of a name in a figure
@@ -71,7 +72,9 @@ def interval_figure(rows: Sequence[tuple[str, Estimate]], title: str, *, chance:
         return ""
     ends = [end for _, one in shown for end in (one.value, one.low, one.high) if not math.isnan(end)]
     ends += [] if chance is None else [chance]
+    # Whole tenths, so that the ticks are at numbers that can be said.
     low, high = math.floor(min(ends) * 10) / 10, math.ceil(max(ends) * 10) / 10
+    # A single value at a tenth would divide by 0.
     high = high if high > low else low + 0.1
     width, height = WIDTH - LEFT - RIGHT, ROW * len(shown)
 

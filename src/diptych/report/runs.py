@@ -149,6 +149,7 @@ def report_page(
     body += _certificates(named)
     body += [section(f"Study {name}", f"<pre>{plain(card)}</pre>") for name, card in (cards or {}).items()]
     if audit is not None:
+        # The headings of an audit do not say that they are its own.
         body += [part.replace("<h2>", "<h2>Audit: ", 1) for part in audit_sections(audit)]
     if left:
         body.append(section("Left out", *map(paragraph, left)))
@@ -219,6 +220,7 @@ def _results(
         name: evaluate(one, dataset, positive=dataset.positive, samples=samples)
         for name, one in (scored | blended).items()
     }
+    # Every form puts its main measure first.
     main = next(iter(next(iter(results.values())).metrics))
     title = measure_named(main).title
     rows = [(name, result[main]) for name, result in results.items() if main in result.metrics]
@@ -231,6 +233,7 @@ def _results(
         positive=dataset.positive,
         samples=samples,
     )
+    # One run has neither a spread nor a rival.
     if len(together.recipes) > 1 or len(named) > 1:
         yield section(f"Seeds and differences on {split}", *_seeds(together))
     if next(iter(results.values())).form == "binary":
@@ -256,6 +259,7 @@ def _read(path: Path) -> Predictions:
 
 def _measures(results: Mapping[str, Evaluation]) -> str:
     names = list(dict.fromkeys(name for result in results.values() for name in result.metrics))[:6]
+    # Runs of different tasks may have different measures.
     blank = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
     rows = [
         (run, *(interval(result.metrics.get(name, blank)) for name in names))
@@ -335,6 +339,7 @@ def _image(draw: Callable[[Path], None]) -> str:
         place = Path(folder) / "figure.png"
         draw(place)
         data = base64.b64encode(place.read_bytes()).decode()
+    # For those who cannot see it.
     said = "the curves of the runs; the tables have their numbers"
     return f'<img class="curves" alt="{said}" src="data:image/png;base64,{data}">'
 
@@ -343,6 +348,7 @@ def _certificates(named: Sequence[Reported]) -> Iterator[str]:
     models = {str(_at(one.folder.config, "model", "_target_")).rpartition(".")[2] for one in named}
     for family in FAMILIES:
         entries = certificate(family.name)
+        # `uniter_base` is of the family `uniter`.
         if entries and any(model.split("_")[0] == family.name for model in models):
             rows = [
                 (name, f"{one['compared']:,}", f"{one['worst']:.1e}") for name, one in sorted(entries.items())

@@ -68,6 +68,7 @@ def _blocks(pair: PairMaps, view: str, special: bool) -> Iterator[Block]:
                 number=number,
                 rows=tuple(layer.queries[n] for n in rows),
                 columns=tuple(layer.keys[n] for n in columns),
+                # In two steps: two lists of indices at once would be paired element by element.
                 weights=layer.weights[:, rows][:, :, columns],
             )
 
@@ -79,6 +80,7 @@ def first_view(pair: PairMaps) -> str:
 
 def strongest(shown: list[Block]) -> tuple[int, int]:
     """Return which block and which head has the largest share of its attention inside of the view."""
+    # Rows sum to 1 over all keys, so the sum over the keys shown is the share that goes to them.
     shares = [block.weights.sum(2).mean(1) for block in shown]
     best = max(range(len(shown)), key=lambda number: shares[number].max())
     return best, int(shares[best].argmax())
