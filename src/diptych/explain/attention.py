@@ -96,6 +96,7 @@ def explain_attention(predictor: Predictor, example: Example, sources: Sources) 
     rows = predictor.processor.rows(example, sources)
     # Row by row, because padding would have to be cut out again.
     pairs = [_pair(predictor, pair, row, sources) for pair, row in zip(example.pairs, rows, strict=True)]
+    # After the maps, without recording: then the fused kernels run.
     answer = ""
     if isinstance(predictor.task, Task):
         answer = _answer(next(predictor.predict_batches(dataset, sources, [[0]])))
@@ -109,6 +110,7 @@ def _pair(predictor: Predictor, pair: Pair, row: Row, sources: Sources) -> PairM
     places = [] if row.tokens is None else text_places(processor, row.tokens, texts, plan)
     if processor.regions:
         places += region_places(processor, pair, images, sources.regions, plan)
+    # A batch of one row has no padding, so any number would do.
     pad_id = 0 if processor.text is None else processor.text.pad_id
     inputs = pad([row], pad_id=pad_id, labels=processor.labels).to(predictor.device)
     files = {} if sources.images is None else sources.images
@@ -131,6 +133,7 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
     """
     name = type(model).__name__
     with torch.inference_mode(), capture_attention(model) as maps:
+        # Everything, or the last layer would compute the queries of the pooled position only.
         cast(VisionLanguageModel, model)(inputs, reads=EVERYTHING)
     if not maps:
         raise ConfigError(
@@ -144,15 +147,19 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
     plan, layers, seen = attention_places(model), [], Counter[tuple[str, str]]()
     real = {side: mask[0].cpu() for side, mask in real_places(inputs, plan).items()}
     for key, found in maps.items():
+        # Such as maps over the patches of a picture, which are no places of a row.
         if not plan.describes(key):
             continue
         side = plan.sides_of(key)
         rows, columns = (real[one] for one in side)
+        # Names that are shifted by one position would be believed.
         if found.shape[2:] != (len(rows), len(columns)):
             raise ConfigError(
                 f"the map {key} of {name} has {found.shape[2]} x {found.shape[3]} positions; expected "
                 f"{len(rows)} x {len(columns)}. Describe the maps in {name}.attention_places()."
             )
+        # The 0 is taken away first, and the axes stay H Q K; NumPy would put the rows in front. Two steps,
+        # because two masks at once would be paired element by element.
         weights = found[0, :, rows][:, :, columns].float().cpu().numpy()
         queries, keys = sides[side[0]], sides[side[1]]
         if not found.isfinite().all():

@@ -23,12 +23,14 @@ def smallest_change(variants: Variants, why: Evidence) -> Change | None:
     supporting = [
         n for n in np.argsort(-why.contributions.values).tolist() if why.contributions.values[n] > 0
     ]
+    # Every set holds the one before, so all can be tried in one batch.
     sets = [supporting[: count + 1] for count in range(min(MOST, len(supporting)))]
     if not sets:
         return None
     flips = variants.outcomes([variants.without(one) for one in sets])[1]
     if not flips.any():
         return None
+    # The first True, which is the smallest set.
     chosen = sets[int(flips.argmax())]
     for player in tuple(chosen):
         # What is not needed goes: an early member may have become superfluous by a later one.
@@ -63,6 +65,7 @@ def swaps(variants: Variants, dataset: Dataset, *, count: int = 3) -> list[Chang
     for kind, alike in (("picture", alike_texts), ("text", alike_pictures)):
         if kind == "picture" and not any(image_keys(pair) for pair in example.pairs):
             continue
+        # Stable: ties keep the order of the split, so two calls show the same examples.
         for at in np.argsort(-alike, kind="stable")[:count]:
             found.append((kind, others[at], _swapped(example, others[at], kind)))
     rows: list[list[Row]] = [variants.predictor.processor.rows(one, variants.sources) for _, _, one in found]
@@ -91,6 +94,7 @@ def _swapped(example: Example, other: Example, kind: str) -> Example:
 def _alike(one: Example, other: Example) -> float:
     """Share of common words in all words of two texts."""
     ours, theirs = ({word for pair in some.pairs for word in pair.text.split()} for some in (one, other))
+    # Jaccard's index: common words alone would favor long texts.
     return len(ours & theirs) / max(1, len(ours | theirs))
 
 

@@ -8,7 +8,9 @@ from typing_extensions import TypedDict
 from diptych.documents import closed
 from diptych.explain.evidence import MASKING, Evidence, probability
 
+# The number tells programs which fields to expect.
 FORMAT = "diptych.explanation/1"
+# Part of every file, because an explanation travels without this documentation.
 LIMITS = (
     "Values describe this model, not the world: what counts for it may be wrong.",
     f"Hidden means: {MASKING}. The numbers depend on it.",
@@ -89,6 +91,7 @@ def explanation(
         model: what identifies the model, such as its name and checksum.
         members: of a study, the probability that each member gives.
     """
+    # Of log-odds, of which all others here are; a reader of changes wants the probability itself.
     share, before = why.text_share, probability(why.both)
     found = why.contributions
     return Explanation(
@@ -102,6 +105,7 @@ def explanation(
         scores=why.scores,
         members=members or {},
         default_without_evidence=why.default,
+        # Without permutations, all coalitions were evaluated.
         method="exact Shapley values"
         if not found.permutations
         else "Shapley values, antithetic permutations",
@@ -112,6 +116,7 @@ def explanation(
         parts=_parts(why),
         sides=Sides(
             t_shap=share,
+            # Both are shares of absolute values, so they sum to 1.
             v_shap=None if share is None else 1 - share,
             both=why.both,
             text_only=why.text_only,
@@ -145,7 +150,9 @@ def _parts(why: Evidence) -> list[Part]:
             boxes=[*player.boxes],
             picture=player.picture,
             contribution=float(found.values[n]),
+            # Never nan, which JSON lacks: a budget has at least two permutations.
             standard_error=float(found.errors[n]),
+            # A model without attention has none, which is not 0.
             relevance=None if why.relevance is None else float(why.relevance[n]),
         )
         for n, player in enumerate(why.players)
@@ -154,4 +161,5 @@ def _parts(why: Evidence) -> list[Part]:
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of an explanation."""
+    # Made from the type, so that it cannot disagree with what is written.
     return TypeAdapter(Explanation).json_schema()

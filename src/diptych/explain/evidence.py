@@ -111,6 +111,8 @@ class Evidence:
     @property
     def interaction(self) -> float:
         """What only text and picture together tell."""
+        # 0 if the log-odds of both sides simply add up: both - neither = (text - neither) + (picture -
+        # neither).
         return self.both - self.text_only - self.picture_only + self.neither
 
     @property
@@ -145,6 +147,7 @@ class Variants:
         self.predictor, self.budget = predictor, budget
         self.example, self.sources = example, sources
         tokenizer = predictor.processor.text
+        # A model without text has no word to hide, so the number is never used.
         self.mask_id = 0 if tokenizer is None else tokenizer.mask_id
         self.rows = predictor.processor.rows(example, sources)
         self.players = players_of(
@@ -165,9 +168,11 @@ class Variants:
         """Return the log-odds of the explained class when only some players are shown."""
         # Variants of similar lengths share a batch, which saves padding.
         sizes = [len(one.places) if one.kind == "regions" else 0 for one in self.players]
+        # Only hidden regions shorten a row: a hidden word leaves a [MASK] in its place.
         order = np.argsort(coalitions @ np.array(sizes, int), kind="stable")
         values = np.zeros(len(coalitions))
         for first in range(0, len(order), self.budget.batch_size):
+            # Filled in by place, so that values have the order of the coalitions.
             some = order[first : first + self.budget.batch_size]
             values[some] = self.values(
                 [self.without(np.flatnonzero(~coalitions[row]).tolist()) for row in some]
@@ -208,6 +213,7 @@ def evidence_of(variants: Variants) -> Evidence:
     players = variants.players
     text = np.array([player.of_text for player in players], bool)
     found = shapley(variants.shown, len(players), permutations=budget.permutations, seed=budget.seed)
+    # Everything, nothing, text alone, picture alone.
     ends = np.stack([np.ones_like(text), np.zeros_like(text), text, ~text])
     both, neither, text_only, picture_only = variants.shown(ends).tolist()
     files = {} if sources.images is None else sources.images
@@ -264,11 +270,13 @@ def _most(player: Player, found: Relevance, added: dict[str, int]) -> float:
         return 0.0
     part, shift = ("regions", added["regions"]) if player.kind == "regions" else ("text", added["text"])
     numbers = getattr(found, part)
+    # The largest and not the sum, which would favor long words and large groups.
     return max(float(numbers[pair, at + shift]) for pair, at in player.places if at != BEYOND)
 
 
 def log_odds(probability: Float[ndarray, " S"]) -> Float[ndarray, " S"]:
     """Return `log(p / (1 - p))`; of a softmax, it is the logit minus those of all others together."""
+    # log1p(-p) keeps the digits of 1 - p for small p.
     clipped = probability.clip(LEAST, 1 - LEAST)
     odds: Float[ndarray, " S"] = np.log(clipped) - np.log1p(-clipped)
     return odds
@@ -276,4 +284,5 @@ def log_odds(probability: Float[ndarray, " S"]) -> Float[ndarray, " S"]:
 
 def probability(value: float) -> float:
     """Return the probability with these log-odds."""
+    # Log-odds of this module end at about 28, far from where the exponential overflows.
     return 1 / (1 + math.exp(-value))

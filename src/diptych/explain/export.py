@@ -47,12 +47,14 @@ def export_maps(examples: Sequence[ExampleMaps], folder: Path | str, *, overwrit
 
 def _write(pair: PairMaps, folder: Path, prefix: str) -> list[dict[str, Any]]:
     """Write the arrays of a pair; returns for each its file and what its axes are."""
+    # Maps of one pair of sides have one shape, so they stack; all have the names of the first.
     kinds: dict[str, list[MapLayer]] = {}
     for layer in pair.layers:
         kinds.setdefault("-".join(layer.sides), []).append(layer)
     files = []
     for kind, layers in kinds.items():
         name = f"{prefix}{kind}.npy"
+        # An array per kind and not per layer: a reader needs one file to follow a token through the model.
         np.save(folder / name, np.stack([layer.weights for layer in layers]))
         files.append(
             {

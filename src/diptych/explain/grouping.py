@@ -19,6 +19,7 @@ def grouped(pair: PairMaps, *, tokens: int = 64, regions: int = 64) -> PairMaps:
     """
     seen = np.zeros(len(pair.places))
     for layer in pair.layers:
+        # Over all layers, so that the same regions are kept in every map.
         np.add.at(seen, np.array(layer.keys, int), layer.weights.sum((0, 1)))
     cut = {*_cut(pair, "text", tokens, None), *_cut(pair, "regions", regions, seen)}
     if not cut:
@@ -44,6 +45,7 @@ def grouped(pair: PairMaps, *, tokens: int = 64, regions: int = 64) -> PairMaps:
 def _cut(pair: PairMaps, side: str, most: int, seen: Float[ndarray, " S"] | None) -> list[int]:
     """The places of a side to leave out: those that are seen least, or the last ones."""
     plain = [n for n, place in enumerate(pair.places) if place.side == side and not place.special]
+    # The beginning of a text is kept, because a text with holes cannot be read.
     order = plain if seen is None else sorted(plain, key=lambda number: -seen[number])
     return order[most:]
 
@@ -52,6 +54,7 @@ def _grouped(layer: MapLayer, moved: Int[ndarray, " S"]) -> MapLayer:
     queries, rows = _memberships(layer.queries, moved)
     keys, columns = _memberships(layer.keys, moved)
     rows = rows / rows.sum(0, keepdims=True)  # a mean over queries, but a sum over keys
+    # [q, Q] @ [H, Q, K] @ [K, k]: members of a group of queries are averaged, those of keys summed.
     return replace(layer, queries=queries, keys=keys, weights=rows.T @ layer.weights @ columns)
 
 

@@ -60,6 +60,7 @@ def text_places(
                 joins=piece.startswith(CONTINUES),
             )
         )
+    # Where the model itself inserts a token, so that numbers agree with the columns of its maps.
     return [*places[:1], *_added(plan.after_first, "text"), *places[1:]]
 
 
@@ -82,6 +83,8 @@ def region_places(
             name=region_words(regions, row, meta),
             side="regions",
             number=next(numbers),
+            # Detectors may put a corner a little outside of the picture. `size * 2` is width, height, width,
+            # height.
             box=tuple(np.clip(box / (regions.size * 2), 0, 1).tolist()),
             picture=picture,
         )
@@ -89,6 +92,7 @@ def region_places(
         for row, box in enumerate(regions.boxes.astype(np.float64))
     ]
     whole = ("whole image",) if processor.whole_image else ()
+    # What the model adds lies outside of what the processor adds.
     before = _added((*plan.before_regions, *whole), "regions")
     return [*before, *places, *_added(plan.after_regions, "regions")]
 
@@ -112,4 +116,5 @@ def region_words(regions: Regions, row: int, meta: FeatureMeta) -> str:
 
 def _name(names: Sequence[str], index: int, what: str) -> str:
     """Name of a class or attribute; of several synonyms, the first."""
+    # Features of another detector may hold numbers beyond the list of names.
     return names[index].partition(",")[0] if 0 <= index < len(names) else f"{what} {index}"

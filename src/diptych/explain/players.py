@@ -60,9 +60,11 @@ def players_of(
     picture: dict[object, list[Player]] = {}
     for number, (pair, row) in enumerate(zip(example.pairs, rows, strict=True)):
         for key, made, make in (
+            # Tags are words about the picture, so texts with other tags are other texts.
             ((pair.text, pair.text_b, pair.image if processor.tags else None), text, _of_text),
             ((pair.image,), picture, _of_picture),
         ):
+            # NLVR2 has one sentence with two pictures: hiding a word hides it in both pairs.
             if key in made:
                 made[key] = [
                     replace(one, places=one.places + tuple((number, at) for _, at in one.places))
@@ -85,6 +87,7 @@ def _of_text(processor: Processor, pair: Pair, row: Row, sources: Sources, most:
     players: list[Player] = []
     places = text_places(processor, row.tokens, texts, AttentionPlaces())
     for at, place in enumerate(places):
+        # [CLS] and [SEP] have no meaning of their own, and no model was trained without them.
         if place.special:
             continue
         segment, (start, stop) = row.tokens.segments[at], row.tokens.offsets[at]
@@ -94,6 +97,7 @@ def _of_text(processor: Processor, pair: Pair, row: Row, sources: Sources, most:
             players[-1] = _joined(players[-1], one, "")
         else:
             players.append(one)
+    # Rounded up: 33 words of at most 32 are joined in pairs.
     step = -(-len(players) // most)
     return [
         _chain(some)
@@ -137,6 +141,7 @@ def _of_picture(processor: Processor, pair: Pair, row: Row, sources: Sources, mo
     for picture in range(len(images)):
         own = [at for at, place in enumerate(places) if place.picture == picture]
         boxes = np.array([places[at].box for at in own]).reshape(-1, 4)
+        # Every picture gets an equal part of the groups, rounded up.
         for group in grouped_boxes(boxes, -(-most // len(images))):
             members = [own[at] for at in group]
             players.append(
@@ -148,6 +153,7 @@ def _of_picture(processor: Processor, pair: Pair, row: Row, sources: Sources, mo
                     picture=picture,
                 )
             )
+    # Features that were cut off belong to the least confident group; they are in no box of the row.
     if row.beyond is not None and players and players[-1].kind == "regions":
         players[-1] = replace(players[-1], places=(*players[-1].places, (0, BEYOND)))
     return players
@@ -173,6 +179,8 @@ def grouped_boxes(boxes: Float[ndarray, "R 4"], most: int) -> list[list[int]]:
 def overlap(box: Float[ndarray, " 4"], others: Float[ndarray, "R 4"]) -> Float[ndarray, " R"]:
     """Return the intersection over union of a box and others; 0 for boxes without area."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    # Clipped first: of boxes that lie apart in both directions, the product of two negative sides is
+    # positive.
     shared = (high - low).clip(0).prod(1)
     areas = [(one[:, 2:] - one[:, :2]).prod(1) for one in (box[None], others)]
     union = areas[0] + areas[1] - shared
@@ -200,6 +208,7 @@ def _without(row: Row, places: dict[str, set[int]], mask_id: int) -> Row:
         ids = tuple(mask_id if at in tokens else one for at, one in enumerate(row.tokens.ids))
         row = replace(row, tokens=replace(row.tokens, ids=ids))
     if row.regions is not None and places["regions"]:
+        # Left out and not zero: a vector of zeros would be one more thing to look at.
         kept = np.array([at for at in range(len(row.regions)) if at not in places["regions"]], int)
         mentions = row.mentions
         if mentions is not None:

@@ -55,6 +55,7 @@ def sampled_shapley(value: Value, orders: Int[ndarray, "P n"]) -> Shapley:
     )
     values = value(coalitions)[which.reshape(2, count, players + 1)]
     steps = np.diff(values, axis=2)
+    # Taking away a player changes the value by minus its contribution.
     steps[1] *= -1
     # The difference at place k of an order is that of its k-th player.
     pairs = np.zeros((count, players))
@@ -69,12 +70,14 @@ def exact_shapley(value: Value, players: int) -> Shapley:
     coalitions = (numbers[:, None] >> np.arange(players) & 1).astype(bool)
     values, sizes = value(coalitions), coalitions.sum(1)
     # By size of the coalition a player joins: s! (n - s - 1)! / n!, as a product to stay in range.
+    # 1 / n joins nobody; each further weight follows by s / (n - s). For three players: 1/3 1/6 1/3.
     weights = np.ones(max(players, 1)) / max(players, 1)
     for size in range(1, players):
         weights[size] = weights[size - 1] * size / (players - size)
     found = np.zeros(players)
     for player in range(players):
         without = ~coalitions[:, player]
+        # A coalition's number has a bit for each member, so this one is the same with the player.
         gains = values[numbers[without] | 1 << player] - values[without]
         found[player] = gains @ weights[sizes[without]]
     return Shapley(values=found, errors=np.zeros(players), permutations=0, evaluations=len(coalitions))
@@ -82,6 +85,7 @@ def exact_shapley(value: Value, players: int) -> Shapley:
 
 def shapley(value: Value, players: int, *, permutations: int = 10, seed: int = 0) -> Shapley:
     """Estimate Shapley values, or compute them exactly where that takes no more evaluations."""
+    # Sampling evaluates two ends of n + 1 coalitions per order; 30 keeps the power a small number.
     if 1 << min(players, 30) <= 2 * permutations * max(players, 1):
         return exact_shapley(value, players)
     return sampled_shapley(value, draw_orders(players, permutations, seed=seed))
