@@ -35,6 +35,7 @@ TOWERS = ("tower_image", "tower_text")
 def own_parts(predictor: Predictor) -> tuple[str, ...]:
     """The parts that a model has: all of a dual encoder's, else its pooled vector, and that of its task."""
     model = predictor.model
+    # Only dual encoders have a joint space; their pooled vector is made of these parts.
     found = (*JOINT, *TOWERS) if getattr(model, "joint_dim", 0) else ("pooled",)
     return (*found, "task") if hasattr(predictor.task, "embed") else found
 
@@ -75,6 +76,7 @@ def embed_dataset(
     )
     found: dict[str, ndarray] = {}
     done = 0
+    # The loader keeps the order of its batches, also with several workers.
     for indices, vectors in zip(batches, embed_batches(predictor, loader, parts), strict=True):
         for part, rows in vectors.items():
             # Batches are sorted by length; each row goes to the place of its example.
@@ -108,6 +110,7 @@ def embed_batches(
             raise ConfigError(
                 f"{odd[0]} in the batch of {batch.ids[0]!r} is not finite. Check that the weights are finite."
             )
+        # NumPy has no bfloat16.
         yield {part: one.float().cpu().numpy() for part, one in vectors.items()}
 
 
@@ -117,6 +120,7 @@ def _part(part: str, encoding: Encoding, task: Any, batch: Batch) -> Float[Tenso
         vectors = task.embed(encoding, batch) if hasattr(task, "embed") else None
     else:
         vectors = getattr(encoding, part, None)
+    # States of tokens have three axes, and are no vector of an example.
     if vectors is None or vectors.ndim != 2:
         raise ConfigError(f"the model has no vectors {part!r}; expected others, such as 'pooled'.")
     return cast(Tensor, vectors)
@@ -132,6 +136,7 @@ def embed_texts(
     """
     processor = predictor.processor
     text = processor.text
+    # The pooled vector and the task's need the picture, too.
     if text is None or (odd := [part for part in parts if not part.endswith("_text")]):
         raise ConfigError(
             f"texts without pictures have no vectors {', '.join(odd if text else parts)} with this model; "
@@ -157,6 +162,7 @@ def described(name: str, checksum: str, widths: Mapping[str, int], *, dtype: str
         detector=f"{name} {checksum[:16]}",
         box_rule="1",
         dtype=dtype,
+        # So that a reader can cut the rows into their parts again.
         parts=tuple(f"{part}:{width}" for part, width in widths.items()),
     )
 

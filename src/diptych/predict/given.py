@@ -23,6 +23,7 @@ class GivenRegions:
     def __contains__(self, key: str) -> bool:
         return key in self.regions
 
+    # As in a store, where counting reads no features.
     def count(self, key: str) -> int:
         return len(self.regions[key])
 

@@ -60,6 +60,7 @@ def join_splits(
         FormatError: the predictions are not those of the split.
     """
     by_split = [{files.split: files.predictions for files in one} for one in results]
+    # A file of a split that one run lacks would have holes.
     shared = [split for split in by_split[0] if all(split in one for one in by_split)]
     if not shared:
         raise ConfigError(f"the runs share none of the splits {[[*one] for one in by_split]}; set --splits.")
@@ -67,10 +68,12 @@ def join_splits(
     for split in shared:
         parts = [one[split] for one in by_split]
         dataset = data.open(root.absolute(), split)
+        # What the parts were made of, so that predictions of other runs are noticed as a conflict.
         made_of = {f"run {number}": part.meta.get("made_of") for number, part in enumerate(parts, 1)}
         file, stored = out / f"{split}{dataset.suffix}", out / f"{split}.npz"
         with ExitStack() as stack:
             done = None if overwrite else predicted_before(stored, made_of)
+            # Both are locked before either is written: two processes cannot write one file each.
             for path in (stored, file):
                 keep = done is not None and path.exists()
                 stack.enter_context(claimed(path) if keep else reserved(path, overwrite=overwrite, kind=KIND))
@@ -83,6 +86,7 @@ def join_splits(
                 }
                 done = replace(Predictions.concat(parts).align(dataset.ids), meta=about)
                 done.save(stored)
+            # A process that was killed between the two left the `.npz` alone.
             if overwrite or not file.exists():
                 dataset.write(done, file)
         joined.append(JoinedFiles(dataset=dataset, file=file, predictions=done))

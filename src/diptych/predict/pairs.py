@@ -94,7 +94,10 @@ def sides_of(dataset: Dataset) -> Sides:
                 f"example {example.id} has the target {example.target!r:.40}; expected true "
                 "pairs, with the target 1. All other pairs are scored, too."
             )
+        # Captions of images a a b have the owners 0 0 1. A sentence is always an item of its own: equal ones
+        # may have different translations.
         key = example.id if second else str(pair.image)
+        # The text of an image is left away here: it comes from the right side.
         left.setdefault(key, replace(pair, text_b=None) if second else replace(pair, text=""))
         owners.append(places.setdefault(key, len(places)))
         ids.append(example.id)
@@ -191,6 +194,7 @@ class PairScorer(Scorer):
     def block(self, rows: Sequence[int], columns: Sequence[int]) -> Float[ndarray, "n m"]:
         inputs = self._combined(rows, columns) if self.independent else self._written(rows, columns)
         count = len(rows) * len(columns)
+        # A task scores without ids; only predictions need them.
         batch = Batch(ids=("",) * count, inputs=inputs)
         task = cast(Match, self.predictor.task)  # checked when this was made
 
@@ -198,11 +202,13 @@ class PairScorer(Scorer):
             return task.score(self.model(self._spread(inputs), reads=task.reads), batch)
 
         logits = self._run(inputs, score, self.sides.ids[0][rows[0]])
+        # Images are the outer loop of both ways to combine them.
         return logits.reshape(len(rows), len(columns)).numpy()
 
     def _combined(self, rows: Sequence[int], columns: Sequence[int]) -> Inputs:
         """Every image with every text; both are padded once."""
         images, texts = self._images(rows)[1], self._padded_texts(columns)
+        # Of two images and three texts: left 0 0 0 1 1 1, right 0 1 2 0 1 2, as the rows of the table.
         left = torch.arange(len(rows), device=self.device).repeat_interleave(len(columns))
         right = torch.arange(len(columns), device=self.device).repeat(len(rows))
         return Inputs(
@@ -240,6 +246,7 @@ class PairScorer(Scorer):
 
     def _padded_texts(self, columns: Sequence[int]) -> Inputs:
         """The tokens of right items. All are kept: a text takes some hundred bytes."""
+        # Columns are cut alike for every band of rows, so the first one tells the block.
         if columns[0] not in self._right:
             texts = [Pair(image=None, text=self.sides.right[column]) for column in columns]
             rows = [self.processor.with_text(Row(), text) for text in texts]
@@ -261,6 +268,7 @@ class CosineScorer(Scorer):
 
     def __init__(self, predictor: Predictor, sides: Sides, sources: Sources, *, batch_size: int = 32) -> None:
         super().__init__(predictor, sides, sources)
+        # Such a model would have to make up a picture for a text.
         if "pixels" in self.model.needs or not self.model.text_dim:
             raise ConfigError(
                 f"{type(self.model).__name__} encodes no text without a picture; --by cosine takes a model "
@@ -279,10 +287,12 @@ class CosineScorer(Scorer):
 
     def _encoded(self, pairs: Sequence[Pair], lengths: Int[ndarray, " L"]) -> Float[Tensor, "L D"]:
         vectors = torch.zeros(len(pairs), self.model.text_dim)
+        # Similar lengths save padding; each vector goes to the place of its item.
         for batch in longest_first(lengths, batch_size=self.batch_size):
             rows = [self.processor(pairs[number], self.sources) for number in batch]
             what = pairs[batch[0]].image or pairs[batch[0]].text
             vectors[batch] = self._run(self._padded(rows), self._first_states, str(what))
+        # Once here, so that a product of two vectors is their cosine.
         return functional.normalize(vectors, dim=-1)
 
     def _first_states(self, inputs: Inputs) -> Float[Tensor, "B D"]:

@@ -52,6 +52,7 @@ def blocks_of(
         folds: cut the rows into so many parts, in their order. A column is scored with the rows of the part
             that its own row is in.
     """
+    # Squares read least: n x n scores need n images and n texts, and a row of as many n ** 2 texts.
     side = max(1, isqrt(size))
     ends = [len(lengths[0]) * number // folds for number in range(folds + 1)]
     for first, last in pairwise(ends):
@@ -179,6 +180,7 @@ class PartialScores:
             )
         count = sum(1 for _ in self.blocks())
         size, expected = scores.stat().st_size if scores.is_file() else 0, 4 * prod(self.shape)
+        # Somebody may have cut or exchanged the file since.
         if not 0 <= before["blocks"] <= count or size != expected:
             raise FormatError(
                 f"{record} says that {before['blocks']} blocks of {count} are done, and {scores.name} has "

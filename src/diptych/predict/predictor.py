@@ -299,6 +299,7 @@ class Predictor:
         """Pad the rows of examples to a batch without targets."""
         pad_id = 0 if self.processor.text is None else self.processor.text.pad_id
         rows = [row for example in examples for row in example]
+        # All examples have as many pairs as the first one, or they could not be grouped again.
         inputs = pad(rows, pad_id=pad_id, labels=self.processor.labels)
         return Batch(ids=tuple(map(str, range(len(examples)))), inputs=inputs, pairs=len(examples[0]))
 

@@ -85,6 +85,7 @@ class Retrieval:
     @property
     def scores(self) -> Float[ndarray, "N M"]:
         """All scores, mapped from their file; nan where two folds meet."""
+        # Pickles in an .npy would run code, and the folder may come from somebody else.
         table: ndarray = np.load(self.folder / "scores.npy", mmap_mode="r", allow_pickle=False)
         return table
 
@@ -149,6 +150,7 @@ def retrieve(
         raise ConfigError(f"batch_size is {batch_size} (at least 1), by is {by!r} ('match' or 'cosine').")
     job = _opened(Path(run), split, by=by, root=root, data=data, features=features, predictor=predictor)
     how = {"by": by, "folds": folds, "batch_size": batch_size}
+    # Two ways of scoring one split do not replace each other.
     place = Path(run) / "retrieval" / f"{split}{'' if by == 'match' else '_cosine'}"
     return job.run(
         place if out is None else Path(out), how, measuring or Measuring(), overwrite, draw, progress
@@ -186,6 +188,7 @@ class _Job:
         made_of = {**self.made_of, **how, "device": self.predictor.device.type, **asdict(measuring)}
         if not overwrite and (done := _finished(out, made_of, self.sides, self.images)) is not None:
             return done
+        # Before the first score: a folder that must be kept should not cost a night.
         require_new(out, overwrite=overwrite, kind=KIND)
         scorer = _scorer(self.predictor, self.sides, self.sources, by=how["by"])
         partial = PartialScores(
@@ -204,6 +207,7 @@ class _Job:
                 _write(found, folder, split=self.split, made_of=made_of)
                 if draw is not None:
                     draw(found, folder)
+            # Only now: if drawing fails, the scores are still there for the next call.
             partial.discard()
         return found
 
@@ -220,12 +224,14 @@ def _opened(
 ) -> _Job:
     from diptych.datasets import find_data  # imports pyarrow, which other predictions do not need
 
+    # Cosines compare states and need no task, so a model before its training will do.
     predictor = predictor or load(run, pretrained=by == "cosine")
     root = root_of_run(run, root)
     data = data or find_data(root, node=predictor.bundle.provenance.get("data"), where=f"the bundle in {run}")
     dataset = data.open(root.absolute(), split)
     store = regions_of_run(predictor, run, dataset, features)
     sources = predictor.sources(dataset, features=store)
+    # Before hours of scoring: all missing regions are named at once.
     require_sources(predictor.needs, predictor.processor, sources, dataset)
     return _Job(
         predictor=predictor,
@@ -238,6 +244,7 @@ def _opened(
 
 
 def _scorer(predictor: Predictor, sides: Sides, sources: Sources, *, by: str) -> Scorer:
+    # Both take the same arguments, because blocks do not care how they are scored.
     return (PairScorer if by == "match" else CosineScorer)(predictor, sides, sources)
 
 
@@ -253,7 +260,9 @@ def _measured(
     ranks = grid_ranks(scores, sides.owners, ties=measuring.ties)
     # All queries about one image form a unit; an image itself is a unit of one query.
     units = np.arange(sides.shape[0]), sides.owners
+    # A ranking may not be longer than the smallest fold: beyond it lie the nan of other folds.
     smallest = sides.shape[0] // folds, min(_fold_sizes(sides, folds))
+    # A view: searching in the other direction copies nothing.
     tables = scores, scores.T
     both = range(2)
     return Retrieval(
@@ -277,6 +286,7 @@ def _measured(
 def _fold_sizes(sides: Sides, folds: int) -> list[int]:
     """Number of right items of each fold."""
     count = sides.shape[0]
+    # The same cuts as in `blocks_of`.
     ends = [count * number // folds for number in range(folds + 1)]
     return [int(number) for number in np.histogram(sides.owners, ends)[0]]
 
@@ -287,6 +297,7 @@ def _rankings(
     """The best candidates of each query; of equal scores the one with the smaller number comes first."""
     best, scores = [], []
     for _, block in line_blocks(table):
+        # nan, where two folds meet, sorts last.
         order = np.argsort(-block, axis=1, kind="stable")[:, :top]
         best += [tuple(candidates[place] for place in row) for row in order.tolist()]
         scores.append(np.take_along_axis(block, order, 1))
@@ -322,6 +333,7 @@ def _finished(
     Raises:
         ConfigError: the earlier call had other inputs.
     """
+    # The folder appears as a whole, so this file stands for all of them.
     if not (out / REPORT).is_file():
         return None
     report = read_json(out / REPORT, ReportNode, advice="Set overwrite=true to make it again.")

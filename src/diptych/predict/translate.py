@@ -86,6 +86,7 @@ def translate_split(
         raise ConfigError(
             f"{run} has the task {type(task).__name__}; expected one of Translate or TranslateMasked."
         )
+    # The search is part of what the files are made of, see `settings`.
     task.search = search or task.search
     job = _Resumed(
         predictor, run, file=None if file is None else Path(file), limit=limit, overwrite=overwrite
@@ -154,6 +155,7 @@ class _Resumed:
                 texts |= fresh
                 if progress is not None:
                     progress(len(texts), len(ids))
+        # Batches are sorted by length; the file has the order of the split.
         return Predictions(ids=ids, texts=tuple(texts[key] for key in ids), form="translations")
 
 
@@ -168,12 +170,15 @@ def _journal(path: Path, made_of: str, *, overwrite: bool) -> Iterator[tuple[dic
     texts: dict[str, str] = {}
     if path.is_file() and not overwrite:
         whole = path.read_bytes().rpartition(b"\n")[0]  # a killed process may have left half a line
+        # Damaged bytes then fail as a line that is no JSON, with its number.
         head, *lines = whole.decode("utf-8", "replace").split("\n")
         if head != made_of:
+            # The first line says what the sentences were made of: others would mix two models in one file.
             raise ConfigError(f"{path} is from a call with another model, data or search. {AGAIN}")
         for number, line in enumerate(lines, 2):
             texts |= _read(line, f"{path}:{number}")
         with path.open("r+b") as file:
+            # The half line goes, or the next record would continue it.
             file.truncate(len(whole) + 1)
     else:
         make_parents(path)
@@ -190,5 +195,6 @@ def _read(line: str, where: str) -> Mapping[str, str]:
 
 
 def _append(file: IO[str], line: Line) -> None:
+    # JSON writes line breaks within a sentence as \n, so a record is always one line.
     file.write(f"{json.dumps(line)}\n")
     file.flush()  # a killed process loses what is in its own memory
