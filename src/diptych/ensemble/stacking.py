@@ -51,7 +51,7 @@ def stack(
     plain = factors[: len(names)] / width[:, 0]
     weights = dict(zip(names, plain.tolist(), strict=True))
     weights |= {f"{names[row]} is missing": float(factors[len(names) + k]) for k, row in enumerate(gaps)}
-    weights[INTERCEPT] = float(intercept - plain @ middle[:, 0])
+    weights[INTERCEPT] = float(intercept - plain @ middle[:, 0])  # undoes the centering
     areas = {name: area_of(truth, row) for name, row in zip(names, columns[dev], strict=True)}
     return scores, (Round(aurocs=areas, dropped=(), weights=weights, auroc=auroc(truth, scores[dev])),)
 
@@ -85,7 +85,7 @@ def _logistic(
 
     def loss(weights: ndarray) -> tuple[float, ndarray]:
         margins = signs * (rows @ weights[:-1] + weights[-1])
-        slopes = -signs * expit(-margins)
+        slopes = -signs * expit(-margins)  # derivative of log(1 + exp(-margin)) by the odds
         penalty = PENALTY * weights[:-1]
         value = np.logaddexp(0, -margins).sum() + penalty @ weights[:-1] / 2
         return float(value), np.append(rows.T @ slopes + penalty, slopes.sum())
