@@ -29,6 +29,7 @@ def iou(boxes: Float[Tensor, "... R 4"], others: Float[Tensor, "... S 4"]) -> Fl
     """Intersection over union of every pair of boxes, in [0, 1]; 0 where both boxes are empty."""
     low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])
     high = torch.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:])
+    # Clamped before the product: boxes apart in both directions have two negative sides.
     both = (high - low).clamp(min=0).prod(-1)
     # The overlap is in both areas and must count once.
     either = _area(boxes)[..., :, None] + _area(others)[..., None, :] - both

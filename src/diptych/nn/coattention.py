@@ -87,6 +87,7 @@ class CoLayer(nn.Module):
         keep_vision: slice = ALL,
     ) -> tuple[Float[Tensor, "B S Dt"], Float[Tensor, "B Q Dv"]]:
         """Return new states of both streams, at the positions to keep."""
+        # Empty states of the right width, for a stream that nobody reads.
         words, areas = text[:, NOTHING], vision[:, NOTHING]
         if keep_text != NOTHING:
             words = self.text_feedforward(self.text_attention(text, vision_mask, vision, keep=keep_text))

@@ -65,6 +65,7 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Float[Tensor, "B Q D"], KeyValues]:
         """Return new states, and the keys and values of all positions so far."""
         own = self.attention.keys_values(x)
+        # Earlier positions never see later ones, so their keys and values stay as they are.
         seen = own if past is None else past.append(own)
         x = self.cross.attend(self.attention.attend(x, seen, masks[0]), context, masks[1])
         return self.feedforward(x), seen
@@ -115,7 +116,9 @@ class Decoder(nn.Module):
             )
         x = self.dropout(self.norm(words + self.positions.weight[start:total]))
         # Query i is position start + i. Padding is on the right, where no real position looks.
+        # Example of one query after two positions: total is 3, tril(2) keeps all three keys.
         causal = torch.ones(count, total, dtype=torch.bool, device=words.device).tril(start)
+        # Every query sees all real states of the encoder.
         masks = causal.expand(rows, -1, -1), seen.mask[:, None].expand(-1, count, -1)
         past: list[KeyValues] = []
         for number, layer in enumerate(self.layers):
@@ -147,11 +150,14 @@ class Decoder(nn.Module):
                 f"task.layers is {len(self.layers)}, but the model has {len(encoder.layers)} to start from."
             )
         pairs: list[Any] = [(self.norm, embedding.norm)]
+        # A decoder with fewer layers takes the lower ones.
         for mine, theirs in zip(self.layers, encoder.layers, strict=False):
             pairs += [(mine.attention, theirs.attention), (mine.feedforward, theirs.feedforward)]
         for mine, theirs in pairs:
+            # Before torch does, whose message would not name the setting.
             _require_shapes(mine, theirs.state_dict())
             mine.load_state_dict(theirs.state_dict())
+        # Further positions keep their random weights; the decoder may be longer or shorter than the encoder.
         count = min(len(self.positions.weight), len(embedding.positions.weight))
         self.positions.weight[:count] = embedding.positions.weight[:count]
 

@@ -39,7 +39,10 @@ def fuse(image: Float[Tensor, "B n"], text: Float[Tensor, "B n"], fusion: str) -
     all products of an entry of the image with one of the text, row by row of the image.
     """
     if fusion == "cross":
+        # Of [a b] and [c d]: ac ad bc bd. The width is squared: 1024 becomes a million inputs of the next
+        # layer.
         return (image[:, :, None] * text[:, None, :]).flatten(1)
+    # Of vectors of length 1, the entries of the product sum to their cosine.
     parts = {"align": (image * text,), "concat": (image, text)}
     return torch.cat(parts.get(fusion, (image * text, image, text)), -1)
 
@@ -94,6 +97,7 @@ def stack(
     parts: list[nn.Module] = [nn.Dropout(dropouts[0])]
     for number in range(layers):
         parts.append(nn.Linear(dim if number else width, dim))
+        # Before the activation, as in RGCL.
         parts += [nn.BatchNorm1d(dim)] if batch_norm else []
         parts += [nn.ReLU(), nn.Dropout(dropouts[1])]
     return nn.Sequential(*parts)
@@ -124,11 +128,13 @@ class VectorHead(nn.Module):
             raise ConfigError(f"task.layers is {layers}; expected 0 or more.")
         require_rates(dropouts, 2)
         self.layers = stack(dim, width, layers=layers, dropouts=dropouts, batch_norm=batch_norm)
+        # Without layers, the vector is the fusion itself.
         self.embed_dim = width if layers else dim
         self.output = nn.Linear(self.embed_dim, outputs)
 
     def embed(self, x: Float[Tensor, "N V"]) -> Float[Tensor, "N D"]:
         """Return the last layer before its activation: the vector of an example that RGCL compares."""
+        # The last two modules are ReLU and dropout: the vector keeps its signs.
         vector: Tensor = self.layers[: self._last](x)
         return vector
 
@@ -194,6 +200,7 @@ class FusionHead(nn.Module):
 
     def mapped(self, x: Float[Tensor, "N V"]) -> tuple[Float[Tensor, "N n"], Float[Tensor, "N n"]]:
         """Return the mapped vectors of the pictures and of the texts, with length 1."""
+        # The two vectors of `Towers`, side by side.
         image, text = x.split(self.widths, dim=-1)
         return F.normalize(self.image_map(image), dim=-1), F.normalize(self.text_map(text), dim=-1)
 
@@ -221,6 +228,7 @@ def require_rates(dropouts: Sequence[int | float], count: int = 3) -> None:
     Raises:
         ConfigError: there are not `count`, or one is not in [0, 1).
     """
+    # A rate of 1 would drop everything.
     if len(dropouts) != count or not all(0 <= rate < 1 for rate in dropouts):
         raise ConfigError(
             f"the dropouts are {list(dropouts)}; expected {count} rates from 0 and below 1"

@@ -50,6 +50,7 @@ class ClassifierHead(nn.Module):
             raise ConfigError(
                 f"a classifier head averages samples={samples} dropout masks; expected at least 1."
             )
+        # The width may be a fraction.
         hidden = round(width * dim)
         require_sizes(dim=dim, classes=classes, width=hidden if layers == 2 else 1)
         self.samples = samples
@@ -71,5 +72,6 @@ class ClassifierHead(nn.Module):
         x = self.dropout(x)
         for layer in before:
             x = layer(x)
+        # With one Linear, nothing is hidden: it has `dropout` before it already.
         scores: Tensor = last(self.hidden_dropout(x) if before else x)
         return scores

@@ -66,6 +66,7 @@ def votes(
             "or 'labels'."
         )
     count = similarities.shape[1]
+    # Of three neighbors: 3 2 1.
     weights = torch.arange(count, 0, -1, device=similarities.device, dtype=similarities.dtype)
     weights = (weights if weighting == "arithmetic" else torch.ones_like(weights)).expand_as(similarities)
     weights = weights * (similarities >= least)

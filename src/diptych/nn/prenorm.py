@@ -156,6 +156,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, sizes: Sizes, *, activation: str, eps: float) -> None:
         super().__init__()
+        # Of length about 1, as the class vector of CLIP.
         self.probe = nn.Parameter(torch.randn(1, 1, sizes.dim) * sizes.dim**-0.5)
         self.attention = PlainAttention(sizes.dim, sizes.heads)
         self.norm = nn.LayerNorm(sizes.dim, eps=eps)

@@ -58,6 +58,7 @@ class PromptHead(nn.Module):
                 f"each of {classes} labels."
             )
         self.prompts, self.tokens = dict(prompts), tokens
+        # A parameter and no buffer, so that training can move it; `begin` fills it in.
         self.weight = nn.Parameter(torch.zeros(classes, dim))
         self.log_scale = nn.Parameter(torch.zeros(()))
 
@@ -71,9 +72,11 @@ class PromptHead(nn.Module):
         self.weight.copy_(prompt_vectors(model, self.tokens, device=self.weight.device))
         scale = getattr(model, "logit_scale", None)
         if isinstance(scale, Tensor):
+            # The model's own factor; 0, a factor of 1, would make all probabilities nearly even.
             self.log_scale.copy_(scale)
 
     def forward(self, x: Float[Tensor, "N J"]) -> Float[Tensor, "N C"]:
+        # The logarithm is trained, so that the factor stays positive.
         scores: Tensor = self.log_scale.exp() * x @ self.weight.T
         return scores
 
@@ -101,11 +104,13 @@ def prompt_vectors(
         vectors = model(Inputs(text=text), reads=frozenset({"joint_text"})).joint_text
         if vectors is None:
             raise ConfigError(f"{type(model).__name__} has no joint vectors of texts; remove the prompts.")
+        # Length 1 again: the mean of different directions is shorter than each of them.
         rows.append(F.normalize(vectors.float().mean(0), dim=-1))
     return torch.stack(rows)
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> PaddedText:
+    # Any number may fill up: the text tower reads the last token of the mask.
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64, device=device)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for number, row in enumerate(rows):

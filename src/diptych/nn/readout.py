@@ -50,6 +50,7 @@ class LayerAverage(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Sequence[Float[Tensor, "B T D"]]) -> Float[Tensor, "B D"]:
+        # [B, D, layers + 1] times weights that sum to 1.
         first = self.dropout(torch.stack([state[:, 0] for state in states], -1))
         vector: Tensor = first @ self.weights.softmax(0)
         return vector

@@ -44,6 +44,7 @@ class ImageTower(nn.Module):
         self.grid, self.patch = (height // patch, width // patch), patch
         scale = sizes.dim**-0.5
         first = pool == "class"
+        # One step per patch: a convolution whose stride is its size. CLIP's has no bias, SigLIP's has one.
         self.patches = nn.Conv2d(3, sizes.dim, patch, patch, bias=not first)
         self.first = nn.Parameter(torch.randn(sizes.dim) * scale) if first else None
         # One table, of which row 0 belongs to the class vector if there is one.
@@ -77,6 +78,7 @@ class ImageTower(nn.Module):
             )
         patches = self.patches(pixels)
         positions = resize_positions(self.positions, self.grid, patches.shape[2:])
+        # [B, D, h, w] to [B, h w, D], row by row.
         x = patches.flatten(2).transpose(1, 2)
         if self.first is not None:
             x = torch.cat([self.first.expand(len(x), 1, -1), x], 1)
@@ -97,6 +99,7 @@ def resize_positions(
     """
     if tuple(old) == tuple(new):
         return table
+    # The row of a class vector, which has no place in the picture.
     extra = len(table) - math.prod(old)
     grid = table[extra:].T.unflatten(1, tuple(old))[None]
     grid = F.interpolate(grid, size=tuple(new), mode="bicubic", align_corners=False, antialias=antialias)

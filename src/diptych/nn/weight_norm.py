@@ -19,6 +19,7 @@ class WeightNormLinear(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        # The norm is computed anew in every step, because the direction is trained without a constraint.
         return F.linear(x, self.scale * self.direction / self.direction.norm(), self.bias)
 
 
