@@ -64,6 +64,7 @@ class DualEncoder(nn.Module):
         if unknown := [name for name in towers if name not in ("image", "text")]:
             raise ConfigError(f"model.frozen names {unknown[0]!r}; expected image, text or both.")
         for name in towers:
+            # With the tower goes its projection: what it is given would not change any more.
             for part in (getattr(self, name), getattr(self, f"{name}_projection")):
                 if part is not None:
                     part.requires_grad_(False)
@@ -92,12 +93,14 @@ class DualEncoder(nn.Module):
             image = F.normalize(vector, dim=-1)
         if reads & {"pooled", "joint_text", "tower_text", "text"}:
             words = require(self, "text", inputs.text)
+            # All states cost the whole last layer; the vector alone needs one query of it.
             if "text" in reads:
                 states, said = self.text.states(words)
             else:
                 said = self.text(words)
             text = F.normalize(self.text_projection(said), dim=-1)
         pooled = None
+        # Fused only if it is read: `cross` is as wide as the square of a joint vector.
         if "pooled" in reads and image is not None and text is not None:
             pooled = fuse(image, text, self.fusion)
         return Encoding(
@@ -121,6 +124,7 @@ class DualEncoder(nn.Module):
 
     def compare(self, image: Float[Tensor, "I J"], text: Float[Tensor, "K J"]) -> Float[Tensor, "I K"]:
         """Return the logits of all pairs of joint vectors of length 1."""
+        # The logarithm is trained, so that the factor stays positive.
         logits = self.logit_scale.exp() * image @ text.T
         return logits if self.logit_bias is None else logits + self.logit_bias
 
@@ -171,9 +175,12 @@ class Clip(DualEncoder):
         self.text = TextTower(
             vocab_size, text, max_positions=max_positions, pad_id=None, activation=activation, eps=eps
         )
+        # In the original, the projections are matrices without bias.
         self.image_projection = nn.Linear(vision.dim, joint_dim, bias=False)
         self.text_projection = nn.Linear(text.dim, joint_dim, bias=False)
+        # The temperature 0.07 of the paper.
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        # A softmax over the pairs of a batch ignores what is added to all.
         self.logit_bias = None
         _init(self, text)
         self.freeze(frozen)
@@ -212,6 +219,7 @@ class Siglip(DualEncoder):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
+        # Looked up for every text, so a wrong number would fail in the first batch, on a GPU without a name.
         if pad_id is not None and not 0 <= pad_id < vocab_size:
             raise ConfigError(f"model.pad_id is {pad_id}; expected a token below {vocab_size}.")
         self.set_widths(text.dim, vision.dim, fusion)
@@ -229,6 +237,7 @@ class Siglip(DualEncoder):
         self.image_projection = None  # the pooled vector of the image is the joint one
         self.text_projection = nn.Linear(text.dim, vision.dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(10)))
+        # Of N x N pairs only N match: the paper's start lets training begin near that share.
         self.logit_bias = nn.Parameter(torch.tensor(-10.0))
         _init(self, text)
         self.freeze(frozen)
@@ -237,6 +246,7 @@ class Siglip(DualEncoder):
 @torch.no_grad()
 def _init(model: DualEncoder, sizes: Sizes) -> None:
     """Draw the initial weights of OpenAI's CLIP; blocks of the image tower keep torch's, as there."""
+    # Two sub-layers per layer add to the stream.
     scale, deep = sizes.dim**-0.5, (2 * sizes.layers) ** -0.5
     model.text.words.weight.normal_(0, 0.02)
     model.text.positions.weight.normal_(0, 0.01)

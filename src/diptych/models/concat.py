@@ -81,6 +81,7 @@ class BertTower(nn.Module):
             layers, width, heads=heads, hidden=hidden, dropout=bert_dropout, attention_dropout=bert_dropout
         )
         self.pool = FirstToken(width)
+        # nav13n takes BERT pre-trained and adds the projection as a new layer.
         # Before the projection is built, which keeps torch's default weights.
         init_bert(self, std=std)
         self.project, self.dropout = nn.Linear(width, dim), nn.Dropout(dropout)
@@ -150,6 +151,7 @@ class Concat(nn.Module):
         return Encoding(pooled=self.dropout(F.relu(self.fuse(torch.cat(vectors, 1)))))
 
     def attention_places(self) -> AttentionPlaces:
+        # BERT's maps are over the text; a ResNet has none.
         return AttentionPlaces(sides={"*": ("text", "text")})
 
     def word_embedding(self) -> nn.Embedding | None:

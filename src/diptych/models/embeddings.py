@@ -27,6 +27,7 @@ class Embeddings(nn.Module):
     """
 
     text_dim = region_dim = 0
+    # A store of vectors is a store of pictures with one region each.
     needs = frozenset({"regions"})
 
     def __init__(
@@ -54,6 +55,8 @@ class Embeddings(nn.Module):
             raise ConfigError(f"the joint vectors are {joint[0]} and {joint[1]} wide; expected equal widths.")
         self.joint_dim = max(joint)
         self.tower_dims = (parts.get("tower_image", 0), parts.get("tower_text", 0))
+        # In this order: what the other model itself pooled; what a dual encoder would pool; all that there
+        # is.
         self.dim = parts.get("pooled", fused_dim(joint[0], fusion) if self.both else sum(parts.values()))
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:

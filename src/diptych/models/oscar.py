@@ -84,12 +84,14 @@ class Oscar(nn.Module):
         super().__init__()
         if box_numbers not in (4, 6):
             raise ConfigError(f"model.box_numbers is {box_numbers}; expected 6 (Oscar) or 4 (Vilio).")
+        # One stream: heads on the pooled vector, on words and on regions have one width.
         self.dim = self.text_dim = self.region_dim = dim
         self.std = std
         self.feature_dim = feature_dim
         self.text = TextEmbedding(
             vocab_size, dim, max_positions=max_positions, segments=segments, dropout=dropout, eps=eps
         )
+        # Feature and box share one projection, as in Oscar; UNITER and ViLBERT project both and add.
         self.regions = RegionEmbedding(
             feature_dim, dim, box_numbers=box_numbers, norm=region_norm, dropout=dropout, eps=eps
         )
