@@ -250,6 +250,7 @@ class Split(ABC):
         cls, root: Path, split: str, **settings: Any
     ) -> tuple["Split | Sequence[Example]", tuple[FormatError, ...]]:
         """Return the valid examples of a split, and the errors of the invalid ones."""
+        # One error ends this; data sets that can go on after a bad record override it.
         try:
             return cls(root, split, **settings), ()
         except FormatError as error:
@@ -289,6 +290,7 @@ class Split(ABC):
     def node(self) -> dict[str, Any]:
         """Config of this data set, from which `diptych.datasets.open_split` opens any split."""
         kind = type(self)
+        # As in a configuration: a bundle records it, and `diptych predict` opens the same data with it.
         return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **self.settings}
 
 
@@ -328,6 +330,7 @@ class _Pictures(Mapping[str, Path]):
         return {store_key(place, key): (key, files.get(key)) for key in self.split.table.image_keys()}
 
     def __getitem__(self, key: str) -> Path:
+        # From the store's key to the data set's own, from which the path follows.
         key, name = self.names[key]
         return self.split.image_path(key) if name is None else self.split.root / name
 

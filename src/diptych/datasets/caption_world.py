@@ -53,6 +53,7 @@ class CaptionWorld:
         }
 
     def _captioned(self, number: int, each: int) -> Captioned:
+        # A stream per scene: a larger world begins with the same scenes.
         generator = np.random.default_rng([self.seed, 2, number])
         scene = new_scene(generator, "warm" if generator.random() < 0.5 else "cool")
         captions = tuple(describe(generator, scene) for _ in range(each))

@@ -56,6 +56,7 @@ class CaptionSplit(JoinedSplit):
         return Example(id=name, pairs=(Pair(image=key, text=text, files=files),), target=1)
 
     def _file(self, name: str) -> Path:
+        # Where the file would belong, if there is none: models of stored regions need no picture.
         places = [folder / name for folder in self._picture_folders]
         return next((path for path in places if path.is_file()), self.root / "images" / name)
 
@@ -84,6 +85,7 @@ def read_karpathy(path: Path, split: str) -> Iterator[tuple[Record, str, list[Re
     Raises:
         FormatError: names the file and the number of the image.
     """
+    # Streamed: COCO's file is large, and only one of its splits is wanted.
     for key, (number, value) in _numbered(path):
         if key != "images":
             continue
@@ -141,12 +143,14 @@ def read_matches(path: Path, ids: Sequence[str]) -> Predictions:
             scores.append(given[SCORE])
         if RANKING in record.value:
             rankings.append(tuple(map(str, record.items(RANKING))))
+    # Shorter lists would belong to other ids, without a word.
     if (scores and len(scores) < len(keys)) or (rankings and len(rankings) < len(keys)):
         raise FormatError(f"{path}: some records lack `{SCORES}` or `{RANKING}`; expected it in all or none.")
     try:
         return Predictions(
             ids=tuple(keys),
             scores=np.array(scores)[:, None] if scores else None,
+            # 1 is the target of every true pair.
             answers=tuple(str(int(score >= 0.5)) for score in scores) if scores else None,
             rankings=tuple(rankings) if rankings else None,
             classes=(SCORE,) if scores else None,

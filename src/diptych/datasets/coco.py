@@ -25,4 +25,5 @@ def coco_key(number: int, subset: str, kind: str) -> str:
 
 def coco_number(key: str) -> int:
     """Id of a picture, from a key of any form."""
+    # `COCO_val2014_000000000042`, `000000000042` and `42` all give 42.
     return int(key.rpartition("_")[2])

@@ -55,6 +55,7 @@ class JoinedSplit(Split):
 
     def read(self) -> Iterator[Example]:
         seen: set[str] = set()
+        # One part after the other, so that ids and rows have the order in which the parts are named.
         for name in self.split.split("+"):
             for example in self.read_split(self.canonical(name)):
                 # Joined splits may overlap (val and minival of VQA), and servers refuse an id twice.

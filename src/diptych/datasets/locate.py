@@ -23,6 +23,7 @@ def locate(
 
 def leaves_root(path: str) -> bool:
     """Whether a path is absolute or leaves its folder by `..`; links inside the folder are not resolved."""
+    # `a/../../b` becomes `../b`.
     return normpath(path).startswith(("/", "../"))
 
 

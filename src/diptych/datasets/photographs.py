@@ -44,6 +44,7 @@ def image_key(name: str, kind: str, *, where: str) -> str:
         raise FormatError(f"{where}: got {name!r}; expected the file name of a picture.")
     if kind == "stem":
         return stem
+    # `COCO_val2014_000000000042`, `42` and `00042_0a1b2c` (with Flickr's hash) are all 42.
     number = re.fullmatch(r"(?:COCO_[a-z]+\d+_)?0*(\d+)(?:_\w+)?", stem, re.ASCII)
     if number is None:
         raise FormatError(f"{where}: {name!r} has no number; set data.image_key=stem.")
@@ -71,6 +72,7 @@ class Photographs:
 
     def path(self, key: str) -> Path:
         """The picture of a key, or where it belongs."""
+        # A key that no line has can only be that of a file name.
         name = self.names.get(key, f"{key}.jpg")
         places = (folder / name for folder in self.folders)
         return next((path for path in places if path.is_file()), self.root / "images" / name)

@@ -70,6 +70,7 @@ def _pictures(
 def softened(regions: Regions) -> Regions:
     """Add probabilities: column 0 is the background. The label has its score, the others share the rest."""
     assert regions.labels is not None and regions.scores is not None, "the world's detector gives them"
+    # One column more than classes, one of which has the score: the others and it sum to 1.
     rest = (1 - regions.scores) / len(CLASSES)
     probabilities = np.repeat(rest[:, None], len(CLASSES) + 1, axis=1).astype(np.float32)
     probabilities[np.arange(len(regions)), regions.labels + 1] = regions.scores

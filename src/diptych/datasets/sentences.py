@@ -28,6 +28,7 @@ def read_lines(path: Path) -> list[str]:
         packed = file.read(2) == GZIP
     try:
         with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
+            # One byte beyond the limit tells that there are more; a packed bomb is not unpacked to its end.
             content = stream.read(MAX_BYTES + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FormatError(f"{path}: damaged gzip file ({error}); get it again.") from error
@@ -38,6 +39,7 @@ def read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
         raise FormatError(f"{path}:{number}: not UTF-8 ({error.reason}); expected one sentence.") from error
+    # What ends in a line feed has nothing behind it.
     if not lines[-1]:
         lines.pop()
     return [line.removesuffix("\r") for line in lines]

@@ -49,6 +49,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
 
 
 def _image(one: Captioned) -> int:
+    # Ids with gaps, as those of COCO.
     return 7 * one.number + 2
 
 

@@ -56,6 +56,7 @@ class ConceptualCaptions(PretrainingSplit):
 
     def read(self) -> "Iterator[RecordBatch]":
         (path,) = self.files
+        # In windows: three million captions would be a gigabyte of Python strings.
         rows = list[tuple[str, str, str]]()
         for row in read_rows(path):
             rows.append(row)

@@ -92,6 +92,7 @@ class Corpus(PretrainingSplit):
         for line, text in read_passages(path, **self.settings):
             # Several passages may begin in one long line.
             before, part = line, part + 1 if line == before else 1
+            # Passages of line 7: `wiki/7`, `wiki/7.2`, `wiki/7.3`.
             ids.append(f"{name}/{line}" if part == 1 else f"{name}/{line}.{part}")
             texts.append(text)
             empty = False
@@ -124,6 +125,7 @@ def _files(root: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
         name = _split_of(path)
+        # A name may have two files, plain and packed; asking for that split tells so.
         if name not in OTHERS and path.name.endswith(ENDINGS) and path.is_file():
             found.setdefault(name, []).append(path)
     return found

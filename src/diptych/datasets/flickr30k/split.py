@@ -37,6 +37,7 @@ class Flickr30k(CaptionSplit):
     def files_of(cls, root: Path, split: str) -> tuple[Path, ...]:
         if (path := locate(root, [KARPATHY], folders=cls.folders, fits=Path.is_file)) is not None:
             return (path,)
+        # The captions know no splits; without lists beside them there are none.
         path = locate(root, TOKENS, folders=cls.folders, fits=Path.is_file)
         if path is None:
             return ()
@@ -62,6 +63,7 @@ class Flickr30k(CaptionSplit):
                 raise FormatError(
                     f"{path}:{number}: got {line!r:.60}; expected IMAGE.jpg#NUMBER, a tab and a caption."
                 )
+            # Lists name pictures with or without the ending.
             if (stem := picture.removesuffix(".jpg")) in wanted:
                 found.add(stem)
                 yield self.example(name, picture, caption, f"{path}:{number}")

@@ -57,6 +57,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
             write_answers(folder / f"{split}.answers.jsonl", memes)
         counts[split] = len(memes)
         evidence |= {meme.number: _evidence(meme) for meme in drawn}
+    # Once per meme: splits that share memes would repeat it.
     with atomic_file(folder / TRUTH, "w", encoding="utf-8") as file:
         file.writelines(f"{json.dumps(evidence[number])}\n" for number in sorted(evidence))
     world.write_pictures(folder, progress, tsv=True)

@@ -50,7 +50,9 @@ def read_rows(path: Path, *, human: bool = False) -> Iterator[Row]:
             used = USED.get(cells.pop())
             if used is None:
                 raise FormatError(f"{where}: the last column is {line[-20:]!r}; expected yes or no.")
+        # In order, and each once: two spellings may become one.
         words = tuple(dict.fromkeys(cells[1].lower().split()))
+        # The picture is the last column of both forms, once `used` is taken off.
         yield Row(cells[0], words, cells[2], cells[-1], used)
 
 
@@ -71,6 +73,7 @@ def read_references(path: Path) -> Iterator[Reference]:
     for number, line in enumerate(read_lines(path), 1):
         items = line.split()
         last = items[-1] if len(items) > 2 else ""
+        # isdigit() alone accepts digits that int() refuses; nine digits are more than any file has lines.
         if not (last.isascii() and last.isdigit() and len(last) < 10):
             raise FormatError(
                 f"{path}:{number}: got {line[-40:]!r}; expected a word, translations and a line number."
@@ -84,5 +87,6 @@ def found_in(sentence: str, translations: Sequence[str], *, inside: bool) -> str
     Args:
         inside: also inside of words, as the official evaluation of French counts.
     """
+    # `in` looks for a part of a string, but for a whole item of a list.
     words = sentence if inside else sentence.split()
     return next((word for word in translations if word in words), "")

@@ -97,6 +97,7 @@ class Mlt(Split):
 
     @classmethod
     def recognizes(cls, root: Path) -> bool:
+        # A root may have the files of one language only.
         return any(cls.splits(root, lang=lang) for lang in LANGUAGES)
 
     @classmethod
@@ -135,11 +136,13 @@ class Mlt(Split):
         path, *lists = self.files
         held = {image_name(line) for line in read_lines(lists[0])} if lists else set()
         for number, row in enumerate(read_rows(path, human=self.split == HUMAN), 1):
+            # val takes the rows whose picture is in the list, train all others.
             if not lists or (image_name(row.image) in held) == (self.split == "val"):
                 yield number, row
 
     @cached_property
     def _photographs(self) -> Photographs:
+        # Of this split alone: names may end differently in others.
         lines = [row.image for _, row in self._rows()]
         return Photographs(self.root, lines, self.settings["image_key"], where=str(self.files[0]))
 
@@ -186,12 +189,14 @@ class Mlt(Split):
         return Predictions(ids=self.ids, answers=tuple(line.strip() for line in lines), form="answers")
 
     def _found(self, lines: list[str], path: Path) -> Predictions:
+        # References name lines of the file of translations, so a shorter file is of another test set.
         last = max(example.meta["line"] for example in self)
         if last >= len(lines):
             raise FormatError(
                 f"{path}: {len(lines):,} lines, but the references name line {last:,}, counted from 0; "
                 "expected the translations of the whole test set of 2018."
             )
+        # As the official scripts: the one of French looks inside of words.
         inside = self.settings["lang"] == "fr"
         answers = (found_in(lines[one.meta["line"]], [*one.target], inside=inside) for one in self)
         return Predictions(ids=self.ids, answers=tuple(answers), form="answers")
@@ -221,10 +226,12 @@ def _files(root: Path, split: str, lang: str) -> tuple[Path, ...]:
     if split not in names:
         return ()
     path = locate(root, names[split], folders=FOLDERS, fits=Path.is_file)
+    # A file of its own needs no list.
     if path is not None or split not in ("train", "val"):
         return () if path is None else (path,)
     path = locate(root, [both], folders=FOLDERS, fits=Path.is_file)
     held = locate(root, ["val.txt", "val.images"], folders=LISTS, fits=Path.is_file)
+    # Without the list, all rows are for training: none can be held out.
     if path is None or (held is None and split == "val"):
         return ()
     return (path,) if held is None else (path, held)

@@ -130,6 +130,7 @@ class Multi30k(Split):
                     f"{root} has no list of the images of split {split!r}; expected {split}.txt or "
                     f"{split}.images. Set image=false to do without pictures."
                 )
+            # Last, which `files[-1]` relies on.
             files[IMAGES, 0] = images
         return files
 
@@ -144,6 +145,7 @@ class Multi30k(Split):
             if lang not in langs:
                 continue
             tail = f"{lang}.{number}" if number else lang
+            # All files are read once, and walked through for each language.
             for line, row in numbered(texts):
                 image, text = self._key(row, line), row[f"{lang}.{number}"]
                 name = f"{self.split}/{line}/"
@@ -201,6 +203,7 @@ class Multi30k(Split):
         images = _layout(self.root, self.settings).images(self.split)
         if images is None:
             raise FormatError(f"{self.root} has no list of the images of split {self.split!r}.")
+        # The first language's examples are the lines of the list, in order; `limit` may have cut them.
         return read_lines(images)[: len(self)]
 
     @classmethod

@@ -32,6 +32,7 @@ class Candidates:
 
     @cached_property
     def _boxes(self) -> Mapping[int, list[Box]]:
+        # Detected boxes first, as their file ranks them; annotated ones follow.
         boxes = {} if self.detections is None else read_detections(self.detections)
         for image, box in self._instances.boxes.values() if self.annotated else ():
             boxes.setdefault(image, []).append(box)
@@ -56,6 +57,7 @@ class Candidates:
             )
         boxes = rows_of_boxes(self._boxes[number])
         size = self._instances.sizes[number]
+        # Width 0: the model computes the features from the picture and these boxes.
         regions = Regions(features=np.empty((len(boxes), 0), np.float32), boxes=boxes, size=size)
         try:
             regions.verify()

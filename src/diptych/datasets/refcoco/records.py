@@ -56,6 +56,7 @@ def read_refs(path: Path, text: str) -> Iterator[Sentence]:
         FormatError: names the file, the place of the reference and the field.
     """
     size = require_file(path, "a pickle of references").stat().st_size
+    # Before it is read: the reader holds the whole file.
     if size > MAX_BYTES:
         raise FormatError(f"{path}: {size:,} bytes; expected at most {MAX_BYTES:,}.")
     stream = BytesIO(path.read_bytes())
@@ -63,6 +64,7 @@ def read_refs(path: Path, text: str) -> Iterator[Sentence]:
         refs = read_pickle(stream)
     except FormatError as error:
         raise FormatError(f"{path}: not a pickle of plain values: {error}") from error
+    # A pickle ends itself, so bytes may follow it that nobody has looked at.
     if stream.read(1) or not isinstance(refs, list):
         got = "more than one value" if isinstance(refs, list) else shorten(refs)
         raise FormatError(f"{path}: it holds {got}; expected one list of references.")
@@ -123,6 +125,7 @@ def read_detections(path: Path) -> dict[int, list[Box]]:
     """
     found: dict[int, list[Box]] = {}
     for place, (member, value) in enumerate(read_members(path, lists=("dets",))):
+        # In the form of an object, other members lie beside the list.
         if isinstance(member, str) and member != "dets":
             continue
         record = Record(value, f"{path}: detection {place}")
@@ -146,11 +149,13 @@ def _corners(record: Record, name: str) -> Box:
     x, y, width, height = _four(record, name, "x y width height")
     if width < 0 or height < 0:
         raise FormatError(f"{record.where}: `{name}` is {width:g} x {height:g}; expected sizes from 0.")
+    # COCO's files have sizes, all boxes of diptych corners.
     return x, y, x + width, y + height
 
 
 def _four(record: Record, name: str, meaning: str) -> Box:
     values: list[Any] = record.items(name)
+    # True is an int in Python, and its JSON reader accepts NaN.
     plain = all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
     if len(values) != 4 or not plain or not all(map(isfinite, values)):
         raise FormatError(f"{record.where}: `{name}` is {shorten(values)}; expected {meaning}.")

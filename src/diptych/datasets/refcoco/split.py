@@ -122,9 +122,11 @@ class RefCoco(Split):
         known, seen = read_instances(instances), set[str]()
         splits: dict[str, None] = {}
         for one in read_refs(refs, self.settings["text"]):
+            # All that occur, for the message: a dictionary keeps their order.
             splits[one.split] = None
             if one.split != self.split:
                 continue
+            # Annotation ids alone would join files of two releases without a word.
             image, box = known.boxes.get(one.annotation, (None, None))
             if image != one.image or box is None:
                 got = "is not there" if image is None else f"is of picture {image}"
@@ -143,6 +145,7 @@ class RefCoco(Split):
     @property
     def regions(self) -> RegionSource:
         boxes = self.settings["boxes"]
+        # In evaluation, an annotated box among the candidates would give the answer away.
         both = boxes == "detected+annotated" and self.split == "train"
         detections = None if boxes == "annotated" else self.files[2]
         return Candidates(self.files[1], annotated=both or detections is None, detections=detections)
@@ -153,6 +156,7 @@ class RefCoco(Split):
         return next((path for path in folders if path.is_dir()), folders[0])
 
     def image_path(self, key: str) -> Path:
+        # Whatever form the keys have, the file has COCO's name.
         return self._picture_folder / f"{coco_key(coco_number(key), 'train2014', 'stem')}.jpg"
 
     def write(self, predictions: Predictions, path: Path) -> None:
@@ -169,6 +173,7 @@ class RefCoco(Split):
 
     def read_predictions(self, path: Path) -> Predictions:
         """Read a result file; without `sent_id`, the n-th box of a reference is of its n-th expression."""
+        # Of each reference, the expressions that have no box yet, in the order of the split.
         waiting: dict[int, list[int]] = {}
         for ref, sentence in map(_numbers, self.ids):
             waiting.setdefault(ref, []).append(sentence)
@@ -196,6 +201,8 @@ class RefCoco(Split):
             return {}
         targets = dict(self.table.target_column())
         gold = np.array([targets[key] for key in predictions.ids], float)
+        # Those programs count pixels: a box from 3 to 5 is three wide. Moving both far ends by 1 does the
+        # same.
         last = np.array([0, 0, 1, 1])
         overlaps = box_overlap(predictions.boxes + last, gold + last)
         return {"": {"accuracy_last_pixel": (overlaps >= 0.5).astype(float)}}
@@ -232,6 +239,7 @@ def _detections(root: Path, folder: Path, settings: Mapping[str, Any]) -> Path:
     if (given := settings.get("detections")) is not None:
         return root / str(given)
     name = f"{settings.get('dataset', 'refcoco')}_{settings.get('split_by', 'unc')}"
+    # MAttNet's tree first, then the other places in which the file is found.
     places = [folder.parent / "detections" / name, root / "detections" / name, folder / "proposal"]
     return next((path for one in places if (path := one / DETECTIONS).is_file()), places[0] / DETECTIONS)
 

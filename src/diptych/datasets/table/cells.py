@@ -24,6 +24,7 @@ def cell_text(cell: Any) -> str:
 def cell_number(cell: Any, key: str, where: Path, what: str) -> float:
     try:
         value = float(cell)
+    # Overflow: JSON integers may be larger than any float.
     except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not np.isfinite(value):

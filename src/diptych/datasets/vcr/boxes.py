@@ -57,6 +57,7 @@ class ObjectBoxes:
             FormatError: the metadata file is missing or invalid; names the file and the object.
         """
         path, found = self._read(key)
+        # Also of no object: the shape 0 x 5.
         rows = np.array(found["boxes"], np.float32).reshape(-1, 5)
         size = _size(path, found)
         regions = Regions(
@@ -86,6 +87,7 @@ class ObjectBoxes:
             raise FormatError(
                 f"{path}: box {odd[0]} has {len(found['boxes'][odd[0]])} numbers; expected x1 y1 x2 y2 score."
             )
+        # They are joined by place, so one that is missing would shift all others.
         counts = len(found["boxes"]), len(found["segms"]), len(found.get("names", found["boxes"]))
         if len({*counts}) > 1:
             raise FormatError(f"{path}: {counts} boxes, segms and names; expected one of each per object.")
@@ -93,6 +95,7 @@ class ObjectBoxes:
 
     def _drawn(self, path: Path, found: Metadata, number: int, size: tuple[int, int]) -> ndarray:
         polygons, box = found["segms"][number], np.array(found["boxes"][number][:4])
+        # Once per picture, with its first object.
         if not number and sum(map(len, chain(*found["segms"]))) > MOST_CORNERS:
             raise FormatError(f"{path}: polygons of more than {MOST_CORNERS:,} corners in all.")
         if not polygons:  # nothing is known of its silhouette, so its box stands for it

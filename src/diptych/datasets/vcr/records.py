@@ -116,6 +116,7 @@ def _examples(record: Record, form: str, pictures: str, stray: str) -> Iterator[
     if form != "qa2r":
         yield example(key, question, answers, right)
     if form != "q2a":
+        # The leaderboard asks for the rationale of every answer, because it knows which one is right.
         for answer in range(CHOICES) if right is None else (right,):
             query = [*question, *answers[answer]]
             yield example(condition(key, answer), query, rationales, _label(record, "rationale_label"))
@@ -164,6 +165,7 @@ class _Writer:
     def __init__(self, record: Record, objects: Sequence[str], stray: str) -> None:
         self.record, self.stray = record, stray
         persons = iter(range(len(objects)))
+        # After the last name, the first one comes again.
         self.names = [PEOPLE[next(persons) % len(PEOPLE)] if name == "person" else name for name in objects]
 
     def tokens(self, value: Any, name: str) -> Tokens:
@@ -176,6 +178,7 @@ class _Writer:
             if isinstance(token, str):
                 checked.append(self.record.clean(token, name))
                 continue
+            # `type` and not `isinstance`: true would pass as object 1.
             if not isinstance(token, list) or not token or not all(type(one) is int for one in token):
                 raise FormatError(
                     f"{where}: `{name}` has the token {shorten(token)}; expected a word, or a list of "
@@ -203,11 +206,13 @@ class _Writer:
             for place, name in enumerate(names):
                 if place:
                     words.append("and")
+                    # "and" and the blank behind it.
                     length += 4
                 if not isinstance(token, str):
                     stop = length + len(name)
                     mentions.append(Mention(start=length, stop=stop, region=token[place], segment=segment))
                 words.append(name)
+                # Places are counted as the words are joined below, with one blank between two.
                 length += len(name) + 1
         return " ".join(words), mentions
 
@@ -243,6 +248,7 @@ def read_probabilities(path: Path) -> Rows:
         if number == 1:
             header = cells
             allowed = {name: place for place, name in enumerate(header)}
+            # Columns may come in any order; the header says where each is.
             groups = [group for group in every if group[0] in allowed]
             wanted = [ID, *(name for group in groups for name in group)]
             if header[:1] != [ID] or not groups or sorted(header) != sorted(wanted):
@@ -266,6 +272,7 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 1):
             if text := line.decode("utf-8-sig", "replace").strip():
+                # No quotes to look for: ids and column names hold no commas.
                 yield number, [cell.strip() for cell in text.split(",")]
 
 

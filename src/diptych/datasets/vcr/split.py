@@ -107,6 +107,7 @@ class Vcr(Split):
 
     @property
     def regions(self) -> RegionSource:
+        # The objects lie beside the pictures, in the same trees.
         folders = tuple(path for name in PICTURES if (path := self.root / name).is_dir())
         return ObjectBoxes(folders or (self.root,), cells=self.settings["cells"])
 

@@ -110,6 +110,7 @@ class Vqa(QuestionSplit):
     def image_path(self, key: str) -> Path:
         if self.settings["image_key"] == "stem":
             return super().image_path(key)
+        # A number does not say of which subset the picture is, so all subsets of the split are tried.
         subsets = [SUBSETS[self.canonical(part)][1] for part in self.split.split("+")]
         places = [super(Vqa, self).image_path(coco_key(coco_number(key), one, "stem")) for one in subsets]
         return next((path for path in places if path.is_file()), places[0])
