@@ -64,9 +64,11 @@ class Answer(Task):
             return functional.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
         if self.kind == "kl":
             return functional.kl_div(logits.log_softmax(-1), targets, reduction="batchmean")
+        # Several answers may be right; the best one is the class.
         score, best = targets.max(-1)
         known = score > 0
         each = functional.cross_entropy(logits, best, reduction="none")
+        # Not `mean`: a batch whose answers are all unknown would give nan.
         return (each * known).sum() / known.sum().clamp(min=1)
 
     def decode(self, logits: Float[Tensor, "N C"], batch: Batch) -> Predictions:

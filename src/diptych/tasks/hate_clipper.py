@@ -64,6 +64,7 @@ class HateClipper(Classify):
                 f"task.image_loss is {image_loss}, task.text_loss {text_loss}, task.fine_loss {fine_loss}; "
                 "expected weights from 0."
             )
+        # Built once to know the widths, and again as the readout, which `Classify` makes itself.
         widths = Towers(model, pairs).widths
         deep: dict[str, Any] = {"map_layers": map_layers, "layers": layers, "dropouts": dropouts}
         head = partial(FusionHead, widths=widths, dim=dim, fusion=fusion, **deep)
@@ -100,6 +101,7 @@ class HateClipper(Classify):
         encoding = model(batch.inputs, reads=self.reads)
         head = cast(FusionHead, self.head)
         sides = head.mapped(self.readout(encoding, batch))
+        # The mapped sides are used twice: fused, and by the heads that see one of them.
         vector = head.fused(*sides)
         logits = self.both_logits(head.decide(vector))
         if batch.targets is None:
@@ -111,6 +113,7 @@ class HateClipper(Classify):
                 logs[name] = self.loss(self.both_logits(self.alone[name](side)), plain)
                 total = total + weight * logs[name]
         if self.fine_head is not None and isinstance(batch.targets, Mapping):
+            # `fused` ends before the activation, which the last Linear expects.
             logs["fine"] = masked_bce(self.fine_head(F.relu(vector)), batch.target("fine"))
             total = total + self.fine_loss * logs["fine"]
         return Outcome(loss=total, logits=logits, logs={name: one.detach() for name, one in logs.items()})
@@ -122,6 +125,7 @@ class HateClipper(Classify):
         """The batch with the targets of `Classify` alone."""
         if not isinstance(batch.targets, Mapping):
             return batch
+        # `Classify` knows nothing of the fine-grained labels beside it.
         return replace(batch, targets=batch.targets["label"])
 
 
@@ -146,5 +150,6 @@ class WithFine:
 def masked_bce(logits: Float[Tensor, "N K"], targets: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
     """Binary cross entropy over the entries that are known; NaN in `targets` is unknown."""
     known = ~targets.isnan()
+    # NaN times 0 is NaN, so unknown entries must be numbers before they are masked.
     losses = F.binary_cross_entropy_with_logits(logits.float(), targets.nan_to_num(), reduction="none")
     return (losses * known).sum() / known.sum().clamp(min=1)

@@ -75,6 +75,7 @@ class AdapterHead(nn.Module):
         self.image_adapter, self.text_adapter = Adapter(dim, reduction), Adapter(dim, reduction)
         self.layers = stack(dim, dim, layers=layers, dropouts=dropouts[1:])
         self.weight = nn.Parameter(torch.empty(outputs, dim))
+        # Without prompts; `begin` puts the vectors of prompts here.
         nn.init.xavier_uniform_(self.weight)
 
     def fused(self, x: Float[Tensor, "N V"]) -> Float[Tensor, "N D"]:
@@ -84,10 +85,12 @@ class AdapterHead(nn.Module):
         return left * self._mixed(self.text_map(text), self.text_adapter)
 
     def _mixed(self, vector: Float[Tensor, "N D"], adapter: nn.Module) -> Float[Tensor, "N D"]:
+        # Length 1 on both sides, so that the entries of their product sum to a cosine.
         return F.normalize(self.ratio * adapter(vector) + (1 - self.ratio) * vector, dim=-1)
 
     def forward(self, x: Float[Tensor, "N V"]) -> Float[Tensor, "N C"]:
         vector = F.normalize(self.layers(self.fused(x)), dim=-1)
+        # Cosines lie in [-1, 1]; unscaled, a softmax of two could not pass 0.88.
         return self.scale * vector @ F.normalize(self.weight, dim=-1).T
 
 
@@ -131,6 +134,7 @@ class MemeClip(Classify):
         def readout(model: VisionLanguageModel, pairs: int) -> Towers:
             return Towers(model, pairs, joint=joint)
 
+        # For its widths alone; the base builds its own.
         towers = readout(model, pairs)
         self.prompted = prompts is not None
         own = prototype_dim(model)

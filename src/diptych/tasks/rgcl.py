@@ -102,6 +102,7 @@ class Guidance:
         rows = []
         for count, wanted in ((self.hard, other), (self.gold, same)):
             found = nearest_cases(vectors, bank, count, among=wanted & among, unit=self.metric != "ip")[1]
+            # A bank smaller than wanted gives fewer columns; -1 says that there is none.
             rows.append(F.pad(found, (0, count - found.shape[1]), value=-1))
         return rows[0], rows[1]
 
@@ -254,6 +255,7 @@ class Rgcl(Classify):
     @torch.no_grad()
     def remember(self, model: VisionLanguageModel, batches: Iterable[Batch]) -> None:
         """Compute the bank; see `Trainable.remember`."""
+        # Rows of the bank are those of the training set, because its batches come in order.
         place = 0
         for batch in batches:
             rows = slice(place, place + len(batch))
@@ -274,6 +276,7 @@ class Rgcl(Classify):
             return super().forward(model, batch, generator)
         vectors = self.embed(model(batch.inputs, reads=self.reads), batch)
         logits = self.both_logits(cast(FusionHead, self.head).decide(vectors))
+        # 0, but with a graph: with a share of 0, the last Linear would else have no gradient.
         logs, total = dict[str, Tensor](), logits.sum() * 0
         if self.share < 1:
             logs = self.compare(vectors.float(), batch)
@@ -287,6 +290,7 @@ class Rgcl(Classify):
         bank, known = self.get_buffer("bank"), self.get_buffer("bank_labels")
         labels = _hard(batch.target())
         numbers = torch.tensor([self._numbers.get(one, -1) for one in batch.ids])[:, None]
+        # Where nobody trains, no example of the bank is known, and none can be the row's own.
         itself = (numbers == self._places) if self._numbers else numbers.expand(-1, len(bank)) >= 0
         same = labels[:, None] == known
         hard, gold = self.guidance.find(
@@ -309,6 +313,7 @@ class Rgcl(Classify):
     def nearest(self, vectors: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
         """The nearest cases: the contribution of each to the vote, and its row in the training set."""
         bank, known = self.get_buffer("bank"), self.get_buffer("bank_labels")
+        # Cases that were never computed are zeros, and would be found.
         among = (known >= 0).expand(len(vectors), -1)
         similarities, rows = nearest_cases(vectors.float(), bank, self.neighbors, among=among)
         return votes(similarities, known[rows] == 1, weighting=self.weighting), rows

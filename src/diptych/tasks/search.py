@@ -84,6 +84,7 @@ def beam_search(
     parents = torch.arange(examples, device=device)
     for length in range(1, search.max_length + 1):
         # In float32: sums of half-precision log probabilities cannot tell hypotheses apart.
+        # [H, V]: the total of each hypothesis with each next token.
         joint = totals[:, None] + score(ids, parents).float().log_softmax(-1)
         values, tokens = joint.topk(min(search.beam, joint.shape[-1]))
         # Candidates are few: `beam` per hypothesis. Python merges them, with one transfer per step.
@@ -117,6 +118,7 @@ def _merge(
         # Ties go to the earlier hypothesis and the smaller token, so that results do not depend on the batch.
         some.sort(key=lambda one: (-one[0], one[1], one[2]))
         beam.alive = []
+        # Ends take a place for good, or a bad hypothesis could go on for ever beside a finished one.
         for value, parent, token in some[: beam.room]:
             if value == -torch.inf:
                 continue

@@ -179,6 +179,7 @@ class Translation(Predicting):
 
     def _allowed(self, scores: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
         """Exclude tokens that no sentence has, and rows of the word table beyond the vocabulary."""
+        # Before the softmax, so that their probability goes to the others.
         scores[:, [*self.special]] = -torch.inf
         scores[:, len(self.tokens) :] = -torch.inf
         return scores
@@ -231,6 +232,7 @@ class TranslateMasked(Translation):
         self, model: VisionLanguageModel, batch: Batch, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "M V"], Int[Tensor, " M"]]:
         ids = batch.target()
+        # One row per predicted token: sentence `rows`, with the tokens before `places` as its prefix.
         rows, places = self._drawn(ids != IGNORED, generator).nonzero(as_tuple=True)
         before = torch.arange(ids.shape[1], device=ids.device) < places[:, None]
         prefixes = ids[rows].masked_fill(~before, self.text.pad_id)

@@ -44,6 +44,7 @@ class Sample:
         Raises:
             ConfigError: another objective has set one of the labels already.
         """
+        # The later objective would train on labels that do not fit its inputs.
         if double := [name for name in labels if getattr(self, name) is not None]:
             raise ConfigError(
                 f"two objectives of one batch set {double[0]}; draw them alternately with task.draw, or "

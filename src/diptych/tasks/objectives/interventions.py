@@ -112,6 +112,7 @@ class Interventions(Objective):
             named &= sample.words < 0
         # Hidden regions belong to the objective that hid them, too.
         shown = regions.mask if regions.hidden is None else regions.mask & ~regions.hidden
+        # The nouns stay visible: predicted is what confounders tell about them.
         words = text.ids.masked_fill(~named, -1)
         return self.losses(model, encoding, words, require_field(regions, "probabilities"), shown)
 

@@ -176,6 +176,7 @@ class MaskedText(Objective):
         """The ids to predict for each part."""
         if len(self.parts) == 1:
             return {self.parts[0]: words}
+        # Each part keeps its own rows; -1 leaves a token out.
         seeing = seeing_rows(inputs)[:, None]
         return {"captions": words.masked_fill(~seeing, -1), "texts": words.masked_fill(seeing, -1)}
 

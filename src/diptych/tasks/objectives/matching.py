@@ -51,6 +51,7 @@ class Matching(Objective):
 
     def corrupt(self, sample: Sample, generator: torch.Generator | None) -> Sample:
         other, replaced = draw_other_rows(sample.inputs, generator)
+        # Drawn for all rows, so that a row's fate does not depend on who else can be replaced.
         replaced &= torch.rand(len(replaced), generator=generator, device=replaced.device) < self.rate
         # Example of 3 rows in which row 0 is replaced by row 2: `take` is [2, 1, 2].
         take = torch.where(replaced, other, torch.arange(len(replaced), device=replaced.device))
