@@ -40,15 +40,18 @@ def changed_cases(first: Predictions, second: Predictions, dataset: Dataset) -> 
         FormatError: predictions have no answers, a target is no answer, or examples lack a prediction.
     """
     first, gold = with_targets(first, dataset)
+    # By id: both are compared row by row.
     second = with_targets(second, dataset)[0].align(first.ids)
     answers = []
     for one in (first, second):
         if one.answers is None:
             raise FormatError("the predictions have no answers, so no cases can be listed.")
         answers.append(one.answers)
+    # Boxes and numbers of choices have no answer to show.
     for key, target in zip(first.ids, gold, strict=True):
         if not isinstance(target, str | Mapping):
             raise FormatError(f"example {key} has the target {target!r}; cases need answers or classes.")
+    # In the spelling of the official evaluation, or "Two" for "2" would be a change.
     before, after = (answer_scores(as_compared(one, dataset), gold) for one in (first, second))
     texts = _texts(dataset)
     cases = [
@@ -63,6 +66,7 @@ def changed_cases(first: Predictions, second: Predictions, dataset: Dataset) -> 
         for row, key in enumerate(first.ids)
         if after[row] != before[row]
     ]
+    # Stable, and False comes first: gains, then losses, each in the order of the data set.
     return sorted(cases, key=lambda case: case.gain < 0)
 
 

@@ -95,19 +95,23 @@ def repeated(
     kind = form_of(joined[0], gold, options, None)
     form = FORMS[kind](joined, gold, options)
     name, measure = next(iter(form.measures.items()))
+    # [samples, runs]: a resample takes the same examples for all runs, so differences are paired.
     drawn = resampled_values(measure, form.strata, sets=len(joined), samples=samples, seed=seed)
     generator = np.random.default_rng(seed)
     results, means, at = {}, {}, 0
     for recipe, runs in recipes.items():
+        # The runs of a recipe lie side by side, in the order in which they were joined.
         columns = drawn[:, at : at + len(runs)]
         values = tuple(form.value(name, at + number) for number in range(len(runs)))
         at += len(runs)
+        # In every resample, as many runs as there are, drawn with repetition.
         chosen = generator.integers(len(runs), size=columns.shape)
         means[recipe] = np.take_along_axis(columns, chosen, axis=1).mean(axis=1)
         low, high = percentiles(means[recipe])
         results[recipe] = Repeated(
             values=values,
             mean=Estimate(value=float(np.mean(values)), low=low, high=high),
+            # Divided by n - 1: few seeds are a sample of all.
             spread=float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"),
         )
     contrasts = [_contrast(*pair, results, means) for pair in combinations(recipes, 2)]
@@ -118,6 +122,7 @@ def _contrast(
     first: str, second: str, results: Mapping[str, Repeated], means: Mapping[str, Float[ndarray, " S"]]
 ) -> Contrast:
     gaps = means[first] - means[second]
+    # A resample may hold one class, of which an AUROC is undefined.
     gaps = gaps[~np.isnan(gaps)]
     low, high = percentiles(gaps)
     value = results[first].mean.value - results[second].mean.value

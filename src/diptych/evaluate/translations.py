@@ -32,6 +32,7 @@ class Translations(Form):
         pairs = [texts_and_references(each, targets, folded=options.fold) for each in sets]
         self.signatures = signatures()
         if options.fold:
+            # A signature must tell what was done before sacrebleu saw the text.
             self.signatures = {name: f"{text}|folded:mmbert" for name, text in self.signatures.items()}
         self.measures = {
             name: _corpus_measure(name, [sentence_statistics(name, *pair) for pair in pairs])
@@ -43,6 +44,7 @@ class Translations(Form):
 
 
 def _corpus_measure(name: str, sets: Sequence[Int[ndarray, "N K"]]) -> RowMeasure:
+    # BLEU of a corpus is made of summed counts, not of a mean over sentences, so rows hold counts.
     counts = np.concatenate(sets)
 
     def measure(rows: Int[ndarray, "S M N"]) -> Float[ndarray, "S M"]:
