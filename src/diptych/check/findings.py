@@ -241,6 +241,7 @@ def _feature_findings(folder: Folder) -> list[Finding]:
         for path, seen in readable.items()
         if not folder.pictures[path].error and seen.size != folder.pictures[path].size
     ]
+    # One finding for each kind of doubt, so that each has its own examples.
     odd = [
         (what, [path for path, seen in readable.items() if name in seen.doubts])
         for name, what in DOUBTS.items()
@@ -300,6 +301,7 @@ def _spread(values: Counter[int]) -> Spread | None:
     ends = [*accumulate(values[value] for value in order)]
     middle = [
         order[int(np.searchsorted(ends, place, side="right"))]
+        # Both middle values: of an odd number they are the same.
         for place in ((ends[-1] - 1) // 2, ends[-1] // 2)
     ]
     return order[0], round(sum(middle) / 2), order[-1]

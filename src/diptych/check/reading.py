@@ -135,6 +135,8 @@ class Folder:
         """Go through the examples of a split once."""
         counts = Counts()
         for row, example in enumerate(self.examples[split]):
+            # A hash of 8 bytes in place of the id: hash() differs from run to run, but is compared within one
+            # only.
             counts.ids.append(hash(example.id))
             counts.label(example)
             self._words(split, example, counts)
@@ -182,6 +184,7 @@ class Folder:
         if without is not None:
             left_out = np.isin(np.frombuffer(counts.ids, np.int64), without)
             numbers = numbers[~left_out[np.frombuffer(counts.owners, np.int32)]]
+        # A mark per picture and no set: a split may name a picture a hundred times.
         chosen = np.zeros(len(self.pictures), bool)
         chosen[numbers] = True
         return sorted(path for path, picture in self.pictures.items() if chosen[picture.number])

@@ -65,4 +65,5 @@ class CheckReport:
     @property
     def ok(self) -> bool:
         """Whether there is no error; warnings and notes do not count."""
+        # The exit code depends on this: a warning must not stop a pipeline.
         return not any(finding.severity == "error" for finding in self.findings)
