@@ -198,15 +198,9 @@ def _slices(
         rule = policy.labels[positive]
         probabilities, band = rule.map(scores), (rule.allow, rule.block)
     columns = built_in_groups(twins, split) | dict(groups)
+    # Every group has a bootstrap of its own, of which the page shows two digits: 500 are enough.
     return slices_of(
-        # Every group has a bootstrap of its own, of which the page shows two digits.
-        scores,
-        truth,
-        probabilities,
-        band=band,
-        ids=ids,
-        groups=columns,
-        samples=min(samples, 500),
+        scores, truth, probabilities, band=band, ids=ids, groups=columns, samples=min(samples, 500)
     )
 
 
@@ -216,7 +210,7 @@ def built_in_groups(twins: Twins, split: str) -> dict[str, dict[str, str]]:
     rows = sheet.rows(split)
     train = sheet.splits.index(sheet.data.train) if sheet.data.train in sheet.splits else None
     lengths = np.array([len(sheet.texts[row].split()) for row in rows])
-    # By thirds of this split, and not at fixed lengths: no group is then too small to be judged.
+    # By thirds of this split: fixed lengths could leave a group without examples.
     ends = np.quantile(lengths, (1 / MANY, 2 / MANY)) if len(lengths) else np.zeros(2)
     names = [f"1: up to {ends[0]:.0f} words", f"2: up to {ends[1]:.0f} words", "3: longer"]
     found = {
