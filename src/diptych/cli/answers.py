@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.minimum < 1:
         raise ConfigError(f"--minimum is {arguments.minimum}; expected at least 1.")
     options = {"overwrite": arguments.overwrite, "kind": "a list of answers", "inputs": [arguments.root]}
+    # Reserved before the split is read, which may take minutes.
     with reserved(arguments.out, **options):
         dataset = chosen_data(arguments, arguments.root).open(arguments.root, arguments.split)
         # Used twice, for the list and for its coverage; columns give each different target once.

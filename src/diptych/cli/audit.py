@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} is {value}; expected at least 1.")
     if arguments.robust:
         return robust.run(arguments)
+    # A program that reads JSON asked for no page.
     out = arguments.out or (None if arguments.json else Path("audit.html"))
     if out is None:
         found = audited(arguments, arguments.root)
@@ -87,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(found)
         print(f"wrote {out}")
+    # So that a pipeline can stop where a number cannot be believed.
     return int(any(one.severity == "error" for one in found.findings))
 
 
@@ -116,6 +118,7 @@ def audited(arguments: argparse.Namespace, root: Path) -> "Audit":
 def _regions(given: Path | None, root: Path) -> "RegionSource | None":
     from diptych.features import FeatureStore
 
+    # Regions are one more baseline; a data set without a store is audited all the same.
     if given is None and not (root / "features" / "index.arrow").is_file():
         return None
     return FeatureStore(given or root / "features")

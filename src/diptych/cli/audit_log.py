@@ -24,8 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.serve.audit import verify
 
+    # 1 and not 2: the log was read, and what it says is that it was changed.
     found = verify(arguments.folder)
     if arguments.json:
+        # `str` for the path of the broken line.
         print(json.dumps(asdict(found), default=str))
         return 1 if found.broken else 0
     if found.broken:

@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     predictions, model, scores = scored_file(arguments.file, dataset, arguments.kind)
     joined, gold = with_targets(predictions, dataset)
     positive = arguments.positive.split(",") if arguments.positive else ()
+    # The data set knows what is to be found; without this, both classes would get a rule.
     if not positive and dataset.positive is not None:
         positive = (dataset.positive,)
     calibration = calibrate(
@@ -145,6 +146,7 @@ def _show_quality(label: str, rule: "Rule", report: "LabelReport") -> None:
     ]
     tested = ("p of slope 1, intercept 0", *(cell for p in report.cox for cell in (_p(p), "")))
     table("", columns, [*rows, tested], numbers=4)
+    # Empty if the method was given: then nothing was chosen.
     if report.candidates:
         losses = ", ".join(f"{name} {loss:.4f}" for name, loss in report.candidates.items())
         print(f"chosen by cross-validated log loss, ties to the simpler: {rule.map.method} ({losses})")
@@ -156,6 +158,7 @@ def _show_band(rule: "Rule", report: "LabelReport", delta: float | None) -> None
 
         if value is None:
             return what, "none", "", *more
+        # Thresholds that allow or block everything lie a little outside of [0, 1].
         probability = float(rule.map(np.clip(np.array([value]), 0, 1))[0])
         return what, f"{value:.4f}", f"{probability:.4f}", *more
 
@@ -173,12 +176,14 @@ def _show_band(rule: "Rule", report: "LabelReport", delta: float | None) -> None
                 "" if promise.threshold is None else f"at most {promise.delta:.0%}",
             )
         )
+        # Below each promise the usual threshold, so that its risk is seen beside it.
         broken = f"{promise.naive_broken:.0%}"
         rows.append(row("  read off the curve", promise.naive, f"{promise.naive_share:.1%}", "", broken))
     columns = ("threshold", "score", "probability", "share here", "bound for new", "breaks its promise")
     if rows:
         table("", columns, rows, numbers=5)
     for what, event, promise in named:
+        # A missing threshold is told with what it would take.
         if promise is not None and promise.threshold is None:
             print(_missing(what, event, promise))
     if delta is not None:

@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.ensemble import read_together
 
     files = [arguments.reference, arguments.live]
+    # One without the other would be ignored without a word.
     if (arguments.root is None) != (arguments.splits is None):
         raise ConfigError("--root and --splits belong together: the texts of two splits of a data set.")
     policy = None if arguments.policy is None else Policy.load(arguments.policy)
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     predictions = read_together(files)
     if policy is not None:
         for path, one in zip(files, predictions, strict=True):
+            # Both files: scores of two models differ without any drift.
             policy.require_model(model_of_file(path, one))
     found = drift(*predictions, policy=policy, texts=texts)
     if arguments.json:
@@ -61,6 +63,7 @@ def _texts(arguments: argparse.Namespace, files: list[Path]) -> tuple[list[str],
         raise ConfigError(f"--splits is {arguments.splits!r}; expected two splits, as A,B.")
     data = chosen_data(arguments, arguments.root, *node_of_files(files))
     before, after = (
+        # Labels are not read, so live examples need none.
         [pair.text for example in data.open(arguments.root, split) for pair in example.pairs]
         for split in splits
     )
@@ -76,6 +79,7 @@ def _show(found: "Drift") -> None:
     ]
     columns = ("", "stability index", "level", "KS distance", "p")
     table("", columns, rows, numbers=4)
+    # One table for both: shares of actions and of positives are read together.
     shares = {
         **found.actions,
         **{f"positive: {label}, estimated": two for label, two in found.prevalence.items()},

@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.features.writer import require_replaceable
     from diptych.predict import described, side_by_side
 
+    # Both or neither.
     if (arguments.model is None) == (arguments.given is None):
         raise ConfigError("give either --model or --from: what makes the vectors, or who made them.")
     require_replaceable(arguments.out, overwrite=arguments.overwrite)  # before hours of work
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     widths = {part: rows.shape[1] for part, rows in vectors.items()}
     meta = described(arguments.name or name, checksum, widths, dtype=arguments.dtype)
     keys = [key for group in groups for key in group.keys]
+    # All parts of an item are one row of the store.
     both = zip(keys, side_by_side(vectors), strict=True)
     count = write_vectors(arguments.out, both, meta, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}: {count:,} items, {', '.join(meta.parts)} of {meta.detector}")
@@ -107,6 +109,7 @@ def _groups(arguments: argparse.Namespace) -> Iterator[Group]:
         named = zip(_texts(source), pairs, strict=True)
         yield Group([Example(id=key, pairs=(pair,)) for key, pair in named], None, texts=True)
         return
+    # --data says that a folder with pictures is the root of a data set all the same.
     plain = source.suffix == ".txt" or any(one.suffix.lower() in SUFFIXES for one in _files(source))
     if plain and arguments.data is None:
         pictures = list_pictures(source)
@@ -137,6 +140,7 @@ def _new(split: "Split", seen: dict[str, str]) -> "Iterator[Example]":
 
     for example in split:
         key, text = example.pairs[0].image, example.pairs[0].text
+        # A store looks vectors up by picture, so a second text would replace the first one's.
         if len(example.pairs) != 1 or not isinstance(key, str) or seen.get(key, text) != text:
             raise ConfigError(
                 f"example {example.id} of {split.split} has {len(example.pairs)} pair(s) with the pictures "
@@ -152,12 +156,14 @@ def _texts(path: Path) -> dict[str, str]:
     from diptych.files import require_file
 
     try:
+        # split() and not splitlines(): a text may hold other separators of lines.
         lines = require_file(path, "keys and texts").read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: not UTF-8 (byte {error.start}); expected lines KEY<TAB>TEXT.") from error
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         key, tab, text = line.rstrip("\r").partition("\t")
+        # Empty lines are skipped, as the one behind the last line feed.
         if line.strip() and (not tab or key in found):
             raise FormatError(f"{path}:{number}: got {line[:60]!r}; expected KEY<TAB>TEXT, each key once.")
         if line.strip():
@@ -187,6 +193,7 @@ def _computed(arguments: argparse.Namespace, groups: Sequence[Group]) -> Found:
     if arguments.parts:
         parts = arguments.parts.split(",")
     else:
+        # What a task has learned to compare belongs to that task; it must be asked for.
         parts = [part for part in own_parts(predictor) if part != "task"]
         # A side that no item has would only hold what the model makes of nothing.
         parts = [part for part in parts if not part.endswith("_text") or groups[0].texts]
@@ -217,6 +224,7 @@ def _model(name: str) -> Path:
     from diptych import models
 
     folder = Path(name)
+    # The name of an architecture is what `diptych train` takes, so it is a likely slip.
     if not folder.exists() and hasattr(models, name):
         raise ConfigError(
             f"--model {name} is an architecture without weights, and no folder; make one of published "
@@ -235,9 +243,11 @@ def _own(arguments: argparse.Namespace, groups: list[Group]) -> Found:
     path: Path = arguments.given
     keys, vectors = read_vectors(path, wanted)
     places = {key: number for number, key in enumerate(keys)}
+    # Keys such as `00042` are often numbers in other people's tables, which lose their zeros.
     ids = [places.get(key, places.get(key.lstrip("0"), -1)) for key in wanted]
     if lacking := [key for key, place in zip(wanted, ids, strict=True) if place < 0]:
         raise FormatError(f"{path}: has no vector of {lacking[0]!r} and {len(lacking) - 1} other items.")
+    # One NaN would spread over everything that is compared with it.
     if not np.isfinite(vectors).all():
         raise FormatError(f"{path}: has numbers that are not finite.")
     return path.stem, file_checksum(path), {"pooled": vectors[ids]}

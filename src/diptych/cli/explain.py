@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     from diptych.report.attention import picture_places
 
     arguments.out = arguments.out or Path("attention.html")
+    # Attention needs no task, so a pre-trained model will do.
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision, pretrained=True)
     with _chosen(predictor, arguments) as (examples, sources, _):
         # The outputs are checked before the work, and the inputs are kept from being replaced.
@@ -116,12 +117,14 @@ def _evidence(arguments: argparse.Namespace) -> int:
         from diptych.study import model_of
 
         policy = Policy.load(arguments.policy)
+        # Before the model is loaded: thresholds of one model mean nothing for another.
         policy.require_model(model_of(arguments.run))
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
     with _chosen(predictor, arguments) as (examples, sources, dataset):
         arguments.out = arguments.out or Path("why.html")
         pages = _pages(arguments.out, len(examples))
         keep = {"overwrite": arguments.overwrite, "inputs": arguments.images}
+        # Of one example both are the same file.
         for page in dict.fromkeys([arguments.out, *pages]):
             require_new(page, kind="a page of diptych", **keep)
         if arguments.json is not None:
@@ -130,6 +133,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
         for example in examples:
             variants = Variants(predictor, example, sources, budget)
             why = evidence_of(variants)
+            # The fewest hidden parts first, then what other pictures and texts would do.
             least = smallest_change(variants, why)
             tried = [] if dataset is None else swaps(variants, dataset)
             found.append(replace(why, changes=(*([] if least is None else [least]), *tried)))
@@ -171,6 +175,7 @@ def _write(
         index_page(found, arguments.out, pages=pages, title=name)
     if arguments.json is not None:
         with atomic_file(arguments.json, "w", encoding="utf-8") as file:
+            # NaN is no JSON: better an error here than in the reader.
             documents = [explanation(why, model=facts) for why in found]
             file.write(f"{json.dumps(documents, indent=1, allow_nan=False)}\n")
     print(f"wrote {arguments.out}" + (f" and {len(pages)} pages" if len(pages) > 1 else ""))
@@ -218,11 +223,13 @@ def _pictures(predictor: "Predictor", images: list[Path]) -> dict[str, Path]:
     from diptych.files import require_file
 
     reads = predictor.processor.regions or "pixels" in predictor.needs
+    # A model of texts alone may be given one picture, which is then only shown.
     if len(images) != predictor.images and (reads or len(images) > 1):
         raise ConfigError(
             f"{type(predictor.model).__name__} takes {predictor.images} picture(s) with a text; got "
             f"{len(images)}."
         )
+    # By file name without ending, as in the store of a detector.
     pictures = {image.stem: require_file(image, "a picture file") for image in images}
     if len(pictures) < len(images):
         raise ConfigError(f"both pictures are called {images[0].stem!r}, which is the key of their regions.")
@@ -246,6 +253,7 @@ def _detected(
     (settings,) = detector_settings(arguments)
     known = predictor.bundle.features
     if known is not None and settings.detector != "grid":  # a grid knows no classes
+        # Names of the classes are not in the weights of a detector; those of training are shown.
         settings = replace(
             settings,
             classes=settings.classes or known.classes,
@@ -253,10 +261,12 @@ def _detected(
         )
     with TemporaryDirectory() as folder:
         listing = Path(folder) / "pictures.txt"
+        # The file that `diptych extract` takes, so that regions are found exactly as there.
         listing.write_text("".join(f"{path.absolute()}\n" for path in pictures.values()), encoding="utf-8")
         report = extract(
             listing, Path(folder) / "stores", settings, device=str(find_device(arguments.device))
         )
+        # Inside of the block: the folder is removed behind it.
         yield FeatureStore(report.stores[0].path)
 
 
@@ -275,6 +285,7 @@ def _of_split(
     data = chosen_data(arguments, root, about, f"the bundle in {arguments.run}")
     dataset = data.open(root, arguments.split)
     index = {name: number for number, name in enumerate(ids_of(dataset))}
+    # In the order of the command line, each id once.
     wanted = index if arguments.batch else dict.fromkeys(arguments.ids.split(","))
     if missing := next((name for name in wanted if name not in index), None):
         raise ConfigError(

@@ -40,15 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     name = require_name(arguments.name, "--as")
     out = arguments.out or Path(f"{name}_{arguments.split}.npz")
+    # Before the file is read.
     if out.suffix != ".npz":
         raise ConfigError(
             f"--out is {out}; expected a name that ends in .npz, which has room for the origin."
         )
     options = {"overwrite": arguments.overwrite, "kind": "a prediction file", "inputs": [arguments.file]}
+    # The name becomes part of a file's, hence `require_name` above.
     with reserved(out, **options):
         dataset = chosen_data(arguments, arguments.root).open(arguments.root, arguments.split)
         if len(dataset.labels) != 2 or dataset.positive is None:
             raise ConfigError(f"{dataset.name} has no two classes; answers of yes or no are for such alone.")
+        # Answers are about the positive class; the other one is what remains.
         [negative] = (label for label in dataset.labels if label != dataset.positive)
         found = read_foreign(
             arguments.file,
@@ -83,6 +86,7 @@ def _show(found: "Imported") -> None:
     for key, unit in (("price", ""), ("seconds", " s")):
         if (total := origin[key]) is not None:
             print(f"{key}: {total:g}{unit} in all, {total / count:.3g}{unit} per example")
+    # No error: services refuse some examples, and a blend can do without them.
     if found.lacking:
         print(
             f"{len(found.lacking)} examples of the split have no answer ({first_five(found.lacking)}); blend "

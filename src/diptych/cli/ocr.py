@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     compared = None if dataset is None else _compare(report, dataset)
     if arguments.json:
+        # The texts are in the file; thousands of them are no summary.
         values = {name: value for name, value in asdict(report).items() if name != "texts"}
         as_json(values | ({} if compared is None else {"errors": asdict(compared[0])}))
         return 0
@@ -89,6 +90,7 @@ def _compare(report: "WordsReport", dataset: "Split") -> tuple[Any, list[tuple[s
     rows = [
         (example.id, pair.text, report.texts[dataset.images[pair.image].stem])
         for example in dataset
+        # By the stem of the file, which is what the words are stored under.
         for pair in example.pairs
         if isinstance(pair.image, str) and pair.text.strip()
         if dataset.images[pair.image].stem in report.texts
@@ -111,6 +113,7 @@ def _show(errors: Any, rows: list[tuple[str, str, str]], arguments: argparse.Nam
         ("texts without an error", f"{100 * errors.exact:.1f} %"),
     ]
     table(f"{arguments.split}: {errors.count:,} texts", ("measure", "value"), measures, numbers=1)
+    # The most errors and not the highest rate, which short texts would win.
     wrong = [(edits(plainly(read), plainly(given)), id, given, read) for id, given, read in rows]
     wrong = sorted((row for row in wrong if row[0]), key=lambda row: -row[0])[: arguments.worst]
     if wrong:

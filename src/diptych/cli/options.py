@@ -18,6 +18,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser, of: str = "") -> None:
     """Add --device and --precision; `of` says what is computed, such as `of predictions`."""
     of = f" {of}" if of else ""
+    # `auto` is decided where torch is imported: help must not load it.
     parser.add_argument("--device", default="auto", help=f"device{of}: cpu, cuda, ... (default: GPU, if any)")
     parser.add_argument(
         "--precision", choices=("32", "bf16"), default="32", help=f"precision{of} (default: 32)"

@@ -24,6 +24,7 @@ def decided(policy: "Policy", scores: Mapping[str, float]) -> dict[str, Any]:
     """
     import numpy as np
 
+    # A label without a score must not pass for one that was allowed.
     if missing := sorted(policy.labels.keys() - scores.keys()):
         raise ConfigError(f"the policy decides on {missing[0]!r}, but the model scores {', '.join(scores)}.")
     decisions = policy.decide(np.array([[scores[label] for label in policy.labels]]))

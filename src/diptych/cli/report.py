@@ -73,12 +73,14 @@ def _data(arguments: argparse.Namespace, runs: "list[RunFolder]") -> "tuple[Path
     """
     from diptych.predict import root_of_run
 
+    # Numbers of two data sets in one table would be compared.
     kinds = {str((one.config["data"].get("train") or {}).get("_target_")): one.path for one in runs}
     if len(kinds) > 1:
         (kind, path), (other, second) = list(kinds.items())[:2]
         raise ConfigError(
             f"{path} was trained on {kind}, but {second} on {other}; a report compares runs on one data set."
         )
+    # Only a bundle knows its data; runs that have not ended say it in their settings.
     ended = next((one.path for one in runs if (one.path / "bundle").is_dir()), None)
     given = arguments.root
     if given is None and ended is None:
@@ -105,6 +107,7 @@ def _studies(
                 cards[path.name] = card.read_text(encoding="utf-8")
             files = {file.stem.removeprefix("FIN_"): file for file in sorted(path.glob("FIN_*.csv"))}
             known = data.splits(root)
+            # A file of a split that this root lacks cannot be measured.
             blends[f"blend of {path.name}"] = {
                 split: read_predictions(file, dataset=data.open(root, split))
                 for split, file in files.items()

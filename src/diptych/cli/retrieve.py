@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.run,
         device=arguments.device,
         precision=arguments.precision,
+        # Cosines compare states, for which a model needs no trained task.
         pretrained=arguments.by == "cosine",
     )
     root = root_of_run(arguments.run, arguments.root)
@@ -93,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             direction: {name: one._asdict() for name, one in values.items()}
             for direction, values in found.measures.items()
         }
+        # Rankings and scores are in the folder; here are the numbers to report.
         as_json({"folder": found.folder, "kept": found.kept, "measures": measures})
         return 0
     _show(found)
@@ -116,6 +118,7 @@ def _show(found: "Retrieval") -> None:
     for direction, values in found.measures.items():
         query, _, candidate = direction.partition("_to_")
         cells = [
+            # Recalls are shares, ranks are numbers of candidates.
             f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
             if name.startswith("recall")
             else f"{one.value:,.1f} [{one.low:,.1f}, {one.high:,.1f}]"

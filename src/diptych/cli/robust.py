@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     picture = {"overwrite": arguments.overwrite, "kind": "a PNG picture"}
     if arguments.plot is not None:
         require_new(arguments.plot, **picture)  # before minutes of attacks; `reserved` looks again
+    # The verb's first argument, which is a folder of data without --robust.
     model = arguments.root
     predictor = load(model, device=arguments.device, precision=arguments.precision)
     root = root_of_run(model, arguments.data_root)
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None:
         import numpy as np
 
+        # Afterwards, because `open_labeled` takes no limit.
         dataset.keep(np.arange(min(arguments.limit, len(dataset))))
     with ExitStack() as stack:
         reader = None
@@ -110,6 +112,7 @@ def _regions(predictor: "Predictor", arguments: argparse.Namespace) -> "Regions 
 
     @contextmanager
     def regions(images: Mapping[str, Path]) -> Iterator[Any]:
+        # With detectors, both stores are made anew for every version of the pictures.
         stores: dict[str, Any] = {"features": arguments.features, "more_features": None}
         with ExitStack() as stack:
             if files:
@@ -140,5 +143,6 @@ def _show(found: "Robustness", title: str) -> None:
     reasons: dict[str, list[str]] = {}
     for name, reason in found.skipped.items():
         reasons.setdefault(reason, []).append(name)
+    # Attacks that one reason excludes are told in one line.
     for reason, names in reasons.items():
         print(f"not tried: {', '.join(names)} ({reason})")

@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     node = predictor.bundle.provenance.get("data")
     data = chosen_data(arguments, root, node, f"the bundle in {arguments.run}")
     given = {"beam": arguments.beam, "length_penalty": arguments.length_penalty}
+    # What is not given stays as the run was trained.
     given = {name: value for name, value in given.items() if value is not None}
     task, search = predictor.task, None
     if isinstance(task, Translation):  # translate_split() refuses others
@@ -79,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     if done.cut:
         most = predictor.processor.max_tokens
         print(f"processor.max_tokens={most} cut {done.cut:,} of {len(files.predictions):,} sources")
+    # Opened again, because a limit leaves out examples; `subset` below says that this is meant.
     targets = {example.id: example.target for example in data.open(root, arguments.split)}
+    # The translations of a test set may be withheld; the sentences are written all the same.
     if any(targets.get(key) is not None for key in files.predictions.ids):
         result = evaluate(
             files.predictions, targets, fold=arguments.fold, samples=arguments.samples, subset=True

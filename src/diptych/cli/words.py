@@ -36,12 +36,14 @@ def text_of(arguments: argparse.Namespace, pictures: Sequence[Path]) -> Read:
         ConfigError: words must be read, and RapidOCR is not installed.
         FormatError: a picture cannot be read.
     """
+    # An empty text is a text, too: somebody said that there are no words.
     if arguments.text is not None:
         return Read(arguments.text, None)
     from diptych.detect.ocr import arranged, words
     from diptych.detect.rapid import RapidReader
     from diptych.images import open_image
 
+    # Words are read only if needed, so a missing reader is no error with --text.
     try:
         reader = RapidReader()
     except ConfigError as error:
@@ -49,6 +51,7 @@ def text_of(arguments: argparse.Namespace, pictures: Sequence[Path]) -> Read:
     with reader:
         lines = reader.read([open_image(picture) for picture in pictures])
     text = " ".join(filter(None, (words(arranged(found), arguments.lines) for found in lines)))
+    # Not every verb that has words has --json.
     if not getattr(arguments, "json", False):
         shown = f"text, read from the picture: {text}" if text else "no words were found in the picture"
         print(visible(f"{shown}   ({reader.identity()})"))
@@ -85,6 +88,7 @@ class EmptyTexts:
         empty = {
             example.id: example.pairs[0].image
             for example in stream(dataset)
+            # A text that is there was written by people; reading must not replace it.
             if not any(pair.text.strip() for pair in example.pairs)
         }
         pictures = [
@@ -96,6 +100,7 @@ class EmptyTexts:
         if pictures:
             path = self.out / f"{dataset.split}.ocr.jsonl"
             with progress(f"reading words of {dataset.split}") as advance:
+                # Resumed: an interrupted prediction does not read its pictures again.
                 found = read_words(
                     pictures, path, self.reader, chosen=self.lines, resume=True, progress=advance
                 ).texts
