@@ -15,6 +15,7 @@ from diptych.predictions import Predictions
 def box_overlap(boxes: Float[ndarray, "N 4"], gold: Float[ndarray, "N 4"]) -> Float[ndarray, " N"]:
     """Intersection over union of boxes x1 y1 x2 y2 in [0, 1], row by row; 0 if both are empty."""
     sides = np.minimum(boxes[:, 2:], gold[:, 2:]) - np.maximum(boxes[:, :2], gold[:, :2])
+    # Clipped first: boxes apart in both directions have two negative sides.
     both = sides.clip(min=0).prod(1)
     # Continuous sides, without the + 1 pixel that some originals add.
     either = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (gold[:, 2:] - gold[:, :2]).prod(1) - both

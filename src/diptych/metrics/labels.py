@@ -32,6 +32,7 @@ def measure_labels(
     if not len(predictions):
         return {}
     truth = label_matrix([targets[key] for key in predictions.ids], labels, predictions.ids) >= 0.5
+    # By name: the columns of a file may have another order than the task's labels.
     scores = np.stack([predictions.column(label) for label in labels], axis=1)
     decisions = scores >= threshold
     each = [auroc(truth[:, column], scores[:, column]) for column in range(len(labels))]
