@@ -76,6 +76,7 @@ class Split(ABC):
     """Files from which the examples were read."""
 
     def __init__(self, root: Path | str, split: str, *, limit: int | None = None) -> None:
+        # A limit of 0 would make an empty split, which looks like a damaged file further down.
         if limit is not None and limit < 1:
             raise ConfigError(f"limit is {limit}; expected at least 1 {self.noun}.")
         self.root, self.split, self.limit = Path(root), split, limit

@@ -67,6 +67,7 @@ class CocoCaptions(CaptionSplit):
             record = Record(value, f"{path}: annotation {number}")
             picture = f"{prefix}{record.number('image_id'):012d}.jpg"
             yield self.example(str(record.number("id")), picture, record.text("caption"), record.where)
+            # Annotations only: the lists of images and licenses are not what a message counts.
             number += 1
 
     @classmethod

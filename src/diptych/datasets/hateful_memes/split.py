@@ -64,6 +64,7 @@ class HatefulMemes(Split):
         limit: int | None = None,
         twice: str | None = None,
     ) -> None:
+        # Before the constructor of the base, which reads the examples with them.
         self.answers = None if answers is None else require_answers(Path(answers))
         super().__init__(root, split, limit=limit)
         if twice is not None:

@@ -60,6 +60,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     # Once per meme: splits that share memes would repeat it.
     with atomic_file(folder / TRUTH, "w", encoding="utf-8") as file:
         file.writelines(f"{json.dumps(evidence[number])}\n" for number in sorted(evidence))
+    # Both forms, so that the import of a TSV can be tried.
     world.write_pictures(folder, progress, tsv=True)
     vocabulary = world.write_vocabulary(folder / "vocabulary.txt")
     values = {"size": size, "seed": seed, "splits": counts, "vocabulary": vocabulary, "label": LABEL_MEANING}

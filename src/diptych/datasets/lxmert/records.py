@@ -75,6 +75,7 @@ def read_windows(path: Path, table: Collection[str] | None) -> "Iterator[RecordB
             columns.groups += [category] * len(texts)
             columns.texts += texts
             columns.targets += [names.target(one, where) for one in answers]
+        # At the end of an image, so a window may be a little larger.
         if len(columns.ids) >= WINDOW:
             yield columns.batch(path)
             columns = _Columns()

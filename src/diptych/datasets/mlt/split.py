@@ -93,6 +93,7 @@ class Mlt(Split):
     @classmethod
     def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
         lang = settings.get("lang", "de")
+        # The references are no split of examples: they are named only to evaluate sentences.
         return tuple(split for split in SPLITS if _files(root, split, lang))
 
     @classmethod
@@ -213,6 +214,7 @@ class Mlt(Split):
 def _files(root: Path, split: str, lang: str) -> tuple[Path, ...]:
     """The file of a split; behind it the list of validation images, if these lie in the same file."""
     pair, both = f"en{lang}", f"EN{lang.upper()}_MLTD_formatted.txt"
+    # Files that hold one split alone; where train and val have none, the file of both serves, see below.
     names: Mapping[str, list[str]] = {
         "train": [f"{pair}_train.txt", f"MLTD_{pair}_train_Faidon.txt"],
         "val": [f"{pair}_val.txt", f"MLTD_{pair}_val_Faidon.txt"],

@@ -33,6 +33,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     for part, name in TESTS.values():
         write_lines(folder / name, _lines(rows[part]))
     human = [
+        # Both answers occur, so that the groups of the evaluation are not empty.
         " | ".join((word, noun, source, image, "yes" if place % 3 else "no"))
         for place, (word, noun, source, _, image) in enumerate(rows["test3"])
     ]

@@ -48,6 +48,7 @@ def read_translations(path: Path, ids: Sequence[str], *, where: str) -> Predicti
     Raises:
         FormatError: the number of lines is not that of the ids, or a line of a TSV has not five columns.
     """
+    # Lines are joined to ids by place, so their number is all that can be checked.
     lines = read_lines(path)
     if len(lines) != len(ids):
         raise FormatError(
@@ -55,6 +56,7 @@ def read_translations(path: Path, ids: Sequence[str], *, where: str) -> Predicti
             "Is the file of another split?"
         )
     if path.suffix == ".tsv":
+        # Only the third column is the translation.
         lines = [_hypothesis(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
     return Predictions(ids=tuple(ids), texts=tuple(line.strip() for line in lines))
 

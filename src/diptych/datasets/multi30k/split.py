@@ -88,6 +88,7 @@ class Multi30k(Split):
                 f"data.descriptions is {descriptions} and data.task {task}; expected 1, or for captions "
                 f"{DESCRIPTIONS}."
             )
+        # The pair would be a sentence and itself.
         if task != "captions" and source in langs:
             raise ConfigError(f"source and lang are both {source!r}; expected two languages to translate.")
         self.settings = {
@@ -99,12 +100,14 @@ class Multi30k(Split):
             "image": image,
             "image_key": require_kind(image_key),
         }
+        # Translations are lines; scores and rankings need ids.
         self.suffix = ".txt" if task == "translation" else ".json"
         super().__init__(root, split, limit=limit)
 
     @classmethod
     def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
         layout = _layout(root, settings)
+        # One language is enough; which of them are asked for shows when the split is opened.
         return tuple(split for split in SPLITS if layout.languages(split))
 
     @classmethod
@@ -122,6 +125,7 @@ class Multi30k(Split):
         layout, langs = _layout(root, settings), languages(settings.get("lang", "de"))
         if settings.get("task", "captions") != "captions":
             langs = (settings.get("source", "en"), *langs)
+        # The source first: its file is then read once for all target languages.
         files = {key: path for lang in langs for key, path in layout.captions(split, lang).items()}
         if settings.get("image", True):
             images = layout.images(split)

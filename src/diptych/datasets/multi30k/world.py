@@ -35,6 +35,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     for split, part in SPLITS.items():
         scenes = world.parts[part]
         first = folder / "data" / "task1"
+        # As the real list of COCO's pictures, which adds the id of a caption.
         tails = {one.number: f"#{7 * one.number}" if split == "test_2017_mscoco" else "" for one in scenes}
         images = [f"{names[one.number]}.jpg{tails[one.number]}" for one in scenes]
         write_lines(first / "image_splits" / f"{split}.txt", images)
@@ -52,6 +53,8 @@ def _describe(folder: Path, stem: str, scenes: list[Captioned], images: list[str
     write_lines(folder / "image_splits" / f"{stem}_images.txt", images)
     for shift, lang in enumerate(LANGUAGES):
         for number in range(DESCRIPTIONS):
+            # Shifted by language: descriptions of one number do not translate each other, as in the real
+            # files.
             lines = [one.captions[(number + shift) % DESCRIPTIONS].texts[lang] for one in scenes]
             write_packed(folder / "raw" / f"{stem}.{number + 1}.{lang}.gz", lines)
 
@@ -61,5 +64,6 @@ def _name(split: str, number: int) -> str:
     if split == "test_2017_mscoco":
         return f"COCO_{'train' if number % 2 else 'val'}2014_{number:012d}"
     if split == "test_2018_flickr":
+        # With a hash behind the number, as Flickr's files of 2018.
         return f"{10_000_000 + number}_{number * 2654435761 % (1 << 40):010x}"
     return str(1_000_000 + 37 * number)

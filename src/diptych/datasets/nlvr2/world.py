@@ -67,6 +67,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     """
     require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="sentences", each=EACH)
     sets = [_new_set(np.random.default_rng([seed, 2, number])) for number in range(size // EACH)]
+    # Whole sets: two splits must not share a sentence.
     held = max(1, len(sets) // 10)
     ends = np.cumsum([len(sets) - 3 * held, held, held, held]).tolist()
     splits = dict(zip(("train", "dev", "test1", "test2"), zip([0, *ends], ends, strict=False), strict=True))
@@ -141,6 +142,7 @@ def _write_split(folder: Path, split: str, sets: Sequence[Set], generator: Gener
     (folder / f"{split}.json").write_text("".join(map(to_line, rows)), encoding="utf-8")
     if split != "train":
         for subset, part in (("balanced", rows[: len(rows) // 2]), ("unbalanced", rows[len(rows) // 2 :])):
+            # Any division will do: readers only need to find both files.
             path = folder / subset / f"{subset}_{split}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text("".join(map(to_line, part)), encoding="utf-8")

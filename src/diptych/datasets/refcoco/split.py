@@ -187,8 +187,10 @@ class RefCoco(Split):
                     "each of its expressions."
                 )
             taken = left[0] if given is None else given
+            # A second box of the same expression then finds nothing left.
             left.remove(taken)
             found[f"{ref}/{taken}"] = box
+        # Also of no box: the shape 0 x 4.
         boxes = np.array([*found.values()], float).reshape(-1, 4)
         try:
             return Predictions(ids=tuple(found), boxes=boxes, form="boxes").align(self.ids)

@@ -77,6 +77,8 @@ def write_world(
     require_size(size, seed, smallest=SMALLEST, largest=LARGEST, noun="expressions", each=EACH)
     count, others = size // EACH, splits[1:]
     held = max(2, count // 8)
+    # Held-out splits lie at the end: of 20 pictures with two held for each of three splits, they start at 14,
+    # 16 and 18.
     starts = {name: count - held * (len(others) - row) for row, name in enumerate(others)}
     pictures = []
     for number in range(count):
@@ -108,6 +110,7 @@ def write_world(
 
 def _referred(generator: Generator, number: int, split: str) -> Referred:
     """A picture with two things of unique color and kind; testA refers to persons, testB to other things."""
+    # Redrawn until enough things can be told apart by color and kind; else no expression would fit one alone.
     while True:
         scene = new_scene(generator, "warm" if generator.random() < 0.5 else "cool")
         looks = Counter((thing.color, thing.kind) for thing in scene.things)
@@ -125,7 +128,9 @@ def _referred(generator: Generator, number: int, split: str) -> Referred:
 def _references(pictures: Sequence[Referred], seed: int) -> Iterator[dict[str, Any]]:
     ref_id = sent_id = 0
     for one in pictures:
+        # A stream per picture: a larger world begins with the same sentences.
         generator = np.random.default_rng([seed, 5, one.number])
+        # Of three sentences and of one, because references of both kinds occur.
         for thing, count in zip(one.things, SENTENCES, strict=True):
             texts = _expressions(generator, one.scene, thing)[:count]
             sentences = [
@@ -168,6 +173,7 @@ def _instances(pictures: Sequence[Referred]) -> dict[str, Any]:
         width, height = one.scene.size
         images.append({"id": one.image, "file_name": f"{one.key}.jpg", "width": width, "height": height})
         for place, thing in enumerate(one.scene.things):
+            # Things may lie partly outside of a picture, which the reader of boxes refuses.
             x1, y1, x2, y2 = _inside(thing, one.scene)
             annotations.append(
                 {
@@ -181,6 +187,7 @@ def _instances(pictures: Sequence[Referred]) -> dict[str, Any]:
                 }
             )
     width, height = pictures[0].scene.size
+    # One crowd, whose silhouette is run lengths and no polygons: readers must accept both.
     crowd = {"size": [height, width], "counts": [0, 4 * height, (width - 4) * height]}
     annotations.append(
         {

@@ -55,6 +55,7 @@ def write_table_world(
         for split, memes in splits.items()
     }
     file: str | None = settings.get("file")
+    # One column of lists; several columns of 0 and 1 fit into a CSV.
     several = isinstance(columns.get("label"), str) and _listed(labels, settings)
     if file is None and "split" not in columns:
         # A cell of a CSV file cannot be a list.

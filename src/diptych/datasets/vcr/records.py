@@ -47,6 +47,7 @@ def looks_like_vcr(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.readline(MAX_LINE)
+    # Fields that no other data set has together; a damaged line is still recognized.
     return all(mark in start for mark in (b'"annot_id"', b'"answer_choices"', b'"metadata_fn"'))
 
 
@@ -92,6 +93,7 @@ def _examples(record: Record, form: str, pictures: str, stray: str) -> Iterator[
         for name in ("answer_choices", "rationale_choices")
     )
     right = _label(record, "answer_label")
+    # Both are joined to the root later, so neither may lead out of it.
     image, file = (_below(record, name) for name in ("metadata_fn", "img_fn"))
     fold = record.optional_text("match_fold")
 
@@ -184,6 +186,7 @@ class _Writer:
                     f"{where}: `{name}` has the token {shorten(token)}; expected a word, or a list of "
                     "numbers of objects."
                 )
+            # Negative numbers would count from the end of the list.
             there = [one for one in token if 0 <= one < len(self.names)]
             if len(there) < len(token) and self.stray == "error":
                 odd = next(one for one in token if one not in there)
@@ -241,6 +244,7 @@ def read_probabilities(path: Path) -> Rows:
     Raises:
         FormatError: names file, line and column of what is no such file.
     """
+    # Five groups of four columns: answers, and rationales given each of them.
     every = (ANSWERS, *RATIONALES)
     rows: dict[str, dict[str, ndarray]] = {}
     for number, cells in _cells(require_file(path, "a CSV of probabilities")):

@@ -72,6 +72,7 @@ class Vcr(Split):
         cells: int = 14,
         limit: int | None = None,
     ) -> None:
+        # The cells are squared for every object, so a slip of a zero would fill the memory.
         if form not in FORMS or stray not in STRAY or not 0 <= cells <= 64:
             raise ConfigError(
                 f"data.form is {form!r} (expected one of {FORMS}), data.stray {stray!r} (one of {STRAY}), "
@@ -87,6 +88,7 @@ class Vcr(Split):
 
     @classmethod
     def splits(cls, root: Path, **settings: Any) -> tuple[str, ...]:
+        # By content: `train.jsonl` is a name that Hateful Memes has, too.
         return tuple(name for name in SPLITS if looks_like_vcr(_place(root, name)))
 
     @classmethod
@@ -117,6 +119,7 @@ class Vcr(Split):
         asked: dict[str, list[str]] = {}
         for name in self.ids:
             key, column = _column(name)
+            # Of `q2ar` a question has several choices: of its answer, and of rationales.
             asked.setdefault(key, []).append(column)
         return asked
 

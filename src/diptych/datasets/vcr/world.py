@@ -53,6 +53,7 @@ class Asked:
     @property
     def key(self) -> str:
         """Path of the picture below `vcr1images`, without suffix."""
+        # As the real names, with `@`, which not every program expects in a path.
         film = f"lsmdc_{self.picture % 5:04d}_A_FILM"
         return f"{film}/{film}_00.{self.picture:05d}@{self.picture % 3}"
 
@@ -94,6 +95,7 @@ def write_world(folder: Path, *, size: int, seed: int, progress: Progress | None
     meta = FeatureMeta(
         feature_dim=FEATURE_DIM, detector="world", classes=CLASSES, attributes=COLORS, dtype="float16"
     )
+    # Each picture once: the first of its questions stands for it.
     pictures = [one for questions in asked.values() for one in questions if not one.number]
     write_store(folder / "features", _pictures(place, pictures, seed, progress), meta)
     write_vocabulary(folder / "vocabulary.txt", learn_vocabulary(texts, VOCABULARY_SIZE))
@@ -121,6 +123,7 @@ def _records(asked: Sequence[Asked], split: str, seed: int) -> Iterator[dict[str
         generator = np.random.default_rng([seed, 5, one.picture, one.number])
         fold, index = place % folds, place // folds
         others = [asked[number].right for number in members[fold]]
+        # Answers are colors and rationales are kinds, so the words of one do not tell the other.
         kinds = ([thing.color for thing in others], [thing.kind for thing in others])
         answers, rationales = (_choices(generator, index, right) for right in kinds)
         record = {
@@ -162,6 +165,7 @@ def _labels(
     for what, rows, place in (("answer", answers, 2), ("rationale", rationales, 4)):
         sources = [source for _, source in rows]
         words = [choice[place] for choice in record[f"{what}_choices"]]
+        # The choice that is the question's own; in a small fold, spare words have the same source.
         label = next(row for row, (word, source) in enumerate(rows) if source == index and word == words[row])
         order = iter(range(1, CHOICES))
         found |= {
@@ -245,6 +249,7 @@ def _outline(thing: Thing, size: tuple[int, int]) -> list[list[list[float]]]:
             ]
         if shape == "box":
             (left, top), (right, bottom) = corners
+            # Around the box, as a polygon runs.
             corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
         x1, y1, x2, y2 = thing.box
         placed = [(x1 + (x2 - x1) * x, y1 + (y2 - y1) * y) for x, y in corners]

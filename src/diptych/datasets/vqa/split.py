@@ -119,6 +119,7 @@ class Vqa(QuestionSplit):
         given = {example.id: example.meta.get("answers") for example in self}
         rows = zip(predictions.ids, predictions.answers or (), strict=True)
         return tuple(
+            # How an answer is normalized depends on what people said, so it needs their answers.
             answer if (people := given.get(key)) is None else comparable(answer, people)
             for key, answer in rows
         )
@@ -161,6 +162,7 @@ def _official(root: Path, split: str) -> tuple[Path, ...]:
     """Questions and, if there are some, annotations."""
     subset = SUBSETS[split][0]
     names = [f"v2_OpenEnded_mscoco_{subset}_questions.json"]
+    # Answers of the tests were never published.
     names += [] if split in WITHHELD else [f"v2_mscoco_{subset}_annotations.json"]
     places = [[root / folder / name for folder in Vqa.folders] for name in names]
     found = [next((path for path in paths if path.is_file()), paths[0]) for paths in places]
