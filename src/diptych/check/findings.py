@@ -82,6 +82,7 @@ def _finding(severity: Severity, what: str, found: Tally | Iterable[str], advice
 
 
 def _record_findings(folder: Folder) -> list[Finding]:
+    # Repeated ids are told apart: they are mended in another way than damaged lines.
     repeated = [problem for problem in folder.problems if isinstance(problem, DuplicateId)]
     broken = [problem for problem in folder.problems if not isinstance(problem, DuplicateId)]
     return [

@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--plot shows how a cascade was found; leave it out with --apply.")
     members = read_members_file(arguments.members)
     split = arguments.split if applied else arguments.dev
+    # One place per member: the split fills it in, so one file of members serves both.
     paths = {one["name"]: _place(one, arguments.members, split) for one in members}
     inputs = [arguments.members, *paths.values(), *([arguments.apply] if applied else [])]
     kept: dict[str, Any] = {"overwrite": arguments.overwrite, "inputs": inputs}
@@ -102,6 +103,7 @@ def _fit(
         predictions, model, scores = scored_file(paths[one["name"]], dataset)
         _require_scores(predictions, one["name"])
         joined, gold = with_targets(predictions, dataset)
+        # One fitted blend among the members is enough to call the scores out of fold.
         which.add(scores)
         truth = np.array([target == dataset.positive for target in gold], dtype=bool)
         column = joined.column(dataset.positive or "").astype(np.float64)
@@ -164,6 +166,7 @@ def _apply(
     if arguments.out is not None:
         with reserved(arguments.out, kind="a prediction file", **kept):
             write_routed(arguments.out, ids, routed, names)
+    # New examples usually have none; then costs are told and errors are not.
     labels = dataset.truth()
     truth = np.array([labels.get(key) or 0 for key in ids]) == 1
     known = all(labels.get(key) is not None for key in ids) and truth.any() and not truth.all()
@@ -204,6 +207,7 @@ def _cost(member: "MemberNode", predictions: "Predictions", unit: "Unit", file: 
         raise ConfigError(
             f"{file}: {member['name']} has no {unit}; expected its cost per example, or another --unit."
         )
+    # What a service recorded for all answers, per example; seconds become milliseconds.
     return factor * paid / len(predictions)
 
 
@@ -231,6 +235,7 @@ def _show(report: "CascadeReport") -> None:
     print(
         f"and wrongly blocks {100 * more.value:+.1f} points ({100 * more.low:+.1f} to {100 * more.high:+.1f})"
     )
+    # Said only if the interval excludes 0.
     if more.low > 0 and cascade.max_wrong_block is None:
         print("it wrongly blocks more than the dear member; --max-wrong-block promises a limit")
     for note in report.notes:

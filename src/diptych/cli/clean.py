@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     # The base class says which data sets can be cleaned.
     kind = chosen_data(arguments, arguments.root).kind
+    # Hashes are cached: a second call with other options takes seconds.
     with progress("hashing pictures") as advance:
         report = kind.clean(
             arguments.root,

@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"there is no experiment {name!r}.{nearest(name, known)} `diptych ls experiment` lists them."
         )
+    # Under `my/`, so that it hides none of the experiments that come with the package.
     short = Path(name).name
     target = arguments.folder / "experiment" / "my" / f"{short}.yaml"
     text = (conf.CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")

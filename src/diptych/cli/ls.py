@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for group, entries in summaries.items():
         print(f"{group}   ({GROUPS[group]})")
+        # Aligned per group, or one long name would push all texts to the right.
         width = max(map(len, entries), default=0)
         for name, text in entries.items():
             print(f"  {name:<{width}}  {text}".rstrip())

@@ -184,6 +184,7 @@ def _on_engine(predictor: "Predictor", run: Path, engine: "RayEngine") -> Callab
 
 def _counts(files: "SplitFiles", positive: str | None) -> object:
     """Count the answers of the positive class; without one, of the first five classes."""
+    # A look at them tells at once if a model answers always the same.
     counts = Counter(files.predictions.answers or ())
     shown = "  ".join(f"{name} {count:,}" for name, count in sorted(counts.most_common(5)))
     return counts[positive] if positive else shown
@@ -194,6 +195,7 @@ def _policy(arguments: argparse.Namespace) -> "Policy":
     from diptych.predict import bundle_checksum
 
     policy = Policy.load(arguments.policy)
+    # By the weights: a run that was trained again has the same name.
     policy.require_model(bundle_checksum(arguments.runs[0]))
     return policy
 
@@ -228,6 +230,7 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace, policy: "Policy 
             arguments.more_features,
         )
         regions = None if source is None else source[arguments.image.stem]
+    # A model of regions gets the picture's regions alone.
     image = arguments.image if "pixels" in predictor.needs else None
     text = arguments.text or ""
     if arguments.ocr:

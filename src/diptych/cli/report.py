@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--samples is {arguments.samples}; expected at least 1.")
     runs = find_runs(arguments.runs)
     root, data = _data(arguments, runs)
+    # For the whole of the work, so that two calls cannot write the same page.
     with reserved(
         arguments.out, overwrite=arguments.overwrite, kind="a page of diptych", inputs=[root, *arguments.runs]
     ):

@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Cosines compare states, for which a model needs no trained task.
         pretrained=arguments.by == "cosine",
     )
+    # A bundle holds no paths; the run's folder has them.
     root = root_of_run(arguments.run, arguments.root)
     node = predictor.bundle.provenance.get("data")
     data = chosen_data(arguments, root, node, f"the bundle in {arguments.run}")
@@ -104,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _draw(queries: int) -> Any:
     if queries < 0:
         raise ConfigError(f"--queries is {queries}; expected 0 or more.")
+    # Without pictures, matplotlib is not loaded.
     if not queries:
         return None
     from functools import partial

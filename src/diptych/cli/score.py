@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.json:
         more = {} if policy is None else {"decision": decided(policy, verdict.scores)}
+        # Always: a program must be able to tell a text that was read from one that was given.
         more["read"] = read.as_dict()
         print(json.dumps({"probability": verdict.probability} | asdict(verdict) | more))
         return 0

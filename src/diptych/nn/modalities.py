@@ -20,6 +20,7 @@ def require(reader: nn.Module, what: str, part: Value | None) -> Value:
     Raises:
         ConfigError: `part` is None.
     """
+    # At the model's door: further in, it would be an error about None in some layer.
     if part is None:
         raise ConfigError(
             f"{type(reader).__name__} reads {what}, but this batch has none. Let the processor provide "

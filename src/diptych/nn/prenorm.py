@@ -117,6 +117,7 @@ class PreNormLayer(nn.Module):
                 # `is_causal` would count queries from 0; picked ones see the keys up to their own position.
                 mask = torch.arange(x.shape[1], device=x.device) <= at[..., None]
             x = pick(x, at) + self.attention(pick(context, at), context, mask=mask)
+        # Sums stay unnormalized; whoever stacks the layers normalizes the last one.
         states: Tensor = x + self.feedforward(self.feedforward_norm(x))
         return states
 

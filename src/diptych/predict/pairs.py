@@ -289,6 +289,7 @@ class CosineScorer(Scorer):
         vectors = torch.zeros(len(pairs), self.model.text_dim)
         # Similar lengths save padding; each vector goes to the place of its item.
         for batch in longest_first(lengths, batch_size=self.batch_size):
+            # Read batch by batch: features of all images would fill the memory.
             rows = [self.processor(pairs[number], self.sources) for number in batch]
             what = pairs[batch[0]].image or pairs[batch[0]].text
             vectors[batch] = self._run(self._padded(rows), self._first_states, str(what))

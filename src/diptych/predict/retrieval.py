@@ -181,6 +181,7 @@ class _Job:
         draw: Callable[[Retrieval, Path], None] | None,
         progress: Progress | None,
     ) -> Retrieval:
+        # Checked here, because only the split tells how many images there are.
         folds = how["folds"]
         if not 1 <= folds <= self.sides.shape[0]:
             raise ConfigError(f"folds is {folds}; expected 1 to {self.sides.shape[0]}, the number of images.")
