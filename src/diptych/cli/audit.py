@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out is None:
         found = audited(arguments, arguments.root)
     else:
+        # What is read must not be written over, whatever --overwrite says.
         inputs = [arguments.root, *arguments.predictions, *arguments.runs]
         with reserved(out, overwrite=arguments.overwrite, kind="a page of diptych", inputs=inputs):
             found = audited(arguments, arguments.root)
@@ -128,6 +129,7 @@ def _show(found: "Audit") -> None:
     for one in found.findings:
         examples = f": {', '.join(one.examples)}" if one.examples else ""
         print(f"{one.severity}: {one.what} ({one.count:,}){examples}\n    {one.advice}")
+    # A measure that is missing must not pass for one without a finding.
     for line in found.skipped:
         print(f"not measured: {line}")
     counts = {name: sum(one.severity == name for one in found.findings) for name in ("error", "warning")}

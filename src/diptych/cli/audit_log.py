@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         path, line, why = found.broken
         print(f"{path}:{line}: {why}. The {found.lines} lines before it are in order.")
         return 1
+    # Old files may have been removed on purpose; then only what is left can be checked.
     begin = "from the first line on" if found.whole else "earlier files are not here"
     print(f"{found.lines} lines in {found.files} files are in order, {begin}; last {found.last}")
     return 0

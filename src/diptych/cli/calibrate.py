@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = _settings(arguments)
     places = {"a policy": arguments.out, "a PNG picture": arguments.plot}
+    # What is read must not be written over, whatever --overwrite says.
     inputs = [arguments.file, *(path for path in (arguments.costs, arguments.groups) if path is not None)]
     kept: dict[str, Any] = {"overwrite": arguments.overwrite, "inputs": inputs}
     for kind, place in places.items():
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
             # Before seconds of resampling; `reserved` below looks again.
             require_new(place, kind=kind, **kept)
     node, where = node_of_files([arguments.file])
+    # The predictions may say of which data set they are, with its settings.
     data = chosen_data(arguments, arguments.root, node, where)
     dataset = data.open_labeled(arguments.root, arguments.split, arguments.answers)
     predictions, model, scores = scored_file(arguments.file, dataset, arguments.kind)
@@ -132,6 +134,7 @@ def _show(calibration: "Calibration") -> None:
         "like these examples; watch it with `diptych drift`. They are too good if this split also chose the "
         "checkpoint."
     )
+    # Told here and not first where it is refused.
     if policy.model is None:
         print("the file does not say which model it is of, so the policy cannot be applied to a model")
 
@@ -239,6 +242,7 @@ def _show_slices(report: "LabelReport") -> None:
             for each in slices
         ]
         table("", (column, *ranks), areas, numbers=len(ranks))
+        # A rate of a tiny class would always be the largest gap.
         smaller = [min(each.positives, each.count - each.positives) for each in slices]
         gaps = [
             largest_gap(list(zip(smaller, rates, strict=True)))

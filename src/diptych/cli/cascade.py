@@ -152,8 +152,10 @@ def _apply(
     from diptych.files import reserved
 
     cascade = Cascade.load(arguments.apply)
+    # Else harmless examples would be blocked, with the proof of the other class.
     if cascade.positive != dataset.positive:
         raise ConfigError(f"the cascade blocks {cascade.positive!r}; the data set has {dataset.positive!r}.")
+    # By name: the file of members may list more, in another order.
     names = [one.name for one in cascade.stages]
     # Of the members that the cascade asks alone: the others need not be predicted at all.
     asked = {name: read_predictions(paths[name], dataset=dataset) for name in names if name in paths}
@@ -213,6 +215,7 @@ def _cost(member: "MemberNode", predictions: "Predictions", unit: "Unit", file: 
 
 def _show(report: "CascadeReport") -> None:
     cascade = report.cascade
+    # The last member decides, so its second threshold would only repeat the first.
     stages = [
         (
             one.name,

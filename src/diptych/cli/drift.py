@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--root and --splits belong together: the texts of two splits of a data set.")
     policy = None if arguments.policy is None else Policy.load(arguments.policy)
     texts = None if arguments.root is None else _texts(arguments, files)
+    # Together, so that a CSV without names of classes takes those of the other file.
     predictions = read_together(files)
     if policy is not None:
         for path, one in zip(files, predictions, strict=True):

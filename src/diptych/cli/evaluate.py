@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     # With the data set, whose official format the files may have.
     named = {str(path): read_predictions(path, dataset=dataset) for path in arguments.files}
     options = {name: getattr(arguments, name) for name in ("threshold", "samples", "fold", "form")}
+    # The data set knows what is to be found; the order of two names does not.
     options["positive"] = arguments.positive or dataset.positive
     results = {name: evaluate(predictions, dataset, **options) for name, predictions in named.items()}
     first, *others = named  # the first file is the baseline of all comparisons
@@ -89,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         with reserved(arguments.curves, **picture):
             curves(named, dataset, arguments.curves, positive=options["positive"])
+    # The files may differ in thousands of examples, of which a person reads a few.
     shown = {name: every[:most] for name, every in cases.items()}
     if arguments.json:
         content = {

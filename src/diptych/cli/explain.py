@@ -108,6 +108,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
     from diptych.files import require_new
     from diptych.predict import load
 
+    # Options of the other page would be ignored without a word.
     if arguments.maps is not None or arguments.layer is not None or arguments.head is not None:
         raise ConfigError("--maps, --layer and --head are for --attention; add it.")
     budget = Budget(permutations=arguments.permutations, groups=arguments.groups, seed=arguments.seed)
@@ -165,8 +166,10 @@ def _write(
     name = str(about.get("name") or arguments.run.name)
     facts = {"model": name, "family": type(predictor.model).__name__, "diptych": __version__}
     facts |= {"seed": str(about["seed"])} if "seed" in about else {}
+    # By their content: the name of a run does not change when it is trained again.
     facts["weights"] = f"sha256 {_checksum(arguments.run)}"
     for why, example, page in zip(found, examples, pages, strict=True):
+        # Soft and several labels are no single truth to compare an answer with.
         truth = example.target if isinstance(example.target, str) else None
         line = None if policy is None else decided(policy, why.scores)["line"]
         evidence_page(why, page, title=name, facts=facts, truth=truth, policy=line)

@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     # The name becomes part of a file's, hence `require_name` above.
     with reserved(out, **options):
         dataset = chosen_data(arguments, arguments.root).open(arguments.root, arguments.split)
+        # Yes and no are two answers; of more classes, they do not say which.
         if len(dataset.labels) != 2 or dataset.positive is None:
             raise ConfigError(f"{dataset.name} has no two classes; answers of yes or no are for such alone.")
         # Answers are about the positive class; the other one is what remains.

@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Either is enough: a model of one side needs the other one not at all.
     single = arguments.text is not None or arguments.image is not None
+    # Several runs make one official file, so what belongs to a single decision has no meaning there.
     if len(arguments.runs) > 1:
         if single or arguments.ocr or arguments.data is not None or arguments.policy is not None:
             raise ConfigError(

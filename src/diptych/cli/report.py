@@ -120,6 +120,7 @@ def _studies(
 def _audit(arguments: argparse.Namespace) -> "Audit":
     from diptych.audit import audit
 
+    # Detected from its folder: it need not be the data set of the runs.
     data = chosen_data(arguments, arguments.audit)
     with progress("reading pictures") as advance:
         return audit(arguments.audit, data, runs=arguments.runs, samples=arguments.samples, progress=advance)

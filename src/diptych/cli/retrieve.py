@@ -72,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     # A bundle holds no paths; the run's folder has them.
     root = root_of_run(arguments.run, arguments.root)
     node = predictor.bundle.provenance.get("data")
+    # The bundle knows the data set and its settings; --data is for files elsewhere.
     data = chosen_data(arguments, root, node, f"the bundle in {arguments.run}")
     with progress(f"scoring pairs of {arguments.split}") as advance:
         found = retrieve(

@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         policy = Policy.load(arguments.policy)
         policy.require_model(model_of(arguments.model))
+    # Two sources of regions could disagree, and nobody would see which one was used.
     if arguments.weights and arguments.features:
         raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
     # Without a name, the one store of a single model.

@@ -142,6 +142,7 @@ def _rows(report: "Report") -> Iterator[tuple[object, ...]]:
     for name, step in report.graph.steps.items():
         record = report.records.get(name)
         began = step.folder.exists()
+        # A folder without a record is of a step that runs, or was interrupted.
         state: str = ("begun" if began else "to do") if record is None else record.state
         if record is not None and record.error:
             state = f"failed: {record.error.splitlines()[0]}"

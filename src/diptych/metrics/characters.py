@@ -73,6 +73,7 @@ def edits(one: str, other: str) -> int:
     """
     if not one:
         return len(other)
+    # Of `abca`, the bits of a are 1001 and those of b 0010: the first character is the lowest bit.
     places: dict[str, int] = {}
     for place, character in enumerate(one):
         places[character] = places.get(character, 0) | 1 << place

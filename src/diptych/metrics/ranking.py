@@ -97,6 +97,7 @@ def measure_ranks(
         at: values of k.
     """
     order, counts = np.argsort(units, kind="stable"), np.bincount(units)
+    # Units 0 0 1 have the places 0 1 0.
     places = np.arange(len(units)) - np.repeat(np.cumsum(counts) - counts, counts)
     # One row per image and one column per query; images with fewer queries are filled up with nan.
     table = np.full((len(counts), max(counts)), np.nan)

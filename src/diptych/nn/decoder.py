@@ -124,6 +124,7 @@ class Decoder(nn.Module):
         for number, layer in enumerate(self.layers):
             before = seen.past[number] if seen.past else None
             x, kept = layer(x, before, seen.context[number], masks)
+            # Of each layer, also with the positions of this call: the next one begins behind them.
             past.append(kept)
         return x, Seen(past=tuple(past), context=seen.context, mask=seen.mask)
 

@@ -57,6 +57,7 @@ class ClassifierHead(nn.Module):
         self.dropout, self.hidden_dropout = nn.Dropout(dropout), nn.Dropout(hidden_dropout)
         before = [nn.Linear(dim, hidden), ACTIVATIONS[activation]()] if layers == 2 else []
         if before and norm:
+            # Behind the activation, as in the heads of BERT's pre-training.
             before.append(nn.LayerNorm(hidden, eps=eps))
         self.layers = nn.Sequential(*before, nn.Linear(hidden if before else dim, classes))
         init_bert(self, std=std)

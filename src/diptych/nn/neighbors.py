@@ -72,6 +72,7 @@ def votes(
     weights = weights * (similarities >= least)
     signs = positive.to(similarities.dtype)
     # What was not found has minus infinity, and a weight of 0 would make it NaN.
+    # 2 s - 1 is 1 or -1: a similar case of the other label speaks against.
     values = signs if by == "labels" else similarities.clamp(min=-1) * (2 * signs - 1)
     # A query without neighbors gets 0: nothing speaks for either side.
     return weights * values / weights.sum(1, keepdim=True).clamp(min=1e-12)

@@ -28,6 +28,7 @@ class FirstToken(nn.Module):
 def before_end(states: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:
     """State of the second-to-last real token of each row, or of its only token."""
     # From the mask and not from the length: rows are padded on the right.
+    # Of five real tokens, numbered 0 to 4, the state of number 3.
     index = (mask.sum(1) - 2).clamp(min=0)
     return states[torch.arange(len(states), device=states.device), index]
 
