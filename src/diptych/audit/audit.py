@@ -108,7 +108,6 @@ def audit(
     other = _second(second, sheet) if second is not None else {}
     placed = [(path, *place(path, sheet)) for path in predictions]
     twins = find_twins(sheet, progress)
-    # After the twins: examples with the same text or picture must stay in one fold.
     blind = blind_baselines(sheet, twins, regions=regions, samples=samples)
     overlaps = twins.overlaps()
     result = Audit(
@@ -127,8 +126,7 @@ def audit(
         looks=tuple(looks),
         skipped=tuple(_skipped(twins, blind.why_not)),
     )
-    # From the result alone, so that the sentences cannot say more than the tables.
-    return replace(result, findings=findings_of(result))
+    return replace(result, findings=findings_of(result))  # which so say no more than the tables
 
 
 def _second(path: Path, sheet: Sheet) -> Mapping[str, str]:

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-# So that the tables of one search stay at some ten million cells: with one member before the last 128 * 128
-# bands times 256 thresholds, with two (24 * 24) ** 2 * 64, with three (10 * 10) ** 3 * 32.
+# So that a search tries some ten million combinations: with one member before the last 128 * 128 bands times
+# 256 thresholds, with two (24 * 24) ** 2 * 64, with three (10 * 10) ** 3 * 32.
 CANDIDATES = {0: (4096, 4096), 1: (128, 256), 2: (24, 64), 3: (10, 32)}
 """Most thresholds per end of a band, and of the last member, by the number of members before it."""
 MOST = 4  # members

@@ -106,9 +106,9 @@ def choose_method(
     Returns:
         The method, and the cross-validated log loss of each candidate.
     """
-    # Of five repeats, the mean loss of each example, so that candidates can be compared example by example.
     names: tuple[Method, ...] = ("platt",) if len(truth) < FEW else CANDIDATES
     target = truth.astype(np.float64)
+    # Of five repeats, the mean loss of each example, so that candidates can be compared example by example.
     losses = {
         name: np.mean([log_losses(target, row) for row in cross_fitted(name, scores, truth)], axis=0)
         for name in names

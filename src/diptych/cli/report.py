@@ -81,7 +81,7 @@ def _data(arguments: argparse.Namespace, runs: "list[RunFolder]") -> "tuple[Path
         raise ConfigError(
             f"{path} was trained on {kind}, but {second} on {other}; a report compares runs on one data set."
         )
-    # Only a bundle knows its data; runs that have not ended say it in their settings.
+    # A run that has ended knows where its data lie; others say it in their settings.
     ended = next((one.path for one in runs if (one.path / "bundle").is_dir()), None)
     given = arguments.root
     if given is None and ended is None:

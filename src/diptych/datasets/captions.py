@@ -56,8 +56,8 @@ class CaptionSplit(JoinedSplit):
         return Example(id=name, pairs=(Pair(image=key, text=text, files=files),), target=1)
 
     def _file(self, name: str) -> Path:
-        # Where the file would belong, if there is none: models of stored regions need no picture.
         places = [folder / name for folder in self._picture_folders]
+        # Where the file would belong, if there is none: models of stored regions need no picture.
         return next((path for path in places if path.is_file()), self.root / "images" / name)
 
     def image_path(self, key: str) -> Path:

@@ -91,7 +91,7 @@ def explanation(
         model: what identifies the model, such as its name and checksum.
         members: of a study, the probability that each member gives.
     """
-    # Of log-odds, of which all others here are; a reader of changes wants the probability itself.
+    # A change tells probabilities, although all other values are log-odds: people compare these at a glance.
     share, before = why.text_share, probability(why.both)
     found = why.contributions
     return Explanation(

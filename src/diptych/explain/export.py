@@ -54,7 +54,6 @@ def _write(pair: PairMaps, folder: Path, prefix: str) -> list[dict[str, Any]]:
     files = []
     for kind, layers in kinds.items():
         name = f"{prefix}{kind}.npy"
-        # An array per kind and not per layer: a reader needs one file to follow a token through the model.
         np.save(folder / name, np.stack([layer.weights for layer in layers]))
         files.append(
             {

@@ -70,7 +70,8 @@ def exact_shapley(value: Value, players: int) -> Shapley:
     coalitions = (numbers[:, None] >> np.arange(players) & 1).astype(bool)
     values, sizes = value(coalitions), coalitions.sum(1)
     # By size of the coalition a player joins: s! (n - s - 1)! / n!, as a product to stay in range.
-    # 1 / n joins nobody; each further weight follows by s / (n - s). For three players: 1/3 1/6 1/3.
+    # The first, of joining nobody, is 1 / n, and each further one s / (n - s) times that before it: of three
+    # players 1/3 1/6 1/3.
     weights = np.ones(max(players, 1)) / max(players, 1)
     for size in range(1, players):
         weights[size] = weights[size - 1] * size / (players - size)

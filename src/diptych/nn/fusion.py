@@ -228,7 +228,6 @@ def require_rates(dropouts: Sequence[int | float], count: int = 3) -> None:
     Raises:
         ConfigError: there are not `count`, or one is not in [0, 1).
     """
-    # A rate of 1 would drop everything.
     if len(dropouts) != count or not all(0 <= rate < 1 for rate in dropouts):
         raise ConfigError(
             f"the dropouts are {list(dropouts)}; expected {count} rates from 0 and below 1"

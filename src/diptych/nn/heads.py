@@ -50,7 +50,6 @@ class ClassifierHead(nn.Module):
             raise ConfigError(
                 f"a classifier head averages samples={samples} dropout masks; expected at least 1."
             )
-        # The width may be a fraction.
         hidden = round(width * dim)
         require_sizes(dim=dim, classes=classes, width=hidden if layers == 2 else 1)
         self.samples = samples

@@ -245,7 +245,6 @@ def _opened(
 
 
 def _scorer(predictor: Predictor, sides: Sides, sources: Sources, *, by: str) -> Scorer:
-    # Both take the same arguments, because blocks do not care how they are scored.
     return (PairScorer if by == "match" else CosineScorer)(predictor, sides, sources)
 
 

@@ -93,7 +93,7 @@ def _supports(why: Evidence, number: int) -> bool:
     """Whether a player is worth naming: it supports the answer, and not far less than others of its side."""
     values = why.contributions.values
     own = values[why.of_text == why.of_text[number]]
-    # A quarter of the strongest: a word far below it did not decide.
+    # Far below the strongest of its side, a player is not worth a place in one sentence.
     return bool(values[number] > 0 and values[number] >= own.max() / 4)
 
 

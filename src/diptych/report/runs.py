@@ -339,7 +339,6 @@ def _image(draw: Callable[[Path], None]) -> str:
         place = Path(folder) / "figure.png"
         draw(place)
         data = base64.b64encode(place.read_bytes()).decode()
-    # For those who cannot see it.
     said = "the curves of the runs; the tables have their numbers"
     return f'<img class="curves" alt="{said}" src="data:image/png;base64,{data}">'
 

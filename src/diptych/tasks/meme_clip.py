@@ -134,7 +134,6 @@ class MemeClip(Classify):
         def readout(model: VisionLanguageModel, pairs: int) -> Towers:
             return Towers(model, pairs, joint=joint)
 
-        # For its widths alone; the base builds its own.
         towers = readout(model, pairs)
         self.prompted = prompts is not None
         own = prototype_dim(model)

@@ -118,7 +118,7 @@ def _examples(record: Record, form: str, pictures: str, stray: str) -> Iterator[
     if form != "qa2r":
         yield example(key, question, answers, right)
     if form != "q2a":
-        # The leaderboard asks for the rationale of every answer, because it knows which one is right.
+        # Which answer is right is withheld, so the leaderboard wants the rationales of all four.
         for answer in range(CHOICES) if right is None else (right,):
             query = [*question, *answers[answer]]
             yield example(condition(key, answer), query, rationales, _label(record, "rationale_label"))
