@@ -9,10 +9,8 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-    None,
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 KEYS = {"Tab": 9, "Enter": 13, " ": 32}
 
 
@@ -26,8 +24,8 @@ class Browser:
     def __init__(self, folder: Path, *, size: tuple[int, int] = (1180, 900)) -> None:
         commands, self._write = os.pipe()
         self._read, answers = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                 "--disable-background-networking", "--hide-scrollbars", f"--window-size={size[0]},{size[1]}",
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                 "--no-first-run", "--disable-background-networking", "--hide-scrollbars", f"--window-size={size[0]},{size[1]}",
                  f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]  # fmt: skip
         # The protocol takes 3 and 4, which Python may use itself.
         shell = f'exec "$@" 3<&{commands} 4>&{answers}'

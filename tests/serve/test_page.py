@@ -39,7 +39,9 @@ def service(serve, models, tmp_path):
 
 
 def feedback(folder: Path) -> list[tuple[str, str]]:
-    lines = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.open()]
+    lines = [
+        json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()
+    ]
     return [(one["request_id"], one["action"]) for one in lines if one["kind"] == "feedback"]
 
 
@@ -57,7 +59,8 @@ def test_a_meme_is_checked_by_keyboard(service, browser, picture, tmp_path):
         assert browser.value("document.activeElement.textContent") == "? Review"
         answer = json.loads(browser.value("document.querySelector('#json pre').textContent"))
         assert answer["read"]["text"] == HOSTILE
-        shown = browser.value("document.querySelector('.words').textContent.replaceAll(/[+−][0-9.]+/g, '')")
+        browser.value("document.querySelectorAll('.words small').forEach((one) => one.remove())")
+        shown = browser.value("document.querySelector('.words').textContent")
         assert shown == HOSTILE
         words = [part for part in answer["evidence"]["parts"] if part["kind"] == "word"]
         assert browser.value("document.querySelectorAll('.word').length") == len(words)
@@ -103,8 +106,9 @@ def test_pictures_are_dropped_and_pasted(service, browser, way):
         browser.open(url)
         browser.until("document.querySelectorAll('#model option').length === 2")
         browser.value(
-            "(async () => { const canvas = new OffscreenCanvas(40, 30); canvas.getContext('2d').fillRect(0, 0, 9, 9);"
-            "const data = new DataTransfer(); data.items.add(new File([await canvas.convertToBlob()], 'a.png', "
+            "(async () => { const canvas = new OffscreenCanvas(40, 30);"
+            "canvas.getContext('2d').fillRect(0, 0, 9, 9); const data = new DataTransfer();"
+            "data.items.add(new File([await canvas.convertToBlob()], 'a.png', "
             f"{{type: 'image/png'}})); document.querySelector('#drop').dispatchEvent({event}); }})()"
         )
         browser.until("!document.querySelector('#preview').hidden")
@@ -175,14 +179,11 @@ def test_a_screen_reader_finds_names(service, browser, picture):
         browser.value("document.activeElement.blur(); window.getSelection().removeAllRanges()")
         browser.value("document.querySelector('.skip').focus()")
         reached = []
-        for _ in range(9):
+        for _ in range(8):
             browser.press("Tab")
             reached.append(browser.value("document.activeElement.id"))
-        assert (
-            reached
-            == ["to-check", "to-review", "file", "text", "model", "image-key", "evidence", "send"]
-            + reached[8:]
-        )
+        after = ["text", "model", "image-key", "evidence", "send"]
+        assert reached == ["to-check", "to-review", "file", *after]
 
 
 def test_a_key_is_asked_for(serve, browser, tmp_path):

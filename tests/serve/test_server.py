@@ -141,7 +141,8 @@ def test_beyond_this_machine_only_with_keys(sources, capsys):
     [
         ["--limit", "que=3"], ["--limit", "queue=many"], ["--limit", "queue=0"], ["--fetch-from", "http://a"],
         ["--sample-allowed", "2"], ["--reference", "other=x.npz"], ["--api-keys", "missing.txt"],
-        ["--review", "5"], ["--review", "-1"], ["--ocr", "--ocr-engines", "0"], ["--policy", "missing.yaml"], ["--audit", "pyproject.toml"],
+        ["--review", "5"], ["--review", "-1"], ["--ocr", "--ocr-engines", "0"],
+        ["--policy", "missing.yaml"], ["--audit", "pyproject.toml"],
     ],
 )  # fmt: skip
 def test_impossible_options_are_told(sources, words, capsys):

@@ -261,7 +261,7 @@ class ModelCard(Struct, frozen=True, kw_only=True):
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
-    """All models; the first is the default. And whether the service reads words, and keeps memes for people."""
+    """All models, the default first; and whether the service reads words, and keeps memes for people."""
 
     models: list[ModelCard]
     reads_words: bool

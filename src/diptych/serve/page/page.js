@@ -78,7 +78,7 @@ function asked() {
 
 async function check(event) {
   event.preventDefault();
-  const request = asked(), file = request.image ? null : state.file, url = file ? state.url : null;
+  const request = asked(), file = request.image ? null : state.file, url = state.url;
   const body = new FormData();
   body.append("request", new Blob([JSON.stringify(request)], { type: "application/json" }));
   if (file) body.append("image", file);
@@ -101,13 +101,14 @@ async function check(event) {
 
 function results(answer, url, line) {
   const read = { given: "given", ocr: "read from the picture", none: "none" }[answer.read.text_source];
-  const time = answer.timing_ms, regions = answer.read.regions;
+  const time = answer.timing_ms, regions = answer.read.regions, seen = at("preview");
+  const size = { width: answer.read.width ?? seen.naturalWidth, height: answer.read.height ?? seen.naturalHeight };
   return [
     decided(answer, card(answer.model.name)),
     make("p", { class: "note" }, `Text (${read}): `, make("span", { dir: "auto" }, answer.read.text || "none"),
       regions == null ? "" : `, ${regions} regions`, answer.read.animated ? ", the first frame" : "",
       `. ${Math.round(time.total)} ms, of which the evidence took ${Math.round(time.explain)}.`),
-    answer.evidence ? evidence(answer, url) : look(url, answer.read),
+    answer.evidence ? evidence(answer, url, size) : look(url, size),
     table("Scores", ["class", "calibrated", "of the model"], Object.entries(answer.raw).map(([name, raw]) =>
       [name, answer.decision ? (answer.scores[name] ?? "") : "", raw])),
     answer.members.length ? table(`Members: probability of ${Object.keys(answer.raw).at(-1)}`, ["member", "score"],
@@ -262,7 +263,7 @@ async function explain() {
   try {
     const answer = await (await ask("v1/score", { method: "POST", body })).json();
     if (queue.shown !== item) return;
-    at("why").replaceChildren(evidence(answer, queue.url));
+    at("why").replaceChildren(evidence(answer, queue.url, answer.read));
     say("The evidence is below the meme.");
   } catch (error) {
     say(error.message, true);

@@ -62,20 +62,21 @@ function band(rule, score, label) {
 }
 
 // A picture, with the regions that count most drawn into it.
-export function look(url, read, regions = []) {
+export function look(url, size, regions = []) {
   if (!url) return null;
   const picture = make("img", { src: url, alt: "The picture of the meme" });
-  const wide = read.width || 1, high = read.height || 1, size = Math.max(wide, high) / 22;
+  const wide = size.width || 1, high = size.height || 1, letter = Math.max(wide, high) / 22;
   const drawn = regions.flatMap((part, at) => part.boxes.slice(0, 1).map(([x1, y1, x2, y2]) => {
     const box = { x: x1 * wide, y: y1 * high, width: (x2 - x1) * wide, height: (y2 - y1) * high };
     return [make("rect", { class: "halo", ...box }), make("rect", { class: side(part.contribution) || "for", ...box }),
-      make("text", { x: box.x + size / 4, y: Math.max(size, box.y + size), "font-size": size }, String(at + 1))];
+      make("text", { x: box.x + letter / 4, y: Math.max(letter, box.y + letter), "font-size": letter }, String(at + 1))];
   })).flat();
   return make("figure", { class: "look" }, picture, drawn.length
     ? make("svg", { viewBox: `0 0 ${wide} ${high}`, "aria-hidden": "true" }, ...drawn) : null);
 }
 
-export function evidence(answer, url) {
+// `size`: of the picture in pixels.
+export function evidence(answer, url, size) {
   const why = answer.evidence;
   const strong = [...why.parts].sort((one, other) => Math.abs(other.contribution) - Math.abs(one.contribution));
   const regions = strong.filter((part) => part.kind === "regions").slice(0, SHOWN);
@@ -85,7 +86,7 @@ export function evidence(answer, url) {
   return make("section", { class: "evidence" },
     make("h3", {}, `What speaks for “${why.explained}” (+, solid line) and against it (−, dashed line)`),
     make("div", { class: "columns" },
-      make("div", {}, look(url, answer.read, regions),
+      make("div", {}, look(url, size, regions),
         regions.length ? make("ol", {}, ...regions.map((part) =>
           make("li", {}, `${part.name || "a region"} ${signed(part.contribution)}`))) : null,
         whole ? make("p", {}, `The picture as a whole: ${signed(whole.contribution)}`) : null),
