@@ -24,9 +24,11 @@ class Browser:
     def __init__(self, folder: Path, *, size: tuple[int, int] = (1180, 900)) -> None:
         commands, self._write = os.pipe()
         self._read, answers = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                 "--no-first-run", "--disable-background-networking", "--hide-scrollbars", f"--window-size={size[0]},{size[1]}",
-                 f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]  # fmt: skip
+        flags = [
+            "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            "--disable-background-networking", "--hide-scrollbars", f"--window-size={size[0]},{size[1]}",
+            f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank",
+        ]  # fmt: skip
         # The protocol takes 3 and 4, which Python may use itself.
         shell = f'exec "$@" 3<&{commands} 4>&{answers}'
         self._process = subprocess.Popen(

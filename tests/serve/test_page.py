@@ -10,6 +10,7 @@ from tests.serve.browser import CHROMIUM, Browser
 from tests.serve.conftest import policy_for
 from tests.serve.test_soak import SECONDS, live
 
+from diptych.datasets import HatefulMemes
 from diptych.serve import AuditLog
 from diptych.serve.keys import Keys
 from diptych.serve.review import ReviewQueue
@@ -72,8 +73,9 @@ def test_a_meme_is_checked_by_keyboard(service, browser, picture, tmp_path):
     assert not browser.told
 
 
-def test_regions_are_drawn_into_the_picture(service, browser, models, memes):
-    key = next(iter(models["regions"].members[""].find))
+def test_regions_are_drawn_into_the_picture(service, browser, memes):
+    pair = HatefulMemes(memes, "dev_seen")[0].pairs[0]
+    key = pair.image
     service.service.picture_of = lambda key: (memes / "img" / f"{key}.png").read_bytes()
     with live(service.web) as url:
         browser.open(url)
@@ -83,6 +85,8 @@ def test_regions_are_drawn_into_the_picture(service, browser, models, memes):
         browser.choose("#file", memes / "img" / f"{key}.png")
         browser.until("!document.querySelector('#preview').hidden")
         browser.value(f"document.querySelector('#image-key').value = '{key}'")
+        browser.value("document.querySelector('#text').focus()")
+        browser.type(pair.text)
         browser.value("document.querySelector('#send').click()")
         browser.until("document.querySelector('#result .evidence')")
         answer = json.loads(browser.value("document.querySelector('#json pre').textContent"))

@@ -24,7 +24,8 @@ export function table(caption, head, rows) {
   const cell = (value, tag) => make(tag, typeof value === "number" ? { class: "number" } : {},
     typeof value === "number" ? number(value, 3) : String(value));
   return make("table", {}, make("caption", {}, caption),
-    make("thead", {}, make("tr", {}, ...head.map((one) => make("th", { scope: "col" }, one)))),
+    make("thead", {}, make("tr", {}, ...head.map((one, at) => make("th",
+      { scope: "col", class: rows.some((row) => typeof row[at] === "number") ? "number" : null }, one)))),
     make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((one) => cell(one, "td"))))));
 }
 
@@ -47,18 +48,18 @@ export function decided(answer, card) {
 
 function band(rule, score, label) {
   const allow = rule.allow ?? 0, block = rule.block ?? 1, width = 400;
-  const said = `Score of ${label} ${number(score, 3)}; ` +
+  const said = `By the model's own score of ${label}, ${number(score, 3)}: ` +
     (rule.allow == null ? "none is allowed unseen, " : `allowed below ${number(allow, 3)}, `) +
     (rule.block == null ? "none is blocked unseen." : `blocked above ${number(block, 3)}.`);
   const part = (name, from, to) => to > from
     ? make("rect", { class: name, x: from * width, y: 16, width: (to - from) * width, height: 14 }) : null;
   const mark = Math.min(1, Math.max(0, score)) * width;
-  return make("svg", { class: "band", role: "img", "aria-label": said, viewBox: `-4 0 ${width + 8} 46` },
+  const name = (value) => value == null ? null
+    : make("text", { x: value * width, y: 43, "text-anchor": "middle" }, number(value));
+  return make("figure", {}, make("svg", { class: "band", role: "img", "aria-label": said, viewBox: `-4 0 ${width + 8} 46` },
     part("allow", 0, allow), part("review", allow, block), part("block", block, 1),
     make("path", { d: `M${mark - 6} 4h12l-6 11z M${mark - 1} 14h2v17h-2z` }),
-    make("text", { x: 0, y: 43 }, "0"), make("text", { x: width, y: 43, "text-anchor": "end" }, "1"),
-    rule.allow == null ? null : make("text", { x: allow * width, y: 43, "text-anchor": "middle" }, number(allow)),
-    rule.block == null ? null : make("text", { x: block * width, y: 43, "text-anchor": "middle" }, number(block)));
+    name(rule.allow), name(rule.block)), make("figcaption", { class: "note" }, said));
 }
 
 // A picture, with the regions that count most drawn into it.
