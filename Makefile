@@ -157,7 +157,7 @@ journey: install ## whole ways of a person, every snippet, studies that are kill
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m journey
 
 soak: install ## the service under load on this machine, bounded (SECONDS=120 per test; 600 for its memory)
-	DIPTYCH_SOAK=$(SECONDS) $(PYTEST) -m soak -s tests/serve
+	DIPTYCH_SOAK=$(SECONDS) $(PYTEST) -m "soak or browser" -s tests/serve
 
 bench: install ## measured against plain code and other libraries
 	$(BIN)/python -m bench

@@ -42,7 +42,7 @@ BAD = [
     (b'{"text": "a", "options": {"a/b": 2}}', 422, "invalid-request", "/options/a~1b"),
     (b'{"text": "a", "options": {"ocr": "maybe"}}', 422, "invalid-request", "/options/ocr"),
     (b'{"text": "a", "options": {"ocr": "always"}}', 422, "no-text", "/options/ocr"),
-    (b'{"text": "a", "options": {"explain": true}}', 422, "invalid-request", "/options/explain"),
+    (b'{"text": "a", "options": {"explain": true}}', 422, "invalid-request", "/image"),
     (b'{"text": "a", "image": {"bytes": "@@"}}', 422, "invalid-request", "/image/bytes"),
     (b'{"text": "a", "image": {"bytes": ""}}', 422, "bad-picture", "/image"),
     (b'{"text": "a", "image": {"bytes": "AAAA"}}', 422, "bad-picture", "/image"),

@@ -1,6 +1,7 @@
 """The service as a process: it listens, answers, stops without losing a request; and its client."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.serve.conftest import policy_for
+from tests.serve.conftest import policy_for, saved
 
 from diptych.cli import main
 from diptych.client import Client, ServiceError, meme_of
@@ -19,7 +20,8 @@ from diptych.errors import ConfigError, FormatError
 from diptych.predict import load
 from diptych.serve import Options, Setup, build, verify
 from diptych.serve.keys import read_keys
-from diptych.serve.models import named_models, read_policies
+from diptych.serve.models import named_models
+from diptych.serve.policies import read_again, read_policies
 from diptych.serve.server import listen
 
 
@@ -139,6 +141,7 @@ def test_beyond_this_machine_only_with_keys(sources, capsys):
     [
         ["--limit", "que=3"], ["--limit", "queue=many"], ["--limit", "queue=0"], ["--fetch-from", "http://a"],
         ["--sample-allowed", "2"], ["--reference", "other=x.npz"], ["--api-keys", "missing.txt"],
+        ["--review", "5"], ["--review", "-1"], ["--ocr", "--ocr-engines", "0"],
         ["--policy", "missing.yaml"], ["--audit", "pyproject.toml"],
     ],
 )  # fmt: skip
@@ -161,6 +164,49 @@ def test_a_model_without_regions_or_with_two_policies_is_refused(sources, models
         read_policies([tmp_path / "a.yaml", tmp_path / "b.yaml"], [models["text"]])
     with pytest.raises(ConfigError, match=models["text"].sha256[:12]):
         read_policies([tmp_path / "a.yaml"], [models["pixels"]])
+
+
+def test_a_reload_takes_the_policy_of_the_new_model_whatever_its_name(sources, setup, memes, tmp_path):
+    run = shutil.copytree(sources["text"], tmp_path / "run")
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    web = build(Options(models=[f"mine={run}"], policies=[folder], setup=setup))
+    old = web.service.engine.find("mine")
+    try:
+        assert old.policy is None
+        shutil.rmtree(run)
+        saved(run, memes, "text_bert_tiny", seed=7)
+        new = web.load_again("mine")
+        assert (new.policy, new.sha256 != old.sha256) == (None, True)
+        policy_for(new).save(folder / "july.yaml")
+        policy_for(old).save(folder / "june.yaml")
+        new = web.load_again("mine")
+        assert (new.policy_name, new.policy.model) == ("july", new.sha256)
+        web.service.exchange(new)
+        policy_for(new).save(folder / "again.yaml")
+        with pytest.raises(ConfigError, match="again"):
+            web.load_again("mine")
+        (folder / "again.yaml").unlink()
+        shutil.rmtree(run)
+        saved(run, memes, "text_bert_tiny", seed=8)
+        with pytest.raises(ConfigError, match=r"july\.yaml"):
+            web.load_again("mine")
+    finally:
+        assert web.service.close()
+
+
+def test_a_reload_leaves_the_policies_of_others_unread(models, tmp_path):
+    one, two = models["text"], models["pixels"]
+    for model in (one, two):
+        (tmp_path / model.name).mkdir()
+        policy_for(model).save(tmp_path / model.name / "policy.yaml")
+    paths = [tmp_path / model.name / "policy.yaml" for model in (one, two)]
+    read_policies(paths, [one, two])
+    paths[1].write_text("damaged")
+    read_again(paths, one, one, [two])
+    assert one.policy_file == paths[0]
+    with pytest.raises(FormatError):
+        read_again(paths, two, two, [one])
 
 
 def test_models_are_named_by_their_folders(tmp_path):

@@ -5,21 +5,23 @@ NAME=FOLDER; the first is the default. It listens on this machine only, unless t
 
 try:
   diptych serve runs/mine --policy policy.yaml
-  diptych serve runs/mine runs/study/vilio --policy policy.yaml --api-keys keys.txt --audit audit/
+  diptych serve runs/mine runs/study/vilio --policy policy.yaml --ocr --api-keys keys.txt --audit audit/
   curl -F image=@meme.png -F 'request={"text":"what a day"};type=application/json' localhost:8000/v1/score
   kill -HUP PID        reads the keys again;   kill PID   finishes what was accepted, and stops
 """
 
 import argparse
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diptych.cli.options import add_device
+from diptych.cli.options import add_device, add_ocr
 from diptych.errors import ConfigError, missing_library, nearest
 
 if TYPE_CHECKING:
     from diptych.serve.limits import Limits
     from diptych.serve.setup import Options
+    from diptych.serve.words import PictureWords
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "models", metavar="model", nargs="+", help="run, bundle or study; NAME=FOLDER names it"
     )
     parser.add_argument(
-        "--policy", type=Path, action="append", default=[], help="a file of `diptych calibrate`, per model"
+        "--policy", type=Path, action="append", default=[], help="a file of `diptych calibrate`, or a folder"
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
@@ -65,6 +67,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL=FILE",
         help="scores that drift is measured from",
     )
+    parser.add_argument(
+        "--review", type=int, default=0, metavar="NUMBER", help="keep as many memes for people, in memory"
+    )
+    add_ocr(parser, "read the text of pictures that come without")
+    parser.add_argument(
+        "--ocr-engines", type=int, default=1, metavar="N", help="pictures read at once (default: 1)"
+    )
     parser.add_argument("--sample-allowed", type=float, default=0.0, help="share of allowed memes to look at")
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER", help="a limit, such as queue=64"
@@ -100,16 +109,23 @@ def run(arguments: argparse.Namespace) -> int:
         )
     options = _options(arguments)
     torch.set_num_threads(arguments.threads or model_threads())
-    sock = listen(arguments.host, arguments.port)
-    try:
-        web = build(options)
+    with closing(listen(arguments.host, arguments.port)) as sock, _words(arguments, options) as words:
+        web = build(options, words=words)
         for model in web.service.engine.models.values():
             policy = model.policy_id or "no policy"
             print(f"{model.name}   {model.sha256[:12]}   reads {', '.join(model.reads)}   {policy}")
         print(f"ready: {address_of(sock)}", flush=True)
         return serve(web, sock, drain_wait=arguments.drain_wait, graceful=arguments.timeout_graceful_shutdown)
-    finally:
-        sock.close()
+
+
+def _words(
+    arguments: argparse.Namespace, options: "Options"
+) -> "AbstractContextManager[PictureWords | None]":
+    if not arguments.ocr:
+        return nullcontext()
+    from diptych.serve.words import picture_words
+
+    return picture_words(arguments.ocr_engines, lines=arguments.lines, patience=options.limits.deadline)
 
 
 def _options(arguments: argparse.Namespace) -> "Options":
@@ -136,6 +152,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
         fetch_from=arguments.fetch_from,
         fetch_plain=arguments.fetch_http,
         sample=arguments.sample_allowed,
+        review=arguments.review,
         limits=_limits(arguments.limit),
     )
 

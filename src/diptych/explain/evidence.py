@@ -83,7 +83,7 @@ class Evidence:
         explained: the class whose score is explained: the answer, or the likeliest class.
         scores: probabilities by class.
         contributions: of the players: positive ones support the explained class.
-        relevance: generic attention relevance of each player, at least 0; None if the model has none.
+        relevance: generic attention relevance of each player, at least 0; None if it was not computed.
         both: value of the whole example; `neither`, with everything hidden that can be.
         default: whether the answer is the same with everything hidden, so that no evidence was needed.
         changes: what was tried to change the answer.
@@ -207,8 +207,12 @@ def explain(
     return evidence_of(Variants(predictor, example, sources, budget or Budget()))
 
 
-def evidence_of(variants: Variants) -> Evidence:
-    """Explain the answer to the example of `variants`."""
+def evidence_of(variants: Variants, *, attention: bool = True) -> Evidence:
+    """Explain the answer to the example of `variants`.
+
+    Args:
+        attention: compute the attention relevance, too, which needs gradients.
+    """
     example, sources, budget = variants.example, variants.sources, variants.budget
     players = variants.players
     text = np.array([player.of_text for player in players], bool)
@@ -224,13 +228,13 @@ def evidence_of(variants: Variants) -> Evidence:
         id=example.id,
         text=example.pairs[0].text,
         text_b=example.pairs[0].text_b,
-        images=tuple(Path(files[key]) if key in files else None for key in keys),
+        images=tuple(_file(files.get(key)) for key in keys),
         answer=variants.answer,
         explained=whole.classes[variants.column],
         scores=dict(zip(whole.classes, map(float, whole.scores[0]), strict=True)),
         players=tuple(players),
         contributions=found,
-        relevance=_relevance(variants),
+        relevance=_relevance(variants) if attention else None,
         both=both,
         neither=neither,
         text_only=text_only,
@@ -238,6 +242,10 @@ def evidence_of(variants: Variants) -> Evidence:
         default=not bool(variants.outcomes([variants.without(range(len(players)))])[1][0]),
         budget=budget,
     )
+
+
+def _file(picture: object) -> Path | None:
+    return Path(picture) if isinstance(picture, str | Path) else None
 
 
 def _relevance(variants: Variants) -> Float[ndarray, " n"] | None:

@@ -15,6 +15,7 @@ from diptych.serve.intake import media_type, parse, parse_form
 from diptych.serve.moderation import answered, memes_of
 from diptych.serve.openapi import openapi
 from diptych.serve.problems import Problem
+from diptych.serve.review import ReviewQueue
 from diptych.serve.structs import (
     BatchAnswer,
     BatchItem,
@@ -28,16 +29,20 @@ from diptych.serve.structs import (
     ProblemAnswer,
     Ready,
     ReloadAnswer,
+    ReviewList,
     ScoreAnswer,
     ScoreRequest,
 )
 
 WAIT = re.compile(r"\bwait=(\d{1,6})\b")
 MOST_REPEATED = 10_000
+REVIEWED = 100  # memes of the queue in one answer
+BYTES = "application/octet-stream"
 # Everything from this server, nothing inline: a page that shows texts of strangers must run none of them.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; "
+    "require-trusted-types-for 'script'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -143,13 +148,34 @@ async def feedback(web: Web, call: Call) -> Response:
     return response
 
 
+async def review(web: Web, call: Call) -> Response:
+    """`GET /v1/review`: memes that wait for people."""
+    return json_response(_queue(web).listed(REVIEWED))
+
+
+async def review_picture(web: Web, call: Call) -> Response:
+    """`GET /v1/review/{id}/picture`."""
+    # Without a type, so that no browser opens it as a page of this server.
+    data = _queue(web).picture(call.request.path_params["id"])
+    return Response(data, media_type=BYTES, headers={"Content-Security-Policy": POLICY})
+
+
+def _queue(web: Web) -> ReviewQueue:
+    if web.service.review is None:
+        raise Problem("conflict", "this service keeps no memes for people; start it with --review NUMBER.")
+    return web.service.review
+
+
 async def models(web: Web, call: Call) -> Response:
     """`GET /v1/models`."""
     limits = web.service.limits
     cards = [
         card(one, limits, default=not number) for number, one in enumerate(web.service.engine.models.values())
     ]
-    return json_response(ModelList(models=cards))
+    service = web.service
+    return json_response(
+        ModelList(models=cards, reads_words=service.words is not None, review=service.review is not None)
+    )
 
 
 async def model(web: Web, call: Call) -> Response:
@@ -199,6 +225,7 @@ async def metrics(web: Web, call: Call) -> Response:
     inflight, queued = web.service.engine.busy
     web.service.metrics.inflight.set(inflight)
     web.service.metrics.queue_items.set(queued)
+    web.service.metrics.review_items.set(len(web.service.review or ()))
     return Response(web.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -267,6 +294,14 @@ ADDRESSES = (
     Address(
         method="POST", path="/v1/feedback", handler=feedback, summary="The decision of a person.",
         reads=FeedbackRequest, answers=FeedbackAnswer,
+    ),
+    Address(
+        method="GET", path="/v1/review", handler=review, role="reviewer",
+        summary="Memes that wait for people.", answers=ReviewList,
+    ),
+    Address(
+        method="GET", path="/v1/review/{id}/picture", handler=review_picture, role="reviewer",
+        summary="The picture of such a meme.", answers=BYTES,
     ),
     Address(method="GET", path="/v1/models", handler=models, summary="All models.", answers=ModelList),
     Address(

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from diptych.errors import report_internal
 from diptych.serve.intake import read_body, while_connected
-from diptych.serve.keys import EVERYBODY, Caller, Keys, new_request_id
+from diptych.serve.keys import EVERYBODY, ROLES, Caller, Keys, new_request_id
 from diptych.serve.problems import Problem
 from diptych.serve.service import Service
 
@@ -59,7 +59,7 @@ class Address:
     """An address of the service, from which its route and its entry in `/openapi.json` are made.
 
     Args:
-        role: that a key must have; None needs no key.
+        role: that a key must have, or a higher one; None needs no key.
         reads: structure of the body; None for no body.
         answers: structure of the answer; a media type where it is no JSON.
     """
@@ -145,8 +145,8 @@ class Web:
         caller = self.keys.caller(given)
         if caller is None:
             raise Problem("unauthorized", "send a key: Authorization: Bearer KEY.")
-        if role == "admin" and caller.role != "admin":
-            raise Problem("forbidden", f"the key {caller.name} has the role {caller.role}; expected admin.")
+        if ROLES.index(caller.role) < ROLES.index(role):
+            raise Problem("forbidden", f"the key {caller.name} has the role {caller.role}; expected {role}.")
         if wait := self.keys.wait(caller):
             detail = f"the key {caller.name} may send {self.keys.rate:g} requests per second."
             raise Problem("rate-limited", detail, retry_after=max(1, round(wait)))

@@ -11,11 +11,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Condition, Lock, Thread
+from typing import Any, TypeVar
 
 from diptych.errors import DiptychError
 from diptych.serve.limits import Limits
 from diptych.serve.models import Prepared, Resident, Scored
 from diptych.serve.problems import Problem
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class Engine:
         self.limits, self.observe = limits or Limits(), observe or Observer()
         self.draining = False
         self._queue: deque[Ticket] = deque()
+        self._turns: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._changed = Condition()
         self._stop = False
         self._admitted, self._bytes, self._counting = 0, 0, Lock()
@@ -131,6 +135,17 @@ class Engine:
             self._changed.notify()
         return ticket.result
 
+    def turn(self, work: Callable[[], T]) -> "Future[T]":
+        """Run a function on the thread of the models, after the batch that is next.
+
+        Whatever takes longer than a batch is cut into several turns, so that memes do not wait for it.
+        """
+        result: Future[T] = Future()
+        with self._changed:
+            self._turns.append((work, result))
+            self._changed.notify()
+        return result
+
     def swap(self, model: Resident) -> None:
         """Replace the model of the same name; memes that the old one prepared are scored by the old one."""
         # One assignment: a request reads the table once, so it sees either model and never a mixture.
@@ -147,13 +162,17 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._queue and not self._stop:
+                while not (self._queue or self._turns or self._stop):
                     self._changed.wait()
-                if not self._queue:
+                if not (self._queue or self._turns):
                     return
                 batch = self._take()
+                turn = self._turns.popleft() if self._turns else None
             if batch:
                 self._score(batch, first=True)
+            # One of each: neither memes nor explanations starve.
+            if turn is not None:
+                _run(*turn)
 
     def _take(self) -> list[Ticket]:
         """Take a batch around the oldest meme out of the queue; dead ones are dropped."""
@@ -202,6 +221,14 @@ class Engine:
             self._batch_seconds += 0.1 * (seconds - self._batch_seconds)
         for ticket, scored in zip(batch, results, strict=True):
             ticket.result.set_result((scored, start - ticket.queued, seconds))
+
+
+def _run(work: Callable[[], T], result: "Future[T]") -> None:
+    if result.set_running_or_notify_cancel():
+        try:
+            result.set_result(work())
+        except Exception as error:
+            result.set_exception(error)
 
 
 def chosen_for_batch(lengths: Sequence[int | None], *, most: int, cost: int) -> set[int]:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL.Image import Image
 
+from diptych.explain.document import Explanation
 from diptych.serve.models import Scored
 from diptych.serve.structs import Read, ScoreRequest, Timing
 
@@ -43,6 +44,7 @@ class Known:
 
     scored: Scored
     read: Read
+    evidence: Explanation | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,10 +55,12 @@ class Stages:
     prepare: float = 0.0
     ocr: float = 0.0
     model: float = 0.0
+    explain: float = 0.0
     hit: bool = False
     start: float = field(default_factory=time.monotonic)
 
     def answer(self) -> Timing:
-        parts = {name: round(1000 * getattr(self, name), 3) for name in ("queue", "prepare", "ocr", "model")}
+        names = ("queue", "prepare", "ocr", "model", "explain")
+        parts = {name: round(1000 * getattr(self, name), 3) for name in names}
         total = round(1000 * (time.monotonic() - self.start), 3)
         return Timing(**parts, total=total, cache="hit" if self.hit else "miss")

@@ -15,7 +15,7 @@ from threading import Lock
 from diptych.errors import FormatError
 from diptych.files import require_file
 
-ROLES = ("user", "admin")
+ROLES = ("user", "reviewer", "admin")  # each may do what those before it may
 LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64}):(?P<sum>[0-9a-fA-F]{64}):(?P<role>\w+)")
 MOST = 1 << 20
 

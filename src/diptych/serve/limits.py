@@ -22,6 +22,8 @@ class Limits:
         batch: memes that a model scores together.
         cost: memes of a batch times tokens and regions of its longest meme.
         deadline: seconds from the arrival of a request to its answer.
+        explain: the same for a request with `options.explain`.
+        permutations: orders of words and regions that its evidence is a mean of; its time grows with them.
         receive: seconds to receive a body.
         keep_alive: seconds that an idle connection stays open.
         header: bytes of the headers of a request.
@@ -41,6 +43,8 @@ class Limits:
     batch: int = 32
     cost: int = 16_384
     deadline: float = 10.0
+    explain: float = 30.0
+    permutations: int = 4
     receive: float = 30.0
     keep_alive: int = 5
     header: int = 16_384
@@ -50,7 +54,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            least = 0 if name in ("cache", "rate") else 1
+            least = {"cache": 0, "rate": 0, "permutations": 2}.get(name, 1)
             if (value := getattr(self, name)) < least:
                 raise ConfigError(f"the limit {name} is {value}; expected at least {least}.")
 

@@ -10,7 +10,6 @@ from PIL import Image
 from diptych.bundle import find_bundle
 from diptych.calibrate import Policy
 from diptych.data import Row, Sources
-from diptych.data.inputs import file_checksum
 from diptych.ensemble import FittedBlend, fit_once
 from diptych.errors import ConfigError
 from diptych.predict import Predictor, load
@@ -21,6 +20,7 @@ from diptych.serve.regions import HERE, POINTER, ByKey, Detectors, Find, Meme, f
 from diptych.study import averaged, dev_of, extractions, is_study, model_of, places_of, read_tree
 from diptych.study.score import STORES, Tree
 from diptych.tasks import Answer
+from diptych.types import Example
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +88,21 @@ class Member:
         Raises:
             Problem: an input that the model reads is missing.
         """
+        return tuple(self.predictor.processor.rows(*self.opened(meme)))
+
+    def opened(self, meme: Meme) -> tuple[Example, Sources]:
+        """A meme as an example, and where its picture and regions are.
+
+        Raises:
+            Problem: an input that the model reads is missing.
+        """
         needs, key = self.predictor.needs, meme.key or HERE
         if "pixels" in needs and meme.image is None:
             raise Problem("invalid-request", "the model reads pictures; send one.", pointer=POINTER)
         seen = self.find is not None or "pixels" in needs
         example = self.predictor.example("0", keys=(key,) if seen else (), text=meme.text)
         images = None if meme.image is None else {key: meme.image}
-        sources = Sources(regions=None if self.find is None else self.find(meme), images=images)
-        return tuple(self.predictor.processor.rows(example, sources))
+        return example, Sources(regions=None if self.find is None else self.find(meme), images=images)
 
     def score(self, memes: Sequence[tuple[Row, ...]]) -> Predictions:
         """Predict a batch.
@@ -133,6 +140,7 @@ class Resident:
             self.blend = fit_once(dev_of(source, tree), tree["labels"], dev="dev", method=tree["method"])
         self.policy: Policy | None = None
         self.policy_name, self.policy_id = "", ""
+        self.policy_file: Path | None = None
         self.warm = self._warm_up()
         self.classes = tuple(self.warm.scores)
         if policy is not None:
@@ -313,31 +321,6 @@ def named_models(words: Sequence[str]) -> dict[str, Path]:
             )
         named[name or own] = folder
     return named
-
-
-def read_policies(paths: Sequence[Path], models: Sequence[Resident]) -> None:
-    """Give each policy to the model that it was made for.
-
-    Raises:
-        ConfigError: a policy is of no model of the service, or two are of one.
-    """
-    files: dict[str, Path] = {}
-    for path in paths:
-        policy = Policy.load(path)
-        mine = [model for model in models if model.sha256 == policy.model]
-        if not mine:
-            known = ", ".join(f"{model.name} {model.sha256[:12]}" for model in models)
-            raise ConfigError(
-                f"{path} was made for the model {str(policy.model)[:12]}, which is not served; served are "
-                f"{known}. Calibrate the predictions of one of them."
-            )
-        for model in mine:
-            if model.name in files:
-                raise ConfigError(
-                    f"{files[model.name]} and {path} are both policies of the model {model.name}; give one."
-                )
-            files[model.name] = path
-            model.decide_by(path.stem, file_checksum(path), policy)
 
 
 def weight_bytes(source: Path) -> int:

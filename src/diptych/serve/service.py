@@ -8,18 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
+from threading import Event
 from typing import Any
 
 from diptych.errors import DiptychError, FormatError
 from diptych.serve.audit import AuditLog
 from diptych.serve.decisions import calibrated, decided, reference
 from diptych.serve.engine import Engine, Observer, Ticket
+from diptych.serve.evidence import explained
 from diptych.serve.given import Given, Known, Stages, Words
 from diptych.serve.metrics import Metrics
-from diptych.serve.models import Resident
+from diptych.serve.models import Prepared, Resident
 from diptych.serve.pictures import POINTER, Decoded, decode
 from diptych.serve.problems import Problem
 from diptych.serve.regions import Meme
+from diptych.serve.review import ReviewQueue
 from diptych.serve.structs import (
     Decision,
     FeedbackAnswer,
@@ -42,6 +45,7 @@ class Service:
         fetch: fetches a picture by its address; None refuses all.
         picture_of: the encoded picture of a key, where the operator gave a folder; None if there is none.
         audit: log of decisions.
+        review: keeps the memes that people look at; None keeps none.
         sample: share of the allowed memes that are marked for people to look at.
     """
 
@@ -54,16 +58,19 @@ class Service:
         fetch: Callable[[str], bytes] | None = None,
         picture_of: Callable[[str], bytes | None] | None = None,
         audit: AuditLog | None = None,
+        review: ReviewQueue | None = None,
         sample: float = 0.0,
         workers: int = 2,
     ) -> None:
         self.engine, self.limits, self.metrics = engine, engine.limits, metrics or Metrics()
         self.words, self.fetch, self.picture_of = words, fetch, picture_of
-        self.audit, self.sample = audit, sample
+        self.audit, self.review, self.sample = audit, review, sample
         self.leaving = False  # balancers should go elsewhere, but requests are still taken
         self.recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._cache: OrderedDict[tuple[str, ...], Known] = OrderedDict()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
+        # One explanation at a time: each asks the model hundreds of times, and holds a decoded picture.
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._draw = random.Random()
         engine.observe = self._observer()
         for model in engine.models.values():
@@ -81,7 +88,8 @@ class Service:
         Raises:
             Problem: the request is invalid, or there is no answer in time.
         """
-        seconds = min(self.limits.deadline, deadline or self.limits.deadline)
+        most = self.limits.explain if given.request.options.explain else self.limits.deadline
+        seconds = min(most, deadline or most)
         try:
             with self.engine.admitted(given.size):
                 async with asyncio.timeout(seconds):
@@ -110,19 +118,23 @@ class Service:
         data = await loop.run_in_executor(self._pool, self._bytes, given)
         checksum = "" if data is None else sha256(data).hexdigest()
         key = request.image.key if request.image is not None else None
-        same = (model.sha256, policy, checksum, key or "", request.text or "", request.options.ocr)
+        asked = request.options.ocr + ("+" if request.options.explain else "")
+        same = (model.sha256, policy, checksum, key or "", request.text or "", asked)
         known = self._cache.get(same)
         self.metrics.cache.labels("miss" if known is None else "hit").inc()
         if known is None:
-            meme, read = await loop.run_in_executor(self._pool, self._read, request, data, stages, model)
-            known = await self._asked(model, meme, read, stages, deadline)
+            scored = self._explained if request.options.explain else self._scored
+            known = await scored(request, data, stages, model, deadline)
             self._keep(same, known)
         else:
             self._cache.move_to_end(same)
             stages.hit = True
-        return self._answer(
+        answer = self._answer(
             request, model, known, stages, request_id=request_id, caller=caller, picture=checksum
         )
+        if self.review is not None:
+            self.review.add(request, answer, picture=data, checksum=checksum)
+        return answer
 
     def _require(self, request: ScoreRequest, data: bytes | None, model: Resident) -> None:
         """Check what the structure of a request cannot say."""
@@ -132,9 +144,6 @@ class Service:
         if request.policy is not None and request.policy != model.policy_name:
             known = f"has the policy {model.policy_name!r}" if model.policy else "has no policy"
             raise Problem("invalid-request", f"the model {model.name} {known}.", pointer="/policy")
-        if request.options.explain:
-            found = "this service gives no explanations; use `diptych explain`."
-            raise Problem("invalid-request", found, pointer="/options/explain")
         image = request.image
         ways = 0 if image is None else sum(one is not None for one in (image.data, image.url, image.key))
         if image is not None and ways + (data is not None and image.data is None) != 1:
@@ -158,8 +167,8 @@ class Service:
 
     def _read(
         self, request: ScoreRequest, data: bytes | None, stages: Stages, model: Resident
-    ) -> tuple[Any, Read]:
-        """Decode, read words, find regions and tokenize; runs in the pool."""
+    ) -> tuple[Meme, Prepared, Read]:
+        """Decode, read words, find regions and tokenize; runs in a pool."""
         start = time.monotonic()
         decoded = None if data is None else decode(data, self.limits)
         self.metrics.prepare_seconds.labels("decode").observe(time.monotonic() - start)
@@ -168,21 +177,26 @@ class Service:
         key = request.image.key if request.image is not None else None
         began = time.monotonic()
         try:
-            meme = model.prepare(Meme(text=text, image=picture, key=key))
+            meme = Meme(text=text, image=picture, key=key)
+            prepared = model.prepare(meme)
         except FormatError as error:
             raise Problem("bad-picture", str(error), pointer=POINTER) from error
         self.metrics.prepare_seconds.labels("tokens").observe(time.monotonic() - began)
-        if meme.regions is not None:
-            self.metrics.regions.observe(meme.regions)
+        if prepared.regions is not None:
+            self.metrics.regions.observe(prepared.regions)
         stages.prepare = time.monotonic() - start - stages.ocr
         width, height = (None, None) if decoded is None else decoded.image.size
-        return meme, Read(
-            text=text,
-            text_source=source,  # type: ignore[arg-type]
-            regions=meme.regions,
-            width=width,
-            height=height,
-            animated=decoded is not None and decoded.animated,
+        return (
+            meme,
+            prepared,
+            Read(
+                text=text,
+                text_source=source,  # type: ignore[arg-type]
+                regions=prepared.regions,
+                width=width,
+                height=height,
+                animated=decoded is not None and decoded.animated,
+            ),
         )
 
     def _text(self, request: ScoreRequest, decoded: Decoded | None, stages: Stages) -> tuple[str, str]:
@@ -214,12 +228,37 @@ class Service:
         self.metrics.characters.observe(len(text))
         return text, "ocr"
 
-    async def _asked(self, model: Resident, meme: Any, read: Read, stages: Stages, deadline: float) -> Known:
-        ticket = Ticket(model=model, meme=meme, deadline=deadline)
+    async def _scored(
+        self, request: ScoreRequest, data: bytes | None, stages: Stages, model: Resident, deadline: float
+    ) -> Known:
+        loop = asyncio.get_running_loop()
+        _, prepared, read = await loop.run_in_executor(self._pool, self._read, request, data, stages, model)
+        ticket = Ticket(model=model, meme=prepared, deadline=deadline)
         # Canceling this waiting cancels the ticket, so a gone client costs the model nothing.
         scored, stages.queue, stages.model = await asyncio.wrap_future(self.engine.submit(ticket))
         self.metrics.queue_seconds.observe(stages.queue)
         return Known(scored=scored, read=read)
+
+    async def _explained(
+        self, request: ScoreRequest, data: bytes | None, stages: Stages, model: Resident, deadline: float
+    ) -> Known:
+        gone = Event()
+
+        def work() -> Known:
+            meme, prepared, read = self._read(request, data, stages, model)
+            ticket = Ticket(model=model, meme=prepared, deadline=deadline)
+            future, left = self.engine.submit(ticket), max(0.0, deadline - time.monotonic())
+            scored, stages.queue, stages.model = future.result(left)
+            start = time.monotonic()
+            why = explained(self.engine, model, meme, scored, deadline=deadline, gone=gone)
+            stages.explain = time.monotonic() - start
+            self.metrics.explain_seconds.labels(model.name).observe(stages.explain)
+            return Known(scored=scored, read=read, evidence=why)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._explaining, work)
+        finally:
+            gone.set()
 
     def _keep(self, same: tuple[str, ...], known: Known) -> None:
         self._cache[same] = known
@@ -251,6 +290,7 @@ class Service:
             read=known.read,
             members=[MemberScore(name=name, score=score) for name, score in members],
             timing_ms=stages.answer(),
+            evidence=known.evidence,
         )
         self._record(request, answer, caller=caller, picture=picture)
         self.metrics.scored(model.name, known.scored.scores.get(model.positive, 0.0))
@@ -303,6 +343,8 @@ class Service:
         self.audit.append(
             {"kind": "feedback", "request_id": given.request_id, "key": caller, "decided": said, **about}
         )
+        if self.review is not None:
+            self.review.done(given.request_id)
         # Bounded: whoever has a key could otherwise make labels without end.
         labels = set(self.engine.find(None if known is None else known["model"]).classes)
         self.metrics.feedback.labels(given.action, given.label if given.label in labels else "other").inc()
@@ -328,7 +370,8 @@ class Service:
         """Finish what was accepted, and force the audit log onto the disk; whether all was finished."""
         self.engine.draining = True
         finished = self.engine.stop(timeout)
-        self._pool.shutdown(wait=finished, cancel_futures=True)
+        for pool in (self._pool, self._explaining):
+            pool.shutdown(wait=finished, cancel_futures=True)
         if self.audit is not None:
             self.audit.close()
         return finished

@@ -24,9 +24,10 @@ from diptych.serve.models import (
     Setup,
     load_model,
     named_models,
-    read_policies,
     weight_bytes,
 )
+from diptych.serve.policies import read_again, read_policies
+from diptych.serve.review import ReviewQueue
 from diptych.serve.service import Service
 
 MEMORY = Path("/proc/meminfo")
@@ -42,6 +43,7 @@ class Options:
         reference: prediction files by model, against whose scores drift is measured.
         fetch_from: hosts from which pictures are fetched; none fetches nothing.
         sample: share of the allowed memes that are marked for people.
+        review: number of memes that are kept for people; 0 keeps none.
     """
 
     models: Sequence[str]
@@ -55,6 +57,7 @@ class Options:
     fetch_from: Sequence[str] = ()
     fetch_plain: bool = False
     sample: float = 0.0
+    review: int = 0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -67,6 +70,10 @@ def build(options: Options, *, words: Words | None = None) -> Web:
     """
     if not 0 <= options.sample <= 1:
         raise ConfigError(f"--sample-allowed is {options.sample}; expected a share from 0 to 1.")
+    if options.review < 0:
+        raise ConfigError(f"--review is {options.review}; expected a number of memes, or 0.")
+    if options.review and options.audit is None:
+        raise ConfigError("--review needs a place for what people decide; add --audit FOLDER.")
     # Everything that is cheap to check comes before gigabytes are loaded.
     hosts = checked_hosts(options.fetch_from)
     keys = Keys(options.keys, rate=options.limits.rate, burst=options.limits.burst)
@@ -92,16 +99,25 @@ def build(options: Options, *, words: Words | None = None) -> Web:
         picture_of=None if pictures is None else lambda key: _file_of(pictures, key, options.limits),
         audit=audit,
         sample=options.sample,
+        review=ReviewQueue(options.review) if options.review else None,
     )
-    return Web(service, ADDRESSES, keys=keys, reload=lambda name: load_again(engine.find(name), options))
+
+    def load(name: str) -> Resident:
+        old = engine.find(name)
+        return load_again(old, options, [one for one in engine.models.values() if one is not old])
+
+    return Web(service, ADDRESSES, keys=keys, reload=load)
 
 
-def load_again(old: Resident, options: Options) -> Resident:
+def load_again(old: Resident, options: Options, others: Sequence[Resident] = ()) -> Resident:
     """Load the model of the same folder anew; the old one stays until the new one is warm.
 
+    Args:
+        others: models of the service.
+
     Raises:
-        ConfigError: there is not the memory for both, the new one answers otherwise, or a policy that was
-            given to the old one was not made for the new one.
+        ConfigError: there is not the memory for both, the new one answers otherwise, or the old one had a
+            policy and there is none for the new one.
         FormatError: the folder has no model any more.
     """
     needed, free = 2 * weight_bytes(old.source), _available()
@@ -110,9 +126,7 @@ def load_again(old: Resident, options: Options) -> Resident:
     new = load_model(old.name, old.source, options.setup)
     if new.classes != old.classes:
         raise ConfigError(f"{old.source} now scores {new.classes}; the old one scores {old.classes}.")
-    # The files are read again, so that a new model may come with its new policy; those of others are left.
-    mine = [path for path in options.policies if path.stem == old.policy_name]
-    read_policies(mine, [new])
+    read_again(options.policies, old, new, others)
     return new
 
 

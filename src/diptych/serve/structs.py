@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from diptych.explain.document import Explanation
+
 Name = Annotated[str, Meta(max_length=256)]
 Action = Literal["allow", "review", "block"]
 
@@ -119,6 +121,8 @@ class MemberScore(Struct, frozen=True, kw_only=True):
 class Timing(Struct, frozen=True, kw_only=True):
     """Milliseconds of each stage. With `cache: hit`, the model was not asked."""
 
+    explain: float = 0.0
+
     queue: float
     prepare: float
     ocr: float
@@ -128,7 +132,10 @@ class Timing(Struct, frozen=True, kw_only=True):
 
 
 class ScoreAnswer(Struct, frozen=True, kw_only=True):
-    """The verdict. `scores` are calibrated probabilities if there is a policy; `raw` are the model's own."""
+    """The verdict. `scores` are calibrated probabilities if there is a policy; `raw` are the model's own.
+
+    `evidence` is what `options.explain` asks for, in the form of `diptych explain --json`.
+    """
 
     request_id: str
     model: ModelRef
@@ -140,6 +147,7 @@ class ScoreAnswer(Struct, frozen=True, kw_only=True):
     members: list[MemberScore]
     timing_ms: Timing
     id: str | None = None
+    evidence: Explanation | None = None
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -178,6 +186,28 @@ class FeedbackAnswer(Struct, frozen=True, kw_only=True):
 
     request_id: str
     known: bool
+
+
+class ReviewItem(Struct, frozen=True, kw_only=True):
+    """A meme for people to look at. `picture`: whether its address has one."""
+
+    request_id: str
+    time: str
+    model: str
+    decision: Decision
+    raw: dict[str, float]
+    text: str
+    text_source: Literal["given", "ocr", "none"]
+    image_key: str | None
+    picture: bool
+    tags: dict[str, str]
+
+
+class ReviewList(Struct, frozen=True, kw_only=True):
+    """The oldest memes of the queue; `total` counts all."""
+
+    total: int
+    items: list[ReviewItem]
 
 
 class ModerationResult(Struct, frozen=True, kw_only=True):
@@ -231,9 +261,11 @@ class ModelCard(Struct, frozen=True, kw_only=True):
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
-    """All models; the first is the default."""
+    """All models, the default first; and whether the service reads words, and keeps memes for people."""
 
     models: list[ModelCard]
+    reads_words: bool
+    review: bool
 
 
 class ReloadAnswer(Struct, frozen=True, kw_only=True):
