@@ -70,9 +70,7 @@ def test_every_run_starts_from_the_weights_of_the_last(write, tree, memes, tmp_p
     assert main(["study", "run", *words]) == 0
     said = capsys.readouterr().out
     assert said.count("[2/2] c:") == 1, "what is done stays"
-    one, *others = (
-        load_file(*out.glob(f"{name}-*/bundle/weights.safetensors")) for name in ("b", "c", "d")
-    )
+    one, *others = (load_file(*out.glob(f"{name}-*/bundle/weights.safetensors")) for name in ("b", "c", "d"))
     for other in others:
         for name, values in one.items():
             np.testing.assert_allclose(values, other[name], atol=1e-6, err_msg=name)
