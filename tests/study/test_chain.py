@@ -73,6 +73,8 @@ def test_every_run_starts_from_the_weights_of_the_last(write, tree, memes, tmp_p
     one, *others = (load_file(*out.glob(f"{name}-*/bundle/weights.safetensors")) for name in ("b", "c", "d"))
     for other in others:
         for name, values in one.items():
+            if name.startswith("task."):  # a new head, of another seed
+                continue
             np.testing.assert_allclose(values, other[name], atol=1e-6, err_msg=name)
     card = (out / "README.md").read_text()
     assert re.search(r"\| d \| auroc \| [01]\.\d{4} \|", card)
