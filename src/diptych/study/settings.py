@@ -183,9 +183,8 @@ class Study:
             ConfigError: a family or member does not exist, or `seeds` is below 1.
         """
         known = [link.name for link in self.links]
-        known += [
-            name for family in self.families for name in (family.name, *(m.name for m in family.members))
-        ]
+        for family in self.families:
+            known += [family.name, *(member.name for member in family.members)]
         # What the caller names, then the study's own choice, then everything.
         wanted = tuple(names) or self.default or tuple(known)
         if unknown := [name for name in wanted if name not in known]:
