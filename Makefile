@@ -21,9 +21,8 @@ FAST := "not compile and not journey and not soak"
 # of `make lxmert`: the pre-trained model, and the vocabulary that it shares with the tasks
 LXRT := runs/lxmert/pretrained
 WORDS := vocabulary=runs/lxmert/mix/vocabulary.txt
-# of `make mmbert`: captions in two languages, and the chain of Tasks B, C, B
+# of `make mmbert`: captions in two languages, and what is learned on them
 MM := runs/mmbert
-TUNED := weights.model=runs/mmbert/bcb
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo vilio lxmert mmbert check test quick fuzz parity certificate journey soak bench docs size clean
@@ -94,16 +93,9 @@ mmbert: install ## MM-BERT's and VL-BERT's guide, tiny: pre-training on captions
 		$(BIN)/diptych train experiment=pretrain/vlbert_tiny root=$(MM)/captions out=$(MM)/vlbert
 	@test -e $(MM)/a/bundle || \
 		$(BIN)/diptych train experiment=pretrain/mmbert_task_a_tiny root=$(MM)/multi30k out=$(MM)/a trainer.max_epochs=1
-	@test -e $(MM)/b/bundle || \
-		$(BIN)/diptych train experiment=pretrain/mmbert_task_b_tiny root=$(MM)/multi30k out=$(MM)/b trainer.max_epochs=2
-	@test -e $(MM)/c/bundle || \
-		$(BIN)/diptych train experiment=pretrain/mmbert_task_c_tiny root=$(MM)/multi30k weights.model=$(MM)/b out=$(MM)/c \
-		trainer.max_epochs=2
-	@test -e $(MM)/bcb/bundle || \
-		$(BIN)/diptych train experiment=pretrain/mmbert_task_b_tiny root=$(MM)/multi30k out=$(MM)/bcb \
-		trainer.max_epochs=1 "weights.model=[$(MM)/b,$(MM)/c]"
+	$(BIN)/diptych study run mmbert_chain_tiny root=$(MM)/multi30k out=$(MM)/chain
 	@test -e $(MM)/retrieval/bundle || \
-		$(BIN)/diptych train experiment=multi30k/retrieval_tiny root=$(MM)/multi30k $(TUNED) out=$(MM)/retrieval \
+		$(BIN)/diptych train experiment=multi30k/retrieval_tiny root=$(MM)/multi30k weights.model=$$(echo $(MM)/chain/bcb-*) out=$(MM)/retrieval \
 		trainer.max_epochs=10
 	$(BIN)/diptych retrieve $(MM)/retrieval --split test_2016_flickr
 	@test -e $(MM)/translation/bundle || \

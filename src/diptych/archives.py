@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,34 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
                 require_plain(member)
         require_room(path, sum(member.file_size for member in members))
         yield archive
+
+
+def read_member(path: Path, name: str, *, largest: int) -> bytes:
+    """Read one member of an archive. The archive stays open, because a list of a million names takes seconds.
+
+    Args:
+        largest: largest unpacked size in bytes.
+
+    Raises:
+        FormatError: the archive is damaged, it has no such member, or `require_plain` refuses the member.
+    """
+    with guarded(path, "a whole ZIP archive", named=True):
+        stamp = path.stat()
+        # A forked process must not share the position in the file; a replaced file is opened again.
+        archive = _kept_open(path, os.getpid(), (stamp.st_size, stamp.st_mtime_ns))
+        member = archive.NameToInfo.get(name)
+        if member is None:
+            raise FormatError(
+                f"{path}: has no member {shorten(name)} among {len(archive.NameToInfo):,}; expected the "
+                "archive of the pictures that the annotations name. Is it another part of it?"
+            )
+        require_plain(member, largest)
+        return archive.read(member)
+
+
+@lru_cache(maxsize=8)
+def _kept_open(path: Path, process: int, stamp: tuple[int, int]) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 def require_plain(member: zipfile.ZipInfo, largest: int | None = None) -> None:

@@ -1,5 +1,10 @@
-"""Reads picture files as RGB, and converts RGB to normalized pixels for ImageNet networks."""
+"""Reads picture files as RGB, and converts RGB to normalized pixels for ImageNet networks.
 
+A picture may lie in a ZIP: `train_image.zip@/7.jpg` is its member `7.jpg`, or the file in the folder
+`train_image` where the archive was unpacked. VL-BERT and MM-BERT write such paths.
+"""
+
+import io
 import re
 from collections.abc import Sequence
 from io import BytesIO
@@ -11,11 +16,15 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from diptych.archives import read_member
 from diptych.errors import FormatError
 from diptych.files import require_file
 
 MAX_PIXELS = 80_000_000  # Pillow warns of decompression bombs from 89 million
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MAX_BYTES = 1 << 28  # of a picture in an archive
+# Archives in several parts, `train.0.zip`, `train.1.zip`, are unpacked to one folder.
+MEMBER = re.compile(r"(?P<archive>(?P<folder>.+?)(?P<part>\.\d+)?\.zip)@/(?P<name>.+)", re.DOTALL)
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,6 +35,34 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def picture_exists(path: Path | str) -> bool:
+    """Whether a picture, or the archive that should hold it, is there; archives are not opened."""
+    return any(place.is_file() for place in _places(path))
+
+
+def _places(path: Path | str) -> tuple[Path, ...]:
+    """Where a picture may lie: the file itself, or behind unpacked folders the archive that has it."""
+    if (found := MEMBER.fullmatch(str(path))) is None:
+        return (Path(path),)
+    folder, part, name = found["folder"], found["part"] or "", found["name"]
+    return (Path(f"{folder}{part}", name), Path(folder, name), Path(found["archive"]))
+
+
+def picture_source(path: Path | str) -> Path | io.BytesIO:
+    """A file that Pillow can open.
+
+    Raises:
+        FormatError: it does not exist, or the archive that should have it does not have it.
+    """
+    *unpacked, place = _places(path)
+    if (found := next((one for one in unpacked if one.is_file()), None)) is not None:
+        return found
+    if unpacked:
+        member = str(path).partition(".zip@/")[2]
+        return io.BytesIO(read_member(require_file(place, "an archive"), member, largest=MAX_BYTES))
+    return require_file(place, "a picture file")
 
 
 def open_image(
@@ -54,7 +91,7 @@ def open_image(
     if isinstance(image, Image.Image):
         return _to_rgb(image, as_opencv)
     try:
-        with Image.open(require_file(image, "a picture file")) as file:
+        with Image.open(picture_source(image)) as file:
             require_small(file, image, max_pixels)
             if at_least is not None:
                 # Only JPEG has this; other formats ignore it.
@@ -105,7 +142,7 @@ def image_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, 
         FormatError: as `open_image`, for errors that the header shows.
     """
     try:
-        with Image.open(require_file(path, "a picture file")) as file:
+        with Image.open(picture_source(path)) as file:
             require_small(file, path, max_pixels)
             width, height = file.size
             # Orientations 5 to 8 turn the picture by 90 degrees.

@@ -144,6 +144,8 @@ def test_every_family_of_a_study_composes(name: str) -> None:
         if family.pretrain is not None:
             words = [f"experiment={family.pretrain.experiment}", *family.pretrain.overrides]
             check_calls(compose_words(words))
+    for link in study.links:
+        check_calls(compose_words([f"experiment={link.experiment}", *link.overrides]))
 
 
 def compose_words(words: list[str]) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def image_lists(case: Case) -> list[str]:
 
 @target(
     "captions and corpora",
+    "datasets.caption_lines",
     "datasets.conceptual_captions.records",
     "datasets.conceptual_captions.split",
     "datasets.corpus.passages",

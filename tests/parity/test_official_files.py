@@ -17,9 +17,11 @@ from torch import Tensor
 from diptych.bundle import load_bundle
 from diptych.convert import convert_checkpoint
 from diptych.data import Collate, Sources, image_keys, open_regions
-from diptych.datasets import Nlvr2, Vqa
+from diptych.datasets import Data, Mlt, Multi30k, Nlvr2, Vqa
 from diptych.datasets.lxmert import LxmertPretraining
 from diptych.features import write_store
+from diptych.predict import retrieve
+from diptych.predict.retrieval import Measuring
 from diptych.text import write_vocabulary
 from diptych.text.tokenizer import SPECIAL_TOKENS
 from diptych.types import EVERYTHING, FeatureMeta, Regions
@@ -102,7 +104,8 @@ def seen(golden, examples):
 
 def ids_of(golden):
     """Token ids and their segments: as the model gets them, special tokens included."""
-    return golden.outputs.get("text_input_ids", golden.inputs.get("input_ids"))
+    given = golden.inputs.get("input_ids", golden.inputs.get("text"))
+    return golden.outputs.get("text_input_ids", given)
 
 
 def segments_of(golden):
@@ -136,10 +139,12 @@ def settings_of(golden, shown):
         return {"processor": {"text": {"strip_accents": True}}}
     if "VLBERT" not in golden.config:
         return {}
+    # MM-BERT reads pairs of texts as one segment; no weight says so.
+    processor = {"processor": {"one_segment": True}} if "MLT_words" in golden.config["VLBERT"] else {}
     # Two widths share a matrix; and the golden has a region for the whole picture.
     both = golden.weights["image_feature_extractor.obj_downsample.1.weight"].shape[1]
     width = shown.features.shape[-1]
-    return {"model": {"feature_dim": width, "box_dim": both - width, "whole_image": False}}
+    return {"model": {"feature_dim": width, "box_dim": both - width, "whole_image": False}, **processor}
 
 
 def as_text(ids, tokens):
@@ -182,6 +187,21 @@ def write_pretraining(root, texts):
     return LxmertPretraining(root, "mscoco_minival")
 
 
+def write_captions(root, texts):
+    """Multi30k's files in one folder: an English caption, the same as its translation, and the picture."""
+    for ending, rows in (("en", texts), ("de", texts), ("images", [f"{n}.jpg" for n in range(len(texts))])):
+        (root / f"test_2016_flickr.{ending}").write_text("\n".join(rows) + "\n")
+    return Multi30k(root, "test_2016_flickr", lang="en")
+
+
+def write_words(root, texts):
+    """MLT's file of a test set: the ambiguous word, a translation, its sentence and the picture."""
+    (root / "test_sets").mkdir()
+    rows = [f"{text} | ein hut . | {number}.jpg\n" for number, text in enumerate(texts)]
+    (root / "test_sets" / "ende_test2016.txt").write_text("".join(rows))
+    return Mlt(root, "test_2016_flickr")
+
+
 def keys_of(example):
     """The pictures of an example, left before right."""
     return list(dict.fromkeys(key for pair in example.pairs for key in image_keys(pair)))
@@ -203,6 +223,8 @@ def prepared(golden, goldens, tmp_path):
         convert_checkpoint(tmp_path / "given", tmp_path / "bundle", overrides=overrides)
         bundle = load_bundle(tmp_path / "bundle")
         words = [as_text(row, tokens) for row in texts]
+        if write is write_words:  # its file has both texts
+            words = [(f"{word} | hut | {' '.join(more)}", more) for word, more in words]
         split = write(tmp_path, found.config.get("sentences") or [text for text, _ in words])
         classes, rows = [], []
         for number, example in enumerate(split):
@@ -241,6 +263,8 @@ if EVERY:
         ("visualbert-nlvr2", write_triplets, "logits"),
         ("mmf-visualbert-nlvr2", write_statements, "logits"),
         ("vlbert-vqa-2fc", write_questions, "label_logits"),
+        ("mmbert-mlt", write_words, "MLT_logits"),
+        ("mmbert-retrieval", write_captions, "relationship_logits"),
     ]
 # Its words change their segment without a [SEP], which no text can say: segments come in as they are.
 RANDOM_SEGMENTS = {"visualbert-nlvr2"}
@@ -269,6 +293,25 @@ def test_logits_equal_the_original(prepared, tmp_path, name, write, scores):
             with torch.no_grad():
                 found.append(bundle.task(bundle.model, batch).logits)
         golden.check(scores, torch.cat(found))
+
+
+@pytest.mark.skipif(not EVERY, reason="the golden is not among those of the repository")
+def test_cosines_of_translations_equal_the_original(prepared, tmp_path):
+    """A sentence with its picture, and a sentence alone: the original compares their first states."""
+    golden, _, _ = prepared("mmbert-distance", write_captions, "cls_output_with_vision")
+    node = {"_target_": "diptych.datasets.Multi30k", "task": "translation_retrieval"}
+    found = retrieve(
+        tmp_path / "bundle",
+        "test_2016_flickr",
+        by="cosine",
+        root=tmp_path,
+        data=Data(node=node, why="the test"),
+        features=tmp_path / "store",
+        out=tmp_path / "out",
+        measuring=Measuring(samples=10),
+    )
+    assert set(found.measures) == {"source_to_target", "target_to_source"}
+    golden.check("cosine", torch.from_numpy(np.load(tmp_path / "out" / "scores.npy")))
 
 
 def test_logits_of_pretraining_equal_the_original(prepared, tmp_path):

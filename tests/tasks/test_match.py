@@ -85,6 +85,23 @@ def test_hard_pairs_are_the_best_scored_wrong_ones(model, batch):
     assert torch.equal(task.eval()(model, given).loss, Match.loss(task, every.diagonal()[:, None], given))
 
 
+def test_semi_hard_pairs_score_below_the_right_one(model, batch):
+    given = batch([1, 1, 1, 1])
+    task = Match(model, hard=3, semi_hard=True).train()
+    logits = task(model, given, torch.Generator().manual_seed(0)).logits
+    every = torch.stack(
+        [
+            task.score(model(exchanged(given.inputs, torch.arange(4), torch.full((4,), image))), given)[:, 0]
+            for image in range(4)
+        ]
+    )  # image by text
+    for side, scores in enumerate((every, every.T), 1):
+        for row in range(4):
+            wrong = torch.cat([scores[row, :row], scores[row, row + 1 :]])
+            below = wrong[wrong < every[row, row]]
+            torch.testing.assert_close(logits[row, side], below.max() if len(below) else wrong.min())
+
+
 def test_hard_pairs_never_show_the_same_image(model, batch):
     given = batch([1, 1, 1], rows=3)
     regions = given.inputs.regions.map(lambda tensor: tensor[[0, 0, 1]])  # two captions of one image
@@ -105,3 +122,5 @@ def test_hard_pairs_need_true_ones(model, batch):
         Match(model, hard=2).train()(model, batch([1, 0], rows=2))
     with pytest.raises(ConfigError, match="-1"):
         Match(model, hard=-1)
+    with pytest.raises(ConfigError, match=r"hard is 0.*semi_hard"):
+        Match(model, semi_hard=True)

@@ -1,4 +1,4 @@
-"""Run a study: train members, predict, average families, fit a blend.
+"""Run a study: train members, predict, average families, fit a blend; or a chain of runs.
 
 A study is a YAML file; `vilio` and `vilio_tiny` come with diptych. The same command continues an interrupted
 study and skips finished steps. A changed setting repeats only the steps that depend on it.
@@ -11,6 +11,7 @@ try:
   diptych study run vilio_tiny root=memes members=U,ES seeds=1
   diptych study status vilio_tiny
   diptych study run vilio root=memes limit=20
+  diptych study run mmbert_chain_tiny root=multi30k
   diptych study predict vilio root=memes bundles=runs/study/vilio --fast
 """
 
@@ -152,6 +153,12 @@ def _rows(report: "Report") -> Iterator[tuple[object, ...]]:
 def _show(report: "Report", seconds: float) -> int:
     for name in report.failed:
         print(f"failed: {name}: {report.records[name].error}", file=sys.stderr)
+    if report.graph.study.links:
+        for step in report.graph.steps.values():
+            if step.name not in report.failed and step.name in report.records:
+                print(f"{step.name}: {step.folder}")
+        print(f"run card: {report.card}   ({seconds:,.0f} s)")
+        return 1 if report.failed else 0
     if report.blend is None:
         print(f"no blend; see the run card for the reason: {report.card}")
         return 1

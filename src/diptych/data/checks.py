@@ -7,6 +7,7 @@ from typing import Any
 from diptych.data.processor import Processor, Sources
 from diptych.data.stream import count_regions, key_windows
 from diptych.errors import ConfigError, FormatError, MissingFeatures, first_five
+from diptych.images import picture_exists
 from diptych.types import Dataset, Example, RegionSource, VisionLanguageModel
 
 
@@ -94,7 +95,7 @@ def _require_pictures(windows: Iterable[Sequence[str]], images: Mapping[str, Any
     for keys in windows:
         files = [images[key] for key in keys if isinstance(images[key], str | Path)]
         count += len(files)
-        missing.update({str(file): None for file in files if not Path(file).exists()})
+        missing.update({str(file): None for file in files if not picture_exists(file)})
     if missing:
         raise FormatError(
             f"{len(missing)} of {count} pictures are missing: {first_five(missing)}. Add these files; "

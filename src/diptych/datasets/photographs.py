@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.images import picture_exists
 
 BASES = ("", "data", "multi30k", "multi30k/data", "data/multi30k", "dataset/data")
 PICTURES = (
@@ -19,12 +20,13 @@ PICTURES = (
     "images/val2014",
     "",
 )
+MEMBER = ".zip@/"  # of MM-BERT's files, between an archive and a picture in it
 KEYS = ("stem", "number", "padded8", "padded12")
 
 
 def image_name(line: str) -> str:
     """The picture's file name: the lists of COCO's pictures add `#` and the id of the caption."""
-    return line.partition("#")[0].strip()
+    return line.partition("#")[0].strip().rpartition(MEMBER)[2]
 
 
 def image_key(name: str, kind: str, *, where: str) -> str:
@@ -59,11 +61,14 @@ class Photographs:
         lines: lines of a list of images.
         kind: kind of the keys; see `image_key`.
         where: name of the list, for messages.
+        folder: folder of the archives that the list names.
     """
 
-    def __init__(self, root: Path, lines: Iterable[str], kind: str, *, where: str) -> None:
-        names = map(image_name, lines)
-        self.root, self.names = root, {image_key(name, kind, where=where): name for name in names}
+    def __init__(
+        self, root: Path, lines: Iterable[str], kind: str, *, where: str, folder: Path | None = None
+    ) -> None:
+        self.root, self.folder = root, folder or root
+        self.lines = {image_key(image_name(line), kind, where=where): line for line in lines}
 
     @cached_property
     def folders(self) -> tuple[Path, ...]:
@@ -73,7 +78,10 @@ class Photographs:
     def path(self, key: str) -> Path:
         """The picture of a key, or where it belongs."""
         # A key that no line has can only be that of a file name.
-        name = self.names.get(key, f"{key}.jpg")
+        line = self.lines.get(key, f"{key}.jpg")
+        if MEMBER in line and picture_exists(self.folder / line):
+            return self.folder / line
+        name = image_name(line)
         places = (folder / name for folder in self.folders)
         return next((path for path in places if path.is_file()), self.root / "images" / name)
 

@@ -12,6 +12,7 @@ from numpy import ndarray
 from PIL import Image, ImageOps
 
 from diptych.errors import ConfigError, nearest
+from diptych.images import picture_exists, picture_source
 from diptych.report.page import Page
 from diptych.report.style import INK, LINE, MUTED, RIGHT, WRONG, drawing
 
@@ -213,17 +214,17 @@ def read_picture(path: Path | str | None) -> UInt8[ndarray, "h w 3"] | str:
     """Read a picture at page size, or return the reason why that failed."""
     if path is None:
         return "no picture"
+    if not picture_exists(path):
+        return "picture not found"
     try:
         with warnings.catch_warnings():
             # A bomb must fail instead of filling the memory.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(picture_source(path)) as image:
                 image.draft("RGB", PIXELS)  # JPEG is decoded at a fraction of its size
                 # Before rotating and converting, which then work on a small picture.
                 image.thumbnail(PIXELS)
                 upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except FileNotFoundError:
-        return "picture not found"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return "picture too large"
     except Exception:  # decoders raise many kinds of errors, and a placeholder is better than no page

@@ -134,6 +134,8 @@ def _opened(name: str, out: Path | str | None) -> tuple[Study, Path]:
 def _chosen(study: Study, call: Call) -> Study:
     if call.limit is not None and call.limit < 1:
         raise ConfigError(f"limit is {call.limit}; expected at least 1 example.")
+    if study.links and call.bundles is not None:
+        raise ConfigError(f"study {study.name} is a chain, which predicts nothing; use its runs.")
     # Named members win over the fast preset.
     names = call.members or (study.fast if call.fast else ())
     return study.select(names, seeds=call.seeds)

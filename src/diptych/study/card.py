@@ -40,8 +40,11 @@ def _lines(report: Report) -> Iterator[str]:
     for step in graph.steps.values():
         if step.kind in ("pretrain", "train"):
             yield _training_row(report, step)
-    yield from _members(report)
-    yield from _blend(report)
+    if study.links:
+        yield from _results(report)
+    else:
+        yield from _members(report)
+        yield from _blend(report)
     missing = [f"{name}: {report.records[name].error}" for name in report.failed]
     if missing or study.left_out:
         yield "\n## Missing\n"
@@ -50,9 +53,17 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"- not selected: {', '.join(study.left_out)}"
 
 
+def _results(report: Report) -> Iterator[str]:
+    """What the runs of a chain reached on their own validation splits."""
+    yield "\n## Measures\n\n| step | measure | value |\n|---|---|---|"
+    for name, record in report.records.items():
+        for measured, value in record.facts.get("metrics", {}).items():
+            yield f"| {name} | {measured} | {value:.4f} |"
+
+
 def _training_row(report: Report, step: Step) -> str:
     record, settings = report.records.get(step.name), step.settings
-    features = Path(settings["features"]).name
+    features = Path(settings["features"] or "none").name
     if settings["more_features"] is not None:
         features += f" + {Path(settings['more_features']).name}"
     facts = {} if record is None else record.facts
@@ -78,10 +89,12 @@ def measure(report: Report) -> Areas:
     """Compute the AUROC on dev, with its interval, of every member and family not trained on dev.
 
     Returns:
-        (AUROC, low, high) by MEMBER/RUN and FAMILY/average; empty if dev has a single class.
+        (AUROC, low, high) by MEMBER/RUN and FAMILY/average; empty of a chain, and if dev has a single class.
     """
     graph, dev = report.graph, report.graph.study.dev
     areas: dict[str, tuple[float, float, float]] = {}
+    if graph.study.links:
+        return areas
     truth = graph.data.open(graph.root, dev, limit=graph.limit).truth()
     # Without both classes there is no AUROC; a `limit` may cause that.
     if len(set(truth.values())) < 2:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from diptych.bundle import find_bundle
 from diptych.data.inputs import digest
-from diptych.datasets import Data, find_data
+from diptych.datasets import Data, find_data, split_class
 from diptych.errors import ConfigError, FormatError
 from diptych.features import FeatureStore
 from diptych.recipe import compose
+from diptych.study.chain import Link
 from diptych.study.progress import Checksums
 from diptych.study.settings import Member, Study
 
@@ -98,6 +99,8 @@ def plan(
         ConfigError: a split, a feature store or a bundle is missing.
     """
     graph = Graph(study=study, root=root, out=out, data=data or find_data(root), limit=limit)
+    for link in study.links:
+        _add_link(graph, planner, link)
     for family in study.families:
         if family.pretrain is not None and planner.bundles is None:
             _add_training(graph, planner, family.pretrain, "pretrain")
@@ -153,11 +156,7 @@ def _add_training(
         f"data.validate.split={graph.study.dev}",
         *([] if store is None else [f"features={store}"]),
         *([] if more is None else [f"more_features={more}"]),
-        *(
-            []
-            if graph.limit is None
-            else [f"data.{part}.limit={graph.limit}" for part in ("train", "validate")]
-        ),
+        *_limits(graph),
         *member.overrides,
         *planner.extra,  # last, so that the user's overrides win
     ]
@@ -169,23 +168,98 @@ def _add_training(
         "features": [None if path is None else FeatureStore(path).meta.checksum for path in (store, more)],
         "files": [_file(planner, config["vocabulary"], graph.root), *_weights(planner, config)],
     }
-    # What does not change weights stays out of the key, so that changing it repeats nothing.
-    content = {key: value for key, value in config.items() if key not in NO_PART}
-    content["data"] = {key: value for key, value in config["data"].items() if key != "workers"}
     # stores before the root: a store below the root must become FEATURES, not ROOT/...
     places = {str(store): "FEATURES", str(more): "MORE", str(graph.root): "ROOT"}
     kind: Literal["pretrain", "train"] = "pretrain" if view == "pretrain" else "train"
-    name = f"{member.name}/{view}"
-    needs = () if start is None else (start.name,)
+    name, starts = f"{member.name}/{view}", () if start is None else (start,)
+    _add_run(graph, config, inputs, places, name=name, kind=kind, lane=member.name, starts=starts)
+
+
+def _add_link(graph: Graph, planner: Planner, link: Link) -> None:
+    """Add one run of a chain, which trains on the splits of its own experiment."""
+    store, root = _store(graph, planner, link.features), graph.root / link.root
+    words = link.vocabulary if link.vocabulary in (None, "auto") else f"{planner.home / link.vocabulary}"
+    config = compose(
+        [
+            f"experiment={link.experiment}",
+            f"root={root}",
+            f"seed={link.seed}",
+            *([] if store is None else [f"features={store}"]),
+            *([] if words is None else [f"vocabulary={words}"]),
+            *_limits(graph),
+            *link.overrides,
+            *planner.extra,
+        ]
+    )
+    stores = config["features"]
+    inputs = {
+        "data": [_annotations(planner, node) for node in _splits(config["data"])],
+        "features": [
+            FeatureStore(path).meta.checksum if path.is_dir() else None
+            for path in map(Path, stores.values() if isinstance(stores, Mapping) else [stores or ""])
+        ],
+        "files": [_file(planner, config["vocabulary"], root), *_weights(planner, config)],
+    }
+    places = {str(store): "FEATURES", str(graph.root): "ROOT"}
+    starts = [graph.steps[name] for name in link.start]
+    _add_run(graph, config, inputs, places, name=link.name, kind="train", lane=link.name, starts=starts)
+
+
+def _limits(graph: Graph) -> list[str]:
+    return [f"data.{part}.limit={graph.limit}" for part in ("train", "validate") if graph.limit is not None]
+
+
+def _splits(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The nodes of all splits of a run, of the corpora beside the first one, too."""
+    return [data["train"], data["validate"], *(data.get("beside") or {}).values()]
+
+
+def _annotations(planner: Planner, node: Mapping[str, Any]) -> str:
+    """Checksums of the files of a split, found without reading it."""
+    given = {key: value for key, value in node.items() if key not in ("_target_", "root", "split", "limit")}
+    kind = split_class(node.get("_target_"))
+    return " ".join(map(planner.checksums, kind.find_files(Path(node["root"]), node["split"], **given)))
+
+
+def _add_run(
+    graph: Graph,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    places: Mapping[str, str],
+    *,
+    name: str,
+    kind: Literal["pretrain", "train"],
+    lane: str,
+    starts: Sequence[Step],
+) -> None:
+    """Add a training run to the graph.
+
+    Args:
+        inputs: checksums of what it reads.
+        places: words that replace paths in its settings.
+        starts: steps whose weights it starts from, in the order of loading.
+    """
+    # What does not change weights stays out of the key, so that changing it repeats nothing.
+    content = {key: value for key, value in config.items() if key not in NO_PART}
+    content["data"] = {key: value for key, value in config["data"].items() if key != "workers"}
+    needs = tuple(start.name for start in starts)
     key = _key(graph.steps, kind, _without(content, places), inputs, needs)
-    folder = graph.out / member.name / f"{view}-{key}"
-    # after the key, which must not contain a path; the key of `start` is in it by `needs`
-    if start is not None:
-        config["weights"] = {**config["weights"], "model": str(start.folder)}
+    folder = graph.out / f"{name}-{key}"  # of a member below its own folder, as MEMBER/RUN-KEY
+    weights = config["weights"]
+    # after the key, which must not contain a path; the keys of `starts` are in it by `needs`
+    if starts:
+        sources = [str(start.folder) for start in starts]
+        weights = {**weights, "model": sources if len(sources) > 1 else sources[0]}
     # several steps may run at once: their progress bars would mix
-    settings = {**config, "out": str(folder), "progress": False, "loggers": [], "name": name}
+    settings = {**config, "weights": weights, "out": str(folder), "progress": False, "loggers": []}
     graph.steps[name] = Step(
-        name=name, kind=kind, lane=member.name, needs=needs, settings=settings, key=key, folder=folder
+        name=name,
+        kind=kind,
+        lane=lane,
+        needs=needs,
+        settings={**settings, "name": name},
+        key=key,
+        folder=folder,
     )
 
 
@@ -269,7 +343,10 @@ def _file(planner: Planner, name: str, root: Path) -> str | None:
 
 def _weights(planner: Planner, config: Mapping[str, Any]) -> list[str | None]:
     """Return checksums of local starting weights, and the names of those that are downloaded."""
-    given = [source for _, source in sorted(config["weights"].items()) if source]
+    several = [
+        source if isinstance(source, list) else [source] for _, source in sorted(config["weights"].items())
+    ]
+    given = [source for sources in several for source in sources if source]
     return [planner.checksums(Path(source)) if Path(source).exists() else source for source in given]
 
 

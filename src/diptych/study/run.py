@@ -147,15 +147,17 @@ def records_of(graph: Graph) -> dict[str, StepRecord]:
 
 
 def _phases(graph: Graph) -> Iterator[list[list[Step]]]:
-    """Yield lanes in two phases: pre-training, which members of a family share, then the members."""
-    for early in (True, False):
-        lanes: dict[str, list[Step]] = {}
-        for step in graph.steps.values():
-            if (step.kind == "pretrain") == early:
-                # A member's steps share a lane, so that training comes before its predictions.
-                lanes.setdefault(step.lane, []).append(step)
-        if lanes:
-            yield list(lanes.values())
+    """Yield lanes in phases: a lane needs nothing but lanes of earlier phases, such as pre-training."""
+    lanes: dict[str, list[Step]] = {}
+    depths: dict[str, int] = {}
+    for step in graph.steps.values():  # what a step needs comes before it
+        # A member's steps share a lane, so that training comes before its predictions.
+        lanes.setdefault(step.lane, []).append(step)
+        needed = (graph.steps[name].lane for name in step.needs)
+        after = [depths[lane] + 1 for lane in needed if lane != step.lane]
+        depths[step.lane] = max([depths.get(step.lane, 0), *after])
+    for depth in sorted(set(depths.values())):
+        yield [lane for name, lane in lanes.items() if depths[name] == depth]
 
 
 def _run_here(graph: Graph, lanes: Sequence[Sequence[Step]], options: Options) -> None:

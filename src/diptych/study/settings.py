@@ -36,6 +36,7 @@ from diptych import conf
 from diptych.documents import check_shape, read_yaml, shorten
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.files import require_name
+from diptych.study.chain import Link, read_chain, with_starts
 
 Fitted = Literal["simplex", "greedy", "loop"]
 Scores = Literal["probability", "log_probability", "logit"]
@@ -150,6 +151,7 @@ class Study:
         default: names of the families or members that run if none are named.
         fast: the same for the fast preset.
         left_out: names of the members that `select` left out.
+        links: steps of a chain, which has no families.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Study:
     default: tuple[str, ...] = ()
     fast: tuple[str, ...] = ()
     left_out: tuple[str, ...] = field(default=())
+    links: tuple[Link, ...] = ()
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -179,9 +182,9 @@ class Study:
         Raises:
             ConfigError: a family or member does not exist, or `seeds` is below 1.
         """
-        known = [
-            name for family in self.families for name in (family.name, *(m.name for m in family.members))
-        ]
+        known = [link.name for link in self.links]
+        for family in self.families:
+            known += [family.name, *(member.name for member in family.members)]
         # What the caller names, then the study's own choice, then everything.
         wanted = tuple(names) or self.default or tuple(known)
         if unknown := [name for name in wanted if name not in known]:
@@ -191,6 +194,10 @@ class Study:
             )
         if seeds is not None and seeds < 1:
             raise ConfigError(f"seeds is {seeds}; expected at least 1 member of each family.")
+        if self.links:
+            if seeds is not None:
+                raise ConfigError(f"study {self.name} is a chain, which has no members; leave seeds out.")
+            return replace(self, links=with_starts(self.links, names))
         families = []
         for family in self.families:
             # [:None] keeps all
@@ -231,7 +238,10 @@ def read_study(name: str, find: Callable[[str], Path] = find_study) -> Study:
         ConfigError: a key is missing, unknown or invalid (names the key).
     """
     path = find(name)
-    tree = _typed(_tree(path, find), path)
+    keys = _tree(path, find)
+    if "steps" in keys:
+        return Study(**read_chain(keys, path), runs={}, dev="", families=())
+    tree = _typed(keys, path)
     features, vocabularies = tree.get("features") or {}, tree.get("vocabularies") or {}
     everyone = tree.get("overrides") or []
     families = tuple(

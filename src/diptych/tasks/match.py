@@ -16,6 +16,7 @@ from diptych.tasks.base import RightPair, Task, build_head, exchanged, same_rows
 from diptych.types import Batch, Encoding, Outcome, VisionLanguageModel
 
 LOSSES = ("bce", "ce", "margin")
+LOWEST = torch.finfo(torch.float32).min  # above -inf, which rows with the same image have
 
 
 class Match(Task):
@@ -36,6 +37,10 @@ class Match(Task):
         hard: train every true pair beside its hardest wrong text and its hardest wrong image: of so many
             other rows of the batch, drawn at random, those that the model scores best. 0 trains on pairs as
             they are given.
+        semi_hard: of these rows, take the best one that scores below the right pair, or the worst if all
+            score above it. A model that knows nothing yet orders rows by chance; the hardest ones then teach
+            it to undo its order, and it stays at chance (Schroff et al., 2015,
+            https://arxiv.org/abs/1503.03832).
     """
 
     def __init__(
@@ -48,11 +53,14 @@ class Match(Task):
         loss: str = "bce",
         margin: int | float = 0.2,
         hard: int = 0,
+        semi_hard: bool = False,
     ) -> None:
         super().__init__()
-        if hard < 0:
-            raise ConfigError(f"task.hard is {hard}; expected a number of rows, or 0.")
-        self.hard = hard
+        if hard < 0 or (semi_hard and not hard):
+            raise ConfigError(
+                f"task.hard is {hard}; expected a number of rows, or 0, and with task.semi_hard at least 1."
+            )
+        self.hard, self.semi_hard = hard, semi_hard
         if loss not in LOSSES:
             raise ConfigError(f"task.loss is {loss!r}; expected one of {LOSSES}.")
         if matches not in (None, 0, 1):
@@ -101,6 +109,11 @@ class Match(Task):
         with torch.no_grad():  # only the hardest ones get gradients
             trial = replace(batch, inputs=exchanged(inputs, texts.flatten(), images.flatten()), targets=None)
             scores = self.score(model(trial.inputs, reads=self.reads), trial).reshape(texts.shape)
+            if self.semi_hard:
+                right = self.score(model(inputs, reads=self.reads), batch).reshape(1, count, 1)
+                below = scores < right
+                # Without a row below, the sign makes the worst one the best.
+                scores = torch.where(below.any(-1, keepdim=True), scores.masked_fill(~below, LOWEST), -scores)
         best = scores.masked_fill(drawn < 0, -torch.inf).argmax(-1, keepdim=True)
         text, image = (others.gather(1, best[side])[:, 0] for side in range(2))
         return replace(

@@ -2,7 +2,7 @@
 
     root/train_frcnn.json, val_frcnn.json     JSON lines of VL-BERT and MM-BERT, or train.json, val.json,
     root/Train_GCC-training.tsv, ...          or else the official tables
-    root/train_image/00000042.jpg, ...        the pictures, unpacked
+    root/train_image.zip                      the pictures, or unpacked: train_image/00000042.jpg, ...
 
 The files may also lie in `conceptual-captions/` or `data/conceptual-captions/` below the root, as in the
 original's tree.
@@ -101,8 +101,10 @@ def _file(root: Path, split: str) -> Path | None:
 
 def _looks_right(path: Path) -> bool:
     """Whether a file belongs here: by its name, or of a common one (`train.json`) by its first record."""
-    if path.suffix == ".tsv" or path.stem.endswith("_frcnn"):
+    if path.suffix == ".tsv":
         return True
     with path.open("rb") as file:
         start = file.read(SNIFF)
+    if path.stem.endswith("_frcnn"):
+        return b'"caption_en"' not in start  # MM-BERT's files of Multi30k and MLT have these names, too
     return b'"caption"' in start and (b'"image"' in start or b'"frcnn"' in start)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from diptych.datasets.caption_lines import read_columns
 from diptych.datasets.sentences import read_lines
 from diptych.errors import FormatError
 
@@ -54,6 +55,18 @@ def read_rows(path: Path, *, human: bool = False) -> Iterator[Row]:
         words = tuple(dict.fromkeys(cells[1].lower().split()))
         # The picture is the last column of both forms, once `used` is taken off.
         yield Row(cells[0], words, cells[2], cells[-1], used)
+
+
+def read_json_rows(path: Path, lang: str) -> Iterator[Row]:
+    """Yield the rows of MM-BERT's JSON lines.
+
+    Raises:
+        FormatError: a field is missing or empty; names file, line and field.
+    """
+    names = ("word_en", f"word_{lang}", "caption_en", "image")
+    columns = read_columns(path, names)
+    for word, translations, sentence, image in zip(*(columns[name] for name in names), strict=True):
+        yield Row(word, tuple(dict.fromkeys(translations.lower().split())), sentence, image)
 
 
 class Reference(NamedTuple):

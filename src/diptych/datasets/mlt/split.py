@@ -7,6 +7,8 @@ sheffieldnlp/mlt, lower-cased and tokenized, one row per word:
     test_sets/ende_test2016.txt, ...      test sets of 2016 to 2018
     human2018.de, human2018.fr            the words of 2018, and whether people needed the picture
     2018evaluation/MLTreferences/...      references, for systems that translate whole sentences
+
+Splits without these files are read from MM-BERT's JSON lines; see `diptych.datasets.caption_lines`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from diptych.datasets.base import Split, require_split
+from diptych.datasets.caption_lines import NAMES, find_lines
 from diptych.datasets.locate import locate
-from diptych.datasets.mlt.records import Row, found_in, read_references, read_rows
+from diptych.datasets.mlt.records import Row, found_in, read_json_rows, read_references, read_rows
 from diptych.datasets.photographs import Photographs, image_key, image_name, require_kind
 from diptych.datasets.sentences import read_lines, write_lines
 from diptych.errors import ConfigError, FormatError, nearest
@@ -135,6 +138,9 @@ class Mlt(Split):
     def _rows(self) -> Iterator[tuple[int, Row]]:
         """The rows of the split and their lines."""
         path, *lists = self.files
+        if path.suffix == ".json":
+            yield from enumerate(read_json_rows(path, self.settings["lang"]), 1)
+            return
         held = {image_name(line) for line in read_lines(lists[0])} if lists else set()
         for number, row in enumerate(read_rows(path, human=self.split == HUMAN), 1):
             # val takes the rows whose picture is in the list, train all others.
@@ -145,7 +151,8 @@ class Mlt(Split):
     def _photographs(self) -> Photographs:
         # Of this split alone: names may end differently in others.
         lines = [row.image for _, row in self._rows()]
-        return Photographs(self.root, lines, self.settings["image_key"], where=str(self.files[0]))
+        path, kind = self.files[0], self.settings["image_key"]
+        return Photographs(self.root, lines, kind, where=str(path), folder=path.parent)
 
     def image_path(self, key: str) -> Path:
         return self._photographs.path(key)
@@ -228,6 +235,8 @@ def _files(root: Path, split: str, lang: str) -> tuple[Path, ...]:
     if split not in names:
         return ()
     path = locate(root, names[split], folders=FOLDERS, fits=Path.is_file)
+    if path is None:
+        path = find_lines((root / folder for folder in FOLDERS), NAMES.get(split, ()), field=f"word_{lang}")
     # A file of its own needs no list.
     if path is not None or split not in ("train", "val"):
         return () if path is None else (path,)

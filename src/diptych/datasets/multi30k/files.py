@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from diptych.datasets.caption_lines import NAMES, fields, find_lines
 from diptych.datasets.photographs import BASES
 from diptych.errors import ConfigError, nearest
 
@@ -19,6 +20,7 @@ LANGUAGES = ("en", "de", "fr", "cs")
 OLDER = {"test_2016_flickr": "test_2016"}
 TASKS = {1: "task1", 2: "task2"}
 DESCRIPTIONS = 5
+FIVE = {"train": ("train_frcnn_5captions_both.json", "train_frcnn_5captions.json")}  # of MM-BERT
 Caption = tuple[str, int]
 """Language, and number of the description in task 2; 0 in task 1."""
 
@@ -52,8 +54,21 @@ class Layout:
         ]
         return self._first(["image_splits"], names)
 
+    def lines(self, split: str) -> Path | None:
+        """MM-BERT's JSON lines of a split, if there are no official files of it; None if there are none.
+
+        Those of the five descriptions are the rows of task 2, set after set.
+        """
+        if any(self.text(split, lang, int(self.descriptions > 1)) for lang in LANGUAGES):
+            return None
+        names = NAMES.get(split, ()) if self.descriptions == 1 else FIVE.get(split, ())
+        folders = (self.root / base for base in BASES)
+        return find_lines(folders, names, field="caption_en", without="word_en")
+
     def languages(self, split: str) -> tuple[str, ...]:
         """The languages of a split."""
+        if (path := self.lines(split)) is not None:
+            return tuple(lang for lang in LANGUAGES if f"caption_{lang}" in fields(path))
         return tuple(lang for lang in LANGUAGES if self.text(split, lang, int(self.descriptions > 1)))
 
     def captions(self, split: str, lang: str) -> dict[Caption, Path]:

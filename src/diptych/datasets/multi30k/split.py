@@ -7,7 +7,8 @@ Official files of multi30k/dataset:
     data/task1/image_splits/SPLIT.txt     one picture per line
     data/task2/...                        five independent descriptions in en and de
 
-or all files in one folder: `SPLIT.LANG` and `SPLIT.images`. Packed and plain files are both read.
+or all files in one folder: `SPLIT.LANG` and `SPLIT.images`. Packed and plain files are both read. Splits
+without these files are read from MM-BERT's `train_frcnn.json` and its like; see `datasets.caption_lines`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from diptych.datasets.base import Split, require_split
+from diptych.datasets.caption_lines import read_columns
 from diptych.datasets.captions import read_matches, write_matches
 from diptych.datasets.multi30k.files import (
     DESCRIPTIONS,
@@ -36,6 +38,7 @@ from diptych.types import Example, Pair, Progress
 
 FORMS = ("captions", "translation", "translation_retrieval")
 IMAGES = "images"
+LINES = ("lines", 0)  # MM-BERT's file, which holds all languages and the pictures
 
 
 class Multi30k(Split):
@@ -113,7 +116,8 @@ class Multi30k(Split):
     @classmethod
     def recognizes(cls, root: Path) -> bool:
         # Sentences alone could be any parallel corpus.
-        return any(_layout(root, {}).images(split) for split in cls.splits(root))
+        layout = _layout(root, {})
+        return any(layout.images(split) or layout.lines(split) for split in cls.splits(root))
 
     @classmethod
     def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
@@ -123,6 +127,8 @@ class Multi30k(Split):
     @classmethod
     def _files(cls, root: Path, split: str, settings: Mapping[str, Any]) -> dict[Caption, Path]:
         layout, langs = _layout(root, settings), languages(settings.get("lang", "de"))
+        if (path := layout.lines(split)) is not None:
+            return {LINES: path}
         if settings.get("task", "captions") != "captions":
             langs = (settings.get("source", "en"), *langs)
         # The source first: its file is then read once for all target languages.
@@ -143,12 +149,11 @@ class Multi30k(Split):
 
     def _read(self, task: str, langs: Sequence[str]) -> Iterator[Example]:
         source = self.settings["source"]
-        paths = self._files(self.root, self.split, self.settings)
-        texts = read_aligned({f"{lang}.{number}": path for (lang, number), path in paths.items()})
-        for lang, number in paths:
+        texts = self._texts(langs if task == "captions" else (source, *langs))
+        for lang, number in (name.split(".") for name in texts):
             if lang not in langs:
                 continue
-            tail = f"{lang}.{number}" if number else lang
+            tail = f"{lang}.{number}" if number != "0" else lang
             # All files are read once, and walked through for each language.
             for line, row in numbered(texts):
                 image, text = self._key(row, line), row[f"{lang}.{number}"]
@@ -163,6 +168,17 @@ class Multi30k(Split):
                 else:
                     yield Example(id=name, pairs=(Pair(image=image, text=given, text_b=text),), target=1)
 
+    def _texts(self, langs: Sequence[str]) -> dict[str, list[str]]:
+        """Sentences by `LANG.NUMBER`, and the list of the images, line by line."""
+        paths = self._files(self.root, self.split, self.settings)
+        if LINES not in paths:
+            return read_aligned({f"{lang}.{number}": path for (lang, number), path in paths.items()})
+        wanted = {f"{lang}.0": f"caption_{lang}" for lang in langs}
+        if self.settings["image"]:
+            wanted[f"{IMAGES}.0"] = "image"
+        columns = read_columns(paths[LINES], wanted.values())
+        return {name: columns[field] for name, field in wanted.items()}
+
     def _key(self, row: Mapping[str, str], line: int) -> str | None:
         if not self.settings["image"]:
             return None
@@ -171,8 +187,9 @@ class Multi30k(Split):
 
     @cached_property
     def _photographs(self) -> Photographs:
-        path = self.files[-1]
-        return Photographs(self.root, read_lines(path), self.settings["image_key"], where=str(path))
+        path, kind = self.files[-1], self.settings["image_key"]
+        lines = self._texts(())[f"{IMAGES}.0"] if path.suffix == ".json" else read_lines(path)
+        return Photographs(self.root, lines, kind, where=str(path), folder=path.parent)
 
     def image_path(self, key: str) -> Path:
         return self._photographs.path(key)
