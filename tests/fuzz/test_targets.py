@@ -49,6 +49,8 @@ UNTRIED = {
     "predict.retrieval": "reads its own report, by `documents` and `predictions`",
     "cli.retrieve": "loads models as `cli.predict` does",
     "cli.explain": "loads models as `cli.predict` does",
+    "cli.memory": "loads models as `cli.predict` does, and memories by `memory.store`",
+    "memory.ask": "sums the bytes of a picture, whatever they are; loads models as `cli.predict` does",
     "report.evidence": "reads the templates that come with diptych",
     "report.attention": "reads the template that comes with diptych",
     "cli.translate": "loads models as `cli.predict` does",
