@@ -34,7 +34,7 @@ def test_cases_come_and_go_by_id_and_by_policy():
     assert [one.id for one in less.cases] == ["0", "spam"]
     np.testing.assert_array_equal(less.vectors, [[1, 0], [1, 1]])
     assert [one.id for one in more.without(policy="main").cases] == ["spam"]
-    for wrong, said in (({"ids": ["spma"]}, "spam"), ({"policy": "mian"}, "main")):
+    for wrong, said in (({"ids": ["spma"]}, "spam"), ({"policy": "mainn"}, "main")):
         with pytest.raises(ConfigError, match=f"'{said}'"):
             more.without(**wrong)
     with pytest.raises(ConfigError, match="1"):
