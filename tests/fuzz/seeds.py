@@ -69,6 +69,9 @@ def _build(lab: Path) -> None:
     for name in ("u", "c"):
         call("predict", f"runs/{name}", "--splits", "dev_seen,test_seen", "--root", "w", "--device", "cpu")
     _judged(Path("judged"))
+    chosen = ("--model", "runs/u", "--root", "w", "--split", "dev_seen", "--device", "cpu")
+    call("memory", "add", "memory", *chosen)
+    call("memory", "fit", "memory", *chosen, "--folds", 2)
     store = FeatureStore("w/features")
     items = [(key, store[key]) for key in store]
     Path("formats").mkdir()

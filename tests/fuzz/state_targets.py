@@ -106,6 +106,14 @@ def policy(case: Case) -> list[str]:
     return case.pick(f"predict @/runs/c --image {words}", f"score {words} --model @/runs/c")
 
 
+@target("memory", "memory.store")
+def memory(case: Case) -> list[str]:
+    folder = case.take("memory")
+    _spoil(case, folder / case.rng.choice(("memory.json", "vectors.safetensors", ".diptych")))
+    meme = "score @/w/img/00001.png --text a --model @/runs/u --memory memory"
+    return case.pick("memory list memory", meme)
+
+
 @target("costs and groups", "calibrate.bands", "calibrate.slices", "datasets.binary_csv")
 def costs_and_groups(case: Case) -> list[str]:
     folder = case.take("judged")

@@ -59,6 +59,8 @@ UNTRIED = {
     "audit.sheet": "opens data sets, which have targets of their own",
     "cli.audit": "reads policies as `cli.score` does",
     "report.markup": "reads the styles that come with diptych",
+    "cli.memory": "loads models as `cli.predict` does, and memories by `memory.store`",
+    "memory.ask": "sums the bytes of a picture, whatever they are; loads models as `cli.predict` does",
     "report.evidence": "reads the templates that come with diptych",
     "report.attention": "reads the template that comes with diptych",
     "cli.translate": "loads models as `cli.predict` does",

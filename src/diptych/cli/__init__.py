@@ -47,6 +47,7 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "retrieve": Verb("rank texts for images and images for texts of a split", "diptych.cli.retrieve"),
     "translate": Verb("translate a split and measure it with BLEU and chrF", "diptych.cli.translate"),
     "score": Verb("score a picture and its text with a model or a study", "diptych.cli.score"),
+    "memory": Verb("teach a model by examples, without training", "diptych.cli.memory"),
     "explain": Verb("say why a model answers as it does, and where it looks", "diptych.cli.explain"),
     "import-scores": Verb("make a member of another program's answers", "diptych.cli.import_scores"),
     "ensemble": Verb("average prediction files, or fit a blend", "diptych.cli.ensemble"),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from diptych.calibrate import Policy
     from diptych.data import Sources
     from diptych.explain import Evidence
+    from diptych.memory import Memory, Recall
     from diptych.predict import Predictor
     from diptych.types import Dataset, Example, RegionSource
 
@@ -62,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--more-features", type=Path, help="the second store of a model that merges two")
     add_detector(parser, default=None)
     add_overwrite(parser, "replace the page, its pictures and the maps")
+    add("--memory", type=Path, help="also show which cases vote, from a folder of `diptych memory`")
     add_policy(parser)
     add_device(parser)
 
@@ -120,6 +122,13 @@ def _evidence(arguments: argparse.Namespace) -> int:
         policy = Policy.load(arguments.policy)
         # Before the model is loaded: thresholds of one model mean nothing for another.
         policy.require_model(model_of(arguments.run))
+    memory = None
+    if arguments.memory is not None:
+        from diptych.memory import Memory
+        from diptych.predict import bundle_checksum
+
+        memory = Memory.load(arguments.memory)
+        memory.require_model(bundle_checksum(arguments.run), where=arguments.memory)
     predictor = load(arguments.run, device=arguments.device, precision=arguments.precision)
     with _chosen(predictor, arguments) as (examples, sources, dataset):
         arguments.out = arguments.out or Path("why.html")
@@ -130,6 +139,7 @@ def _evidence(arguments: argparse.Namespace) -> int:
             require_new(page, kind="a page of diptych", **keep)
         if arguments.json is not None:
             require_new(arguments.json, kind="a page of diptych", **keep)
+        recalls = None if memory is None else _recalls(predictor, memory, examples, sources)
         found = []
         for example in examples:
             variants = Variants(predictor, example, sources, budget)
@@ -138,8 +148,19 @@ def _evidence(arguments: argparse.Namespace) -> int:
             least = smallest_change(variants, why)
             tried = [] if dataset is None else swaps(variants, dataset)
             found.append(replace(why, changes=(*([] if least is None else [least]), *tried)))
-    _write(arguments, predictor, found, examples, pages, policy)
+    _write(arguments, predictor, found, examples, pages, policy, recalls or [None] * len(found))
     return 0
+
+
+def _recalls(
+    predictor: "Predictor", memory: "Memory", examples: "list[Example]", sources: "Sources"
+) -> "list[Recall | None]":
+    """What the memory says to each example."""
+    from diptych.memory import ask, recall_all
+    from diptych.predict import Listed
+
+    asked = ask(predictor, Listed(examples), memory.parts, features=sources.regions, images=sources.images)
+    return [*recall_all(memory, asked.vectors, asked.scores)]
 
 
 def _pages(out: Path, count: int) -> list[Path]:
@@ -154,6 +175,7 @@ def _write(
     examples: "list[Example]",
     pages: list[Path],
     policy: "Policy | None",
+    recalls: "list[Recall | None]",
 ) -> None:
     import json
 
@@ -168,18 +190,21 @@ def _write(
     facts |= {"seed": str(about["seed"])} if "seed" in about else {}
     # By their content: the name of a run does not change when it is trained again.
     facts["weights"] = f"sha256 {_checksum(arguments.run)}"
-    for why, example, page in zip(found, examples, pages, strict=True):
+    for why, example, page, recall in zip(found, examples, pages, recalls, strict=True):
         # Soft and several labels are no single truth to compare an answer with.
         truth = example.target if isinstance(example.target, str) else None
         line = None if policy is None else decided(policy, why.scores)["line"]
-        evidence_page(why, page, title=name, facts=facts, truth=truth, policy=line)
+        evidence_page(why, page, title=name, facts=facts, truth=truth, policy=line, recall=recall)
         print(f"{why.id}: {why.answer} ({why.explained} {probability(why.both):.2f}). {in_short(why)}")
     if len(found) > 1:
         index_page(found, arguments.out, pages=pages, title=name)
     if arguments.json is not None:
         with atomic_file(arguments.json, "w", encoding="utf-8") as file:
             # NaN is no JSON: better an error here than in the reader.
-            documents = [explanation(why, model=facts) for why in found]
+            documents = [
+                explanation(why, model=facts, memory=None if recall is None else recall.as_dict())
+                for why, recall in zip(found, recalls, strict=True)
+            ]
             file.write(f"{json.dumps(documents, indent=1, allow_nan=False)}\n")
     print(f"wrote {arguments.out}" + (f" and {len(pages)} pages" if len(pages) > 1 else ""))
 

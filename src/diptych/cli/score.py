@@ -3,8 +3,9 @@
 A model that answers questions prints its five best answers. A model of NLVR2 takes two pictures, the left one
 first. Regions come from the feature stores used in training, or from --features; the picture's file name
 without the extension is the key. With --weights, the detectors behind those stores extract the regions from
-the pictures, by the same box rules. With --policy, the last line says whether to allow, review or block.
-Without --text, the words are read from the picture (the extra `ocr`), and the output says so.
+the pictures, by the same box rules. Without --text, the words are read from the picture (the extra `ocr`), and
+the output says so. With --memory, cases of `diptych memory` vote, too, and the nearest are named. With
+--policy, the last line says whether to allow, review or block.
 
 try:
   diptych score memes/img/00001.png --text "what a day" --model runs/uniter_tiny/seed1
@@ -12,20 +13,28 @@ try:
   diptych score memes/img/00001.png --model runs/uniter_tiny/seed1 --lines all
   diptych score new.png --text "what a day" --model runs/uniter --weights vgattr=ATTR.pkl
   diptych score new.png --text "what is on the table?" --model bundles/vqa --weights vgattr=ATTR.pkl
+  diptych score new.png --text "what a day" --model runs/uniter --memory memory
   diptych score a.png b.png --text "Both images show dogs." --model runs/nlvr2
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from diptych.cli.options import add_device, add_json, add_ocr, add_policy
 from diptych.cli.output import table
 from diptych.cli.policy import decided
+from diptych.cli.recall import say_recall
 from diptych.cli.words import text_of
 from diptych.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diptych.memory import Memory, Recall
+    from diptych.predict import Verdict
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boxes", default="36", help="box rule for a model that knows no store (default: 36)"
     )
+    parser.add_argument("--memory", type=Path, help="cases that vote, a folder of `diptych memory`")
     add_policy(parser)
     add_device(parser)
     add_json(parser)
@@ -56,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.files import require_file
     from diptych.predict import find_device
-    from diptych.study import found_in, model_of, score_meme
+    from diptych.study import found_in, model_of
 
     for image in arguments.images:
         # Before a model of gigabytes is loaded.
@@ -67,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         policy = Policy.load(arguments.policy)
         policy.require_model(model_of(arguments.model))
+    memory = None if arguments.memory is None else _memory(arguments)
     # Two sources of regions could disagree, and nobody would see which one was used.
     if arguments.weights and arguments.features:
         raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
@@ -85,18 +96,12 @@ def run(arguments: argparse.Namespace) -> int:
             given = stack.enter_context(
                 found_in(arguments.images, arguments.model, files, boxes=arguments.boxes, device=device)
             )
-        verdict = score_meme(
-            arguments.model,
-            image=arguments.images,
-            text=read.text,
-            features=given,
-            device=arguments.device,
-            precision=arguments.precision,
-        )
+        verdict, recall = _verdict(arguments, read.text, given, memory)
     if arguments.json:
-        more = {} if policy is None else {"decision": decided(policy, verdict.scores)}
+        decision = {} if policy is None else {"decision": decided(policy, verdict.scores)}
+        remembered = {} if recall is None else {"memory": recall.as_dict()}
         # Always: a program must be able to tell a text that was read from one that was given.
-        more["read"] = read.as_dict()
+        more = {"read": read.as_dict()} | remembered | decision
         print(json.dumps({"probability": verdict.probability} | asdict(verdict) | more))
         return 0
     parts = [*verdict.members.items(), *verdict.families.items()]
@@ -106,9 +111,49 @@ def run(arguments: argparse.Namespace) -> int:
     if parts:
         table("", ("", "probability"), [(name, f"{value:.4f}") for name, value in parts], numbers=1)
     print(f"{verdict.answer}   (probability {verdict.probability:.4f})")
+    if memory is not None and recall is not None:
+        say_recall(memory, recall)
     if policy is not None:
         print(decided(policy, verdict.scores)["line"])
     return 0
+
+
+def _memory(arguments: argparse.Namespace) -> "Memory":
+    """The memory, if it is for the model; before a model of gigabytes is loaded."""
+    from diptych.memory import Memory
+    from diptych.study import is_study, model_of
+
+    if is_study(arguments.model) or len(arguments.images) > 1:
+        raise ConfigError("a memory is of one model and single pictures; give --model a run or a bundle.")
+    memory = Memory.load(arguments.memory)
+    memory.require_model(model_of(arguments.model), where=arguments.memory)
+    return memory
+
+
+def _verdict(
+    arguments: argparse.Namespace, text: str | None, given: Mapping[str, Path], memory: "Memory | None"
+) -> "tuple[Verdict, Recall | None]":
+    from diptych.study import score_meme
+
+    how: dict[str, Any] = {
+        "text": text,
+        "device": arguments.device,
+        "precision": arguments.precision,
+    }
+    if memory is None:
+        return score_meme(arguments.model, image=arguments.images, features=given, **how), None
+    from diptych.memory import ask_meme
+
+    if unknown := sorted(given.keys() - {"features", "more_features"}):
+        raise ConfigError(f"a single model reads no features called {unknown[0]!r}; expected features.")
+    return ask_meme(
+        arguments.model,
+        memory,
+        image=arguments.images[0],
+        features=given.get("features"),
+        more_features=given.get("more_features"),
+        **how,
+    )
 
 
 def _pairs(words: list[str]) -> list[tuple[str, str, str]]:

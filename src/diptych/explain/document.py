@@ -1,6 +1,6 @@
 """An explanation as JSON, for auditors and other programs."""
 
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
@@ -58,6 +58,28 @@ class Tried(TypedDict):
 
 
 @closed
+class Remembered(TypedDict):
+    """A case of a memory; `contribution` is the log-odds that it adds for its label."""
+
+    id: str
+    label: str
+    policy: str
+    text: str
+    picture: str
+    similarity: float
+    contribution: float
+
+
+@closed
+class Recalled(TypedDict):
+    """What a memory adds to the model: the scores with it, and by the model alone."""
+
+    scores: dict[str, float]
+    before: dict[str, float]
+    cases: list[Remembered]
+
+
+@closed
 class Explanation(TypedDict):
     """Content of an explanation; equal inputs and seeds give equal content."""
 
@@ -70,6 +92,7 @@ class Explanation(TypedDict):
     explained: str
     scores: dict[str, float]
     members: dict[str, float]
+    memory: Recalled | None
     default_without_evidence: bool
     method: str
     masking: str
@@ -83,13 +106,18 @@ class Explanation(TypedDict):
 
 
 def explanation(
-    why: Evidence, *, model: dict[str, str] | None = None, members: dict[str, float] | None = None
+    why: Evidence,
+    *,
+    model: dict[str, str] | None = None,
+    members: dict[str, float] | None = None,
+    memory: Recalled | dict[str, Any] | None = None,
 ) -> Explanation:
     """Return an explanation as JSON values; all numbers are finite.
 
     Args:
         model: what identifies the model, such as its name and checksum.
         members: of a study, the probability that each member gives.
+        memory: what a memory says; the values of `parts` are of the model without it.
     """
     # A change tells probabilities, although all other values are log-odds: people compare these at a glance.
     share, before = why.text_share, probability(why.both)
@@ -104,6 +132,7 @@ def explanation(
         explained=why.explained,
         scores=why.scores,
         members=members or {},
+        memory=cast(Recalled | None, memory),
         default_without_evidence=why.default,
         # Without permutations, all coalitions were evaluated.
         method="exact Shapley values"

@@ -1,6 +1,7 @@
 """Prediction with a bundle: single examples, many examples, whole splits, and retrieval over all pairs."""
 
 from diptych.predict.embed import (
+    JOINT,
     case_part,
     described,
     embed_batches,
@@ -24,6 +25,7 @@ from diptych.predict.splits import (
 from diptych.predict.translate import Translated, translate_split
 
 __all__ = [
+    "JOINT",
     "CosineScorer",
     "GivenRegions",
     "JoinedFiles",

@@ -1,7 +1,8 @@
 """Vectors of examples: what a model makes of each, before a task decides.
 
 A part is a field of `Encoding` with one vector per row (`pooled`, `joint_image`, ...), or `task`: the vector
-that the task's head compares, for tasks with a method `embed` such as `Rgcl`.
+that the task's head compares, for tasks with a method `embed` such as `Rgcl`; or `states`: the mean state of
+the tokens beside that of the regions, which keep what a trained pooled vector has dropped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,7 +94,8 @@ def embed_batches(
 ) -> Iterator[dict[str, Float[ndarray, "B _"]]]:
     """Yield the vectors of one batch at a time; see `embed_dataset`."""
     task = cast(Any, predictor.task)
-    reads = frozenset(parts) - {"task"} | (task.reads if "task" in parts else frozenset())
+    reads = frozenset(parts) - {"task", "states"} | (task.reads if "task" in parts else frozenset())
+    reads |= {"text", "regions"} if "states" in parts else frozenset()
     model = cast(VisionLanguageModel, predictor.model)
     for batch in batches:
         batch = cast(Batch, batch).to(predictor.device)
@@ -118,12 +120,25 @@ def _part(part: str, encoding: Encoding, task: Any, batch: Batch) -> Float[Tenso
     vectors: Tensor | None
     if part == "task":
         vectors = task.embed(encoding, batch) if hasattr(task, "embed") else None
+    elif part == "states":
+        vectors = _mean_states(encoding, batch)
     else:
         vectors = getattr(encoding, part, None)
     # States of tokens have three axes, and are no vector of an example.
     if vectors is None or vectors.ndim != 2:
         raise ConfigError(f"the model has no vectors {part!r}; expected others, such as 'pooled'.")
     return cast(Tensor, vectors)
+
+
+def _mean_states(encoding: Encoding, batch: Batch) -> Float[Tensor, "B _"] | None:
+    """The mean states of both sides, without padding; None for a model without states."""
+    sides = ((encoding.text, batch.inputs.text), (encoding.regions, batch.inputs.regions))
+    means = []
+    for states, given in sides:
+        if states is not None and given is not None:
+            mask = given.mask[..., None].to(states.dtype)
+            means.append((states * mask).sum(1) / mask.sum(1).clamp(min=1))
+    return torch.cat(means, dim=1) if means else None
 
 
 def embed_texts(

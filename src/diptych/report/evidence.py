@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from diptych.explain import MASKING, Change, Evidence, probability
 from diptych.files import atomic_file
+from diptych.memory import Recall
 from diptych.report.areas import letters, picture_figure
 from diptych.report.markup import plain, table, write_page
 
@@ -26,6 +27,7 @@ def evidence_page(
     members: Mapping[str, float] | None = None,
     truth: str | None = None,
     policy: str | None = None,
+    recall: Recall | None = None,
 ) -> None:
     """Write the page of one decision.
 
@@ -35,6 +37,7 @@ def evidence_page(
         members: of a study, the probability that each member gives.
         truth: the true answer, if it is known.
         policy: what a policy makes of the decision, such as `review`, and why.
+        recall: what a memory says to the example.
     """
     style, template = (
         (files("diptych.report") / f"evidence.{ending}").read_text(encoding="utf-8")
@@ -55,6 +58,7 @@ def evidence_page(
         "words": _words(why),
         "sides": _sides(why),
         "changes": _changes(why),
+        "memory": _memory(recall),
         "members": _members(members or {}),
         "parts": _parts(why),
         "trust": _trust(why),
@@ -183,6 +187,32 @@ def _members(members: Mapping[str, float]) -> str:
     rows = [(name, f"{value:.2f}") for name, value in members.items()]
     listed = table(("model", "probability"), rows, numbers={1})
     return f'<section class="wide"><h2>Members</h2>{listed}</section>'
+
+
+def _memory(recall: Recall | None) -> str:
+    if recall is None:
+        return ""
+    rows = [
+        (
+            one.case.id,
+            one.case.label,
+            one.case.policy,
+            f"{one.similarity:.2f}",
+            _signed(one.contribution) if one.contribution else "no vote",
+            one.case.text[:200],
+        )
+        for one in recall.cases
+    ]
+    head = ("case", "label", "policy", "similarity", "log-odds for its label", "text")
+    scores = ", ".join(
+        f"{_text(name)} {score:.2f} (model alone {recall.before[name]:.2f})"
+        for name, score in recall.scores.items()
+    )
+    table = _table(head, rows, numbers={3, 4}) if rows else "<p>The memory has no cases.</p>"
+    return (
+        f'<section class="wide"><h2>Because of these cases</h2><p>With the memory: {scores}.</p>{table}'
+        '<p class="note">All else on this page is about the model alone.</p></section>'
+    )
 
 
 def _parts(why: Evidence) -> str:
