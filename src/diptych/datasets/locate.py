@@ -24,7 +24,7 @@ def locate(
 def leaves_root(path: str) -> bool:
     """Whether a path is absolute or leaves its folder by `..`; links inside the folder are not resolved."""
     # `a/../../b` becomes `../b`.
-    return normpath(path).startswith(("/", "../"))
+    return f"{normpath(path)}/".startswith(("/", "../"))
 
 
 def _existing(root: Path, names: Sequence[str], folders: Sequence[str]) -> Iterator[Path]:

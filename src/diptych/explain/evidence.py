@@ -285,7 +285,8 @@ def _most(player: Player, found: Relevance, added: dict[str, int]) -> float:
 def log_odds(probability: Float[ndarray, " S"]) -> Float[ndarray, " S"]:
     """Return `log(p / (1 - p))`; of a softmax, it is the logit minus those of all others together."""
     # log1p(-p) keeps the digits of 1 - p for small p.
-    clipped = probability.clip(LEAST, 1 - LEAST)
+    # In single precision, 1 - LEAST would be 1, and its log-odds infinite.
+    clipped = probability.astype(np.float64).clip(LEAST, 1 - LEAST)
     odds: Float[ndarray, " S"] = np.log(clipped) - np.log1p(-clipped)
     return odds
 

@@ -127,7 +127,7 @@ def _part(part: str, encoding: Encoding, task: Any, batch: Batch) -> Float[Tenso
     # States of tokens have three axes, and are no vector of an example.
     if vectors is None or vectors.ndim != 2:
         raise ConfigError(f"the model has no vectors {part!r}; expected others, such as 'pooled'.")
-    return cast(Tensor, vectors)
+    return vectors
 
 
 def _mean_states(encoding: Encoding, batch: Batch) -> Float[Tensor, "B _"] | None:

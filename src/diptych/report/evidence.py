@@ -205,12 +205,12 @@ def _memory(recall: Recall | None) -> str:
     ]
     head = ("case", "label", "policy", "similarity", "log-odds for its label", "text")
     scores = ", ".join(
-        f"{_text(name)} {score:.2f} (model alone {recall.before[name]:.2f})"
+        f"{plain(name)} {score:.2f} (model alone {recall.before[name]:.2f})"
         for name, score in recall.scores.items()
     )
-    table = _table(head, rows, numbers={3, 4}) if rows else "<p>The memory has no cases.</p>"
+    cases = table(head, rows, numbers={3, 4}) if rows else "<p>The memory has no cases.</p>"
     return (
-        f'<section class="wide"><h2>Because of these cases</h2><p>With the memory: {scores}.</p>{table}'
+        f'<section class="wide"><h2>Because of these cases</h2><p>With the memory: {scores}.</p>{cases}'
         '<p class="note">All else on this page is about the model alone.</p></section>'
     )
 
