@@ -21,7 +21,19 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "licenses.md"
-EXTRAS = ("clip", "fasttext", "hdf5", "hub", "lmdb", "ray", "report", "tensorboard", "translate")
+EXTRAS = (
+    "clip",
+    "fasttext",
+    "hdf5",
+    "hub",
+    "lmdb",
+    "ocr",
+    "ray",
+    "report",
+    "serve",
+    "tensorboard",
+    "translate",
+)
 # old metadata says it in a classifier only; the identifiers are those of SPDX
 CLASSIFIERS = {
     "Apache Software License": "Apache-2.0",
@@ -105,9 +117,9 @@ def page() -> str:
 diptych is [Apache-2.0](../LICENSE); the package contains no code of other projects. This table lists what an
 installation brings, with the license that each distribution declares. `make licenses` writes it, from the
 versions of `constraints.txt`; `python scripts/licenses.py --sbom FILE` writes the same as a bill of materials
-(CycloneDX). Weights and data sets that you download have licenses of their own. The website contains one script
-of another project, [iframe-worker](https://github.com/squidfunk/iframe-worker) (MIT), which makes the search
-work without a server.
+(CycloneDX). Weights and data sets that you download have licenses of their own. The website contains one
+script of another project, [iframe-worker](https://github.com/squidfunk/iframe-worker) (MIT), which makes the
+search work without a server.
 
 | distribution | version | license | comes with |
 |---|---|---|---|

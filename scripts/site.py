@@ -23,8 +23,16 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 DOCS, BUILD = ROOT / "docs", ROOT / "build"
-PROJECT = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", ".importlinter")
-LINK = re.compile(r"(?<=\]\()((?:\.\./)+|)([\w./-]+)(?=[)#])")
+PROJECT = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "CITATION.cff",
+    "LICENSE",
+    ".importlinter",
+)
+LINK = re.compile(r"(?<=\]\()[\w./-]+(?=[)#])")
 CDN = re.compile(r"https://unpkg\.com/iframe-worker[^\"']*")
 FOREIGN = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(?:https?:)?//[^\s\">]+")
 
@@ -36,7 +44,9 @@ def project_page(name: str) -> str:
 
 def pages() -> dict[str, str]:
     """The text of every page by its path in the site."""
-    found = {path.relative_to(DOCS).as_posix(): path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
+    found = {
+        path.relative_to(DOCS).as_posix(): path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))
+    }
     found = {name: _moved(text, f"docs/{name}") for name, text in found.items()}
     for name in PROJECT:
         if name.endswith(".md"):
@@ -49,10 +59,8 @@ def _moved(text: str, source: str) -> str:
     own = _place(source)
 
     def link(match: re.Match[str]) -> str:
-        if not (match[1] or match[2]).strip("./"):
-            return match[0]
         # resolved by text: `..` of a relative link must not follow links of the file system
-        target = os.path.normpath(PurePosixPath(source).parent / (match[1] + match[2]))
+        target = os.path.normpath(PurePosixPath(source).parent / match[0])
         if not (ROOT / target).exists():  # a made page, or text that only looks like a link
             return match[0]
         return os.path.relpath(_place(target), PurePosixPath(own).parent)
@@ -76,10 +84,8 @@ def command_pages() -> Iterator[tuple[str, str]]:
     from diptych.cli import VERBS
 
     rows = "".join(f"| [`diptych {name}`]({name}.md) | {verb.summary} |\n" for name, verb in VERBS.items())
-    yield "cli/index.md", (
-        "# Command line\n\nEvery page is written from the parser of its command, and says what `--help` says.\n\n"
-        f"| command | purpose |\n|---|---|\n{rows}"
-    )
+    about = "Every page is written from the parser of its command, and says what `--help` says."
+    yield "cli/index.md", f"# Command line\n\n{about}\n\n| command | purpose |\n|---|---|\n{rows}"
     for name in VERBS:
         yield f"cli/{name}.md", command_page(name)
 
@@ -96,7 +102,12 @@ def command_page(name: str) -> str:
     parser = parser_of(name)
     parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=96)
     about, _, examples = (parser.description or "").partition("try:\n")
-    lines = [head, about.strip(), "\n\n```text\n", parser.format_usage().removeprefix("usage: ").strip(), "\n```\n"]
+    first, _, more = about.strip().partition("\n\n")
+    first = first.replace("[", r"\[")  # placeholders such as [@revision], which look like links
+    if more:  # it may have columns, which a paragraph would join
+        first += f"\n\n```text\n{more.strip()}\n```"
+    usage = parser.format_usage().removeprefix("usage: ").strip()
+    lines = [head, first, f"\n\n## Usage\n\n```text\n{usage}\n```\n"]
     rows = list(_options(parser))
     if rows:
         lines += ["\n## Arguments\n\n| argument | meaning |\n|---|---|\n", *rows]
@@ -142,14 +153,15 @@ def reference_pages() -> Iterator[tuple[str, str]]:
         options = f"    options:\n      members:\n{members}\n"
         rows.append(f"| [`{package}`]({package}.md) | {api['summary'](package)} |\n")
         yield f"reference/{package}.md", f"# {package}\n\n::: {package}\n{options}"
-    yield "reference/index.md", (
-        "# Reference\n\nThe public interface: what each package offers. [Versions](../versions.md) says what it "
-        f"promises.\n\n| package | content |\n|---|---|\n{''.join(rows)}"
+    about = (
+        "The public interface: what each package offers. [Versions](../versions.md) says what that promises."
     )
+    table = f"| package | content |\n|---|---|\n{''.join(rows)}"
+    yield "reference/index.md", f"# Reference\n\n{about}\n\n{table}"
 
 
 def navigation() -> dict[str, str]:
-    """Title by path of every page in the navigation of mkdocs.yml; pages without a title have an empty one."""
+    """Title by path of every page in the navigation of mkdocs.yml; an empty one where it has none."""
     content = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     return dict(_entries(content["nav"]))
 
