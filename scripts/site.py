@@ -96,11 +96,11 @@ def command_page(name: str) -> str:
     from diptych.cli import VERBS, parser_of
 
     module = import_module(VERBS[name].module)
-    head = f"# diptych {name}\n\n{_sentence(VERBS[name].summary)}\n\n"
+    head = f"# diptych {name}\n\n"
     if not hasattr(module, "configure"):  # `train` takes overrides, and prints its own help
-        return f"{head}```text\n{module.usage().strip()}\n```\n"
+        return f"{head}{_sentence(VERBS[name].summary)}\n\n```text\n{module.usage().strip()}\n```\n"
     parser = parser_of(name)
-    parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=96)
+    parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80)
     about, _, examples = (parser.description or "").partition("try:\n")
     first, _, more = about.strip().partition("\n\n")
     first = first.replace("[", r"\[")  # placeholders such as [@revision], which look like links
