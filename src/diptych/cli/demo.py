@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     _summarize(out, memes)
     # The last steps of a long journey must not fail for want of an extra.
     page = _draw(out, memes) if find_spec("matplotlib") else NO_PICTURE
-    why = _decide(out, memes)
+    why = _decide(out, memes) if find_spec("matplotlib") else None
     print(f"submissions     {out / 'average'}/*.csv and {out}/*/predictions/*.csv")
     print(f"memes, scored   {page}")
     if why is not None:
@@ -188,8 +188,8 @@ def _decide(out: Path, memes: Path) -> Path | None:
         return None
     if not policy.exists():
         dev = ("--root", memes, "--split", "dev_seen", "--max-miss", 0.05, "--max-wrong-block", 0.05)
-        drawn = ("--plot", out / "reliability.png", "--overwrite") if find_spec("matplotlib") else ()
-        _step("calibrate", run / "predictions" / "dev_seen.npz", *dev, "--out", policy, *drawn)
+        drawn = ("--out", policy, "--plot", out / "reliability.png", "--overwrite")
+        _step("calibrate", run / "predictions" / "dev_seen.npz", *dev, *drawn)
     if not why.exists():
         scores = _predictions(out, "test_unseen")[DECIDES]
         unsure = scores.ids[abs(scores.column("hateful") - 0.5).argmin()]
