@@ -25,7 +25,8 @@ WORDS := vocabulary=runs/lxmert/mix/vocabulary.txt
 MM := runs/mmbert
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo vilio lxmert mmbert check test quick fuzz parity certificate journey soak bench docs size clean
+.PHONY: help install demo vilio lxmert mmbert check test quick fuzz parity certificate journey soak bench docs \
+	site notebooks api licenses package matrix lowest size clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -156,6 +157,28 @@ bench: install ## measured against plain code and other libraries
 
 docs: install ## run the snippets of the documentation and follow its links
 	$(PYTEST) tests/architecture/test_docs.py
+
+site: install ## the documentation as a website that needs no network (under build/site)
+	$(BIN)/python scripts/site.py
+
+notebooks: install ## the notebooks of docs/notebooks as ipynb files (under build/notebooks)
+	$(BIN)/python scripts/notebooks.py
+
+api: ## write docs/api.txt, the public interface that a test compares with the code
+	@$(PYTHON) scripts/api.py
+
+licenses: install ## write docs/licenses.md
+	$(BIN)/python scripts/licenses.py
+
+package: install ## sdist, wheel and bill of materials in dist/; built twice, with equal bytes
+	$(BIN)/python scripts/package.py
+	$(BIN)/python scripts/licenses.py --sbom dist/diptych.cdx.json
+
+matrix: package ## the wheel in bare environments of every Python from 3.11 to 3.14 that is here
+	$(PYTHON) scripts/matrix.py
+
+lowest: package ## the same with the lowest versions of all libraries
+	$(PYTHON) scripts/matrix.py --lowest
 
 size: ## lines of code per folder: now, before the change, budget
 	@$(PYTHON) scripts/size.py

@@ -3,7 +3,7 @@
     weights.safetensors   model.* and task.*
     bundle.yaml           nodes `model`, `processor`, `task` (each one call), features, metrics, provenance
     files/                vocabulary and sentence vectors of the processor and the task
-    README.md             a summary for readers
+    README.md             the model card
 
 Loading does not execute untrusted code: weights are safetensors, and `diptych.nodes` restricts calls. Shapes
 are compared with the weights before memory is allocated.
@@ -24,6 +24,7 @@ from torch import nn
 from typing_extensions import TypedDict
 
 from diptych import __version__
+from diptych.card import card
 from diptych.data import Place, Processor, require_vocabulary
 from diptych.documents import (
     check_shape,
@@ -162,6 +163,7 @@ def write_bundle(
     features: FeatureMeta | None = None,
     metrics: Mapping[str, float] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    proofs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write the files of a bundle to an empty folder.
 
@@ -169,6 +171,7 @@ def write_bundle(
         nodes: the resolved configuration nodes `model`, `processor` and `task`. Files of the
             processor and the task, which are the values of parameters with the type `Path`, are copied.
         provenance: further facts as plain YAML values. Bundles are shared, so it must not have local paths.
+        proofs: golden files that the model's family was compared with, for the card.
 
     Raises:
         FormatError: a file of the processor is missing.
@@ -193,7 +196,7 @@ def write_bundle(
         "provenance": about,
     }
     (folder / "bundle.yaml").write_text(dump_yaml(text), encoding="utf-8")
-    (folder / "README.md").write_text(_card(text), encoding="utf-8")
+    (folder / "README.md").write_text(card(text, proofs=proofs), encoding="utf-8")
 
 
 def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
@@ -351,14 +354,3 @@ def _adopt_files(node: Mapping[str, Any], folder: Path, taken: dict[str, Path]) 
             shutil.copyfile(source, folder / name)
             result[key] = f"{HERE}/files/{name}"
     return result
-
-
-def _card(text: Mapping[str, Any]) -> str:
-    metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in text["metrics"].items())
-    facts = dump_yaml(text["provenance"])
-    return (
-        f"# {text['model']['_target_']}\n\n"
-        "A diptych bundle. Use it with `diptych predict` or `diptych.load(folder)`.\n\n"
-        f"| on the validation split | |\n|---|---|\n{metrics}\n\n"
-        f"```yaml\n{facts}```\n"
-    )

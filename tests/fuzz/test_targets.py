@@ -65,6 +65,7 @@ UNTRIED = {
     "report.attention": "reads the template that comes with diptych",
     "cli.translate": "loads models as `cli.predict` does",
     "predict.translate": "reads a journal of our own; damaged ones in tests/cli/test_translate.py",
+    "cli.push": "reads policies by `calibrate.policy`",
     "convert.report": "writes cards; reads a table of our own",
     "cli.ensemble": "reads by `ensemble.members`",
     "datasets.table.world": "writes",

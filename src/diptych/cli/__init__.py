@@ -38,6 +38,8 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "ocr": Verb("read the words in pictures, and measure how well", "diptych.cli.ocr"),
     "embed": Verb("embed pictures and texts with a model, once, for heads", "diptych.cli.embed"),
     "convert": Verb("convert a public checkpoint to a bundle, or inspect a file", "diptych.cli.convert"),
+    "push": Verb("publish a bundle with its model card on the hub", "diptych.cli.push"),
+    "pull": Verb("fetch a bundle from the hub", "diptych.cli.pull"),
     "fasttext": Verb("train sentence vectors on the texts of a data set", "diptych.cli.fasttext"),
     "vocabulary": Verb("learn a WordPiece vocabulary from the texts of a data set", "diptych.cli.vocabulary"),
     "answers": Verb("make the list of answers of a question data set", "diptych.cli.answers"),

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ MEMBERS = (
 )
 AVERAGED = ("uniter-1", "uniter-2", "concat")  # without the unimodal ones, which are at chance
 DECIDES = "concat"  # reads the picture itself, so that any picture can be scored and explained
+NO_PICTURE = 'not drawn; it needs pip install "diptych[report]"'
 SPLITS = ("dev_seen", "test_seen", "test_unseen")
 
 
@@ -74,8 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
                 average,
             )
     _summarize(out, memes)
-    page = _draw(out, memes)
-    why = _decide(out, memes)
+    # The last steps of a long journey must not fail for want of an extra.
+    page = _draw(out, memes) if find_spec("matplotlib") else NO_PICTURE
+    why = _decide(out, memes) if find_spec("matplotlib") else None
     print(f"submissions     {out / 'average'}/*.csv and {out}/*/predictions/*.csv")
     print(f"memes, scored   {page}")
     if why is not None:

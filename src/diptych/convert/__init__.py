@@ -23,6 +23,7 @@ from diptych.convert.recognize import choose_head, dropped, recognize
 from diptych.convert.report import Inspection, certificate
 from diptych.convert.resnet import load_resnet
 from diptych.convert.rules import kept, load_into, restore
+from diptych.convert.share import pull_bundle, push_bundle
 from diptych.convert.transfer import HeadWeights, start_task
 from diptych.convert.vlbert import load_mmbert
 
@@ -53,6 +54,8 @@ __all__ = [
     "load_resnet",
     "load_text_encoder",
     "load_towers",
+    "pull_bundle",
+    "push_bundle",
     "read_paddle",
     "read_source",
     "read_weights",

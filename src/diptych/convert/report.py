@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from diptych.card import head
 from diptych.convert.family import Family
 from diptych.convert.load import Source
 from diptych.convert.plan import ConversionPlan
@@ -136,9 +137,15 @@ def card_of(report: Inspection, family: Family) -> str:
     ]
     left = [f"| {reason} | {len(names)} | `{names[0]}` |" for reason, names in report.dropped.items()]
     new = [f"| {reason} | {len(names)} | `{names[0]}` |" for reason, names in report.new.items()]
-    head = "none; the head of the task is new" if report.head is None else f"`{report.head[0]}`"
-    return "\n".join(
+    begin = head(
+        model=str(report.model.get("_target_", "")),
+        task="" if report.head is None else report.head[1],
+        name=family.name,
+    )
+    becomes = "none; the head of the task is new" if report.head is None else f"`{report.head[0]}`"
+    return begin + "\n".join(
         (
+            "",
             f"# {family.title}",
             "",
             f"A diptych bundle, converted from `{report.source}` ({report.kind}).",
@@ -148,7 +155,7 @@ def card_of(report: Inspection, family: Family) -> str:
             yaml.safe_dump(report.model, sort_keys=False).rstrip(),
             "```",
             "",
-            f"Head of the file that became the task: {head}.",
+            f"Head of the file that became the task: {becomes}.",
             *_section("Settings", "| setting | value | from |", settings),
             *_section("Left out", "| why | tensors | first |", left),
             *_section("Stays new", "| why | tensors | first |", new),

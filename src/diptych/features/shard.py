@@ -77,10 +77,13 @@ def numbers(column: pa.Array) -> ndarray:
     kind = column.type
     if column.null_count or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise ValueError(f"a column of {kind} has {column.null_count} gaps; expected numbers")
+    # Arrow's own `to_pandas_dtype` fails in version 18 if pandas is not installed.
+    letter = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
+    dtype = np.dtype(f"{letter}{kind.bit_width // 8}")
     if not len(column):
-        return np.empty(0, kind.to_pandas_dtype())
+        return np.empty(0, dtype)
     # Buffer 0 holds the bitmap of nulls, buffer 1 the numbers; a slice of a column shares both.
-    values = np.frombuffer(column.buffers()[1], kind.to_pandas_dtype())
+    values = np.frombuffer(column.buffers()[1], dtype)
     return values[column.offset : column.offset + len(column)]
 
 

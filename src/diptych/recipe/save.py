@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from diptych.bundle import Bundle, save_bundle
+from diptych.convert import certificate
 from diptych.data import Place
 from diptych.data.stream import targets_of
 from diptych.metrics import best_threshold
@@ -45,6 +46,7 @@ def save(settled: Settled, parts: Parts, result: FitResult) -> None:
         features=None if regions is None or learned else regions.meta,
         metrics=result.metrics,
         places=places,
+        proofs=certificate(type(parts.model).__module__.rpartition(".")[2]),
         provenance={
             "name": config["name"],
             "seed": config["seed"],
