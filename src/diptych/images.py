@@ -42,6 +42,11 @@ def picture_exists(path: Path | str) -> bool:
     return any(place.is_file() for place in _places(path))
 
 
+def unpacked(path: Path) -> Path:
+    """The file of a picture where its archive is unpacked; the path itself if it is nowhere."""
+    return next((place for place in _places(path)[:-1] if place.is_file()), path)
+
+
 def _places(path: Path | str) -> tuple[Path, ...]:
     """Where a picture may lie: the file itself, or behind unpacked folders the archive that has it."""
     if (found := MEMBER.fullmatch(str(path))) is None:
@@ -56,10 +61,10 @@ def picture_source(path: Path | str) -> Path | io.BytesIO:
     Raises:
         FormatError: it does not exist, or the archive that should have it does not have it.
     """
-    *unpacked, place = _places(path)
-    if (found := next((one for one in unpacked if one.is_file()), None)) is not None:
+    *_, place = _places(path)
+    if (found := unpacked(Path(path))).is_file():
         return found
-    if unpacked:
+    if place != Path(path):
         member = str(path).partition(".zip@/")[2]
         return io.BytesIO(read_member(require_file(place, "an archive"), member, largest=MAX_BYTES))
     return require_file(place, "a picture file")

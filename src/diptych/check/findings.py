@@ -23,6 +23,7 @@ from diptych.check.report import CheckReport, Finding, Severity, SplitSummary, S
 from diptych.datasets import Data
 from diptych.datasets.base import DuplicateId
 from diptych.errors import FormatError
+from diptych.images import picture_exists
 from diptych.types import Progress, RegionSource
 
 TINY_SIDE = 16  # pixels
@@ -109,7 +110,7 @@ def _record_findings(folder: Folder) -> list[Finding]:
 def _picture_findings(folder: Folder) -> list[Finding]:
     bad = [picture.error for picture in folder.pictures.values() if picture.error]
     # LXMERT publishes features without pictures: then the regions alone can be looked at.
-    absent = bool(folder.regions) and not any((folder.root / path).exists() for path in folder.pictures)
+    absent = bool(folder.regions) and not any(picture_exists(folder.root / path) for path in folder.pictures)
     tiny = [
         f"{path} ({picture.size[0]} x {picture.size[1]})"
         for path, picture in folder.pictures.items()

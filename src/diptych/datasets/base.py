@@ -14,6 +14,7 @@ from diptych.datasets.examples import cached_examples
 from diptych.datasets.placed import PlacedRows, store_key
 from diptych.datasets.rows import Rows
 from diptych.errors import ConfigError, FormatError, nearest
+from diptych.images import unpacked
 from diptych.predictions import Predictions
 from diptych.types import Example, Progress, RegionSource
 
@@ -333,7 +334,7 @@ class _Pictures(Mapping[str, Path]):
     def __getitem__(self, key: str) -> Path:
         # From the store's key to the data set's own, from which the path follows.
         key, name = self.names[key]
-        return self.split.image_path(key) if name is None else self.split.root / name
+        return self.split.image_path(key) if name is None else unpacked(self.split.root / name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.images import picture_exists
+from diptych.images import picture_exists, unpacked
 
 BASES = ("", "data", "multi30k", "multi30k/data", "data/multi30k", "dataset/data")
 PICTURES = (
@@ -80,7 +80,7 @@ class Photographs:
         # A key that no line has can only be that of a file name.
         line = self.lines.get(key, f"{key}.jpg")
         if MEMBER in line and picture_exists(self.folder / line):
-            return self.folder / line
+            return unpacked(self.folder / line)
         name = image_name(line)
         places = (folder / name for folder in self.folders)
         return next((path for path in places if path.is_file()), self.root / "images" / name)
