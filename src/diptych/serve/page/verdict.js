@@ -69,7 +69,7 @@ export function look(url, size, regions = []) {
   const wide = size.width || 1, high = size.height || 1, letter = Math.max(wide, high) / 22;
   const drawn = regions.flatMap((part, at) => part.boxes.slice(0, 1).map(([x1, y1, x2, y2]) => {
     const box = { x: x1 * wide, y: y1 * high, width: (x2 - x1) * wide, height: (y2 - y1) * high };
-    return [make("rect", { class: "halo", ...box }), make("rect", { class: side(part.contribution) || "for", ...box }),
+    return [make("rect", { class: "halo", ...box }), make("rect", { class: part.contribution < 0 ? "against" : "for", ...box }),
       make("text", { x: box.x + letter / 4, y: Math.max(letter, box.y + letter), "font-size": letter }, String(at + 1))];
   })).flat();
   return make("figure", { class: "look" }, picture, drawn.length
