@@ -287,5 +287,5 @@ def test_the_list_is_complete():
         assert entry.keys() <= {"family", "source", "status", "sha256", "bytes", "package", "files"}, name
         assert {"family", "status"} <= entry.keys(), name
         assert {"source", "package"} & entry.keys(), name
-        assert entry["source"].startswith(("hub:", "https://", "http://", "drive:")), name
+        assert entry.get("source", "hub:").startswith(("hub:", "https://", "http://", "drive:")), name
         assert len(entry.get("sha256", "0" * 64)) == 64, name
