@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.real_weights import pytest_terminal_summary, weights  # noqa: F401  (a fixture and a hook)
 
 from diptych.bundle import save_bundle
 from diptych.cli import main

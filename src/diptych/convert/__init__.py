@@ -6,6 +6,7 @@ package is a layer above `bundle`, because it writes bundles.
 
 from diptych.convert.bundles import convert_checkpoint, inspect_checkpoint, restore_checkpoint
 from diptych.convert.detector import fill_detector
+from diptych.convert.encoders import pair_encoders
 from diptych.convert.families import (
     FAMILIES,
     fill_model,
@@ -15,9 +16,10 @@ from diptych.convert.families import (
     load_towers,
 )
 from diptych.convert.family import Family, Head, RecognizedCheckpoint
-from diptych.convert.fetch import checkpoints, download, find
+from diptych.convert.fetch import checkpoints, download, fetch_listed, fetchable, find
 from diptych.convert.load import Source, read_source, read_weights
 from diptych.convert.lxmert import load_text_encoder, transfer_answers
+from diptych.convert.mobilenet import load_mobilenet
 from diptych.convert.paddle import read_paddle
 from diptych.convert.recognize import choose_head, dropped, recognize
 from diptych.convert.report import Inspection, certificate
@@ -41,6 +43,8 @@ __all__ = [
     "convert_checkpoint",
     "download",
     "dropped",
+    "fetch_listed",
+    "fetchable",
     "fill_detector",
     "fill_model",
     "find",
@@ -48,12 +52,14 @@ __all__ = [
     "kept",
     "load_into",
     "load_mmbert",
+    "load_mobilenet",
     "load_model",
     "load_parts",
     "load_region_encoder",
     "load_resnet",
     "load_text_encoder",
     "load_towers",
+    "pair_encoders",
     "pull_bundle",
     "push_bundle",
     "read_paddle",

@@ -35,6 +35,8 @@ def load_bert(tower: BertTower, path: Path | str) -> None:
 
 def fill_bert(tower: BertTower, weights: Mapping[str, Tensor], *, where: object) -> None:
     """Same as `load_bert`, with weights that have been read."""
+    if tower.pool is None:  # a tower that averages states has no place for the pooler of the first token
+        weights = {name: one for name, one in weights.items() if "pooler.dense." not in name}
     TOWER.fill(tower, TOWER.split(weights, where=where), where=where)
 
 

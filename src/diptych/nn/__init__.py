@@ -7,6 +7,7 @@ from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.fusion import FusionHead, Towers, VectorHead, fuse, fused_dim, mapping, require_rates, stack
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert, initial_std
+from diptych.nn.mobilenet import MobileNet, efficientnet_lite0, mobilenet_v2
 from diptych.nn.neighbors import nearest_cases, votes
 from diptych.nn.prenorm import AttentionPool, PreNormEncoder, PreNormLayer
 from diptych.nn.prompts import JointImage, PromptHead, prompt_vectors
@@ -35,6 +36,7 @@ __all__ = [
     "JointImage",
     "Layer",
     "LayerAverage",
+    "MobileNet",
     "PairAttention",
     "Pooled",
     "PreNormEncoder",
@@ -55,11 +57,13 @@ __all__ = [
     "before_end",
     "capture_attention",
     "checkpointed",
+    "efficientnet_lite0",
     "fuse",
     "fused_dim",
     "init_bert",
     "initial_std",
     "mapping",
+    "mobilenet_v2",
     "nearest_cases",
     "prompt_vectors",
     "require_rates",

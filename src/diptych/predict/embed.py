@@ -34,10 +34,13 @@ TOWERS = ("tower_image", "tower_text")
 
 
 def own_parts(predictor: Predictor) -> tuple[str, ...]:
-    """The parts that a model has: all of a dual encoder's, else its pooled vector, and that of its task."""
+    """The parts that a model has: those of its two towers, else its pooled vector, and that of its task."""
     model = predictor.model
     # Only dual encoders have a joint space; their pooled vector is made of these parts.
-    found = (*JOINT, *TOWERS) if getattr(model, "joint_dim", 0) else ("pooled",)
+    found: tuple[str, ...] = (*JOINT, *TOWERS) if getattr(model, "joint_dim", 0) else ("pooled",)
+    # Of frozen encoders, such as those of `diptych fetch --bundle`, what follows them is random or a task's.
+    if set(getattr(model, "frozen", ())) == {"image", "text"} and "pooled" in found:
+        found = TOWERS
     return (*found, "task") if hasattr(predictor.task, "embed") else found
 
 

@@ -4,6 +4,7 @@ from diptych.tasks.answer import Answer
 from diptych.tasks.base import AnswerScores, Part, Predicting, RightPair, Task, Trainable
 from diptych.tasks.choose import Choose
 from diptych.tasks.classify import Classify, ClassIndex
+from diptych.tasks.fix_match import FixMatch
 from diptych.tasks.ground import GoldBox, Ground
 from diptych.tasks.hate_clipper import HateClipper
 from diptych.tasks.match import Match
@@ -20,6 +21,7 @@ __all__ = [
     "Choose",
     "ClassIndex",
     "Classify",
+    "FixMatch",
     "GoldBox",
     "Ground",
     "HateClipper",
