@@ -31,6 +31,7 @@ from diptych.serve.structs import (
 )
 
 RECENT = 10_000  # decisions that feedback may be about
+SHORT, SMALL = 2000, 1 << 20  # characters and bytes that are read on the spot, in under 2 ms
 
 
 class Service:
@@ -101,20 +102,41 @@ class Service:
                 self.metrics.bad_pictures.labels(problem.kind).inc()
             raise
 
+    def require_room(self) -> None:
+        """Refuse before the body is read: a crowd that is sent away must not cost the time of those served.
+
+        Raises:
+            Problem: `overloaded` or `draining`.
+        """
+        try:
+            with self.engine.admitted(0):
+                pass
+        except Problem as problem:
+            self.metrics.refused.labels(problem.kind).inc()
+            raise
+
     async def _score(self, given: Given, request_id: str, caller: str, deadline: float) -> ScoreAnswer:
         request, stages = given.request, Stages()
         model = self.engine.find(request.model)
         self._require(request, given.data, model)
         policy = model.policy_id
-        loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(self._pool, self._bytes, given)
-        checksum = "" if data is None else sha256(data).hexdigest()
-        key = request.image.key if request.image is not None else None
+        loop, image = asyncio.get_running_loop(), request.image
+        key = None if image is None else image.key
+        elsewhere = image is not None and given.data is None
+        # To hand something to the pool and back costs two turns of the interpreter's lock, under load many
+        # times what a short text does.
+        if elsewhere or len(given.data or b"") > SMALL:
+            data, checksum = await loop.run_in_executor(self._pool, self._bytes, given)
+        else:
+            data, checksum = self._bytes(given)
         same = (model.sha256, policy, checksum, key or "", request.text or "", request.options.ocr)
         known = self._cache.get(same)
         self.metrics.cache.labels("miss" if known is None else "hit").inc()
         if known is None:
-            meme, read = await loop.run_in_executor(self._pool, self._read, request, data, stages, model)
+            if data is None and key is None and len(request.text or "") <= SHORT:
+                meme, read = self._read(request, data, stages, model)
+            else:
+                meme, read = await loop.run_in_executor(self._pool, self._read, request, data, stages, model)
             known = await self._asked(model, meme, read, stages, deadline)
             self._keep(same, known)
         else:
@@ -141,11 +163,15 @@ class Service:
             found = f"the image is given in {ways} ways; expected one of bytes, url and key."
             raise Problem("invalid-request", found, pointer=POINTER)
 
-    def _bytes(self, given: Given) -> bytes | None:
-        """The encoded picture, wherever it is."""
+    def _bytes(self, given: Given) -> tuple[bytes | None, str]:
+        """The encoded picture, wherever it is, and its checksum."""
+        data = given.data if given.data is not None else self._fetched(given)
+        return data, "" if data is None else sha256(data).hexdigest()
+
+    def _fetched(self, given: Given) -> bytes | None:
         image = given.request.image
-        if given.data is not None or image is None:
-            return given.data
+        if image is None:
+            return None
         if image.url is not None:
             if self.fetch is None:
                 raise Problem(
