@@ -350,3 +350,12 @@ def test_the_page_comes_from_this_server_alone(serve):
 def test_problems_are_exceptions_with_a_status():
     problem = Problem("bad-picture", "no", pointer="/image").within("/items/3")
     assert (problem.status, problem.errors) == (422, (("/items/3/image", "no"),))
+
+
+def test_a_full_queue_refuses_before_it_reads_a_body(serve):
+    ask = serve("text", limits=Limits(queue=1))
+    with ask.service.engine.admitted(1):
+        response = ask("POST", "/v1/score", content=b"no JSON, which nobody has looked at")
+        assert (response.status_code, response.json()["type"]) == (429, "/problems/overloaded")
+        assert int(response.headers["retry-after"]) >= 1
+    assert ask("POST", "/v1/score", content=b"no JSON").status_code == 400

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from threading import enumerate as enumerate_threads
 
 import httpx
 import numpy as np
@@ -24,6 +25,7 @@ from diptych.serve import Limits
 
 SECONDS = float(os.environ.get("DIPTYCH_SOAK", "0"))
 MEGABYTE = 1 << 20
+LOOP = "loop of HTTP"
 CROWD = Path(__file__).with_name("crowd.py")
 
 
@@ -33,12 +35,18 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def starved() -> float:
+    """Seconds that the loop of HTTP was ready to run without a core; waits for locks are not in it."""
+    loop = next(one for one in enumerate_threads() if one.name == LOOP)
+    return int(Path(f"/proc/self/task/{loop.native_id}/schedstat").read_text().split()[1]) / 1e9
+
+
 @contextmanager
 def live(web) -> Iterator[str]:
     """The service on a port of this machine."""
     config = uvicorn.Config(web.app, port=0, http="h11", log_level="error", access_log=False, backlog=2048)
     server = uvicorn.Server(config)
-    thread = Thread(target=server.run)
+    thread = Thread(target=server.run, name=LOOP)
     thread.start()
     while not server.started:
         time.sleep(0.01)
@@ -74,11 +82,11 @@ def crowded(serve, models, monkeypatch, *, clients, seconds):
     ask = serve("text", limits=Limits(queue=64, batch=16))
     with live(ask.web) as url:
         crowd(url, clients, min(2.0, seconds / 4))  # connections, caches
-        before = resident()
+        before, waited = resident(), starved()
         start = time.monotonic()
         got = crowd(url, clients, seconds)
         spent = time.monotonic() - start
-        after = resident()
+        after, waited = resident(), (starved() - waited) / spent
     codes = Counter(code for code, *_ in got)
     served = np.array([took for code, took, *_ in got if code == 200])
     inside = np.array([own / 1000 for code, *_, own in got if code == 200])
@@ -87,12 +95,12 @@ def crowded(serve, models, monkeypatch, *, clients, seconds):
     print(
         f"\n{clients} clients, {spent:.0f} s: {dict(codes)}, {len(served) / spent:.0f}/s, served p50 "
         f"{np.quantile(served, 0.5):.3f} s p99 {np.quantile(served, 0.99):.3f} s, "
-        f"inside {np.quantile(inside, 0.99):.3f} s, "
+        f"inside {np.quantile(inside, 0.99):.3f} s, {waited:.0%} of the time without a core, "
         f"memory {(after - before) / MEGABYTE:+.1f} MB"
     )
     assert set(codes) <= {200, 429}
     assert all(retry.isdigit() for code, _, retry, _ in got if code == 429)
-    return codes, inside, spent, longest, after - before
+    return codes, inside, waited, longest, after - before
 
 
 def test_a_crowd_gets_answers_or_is_told_to_come_again(serve, models, monkeypatch):
@@ -105,12 +113,11 @@ def test_a_crowd_gets_answers_or_is_told_to_come_again(serve, models, monkeypatc
 @pytest.mark.skipif(not SECONDS, reason="`make soak` runs it")
 @pytest.mark.timeout(SECONDS + 300)
 def test_two_hundred_clients_and_a_slow_model(serve, models, monkeypatch):
-    codes, inside, spent, longest, grown = crowded(serve, models, monkeypatch, clients=200, seconds=SECONDS)
+    codes, inside, waited, longest, grown = crowded(serve, models, monkeypatch, clients=200, seconds=SECONDS)
     assert codes[429]
-    # A meme waits for the full queue before it and for the batch that runs, and half as much for its turn on
-    # a busy machine. By the clock of the service: clients also count how long they wait for a core.
-    throughput = len(inside) / spent
-    assert np.quantile(inside, 0.99) <= 1.5 * (64 / throughput + longest) + 0.2
+    # A meme waits for the four batches of the full queue and for the one that runs, and half as much for its
+    # turn. What the machine gave to other programs is not the service's; what it waits for its own locks is.
+    assert (1 - waited) * np.quantile(inside, 0.99) <= 1.5 * (64 / 16 + 1) * longest + 0.2
     assert grown < 30 * MEGABYTE
 
 

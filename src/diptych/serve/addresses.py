@@ -281,7 +281,7 @@ def note(call: Call, answer: ScoreAnswer) -> None:
 ADDRESSES = (
     Address(
         method="POST", path="/v1/score", handler=score, summary="Score a meme.",
-        reads=ScoreRequest, answers=ScoreAnswer,
+        reads=ScoreRequest, answers=ScoreAnswer, queues=True,
     ),
     Address(
         method="POST", path="/v1/score/batch", handler=score_batch, summary="Score several memes.",

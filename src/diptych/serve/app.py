@@ -1,7 +1,6 @@
 """The service over HTTP: addresses, keys, problems, and what is counted and logged of every request."""
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -62,6 +61,7 @@ class Address:
         role: that a key must have, or a higher one; None needs no key.
         reads: structure of the body; None for no body.
         answers: structure of the answer; a media type where it is no JSON.
+        queues: whether it is refused as a whole while the queue is full.
     """
 
     method: str
@@ -71,6 +71,7 @@ class Address:
     role: str | None = "user"
     reads: type | None = None
     answers: type | str = ""
+    queues: bool = False
 
 
 class Web:
@@ -134,6 +135,8 @@ class Web:
         size = sum(len(name) + len(value) for name, value in call.request.headers.raw)
         if size > limits.header:
             raise Problem("too-large", f"the headers have {size} bytes; expected at most {limits.header}.")
+        if address.queues:
+            self.service.require_room()
         if address.method == "POST":
             call.body = await read_body(call.request, limits)
             call.notes["bytes"] = len(call.body)
@@ -167,7 +170,7 @@ class Web:
             "milliseconds": round(1000 * seconds, 3),
             **call.notes,
         }
-        self.log(json.dumps(line) + "\n")
+        self.log(msgspec.json.encode(line).decode() + "\n")
 
     async def _not_found(self, request: Request, error: Exception) -> Response:
         kind = "method-not-allowed" if getattr(error, "status_code", 404) == 405 else "not-found"

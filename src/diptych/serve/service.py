@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from threading import Event
 from typing import Any
@@ -34,6 +35,7 @@ from diptych.serve.structs import (
 )
 
 RECENT = 10_000  # decisions that feedback may be about
+SHORT, SMALL = 2000, 1 << 20  # characters and bytes that are read on the spot, in under 2 ms
 
 
 class Service:
@@ -109,15 +111,33 @@ class Service:
                 self.metrics.bad_pictures.labels(problem.kind).inc()
             raise
 
+    def require_room(self) -> None:
+        """Refuse before the body is read: a crowd that is sent away must not cost the time of those served.
+
+        Raises:
+            Problem: `overloaded` or `draining`.
+        """
+        try:
+            with self.engine.admitted(0):
+                pass
+        except Problem as problem:
+            self.metrics.refused.labels(problem.kind).inc()
+            raise
+
     async def _score(self, given: Given, request_id: str, caller: str, deadline: float) -> ScoreAnswer:
         request, stages = given.request, Stages()
         model = self.engine.find(request.model)
         self._require(request, given.data, model)
         policy = model.policy_id
-        loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(self._pool, self._bytes, given)
-        checksum = "" if data is None else sha256(data).hexdigest()
-        key = request.image.key if request.image is not None else None
+        loop, image = asyncio.get_running_loop(), request.image
+        key = None if image is None else image.key
+        elsewhere = image is not None and given.data is None
+        # To hand something to the pool and back costs two turns of the interpreter's lock, under load many
+        # times what a short text does.
+        if elsewhere or len(given.data or b"") > SMALL:
+            data, checksum = await loop.run_in_executor(self._pool, self._bytes, given)
+        else:
+            data, checksum = self._bytes(given)
         asked = request.options.ocr + ("+" if request.options.explain else "")
         same = (model.sha256, policy, checksum, key or "", request.text or "", asked)
         known = self._cache.get(same)
@@ -150,11 +170,15 @@ class Service:
             found = f"the image is given in {ways} ways; expected one of bytes, url and key."
             raise Problem("invalid-request", found, pointer=POINTER)
 
-    def _bytes(self, given: Given) -> bytes | None:
-        """The encoded picture, wherever it is."""
+    def _bytes(self, given: Given) -> tuple[bytes | None, str]:
+        """The encoded picture, wherever it is, and its checksum."""
+        data = given.data if given.data is not None else self._fetched(given)
+        return data, "" if data is None else sha256(data).hexdigest()
+
+    def _fetched(self, given: Given) -> bytes | None:
         image = given.request.image
-        if given.data is not None or image is None:
-            return given.data
+        if image is None:
+            return None
         if image.url is not None:
             if self.fetch is None:
                 raise Problem(
@@ -231,8 +255,11 @@ class Service:
     async def _scored(
         self, request: ScoreRequest, data: bytes | None, stages: Stages, model: Resident, deadline: float
     ) -> Known:
-        loop = asyncio.get_running_loop()
-        _, prepared, read = await loop.run_in_executor(self._pool, self._read, request, data, stages, model)
+        if data is None and request.image is None and len(request.text or "") <= SHORT:
+            _, prepared, read = self._read(request, data, stages, model)
+        else:
+            work = partial(self._read, request, data, stages, model)
+            _, prepared, read = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         ticket = Ticket(model=model, meme=prepared, deadline=deadline)
         # Canceling this waiting cancels the ticket, so a gone client costs the model nothing.
         scored, stages.queue, stages.model = await asyncio.wrap_future(self.engine.submit(ticket))
