@@ -3,8 +3,8 @@
 A model that answers questions prints its five best answers. A model of NLVR2 takes two pictures, the left one
 first. Regions come from the feature stores used in training, or from --features; the picture's file name
 without the extension is the key. With --weights, the detectors behind those stores extract the regions from
-the pictures, by the same box rules. Without --text, the words are read from the picture (the extra `ocr`), and
-the output says so. With --memory, cases of `diptych memory` vote, too, and the nearest are named. With
+the pictures, by the same box rules. Without --text, the words are read from the picture (the extra `ocr`),
+and the output says so. With --memory, cases of `diptych memory` vote, too, and the nearest are named. With
 --policy, the last line says whether to allow, review or block.
 
 try:

@@ -7,7 +7,10 @@ from typing import Protocol, runtime_checkable
 from PIL.Image import Image
 
 from diptych.explain.document import Explanation
-from diptych.serve.models import Scored
+from diptych.serve.limits import Limits
+from diptych.serve.models import Resident, Scored
+from diptych.serve.pictures import POINTER
+from diptych.serve.problems import Problem
 from diptych.serve.structs import Read, ScoreRequest, Timing
 
 
@@ -64,3 +67,23 @@ class Stages:
         parts = {name: round(1000 * getattr(self, name), 3) for name in names}
         total = round(1000 * (time.monotonic() - self.start), 3)
         return Timing(**parts, total=total, cache="hit" if self.hit else "miss")
+
+
+def require_consistent(given: Given, model: Resident, limits: Limits) -> None:
+    """Check what the structure of a request cannot say.
+
+    Raises:
+        Problem: `invalid-request`, with the place.
+    """
+    request, data = given.request, given.data
+    if request.text is not None and len(request.text) > limits.text:
+        found = f"the text has {len(request.text)} characters; expected at most {limits.text}."
+        raise Problem("invalid-request", found, pointer="/text")
+    if request.policy is not None and request.policy != model.policy_name:
+        known = f"has the policy {model.policy_name!r}" if model.policy else "has no policy"
+        raise Problem("invalid-request", f"the model {model.name} {known}.", pointer="/policy")
+    image = request.image
+    ways = 0 if image is None else sum(one is not None for one in (image.data, image.url, image.key))
+    if image is not None and ways + (data is not None and image.data is None) != 1:
+        found = f"the image is given in {ways} ways; expected one of bytes, url and key."
+        raise Problem("invalid-request", found, pointer=POINTER)

@@ -17,7 +17,7 @@ from diptych.serve.audit import AuditLog
 from diptych.serve.decisions import calibrated, decided, reference
 from diptych.serve.engine import Engine, Observer, Ticket
 from diptych.serve.evidence import explained
-from diptych.serve.given import Given, Known, Stages, Words
+from diptych.serve.given import Given, Known, Stages, Words, require_consistent
 from diptych.serve.metrics import Metrics
 from diptych.serve.models import Prepared, Resident
 from diptych.serve.pictures import POINTER, Decoded, decode
@@ -127,7 +127,7 @@ class Service:
     async def _score(self, given: Given, request_id: str, caller: str, deadline: float) -> ScoreAnswer:
         request, stages = given.request, Stages()
         model = self.engine.find(request.model)
-        self._require(request, given.data, model)
+        require_consistent(given, model, self.limits)
         policy = model.policy_id
         loop, image = asyncio.get_running_loop(), request.image
         key = None if image is None else image.key
@@ -155,20 +155,6 @@ class Service:
         if self.review is not None:
             self.review.add(request, answer, picture=data, checksum=checksum)
         return answer
-
-    def _require(self, request: ScoreRequest, data: bytes | None, model: Resident) -> None:
-        """Check what the structure of a request cannot say."""
-        if request.text is not None and len(request.text) > self.limits.text:
-            found = f"the text has {len(request.text)} characters; expected at most {self.limits.text}."
-            raise Problem("invalid-request", found, pointer="/text")
-        if request.policy is not None and request.policy != model.policy_name:
-            known = f"has the policy {model.policy_name!r}" if model.policy else "has no policy"
-            raise Problem("invalid-request", f"the model {model.name} {known}.", pointer="/policy")
-        image = request.image
-        ways = 0 if image is None else sum(one is not None for one in (image.data, image.url, image.key))
-        if image is not None and ways + (data is not None and image.data is None) != 1:
-            found = f"the image is given in {ways} ways; expected one of bytes, url and key."
-            raise Problem("invalid-request", found, pointer=POINTER)
 
     def _bytes(self, given: Given) -> tuple[bytes | None, str]:
         """The encoded picture, wherever it is, and its checksum."""
