@@ -196,18 +196,15 @@ class Service:
             self.metrics.regions.observe(prepared.regions)
         stages.prepare = time.monotonic() - start - stages.ocr
         width, height = (None, None) if decoded is None else decoded.image.size
-        return (
-            meme,
-            prepared,
-            Read(
-                text=text,
-                text_source=source,  # type: ignore[arg-type]
-                regions=prepared.regions,
-                width=width,
-                height=height,
-                animated=decoded is not None and decoded.animated,
-            ),
+        read = Read(
+            text=text,
+            text_source=source,  # type: ignore[arg-type]
+            regions=prepared.regions,
+            width=width,
+            height=height,
+            animated=decoded is not None and decoded.animated,
         )
+        return meme, prepared, read
 
     def _text(self, request: ScoreRequest, decoded: Decoded | None, stages: Stages) -> tuple[str, str]:
         wanted = request.options.ocr
