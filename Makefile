@@ -15,8 +15,8 @@ SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 # the tests whose subject are tensors; elsewhere the checks double the time of small loops and find nothing new
 SHAPED := $(addprefix tests/,contract convert data detect features models nn parity predict tasks train types)
 
-# tests that take seconds: without those of the targets journey, soak and compile
-FAST := "not compile and not journey and not soak"
+# tests that take seconds: without those of the targets journey and soak
+FAST := "not compile and not journey and not soak and not browser"
 
 # of `make lxmert`: the pre-trained model, and the vocabulary that it shares with the tasks
 LXRT := runs/lxmert/pretrained
