@@ -19,8 +19,8 @@ class Reader:
     def read(self, pictures):
         if pictures[0].getpixel((0, 0)) == (0, 0, 0):
             raise ReaderDied("a crash")
-        lines = [("cat.example", 90, 8), ("WHAT A", 10, 30), ("DAY", 50, 30)]
-        return [[Line(text=text, box=(5, y, 95, y + h), score=0.9, height=h) for text, y, h in lines]]
+        lines = [("cat.example", 90.0, 8.0), ("WHAT A", 10.0, 30.0), ("DAY", 50.0, 30.0)]
+        return [[Line(text=text, box=(5.0, y, 95.0, y + h), score=0.9, height=h) for text, y, h in lines]]
 
 
 def png(color, size=(100, 100)):
@@ -29,7 +29,7 @@ def png(color, size=(100, 100)):
     return {"bytes": b64encode(stored.getvalue()).decode()}
 
 
-def test_the_captions_are_the_text(serve, tmp_path):
+def test_the_captions_are_the_text(serve):
     ask = serve("pixels", words=PictureWords([Reader()]))
     answer = ask.score({"image": png("white")}).json()
     assert (answer["read"]["text"], answer["read"]["text_source"]) == ("WHAT A DAY", "ocr")
