@@ -59,6 +59,8 @@ UNTRIED = {
     "audit.sheet": "opens data sets, which have targets of their own",
     "cli.audit": "reads policies as `cli.score` does",
     "report.markup": "reads the styles that come with diptych",
+    "convert.packages": "takes files of a known size and SHA-256 only",
+    "serve.policies": "reads policies as `cli.score` does",
     "cli.memory": "loads models as `cli.predict` does, and memories by `memory.store`",
     "memory.ask": "sums the bytes of a picture, whatever they are; loads models as `cli.predict` does",
     "report.evidence": "reads the templates that come with diptych",

@@ -89,8 +89,8 @@ def _add(arguments: argparse.Namespace) -> int:
     print(f"added {shown}: {len(memory.cases):,} cases in {arguments.memory}")
     if memory.learned is None:
         print(
-            f"next: diptych memory fit {arguments.memory} --model {arguments.model} --split SPLIT; until "
-            "then cases are shown and change no score"
+            f"next: diptych memory fit {arguments.memory} --model {arguments.model} --split SPLIT\n"
+            "      until then, cases are shown and change no score"
         )
     return 0
 

@@ -74,6 +74,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ocr-engines", type=int, default=1, metavar="N", help="pictures read at once (default: 1)"
     )
+    _add_operation(parser)
+    add_device(parser)
+
+
+def _add_operation(parser: argparse.ArgumentParser) -> None:
+    """Options about how the process runs, and not about what it answers."""
     parser.add_argument("--sample-allowed", type=float, default=0.0, help="share of allowed memes to look at")
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER", help="a limit, such as queue=64"
@@ -85,7 +91,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--timeout-graceful-shutdown", type=int, default=30, help="seconds to finish requests (default: 30)"
     )
     parser.add_argument("--threads", type=int, help="threads of the models (default: all cores but one)")
-    add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

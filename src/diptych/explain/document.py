@@ -120,7 +120,7 @@ def explanation(
         memory: what a memory says; the values of `parts` are of the model without it.
     """
     # A change tells probabilities, although all other values are log-odds: people compare these at a glance.
-    share, before = why.text_share, probability(why.both)
+    before = probability(why.both)
     found = why.contributions
     return Explanation(
         format=FORMAT,
@@ -143,16 +143,7 @@ def explanation(
         evaluations=found.evaluations,
         seed=why.budget.seed,
         parts=_parts(why),
-        sides=Sides(
-            t_shap=share,
-            # Both are shares of absolute values, so they sum to 1.
-            v_shap=None if share is None else 1 - share,
-            both=why.both,
-            text_only=why.text_only,
-            picture_only=why.picture_only,
-            none=why.neither,
-            interaction=why.interaction,
-        ),
+        sides=_sides(why),
         changes=[
             Tried(
                 kind=one.kind,
@@ -165,6 +156,21 @@ def explanation(
             for one in why.changes
         ],
         limits=[*LIMITS],
+    )
+
+
+def _sides(why: Evidence) -> Sides:
+    """What text and picture contribute as wholes."""
+    share = why.text_share
+    return Sides(
+        t_shap=share,
+        # Both are shares of absolute values, so they sum to 1.
+        v_shap=None if share is None else 1 - share,
+        both=why.both,
+        text_only=why.text_only,
+        picture_only=why.picture_only,
+        none=why.neither,
+        interaction=why.interaction,
     )
 
 

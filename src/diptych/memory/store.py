@@ -28,7 +28,7 @@ DEFAULT = "main"  # the policy of cases that name none
 LIST, VECTORS = "memory.json", "vectors.safetensors"
 MAX_BYTES = 1 << 30  # of the list: about four million cases
 LONGEST = 1000  # characters of a text that are kept, to show why
-ADVICE = "Make it again with `diptych memory add`."
+ADVICE = "Make it again with `diptych memory add MEMORY`."
 
 
 @closed
