@@ -39,7 +39,7 @@ UPRIGHT = {
 
 def picture_exists(path: Path | str) -> bool:
     """Whether a picture, or the archive that should hold it, is there; archives are not opened."""
-    return any(place.is_file() for place in _places(path))
+    return any(place.exists() for place in _places(path))
 
 
 def unpacked(path: Path) -> Path:
