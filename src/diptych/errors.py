@@ -4,7 +4,9 @@
     |-- FormatError         a file has invalid content (file, line, expected content)
     |-- MissingFeatures     images have no regions (number, names, store, what to do)
     |-- CheckpointMismatch  weights do not fit the model (unfilled, unused, wrong shape)
-    `-- ConfigError         a setting is invalid (key, value, allowed values, nearest name)
+    |-- ConfigError         a setting is invalid (key, value, allowed values, nearest name)
+    |-- ReaderDied          the process that reads words in pictures has ended (`detect.ocr`)
+    `-- ServiceError        a service answered with a problem (`client`)
 
 Messages follow one pattern: what failed, where, got, expected, what to do. The command line prints them
 without a traceback and exits with status 2.

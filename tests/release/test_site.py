@@ -75,7 +75,7 @@ def test_cells_become_a_notebook(tmp_path: Path) -> None:
     assert len([*tmp_path.glob("*.ipynb")]) == len([*NOTEBOOKS["SCRIPTS"].glob("*.py")]) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.journey
 @pytest.mark.parametrize(("name", "size"), [("first_journey", 80), ("questions", 80), ("calibrate", 600)])
 def test_notebooks_run(name: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a notebook runs them, cell by cell in one name space, with fewer examples and one epoch."""
