@@ -44,6 +44,9 @@ SIZES = {
     "concat_fasttext": 58_143_808 + 150 * 300 + 300 + 2048 * 300 + 300 + 600 * 256 + 256,
     # bert-base-uncased, ResNet-101 with fc, and three Linears.
     "concat_bert": 109_482_240 + 44_549_160 + 768 * 128 + 128 + 1000 * 128 + 128 + 256 * 128 + 128,
+    # all-MiniLM-L6-v2 without its pooler, the image network without its classifier, and three Linears
+    "concat_minilm_efficientnet": 22_713_216 - 147_840 + 4_652_008 - 1_281_000 + (385 + 1281 + 513) * 256,
+    "concat_minilm_mobilenet": 22_713_216 - 147_840 + 3_504_872 - 1_281_000 + (385 + 1281 + 513) * 256,
     # the released files, without the counters of sizes
     "clip_b32": 151_277_313,
     "clip_b16": 149_620_737,
