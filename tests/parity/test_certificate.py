@@ -11,6 +11,9 @@ from diptych.convert import FAMILIES, certificate
 SELECTION = Path(__file__).parents[1] / "golden"
 EXACT = {"lxmert-answer-transfer"}  # rows are copied: compared without any tolerance
 
+# Of heads that no converter writes; tests/parity/test_clip_heads.py compares them.
+HEADS = ("clip-hateclipper", "clip-memeclip", "clip-rgcl")
+
 
 def compared_outputs(path):
     with safe_open(path, "pt") as tensors:
@@ -21,7 +24,7 @@ def compared_outputs(path):
 def test_the_certificate_covers_the_selection_and_knows_its_files():
     promised = {name: entry for one in FAMILIES for name, entry in certificate(one.name).items()}
     for path in SELECTION.glob("*.safetensors"):
-        if path.stem in EXACT or not compared_outputs(path):
+        if path.stem in EXACT or path.stem.startswith(HEADS) or not compared_outputs(path):
             continue
         entry = promised.get(path.stem)
         assert entry is not None, f"{path.stem} is not in the certificate; run make certificate"
