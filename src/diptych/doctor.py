@@ -53,7 +53,7 @@ EXTRAS = tuple(
         ("sacrebleu", "sacrebleu", "translate", "BLEU and chrF of translations"),
         ("rapidocr", "rapidocr", "ocr", "words in pictures"),
         ("onnxruntime", "onnxruntime", "ocr", "words in pictures"),
-        ("ray", "ray", "ray", "extraction and prediction on a cluster"),
+        ("ray", "ray", "ray", "extraction, prediction and the service on a cluster"),
         ("starlette", "starlette", "serve", "the service"),
         ("uvicorn", "uvicorn", "serve", "the service"),
         ("python_multipart", "python-multipart", "serve", "pictures sent to the service"),

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +31,12 @@ class Running:
 
     def __init__(self, *words: str) -> None:
         command = [sys.executable, "-m", "diptych.cli", "serve", "--port", "0", "--device", "cpu", *words]
+        # A pipe that nobody reads would stop the service at its 300th line.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
@@ -42,12 +45,19 @@ class Running:
             if line.startswith("ready: "):
                 self.url = line.split()[1]
                 return
-        raise AssertionError(self.process.communicate()[1])
+        self.process.wait()
+        raise AssertionError(self._read_log())
 
     def end(self, seconds: float = 30) -> int:
         self.process.send_signal(signal.SIGTERM)
-        self.log = self.process.communicate(timeout=seconds)[1]
+        self.process.communicate(timeout=seconds)
+        self.log = self._read_log()
         return self.process.returncode
+
+    def _read_log(self) -> str:
+        with self._log as file:
+            file.seek(0)
+            return file.read()
 
 
 @pytest.fixture(scope="module")

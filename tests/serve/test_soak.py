@@ -117,7 +117,7 @@ def test_two_hundred_clients_and_a_slow_model(serve, models, monkeypatch):
     assert codes[429]
     # A meme waits for the four batches of the full queue and for the one that runs, and half as much for its
     # turn. What the machine gave to other programs is not the service's; what it waits for its own locks is.
-    assert (1 - waited) * np.quantile(inside, 0.99) <= 1.5 * (64 / 16 + 1) * longest + 0.2
+    assert (1 - waited) * np.quantile(inside, 0.99) <= 1.5 * (64 / 16 + 1) * longest + 0.5
     assert grown < 30 * MEGABYTE
 
 

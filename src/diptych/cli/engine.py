@@ -23,6 +23,18 @@ def configure_engine(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, help="CPU threads of this process or of each Ray worker (default: PyTorch's)")
 
 
+def require_counts(arguments: argparse.Namespace) -> None:
+    """Check the numbers of threads and workers.
+
+    Raises:
+        ConfigError: one of them is below 1.
+    """
+    for name in ("threads", "parallel"):
+        number = getattr(arguments, name)
+        if number is not None and number < 1:
+            raise ConfigError(f"--{name} is {number}; expected at least 1.")
+
+
 def chosen_engine(
     arguments: argparse.Namespace, *, device: str
 ) -> "AbstractContextManager[RayEngine | None]":
@@ -31,10 +43,7 @@ def chosen_engine(
     Raises:
         ConfigError: --threads or --parallel is below 1, Ray is not installed, or its cluster is too small.
     """
-    for name in ("threads", "parallel"):
-        number = getattr(arguments, name)
-        if number is not None and number < 1:
-            raise ConfigError(f"--{name} is {number}; expected at least 1.")
+    require_counts(arguments)
     if arguments.engine == "local":
         if arguments.threads is not None:
             import torch

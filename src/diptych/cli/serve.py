@@ -12,13 +12,18 @@ try:
 
 import argparse
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diptych.cli.engine import require_counts
 from diptych.cli.options import add_device, add_ocr
 from diptych.errors import ConfigError, missing_library, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from diptych.serve.engine import Engine
     from diptych.serve.limits import Limits
     from diptych.serve.setup import Options
     from diptych.serve.words import PictureWords
@@ -90,6 +95,10 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout-graceful-shutdown", type=int, default=30, help="seconds to finish requests (default: 30)"
     )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: replicas of the models on Ray Serve"
+    )
+    parser.add_argument("--parallel", type=int, help="replicas (default: as many as Ray has room for)")
     parser.add_argument("--threads", type=int, help="threads of the models (default: all cores but one)")
 
 
@@ -112,10 +121,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"--host {arguments.host} is beyond this machine, and there are no keys; add --api-keys FILE, or "
             "--open to answer everybody."
         )
+    require_counts(arguments)
     options = _options(arguments)
     torch.set_num_threads(arguments.threads or model_threads())
     with closing(listen(arguments.host, arguments.port)) as sock, _words(arguments, options) as words:
-        web = build(options, words=words)
+        engine_of = _replicas(options, arguments) if arguments.engine == "ray" else None
+        if engine_of is not None:
+            # This process only makes rows; the accelerators are the replicas'.
+            options = replace(options, setup=replace(options.setup, device="cpu"))
+        web = build(options, words=words, engine_of=engine_of)
         for model in web.service.engine.models.values():
             policy = model.policy_id or "no policy"
             print(f"{model.name}   {model.sha256[:12]}   reads {', '.join(model.reads)}   {policy}")
@@ -131,6 +145,25 @@ def _words(
     from diptych.serve.words import picture_words
 
     return picture_words(arguments.ocr_engines, lines=arguments.lines, patience=options.limits.deadline)
+
+
+def _replicas(options: "Options", arguments: argparse.Namespace) -> "Callable[..., Engine]":
+    from functools import partial
+
+    import torch
+
+    from diptych.serve.replicated import replicated
+
+    # Without a GPU here, the cluster may still have some: then --device cuda says so.
+    gpu = arguments.device.startswith("cuda") or (arguments.device == "auto" and torch.cuda.is_available())
+    return partial(
+        replicated,
+        setup=options.setup,
+        limits=options.limits,
+        count=arguments.parallel,
+        threads=arguments.threads or 1,
+        gpu=gpu,
+    )
 
 
 def _options(arguments: argparse.Namespace) -> "Options":

@@ -1,4 +1,7 @@
-"""Distributed execution with Ray, with the same bytes as result as in a single process."""
+"""Distributed execution with Ray, with the same bytes as result as in a single process.
+
+`replicas`, for the service, needs Ray Serve and is imported on its own.
+"""
 
 from diptych.scale.ray import ray_engine
 from diptych.scale.shards import predict_split

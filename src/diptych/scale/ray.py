@@ -47,28 +47,43 @@ def ray_engine(
     Raises:
         ConfigError: the cluster has too few GPUs or CPUs.
     """
-    threads = threads or torch.get_num_threads()
-    ours = not ray.is_initialized()  # a caller's connection is not ours to close
-    if ours:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    try:
-        have = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        room = int(have.get("GPU", 0)) if gpu else int(have.get("CPU", 0)) // threads
-        if room < (parallel or 1):
-            what = "GPUs" if gpu else f"times {threads} CPU(s)"
-            raise ConfigError(f"Ray has {room} {what}; {parallel or 1} worker(s) need one each.")
-        size = parallel or room
-        resources: dict[str, Any] = {"num_gpus": 1} if gpu else {"num_cpus": threads}
+    with connected():
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        threads = threads or torch.get_num_threads()
+        size, resources = workers_of(parallel, threads=threads, gpu=gpu)
 
         def run(build: Callable[[], Callable[[T], R]], shards: Sequence[T]) -> Iterator[R]:
             return _run(build, shards, size=size, threads=threads, resources=resources)
 
         yield run
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Connect to the cluster of `RAY_ADDRESS`, or start Ray on this machine."""
+    ours = not ray.is_initialized()  # a caller's connection is not ours to close
+    if ours:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
     finally:
         if ours:
             ray.shutdown()
+
+
+def workers_of(parallel: int | None, *, threads: int, gpu: bool) -> tuple[int, dict[str, Any]]:
+    """Number of workers for which the cluster has room, and what each of them takes.
+
+    Raises:
+        ConfigError: there is room for fewer than `parallel`, or for none.
+    """
+    have = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = int(have.get("GPU", 0)) if gpu else int(have.get("CPU", 0)) // threads
+    if room < (parallel or 1):
+        what = "GPUs" if gpu else f"times {threads} CPU(s)"
+        raise ConfigError(f"Ray has {room} {what}; {parallel or 1} worker(s) need one each.")
+    return parallel or room, {"num_gpus": 1} if gpu else {"num_cpus": threads}
 
 
 def _run(

@@ -1,6 +1,6 @@
 """Builds the service that `diptych serve` runs from its options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +61,16 @@ class Options:
     limits: Limits = field(default_factory=Limits)
 
 
-def build(options: Options, *, words: Words | None = None) -> Web:
+def build(
+    options: Options,
+    *,
+    words: Words | None = None,
+    engine_of: Callable[[Mapping[str, Resident]], Engine] | None = None,
+) -> Web:
     """Load all models, warm them up, and return the application.
+
+    Args:
+        engine_of: makes another engine than that of this process; its models are not loaded again.
 
     Raises:
         ConfigError: an option is impossible, or a model cannot be served.
@@ -90,7 +98,8 @@ def build(options: Options, *, words: Words | None = None) -> Web:
     }
     audit = None if options.audit is None else AuditLog(require_folder(options.audit), sync=options.sync)
     fetcher = Fetcher(hosts=hosts, plain=options.fetch_plain, most=options.limits.picture) if hosts else None
-    engine = Engine({model.name: model for model in models}, limits=options.limits)
+    named = {model.name: model for model in models}
+    engine = Engine(named, limits=options.limits) if engine_of is None else engine_of(named)
     service = Service(
         engine,
         metrics=Metrics(reference={name: np.asarray(column) for name, column in reference.items()}),
@@ -106,7 +115,8 @@ def build(options: Options, *, words: Words | None = None) -> Web:
         old = engine.find(name)
         return load_again(old, options, [one for one in engine.models.values() if one is not old])
 
-    return Web(service, ADDRESSES, keys=keys, reload=load)
+    # Replicas have loaded their own.
+    return Web(service, ADDRESSES, keys=keys, reload=load if engine_of is None else None)
 
 
 def load_again(old: Resident, options: Options, others: Sequence[Resident] = ()) -> Resident:
