@@ -5,8 +5,8 @@
     answer <--structs-- verdict <--policy-- calibrated <-----------------------------+--> audit log, metrics
 
 `engine`, `models` and `service` know nothing of HTTP; `app` and `addresses` know nothing of models. What a
-stranger sends is checked in `intake`, `pictures` and `fetch`. `replicated` moves the engine to Ray Serve. Needs the extra
-`serve`.
+stranger sends is checked in `intake`, `pictures` and `fetch`. `replicated` moves the engine to Ray Serve.
+Needs the extra `serve`.
 """
 
 from diptych.serve.audit import AuditLog, Verified, verify
