@@ -208,6 +208,10 @@ def stage(folder: Path) -> dict[str, str]:
             shutil.copyfile(ROOT / name, folder / project_page(name))
     for part in ("images", "assets"):
         shutil.copytree(DOCS / part, folder / part)
+    # the files that its pages offer
+    shutil.copytree(
+        DOCS / "operate", folder / "operate", ignore=shutil.ignore_patterns("*.md"), dirs_exist_ok=True
+    )
     return texts
 
 
