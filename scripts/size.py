@@ -11,9 +11,9 @@ BUDGET = {
     "data": 2750, "datasets": 11500, "detect": 2600, "ensemble": 2050, "evaluate": 1350, "explain": 1900,
     "features": 3300, "memory": 1000, "metrics": 1850, "models": 3000, "nn": 2900,
     "predict": 2150, "recipe": 1450, "report": 2750, "scale": 500,
-    "serve": 4200, "study": 2200, "tasks": 4150, "text": 900, "train": 2400, "types": 650, "world": 1400,
+    "serve": 4350, "study": 2200, "tasks": 4150, "text": 900, "train": 2400, "types": 650, "world": 1400,
 }  # fmt: skip
-TOTAL_ALARM = 78_370  # the sum of the budgets; a test watches both
+TOTAL_ALARM = 78_520  # the sum of the budgets; a test watches both
 FILE_LIMIT = 400
 
 
