@@ -2,8 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -219,7 +220,9 @@ class Rows(ABC):
             yield examples
 
     def _different_rows(self) -> Iterator[int]:
-        seen: set[tuple[str, int]] = set()
+        # Number of the text of every target, in all windows. A number is never given twice.
+        numbers: defaultdict[str | None, int] = defaultdict(count().__next__)
+        seen: set[int] = set()
         done = 0
         for batch in self.windows():
             names, codes = _coded(batch.column("target"))
@@ -227,18 +230,24 @@ class Rows(ABC):
                 done += len(batch)
                 continue
             pairs = np.diff(batch.column("pairs").offsets.to_numpy())
-            # Code of the target in the high 32 bits and number of pairs in the low ones: `unique` of integers
-            # is far faster than of rows.
-            both, first = np.unique(codes.astype(np.int64) << 32 | pairs, return_index=True)
-            for packed, place in sorted(
-                zip(both.tolist(), first.tolist(), strict=True), key=lambda pair: pair[1]
-            ):
-                text = names[packed >> 32]
-                if text is None or (text, packed & 0xFFFFFFFF) in seen:
-                    continue
+            each = np.array([numbers[name] for name in names], np.int64)
+            # Number of the target in the high 32 bits and number of pairs in the low ones: `unique` of
+            # integers is far faster than of rows.
+            both, first = np.unique(each[codes] << 32 | pairs, return_index=True)
+            absent = numbers.get(None)
+            # Most windows of a large data set have no new target, so old ones go before the sorting.
+            fresh = [
+                (place, packed)
+                for packed, place in zip(both.tolist(), first.tolist(), strict=True)
+                if packed not in seen and packed >> 32 != absent
+            ]
+            for place, packed in sorted(fresh):
                 if len(seen) < 1 << 16:  # bounds the memory; beyond, windows may repeat a target
-                    seen.add((text, packed & 0xFFFFFFFF))
+                    seen.add(packed)
                 yield done + place
+            if len(numbers) > 1 << 17:  # soft targets may be as many as the examples
+                for name in list(numbers)[1 << 16 :]:
+                    del numbers[name]
             done += len(batch)
 
     def classes(self) -> Int[ndarray, " N"]:
