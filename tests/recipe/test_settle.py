@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -70,6 +71,25 @@ def test_an_objective_is_known_by_its_class(memes: Path):
     found = with_objectives(task, Processor(regions=True), store)
     assert found["objectives"]["one"]["predict"]["labels"] == {**own, "classes": len(store.meta.classes)}
     assert "classes" not in own
+
+
+def test_labels_without_names_need_their_number(memes: Path):
+    store = FeatureStore(memes / "features")
+    named = len(store.meta.classes)
+    store.meta = dataclasses.replace(store.meta, classes=(), attributes=())
+
+    def settled(store: FeatureStore, **given: object) -> object:
+        node = {"_target_": "diptych.tasks.objectives.RegionLabels", **given}
+        return with_objectives({"one": node}, Processor(regions=True), store)["one"].get("classes")
+
+    for field in ("labels", "attributes"):
+        with pytest.raises(ConfigError, match="--attributes" if field == "attributes" else "--classes"):
+            settled(store, field=field)
+        assert settled(store, field=field, classes=7) == 7
+    store = FeatureStore(memes / "features")
+    assert settled(store, classes="auto") == named
+    with pytest.raises(ConfigError, match=rf"\b{named - 1}\b.*\b{named}\b"):
+        settled(store, classes=named - 1)
 
 
 def test_settling_leaves_the_configuration_as_it_is(memes: Path, tmp_path: Path):

@@ -19,6 +19,7 @@ from diptych.data import (
     open_regions,
     with_regions,
 )
+from diptych.data.boxes import NoRegions
 from diptych.data.stream import Texts, count_cut, count_targets, key_windows, look_at_labels, targets_of
 from diptych.datasets.answer_table import Coverage, coverage, learn_answers, read_answers
 from diptych.datasets.mix import Mix
@@ -312,7 +313,16 @@ def _objective(
     if issubclass(kind, RegionFeatures) and meta is not None and not node.get("tied"):  # tied: no own layer
         return _filled(node, feature_dim=meta.feature_dim)
     if issubclass(kind, RegionLabels) and meta is not None:
-        names = meta.attributes if node.get("field") == "attributes" else meta.classes
+        field = "attributes" if node.get("field") == "attributes" else "classes"
+        node = {key: value for key, value in node.items() if (key, value) != ("classes", "auto")}
+        names, given = getattr(meta, field), node.get("classes")
+        if given is None and not names and not isinstance(regions, NoRegions):
+            raise ConfigError(
+                f"an objective predicts the {field} of regions, but the features do not name any. Import "
+                f"them with --{field} FILE, or set `classes` of the objective to the detector's number."
+            )
+        if given is not None and given < len(names):
+            raise ConfigError(f"classes is {given}, but the features have {len(names)} {field}.")
         return _filled(node, classes=len(names))
     return node
 

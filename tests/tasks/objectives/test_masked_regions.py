@@ -130,6 +130,13 @@ def test_vlbert_asks_regions_whose_probabilities_sum_to_one():
     torch.testing.assert_close(loss, rows.sum() / (3 + 1e-4))
 
 
+def test_a_label_beyond_the_classes_is_named():
+    given = seen(2, 3)
+    most = int(given.labels.max())
+    with pytest.raises(ConfigError, match=rf"\b{most}\b.* labels.*\b{most} classes"):
+        ask(partial(RegionLabels, classes=most), given, given.mask)
+
+
 def test_absent_labels_are_missed_with_a_way_to_get_them():
     given = replace(seen(2, 3), labels=None)
     with pytest.raises(ConfigError, match=r" labels .*processor\.labels=true"):

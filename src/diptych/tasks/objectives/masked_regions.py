@@ -294,6 +294,13 @@ class RegionLabels(nn.Module):
         labels = require_field(regions, self.field)
         # -1 is padding, or an image whose detector gave no label.
         predicted = (regions.mask if self.everywhere else selected) & (labels >= 0)
+        # Not on a GPU, which would have to wait for the answer in every step.
+        most, known = int(labels.max()) if labels.is_cpu and labels.numel() else -1, self.decoder.out_features
+        if most >= known:
+            raise ConfigError(
+                f"a region has number {most} in {self.field}, but the objective has {known} classes; set "
+                "`classes` of the objective to the detector's number."
+            )
         scores = self.decoder(first(states[predicted])).float()
         losses = functional.cross_entropy(scores, labels[predicted], reduction="none")
         if self.weighted:
