@@ -111,6 +111,12 @@ def parts() -> Iterator[Row]:
         "head, 16 regions", lambda: network.layer4(last), lambda: network.layer4(regions), "channels first"
     )
 
+    def half() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return network.layer4(last)
+
+    yield compare("head, 16 regions, bf16", half, lambda: network.layer4(last), "fp32")
+
 
 def six_rules() -> Row:
     """Six box rules from one pass, and from a pass each, as the originals' scripts do it."""

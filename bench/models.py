@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from diptych.models import oscar_base, uniter_base, visualbert_base
-from diptych.nn import ClassifierHead, ResNet, resnet50, resnet_tiny
+from diptych.nn import ClassifierHead, Int8Linear, ResNet, resnet50, resnet_tiny
 from diptych.types import EVERYTHING, Inputs, PaddedRegions, PaddedText
 
 Row = tuple[str, ...]
@@ -34,7 +34,7 @@ def rows() -> Iterator[Row]:
         for dtype in (torch.float32, torch.bfloat16):
             yield from padding(build, dtype)
     yield from reading()
-    yield floor()
+    yield floor(uniter_base(vocab_size=1000).eval(), "UNITER-base forward, 8 memes, what a classifier reads")
     yield from against_transformers()
     yield from layouts()
 
@@ -98,11 +98,11 @@ def reading() -> Iterator[Row]:
         )
 
 
-def floor() -> Row:
-    """A forward pass, and its matrix products with weights alone, which nothing can do without."""
-    given, model = eight(), uniter_base(vocab_size=1000).eval()
+def floor(model: nn.Module, what: str) -> Row:
+    """A forward pass, and its linear layers alone, which nothing can do without."""
+    given = eight()
     calls: list[tuple[nn.Module, Tensor]] = []
-    linears = [part for part in model.modules() if isinstance(part, nn.Linear)]
+    linears = [part for part in model.modules() if isinstance(part, nn.Linear | Int8Linear)]
     hooks = [
         part.register_forward_hook(lambda module, given, result: calls.append((module, given[0])))
         for part in linears
@@ -118,7 +118,7 @@ def floor() -> Row:
             clock=time.process_time,
         )
     return (
-        "UNITER-base forward, 8 memes, what a classifier reads",
+        what,
         f"{1e3 * fast:.0f} ms, {work / fast / 1e9:.0f} GFLOP/s",
         f"its products alone {1e3 * least:.0f} ms, {work / least / 1e9:.0f} GFLOP/s",
         f"{least / fast:.2f}x",

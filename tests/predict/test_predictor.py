@@ -86,6 +86,21 @@ def test_bf16_stays_close(memes: Path, store: FeatureStore) -> None:
     assert 0 < np.abs(difference).max() < 0.05
 
 
+def test_int8_stays_close_in_batches_of_any_size(memes: Path, store: FeatureStore) -> None:
+    exact, dataset = (
+        predictor(memes, "uniter_tiny", store.meta, regions=True),
+        HatefulMemes(memes, "dev_seen"),
+    )
+    expected = exact.predict_dataset(dataset, features=store).scores
+    rounded = Predictor(exact.bundle, device="cpu", precision="int8")
+    scores = rounded.predict_dataset(dataset, features=store).scores
+    assert 0 < np.abs(scores - expected).max() < 0.02
+    alone = rounded.predict_dataset(dataset, features=store, batch_size=1).scores
+    assert np.allclose(alone, scores, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"int8 .*meta"):
+        Predictor(exact.bundle, device="meta", precision="int8")
+
+
 def test_what_the_model_reads_must_be_given(memes: Path, store: FeatureStore) -> None:
     uniter = predictor(memes, "uniter_tiny", store.meta, regions=True)
     with pytest.raises(ConfigError, match=r"Uniter .*regions.* 1 of 1 "):

@@ -15,13 +15,20 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for programs")
 
 
-def add_device(parser: argparse.ArgumentParser, of: str = "") -> None:
-    """Add --device and --precision; `of` says what is computed, such as `of predictions`."""
+def add_device(parser: argparse.ArgumentParser, of: str = "", *, int8: bool = False) -> None:
+    """Add --device and --precision; `of` says what is computed, such as `of predictions`.
+
+    Args:
+        int8: whether 8-bit weights are a choice. They have no gradients and are for predictors alone.
+    """
     of = f" {of}" if of else ""
     # `auto` is decided where torch is imported: help must not load it.
     parser.add_argument("--device", default="auto", help=f"device{of}: cpu, cuda, ... (default: GPU, if any)")
+    choices = ("32", "bf16", "int8") if int8 else ("32", "bf16")
+    # What pays depends on the processor; the page on prediction has the numbers.
+    more = "; bf16 needs units for it, int8 is for CPUs without" if int8 else ""
     parser.add_argument(
-        "--precision", choices=("32", "bf16"), default="32", help=f"precision{of} (default: 32)"
+        "--precision", choices=choices, default="32", help=f"precision{of} (default: 32{more})"
     )
 
 

@@ -62,7 +62,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", help="the text of the picture")
     add_ocr(parser, "read the words of memes without text from their pictures")
     add_policy(parser)
-    add_device(parser)
+    add_device(parser, int8=True)
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model's layers first: pays for thousands of examples; needs a C++ compiler",
+    )
     add_batch_size(parser)
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")
     configure_engine(parser)
@@ -83,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Before a model of gigabytes is loaded.
     policy = None if arguments.policy is None else _policy(arguments)
     if single:
+        if arguments.compile:
+            raise ConfigError("--compile takes longer than one meme does; remove it.")
         predictor = load(arguments.runs[0], device=arguments.device, precision=arguments.precision)
         return _one(predictor, arguments, policy)
     job = _Job(arguments, arguments.runs[0])
@@ -117,10 +124,19 @@ class _Job:
     """A run that is to predict, with its model and data set."""
 
     def __init__(self, arguments: argparse.Namespace, run: Path) -> None:
-        from diptych.predict import load, root_of_run
+        from diptych.predict import compile_layers, load, root_of_run
 
         self.arguments, self.run = arguments, run
         self.predictor = load(run, device=arguments.device, precision=arguments.precision)
+        if arguments.compile:
+            if arguments.engine != "local":
+                raise ConfigError("--compile is for this process; remove it, or --engine.")
+            # torch 2.13's compiler fails on the products of 8-bit integers.
+            if arguments.precision == "int8":
+                raise ConfigError("--compile and --precision int8 exclude each other; remove one of them.")
+            compile_layers(
+                self.predictor.model, lambda took: print(f"compiled with the first batch: {took:.0f} s")
+            )
         self.root = root_of_run(run, arguments.root)  # bundles contain no paths; the run folder has them
         about = self.predictor.bundle.provenance
         self.data = chosen_data(arguments, self.root, about.get("data"), f"the bundle in {run}")

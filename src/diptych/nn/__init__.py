@@ -7,6 +7,7 @@ from diptych.nn.embeddings import TextEmbedding
 from diptych.nn.fusion import FusionHead, Towers, VectorHead, fuse, fused_dim, mapping, require_rates, stack
 from diptych.nn.heads import ClassifierHead
 from diptych.nn.init import init_bert, initial_std
+from diptych.nn.int8 import Int8Linear, to_int8
 from diptych.nn.mobilenet import MobileNet, efficientnet_lite0, mobilenet_v2
 from diptych.nn.neighbors import nearest_cases, votes
 from diptych.nn.prenorm import AttentionPool, PreNormEncoder, PreNormLayer
@@ -33,6 +34,7 @@ __all__ = [
     "FusedPool",
     "FusionHead",
     "ImageTower",
+    "Int8Linear",
     "JointImage",
     "Layer",
     "LayerAverage",
@@ -72,5 +74,6 @@ __all__ = [
     "resnet152",
     "resnet_tiny",
     "stack",
+    "to_int8",
     "votes",
 ]

@@ -1,5 +1,6 @@
 """Prediction with a bundle: single examples, many examples, whole splits, and retrieval over all pairs."""
 
+from diptych.predict.compiled import compile_layers
 from diptych.predict.embed import (
     JOINT,
     case_part,
@@ -40,6 +41,7 @@ __all__ = [
     "Verdict",
     "bundle_checksum",
     "case_part",
+    "compile_layers",
     "described",
     "embed_batches",
     "embed_dataset",

@@ -16,6 +16,7 @@ from diptych.data import BoxSource, Collate, Row, Sources, pad, require_sources
 from diptych.data.sampler import Batches, images_together, longest_first
 from diptych.data.stream import ids_of, images_of
 from diptych.errors import ConfigError
+from diptych.nn import to_int8
 from diptych.predict.given import GivenRegions, Listed
 from diptych.predictions import Predictions
 from diptych.tasks import Answer, Predicting
@@ -30,6 +31,7 @@ from diptych.types import (
     VisionLanguageModel,
 )
 
+PRECISIONS = ("32", "bf16", "int8")
 BEST = 5  # answers with their scores in a verdict
 Picture = str | Path | Image
 
@@ -70,15 +72,15 @@ class Predictor:
     Args:
         bundle: the trained model with its task and processor.
         device: a torch device; `auto` uses a GPU if there is one.
-        precision: `32`, or `bf16` for autocast.
+        precision: `32`; `bf16` for autocast; `int8` for `nn.to_int8`, on CPUs alone and without gradients.
         pretrained: also accept a pre-trained model without a task, which cannot predict.
     """
 
     def __init__(
         self, bundle: Bundle, *, device: str = "auto", precision: str = "32", pretrained: bool = False
     ) -> None:
-        if precision not in ("32", "bf16"):
-            raise ConfigError(f"precision is {precision!r}; expected '32' or 'bf16'.")
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(PRECISIONS)}.")
         if not (pretrained or isinstance(bundle.task, Predicting)):
             raise ConfigError(
                 "this bundle has a pre-trained model without a task; fine-tune it with `diptych train` and "
@@ -87,6 +89,10 @@ class Predictor:
         self.bundle, self.device, self.precision = bundle, find_device(device), precision
         # Modules move in place, so the bundle's own model moves, too.
         self.model = bundle.model.to(self.device)
+        if precision == "int8":
+            if self.device.type != "cpu":
+                raise ConfigError(f"precision int8 is for CPUs, not {self.device}; use bf16 there.")
+            to_int8(self.model)
         self.task = cast(Predicting, bundle.task.to(self.device))  # of a pre-trained model, its objectives
         self.processor = bundle.processor
         self.needs = cast(VisionLanguageModel, bundle.model).needs
@@ -303,11 +309,12 @@ class Predictor:
         inputs = pad(rows, pad_id=pad_id, labels=self.processor.labels)
         return Batch(ids=tuple(map(str, range(len(examples)))), inputs=inputs, pairs=len(examples[0]))
 
-    @torch.inference_mode()
     def _run(self, batches: Iterable[Batch]) -> Iterator[Predictions]:
         for batch in batches:
             batch = batch.to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            bf16 = self.precision == "bf16"
+            # A block and no decorator, which would leave a generator after its first batch.
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                 part = self.task.predict(cast(VisionLanguageModel, self.model), batch)
             # Checked per batch, before hours are spent on a split that is of no use.
             if not part.finite:
