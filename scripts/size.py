@@ -7,13 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/diptych"
 BUDGET = {
-    "(top)": 4050, "audit": 2500, "calibrate": 2700, "check": 680, "cli": 6000, "conf": 40, "convert": 5450,
-    "data": 2750, "datasets": 11500, "detect": 2600, "ensemble": 2050, "evaluate": 1350, "explain": 1900,
-    "features": 3300, "memory": 1000, "metrics": 1850, "models": 3000, "nn": 2900,
-    "predict": 2150, "recipe": 1450, "report": 2750, "scale": 500,
-    "serve": 4350, "study": 2200, "tasks": 4150, "text": 900, "train": 2400, "types": 650, "world": 1400,
+    "(top)": 4150, "audit": 2500, "calibrate": 2700, "check": 680, "cli": 6200, "conf": 40, "convert": 5450,
+    "data": 2750, "datasets": 11900, "detect": 2600, "ensemble": 2050, "evaluate": 1350, "explain": 2400,
+    "features": 3300, "memory": 1000, "metrics": 1850, "models": 3000, "nn": 3000,
+    "predict": 2300, "recipe": 1500, "report": 2750, "scale": 500,
+    "serve": 5400, "study": 2200, "tasks": 4150, "text": 900, "train": 2400, "types": 650, "world": 1400,
 }  # fmt: skip
-TOTAL_ALARM = 78_520  # the sum of the budgets; a test watches both
+TOTAL_ALARM = 81_070  # the sum of the budgets; a test watches both
 FILE_LIMIT = 400
 
 
