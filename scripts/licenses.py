@@ -125,8 +125,9 @@ versions of `constraints.txt`; `python scripts/licenses.py --sbom FILE` writes t
 script of another project, [iframe-worker](https://github.com/squidfunk/iframe-worker) (MIT), which makes the
 search work without a server.
 
-No library here is under the GPL. The extra `ray` brings one program that is: Ray Serve's HAProxy, which Ray can
-start as a process of its own. If you give others a container image with it, the GPL asks you to offer its source.
+No library here is under the GPL. The extra `ray` brings one program that is: Ray Serve's HAProxy, which Ray
+can start as a process of its own. If you give others a container image with it, the GPL asks you to offer
+its source.
 
 | distribution | version | license | comes with |
 |---|---|---|---|
