@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from diptych.datasets import Multi30k, fabricate, find_data
-from diptych.datasets.photographs import image_key
+from diptych.datasets.photographs import image_key, image_name
 from diptych.errors import ConfigError, FormatError
 from diptych.predict import predict_splits
 from diptych.predictions import Predictions
@@ -94,8 +94,10 @@ def test_tokenized_files(made):
 def test_lists_of_images_keep_neither_caption_ids_nor_paths(made):
     split = Multi30k(made, "test_2017_mscoco")
     assert all(re.fullmatch(r"COCO_(train|val)2014_\d{12}", one.pairs[0].image) for one in split)
-    with pytest.raises(FormatError, match=r"x\.txt:3.*etc/passwd"):
-        image_key("../etc/passwd", "stem", where="x.txt:3")
+    assert image_name("photos/7.jpg#3") == "7.jpg"
+    for line in ("../etc/passwd", "/etc/passwd", "../etc.zip@/passwd", "photos/../../etc/passwd"):
+        with pytest.raises(FormatError, match=r"x\.txt:3.*etc.*passwd"):
+            image_key(image_name(line), "stem", where="x.txt:3")
 
 
 @pytest.mark.parametrize(
