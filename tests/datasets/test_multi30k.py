@@ -126,6 +126,11 @@ def test_one_folder_with_everything(flat):
     assert find_data(flat).kind is Multi30k
 
 
+def test_a_folder_without_task_2_says_what_to_set(flat):
+    with pytest.raises(ConfigError, match=r"data\.descriptions=1"):
+        Multi30k(flat, "val", descriptions=5)
+
+
 def test_unequal_numbers_of_lines_are_one_error(flat):
     (flat / "val.de").write_text("Eine Katze.\n")
     with pytest.raises(FormatError, match=r"val\.en has 2 lines and \S+val\.de 1;"):
