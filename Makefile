@@ -97,26 +97,33 @@ mmbert: install ## MM-BERT's and VL-BERT's guide, tiny: pre-training on captions
 	$(BIN)/diptych study run mmbert_chain_tiny root=$(MM)/multi30k out=$(MM)/chain
 	@test -e $(MM)/retrieval/bundle || \
 		$(BIN)/diptych train experiment=multi30k/retrieval_tiny root=$(MM)/multi30k weights.model=$$(echo $(MM)/chain/bcb-*) out=$(MM)/retrieval \
-		trainer.max_epochs=10
+		processor.text.lowercase=false
 	$(BIN)/diptych retrieve $(MM)/retrieval --split test_2016_flickr
 	@test -e $(MM)/translation/bundle || \
 		$(BIN)/diptych train experiment=multi30k/translation_encoder_decoder_tiny root=$(MM)/multi30k out=$(MM)/translation \
 		trainer.max_epochs=60 trainer.val_check_interval=80
 	$(BIN)/diptych translate $(MM)/translation --split test_2016_flickr --beam 5
-	@test -e $(MM)/worlds/mlt || $(BIN)/diptych world $(MM)/worlds/mlt --data mlt --size 600 --seed 1
+	@test -e $(MM)/worlds/mlt || $(BIN)/diptych world $(MM)/worlds/mlt --data mlt --size 1000 --seed 1
 	@test -e $(MM)/mlt/bundle || \
 		$(BIN)/diptych train experiment=mlt/en_de_tiny root=$(MM)/worlds/mlt out=$(MM)/mlt
+	@test -e $(MM)/mlt_blind/bundle || \
+		$(BIN)/diptych train experiment=mlt/en_de_tiny root=$(MM)/worlds/mlt out=$(MM)/mlt_blind image=false
 	$(BIN)/diptych predict $(MM)/mlt --splits test_2016_flickr
-	@test -e $(MM)/worlds/vcr || $(BIN)/diptych world $(MM)/worlds/vcr --data vcr --size 400 --seed 1
+	$(BIN)/diptych predict $(MM)/mlt_blind --splits test_2016_flickr
+	$(BIN)/diptych evaluate $(MM)/mlt_blind/predictions/test_2016_flickr.npz $(MM)/mlt/predictions/test_2016_flickr.npz \
+		--data mlt --root $(MM)/worlds/mlt --split test_2016_flickr --cases 5
+	@test -e $(MM)/worlds/vcr || $(BIN)/diptych world $(MM)/worlds/vcr --data vcr --size 1200 --seed 1
 	@test -e $(MM)/q2a/bundle || \
-		$(BIN)/diptych train experiment=vcr/q2a_tiny root=$(MM)/worlds/vcr trainer.max_epochs=4 out=$(MM)/q2a
+		$(BIN)/diptych train experiment=vcr/q2a_tiny root=$(MM)/worlds/vcr out=$(MM)/q2a
 	@test -e $(MM)/qa2r/bundle || \
-		$(BIN)/diptych train experiment=vcr/qa2r_tiny root=$(MM)/worlds/vcr trainer.max_epochs=4 out=$(MM)/qa2r
+		$(BIN)/diptych train experiment=vcr/qa2r_tiny root=$(MM)/worlds/vcr out=$(MM)/qa2r
 	$(BIN)/diptych predict $(MM)/q2a $(MM)/qa2r --splits val,test
-	@test -e $(MM)/worlds/refcoco || $(BIN)/diptych world $(MM)/worlds/refcoco --data refcoco_plus --size 400 --seed 1
+	@test -e $(MM)/worlds/refcoco || $(BIN)/diptych world $(MM)/worlds/refcoco --data refcoco_plus --size 1200 --seed 1
 	@test -e $(MM)/refcoco/bundle || \
-		$(BIN)/diptych train experiment=refcoco/plus_tiny root=$(MM)/worlds/refcoco trainer.max_epochs=4 out=$(MM)/refcoco
+		$(BIN)/diptych train experiment=refcoco/plus_tiny root=$(MM)/worlds/refcoco out=$(MM)/refcoco trainer.max_epochs=10
 	$(BIN)/diptych predict $(MM)/refcoco --splits val,testA,testB
+	@for split in testA testB; do $(BIN)/diptych evaluate $(MM)/refcoco/predictions/$$split.json \
+		--data refcoco_plus --root $(MM)/worlds/refcoco --split $$split || exit 1; done
 
 check: install ## lint, formatting, types, import contracts, spelling
 	$(BIN)/ruff check

@@ -63,9 +63,7 @@ def read_member(path: Path, name: str, *, largest: int) -> bytes:
         FormatError: the archive is damaged, it has no such member, or `require_plain` refuses the member.
     """
     with guarded(path, "a whole ZIP archive", named=True):
-        stamp = path.stat()
-        # A forked process must not share the position in the file; a replaced file is opened again.
-        archive = _kept_open(path, os.getpid(), (stamp.st_size, stamp.st_mtime_ns))
+        archive = _opened(path)
         member = archive.NameToInfo.get(name)
         if member is None:
             raise FormatError(
@@ -74,6 +72,23 @@ def read_member(path: Path, name: str, *, largest: int) -> bytes:
             )
         require_plain(member, largest)
         return archive.read(member)
+
+
+def member_size(path: Path, name: str) -> int | None:
+    """Unpacked size in bytes that an archive states for a member; None if it has no such member.
+
+    Raises:
+        FormatError: the archive is damaged.
+    """
+    with guarded(path, "a whole ZIP archive", named=True):
+        member = _opened(path).NameToInfo.get(name)
+        return None if member is None else member.file_size
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    stamp = path.stat()
+    # A forked process must not share the position in the file; a replaced file is opened again.
+    return _kept_open(path, os.getpid(), (stamp.st_size, stamp.st_mtime_ns))
 
 
 @lru_cache(maxsize=8)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from diptych.archives import read_member
+from diptych.archives import member_size, read_member
 from diptych.errors import FormatError
 from diptych.files import require_file
 
@@ -55,6 +55,24 @@ def _places(path: Path | str) -> tuple[Path, ...]:
     return (Path(f"{folder}{part}", name), Path(folder, name), Path(found["archive"]))
 
 
+def _member(path: Path | str) -> str:
+    return str(path).partition(".zip@/")[2]
+
+
+def picture_bytes(path: Path | str) -> int | None:
+    """Size of the file of a picture, the same in an archive and out of it; None if it is nowhere.
+
+    Raises:
+        FormatError: the archive that should have it is damaged.
+    """
+    *_, place = _places(path)
+    if (found := unpacked(Path(path))).is_file():
+        return found.stat().st_size
+    # The file itself was looked for above.
+    inside = place != Path(path) and place.is_file()
+    return member_size(place, _member(path)) if inside else None
+
+
 def picture_source(path: Path | str) -> Path | io.BytesIO:
     """A file that Pillow can open.
 
@@ -65,8 +83,7 @@ def picture_source(path: Path | str) -> Path | io.BytesIO:
     if (found := unpacked(Path(path))).is_file():
         return found
     if place != Path(path):
-        member = str(path).partition(".zip@/")[2]
-        return io.BytesIO(read_member(require_file(place, "an archive"), member, largest=MAX_BYTES))
+        return io.BytesIO(read_member(require_file(place, "an archive"), _member(path), largest=MAX_BYTES))
     return require_file(place, "a picture file")
 
 

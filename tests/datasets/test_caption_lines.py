@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from diptych import images
+from diptych.data.inputs import picture_checksum
 from diptych.datasets import ConceptualCaptions, Mlt, Multi30k, find_data
 from diptych.errors import FormatError
 from diptych.images import image_size, open_image, picture_exists
@@ -116,6 +117,43 @@ def test_pictures_packed_unpacked_or_loose(root, pictures, place):
         assert open_image(path).getpixel((3, 3)) == color
 
 
+@pytest.mark.parametrize("kind", [Multi30k, Mlt])
+def test_a_folder_before_the_name_of_a_picture(root, pictures, kind):
+    pictures.rename(root / "photos")
+    for path in root.glob("*_frcnn.json"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        named = [row | {"image": row["image"].replace("train_image.zip@/", "photos/")} for row in rows]
+        words = [{"word_en": en, "word_de": de} if kind is Mlt else {} for en, de in WORDS]
+        write(path, [row | word for row, word in zip(named, words, strict=True)])
+    split = kind(root, "train")
+    assert [one.pairs[0].image for one in split] == ["101", "0102"]
+    assert split.images["101"] == root / "photos" / "101.png"
+    assert open_image(split.images["0102"]).getpixel((0, 0)) == COLORS["0102.png"]
+
+
+def test_two_pictures_of_one_key_are_named(root, pictures):
+    rows = [json.loads(line) for line in (root / "train_frcnn.json").read_text().splitlines()]
+    write(root / "train_frcnn.json", [row | {"image": f"{n}/7.png"} for n, row in enumerate(rows)])
+    with pytest.raises(FormatError, match=r"train_frcnn\.json.*'0/7\.png'.*'1/7\.png'.*'7'"):
+        Multi30k(root, "train").image_path("7")
+
+
+def test_checksum_of_pictures_is_that_of_the_unpacked_ones(root, pictures):
+    images = {name: root / "train_image.zip@" / name for name in COLORS}
+    packed = picture_checksum(images)
+    assert packed != picture_checksum({"101.png": images["101.png"]})
+    pack(root / "train_image.zip", pictures)
+    assert packed == picture_checksum(images)
+    Image.new("RGB", (64, 48)).save(pictures / "101.png")
+    pack(root / "train_image.zip", pictures)
+    changed = picture_checksum(images)
+    assert changed != packed
+    (root / "train_image.zip").unlink()
+    assert picture_checksum(images) == picture_checksum({})
+    pictures.rename(root / "train_image")
+    assert picture_checksum(images) == changed
+
+
 def test_parts_of_an_archive_are_unpacked_to_one_folder(tmp_path, pictures):
     pictures.rename(tmp_path / "train_image")
     assert open_image(tmp_path / "train_image.1.zip@" / "101.png").getpixel((0, 0)) == COLORS["101.png"]
@@ -151,9 +189,10 @@ def test_what_an_archive_lacks_is_named(root, pictures, monkeypatch):
         ({"caption_de": [1]}, "caption_de"),
         ({"image": "train_image.zip@/../../101.png"}, "image"),
         ({"image": "/etc/101.png"}, "image"),
+        ({"image": "../101.png"}, "image"),
         ({"image": "train_image.zip@/"}, "image"),
     ],
-    ids=["empty", "number", "out", "absolute", "nothing"],
+    ids=["empty", "number", "out", "absolute", "above", "nothing"],
 )
 def test_broken_records_are_named(root, change, named):
     path = root / "train_frcnn.json"

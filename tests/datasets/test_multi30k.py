@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from diptych.datasets import Multi30k, fabricate, find_data
-from diptych.datasets.photographs import image_key
+from diptych.datasets.photographs import image_key, image_name
 from diptych.errors import ConfigError, FormatError
 from diptych.predict import predict_splits
 from diptych.predictions import Predictions
@@ -94,8 +94,10 @@ def test_tokenized_files(made):
 def test_lists_of_images_keep_neither_caption_ids_nor_paths(made):
     split = Multi30k(made, "test_2017_mscoco")
     assert all(re.fullmatch(r"COCO_(train|val)2014_\d{12}", one.pairs[0].image) for one in split)
-    with pytest.raises(FormatError, match=r"x\.txt:3.*etc/passwd"):
-        image_key("../etc/passwd", "stem", where="x.txt:3")
+    assert image_name("photos/7.jpg#3") == "7.jpg"
+    for line in ("../etc/passwd", "/etc/passwd", "../etc.zip@/passwd", "photos/../../etc/passwd"):
+        with pytest.raises(FormatError, match=r"x\.txt:3.*etc.*passwd"):
+            image_key(image_name(line), "stem", where="x.txt:3")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,11 @@ def test_one_folder_with_everything(flat):
     # U+2028 is no end of a line, and the last line has none
     assert Multi30k(flat, "val", lang="en")[1].pairs[0].text == "A dog\u2028sleeps."
     assert find_data(flat).kind is Multi30k
+
+
+def test_a_folder_without_task_2_says_what_to_set(flat):
+    with pytest.raises(ConfigError, match=r"data\.descriptions=1"):
+        Multi30k(flat, "val", descriptions=5)
 
 
 def test_unequal_numbers_of_lines_are_one_error(flat):

@@ -11,6 +11,7 @@ from diptych.bundle import load_bundle
 from diptych.cli import main
 from diptych.data import Collate, OwnBoxes, Sources
 from diptych.datasets import Vcr, fabricate, find_data, named_data
+from diptych.datasets.coco import coco_class
 from diptych.datasets.vcr.polygons import silhouette
 from diptych.errors import ConfigError, FormatError
 from diptych.evaluate import evaluate
@@ -114,11 +115,16 @@ def test_boxes_and_silhouettes_come_from_the_metadata(root: Path) -> None:
     regions = source["a_film/x@0"]
     assert ("a_film/x@0" in source, source.count("a_film/x@0"), "a_film/y" in source) == (True, 3, False)
     assert (regions.size, regions.boxes.tolist()[1]) == ((60, 40), [40, 0, 59, 19])
+    assert regions.labels.tolist() == [0, 2, 0], "COCO's order"
     left, unknown, triangle = regions.silhouettes
     assert left.tolist() == [[1, 1, 0, 0]] * 4
     assert unknown.all()
     assert triangle.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]
     assert Vcr(root, "val", cells=0).regions["a_film/x@0"].silhouettes is None
+
+
+def test_classes_of_objects_are_numbered_as_in_coco() -> None:
+    assert (coco_class("Toothbrush"), coco_class("wine glass"), coco_class("dragon")) == (79, 40, 80)
 
 
 def test_polygons_of_several_parts_are_joined() -> None:

@@ -9,6 +9,7 @@ from diptych.errors import ConfigError
 from diptych.models import EndToEnd, RegionEncoder, uniter_tiny, vlbert_tiny
 from diptych.nn import resnet_tiny
 from diptych.nn.resnet import Bottleneck, ResNet
+from diptych.tasks.base import exchanged
 from diptych.types import Inputs, PaddedRegions, PaddedText
 
 TINY = (getattr(models, name) for name in models.__all__ if name.endswith("_tiny"))
@@ -54,6 +55,17 @@ def test_any_region_model_sees_pixels(builder):
     assert encoding.text.shape == (3, 5, model.text_dim)
     assert encoding.regions.shape == (3, 3, model.region_dim)
     assert encoding.pooled.isfinite().all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_text_without_a_picture_beside_pictures(training):
+    """Rows of a corpus beside captions: neither side changes the other."""
+    model, given = build(vlbert_tiny).train(training), inputs((3, 0, 2))
+    both = model(given)
+    pictures, texts = (exchanged(given, torch.tensor(rows), torch.tensor(rows)) for rows in ([0, 2], [1]))
+    torch.testing.assert_close(both.pooled[[0, 2]], model(pictures).pooled, atol=1e-5, rtol=1e-5)
+    alone = model(replace(texts, pixels=None)).pooled
+    torch.testing.assert_close(both.pooled[[1]], alone, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -50,6 +52,37 @@ def test_accuracy_and_mean_reciprocal_rank(model, batch):
     measured = task.measure(predictions, {"m0": 1, "m1": 1})
     assert measured == {"accuracy": 0.5, "mean_reciprocal_rank": 0.75}
     assert task.measure(predictions, {"m0": None, "m1": None}) == {}
+
+
+def with_labels(given, labels):
+    regions = replace(given.inputs.regions, labels=labels)
+    return replace(given, inputs=replace(given.inputs, regions=regions))
+
+
+def test_regions_learn_the_classes_of_their_objects(model, batch):
+    torch.manual_seed(0)
+    task, plain = Choose(model, object_weight=2, object_classes=5), Choose(model)
+    task.head.load_state_dict(plain.head.state_dict())
+    labels = torch.tensor([[-1, 0, 4], [-1, 2, -1], [-1, -1, -1], [-1, 3, 1]])  # padding is -1, too
+    given = with_labels(batch([1, 0], pairs=2), labels)
+    mask, states = given.inputs.regions.mask, given.inputs.regions.features
+    wanted = F.cross_entropy(task.objects(states[mask]), torch.tensor([0, 1, 5, 0, 3, 0, 0, 4, 2]))
+    outcome = task(model, given)
+    torch.testing.assert_close(outcome.logs["objects"], wanted)
+    torch.testing.assert_close(outcome.loss, plain(model, given).loss + 2 * wanted)
+    outcome.loss.backward()
+    assert task.objects[0].weight.grad.any()
+    assert torch.equal(task.eval()(model, given).loss, plain.eval()(model, given).loss), "scores decide"
+
+
+def test_classes_of_regions_are_asked_for(model, batch):
+    task, given = Choose(model, object_weight=1, object_classes=3), batch([1, 0], pairs=2)
+    with pytest.raises(ConfigError, match=r"processor\.labels=true"):
+        task(model, given)
+    with pytest.raises(ConfigError, match=r"class 3; .*task\.object_classes=3"):
+        task(model, with_labels(given, torch.full((4, 3), 3)))
+    with pytest.raises(ConfigError, match=r"task\.object_weight is -1"):
+        Choose(model, object_weight=-1)
 
 
 def test_a_loss_that_does_not_exist(model):

@@ -130,7 +130,7 @@ def pad(
         text=None if head.tokens is None else _pad_text(rows, pad_id),
         more_texts=_pad_more_texts(rows, pad_id),
         regions=None if head.regions is None else _pad_images(rows, labels, images),
-        pixels=None if head.pixels is None else _stack_pixels(rows),
+        pixels=None if all(row.pixels is None for row in rows) else _stack_pixels(rows),
         vectors=None
         if head.vector is None
         else torch.from_numpy(np.stack([_given(row.vector) for row in rows])),
@@ -257,13 +257,16 @@ def _pad_labels(images: Sequence[Regions], count: int) -> dict[str, Tensor]:
 def _resized(rows: Sequence[Row]) -> Float[Tensor, "B 2"] | None:
     # `shape[:0:-1]` of (3, height, width) is (width, height).
     sizes = [row.resized if row.pixels is None else row.pixels.shape[:0:-1] for row in rows]
-    known = [size for size in sizes if size is not None]  # all rows, or none
-    return torch.tensor(known, dtype=torch.float32) if known else None
+    if all(size is None for size in sizes):
+        return None
+    # Texts without a picture; not 0, because sizes divide boxes.
+    return torch.tensor([(1, 1) if size is None else size for size in sizes], dtype=torch.float32)
 
 
 def _stack_pixels(rows: Sequence[Row]) -> Float[Tensor, "B 3 h w"]:
-    """Stack pictures; smaller ones are padded with zeros on the right and below."""
-    pictures = [_given(row.pixels) for row in rows]
+    """Stack pictures; smaller ones are padded with zeros on the right and below, and texts have zeros."""
+    first = next(row.pixels for row in rows if row.pixels is not None)
+    pictures = [first[:, :0, :0] if row.pixels is None else row.pixels for row in rows]
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (1, 2))
     if all(picture.shape[1:] == (height, width) for picture in pictures):
         return torch.stack(pictures)

@@ -6,6 +6,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from diptych.images import picture_bytes
+
 INDEX = "index.arrow"  # the file that marks a folder as a feature store
 
 
@@ -34,12 +36,15 @@ def picture_checksum(images: Mapping[str, Any]) -> str:
     """SHA-256 of the names and sizes of picture files; reading their content would take as long as training.
 
     Args:
-        images: picture files by key. Opened pictures and missing files are left out.
+        images: picture files by key, also in archives. Opened pictures and missing files are left out.
+
+    Raises:
+        FormatError: an archive is damaged.
     """
     files = {key: Path(image) for key, image in images.items() if isinstance(image, str | Path)}
-    return digest(
-        sorted([key, file.name, file.stat().st_size] for key, file in files.items() if file.is_file())
-    )
+    sizes = ((key, file.name, picture_bytes(file)) for key, file in files.items())
+    # Not where a file is: a run goes on after its archive was unpacked.
+    return digest(sorted([key, name, size] for key, name, size in sizes if size is not None))
 
 
 def _store_checksum(path: Path) -> str | None:

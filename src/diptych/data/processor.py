@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from diptych.data.bare import boxes_alone
 from diptych.data.cutting import cut_row, in_one_segment, joined, lengths_of_rows, without_ends
 from diptych.data.transform import MOST, DetectorTransform, SquareTransform
 from diptych.errors import ConfigError, FormatError
@@ -181,11 +182,13 @@ class Processor:
             FormatError: the picture is missing or cannot be read.
         """
         keys, images = image_keys(pair), self.regions_of(pair, sources.regions)
-        # Tags come from the labels of regions, which `_boxes_alone` may drop, so tokens are made first.
+        # Tags come from the labels of regions, which `boxes_alone` may drop, so tokens are made first.
         tokens = self._tokens(pair, images, sources.regions) if self.text is not None else None
-        pixels = self._pixels(keys, sources.images) if "pixels" in self.provides else None
-        if self.prepare is not None and pixels is not None:
-            images = [self._boxes_alone(images[0], pixels)]
+        # End to end, a text without a picture has no regions, as with features: a passage of a corpus.
+        seen = "pixels" in self.provides and bool(keys or self.prepare is None)
+        pixels = self._pixels(keys, sources.images) if seen else None
+        if self.prepare is not None:
+            images = [boxes_alone(images[0], pixels, whole_image=self.whole_image)]
         if self.max_row is not None and tokens is not None:
             tokens, images = cut_row(tokens, images, most=self.max_row, whole=self.added)
         count = sum(map(len, images))
@@ -344,22 +347,6 @@ class Processor:
             return self.prepare(image).pixels
         except FormatError as error:
             raise FormatError(f"{images[keys[0]]}: {error}") from error
-
-    def _boxes_alone(self, regions: Regions, pixels: Float[Tensor, "3 h w"]) -> Regions:
-        """Drop the features, and clip boxes to the last pixel of the resized picture, as VL-BERT does."""
-        size = np.array(regions.size * 2, np.float32)
-        # `shape[:0:-1]` of (3, height, width) is (width, height); `last` is in pixels of the original.
-        last = size * (1 - 1 / np.array(pixels.shape[:0:-1] * 2, np.float32))
-        boxes = regions.boxes.clip(0, last)
-        if self.whole_image:
-            boxes = np.concatenate([np.concatenate([last[:2] * 0, last[2:]])[None], boxes])
-            shapes = regions.silhouettes
-            if shapes is not None:  # everything belongs to the whole picture
-                shapes = np.concatenate([np.ones_like(shapes, shape=(1, *shapes.shape[1:])), shapes])
-            bare = np.zeros((len(boxes), 0), np.float32)
-            # Labels are dropped: the box around the whole picture has none.
-            return Regions(features=bare, boxes=boxes, size=regions.size, silhouettes=shapes)
-        return replace(regions, features=np.zeros((len(boxes), 0), np.float32), boxes=boxes)
 
 
 def _require_end_to_end(

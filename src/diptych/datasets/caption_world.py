@@ -60,14 +60,17 @@ class CaptionWorld:
         return Captioned(number=number, scene=scene, captions=captions)
 
     def write(self, folder: Path, key: Callable[[Captioned], str], progress: Progress | None) -> None:
-        """Write `images/KEY.jpg`, the regions as `features/`, and a vocabulary of both languages."""
+        """Write `images/KEY.jpg`, the regions as `features/`, and vocabularies of both languages.
+
+        German nouns begin with capitals: to a cased model, each would be unknown in an uncased vocabulary.
+        """
         keyed = [(key(one), one.number, one.scene) for one in self.scenes]
         sentences = [
             text for one in self.parts["train"] for caption in one.captions for text in caption.texts.values()
         ]
-        # For cased and uncased models alike: both spellings are learned.
+        # Tokenized files are in lower case, for cased models too.
         texts = [*sentences, *map(tokenized, sentences)]
-        write_scenes(folder, keyed, seed=self.seed, texts=texts, progress=progress, soft=True)
+        write_scenes(folder, keyed, seed=self.seed, texts=texts, progress=progress, soft=True, cased=True)
 
 
 def write_packed(path: Path, lines: Iterable[str]) -> None:

@@ -9,6 +9,25 @@ NAMES = {
     "kite": "kite", "lamp": "clock",
 }  # fmt: skip
 
+# In the order of COCO's category ids, without blanks as VCR writes them.
+CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "trafficlight", "firehydrant", "stopsign", "parkingmeter", "bench", "bird", "cat", "dog", "horse",
+    "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie",
+    "suitcase", "frisbee", "skis", "snowboard", "sportsball", "kite", "baseballbat", "baseballglove",
+    "skateboard", "surfboard", "tennisracket", "bottle", "wineglass", "cup", "fork", "knife", "spoon",
+    "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hotdog", "pizza", "donut",
+    "cake", "chair", "couch", "pottedplant", "bed", "diningtable", "toilet", "tv", "laptop", "mouse",
+    "remote", "keyboard", "cellphone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
+    "clock", "vase", "scissors", "teddybear", "hairdrier", "toothbrush",
+)  # fmt: skip
+NUMBERS = {name: number for number, name in enumerate(CLASSES)}
+
+
+def coco_class(name: str) -> int:
+    """Number of a class of things, from 0; 80 for a name that is none of COCO's."""
+    return NUMBERS.get("".join(name.lower().split()), len(CLASSES))
+
 
 def coco_key(number: int, subset: str, kind: str) -> str:
     """Key of a picture in feature stores.

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
+from diptych.datasets.locate import leaves_root
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.images import picture_exists, unpacked
 
@@ -20,13 +21,16 @@ PICTURES = (
     "images/val2014",
     "",
 )
-MEMBER = ".zip@/"  # of MM-BERT's files, between an archive and a picture in it
 KEYS = ("stem", "number", "padded8", "padded12")
 
 
 def image_name(line: str) -> str:
-    """The picture's file name: the lists of COCO's pictures add `#` and the id of the caption."""
-    return line.partition("#")[0].strip().rpartition(MEMBER)[2]
+    """The picture's file name, without the folder or archive that MM-BERT's files write before it.
+
+    A path out of the folder stays whole, so that `image_key` refuses it.
+    """
+    path = _path(line)
+    return path if leaves_root(path) else path.rpartition("/")[2]
 
 
 def image_key(name: str, kind: str, *, where: str) -> str:
@@ -61,14 +65,25 @@ class Photographs:
         lines: lines of a list of images.
         kind: kind of the keys; see `image_key`.
         where: name of the list, for messages.
-        folder: folder of the archives that the list names.
+        folder: folder of the archives and folders that the list names.
+
+    Raises:
+        FormatError: two pictures have the same key.
     """
 
     def __init__(
         self, root: Path, lines: Iterable[str], kind: str, *, where: str, folder: Path | None = None
     ) -> None:
         self.root, self.folder = root, folder or root
-        self.lines = {image_key(image_name(line), kind, where=where): line for line in lines}
+        self.lines: dict[str, str] = {}
+        for line in lines:
+            key = image_key(image_name(line), kind, where=where)
+            # Folders make it easy: one of both pictures would be shown for the other.
+            if _path(first := self.lines.setdefault(key, line)) != _path(line):
+                raise FormatError(
+                    f"{where}: {_path(first)!r} and {_path(line)!r} both have the key {key!r}; expected "
+                    "different names. Rename one of the files."
+                )
 
     @cached_property
     def folders(self) -> tuple[Path, ...]:
@@ -79,11 +94,17 @@ class Photographs:
         """The picture of a key, or where it belongs."""
         # A key that no line has can only be that of a file name.
         line = self.lines.get(key, f"{key}.jpg")
-        if MEMBER in line and picture_exists(self.folder / line):
-            return unpacked(self.folder / line)
+        # A folder or an archive in the line is beside the list; the picture may have been moved since.
+        if "/" in line and picture_exists(named := self.folder / _path(line)):
+            return unpacked(named)
         name = image_name(line)
         places = (folder / name for folder in self.folders)
         return next((path for path in places if path.is_file()), self.root / "images" / name)
+
+
+def _path(line: str) -> str:
+    # The lists of COCO's pictures add `#` and the id of the caption.
+    return line.partition("#")[0].strip()
 
 
 def require_kind(kind: str) -> str:

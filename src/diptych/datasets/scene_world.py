@@ -29,6 +29,7 @@ def write_scenes(
     each: int = 1,
     place: Callable[[str], str] = "images/{}.jpg".format,
     soft: bool = False,
+    cased: bool = False,
 ) -> None:
     """Write `images/KEY.jpg`, the regions as `features/`, and `vocabulary.txt`.
 
@@ -38,6 +39,7 @@ def write_scenes(
         each: number of examples of a scene.
         place: path of a picture below `folder`, by its key.
         soft: the store has probabilities of all classes too, which VL-BERT's pre-training predicts.
+        cased: also write `vocabulary-cased.txt`, with capitals and accents; `texts` is read twice then.
     """
     for parent in {(folder / place(key)).parent for key, _, _ in scenes}:
         parent.mkdir(exist_ok=True)
@@ -49,6 +51,9 @@ def write_scenes(
         pictures = ((key, softened(regions)) for key, regions in pictures)
     write_store(folder / "features", pictures, meta)
     write_vocabulary(folder / "vocabulary.txt", learn_vocabulary(texts, VOCABULARY_SIZE))
+    if cased:
+        words = learn_vocabulary(texts, VOCABULARY_SIZE, lowercase=False)
+        write_vocabulary(folder / "vocabulary-cased.txt", words)
 
 
 def _pictures(

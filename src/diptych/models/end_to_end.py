@@ -75,9 +75,13 @@ class RegionEncoder(nn.Module):
         boxes = regions.boxes * sizes.repeat(1, 2)[:, None]  # from [0, 1] to pixels
         if self.hide_pixels and regions.hidden is not None:
             pixels = pixels.masked_fill(_holes(pixels, boxes, regions.hidden & regions.mask), 0)
+        # Texts of a corpus beside the captions have no picture: their rows of zeros are left out.
+        shown = regions.mask.any(1) | ~regions.mask.any()
+        if not shown.all():
+            pixels, sizes, boxes = pixels[shown], sizes[shown], boxes[shown]
         maps = self._maps(pixels, sizes)
         # Only real regions go through the fourth stage: a padded one would cost as much as a real one.
-        pooled = torch.cat([self._pool(*row) for row in zip(maps, boxes, regions.mask, strict=True)])
+        pooled = torch.cat([self._pool(*row) for row in zip(maps, boxes, regions.mask[shown], strict=True)])
         # Channels-last is the fastest layout for convolutions; the mean below needs single precision.
         states = self.resnet.layer4(pooled.contiguous(memory_format=torch.channels_last)).float()
         if regions.silhouettes is not None:
@@ -172,10 +176,14 @@ class EndToEnd(nn.Module):
         self.std = initial_std(model)
 
     def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
-        pixels = require(self, "pixels", inputs.pixels)
         regions = require(self, "regions", inputs.regions)
+        if inputs.pixels is None and not regions.mask.any():
+            # Texts alone: nothing to pool.
+            features = regions.features.new_zeros(*regions.mask.shape, self.regions.dim)
+        else:
+            features = self.regions(require(self, "pixels", inputs.pixels), regions)
         # New inputs: the batch may be used again, by the next group of objectives for example.
-        seen = replace(inputs, regions=replace(regions, features=self.regions(pixels, regions)))
+        seen = replace(inputs, regions=replace(regions, features=features))
         encoding: Encoding = self.model(seen, reads=reads)
         return encoding
 

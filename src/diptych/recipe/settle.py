@@ -231,8 +231,9 @@ def with_class_weights(task: Node, train: Dataset) -> Node:
 def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Path) -> Node:
     """Return the processor's node with paths for `vocabulary: auto` and `vectors.path: auto`.
 
-    A vocabulary in the data set's folder is used; otherwise the files are learned from `texts` into `folder`,
-    unless they are there already.
+    A vocabulary in the data set's folder is used, of cased models `vocabulary-cased.txt` before
+    `vocabulary.txt`; otherwise the files are learned from `texts` into `folder`, unless they are there
+    already.
     """
     node: Node = config["processor"]
     if "text" in node and node["text"]["vocabulary"] == "auto":
@@ -242,9 +243,11 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
                 "vocabulary=FILE to OpenAI's bpe_simple_vocab_16e6.txt.gz or the merges.txt of the weights."
             )
         # a learned file is kept: the weights of a resumed run belong to its rows
+        lowercase = bool(node["text"].get("lowercase", True))
         given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
+        if not lowercase and (cased := given.with_name("vocabulary-cased.txt")).exists():
+            given = cased
         if not given.exists() and not learned.exists():
-            lowercase = bool(node["text"].get("lowercase", True))
             write_vocabulary(learned, learn_vocabulary(texts, config["vocabulary_size"], lowercase=lowercase))
         path = given if given.exists() else learned
         node = {**node, "text": {**node["text"], "vocabulary": str(path)}}

@@ -225,14 +225,22 @@ class Pretrain(Trainable):
         """Average each loss over the examples, and each accuracy over what was predicted.
 
         `loss` is the weighted sum of the losses. `NAME.accuracy` is the share of right predictions; that of
-        answers also by the group of examples, as `answers.accuracy.vqa`.
+        answers also by the group of examples, as `answers.accuracy.vqa`. A part that had nothing to predict,
+        such as the words of text corpora where only captions are validated, is left out.
         """
         counts = [part.count for part in parts]
         # Batches may differ in size: repeating each batch's loss per example makes this a mean over examples.
         rows = {name: np.repeat([part.result.losses[name] for part in parts], counts) for name in self.parts}
         means = {name: float(values.mean()) for name, values in rows.items()}
         loss = sum(self._weight(name) * value for name, value in means.items())
-        return {"loss": loss, **means, **_accuracies([part.result.hits for part in parts])}
+        hits = _sums([part.result.hits for part in parts])
+        # Its loss of 0 would look perfect.
+        asked = {name: value for name, value in means.items() if hits.get(f"{name}.accuracy", (0, 1))[1]}
+        return {
+            "loss": loss,
+            **asked,
+            **{name: score / count for name, (score, count) in hits.items() if count},
+        }
 
     def higher(self, name: str) -> bool:
         """Return True for an accuracy, False for a loss."""
@@ -242,8 +250,7 @@ class Pretrain(Trainable):
 def _hits(name: str, graded: Grades, groups: Sequence[str | None] | None) -> Hits:
     """Sum of the scores and number of the predictions, of all and by group."""
     scores, rows = graded.scores.tolist(), graded.rows.tolist()
-    # Nothing predicted is no accuracy of 0.
-    found = {f"{name}.accuracy": (sum(scores), len(scores))} if scores else {}
+    found = {f"{name}.accuracy": (float(sum(scores)), len(scores))}
     named = [groups[row] for row in rows] if groups is not None else []
     for group in sorted({one for one in named if one is not None}):
         some = [score for score, one in zip(scores, named, strict=True) if one == group]
@@ -251,10 +258,10 @@ def _hits(name: str, graded: Grades, groups: Sequence[str | None] | None) -> Hit
     return found
 
 
-def _accuracies(parts: Sequence[Hits]) -> dict[str, float]:
+def _sums(parts: Sequence[Hits]) -> Hits:
     names = sorted({name for part in parts for name in part})
-    sums = {
-        name: [sum(column) for column in zip(*(p[name] for p in parts if name in p), strict=True)]
-        for name in names
+    columns = {name: [part[name] for part in parts if name in part] for name in names}
+    return {
+        name: (sum(score for score, _ in column), sum(count for _, count in column))
+        for name, column in columns.items()
     }
-    return {name: score / count for name, (score, count) in sums.items()}

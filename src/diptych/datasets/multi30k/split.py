@@ -121,7 +121,14 @@ class Multi30k(Split):
 
     @classmethod
     def find_files(cls, root: Path, split: str, **settings: Any) -> tuple[Path, ...]:
-        require_split(split, root, cls.splits(root, **settings))
+        splits = cls.splits(root, **settings)
+        # Experiments read task 2, which a folder of translations alone does not have.
+        if not splits and settings.get("descriptions", 1) > 1 and cls.splits(root):
+            raise ConfigError(
+                f"{root} has no file of task 2, such as data/task2/raw/{split}.1.de.gz, which "
+                f"data.descriptions={DESCRIPTIONS} reads; set data.descriptions=1 to read task 1."
+            )
+        require_split(split, root, splits)
         return tuple(cls._files(root, split, settings).values())
 
     @classmethod

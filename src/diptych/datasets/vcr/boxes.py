@@ -1,5 +1,6 @@
-"""Boxes and silhouettes of VCR's objects, from the metadata file of each picture."""
+"""Boxes, classes and silhouettes of VCR's objects, from the metadata file of each picture."""
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import NotRequired
@@ -8,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 from typing_extensions import TypedDict
 
+from diptych.datasets.coco import coco_class
 from diptych.datasets.vcr.polygons import silhouette
 from diptych.documents import read_json
 from diptych.errors import FormatError
@@ -61,7 +63,11 @@ class ObjectBoxes:
         rows = np.array(found["boxes"], np.float32).reshape(-1, 5)
         size = _size(path, found)
         regions = Regions(
-            features=np.empty((len(rows), 0), np.float32), boxes=rows[:, :4], scores=rows[:, 4], size=size
+            features=np.empty((len(rows), 0), np.float32),
+            boxes=rows[:, :4],
+            scores=rows[:, 4],
+            size=size,
+            labels=np.array([*map(coco_class, found["names"])], np.int64) if "names" in found else None,
         )
         try:
             regions.verify()
@@ -70,13 +76,8 @@ class ObjectBoxes:
         if not self.cells:
             return regions
         shapes = [self._drawn(path, found, number, size) for number in range(len(rows))]
-        return Regions(
-            features=regions.features,
-            boxes=regions.boxes,
-            scores=regions.scores,
-            size=size,
-            silhouettes=np.stack(shapes) if shapes else np.zeros((0, self.cells, self.cells), np.float32),
-        )
+        drawn = np.stack(shapes) if shapes else np.zeros((0, self.cells, self.cells), np.float32)
+        return replace(regions, silhouettes=drawn)
 
     def _read(self, key: str) -> tuple[Path, Metadata]:
         path = self._find(key)
