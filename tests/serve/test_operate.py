@@ -3,6 +3,9 @@
 import configparser
 import json
 import re
+import shutil
+import subprocess
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -82,6 +85,16 @@ def test_the_unit_starts_what_there_is_and_waits_for_it():
     # The one folder that it may write to is that of the audit log.
     assert service["ReadWritePaths"].endswith("/audit")
     assert "--audit audit" in service["ExecStart"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_systemd_understands_the_unit(tmp_path):
+    text = (OPERATE / "diptych.service").read_text()
+    # The program must exist; everything else is as it is documented.
+    place = tmp_path / "diptych.service"
+    place.write_text(text.replace("/srv/diptych/venv/bin/diptych", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", str(place)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_container_is_one_that_drains():
