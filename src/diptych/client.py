@@ -8,15 +8,18 @@ print(verdict.action, verdict.scores)
 import base64
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+from uuid import uuid4
 
 from diptych.errors import ConfigError, DiptychError
 
+DONE = (200, 202)
 PATIENT = (429, 503)  # codes after which the same request may succeed
 LONGEST = 64 << 20  # bytes of an answer
 
@@ -124,19 +127,92 @@ class Client:
     def score_batch(self, memes: Sequence[Mapping[str, Any]]) -> list[Answer | ServiceError]:
         """Score several memes; those that are refused give their error. For the memes see `meme_of`."""
         found = self.ask("POST", "/v1/score/batch", {"items": [*memes]})["items"]
-        return [
-            _answer(one["result"])
-            if one["result"] is not None
-            else _error(one["problem"]["status"], one["problem"])
-            for one in found
-        ]
+        return [_either(one) for one in found]
 
     def feedback(
-        self, request_id: str, action: str, *, label: str | None = None, note: str | None = None
-    ) -> None:
-        """Tell what a person decided, `allow` or `block`. Sent again, it counts once."""
-        about = {"request_id": request_id, "action": action, "label": label, "note": note}
-        self.ask("POST", "/v1/feedback", about, {"Idempotency-Key": f"{request_id} {action}"})
+        self,
+        request_id: str,
+        action: str,
+        *,
+        label: str | None = None,
+        note: str | None = None,
+        teach: bool = False,
+        policy: str | None = None,
+    ) -> str | None:
+        """Tell what a person decided, `allow` or `block`. Sent again, it counts once.
+
+        Args:
+            label: with `teach`, the class of the meme.
+            teach: make the meme a case of the model's memory; needs the key of a reviewer.
+            policy: rule of the memory by which it was judged.
+
+        Returns:
+            The id of the case.
+        """
+        about: dict[str, Any] = {"request_id": request_id, "action": action, "label": label, "note": note}
+        if teach:
+            about |= {"teach": True, "policy": policy}
+        # Another label for the same meme is another request.
+        key = sha256(repr((request_id, action, label, policy, teach)).encode()).hexdigest()
+        case: str | None = self.ask("POST", "/v1/feedback", about, {"Idempotency-Key": key}).get("case")
+        return case
+
+    def submit(self, memes: Iterable[Mapping[str, Any]]) -> str:
+        """Send a job of many memes, which are scored while nobody else asks; returns its id."""
+        body = "".join(json.dumps(meme) + "\n" for meme in memes).encode()
+        # Sent again over a broken connection, it is one job.
+        about = {"Content-Type": "application/jsonl", "Idempotency-Key": uuid4().hex}
+        job: dict[str, Any] = self.ask("POST", "/v1/jobs", body, about)
+        return str(job["id"])
+
+    def job(self, id: str) -> dict[str, Any]:
+        """How far a job is: `state` (`running`, `done` or `stopped`), `items`, `done`, `failed`."""
+        found: dict[str, Any] = self.ask("GET", f"/v1/jobs/{quote(id, safe='')}")
+        return found
+
+    def results(self, id: str) -> list[Answer | ServiceError]:
+        """The results of a job that has ended, in the order of its memes.
+
+        Raises:
+            ServiceError: it is running, or there is no such job.
+        """
+        status, content = self._sent("GET", f"/v1/jobs/{quote(id, safe='')}/results", None, {})
+        if status != 200:
+            raise _refused(status, content)
+        return [_either(json.loads(line)) for line in content.splitlines()]
+
+    def cancel(self, id: str) -> None:
+        """Stop a job, and forget its results."""
+        self.ask("DELETE", f"/v1/jobs/{quote(id, safe='')}")
+
+    def score_job(
+        self,
+        memes: Iterable[Mapping[str, Any]],
+        *,
+        pause: float = 1.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Answer | ServiceError]:
+        """Send a job, wait for it, and return its results; the service forgets it then.
+
+        Args:
+            pause: seconds between two looks.
+            progress: called with the number of finished memes and the total.
+
+        Raises:
+            ServiceError: the service refuses it, or was restarted meanwhile.
+            OSError: there is no connection.
+        """
+        id = self.submit(memes)
+        while True:
+            job = self.job(id)
+            if progress is not None:
+                progress(job["done"], job["items"])
+            if job["state"] != "running":
+                break
+            time.sleep(pause)
+        found = self.results(id)
+        self.cancel(id)
+        return found
 
     def models(self) -> list[dict[str, Any]]:
         """The cards of all models."""
@@ -151,12 +227,18 @@ class Client:
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """Send a request, again where the service asks for patience; returns the decoded answer.
 
+        Args:
+            body: bytes as they are, anything else as JSON.
+
         Raises:
             ServiceError: the service refuses it.
             OSError: there is no connection.
         """
-        data = None if body is None else json.dumps(body).encode()
-        about = {**self._headers, **(headers or {}), **({"Content-Type": "application/json"} if data else {})}
+        return _decoded(*self._sent(method, path, body, headers or {}))
+
+    def _sent(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        about = {**self._headers, **({"Content-Type": "application/json"} if data else {}), **headers}
         for number in range(1, self._tries + 1):
             try:
                 self._connection.request(method, self._base + path, data, about)
@@ -174,7 +256,7 @@ class Client:
                 after = response.headers.get("Retry-After", "")
                 time.sleep(min(self._longest, float(after) if after.isdigit() else 0.1 * 2**number))
                 continue
-            return _decoded(status, content)
+            return status, content
         raise AssertionError("the last try returns or raises")
 
 
@@ -198,14 +280,27 @@ def meme_of(
 
 
 def _decoded(status: int, content: bytes) -> Any:
+    if status not in DONE:
+        raise _refused(status, content)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise ServiceError(status, "not-json", f"got {content[:80]!r}", {}) from error
+
+
+def _refused(status: int, content: bytes) -> ServiceError:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except ValueError:
         # A proxy in between answers with a page.
-        raise ServiceError(status, "not-json", f"got {content[:80]!r}", {}) from error
-    if status != 200:
-        raise _error(status, value if isinstance(value, dict) else {})
-    return value
+        return ServiceError(status, "not-json", f"got {content[:80]!r}", {})
+    return _error(status, value if isinstance(value, dict) else {})
+
+
+def _either(one: Mapping[str, Any]) -> Answer | ServiceError:
+    if one["result"] is not None:
+        return _answer(one["result"])
+    return _error(one["problem"]["status"], one["problem"])
 
 
 def _error(status: int, problem: Mapping[str, Any]) -> ServiceError:

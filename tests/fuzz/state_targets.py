@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 from tests.fuzz.case import Case, target
@@ -112,6 +113,45 @@ def memory(case: Case) -> list[str]:
     _spoil(case, folder / case.rng.choice(("memory.json", "vectors.safetensors", ".diptych")))
     meme = "score @/w/img/00001.png --text a --model @/runs/u --memory memory"
     return case.pick("memory list memory", meme)
+
+
+@target("service", "serve.keys", "serve.policies", "serve.memories", "serve.setup", "cli.serve", weight=2)
+def service(case: Case) -> list[str]:
+    case.take("judged", "judged")
+    case.take("memory", "memory")
+    keys = case.folder / "keys.txt"
+    keys.write_text(f"# of moderators\n\nmoderation:{'0a' * 32}:reviewer\nboss:{'1b' * 32}:admin\n")
+    keys.chmod(0o600)
+    name = case.rng.choice(
+        ("keys.txt", "keys.txt", "judged/policy.yaml", "memory/memory.json", "memory/vectors.safetensors")
+    )
+    if name == "keys.txt":
+        case.spoil(keys, damage_bytes, damage_text, damage_lines)
+    else:
+        _spoil(case, case.folder / name)
+    about = "--api-keys keys.txt --policy judged/policy.yaml --memory memory --device cpu"
+    return case.pick(f"serve @/runs/c @/runs/u {about} --fetch-from pictures.example.org --check")
+
+
+@target("audit log", "serve.audit", "cli.audit_log")
+def audit_log(case: Case) -> list[str]:
+    folder, previous = case.folder / "audit", "0" * 64
+    folder.mkdir()
+    for day in ("2026-11-29", "2026-11-30"):
+        lines = []
+        for number in range(3):
+            record = {
+                "kind": "decision",
+                "request_id": f"{day}-{number}",
+                "action": "allow",
+                "previous": previous,
+            }
+            body = json.dumps(record).encode()
+            previous = sha256(body).hexdigest()
+            lines.append(body[:-1] + f', "sha256": "{previous}"}}\n'.encode())
+        (folder / f"{day}.jsonl").write_bytes(b"".join(lines))
+    case.spoil(folder / case.rng.choice(("2026-11-29.jsonl", "2026-11-30.jsonl")), damage_bytes, damage_lines)
+    return case.pick("audit-log verify audit")
 
 
 @target("costs and groups", "calibrate.bands", "calibrate.slices", "datasets.binary_csv")

@@ -114,7 +114,8 @@ def _judge(target: Target, command: list[str], case: Case, patience: float) -> t
     before, seeds = contents(case.folder), contents(case.lab, deep=False)
     outcome = run(command, case.folder, box, patience=patience)
     checks = command[0] in ("check", "doctor")
-    faults = outcome.faults((0, 1, 2) if checks else (0, 2))
+    # 1 of these: what was read is not as it should be.
+    faults = outcome.faults((0, 1, 2) if checks or command[0] == "audit-log" else (0, 2))
     if case.whole and outcome.code != 0 and not (checks and outcome.code == 1):
         faults.append("the whole input is refused")
     if any(one.name not in ("here", "tmp") for one in box.iterdir()):

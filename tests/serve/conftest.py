@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,13 +137,17 @@ class Asker:
             content = known[place][method.lower()]["responses"][str(response.status_code)]["content"]
             assert kind in content or path.startswith("/page/")
             shape = content.get(kind, {}).get("schema")
+            for line in response.text.splitlines() if "x-line" in content.get(kind, {}) else ():
+                self.fits(content[kind]["x-line"], json.loads(line))
         if shape is not None:
-            jsonschema.Draft202012Validator(self.document | shape).validate(response.json())
+            self.fits(shape, response.json())
+
+    def fits(self, shape: Any, value: Any) -> None:
+        jsonschema.Draft202012Validator(self.document | shape).validate(value)
 
 
 def _fits(place: str, path: str) -> bool:
-    before, _, after = place.partition("{")
-    return path.startswith(before) and path.endswith(after.partition("}")[2])
+    return re.fullmatch(re.sub(r"\{\w+\}", "[^/:]+", place), path) is not None
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_feedback_is_written_once_per_key(serve, tmp_path):
     answers = [
         ask("POST", "/v1/feedback", json=given, headers={"idempotency-key": "1"}).json() for _ in range(2)
     ]
-    assert answers == [{"request_id": scored["request_id"], "known": True}] * 2
+    assert answers == [{"request_id": scored["request_id"], "known": True, "case": None, "memory": None}] * 2
     other = ask("POST", "/v1/feedback", json=given | {"action": "allow"}, headers={"idempotency-key": "1"})
     assert other.status_code == 422
     log.close()

@@ -76,7 +76,7 @@ def test_a_meme_is_checked_by_keyboard(service, browser, picture, tmp_path):
 def test_regions_are_drawn_into_the_picture(service, browser, memes):
     pair = HatefulMemes(memes, "dev_seen")[0].pairs[0]
     key = pair.image
-    service.service.picture_of = lambda key: (memes / "img" / f"{key}.png").read_bytes()
+    service.service.reader.picture_of = lambda key: (memes / "img" / f"{key}.png").read_bytes()
     with live(service.web) as url:
         browser.open(url)
         browser.until("document.querySelectorAll('#model option').length === 2")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.serve.conftest import policy_for, saved
 
@@ -41,7 +42,9 @@ class Running:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
         assert self.process.stdout is not None
+        self.said: list[str] = []
         for line in self.process.stdout:
+            self.said.append(line)
             if line.startswith("ready: "):
                 self.url = line.split()[1]
                 return
@@ -70,6 +73,8 @@ def running(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         str(folder / "audit"),
         "--drain-wait",
         "0",
+        "--metrics-port",
+        "0",
     )
     one = Running(*words)
     one.audit = folder / "audit"
@@ -97,6 +102,22 @@ def test_the_client_is_answered(running, sources, picture):
         assert [card["name"] for card in client.models()] == ["pixels", "text"]
         reloaded = client.reload("text")
         assert reloaded["before"] == reloaded["after"]
+
+
+def test_metrics_have_a_port_of_their_own(running):
+    [beside] = [line.split()[1] for line in running.said if line.startswith("metrics: ")]
+    root = beside.removesuffix("/metrics")
+    with httpx.Client(verify=False, trust_env=False) as client:
+        assert f'sha256="{load_sum(client, running.url)}"' in client.get(beside).text
+        assert [client.get(f"{root}{path}").status_code for path in ("/livez", "/readyz")] == [200, 200]
+        # It says nothing else, and the other port has no metrics.
+        assert [client.get(f"{root}{path}").status_code for path in ("/v1/models", "/")] == [404, 404]
+        assert client.get(f"{running.url}/metrics").status_code == 404
+        assert "/metrics" not in client.get(f"{running.url}/openapi.json").json()["paths"]
+
+
+def load_sum(client, url):
+    return client.get(f"{url}/v1/models/text").json()["sha256"]
 
 
 def test_sigterm_loses_no_accepted_request(running):
@@ -135,6 +156,9 @@ def test_a_taken_port_is_one_clear_error(sources, capsys):
         port = taken.getsockname()[1]
         assert main(["serve", str(sources["text"]), "--port", str(port)]) == 2
         assert str(port) in capsys.readouterr().err
+        words = ["serve", str(sources["text"]), "--port", "0", "--metrics-port", str(port)]
+        assert main(words) == 2
+        assert f"{port} of 127.0.0.1" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         listen("no.such.host.invalid", 80)
     with pytest.raises(ConfigError):
@@ -159,6 +183,23 @@ def test_impossible_options_are_told(sources, words, capsys):
     given = ["serve", str(sources["text"]), "--port", "0", "--device", "cpu"]
     assert main([*given, *words]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_check_reads_everything_and_listens_nowhere(sources, tmp_path, capsys):
+    keys = tmp_path / "keys.txt"
+    keys.write_text(f"a:{'0' * 64}:user\n")
+    keys.chmod(0o600)
+    words = ["serve", str(sources["text"]), "--device", "cpu", "--audit", str(tmp_path / "audit"), "--check"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words += ["--port", str(taken.getsockname()[1]), "--review", "5"]
+        assert main([*words, "--api-keys", str(keys)]) == 0
+    assert capsys.readouterr().out.startswith("text ")
+    assert not (tmp_path / "audit").exists()
+    keys.write_text("key in clear")
+    assert main([*words, "--api-keys", str(keys)]) == 2
+    assert f"{keys}:1" in capsys.readouterr().err
 
 
 def test_a_model_without_regions_or_with_two_policies_is_refused(sources, models, tmp_path):

@@ -7,11 +7,12 @@ try:
   diptych serve runs/mine --policy policy.yaml
   diptych serve runs/mine runs/study/vilio --policy policy.yaml --ocr --api-keys keys.txt --audit audit/
   curl -F image=@meme.png -F 'request={"text":"what a day"};type=application/json' localhost:8000/v1/score
+  diptych serve runs/mine --policy policy.yaml --api-keys keys.txt --check
   kill -HUP PID        reads the keys again;   kill PID   finishes what was accepted, and stops
 """
 
 import argparse
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from diptych.errors import ConfigError, missing_library, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from diptych.serve.app import Web
     from diptych.serve.engine import Engine
     from diptych.serve.limits import Limits
     from diptych.serve.setup import Options
@@ -40,7 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
     )
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    parser.add_argument("--api-keys", type=Path, help="lines of name:sha256-of-key:role (user or admin)")
+    parser.add_argument(
+        "--api-keys", type=Path, help="lines of name:sha256-of-key:role (user, reviewer or admin)"
+    )
     parser.add_argument("--open", action="store_true", help="listen beyond this machine without keys")
     parser.add_argument(
         "--audit", type=Path, metavar="FOLDER", help="write every decision down, without texts"
@@ -75,6 +79,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--review", type=int, default=0, metavar="NUMBER", help="keep as many memes for people, in memory"
     )
+    parser.add_argument(
+        "--memory",
+        type=Path,
+        action="append",
+        default=[],
+        help="cases that vote, a folder of `diptych memory`",
+    )
+    parser.add_argument(
+        "--teachers", choices=("reviewer", "admin"), default="reviewer", help="least role that adds cases"
+    )
     add_ocr(parser, "read the text of pictures that come without")
     parser.add_argument(
         "--ocr-engines", type=int, default=1, metavar="N", help="pictures read at once (default: 1)"
@@ -85,6 +99,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def _add_operation(parser: argparse.ArgumentParser) -> None:
     """Options about how the process runs, and not about what it answers."""
+    parser.add_argument(
+        "--check", action="store_true", help="read and load everything but the audit log, say what, and end"
+    )
     parser.add_argument("--sample-allowed", type=float, default=0.0, help="share of allowed memes to look at")
     parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=NUMBER", help="a limit, such as queue=64"
@@ -98,6 +115,12 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: replicas of the models on Ray Serve"
     )
+    parser.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="serve /metrics there, and no longer on --port"
+    )
+    parser.add_argument(
+        "--metrics-host", default="127.0.0.1", help="address of that port (default: this machine only)"
+    )
     parser.add_argument("--parallel", type=int, help="replicas (default: as many as Ray has room for)")
     parser.add_argument("--threads", type=int, help="threads of the models (default: all cores but one)")
 
@@ -108,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
         from diptych.serve.limits import model_threads
         from diptych.serve.server import address_of, listen
         from diptych.serve.server import run as serve
-        from diptych.serve.setup import build
+        from diptych.serve.setup import build, monitor_of
     except ModuleNotFoundError as error:
         # Of the extra; the absence of anything else is a broken installation.
         if error.name not in ("msgspec", "prometheus_client", "python_multipart", "starlette", "uvicorn"):
@@ -124,17 +147,49 @@ def run(arguments: argparse.Namespace) -> int:
     require_counts(arguments)
     options = _options(arguments)
     torch.set_num_threads(arguments.threads or model_threads())
-    with closing(listen(arguments.host, arguments.port)) as sock, _words(arguments, options) as words:
+    if arguments.check:
+        # Not of the audit log, which a running service may be writing.
+        with _words(arguments, options) as words:
+            web = build(replace(options, audit=None, review=0), words=words)
+            _say_models(web)
+            web.service.close()
+        return 0
+    with ExitStack() as stack:
+        sock = stack.enter_context(closing(listen(arguments.host, arguments.port)))
+        beside = None
+        if arguments.metrics_port is not None:
+            beside = listen(arguments.metrics_host, arguments.metrics_port, option="--metrics-port")
+            stack.enter_context(closing(beside))
+        words = stack.enter_context(_words(arguments, options))
         engine_of = _replicas(options, arguments) if arguments.engine == "ray" else None
         if engine_of is not None:
             # This process only makes rows; the accelerators are the replicas'.
             options = replace(options, setup=replace(options.setup, device="cpu"))
         web = build(options, words=words, engine_of=engine_of)
-        for model in web.service.engine.models.values():
-            policy = model.policy_id or "no policy"
-            print(f"{model.name}   {model.sha256[:12]}   reads {', '.join(model.reads)}   {policy}")
+        _say_models(web)
+        monitor = None if beside is None else (monitor_of(web), beside)
+        if beside is not None:
+            print(f"metrics: {address_of(beside)}/metrics")
         print(f"ready: {address_of(sock)}", flush=True)
-        return serve(web, sock, drain_wait=arguments.drain_wait, graceful=arguments.timeout_graceful_shutdown)
+        return serve(
+            web,
+            sock,
+            monitor=monitor,
+            drain_wait=arguments.drain_wait,
+            graceful=arguments.timeout_graceful_shutdown,
+        )
+
+
+def _say_models(web: "Web") -> None:
+    for model in web.service.engine.models.values():
+        policy = model.policy_id or "no policy"
+        print(f"{model.name}   {model.sha256[:12]}   reads {', '.join(model.reads)}   {policy}")
+        if (live := model.memory) is None:
+            continue
+        memory, name = live.current()
+        print(f"   {name}   {len(memory.cases):,} cases of {len(memory.policies)} policies")
+        if memory.learned is None:
+            print(f"   not fitted: cases are shown and change no score; run: diptych memory fit {live.path}")
 
 
 def _words(
@@ -191,6 +246,9 @@ def _options(arguments: argparse.Namespace) -> "Options":
         fetch_plain=arguments.fetch_http,
         sample=arguments.sample_allowed,
         review=arguments.review,
+        memories=arguments.memory,
+        teachers=arguments.teachers,
+        monitored=arguments.metrics_port is not None,
         limits=_limits(arguments.limit),
     )
 

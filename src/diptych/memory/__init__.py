@@ -9,13 +9,24 @@ Every policy of a memory votes on its own. A memory is a folder; it names the mo
 refuses any other.
 """
 
-from diptych.memory.ask import Asked, ask, ask_meme, case_id, require_labels, usual_parts
+from diptych.memory.ask import (
+    Asked,
+    ask,
+    ask_meme,
+    case_id,
+    content_id,
+    require_labels,
+    usual_parts,
+    vectors_of,
+    verdict_of,
+)
 from diptych.memory.fit import FitReport, fit_memory
 from diptych.memory.recall import Recall, Recalled, recall_all, searched
-from diptych.memory.store import DEFAULT, Case, Learned, Memory, change
+from diptych.memory.store import DEFAULT, LONGEST, Case, Learned, Memory, change
 
 __all__ = [
     "DEFAULT",
+    "LONGEST",
     "Asked",
     "Case",
     "FitReport",
@@ -27,9 +38,12 @@ __all__ = [
     "ask_meme",
     "case_id",
     "change",
+    "content_id",
     "fit_memory",
     "recall_all",
     "require_labels",
     "searched",
     "usual_parts",
+    "vectors_of",
+    "verdict_of",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from diptych.data import Row
 from diptych.errors import ConfigError
 from diptych.files import require_file
 from diptych.memory.recall import Recall, recall_all
@@ -21,6 +22,7 @@ from diptych.predict import (
     Verdict,
     bundle_checksum,
     case_part,
+    embed_batches,
     embed_dataset,
     load,
     own_parts,
@@ -95,13 +97,25 @@ def ask(
     require_labels(predictor)
     inputs: dict[str, Any] = {"features": features, "images": images, "batch_size": batch_size}
     found = predictor.predict_dataset(dataset, progress=progress, **inputs)
-    vectors = embed_dataset(predictor, dataset, parts, **inputs)
+    vectors = _in_one(embed_dataset(predictor, dataset, parts, **inputs))
+    assert found.scores is not None  # every classifier has them
+    return Asked(ids=found.ids, scores=found.scores, vectors=vectors)
+
+
+def vectors_of(
+    predictor: Predictor, examples: Sequence[Sequence[Row]], parts: Sequence[str]
+) -> Float[ndarray, "N D"]:
+    """The vectors of a batch of examples whose rows the processor has made; see `ask`."""
+    [vectors] = embed_batches(predictor, [predictor.batch_of(examples)], parts)
+    return _in_one(vectors)
+
+
+def _in_one(vectors: Mapping[str, Float[ndarray, "N _"]]) -> Float[ndarray, "N D"]:
     # Equal lengths, or the part with the larger numbers would decide alone.
     units = [
         part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in vectors.values()
     ]
-    assert found.scores is not None  # every classifier has them
-    return Asked(ids=found.ids, scores=found.scores, vectors=np.concatenate(units, axis=1))
+    return np.concatenate(units, axis=1)
 
 
 def ask_meme(
@@ -152,5 +166,10 @@ def verdict_of(labels: Sequence[str], scores: Mapping[str, float], predictor: Pr
 
 def case_id(text: str, picture: Path | None) -> str:
     """An id that follows from the content, so that the same example is not taken twice."""
-    content = b"" if picture is None else require_file(picture, "a picture file").read_bytes()
-    return sha256(b"\0".join([text.encode(), content])).hexdigest()[:12]
+    return content_id(text, b"" if picture is None else require_file(picture, "a picture file").read_bytes())
+
+
+def content_id(text: str, picture: bytes) -> str:
+    """The same of an encoded picture."""
+    # A text of JSON may hold half of a surrogate pair, which is no UTF-8.
+    return sha256(b"\0".join([text.encode("utf-8", "surrogatepass"), picture])).hexdigest()[:12]

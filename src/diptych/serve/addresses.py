@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from starlette.responses import Response
@@ -12,6 +13,7 @@ from diptych.serve.app import PAGE, Address, Call, Web, json_response
 from diptych.serve.decisions import card
 from diptych.serve.given import Given
 from diptych.serve.intake import media_type, parse, parse_form
+from diptych.serve.job_addresses import JOBS
 from diptych.serve.moderation import answered, memes_of
 from diptych.serve.openapi import openapi
 from diptych.serve.problems import Problem
@@ -35,7 +37,6 @@ from diptych.serve.structs import (
 )
 
 WAIT = re.compile(r"\bwait=(\d{1,6})\b")
-MOST_REPEATED = 10_000
 REVIEWED = 100  # memes of the queue in one answer
 BYTES = "application/octet-stream"
 # Everything from this server, nothing inline: a page that shows texts of strangers must run none of them.
@@ -132,20 +133,14 @@ async def feedback(web: Web, call: Call) -> Response:
     """`POST /v1/feedback`; the same Idempotency-Key is written once."""
     require_json(call)
     given = parse(call.body, FeedbackRequest)
-    token = call.request.headers.get("idempotency-key", "")[:255]
-    name = f"{call.caller.name} {token}"
-    if token and name in web.repeated:
-        body, stored = web.repeated[name]
-        if body != call.body:
-            detail = "this Idempotency-Key was sent with another body; send another key."
-            raise Problem("invalid-request", detail)
-        return Response(stored, media_type="application/json")
-    response = json_response(web.service.feedback(given, caller=call.caller.name))
-    if token:
-        web.repeated[name] = call.body, bytes(response.body)
-        while len(web.repeated) > MOST_REPEATED:
-            web.repeated.pop(next(iter(web.repeated)))
-    return response
+    write = partial(web.service.feedback, given, caller=call.caller)
+
+    async def work() -> Response:
+        # A lesson writes a folder, for which the loop must not wait.
+        return json_response(await asyncio.to_thread(write) if given.teach else write())
+
+    key = call.request.headers.get("idempotency-key")
+    return await web.repeats.once(f"feedback {call.caller.name}", key, call.body, work)
 
 
 async def review(web: Web, call: Call) -> Response:
@@ -168,13 +163,15 @@ def _queue(web: Web) -> ReviewQueue:
 
 async def models(web: Web, call: Call) -> Response:
     """`GET /v1/models`."""
-    limits = web.service.limits
+    service, limits = web.service, web.service.limits
     cards = [
-        card(one, limits, default=not number) for number, one in enumerate(web.service.engine.models.values())
+        card(one, limits, default=not number, teachers=service.teachers)
+        for number, one in enumerate(service.engine.models.values())
     ]
-    service = web.service
     return json_response(
-        ModelList(models=cards, reads_words=service.words is not None, review=service.review is not None)
+        ModelList(
+            models=cards, reads_words=service.reader.words is not None, review=service.review is not None
+        )
     )
 
 
@@ -182,7 +179,8 @@ async def model(web: Web, call: Call) -> Response:
     """`GET /v1/models/{name}`."""
     found = web.service.engine.find(call.request.path_params["name"])
     first = web.service.engine.find(None)
-    return json_response(card(found, web.service.limits, default=found is first))
+    service = web.service
+    return json_response(card(found, service.limits, default=found is first, teachers=service.teachers))
 
 
 async def reload(web: Web, call: Call) -> Response:
@@ -225,6 +223,7 @@ async def metrics(web: Web, call: Call) -> Response:
     inflight, queued = web.service.engine.busy
     web.service.metrics.inflight.set(inflight)
     web.service.metrics.queue_items.set(queued)
+    web.service.metrics.job_items.set(web.jobs.waiting)
     web.service.metrics.review_items.set(len(web.service.review or ()))
     return Response(web.service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -303,6 +302,7 @@ ADDRESSES = (
         method="GET", path="/v1/review/{id}/picture", handler=review_picture, role="reviewer",
         summary="The picture of such a meme.", answers=BYTES,
     ),
+    *JOBS,
     Address(method="GET", path="/v1/models", handler=models, summary="All models.", answers=ModelList),
     Address(
         method="POST", path="/v1/models/{name}:reload", handler=reload, role="admin",
@@ -325,3 +325,5 @@ ADDRESSES = (
         answers="text/css",
     ),
 )  # fmt: skip
+MONITORED = ("/metrics", "/livez", "/readyz")
+"""Addresses of `--metrics-port`."""

@@ -17,8 +17,10 @@ from starlette.routing import Route
 
 from diptych.errors import report_internal
 from diptych.serve.intake import read_body, while_connected
+from diptych.serve.jobs import Jobs
 from diptych.serve.keys import EVERYBODY, ROLES, Caller, Keys, new_request_id
 from diptych.serve.problems import Problem
+from diptych.serve.repeats import Repeats
 from diptych.serve.service import Service
 
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -62,6 +64,9 @@ class Address:
         reads: structure of the body; None for no body.
         answers: structure of the answer; a media type where it is no JSON.
         queues: whether it is refused as a whole while the queue is full.
+        code: of the answer.
+        most: the limit of its body, by name.
+        lines: whether `reads`, or without it `answers`, is of each line.
     """
 
     method: str
@@ -72,6 +77,9 @@ class Address:
     reads: type | None = None
     answers: type | str = ""
     queues: bool = False
+    code: int = 200
+    most: str = "body"
+    lines: bool = False
 
 
 class Web:
@@ -94,7 +102,7 @@ class Web:
         self.service, self.addresses, self.keys, self.log = service, addresses, keys or Keys(), log
         self.load_again = reload
         self.reloading: set[str] = set()
-        self.repeated: dict[str, tuple[bytes, bytes]] = {}  # of feedback, by key and Idempotency-Key
+        self.repeats, self.jobs = Repeats(), Jobs(service, log=log)
         self.app = Starlette(
             routes=[
                 Route(path, _Endpoint(self, own), methods=[*own]) for path, own in _by_path(addresses).items()
@@ -138,7 +146,7 @@ class Web:
         if address.queues:
             self.service.require_room()
         if address.method == "POST":
-            call.body = await read_body(call.request, limits)
+            call.body = await read_body(call.request, limits, most=getattr(limits, address.most))
             call.notes["bytes"] = len(call.body)
         return await address.handler(self, call)
 

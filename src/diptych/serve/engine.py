@@ -28,12 +28,14 @@ class Ticket:
     Args:
         model: that prepared it; a reload in between does not change it.
         deadline: by `time.monotonic`; afterwards nobody waits for it.
+        low: it is of a job, and is scored when no other waits.
         result: of the model, with the seconds in the queue and in the model; canceled if the client is gone.
     """
 
     model: Resident
     meme: Prepared
     deadline: float
+    low: bool = False
     result: "Future[tuple[Scored, float, float]]" = field(default_factory=Future)
     queued: float = field(default_factory=time.monotonic)
 
@@ -187,13 +189,17 @@ class Engine:
         self._queue = waiting
         if not waiting:
             return []
+        # Memes of jobs never fill up a batch that somebody waits for. Their own batches are small, because
+        # whoever comes now waits for the one that is being scored.
+        turn = [ticket for ticket in waiting if not ticket.low] or [*waiting]
         chosen = chosen_for_batch(
-            [ticket.meme.length if ticket.model is waiting[0].model else None for ticket in waiting],
-            most=self.limits.batch,
+            [ticket.meme.length if ticket.model is turn[0].model else None for ticket in turn],
+            most=self.limits.job_batch if turn[0].low else self.limits.batch,
             cost=self.limits.cost,
         )
-        batch = [ticket for number, ticket in enumerate(waiting) if number in chosen]
-        self._queue = deque(ticket for number, ticket in enumerate(waiting) if number not in chosen)
+        batch = [ticket for number, ticket in enumerate(turn) if number in chosen]
+        taken = {id(ticket) for ticket in batch}
+        self._queue = deque(ticket for ticket in waiting if id(ticket) not in taken)
         # From here on, a client that goes away no longer stops its meme.
         return [ticket for ticket in batch if ticket.result.set_running_or_notify_cancel()]
 
@@ -217,7 +223,7 @@ class Engine:
         lengths = [ticket.meme.length for ticket in batch]
         fill = sum(lengths) / (len(lengths) * max(lengths))
         self.observe.batch(model, len(batch), fill, seconds)
-        if first:
+        if first and not batch[0].low:
             self._batch_seconds += 0.1 * (seconds - self._batch_seconds)
         for ticket, scored in zip(batch, results, strict=True):
             ticket.result.set_result((scored, start - ticket.queued, seconds))

@@ -52,8 +52,9 @@ class Known:
 
 @dataclass(slots=True, kw_only=True)
 class Stages:
-    """Seconds of each stage of an answer."""
+    """Seconds of each stage of an answer, and whether it is of a job."""
 
+    low: bool = False
     queue: float = 0.0
     prepare: float = 0.0
     ocr: float = 0.0

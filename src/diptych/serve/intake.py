@@ -18,8 +18,11 @@ UNKNOWN = re.compile(r"unknown field `(?P<name>.*?)`", re.DOTALL)
 PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "application/octet-stream")
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
+async def read_body(request: Request, limits: Limits, *, most: int) -> bytes:
     """Read a body, counting its bytes; what the client says about its length is not believed.
+
+    Args:
+        most: bytes.
 
     Raises:
         Problem: `too-large`, or `deadline` if it comes too slowly.
@@ -30,8 +33,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         async with asyncio.timeout(limits.receive):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > limits.body:
-                    raise Problem("too-large", f"the body has more than {limits.body} bytes.")
+                if len(body) > most:
+                    raise Problem("too-large", f"the body has more than {most} bytes.")
     except TimeoutError as error:
         raise Problem("deadline", f"the body did not arrive within {limits.receive:g} seconds.") from error
     return bytes(body)

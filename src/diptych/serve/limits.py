@@ -30,6 +30,13 @@ class Limits:
         cache: number of scores that are kept for repeated memes.
         rate: requests per second of one key, on average; 0 is without limit.
         burst: requests of one key at once.
+        jobs: jobs that are kept, running and ended ones; 0 takes none.
+        job_body: bytes of the body of a job.
+        job_items: memes of a job.
+        job_bytes: of the requests and results of all jobs.
+        job_batch: memes of jobs that are scored together, and memes of a job that are prepared at once.
+        job_seconds: from the arrival of a job to its end.
+        job_keep: seconds that an ended job is kept.
     """
 
     body: int = 12_000_000
@@ -51,10 +58,17 @@ class Limits:
     cache: int = 4096
     rate: float = 0.0
     burst: int = 100
+    jobs: int = 16
+    job_body: int = 64_000_000
+    job_items: int = 10_000
+    job_bytes: int = 256_000_000
+    job_batch: int = 8
+    job_seconds: float = 86_400.0
+    job_keep: float = 3600.0
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            least = {"cache": 0, "rate": 0, "permutations": 2}.get(name, 1)
+            least = {"cache": 0, "rate": 0, "permutations": 2, "jobs": 0}.get(name, 1)
             if (value := getattr(self, name)) < least:
                 raise ConfigError(f"the limit {name} is {value}; expected at least {least}.")
 

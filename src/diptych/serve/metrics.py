@@ -58,6 +58,7 @@ class Metrics:
         self.fill = histogram("batch_fill_ratio", "Real over padded tokens of a batch.", buckets=BINS)
         self.queue_items = gauge("queue_items", "Memes in the queue.")
         self.review_items = gauge("review_items", "Memes that wait for people.")
+        self.job_items = gauge("job_items", "Memes of jobs that are not scored yet.")
         self.inflight = gauge("inflight", "Memes that are accepted and not answered.")
         self.refused = counter("refused_total", "Memes that got no answer, by type of problem.", "reason")
         self.expired = counter("expired_total", "Memes whose deadline passed.")
@@ -69,6 +70,7 @@ class Metrics:
         self.regions = histogram("regions", "Regions of a picture.", buckets=COUNTS)
         self.bad_pictures = counter("bad_pictures_total", "Pictures that were refused.", "reason")
         self.feedback = counter("feedback_total", "Decisions of people.", "action", "label")
+        self.memory_cases = gauge("memory_cases", "Judged memes in the memory of a model.", "model")
         self.model_info = gauge("model_info", "Always 1.", "model", "sha256", "calibration")
         self.reloads = counter("reload_total", "Reloads of models.", "result")
         self.failures = counter("model_failures_total", "Memes that a model failed on.", "model")
@@ -98,6 +100,8 @@ class Metrics:
             if labels["model"] == model.name:  # of before a reload
                 self.model_info.remove(*labels.values())
         self.model_info.labels(model.name, model.sha256, calibration).set(1)
+        if model.memory is not None:
+            self.memory_cases.labels(model.name).set(len(model.memory.current().memory.cases))
 
     def forget(self, model: str) -> None:
         """Begin the drift of a model anew: another model has another distribution of scores."""

@@ -1,10 +1,12 @@
 """Models that stay in memory: a bundle, or all members of a study and their blend, each loaded once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from PIL import Image
 
 from diptych.bundle import find_bundle
@@ -12,9 +14,11 @@ from diptych.calibrate import Policy
 from diptych.data import Row, Sources
 from diptych.ensemble import FittedBlend, fit_once
 from diptych.errors import ConfigError
+from diptych.memory import require_labels, vectors_of
 from diptych.predict import Predictor, load
 from diptych.predict.predictor import BEST
 from diptych.predictions import Predictions
+from diptych.serve.memories import LiveMemory
 from diptych.serve.problems import Problem
 from diptych.serve.regions import HERE, POINTER, ByKey, Detectors, Find, Meme, find_regions
 from diptych.study import averaged, dev_of, extractions, is_study, model_of, places_of, read_tree
@@ -63,11 +67,13 @@ class Scored:
         scores: probabilities by class, as `diptych predict` writes them.
         answer: the class that the model answers with.
         members: of a study, the probability of the positive class by member.
+        vector: by which a memory compares the meme with its cases; None without a memory.
     """
 
     scores: dict[str, float]
     answer: str
     members: dict[str, float] = field(default_factory=dict)
+    vector: Float[ndarray, " D"] | None = None
 
 
 class Member:
@@ -141,6 +147,8 @@ class Resident:
         self.policy: Policy | None = None
         self.policy_name, self.policy_id = "", ""
         self.policy_file: Path | None = None
+        self.memory: LiveMemory | None = None
+        self.parts: tuple[str, ...] = ()  # of the vectors that are computed beside the scores
         self.warm = self._warm_up()
         self.classes = tuple(self.warm.scores)
         if policy is not None:
@@ -174,6 +182,20 @@ class Resident:
             )
         self.policy, self.policy_name, self.policy_id = policy, name, f"{name}@{checksum[:12]}"
 
+    def remember_by(self, memory: LiveMemory) -> None:
+        """Use a memory.
+
+        Raises:
+            ConfigError: this is a study, or the model gives no vectors as the memory has them.
+        """
+        if self.tree is not None:
+            raise ConfigError(f"{self.source} is a study, but a memory is of one model; serve its member.")
+        require_labels(self.first)
+        self.memory, self.parts = memory, memory.parts
+        self.warm = self._warm_up()
+        assert self.warm.vector is not None  # there are parts
+        memory.recall(self.warm.scores, self.warm.vector)
+
     def prepare(self, meme: Meme) -> Prepared:
         """Turn a meme into the rows of all members; runs outside of the thread of the models.
 
@@ -200,7 +222,12 @@ class Resident:
             for number, (name, member) in enumerate(self.members.items())
         }
         if self.tree is None or self.blend is None:
-            return _single(found[""], self.first)
+            alone = _single(found[""], self.first)
+            if not self.parts:
+                return alone
+            # A second pass through the model: what a task reads for its scores seldom has these vectors.
+            vectors = vectors_of(self.first, [meme.rows[0] for meme in memes], self.parts)
+            return [replace(one, vector=vector) for one, vector in zip(alone, vectors, strict=True)]
         wide = {name: _wide(one) for name, one in found.items()}
         families = averaged(self.tree, wide)
         columns = np.stack([families[name].column(_last(families[name])) for name in self.blend.names])

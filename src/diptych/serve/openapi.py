@@ -50,13 +50,20 @@ def openapi(addresses: "tuple[Address, ...]", limits: Limits) -> dict[str, Any]:
 
 def _operation(address: "Address", refs: dict[type, Any]) -> dict[str, Any]:
     answers = address.answers
-    content = {answers: {}} if isinstance(answers, str) else {"application/json": {"schema": refs[answers]}}
+    content: dict[str, Any]
+    if isinstance(answers, str):
+        content = {answers: {}}
+    elif address.lines and address.reads is None:
+        # OpenAPI 3.1 has no words for the structure of a line.
+        content = {"application/jsonl": {"x-line": refs[answers]}}
+    else:
+        content = {"application/json": {"schema": refs[answers]}}
     problem = {"application/problem+json": {"schema": refs[ProblemAnswer]}}
     operation: dict[str, Any] = {
         "summary": address.summary,
         "operationId": "_".join(re.findall(r"\w+", f"{address.method.lower()}{address.path}")),
         "responses": {
-            "200": {"description": "The answer.", "content": content},
+            str(address.code): {"description": "The answer.", "content": content},
             "default": {"description": "A problem, see x-problems.", "content": problem},
         },
         "security": [] if address.role is None else [{"bearer": []}, {"key": []}],
@@ -69,11 +76,15 @@ def _operation(address: "Address", refs: dict[type, Any]) -> dict[str, Any]:
     if address.path == "/readyz":
         operation["responses"]["503"] = operation["responses"]["200"]
     if address.reads is not None:
-        operation["requestBody"] = {"required": True, "content": _body(address.reads, refs)}
+        operation["requestBody"] = {"required": True, "content": _body(address, refs)}
     return operation
 
 
-def _body(shape: type, refs: dict[type, Any]) -> dict[str, Any]:
+def _body(address: "Address", refs: dict[type, Any]) -> dict[str, Any]:
+    shape = address.reads
+    assert shape is not None
+    if address.lines:
+        return {"application/jsonl": {"x-line": refs[shape]}}
     content: dict[str, Any] = {"application/json": {"schema": refs[shape]}}
     if shape is ScoreRequest:
         parts = {"request": refs[shape], "image": {"type": "string", "format": "binary"}}

@@ -27,11 +27,13 @@ class Question:
 
     Args:
         seconds: until its deadline; the clocks of two machines differ.
+        low: see `Ticket`.
     """
 
     model: str
     meme: Prepared
     seconds: float
+    low: bool = False
 
 
 class Replicated(Engine):
@@ -50,7 +52,7 @@ class Replicated(Engine):
     def submit(self, ticket: Ticket) -> "Future[Timed]":
         """Send a meme to a replica; canceling the future cancels it there."""
         seconds = ticket.deadline - time.monotonic()
-        question = Question(model=ticket.model.name, meme=ticket.meme, seconds=seconds)
+        question = Question(model=ticket.model.name, meme=ticket.meme, seconds=seconds, low=ticket.low)
         asked = self.replicas.ask(question, seconds=seconds)
         self._asked.add(asked)
         asked.add_done_callback(partial(self._told, ticket))
@@ -111,25 +113,27 @@ def replicated(
     """
     from diptych.scale.replicas import Replicas
 
-    sources = {name: (model.source.absolute(), model.sha256) for name, model in models.items()}
+    sources = {name: (model.source.absolute(), model.sha256, model.parts) for name, model in models.items()}
     build = partial(answering, sources, setup, limits)
     replicas = Replicas(build, count=count, threads=threads, gpu=gpu, most=limits.queue)
     return Replicated(models, replicas, limits=limits)
 
 
 def answering(
-    sources: Mapping[str, tuple[Path, str]], setup: Setup, limits: Limits
+    sources: Mapping[str, tuple[Path, str, tuple[str, ...]]], setup: Setup, limits: Limits
 ) -> Callable[[Question], Awaitable[Timed | tuple[str, str]]]:
     """Load the models of a replica into an engine, and return what answers its questions.
 
     Raises:
         ConfigError: a folder has another model than at the start of the service.
     """
-    models = {name: load_model(name, source, setup) for name, (source, _) in sources.items()}
-    for name, (source, sha256) in sources.items():
+    models = {name: load_model(name, source, setup) for name, (source, *_) in sources.items()}
+    for name, (source, sha256, parts) in sources.items():
         # A replica that starts later must not answer with another model than the others.
         if models[name].sha256 != sha256:
             raise ConfigError(f"{source} is no longer the model {sha256[:12]} that the service started with.")
+        # The memory is with the process that decides; replicas give the vectors that it compares.
+        models[name].parts = parts
     engine = Engine(models, limits=limits)
 
     async def answer(question: Question) -> Timed | tuple[str, str]:
@@ -137,6 +141,7 @@ def answering(
             model=engine.find(question.model),
             meme=question.meme,
             deadline=time.monotonic() + question.seconds,
+            low=question.low,
         )
         try:
             return await asyncio.wrap_future(engine.submit(ticket))

@@ -5,8 +5,8 @@ import errno
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -16,20 +16,23 @@ from diptych.errors import ConfigError, DiptychError
 from diptych.serve.app import Web
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """Open the port, before any model is loaded.
+
+    Args:
+        option: that names it in errors.
 
     Raises:
         ConfigError: the port is taken, or the address is not one of this machine.
     """
     if not 0 <= port <= 65535:
-        raise ConfigError(f"--port is {port}; expected 0 to 65535.")
+        raise ConfigError(f"{option} is {port}; expected 0 to 65535.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
     except OSError as error:
         raise ConfigError(
-            f"--host {host} --port {port}: {error}; expected an address of this machine."
+            f"{host} with {option} {port}: {error}; expected an address of this machine."
         ) from error
     try:
         # A port that an ended service used a minute ago is free.
@@ -41,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
         taken = (
             "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error}"
         )
-        raise ConfigError(f"port {port} of {host} {taken}; choose another one with --port.") from error
+        raise ConfigError(f"port {port} of {host} {taken}; choose another one with {option}.") from error
     return found
 
 
@@ -76,11 +79,18 @@ class Server(uvicorn.Server):
 
 
 def run(
-    web: Web, sock: socket.socket, *, drain_wait: float = 5.0, graceful: int = 30, backlog: int = 2048
+    web: Web,
+    sock: socket.socket,
+    *,
+    monitor: tuple[Web, socket.socket] | None = None,
+    drain_wait: float = 5.0,
+    graceful: int = 30,
+    backlog: int = 2048,
 ) -> int:
     """Serve until a signal; returns 0 if all accepted requests were answered.
 
     Args:
+        monitor: what Prometheus reads, on a port of its own.
         drain_wait: seconds in which `/readyz` says no and requests are still taken.
         graceful: seconds for what was accepted.
     """
@@ -89,7 +99,9 @@ def run(
 
     @asynccontextmanager
     async def lifespan(app: Any) -> Any:
-        yield
+        async with _beside(monitor):
+            yield
+        await web.jobs.close()
         # In another thread: the loop still sends answers while the queue empties.
         state["finished"] = await asyncio.to_thread(web.service.close, float(graceful))
 
@@ -114,6 +126,42 @@ def run(
         signal.signal(signal.SIGHUP, lambda *_: _read_keys(web))
     server.run(sockets=[sock])
     return 0 if state["finished"] else 1
+
+
+@asynccontextmanager
+async def _beside(monitor: tuple[Web, socket.socket] | None) -> AsyncIterator[None]:
+    """Serve the addresses of `--metrics-port` in the same loop, to the end of the last request."""
+    if monitor is None:
+        yield
+        return
+    web, sock = monitor
+    limits = web.service.limits
+    config = uvicorn.Config(
+        web.app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        h11_max_incomplete_event_size=limits.header,
+        timeout_keep_alive=limits.keep_alive,
+        timeout_graceful_shutdown=1,
+        access_log=False,
+        log_level="error",
+        server_header=False,
+    )
+    server = _Beside(config)
+    task = asyncio.ensure_future(server.serve(sockets=[sock]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Beside(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the main server."""
+        yield
 
 
 def _drain(web: Web) -> None:

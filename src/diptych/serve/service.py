@@ -6,30 +6,29 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from threading import Event
 from typing import Any
 
-from diptych.errors import DiptychError, FormatError
+from diptych.memory import DEFAULT, Recall
 from diptych.serve.audit import AuditLog
-from diptych.serve.decisions import calibrated, decided, reference
+from diptych.serve.decisions import calibrated, decided, line_of, reference, remembered, votes_of
 from diptych.serve.engine import Engine, Observer, Ticket
 from diptych.serve.evidence import explained
 from diptych.serve.given import Given, Known, Stages, Words, require_consistent
+from diptych.serve.keys import ROLES, Caller
+from diptych.serve.memories import Lesson, lesson_of
 from diptych.serve.metrics import Metrics
-from diptych.serve.models import Prepared, Resident
-from diptych.serve.pictures import POINTER, Decoded, decode
+from diptych.serve.models import Resident
 from diptych.serve.problems import Problem
-from diptych.serve.regions import Meme
+from diptych.serve.reading import Reader
 from diptych.serve.review import ReviewQueue
 from diptych.serve.structs import (
-    Decision,
     FeedbackAnswer,
     FeedbackRequest,
     MemberScore,
-    Read,
     ScoreAnswer,
     ScoreRequest,
 )
@@ -43,12 +42,11 @@ class Service:
 
     Args:
         engine: with the models.
-        words: reads the text of pictures; None if the service does not.
-        fetch: fetches a picture by its address; None refuses all.
-        picture_of: the encoded picture of a key, where the operator gave a folder; None if there is none.
+        words: as for `Reader`, like `fetch` and `picture_of`.
         audit: log of decisions.
         review: keeps the memes that people look at; None keeps none.
         sample: share of the allowed memes that are marked for people to look at.
+        teachers: the least role that may add to a memory.
     """
 
     def __init__(
@@ -62,15 +60,23 @@ class Service:
         audit: AuditLog | None = None,
         review: ReviewQueue | None = None,
         sample: float = 0.0,
+        teachers: str = "reviewer",
         workers: int = 2,
     ) -> None:
         self.engine, self.limits, self.metrics = engine, engine.limits, metrics or Metrics()
-        self.words, self.fetch, self.picture_of = words, fetch, picture_of
-        self.audit, self.review, self.sample = audit, review, sample
+        self.reader = Reader(
+            limits=self.limits, metrics=self.metrics, words=words, fetch=fetch, picture_of=picture_of
+        )
+        self.audit, self.review, self.sample, self.teachers = audit, review, sample, teachers
         self.leaving = False  # balancers should go elsewhere, but requests are still taken
         self.recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.lessons: OrderedDict[str, Lesson] = (
+            OrderedDict()
+        )  # of the same requests, where there is a memory
         self._cache: OrderedDict[tuple[str, ...], Known] = OrderedDict()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="prepare")
+        # Jobs prepare their memes beside the others, one at a time.
+        self._later = ThreadPoolExecutor(1, thread_name_prefix="jobs")
         # One explanation at a time: each asks the model hundreds of times, and holds a decoded picture.
         self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._draw = random.Random()
@@ -79,23 +85,31 @@ class Service:
             self.metrics.know(model, str(reference(model).calibration))
 
     async def score(
-        self, given: Given, *, request_id: str, caller: str, deadline: float | None = None
+        self,
+        given: Given,
+        *,
+        request_id: str,
+        caller: str,
+        deadline: float | None = None,
+        low: bool = False,
     ) -> ScoreAnswer:
         """Score one meme.
 
         Args:
             caller: name of the key.
             deadline: seconds, if they are less than the limit.
+            low: it is of a job: it comes after all others and takes no room from them; `deadline` is its own.
 
         Raises:
             Problem: the request is invalid, or there is no answer in time.
         """
         most = self.limits.explain if given.request.options.explain else self.limits.deadline
-        seconds = min(most, deadline or most)
+        seconds = deadline if low and deadline is not None else min(most, deadline or most)
+        room = nullcontext() if low else self.engine.admitted(given.size)
         try:
-            with self.engine.admitted(given.size):
+            with room:
                 async with asyncio.timeout(seconds):
-                    return await self._score(given, request_id, caller, time.monotonic() + seconds)
+                    return await self._score(given, request_id, caller, time.monotonic() + seconds, low)
         except TimeoutError as error:
             self.metrics.expired.inc()
             self.metrics.refused.labels("deadline").inc()
@@ -124,8 +138,11 @@ class Service:
             self.metrics.refused.labels(problem.kind).inc()
             raise
 
-    async def _score(self, given: Given, request_id: str, caller: str, deadline: float) -> ScoreAnswer:
-        request, stages = given.request, Stages()
+    async def _score(
+        self, given: Given, request_id: str, caller: str, deadline: float, low: bool
+    ) -> ScoreAnswer:
+        request, stages = given.request, Stages(low=low)
+        pool = self._later if low else self._pool
         model = self.engine.find(request.model)
         require_consistent(given, model, self.limits)
         policy = model.policy_id
@@ -135,9 +152,9 @@ class Service:
         # To hand something to the pool and back costs two turns of the interpreter's lock, under load many
         # times what a short text does.
         if elsewhere or len(given.data or b"") > SMALL:
-            data, checksum = await loop.run_in_executor(self._pool, self._bytes, given)
+            data, checksum = await loop.run_in_executor(pool, self.reader.bytes_of, given)
         else:
-            data, checksum = self._bytes(given)
+            data, checksum = self.reader.bytes_of(given)
         asked = request.options.ocr + ("+" if request.options.explain else "")
         same = (model.sha256, policy, checksum, key or "", request.text or "", asked)
         known = self._cache.get(same)
@@ -149,101 +166,30 @@ class Service:
         else:
             self._cache.move_to_end(same)
             stages.hit = True
+        votes = None
+        if model.memory is not None:
+            # After the cache: what was taught a moment ago counts for a repeated meme, too.
+            work = partial(self._recalled, request, model, known, data, request_id)
+            votes = await loop.run_in_executor(pool, work)
         answer = self._answer(
-            request, model, known, stages, request_id=request_id, caller=caller, picture=checksum
+            request, model, known, stages, votes, request_id=request_id, caller=caller, picture=checksum
         )
         if self.review is not None:
             self.review.add(request, answer, picture=data, checksum=checksum)
         return answer
 
-    def _bytes(self, given: Given) -> tuple[bytes | None, str]:
-        """The encoded picture, wherever it is, and its checksum."""
-        data = given.data if given.data is not None else self._fetched(given)
-        return data, "" if data is None else sha256(data).hexdigest()
-
-    def _fetched(self, given: Given) -> bytes | None:
-        image = given.request.image
-        if image is None:
-            return None
-        if image.url is not None:
-            if self.fetch is None:
-                raise Problem(
-                    "fetch-refused",
-                    "this service fetches no pictures; send the bytes. Operators name hosts by --fetch-from.",
-                    pointer=f"{POINTER}/url",
-                )
-            return self.fetch(image.url)
-        return None if self.picture_of is None else self.picture_of(image.key or "")
-
-    def _read(
-        self, request: ScoreRequest, data: bytes | None, stages: Stages, model: Resident
-    ) -> tuple[Meme, Prepared, Read]:
-        """Decode, read words, find regions and tokenize; runs in a pool."""
-        start = time.monotonic()
-        decoded = None if data is None else decode(data, self.limits)
-        self.metrics.prepare_seconds.labels("decode").observe(time.monotonic() - start)
-        text, source = self._text(request, decoded, stages)
-        picture = None if decoded is None else decoded.image
-        key = request.image.key if request.image is not None else None
-        began = time.monotonic()
-        try:
-            meme = Meme(text=text, image=picture, key=key)
-            prepared = model.prepare(meme)
-        except FormatError as error:
-            raise Problem("bad-picture", str(error), pointer=POINTER) from error
-        self.metrics.prepare_seconds.labels("tokens").observe(time.monotonic() - began)
-        if prepared.regions is not None:
-            self.metrics.regions.observe(prepared.regions)
-        stages.prepare = time.monotonic() - start - stages.ocr
-        width, height = (None, None) if decoded is None else decoded.image.size
-        read = Read(
-            text=text,
-            text_source=source,  # type: ignore[arg-type]
-            regions=prepared.regions,
-            width=width,
-            height=height,
-            animated=decoded is not None and decoded.animated,
-        )
-        return meme, prepared, read
-
-    def _text(self, request: ScoreRequest, decoded: Decoded | None, stages: Stages) -> tuple[str, str]:
-        wanted = request.options.ocr
-        given = request.text or ""
-        if wanted == "never" or (wanted == "if_empty" and given.strip()):
-            return given, "given" if request.text is not None else "none"
-        if self.words is None or decoded is None:
-            if wanted == "always":
-                found = (
-                    "there is no picture" if self.words is not None else "this service reads no words (--ocr)"
-                )
-                raise Problem("no-text", f"{found}; send the text.", pointer="/options/ocr")
-            # An empty text is a text: a meme without words is scored by its picture.
-            if request.text is None:
-                raise Problem(
-                    "no-text", 'there is no text; send it, or "" for a meme without.', pointer="/text"
-                )
-            return given, "given"
-        start = time.monotonic()
-        try:
-            text = self.words.text(decoded.image)[: self.limits.text]
-        except DiptychError as error:
-            raise Problem(
-                "no-text", "the words could not be read; send the text.", pointer="/text"
-            ) from error
-        stages.ocr = time.monotonic() - start
-        self.metrics.prepare_seconds.labels("ocr").observe(stages.ocr)
-        self.metrics.characters.observe(len(text))
-        return text, "ocr"
-
     async def _scored(
         self, request: ScoreRequest, data: bytes | None, stages: Stages, model: Resident, deadline: float
     ) -> Known:
-        if data is None and request.image is None and len(request.text or "") <= SHORT:
-            _, prepared, read = self._read(request, data, stages, model)
+        short = data is None and request.image is None and len(request.text or "") <= SHORT
+        if short and not stages.low:
+            _, prepared, read = self.reader.read(request, data, stages, model)
         else:
-            work = partial(self._read, request, data, stages, model)
-            _, prepared, read = await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        ticket = Ticket(model=model, meme=prepared, deadline=deadline)
+            work = partial(self.reader.read, request, data, stages, model)
+            _, prepared, read = await asyncio.get_running_loop().run_in_executor(
+                self._later if stages.low else self._pool, work
+            )
+        ticket = Ticket(model=model, meme=prepared, deadline=deadline, low=stages.low)
         # Canceling this waiting cancels the ticket, so a gone client costs the model nothing.
         scored, stages.queue, stages.model = await asyncio.wrap_future(self.engine.submit(ticket))
         self.metrics.queue_seconds.observe(stages.queue)
@@ -255,7 +201,7 @@ class Service:
         gone = Event()
 
         def work() -> Known:
-            meme, prepared, read = self._read(request, data, stages, model)
+            meme, prepared, read = self.reader.read(request, data, stages, model)
             ticket = Ticket(model=model, meme=prepared, deadline=deadline)
             future, left = self.engine.submit(ticket), max(0.0, deadline - time.monotonic())
             scored, stages.queue, stages.model = future.result(left)
@@ -270,10 +216,23 @@ class Service:
         finally:
             gone.set()
 
+    def _recalled(
+        self, request: ScoreRequest, model: Resident, known: Known, data: bytes | None, request_id: str
+    ) -> tuple[Recall, str]:
+        """What the memory makes of a meme; and keep the meme, so that it can be taught. Runs in a pool."""
+        scores, vector = known.scored.scores, known.scored.vector
+        assert model.memory is not None
+        assert vector is not None  # a model with a memory gives them
+        key = None if request.image is None else request.image.key
+        self.lessons[request_id] = lesson_of(
+            model.sha256, scores, vector, text=known.read.text, picture=data, key=key
+        )
+        _bound(self.lessons, RECENT)
+        return model.memory.recall(scores, vector)
+
     def _keep(self, same: tuple[str, ...], known: Known) -> None:
         self._cache[same] = known
-        while len(self._cache) > self.limits.cache:
-            self._cache.popitem(last=False)
+        _bound(self._cache, self.limits.cache)
 
     def _answer(
         self,
@@ -281,84 +240,91 @@ class Service:
         model: Resident,
         known: Known,
         stages: Stages,
+        votes: tuple[Recall, str] | None,
         *,
         request_id: str,
         caller: str,
         picture: str,
     ) -> ScoreAnswer:
         drawn = self.sample > 0 and self._draw.random() < self.sample
-        decision = decided(model, known.scored, audit=drawn)
+        recall, version = votes or (None, "")
+        scored = remembered(model, known.scored, recall)
+        decision = decided(model, scored, audit=drawn)
         members = known.scored.members.items() if request.options.members else ()
         answer = ScoreAnswer(
             id=request.id,
             request_id=request_id,
             model=reference(model),
-            scores=calibrated(model, known.scored),
-            raw=known.scored.scores,
-            answer=known.scored.answer,
+            scores=calibrated(model, scored),
+            raw=scored.scores,
+            answer=scored.answer,
             decision=decision,
             read=known.read,
             members=[MemberScore(name=name, score=score) for name, score in members],
             timing_ms=stages.answer(),
             evidence=known.evidence,
+            memory=None if recall is None else votes_of(recall, version),
         )
         self._record(request, answer, caller=caller, picture=picture)
+        # Drift is about the model, and not about what it was taught.
         self.metrics.scored(model.name, known.scored.scores.get(model.positive, 0.0))
         if decision is not None:
             self.metrics.decisions.labels(model.name, model.policy_name, decision.action).inc()
         return answer
 
     def _record(self, request: ScoreRequest, answer: ScoreAnswer, *, caller: str, picture: str) -> None:
-        """Write the decision down before it is told; without texts and pictures."""
-        decision: Decision | None = answer.decision
-        about: dict[str, Any] = {
-            "kind": "decision",
-            "request_id": answer.request_id,
-            "key": caller,
-            "picture": picture or None,
-            "image_key": request.image.key if request.image is not None else None,
-            "text": sha256(answer.read.text.encode("utf-8", "surrogatepass")).hexdigest(),
-            "text_source": answer.read.text_source,
-            "ocr": self.words.identity() if self.words and answer.read.text_source == "ocr" else None,
-            "model": answer.model.name,
-            "model_sha256": answer.model.sha256,
-            "calibration": answer.model.calibration,
-            "raw": answer.raw,
-            "probability": None if decision is None else decision.probability,
-            "action": None if decision is None else decision.action,
-            "label": None if decision is None else decision.label,
-            "why": None if decision is None else decision.why,
-            "policy": None if decision is None else decision.policy,
-            "audit": decision is not None and decision.audit,
-            "tags": request.tags,
-            "milliseconds": answer.timing_ms.total,
-        }
+        """Write the decision down before it is told."""
+        ocr = None if self.reader.words is None else self.reader.words.identity()
+        about = line_of(request, answer, caller=caller, picture=picture, ocr=ocr)
         if self.audit is not None:
             self.audit.append(about)
         self.recent[answer.request_id] = about
-        while len(self.recent) > RECENT:
-            self.recent.popitem(last=False)
+        _bound(self.recent, RECENT)
 
-    def feedback(self, given: FeedbackRequest, *, caller: str) -> FeedbackAnswer:
-        """Write the decision of a person into the audit log.
+    def feedback(self, given: FeedbackRequest, *, caller: Caller) -> FeedbackAnswer:
+        """Write the decision of a person down, and teach it if that is asked for; runs in any thread.
 
         Raises:
-            Problem: the service keeps no log.
+            Problem: the service keeps no log, or the meme cannot be taught.
         """
-        if self.audit is None:
+        if self.audit is None and not given.teach:
             raise Problem("conflict", "this service keeps no audit log; start it with --audit FOLDER.")
         known = self.recent.get(given.request_id)
         about = {"action": given.action, "label": given.label, "note": given.note}
         said = None if known is None else known["action"]
-        self.audit.append(
-            {"kind": "feedback", "request_id": given.request_id, "key": caller, "decided": said, **about}
-        )
+        model = self.engine.find(None if known is None else known["model"])
+        # Before it is written down: a lesson that is refused has not happened.
+        version = self._taught(given, model, caller) if given.teach else None
+        case = None if version is None else self.lessons[given.request_id].id
+        if self.audit is not None:
+            taught = {"case": case, "policy": given.policy or DEFAULT, "memory": version} if case else {}
+            name = {"kind": "feedback", "request_id": given.request_id, "key": caller.name}
+            self.audit.append({**name, "decided": said, **about, **taught})
         if self.review is not None:
             self.review.done(given.request_id)
         # Bounded: whoever has a key could otherwise make labels without end.
-        labels = set(self.engine.find(None if known is None else known["model"]).classes)
-        self.metrics.feedback.labels(given.action, given.label if given.label in labels else "other").inc()
-        return FeedbackAnswer(request_id=given.request_id, known=known is not None)
+        label = given.label if given.label in model.classes else "other"
+        self.metrics.feedback.labels(given.action, label).inc()
+        return FeedbackAnswer(request_id=given.request_id, known=known is not None, case=case, memory=version)
+
+    def _taught(self, given: FeedbackRequest, model: Resident, caller: Caller) -> str:
+        """Make a case of a meme; returns the version of the memory that has it."""
+        if ROLES.index(caller.role) < ROLES.index(self.teachers):
+            detail = f"the key {caller.name} has the role {caller.role}; teaching needs {self.teachers}."
+            raise Problem("forbidden", detail, pointer="/teach")
+        if model.memory is None:
+            detail = f"the model {model.name} has no memory; start the service with --memory FOLDER."
+            raise Problem("conflict", detail)
+        if given.label is None:
+            detail = f"expected the class of the meme, one of {', '.join(model.classes)}."
+            raise Problem("invalid-request", detail, pointer="/label")
+        lesson = self.lessons.get(given.request_id)
+        if lesson is None:
+            detail = "this process has not answered that lately; score the meme again, and teach that."
+            raise Problem("conflict", detail)
+        taught = model.memory.teach(lesson, label=given.label, policy=given.policy or DEFAULT)
+        self.metrics.memory_cases.labels(model.name).set(len(taught.memory.cases))
+        return taught.name
 
     def exchange(self, model: Resident) -> None:
         """Serve another model under the name of an old one."""
@@ -380,7 +346,7 @@ class Service:
         """Finish what was accepted, and force the audit log onto the disk; whether all was finished."""
         self.engine.draining = True
         finished = self.engine.stop(timeout)
-        for pool in (self._pool, self._explaining):
+        for pool in (self._pool, self._later, self._explaining):
             pool.shutdown(wait=finished, cancel_futures=True)
         if self.audit is not None:
             self.audit.close()
@@ -398,3 +364,8 @@ class Service:
             metrics.failures.labels(model.name).inc()
 
         return replace(self.engine.observe, batch=batch, failed=failed)
+
+
+def _bound(kept: OrderedDict[Any, Any], most: int) -> None:
+    while len(kept) > most:
+        kept.popitem(last=False)

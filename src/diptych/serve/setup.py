@@ -10,7 +10,7 @@ from diptych.detect.listing import list_pictures
 from diptych.ensemble import read_predictions
 from diptych.errors import ConfigError
 from diptych.files import require_file
-from diptych.serve.addresses import ADDRESSES
+from diptych.serve.addresses import ADDRESSES, MONITORED
 from diptych.serve.app import Web
 from diptych.serve.audit import AuditLog, require_folder
 from diptych.serve.engine import Engine
@@ -18,6 +18,7 @@ from diptych.serve.fetch import Fetcher, checked_hosts
 from diptych.serve.given import Words
 from diptych.serve.keys import Keys
 from diptych.serve.limits import Limits
+from diptych.serve.memories import read_memories, read_memories_again
 from diptych.serve.metrics import Metrics
 from diptych.serve.models import (
     Resident,
@@ -44,6 +45,9 @@ class Options:
         fetch_from: hosts from which pictures are fetched; none fetches nothing.
         sample: share of the allowed memes that are marked for people.
         review: number of memes that are kept for people; 0 keeps none.
+        memories: folders of judged memes that vote, each for the model that it was made with.
+        teachers: the least role that may add to them.
+        monitored: metrics have a port of their own, and are not among the other addresses.
     """
 
     models: Sequence[str]
@@ -58,6 +62,9 @@ class Options:
     fetch_plain: bool = False
     sample: float = 0.0
     review: int = 0
+    memories: Sequence[Path] = ()
+    teachers: str = "reviewer"
+    monitored: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -91,6 +98,7 @@ def build(
         raise ConfigError(f"--reference names the model {unknown[0]!r}; served are {', '.join(sources)}.")
     models = [load_model(name, source, options.setup) for name, source in sources.items()]
     read_policies(options.policies, models)
+    read_memories(options.memories, models)
     reference = {
         model.name: read_predictions(options.reference[model.name]).column(model.positive)
         for model in models
@@ -108,6 +116,7 @@ def build(
         picture_of=None if pictures is None else lambda key: _file_of(pictures, key, options.limits),
         audit=audit,
         sample=options.sample,
+        teachers=options.teachers,
         review=ReviewQueue(options.review) if options.review else None,
     )
 
@@ -115,8 +124,17 @@ def build(
         old = engine.find(name)
         return load_again(old, options, [one for one in engine.models.values() if one is not old])
 
+    shown = [one for one in ADDRESSES if not (options.monitored and one.path == "/metrics")]
     # Replicas have loaded their own.
-    return Web(service, ADDRESSES, keys=keys, reload=load if engine_of is None else None)
+    return Web(service, tuple(shown), keys=keys, reload=load if engine_of is None else None)
+
+
+def monitor_of(web: Web) -> Web:
+    """What Prometheus and balancers read, as an application of its own; needs no keys."""
+    shown = tuple(one for one in ADDRESSES if one.path in MONITORED)
+    beside = Web(web.service, shown, log=None)
+    beside.jobs = web.jobs
+    return beside
 
 
 def load_again(old: Resident, options: Options, others: Sequence[Resident] = ()) -> Resident:
@@ -137,6 +155,7 @@ def load_again(old: Resident, options: Options, others: Sequence[Resident] = ())
     if new.classes != old.classes:
         raise ConfigError(f"{old.source} now scores {new.classes}; the old one scores {old.classes}.")
     read_again(options.policies, old, new, others)
+    read_memories_again(options.memories, old, new)
     return new
 
 

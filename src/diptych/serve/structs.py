@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from diptych.explain.document import Explanation
+from diptych.explain.document import Explanation, Remembered
 
 Name = Annotated[str, Meta(max_length=256)]
 Action = Literal["allow", "review", "block"]
@@ -52,12 +52,18 @@ class BatchRequest(Closed, frozen=True, kw_only=True):
 
 
 class FeedbackRequest(Closed, frozen=True, kw_only=True):
-    """A moderator's decision on an earlier request."""
+    """A moderator's decision on an earlier request.
+
+    `teach` makes the meme a case of the model's memory: `label` is the class that the person gives it, and
+    `policy` the rule of the memory by which it was judged.
+    """
 
     request_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     action: Literal["allow", "block"]
     label: Name | None = None
     note: Annotated[str, Meta(max_length=1000)] | None = None
+    teach: bool = False
+    policy: Name | None = None
 
 
 class ImageUrl(Struct, frozen=True, kw_only=True):
@@ -131,10 +137,19 @@ class Timing(Struct, frozen=True, kw_only=True):
     cache: Literal["hit", "miss"] = "miss"
 
 
+class Votes(Struct, frozen=True, kw_only=True):
+    """What a memory adds: the scores of the model alone, and the cases that decided most, in log-odds."""
+
+    version: str
+    before: dict[str, float]
+    cases: list[Remembered]
+
+
 class ScoreAnswer(Struct, frozen=True, kw_only=True):
     """The verdict. `scores` are calibrated probabilities if there is a policy; `raw` are the model's own.
 
-    `evidence` is what `options.explain` asks for, in the form of `diptych explain --json`.
+    With a memory, both have its votes; the model alone is `memory.before`. `evidence` is what
+    `options.explain` asks for, in the form of `diptych explain --json`, and about the model alone.
     """
 
     request_id: str
@@ -148,6 +163,7 @@ class ScoreAnswer(Struct, frozen=True, kw_only=True):
     timing_ms: Timing
     id: str | None = None
     evidence: Explanation | None = None
+    memory: Votes | None = None
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -175,6 +191,40 @@ class BatchItem(Struct, frozen=True, kw_only=True):
     problem: ProblemAnswer | None = None
 
 
+JobState = Literal["running", "done", "stopped"]
+
+
+class JobAnswer(Struct, frozen=True, kw_only=True):
+    """A job. `done` counts its memes with a result or a problem, `failed` those with a problem.
+
+    A job is `stopped` if it was canceled, ran too long, or the service is stopping.
+    """
+
+    id: str
+    state: JobState
+    items: int
+    done: int
+    failed: int
+    created: str
+    finished: str | None
+    results: str
+
+
+class JobList(Struct, frozen=True, kw_only=True):
+    """Jobs, the oldest first."""
+
+    jobs: list[JobAnswer]
+
+
+class JobLine(Struct, frozen=True, kw_only=True):
+    """The answer to a meme of a job: its number from 0, its id, and a result or a problem."""
+
+    number: int
+    id: str | None = None
+    result: ScoreAnswer | None = None
+    problem: ProblemAnswer | None = None
+
+
 class BatchAnswer(Struct, frozen=True, kw_only=True):
     """Answers in the order of the items."""
 
@@ -182,10 +232,12 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
 
 
 class FeedbackAnswer(Struct, frozen=True, kw_only=True):
-    """`known`: whether this process has answered the request lately."""
+    """`known`: whether this process has answered the request lately; `case`: id of what was taught."""
 
     request_id: str
     known: bool
+    case: str | None = None
+    memory: str | None = None
 
 
 class ReviewItem(Struct, frozen=True, kw_only=True):
@@ -245,6 +297,16 @@ class PolicyCard(Struct, frozen=True, kw_only=True):
     labels: dict[str, Thresholds]
 
 
+class MemoryCard(Struct, frozen=True, kw_only=True):
+    """The memory of a model. Cases change scores once it is `fitted`; `teachers`: who may add some."""
+
+    version: str
+    cases: int
+    policies: list[str]
+    fitted: bool
+    teachers: str
+
+
 class ModelCard(Struct, frozen=True, kw_only=True):
     """A model of the service. `metrics` were measured on its validation split."""
 
@@ -256,6 +318,7 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     members: list[str]
     metrics: dict[str, float]
     policy: PolicyCard | None
+    memory: MemoryCard | None
     limits: dict[str, float]
     default: bool
 

@@ -1,4 +1,4 @@
-import { decided, evidence, look, make, table } from "./verdict.js";
+import { because, decided, evidence, look, make, table } from "./verdict.js";
 
 const at = (id) => document.getElementById(id);
 const UNDO = 4000; // milliseconds in which a decision can be taken back
@@ -33,6 +33,7 @@ async function begin() {
     at("login").hidden = true;
     at("model").replaceChildren(...service.models.map((card) => make("option", { value: card.name }, card.name)));
     at("to-review").hidden = !service.review;
+    at("teaching").hidden = !service.models.some((one) => one.memory);
     at("text-hint").textContent = service.reads_words
       ? "What is written in the picture; if empty, it is read from there. Ctrl+Enter checks."
       : "What is written in the picture; empty if nothing is. Ctrl+Enter checks.";
@@ -108,6 +109,8 @@ function results(answer, url, line) {
     make("p", { class: "note" }, `Text (${read}): `, make("span", { dir: "auto" }, answer.read.text || "none"),
       regions == null ? "" : `, ${regions} regions`, answer.read.animated ? ", the first frame" : "",
       `. ${Math.round(time.total)} ms, of which the evidence took ${Math.round(time.explain)}.`),
+    because(answer, card(answer.model.name)),
+    teacher(answer, card(answer.model.name)),
     answer.evidence ? evidence(answer, url, size) : look(url, size),
     table("Scores", ["class", "calibrated", "of the model"], Object.entries(answer.raw).map(([name, raw]) =>
       [name, answer.decision ? (answer.scores[name] ?? "") : "", raw])),
@@ -116,6 +119,35 @@ function results(answer, url, line) {
     make("details", { id: "json" }, make("summary", {}, "JSON"), make("pre", { tabindex: 0 }, JSON.stringify(answer, null, 1))),
     make("details", { id: "curl" }, make("summary", {}, "The same with curl"), make("pre", { tabindex: 0 }, line), copier(line)),
   ].filter(Boolean);
+}
+
+// A form that makes a case of the meme; the service says whether the key may.
+function teacher(answer, model) {
+  if (!model?.memory) return null;
+  const label = make("select", { id: "lesson" }, ...model.labels.map((one) => make("option", { value: one }, one)));
+  const rule = make("input", { id: "lesson-rule", value: "main", maxlength: 256, size: 12, autocomplete: "off" });
+  const form = make("form", { class: "teach" }, make("label", { for: "lesson" }, "This meme is"), label,
+    make("label", { for: "lesson-rule" }, "by the policy"), rule, make("button", {}, "Teach"));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    // What a policy decides about, or without one the last class, is what is blocked.
+    const bad = model.policy ? label.value in model.policy.labels : label.value === model.labels.at(-1);
+    try {
+      await tell({ request_id: answer.request_id, action: bad ? "block" : "allow", label: label.value, teach: true,
+        policy: rule.value.trim() || "main" });
+      say("Taught. It counts from now on; check the meme again to see it.");
+    } catch (error) {
+      say(error.message, true);
+    }
+  });
+  return form;
+}
+
+// Writes what a person says; sent twice, it counts once.
+async function tell(said, options = {}) {
+  const key = [said.request_id, said.action, said.label, said.policy, said.teach].map(encodeURIComponent).join(" ");
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
+  return (await ask("v1/feedback", { method: "POST", body: JSON.stringify(said), headers, ...options })).json();
 }
 
 function copier(line) {
@@ -199,7 +231,7 @@ async function decide(action) {
   const item = queue.shown;
   if (!item) return;
   await flush();
-  queue.pending = { item, action, timer: setTimeout(flush, UNDO) };
+  queue.pending = { item, said: spoken(item, action), timer: setTimeout(flush, UNDO) };
   queue.decided.add(item.request_id);
   queue.items = queue.items.filter((one) => one !== item);
   queue.total -= 1;
@@ -208,19 +240,27 @@ async function decide(action) {
   await next();
 }
 
+// What is written of a decision: with the box, also the class that it gives the meme.
+function spoken(item, action) {
+  const said = { request_id: item.request_id, action, label: item.decision.label };
+  const labels = card(item.model)?.labels ?? [];
+  if (!at("teach").checked || !card(item.model)?.memory) return said;
+  // Of more than two classes, what is allowed may be any other one.
+  if (action === "allow" && labels.length !== 2) return said;
+  const label = action === "block" ? said.label : labels.find((one) => one !== said.label);
+  return { ...said, label, teach: true, policy: at("rule").value.trim() || "main" };
+}
+
 // A decision is written when it can no longer be taken back: at the next one, after seconds, or with the page.
 async function flush(leaving = false) {
   const pending = queue.pending;
   if (!pending) return;
   queue.pending = null;
   clearTimeout(pending.timer);
-  const { item, action } = pending;
-  const body = JSON.stringify({ request_id: item.request_id, action, label: item.decision.label });
-  const headers = { "Content-Type": "application/json", "Idempotency-Key": `${item.request_id} ${action}` };
   try {
-    await ask("v1/feedback", { method: "POST", body, headers, keepalive: leaving === true });
+    await tell(pending.said, { keepalive: leaving === true });
   } catch (error) {
-    restore(item);
+    restore(pending.item);
     say(`The decision was not written: ${error.message}`, true);
   }
 }

@@ -62,6 +62,22 @@ function band(rule, score, label) {
     name(rule.allow), name(rule.block)), make("figcaption", { class: "note" }, said));
 }
 
+// What the memory adds to the model's score, and which judged memes say so.
+export function because(answer, card) {
+  const votes = answer.memory;
+  if (!votes) return null;
+  const voting = votes.cases.filter((one) => one.contribution);
+  const many = voting.length === 1 ? "this case" : `these ${voting.length} cases`;
+  const said = card?.memory && !card.memory.fitted ? "The memory is not fitted: its cases change no score."
+    : voting.length ? `Because of ${many}` : "No case of the memory is near enough to vote.";
+  const label = answer.decision?.label ?? Object.keys(votes.before).at(-1);
+  return make("section", { class: "because" }, make("h3", {}, said),
+    votes.cases.length ? table("The nearest judged memes, and the log-odds that each adds for its label",
+      ["text", "label", "policy", "similarity", "adds"], votes.cases.map((one) =>
+        [one.text || one.picture || one.id, one.label, one.policy, one.similarity, one.contribution])) : null,
+    make("p", { class: "note" }, `The model alone: ${label} ${number(votes.before[label], 3)}. Memory ${votes.version}.`));
+}
+
 // A picture, with the regions that count most drawn into it.
 export function look(url, size, regions = []) {
   if (!url) return null;
