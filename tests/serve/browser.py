@@ -43,13 +43,7 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "DOM", "Accessibility"):
             self.send(f"{domain}.enable")
-        self.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=size[0],
-            height=size[1],
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        self.resize(*size)
 
     def __enter__(self) -> "Browser":
         return self
@@ -85,6 +79,16 @@ class Browser:
             self.told.append(about["entry"]["text"] + " " + about["entry"].get("url", ""))
         if event.get("method") == "Runtime.exceptionThrown":
             self.told.append(json.dumps(about["exceptionDetails"])[:500])
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the page another size."""
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def open(self, url: str) -> None:
         self.send("Page.navigate", url=url)

@@ -215,6 +215,24 @@ def test_request_ids_are_kept_if_they_are_plain(serve):
         assert len(ask("GET", "/livez", headers={"x-request-id": bad}).headers["x-request-id"]) == 36
 
 
+@pytest.mark.parametrize(("site", "code"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200)])
+def test_pages_of_others_may_not_ask(serve, site, code):
+    about = {"sec-fetch-site": site}
+    ask = serve("text")
+    assert ask.score({"text": "a"}, headers=about).status_code == code
+    assert ask("DELETE", "/v1/jobs/x", headers=about).status_code == (403 if code == 403 else 404)
+    # What only reads is not readable for them anyway.
+    assert ask("GET", "/livez", headers=about).status_code == 200
+
+
+def test_the_type_that_curl_gives_is_explained(serve):
+    ask, kind = serve("text"), {"content-type": "application/x-www-form-urlencoded"}
+    for path, expected in (("/v1/score", "application/json"), ("/v1/jobs", "application/jsonl")):
+        response = ask("POST", path, content=b"{}", headers=kind)
+        assert (response.status_code, response.json()["type"]) == (415, "/problems/unsupported-media")
+        assert response.json()["detail"].endswith(f"-H 'Content-Type: {expected}'.")
+
+
 def test_feedback_is_written_once_per_key(serve, tmp_path):
     log = AuditLog(tmp_path / "audit")
     ask = serve("text", policies=True, audit=log)

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 from tests.serve.browser import CHROMIUM, Browser
 from tests.serve.conftest import policy_for
+from tests.serve.test_memories import folder_for
 from tests.serve.test_soak import SECONDS, live
 
+from diptych.client import meme_of
 from diptych.datasets import HatefulMemes
+from diptych.memory import Memory
 from diptych.serve import AuditLog
 from diptych.serve.keys import Keys
+from diptych.serve.memories import read_memories
 from diptych.serve.review import ReviewQueue
 
 pytestmark = [
@@ -162,6 +166,95 @@ def test_the_queue_is_worked_off_with_one_key_each(service, browser, picture, tm
         # The last one is written when it can no longer be taken back.
         browser.until("fetch('v1/review').then((one) => one.json()).then((one) => one.total === 0)")
         assert feedback(tmp_path / "audit") == [(ids[0], "allow"), (ids[2], "block"), (ids[1], "block")]
+    assert not browser.told
+
+
+def test_what_is_taught_on_the_page_is_shown_as_the_reason(service, browser, picture, models, tmp_path):
+    import httpx
+
+    model = models["pixels"]
+    read_memories([folder_for(model, tmp_path / "memory")], [model])
+    try:
+        with live(service.web) as url:
+            # First in the queue: blocked, and taught by the box.
+            body = meme_of(text="free coins", image=picture)
+            httpx.post(f"{url}/v1/score", json=body, timeout=60)
+            browser.open(f"{url}/#review")
+            browser.until("document.querySelector('#item .meme-text')?.textContent === 'free coins'")
+            browser.value("document.querySelector('#teach').focus()")
+            browser.press(" ")
+            browser.value("document.querySelector('#rule').value = 'spam'")
+            browser.value("document.querySelector('#item').focus()")
+            browser.press("b")
+            browser.until("document.querySelector('#item').textContent === 'Nothing waits.'")
+            browser.until("fetch('v1/review').then((one) => one.json()).then((one) => one.total === 0)")
+            # Then a like one in the other view: the case is named, and the verdict is another one.
+            browser.open("about:blank")
+            browser.open(f"{url}/")
+            browser.until("document.querySelectorAll('#model option').length === 2")
+            browser.choose("#file", picture)
+            browser.until("!document.querySelector('#preview').hidden")
+            browser.value("document.querySelector('#evidence').checked = false")
+            browser.value("document.querySelector('#text').focus()")
+            browser.type("free coins")
+            browser.press("Enter", ctrl=True)
+            browser.until("document.querySelector('#result .because')")
+            said = browser.value("document.querySelector('.because h3').textContent")
+            row = browser.value("document.querySelector('.because tbody tr').innerText").split("\t")
+            assert said == "Because of this case"
+            assert row[:3] == ["free coins", "hateful", "spam"]
+            assert float(row[4]) == pytest.approx(6.0, abs=0.01)
+            # Taught otherwise, by keyboard: Tab to the class, choose, and Enter in the rule.
+            browser.value("document.querySelector('#lesson').value = 'benign'")
+            browser.value("document.querySelector('#lesson-rule').focus()")
+            browser.press("Enter")
+            browser.until("document.querySelector('#status').textContent.startsWith('Taught.')")
+            browser.value("document.querySelector('#send').click()")
+            browser.until("document.querySelector('.because tbody tr')?.innerText.includes('benign')")
+            if os.environ.get("DIPTYCH_SCREENSHOT"):
+                browser.screenshot(Path(os.environ["DIPTYCH_SCREENSHOT"]).with_name("taught.png"))
+        assert [case.label for case in Memory.load(tmp_path / "memory").cases] == ["benign"]
+        assert [action for _, action in feedback(tmp_path / "audit")] == ["block", "allow"]
+    finally:
+        model.memory, model.parts = None, ()
+    assert not browser.told
+
+
+@pytest.mark.parametrize("width", [360, 1180])
+def test_nothing_is_cut_off(serve, browser, picture, models, tmp_path, width):
+    """At the width of a phone, too: the page scrolls down only, and what is pressed is large enough."""
+    import httpx
+
+    ask = serve("pixels", audit=AuditLog(tmp_path / "audit"), review=ReviewQueue(10))
+    models["pixels"].decide_by("band", "f" * 64, policy_for(models["pixels"], allow=0.1, block=0.95))
+    browser.resize(width, 740)
+    place = os.environ.get("DIPTYCH_SCREENSHOT")
+    with live(ask.web) as url:
+        for text in ("a" * 300, "what a day " * 30, "second", "third"):
+            httpx.post(f"{url}/v1/score", json=meme_of(text=text, image=picture), timeout=60)
+        for view in ("review", "check"):
+            browser.open("about:blank")
+            browser.open(f"{url}/#{view}")
+            browser.until("document.querySelectorAll('#model option').length === 1")
+            if view == "review":
+                browser.until("document.querySelector('#item img')?.naturalWidth > 0")
+                browser.value("document.querySelector('#item').focus()")
+                browser.press("e")
+                browser.until("document.querySelector('#why .evidence')")
+            else:
+                browser.choose("#file", picture)
+                browser.value("document.querySelector('#send').click()")
+                browser.until("document.querySelector('#result .evidence')")
+            root = "document.documentElement"
+            assert browser.value(f"{root}.scrollWidth <= {root}.clientWidth"), view
+            height = "[...document.querySelectorAll('button')].map((one) => one.offsetHeight).filter(Boolean)"
+            assert browser.value(f"Math.min(...{height})") >= 40
+            # Names of views are not broken in the middle.
+            height = "[...document.querySelectorAll('nav a')].map((one) => one.offsetHeight)"
+            assert browser.value(f"Math.max(...{height})") < 45
+            if place:
+                browser.screenshot(Path(place).with_name(f"{view}-{width}.png"))
+    ask.service.audit.close()
     assert not browser.told
 
 

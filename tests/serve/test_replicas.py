@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.serve.test_memories import folder_for
 from tests.serve.test_server import Running
 
 from diptych.cli import main
@@ -41,8 +42,10 @@ def replicas_of(process: int) -> list[int]:
 
 @pytest.mark.soak
 @pytest.mark.skipif("DIPTYCH_SOAK" not in os.environ, reason="`make soak` runs it")
-def test_a_killed_replica_loses_no_accepted_request(sources, tmp_path):
+def test_a_killed_replica_loses_no_accepted_request(sources, models, tmp_path):
+    memory = folder_for(models["text"], tmp_path / "memory")
     words = ("--engine", "ray", "--parallel", "2", "--threads", "1", "--drain-wait", "0")
+    words += ("--memory", str(memory))
     running = Running(str(sources["text"]), "--audit", str(tmp_path / "audit"), *words)
     expected = load(sources["text"], device="cpu")
     got, raw, lost, lock = Counter(), {}, [], threading.Lock()
@@ -76,13 +79,20 @@ def test_a_killed_replica_loses_no_accepted_request(sources, tmp_path):
         assert when + 2 * CLIENTS < CLIENTS * EACH
         assert not lost, running.url
         assert got["answered"] == CLIENTS * EACH
+        # Replicas give vectors, also the one that was started anew; this process lets the cases vote.
+        with Client(running.url, timeout=60) as client:
+            for text in ("free coins", "no coins"):
+                first = client.score(text=text)
+                case = client.feedback(first.request_id, "block", label="hateful", teach=True)
+                [voted] = client.score(text=text).whole["memory"]["cases"][:1]
+                assert (voted["id"], voted["contribution"] > 1) == (case, True)
     finally:
         code = running.end(120)
     assert code == 0
     for text in sorted(raw)[::40]:
         assert raw[text] == pytest.approx(dict(expected.predict(text=text).scores), abs=1e-6)
     found = verify(tmp_path / "audit")
-    assert (found.broken, found.lines) == (None, CLIENTS * EACH)
+    assert (found.broken, found.lines) == (None, CLIENTS * EACH + 2 * 3)
     assert not replicas_of(running.process.pid)
 
 

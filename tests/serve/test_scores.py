@@ -94,7 +94,7 @@ def test_a_picture_of_a_folder_is_found_by_its_key(serve, sources, picture):
     )
     refused = ask.score({"text": "a", "image": {"key": "../" + picture.stem}})
     assert refused.status_code == 422
-    assert refused.json()["errors"][0]["pointer"] == "/image"
+    assert refused.json()["errors"][0]["pointer"] == "/image/key"
 
 
 def test_a_policy_decides_and_calibrates(serve, models, picture):

@@ -21,7 +21,7 @@ import uvicorn
 from tests.serve.bodies import hostile
 
 from diptych.client import meme_of
-from diptych.serve import Limits
+from diptych.serve import Limits, service
 
 SECONDS = float(os.environ.get("DIPTYCH_SOAK", "0"))
 MEGABYTE = 1 << 20
@@ -79,7 +79,10 @@ def crowd(url: str, clients: int, seconds: float) -> list[tuple[int, float, str,
 
 def crowded(serve, models, monkeypatch, *, clients, seconds):
     slow(models["text"], monkeypatch)
-    ask = serve("text", limits=Limits(queue=64, batch=16))
+    # What is kept of earlier requests is bounded by numbers that take minutes to reach; here, seconds.
+    monkeypatch.setattr(service, "RECENT", 50)
+    ask = serve("text", limits=Limits(queue=64, batch=16, cache=50))
+    ask.web.log = lambda line: None  # the test would keep all lines
     with live(ask.web) as url:
         crowd(url, clients, min(2.0, seconds / 4))  # connections, caches
         before, waited = resident(), starved()

@@ -314,11 +314,14 @@ def _read_vectors(path: Path, count: int) -> tuple[Float[ndarray, "N D"], Float[
     return tensors["vectors"].numpy(), tensors["center"].numpy()
 
 
-def change(path: Path, edit: Callable[[Memory | None], Memory]) -> Memory:
+def change(
+    path: Path, edit: Callable[[Memory | None], Memory], *, then: Callable[[], object] = lambda: None
+) -> Memory:
     """Read a memory, edit it and write it, while no other process changes it; returns the new one.
 
     Args:
         edit: gets None if there is no folder.
+        then: called when the folder is written, and still nobody else may change it.
 
     Raises:
         ConfigError: another process is changing it.
@@ -330,4 +333,5 @@ def change(path: Path, edit: Callable[[Memory | None], Memory]) -> Memory:
         recover_folder(place)
         memory = edit(Memory.load(place) if os.path.lexists(place) else None)
         memory.save(place)
+        then()
     return memory

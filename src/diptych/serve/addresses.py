@@ -12,7 +12,7 @@ from diptych.errors import DiptychError
 from diptych.serve.app import PAGE, Address, Call, Web, json_response
 from diptych.serve.decisions import card
 from diptych.serve.given import Given
-from diptych.serve.intake import media_type, parse, parse_form
+from diptych.serve.intake import media_type, parse, parse_form, wrong_type
 from diptych.serve.job_addresses import JOBS
 from diptych.serve.moderation import answered, memes_of
 from diptych.serve.openapi import openapi
@@ -56,8 +56,7 @@ async def score(web: Web, call: Call) -> Response:
     elif kind in ("application/json", ""):
         request = parse(call.body, ScoreRequest)
     else:
-        detail = f"the body has the type {kind[:80]}; expected application/json or multipart/form-data."
-        raise Problem("unsupported-media", detail)
+        raise wrong_type(kind, "application/json or multipart/form-data")
     size = len(call.body)
     call.body = b""  # decoded by now; a queue of bodies would be twice as large
     given = given_of(request, data, size)
@@ -252,7 +251,7 @@ def require_json(call: Call) -> None:
         Problem: `unsupported-media`.
     """
     if (kind := media_type(call.request)) not in ("application/json", ""):
-        raise Problem("unsupported-media", f"the body has the type {kind[:80]}; expected application/json.")
+        raise wrong_type(kind, "application/json")
 
 
 def wait_of(call: Call) -> float | None:

@@ -25,6 +25,7 @@ from diptych.serve.service import Service
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 GONE = 499  # nginx's code for a client that went away; only the log sees it
+ELSEWHERE = ("cross-site", "same-site")  # what browsers say of a page of another address
 PAGE = Path(__file__).parent / "page"
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -137,6 +138,9 @@ class Web:
         return response
 
     async def _checked(self, address: Address, call: Call) -> Response:
+        # Without keys, a page of a stranger in a browser of this machine could teach, reload and delete.
+        if address.method != "GET" and call.request.headers.get("sec-fetch-site") in ELSEWHERE:
+            raise Problem("forbidden", "a page of another site asks; this service answers its own page only.")
         if address.role is not None:
             call.caller = self._caller(call.request, address.role)
         limits = self.service.limits

@@ -15,6 +15,7 @@ from diptych.serve.structs import ScoreRequest
 T = TypeVar("T")
 STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 UNKNOWN = re.compile(r"unknown field `(?P<name>.*?)`", re.DOTALL)
+FORM = "application/x-www-form-urlencoded"
 PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "application/octet-stream")
 
 
@@ -43,6 +44,13 @@ async def read_body(request: Request, limits: Limits, *, most: int) -> bytes:
 def media_type(request: Request) -> str:
     """The type of the body, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def wrong_type(kind: str, expected: str) -> Problem:
+    """The problem of a body of another type."""
+    # What curl says of -d, whatever the body is.
+    hint = f" With curl, add: -H 'Content-Type: {expected.partition(' ')[0]}'." if kind == FORM else ""
+    return Problem("unsupported-media", f"the body has the type {kind[:80]}; expected {expected}.{hint}")
 
 
 def parse(body: bytes, shape: type[T]) -> T:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from diptych.serve.app import Address, Call, Web, json_response
 from diptych.serve.given import Given
-from diptych.serve.intake import media_type, parse
+from diptych.serve.intake import media_type, parse, wrong_type
 from diptych.serve.problems import Problem
 from diptych.serve.structs import JobAnswer, JobLine, JobList, ScoreRequest
 
@@ -18,7 +18,7 @@ KINDS = (LINES, "application/x-ndjson", "application/x-jsonlines", "")
 async def submit(web: Web, call: Call) -> Response:
     """`POST /v1/jobs`: a line per meme, as for `/v1/score`; the same Idempotency-Key begins one job."""
     if (kind := media_type(call.request)) not in KINDS:
-        raise Problem("unsupported-media", f"the body has the type {kind[:80]}; expected {LINES}.")
+        raise wrong_type(kind, LINES)
 
     async def work() -> Response:
         # Base64 of many megabytes: not in the loop.

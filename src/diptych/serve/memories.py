@@ -155,13 +155,14 @@ class LiveMemory:
                 memory = memory.without([case.id])
             return memory.with_cases([case], lesson.vector[None])
 
+        def noted() -> None:
+            self._stamp = _stamp(self.path)
+
         with self._lock:
             end = time.monotonic() + PATIENCE
             while True:
                 try:
-                    self._now = self._checked(change(self.path, edit))
-                    # The folder is read once more: another process may have changed it since.
-                    self._stamp = None
+                    self._now = self._checked(change(self.path, edit, then=noted))
                     return self._now
                 except FormatError as error:
                     raise Problem("conflict", f"the memory cannot be changed: {error}") from error
@@ -190,7 +191,7 @@ class LiveMemory:
         return Version(memory, f"{self.path.name}@{checksum[:12]}")
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> tuple[int, int, int]:
     """What changes with a change of the folder."""
     about = (path / LIST).stat()
     return about.st_ino, about.st_mtime_ns, about.st_size

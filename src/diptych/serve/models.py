@@ -104,7 +104,10 @@ class Member:
         """
         needs, key = self.predictor.needs, meme.key or HERE
         if "pixels" in needs and meme.image is None:
-            raise Problem("invalid-request", "the model reads pictures; send one.", pointer=POINTER)
+            known = meme.key is not None
+            detail = "the service has no picture of this key" if known else "the model reads pictures"
+            place = f"{POINTER}/key" if known else POINTER
+            raise Problem("invalid-request", f"{detail}; send one.", pointer=place)
         seen = self.find is not None or "pixels" in needs
         example = self.predictor.example("0", keys=(key,) if seen else (), text=meme.text)
         images = None if meme.image is None else {key: meme.image}

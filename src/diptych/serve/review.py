@@ -59,6 +59,7 @@ class ReviewQueue:
             image_key=key,
             picture=picture is not None,
             tags=request.tags,
+            memory=answer.memory,
         )
         with self._lock:
             if same in self._known:

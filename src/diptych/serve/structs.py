@@ -253,6 +253,7 @@ class ReviewItem(Struct, frozen=True, kw_only=True):
     image_key: str | None
     picture: bool
     tags: dict[str, str]
+    memory: Votes | None = None
 
 
 class ReviewList(Struct, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ function results(answer, url, line) {
     because(answer, card(answer.model.name)),
     teacher(answer, card(answer.model.name)),
     answer.evidence ? evidence(answer, url, size) : look(url, size),
-    table("Scores", ["class", "calibrated", "of the model"], Object.entries(answer.raw).map(([name, raw]) =>
+    table("Scores", ["class", "calibrated", answer.memory ? "with the memory" : "of the model"], Object.entries(answer.raw).map(([name, raw]) =>
       [name, answer.decision ? (answer.scores[name] ?? "") : "", raw])),
     answer.members.length ? table(`Members: probability of ${Object.keys(answer.raw).at(-1)}`, ["member", "score"],
       answer.members.map((one) => [one.name, one.score])) : null,
@@ -221,6 +221,7 @@ async function open(item) {
       button("allow", "Allow (A)", () => decide("allow")), button("block", "Block (B)", () => decide("block")),
       button("", "Later (S)", later), button("", "Evidence (E)", explain), button("", "Undo (U)", undo)),
     decided(item, card(item.model)),
+    because(item, card(item.model)) ?? "",
     make("p", { class: "note" }, `${item.time}, request ${item.request_id}`,
       ...Object.entries(item.tags).map(([name, value]) => `, ${name}: ${value}`)),
     make("div", { id: "why" }));

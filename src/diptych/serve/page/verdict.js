@@ -43,12 +43,13 @@ export function decided(answer, card) {
     make("p", {}, `Probability of ${decision.label}: ${number(decision.probability)} (calibrated). `,
       decision.audit ? "It was drawn for people to look at. " : null),
     make("p", { class: "note" }, `${decision.why}. Policy ${decision.policy}.`),
-    rule && answer.raw ? band(rule, answer.raw[decision.label], decision.label) : null);
+    rule && answer.raw ? band(rule, answer.raw[decision.label], decision.label, answer.memory) : null);
 }
 
-function band(rule, score, label) {
+function band(rule, score, label, memory) {
   const allow = rule.allow ?? 0, block = rule.block ?? 1, width = 400;
-  const said = `By the model's own score of ${label}, ${number(score, 3)}: ` +
+  const whose = memory ? "the score with the memory" : "the model's own score";
+  const said = `By ${whose} of ${label}, ${number(score, 3)}: ` +
     (rule.allow == null ? "none is allowed unseen, " : `allowed below ${number(allow, 3)}, `) +
     (rule.block == null ? "none is blocked unseen." : `blocked above ${number(block, 3)}.`);
   const part = (name, from, to) => to > from
