@@ -69,6 +69,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--fetch-from", action="append", default=[], metavar="HOST", help="fetch image.url from this host"
     )
     parser.add_argument("--fetch-http", action="store_true", help="also over http")
+    _add_people(parser)
+    add_ocr(parser, "read the text of pictures that come without")
+    parser.add_argument(
+        "--ocr-engines", type=int, default=1, metavar="N", help="pictures read at once (default: 1)"
+    )
+    _add_operation(parser)
+    add_device(parser)
+
+
+def _add_people(parser: argparse.ArgumentParser) -> None:
+    """Add what people and their judgements need."""
     parser.add_argument(
         "--reference",
         action="append",
@@ -89,12 +100,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teachers", choices=("reviewer", "admin"), default="reviewer", help="least role that adds cases"
     )
-    add_ocr(parser, "read the text of pictures that come without")
-    parser.add_argument(
-        "--ocr-engines", type=int, default=1, metavar="N", help="pictures read at once (default: 1)"
-    )
-    _add_operation(parser)
-    add_device(parser)
 
 
 def _add_operation(parser: argparse.ArgumentParser) -> None:
