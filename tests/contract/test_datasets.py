@@ -10,10 +10,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from tests.contract.toy import NODE, Toy
+from tests.datasets.emoji_sources import emoji_sources
 
 from diptych.bundle import read_content
 from diptych.check import check
-from diptych.datasets import Data, Split, data_names, fabricate, find_data, named_data, open_split
+from diptych.datasets import (
+    Data,
+    Split,
+    WorldReport,
+    data_names,
+    fabricate,
+    find_data,
+    named_data,
+    open_split,
+)
 from diptych.errors import ConfigError, DiptychError
 from diptych.evaluate import evaluate
 from diptych.features import FeatureStore
@@ -35,6 +45,7 @@ MATCHING = {
     "multi30k",
     "flickr30k",
     "coco_captions",
+    "emoji",
 }  # all its pairs match: without wrong ones, ranking measures are undefined
 # for tasks that need more than a text
 MODELS = {
@@ -58,8 +69,16 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "toy":
         root.mkdir()
         return World("toy", root, TOY, Toy.fabricate(root, size=40, seed=1))
-    report = fabricate(root, request.param, size=40, seed=1)
+    report = made(root, request.param)
     return World(request.param, root, named_data(request.param), report.splits)
+
+
+def made(root: Path, name: str) -> WorldReport:
+    sources = None
+    if name == "emoji":
+        (root.parent / "sources").mkdir()
+        sources = emoji_sources(root.parent / "sources")
+    return fabricate(root, name, size=40, seed=1, sources=sources)
 
 
 def configuration(world: World, out: Path) -> dict[str, Any]:
@@ -96,7 +115,7 @@ def test_same_seed_same_bytes(world: World, tmp_path: Path) -> None:
         (tmp_path / "again").mkdir()
         Toy.fabricate(tmp_path / "again", size=40, seed=1)
     else:
-        fabricate(tmp_path / "again", world.name, size=40, seed=1)
+        made(tmp_path / "again", world.name)
     for path in (path for path in world.root.iterdir() if path.is_file()):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 

@@ -8,6 +8,7 @@ try:
   diptych embed memes memes/clip --model clip_l14
   diptych embed memes/img memes/clip --model clip_l14 --text memes/texts.tsv
   diptych embed memes memes/llm --from vectors.parquet --name Qwen2-VL-7B
+  diptych embed emoji german --model towers --pictures english --data emoji --set lang=de
   diptych train experiment=hateful_memes/rgcl model=embeddings root=memes features=memes/clip
 """
 
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_batch_size, add_data, add_device, add_overwrite
 from diptych.cli.output import progress
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError, FormatError, MissingFeatures
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -39,6 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="given", type=Path, metavar="FILE", help="your own vectors, .npy or .parquet, instead")
     add("--name", help="name of the model in the store (default: that of the model or the file)")
     add("--parts", help="comma-separated: joint_image, tower_text, pooled, task, ... (default: all but task)")
+    add(
+        "--pictures",
+        type=Path,
+        metavar="STORE",
+        help="take the pictures' vectors from a store of the same model",
+    )
     add("--text", type=Path, metavar="FILE", help="texts of the pictures: a .tsv file of keys and texts")
     add("--splits", help="comma-separated splits of the data set (default: all)")
     add_data(parser)
@@ -199,6 +206,11 @@ def _computed(arguments: argparse.Namespace, groups: Sequence[Group]) -> Found:
         parts = [part for part in parts if not part.endswith("_text") or groups[0].texts]
         parts = [part for part in parts if not part.endswith("_image") or groups[0].images is not None]
     found = []
+    checksum = bundle_checksum(folder)
+    name = str(predictor.bundle.provenance.get("name") or folder.resolve().name)
+    # The parts of the pictures do not depend on the texts, as of another language, and cost the most.
+    kept = _kept(arguments.pictures, f"{arguments.name or name} {checksum[:16]}", parts, groups)
+    wanted, parts = parts, [part for part in parts if part not in kept]
     for group in groups:
         if group.images is None:
             texts = [example.pairs[0].text for example in group.examples]
@@ -215,9 +227,40 @@ def _computed(arguments: argparse.Namespace, groups: Sequence[Group]) -> Found:
                     progress=advance,
                 )
             found.append(vectors)
-    name = predictor.bundle.provenance.get("name") or folder.resolve().name
-    whole = {part: np.concatenate([one[part] for one in found]) for part in parts}
-    return str(name), bundle_checksum(folder), whole
+    whole = {part: np.concatenate([one[part] for one in found]) for part in parts} | kept
+    return name, checksum, {part: whole[part] for part in wanted}
+
+
+def _kept(
+    path: Path | None, model: str, parts: Sequence[str], groups: Sequence[Group]
+) -> "dict[str, Float[ndarray, 'N _']]":
+    """The vectors of the pictures from an earlier store of the same model."""
+    import numpy as np
+
+    from diptych.features import FeatureStore
+
+    if path is None:
+        return {}
+    store = FeatureStore(path)
+    if store.meta.detector != model:
+        raise ConfigError(
+            f"--pictures {path} has vectors of {store.meta.detector}, and --model is {model}; vectors of "
+            "different models cannot be mixed."
+        )
+    widths = {part: int(width) for part, width in (one.rsplit(":", 1) for one in store.meta.parts)}
+    wanted = [part for part in parts if part.endswith("_image")]
+    if not wanted or not set(wanted) <= set(widths):
+        raise ConfigError(
+            f"--pictures {path} has the parts {', '.join(widths)}; expected vectors of pictures, such as "
+            f"{', '.join(wanted) or 'joint_image'}, that --parts asks for."
+        )
+    keys = [key for group in groups for key in group.keys]
+    if missing := {key for key in keys if key not in store}:
+        raise MissingFeatures(missing, path)
+    rows = np.concatenate([store[key].features for key in keys])
+    ends = np.cumsum([0, *widths.values()])
+    places = {part: slice(ends[number], ends[number + 1]) for number, part in enumerate(widths)}
+    return {part: rows[:, places[part]].astype(np.float32) for part in wanted}
 
 
 def _model(name: str) -> Path:

@@ -6,6 +6,7 @@ its picture, so the text alone or the picture alone predicts nothing. The same s
 try:
   diptych world memes --size 2000 --seed 0
   diptych world table --data mami_b
+  diptych world emoji --data emoji
 """
 
 import argparse
@@ -20,6 +21,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=2000, help="memes, questions or images (default: 2000)")
     add_data(parser, "write the files of this data set (default: hateful_memes)", settings=False)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    add = parser.add_argument
+    add("--emojibase", type=Path, metavar="FILE", help="emoji: words (default: `diptych fetch emojibase`)")
+    add("--font", type=Path, metavar="FILE", help="emoji: font (default: NotoColorEmoji.ttf of the system)")
     add_overwrite(parser, "replace the folder if it exists")
 
 
@@ -36,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
             size=arguments.size,
             seed=arguments.seed,
             overwrite=arguments.overwrite,
+            sources=_sources(arguments, name),
             progress=advance,
         )
     noun = named_data(name).kind.noun
@@ -50,3 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"next: diptych train model=concat_bert_tiny data={name} root={arguments.out} out=runs/NAME")
     return 0
+
+
+def _sources(arguments: argparse.Namespace, name: str) -> dict[str, Path]:
+    """The files of which a world is made: given, or fetched."""
+    from diptych.convert import fetch_listed
+    from diptych.datasets import named_data
+    from diptych.files import require_new
+
+    given = {"emojibase": arguments.emojibase, "font": arguments.font}
+    sources = {key: path for key, path in given.items() if path is not None}
+    if "emojibase" in named_data(name).kind.sources and "emojibase" not in sources:
+        # Before a download for a folder that must be kept.
+        require_new(arguments.out, overwrite=arguments.overwrite, kind="a world")
+        sources["emojibase"] = fetch_listed("emojibase")
+    return sources

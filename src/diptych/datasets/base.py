@@ -66,6 +66,9 @@ class Split(ABC):
     written: ClassVar[Mapping[str, Any]] = {}
     """Settings under which the official prediction file is a text file with one sentence per line."""
 
+    sources: ClassVar[tuple[str, ...]] = ()
+    """Names of the files that `fabricate` takes, of data sets that are made of real ones."""
+
     stores: tuple[str, ...] = ()
     """Names of the feature stores that `place` returns."""
 
@@ -226,7 +229,8 @@ class Split(ABC):
         Args:
             folder: gets the official files, with pictures and texts of the miniature world.
             size: number of examples of the training split.
-            settings: settings of the data set, as in its constructor; the files depend on them.
+            settings: settings of the data set, as in its constructor, on which the files depend; and paths
+                by the names of `sources`.
 
         Returns:
             Number of examples of each split.

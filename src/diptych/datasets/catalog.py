@@ -209,6 +209,7 @@ def fabricate(
     size: int = 2000,
     seed: int = 0,
     overwrite: bool = False,
+    sources: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
 ) -> WorldReport:
     """Write a miniature world in the official format of a data set, with pictures, regions and a vocabulary.
@@ -220,12 +221,16 @@ def fabricate(
         data: name of a data set, see `data_names`.
         size: number of memes; a multiple of four.
         overwrite: replace `out` if it is a miniature world.
+        sources: files of which the world is made, by the names of `Split.sources`; only for `emoji`.
         progress: called with the number of finished memes and `size`.
 
     Raises:
-        ConfigError: the size is invalid, `out` exists, or the data set has no miniature world.
+        ConfigError: the size is invalid, `out` exists, or the data set has no miniature world or other
+            sources.
     """
-    out, named = Path(out), named_data(data)
+    out, named, sources = Path(out), named_data(data), sources or {}
+    if strange := [name for name in sources if name not in named.kind.sources]:
+        raise ConfigError(f"a world of {data} is not made of the file {strange[0]!r}; leave it out.")
     require_new(out, overwrite=overwrite, kind=KIND)
     # An interrupted world leaves nothing behind that looks complete.
     with atomic_folder(out, kind=KIND, overwrite=overwrite) as folder:
@@ -236,6 +241,7 @@ def fabricate(
             progress=progress,
             names=(named.train, named.validate),
             **named.settings,
+            **sources,
         )
     return WorldReport(root=out, size=size, seed=seed, splits=splits)
 

@@ -1,4 +1,4 @@
-"""Files with one sentence per line, plain or gzipped, and files whose lines belong together."""
+"""Files with one sentence per line, plain or gzipped, files whose lines belong together, and languages."""
 
 import gzip
 import re
@@ -6,12 +6,25 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from diptych.errors import FormatError
+from diptych.errors import ConfigError, FormatError
 from diptych.files import atomic_file, require_file
 
 MAX_BYTES = 1 << 30  # unpacked size of a file of sentences
 GZIP = b"\x1f\x8b"
 BREAK = re.compile(r"\s*[\r\n]\s*")
+
+
+def languages(lang: str | Sequence[str]) -> tuple[str, ...]:
+    """Split a list of languages, such as `en,de`.
+
+    Raises:
+        ConfigError: it is empty, or names a language twice.
+    """
+    parts = lang.split(",") if isinstance(lang, str) else [str(part) for part in lang]
+    names = tuple(part.strip() for part in parts)
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise ConfigError(f"lang is {lang!r}; expected different languages, such as de or en,de.")
+    return names
 
 
 def read_lines(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ from diptych.models.concat import (
     text_fasttext,
     text_fasttext_tiny,
 )
-from diptych.models.embeddings import Embeddings
+from diptych.models.embeddings import Embeddings, JointEmbeddings
 from diptych.models.end_to_end import EndToEnd, RegionEncoder
 from diptych.models.ernievil import ErnieVil, ernievil_base, ernievil_large, ernievil_tiny
 from diptych.models.lxmert import Lxmert, lxmert_base, lxmert_tiny
@@ -45,6 +45,7 @@ __all__ = [
     "Embeddings",
     "EndToEnd",
     "ErnieVil",
+    "JointEmbeddings",
     "Lxmert",
     "Oscar",
     "RegionEncoder",

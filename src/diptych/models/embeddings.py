@@ -1,13 +1,17 @@
 """Vectors that another model made before, read from a store of `diptych embed`."""
 
+import math
 from collections.abc import Mapping, Sequence
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diptych.errors import ConfigError
 from diptych.nn.fusion import fuse, fused_dim
 from diptych.nn.modalities import require, require_width
+from diptych.nn.sizes import require_sizes
 from diptych.types import EVERYTHING, Encoding, Inputs
 
 SIDES = ("image", "text")
@@ -76,3 +80,61 @@ class Embeddings(nn.Module):
 
     def word_embedding(self) -> None:
         """There are no words."""
+
+
+class JointEmbeddings(Embeddings):
+    """Stored vectors of two towers that know nothing of each other, mapped to one space.
+
+    A layer for each side is trained, such as by `tasks.objectives.Contrast`; the joint vectors have length 1.
+
+    Args:
+        parts: as of `Embeddings`; must have `tower_image` and `tower_text`.
+        joint: width of the joint vectors.
+        dropout: probability by which numbers of the stored vectors are dropped.
+
+    Attributes:
+        logit_scale: logarithm of the factor of the cosines.
+    """
+
+    def __init__(
+        self,
+        *,
+        parts: Mapping[str, int],
+        feature_dim: int | None = None,
+        fusion: str = "align_concat",
+        frozen: Sequence[str] = (),
+        joint: int = 256,
+        dropout: float | int = 0.1,
+    ) -> None:
+        super().__init__(parts=parts, feature_dim=feature_dim, fusion=fusion, frozen=frozen)
+        require_sizes(joint=joint)
+        if not all(self.tower_dims):
+            raise ConfigError(
+                f"model.parts is {dict(parts)}; expected tower_image and tower_text, which are mapped to one "
+                "space. Embed pictures with their texts, by a model of two towers."
+            )
+        self.joint_dim, self.dim = joint, fused_dim(joint, fusion)
+        # Averages of different networks differ in size by magnitudes, so each is normalized first.
+        self.image, self.text = (
+            nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, joint))
+            for width in self.tower_dims
+        )
+        # The temperature 0.07 of CLIP's paper.
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, inputs: Inputs, reads: frozenset[str] = EVERYTHING) -> Encoding:
+        stored = super().forward(inputs, reads=frozenset({"tower_image", "tower_text"}))
+        image = F.normalize(self.image(stored.tower_image), dim=-1)
+        text = F.normalize(self.text(stored.tower_text), dim=-1)
+        fields = {
+            "pooled": fuse(image, text, self.fusion),
+            "joint_image": image,
+            "joint_text": text,
+            "tower_image": stored.tower_image,
+            "tower_text": stored.tower_text,
+        }
+        return Encoding(**{name: one for name, one in fields.items() if name in reads})
+
+    def compare(self, image: Float[Tensor, "I J"], text: Float[Tensor, "K J"]) -> Float[Tensor, "I K"]:
+        """Return the logits of all pairs of joint vectors of length 1."""
+        return self.logit_scale.exp() * image @ text.T

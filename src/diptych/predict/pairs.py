@@ -272,7 +272,8 @@ class CosineScorer(Scorer):
         if "pixels" in self.model.needs or not self.model.text_dim:
             raise ConfigError(
                 f"{type(self.model).__name__} encodes no text without a picture; --by cosine takes a model "
-                "of text and regions."
+                "of text and regions, or of two towers such as CLIP. For other towers, embed the split with "
+                "them, and train model=joint_embeddings."
             )
         self.batch_size = batch_size
 
@@ -300,3 +301,45 @@ class CosineScorer(Scorer):
         states = self.model(inputs, reads=frozenset({"text"})).text
         assert states is not None
         return states[:, 0]
+
+
+class JointScorer(CosineScorer):
+    """The cosine of the joint vectors of a dual encoder: CLIP, SigLIP, or stored vectors of two towers."""
+
+    def __init__(self, predictor: Predictor, sides: Sides, sources: Sources, *, batch_size: int = 32) -> None:
+        Scorer.__init__(self, predictor, sides, sources)
+        if sides.names[0] != "image":
+            raise ConfigError("a dual encoder compares pictures and texts; the split has pairs of sentences.")
+        self.batch_size = batch_size
+
+    @cached_property
+    def lengths(self) -> tuple[Int[ndarray, " N"], Int[ndarray, " M"]]:
+        # Vectors are all that a block needs, so items of any length fit together.
+        return np.ones(self.sides.shape[0], np.int64), np.ones(self.sides.shape[1], np.int64)
+
+    @cached_property
+    def vectors(self) -> tuple[Float[Tensor, "N D"], Float[Tensor, "M D"]]:
+        pictures = self._joint(self.sides.left, self._row, "joint_image")
+        owners = self.sides.owners.tolist()
+        both = zip(owners, self.sides.right, strict=True)
+        pairs = [replace(self.sides.left[owner], text=text) for owner, text in both]
+        # The stored vector of a text lies beside that of its picture; a tower needs the words alone.
+        stored = "regions" in self.model.needs
+        return pictures, self._joint(pairs, self._row if stored else self._words, "joint_text")
+
+    def _row(self, pair: Pair) -> Row:
+        return self.processor(pair, self.sources)
+
+    def _words(self, pair: Pair) -> Row:
+        return self.processor.with_text(Row(), pair)
+
+    def _joint(self, pairs: Sequence[Pair], read: Callable[[Pair], Row], part: str) -> Float[Tensor, "L D"]:
+        def encode(inputs: Inputs) -> Tensor:
+            return cast(Tensor, getattr(self.model(inputs, reads=frozenset({part})), part))
+
+        found = []
+        for start in range(0, len(pairs), self.batch_size):
+            some = pairs[start : start + self.batch_size]
+            what = some[0].image or some[0].text
+            found.append(self._run(self._padded([read(pair) for pair in some]), encode, str(what)))
+        return torch.cat(found)

@@ -25,7 +25,7 @@ from diptych.documents import closed, read_json
 from diptych.errors import ConfigError
 from diptych.files import atomic_folder, require_new
 from diptych.metrics.ranking import Interval, Ties, grid_ranks, line_blocks, measure_ranks
-from diptych.predict.pairs import CosineScorer, PairScorer, Scorer, Sides, sides_of
+from diptych.predict.pairs import CosineScorer, JointScorer, PairScorer, Scorer, Sides, sides_of
 from diptych.predict.partial import PartialScores, blocks_of
 from diptych.predict.predictor import Predictor, load
 from diptych.predict.splits import bundle_checksum, checksums_of, regions_of_run, root_of_run
@@ -129,8 +129,9 @@ def retrieve(
     Args:
         run: a run folder or a bundle.
         split: a split of true pairs: captions, or sentences with their translations.
-        by: `match` scores each pair with the model's task, which must be `Match`. `cosine` compares the first
-            states of both sides, each encoded alone, and needs no trained task.
+        by: `match` scores each pair with the model's task, which must be `Match`. `cosine` compares the joint
+            vectors of a dual encoder, else the first states of both sides, each encoded alone; it needs no
+            trained task.
         root: folder of the data set; `data` the data set; `features` the feature store. By default those of
             training.
         out: folder for the results; by default `RUN/retrieval/SPLIT`, with `_cosine` added.
@@ -245,7 +246,11 @@ def _opened(
 
 
 def _scorer(predictor: Predictor, sides: Sides, sources: Sources, *, by: str) -> Scorer:
-    return (PairScorer if by == "match" else CosineScorer)(predictor, sides, sources)
+    if by == "match":
+        return PairScorer(predictor, sides, sources)
+    # What two towers have learned to compare, and not the states of one of them.
+    dual = getattr(predictor.model, "joint_dim", 0)
+    return (JointScorer if dual else CosineScorer)(predictor, sides, sources)
 
 
 def _measured(

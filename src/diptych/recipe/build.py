@@ -72,7 +72,10 @@ def build(settled: Settled) -> Parts:
     _require_two_classes(task, settled.criterion)
     data = _data(settled, Collate(processor, sources=sources, targets=task.targets))
     if isinstance(task, Predicting):
-        require_labels("training", train)
+        members = getattr(train, "members", {}) if task.unread else {}
+        # FixMatch takes examples that nobody has judged; the others need labels as everywhere.
+        for one in [one for name, one in members.items() if name not in task.unread] or [train]:
+            require_labels("training", one)
         require_labels("validation", validate)
     # The checks that look at all examples and images come last, as they take longest.
     require_vocabulary(model, processor)

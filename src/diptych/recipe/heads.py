@@ -7,7 +7,7 @@ from typing import Any
 from diptych.data import Processor
 from diptych.data.relabeled import Relabeled
 from diptych.errors import ConfigError
-from diptych.models import Embeddings
+from diptych.models import Embeddings, JointEmbeddings
 from diptych.nn import PromptHead
 from diptych.nodes import function_of
 from diptych.predictions import Predictions
@@ -65,7 +65,7 @@ def with_parts(model: Node, regions: RegionSource | None) -> Node:
         ConfigError: the store holds embeddings and the model reads regions, or the other way round.
     """
     stored = () if regions is None else regions.meta.parts
-    embeddings = function_of(model) is Embeddings
+    embeddings = function_of(model) in (Embeddings, JointEmbeddings)
     if embeddings and not stored:
         raise ConfigError(
             f"{_name(regions)} holds no embeddings; expected features=STORE of `diptych embed`."

@@ -55,6 +55,8 @@ class Trainable(nn.Module, ABC):
 
     targets: TargetEncoder
     reads: frozenset[str] = EVERYTHING
+    unread: frozenset[str] = frozenset()
+    """Members of the training data whose labels are never read, so that they need none."""
     progress: float = 0.0
     """Share of the training run that is done; the loop sets it before every step."""
     cases: int = 0

@@ -47,6 +47,8 @@ class FixMatch(Classify):
         mean: with `std` the normalization of the pictures, which strong views undo.
     """
 
+    unread = frozenset({UNLABELED})
+
     def __init__(
         self,
         model: VisionLanguageModel,

@@ -31,7 +31,7 @@ from diptych.datasets.multi30k.official import (
     write_translations,
 )
 from diptych.datasets.photographs import Photographs, image_key, image_name, require_kind
-from diptych.datasets.sentences import numbered, read_aligned, read_lines
+from diptych.datasets.sentences import languages, numbered, read_aligned, read_lines
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Example, Pair, Progress
@@ -234,19 +234,6 @@ class Multi30k(Split):
         from diptych.datasets.multi30k.world import write_world
 
         return write_world(folder, size=size, seed=seed, progress=progress)
-
-
-def languages(lang: str | Sequence[str]) -> tuple[str, ...]:
-    """Split a list of languages, such as `en,de`.
-
-    Raises:
-        ConfigError: it is empty, or names a language twice.
-    """
-    parts = lang.split(",") if isinstance(lang, str) else [str(part) for part in lang]
-    names = tuple(part.strip() for part in parts)
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise ConfigError(f"lang is {lang!r}; expected different languages, such as de or en,de.")
-    return names
 
 
 def _layout(root: Path, settings: Mapping[str, Any]) -> Layout:
