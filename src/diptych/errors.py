@@ -38,8 +38,9 @@ class MissingFeatures(DiptychError):
     def __init__(self, missing: Collection[str], store: object) -> None:
         super().__init__(
             f"{len(missing)} image(s) have no regions in {store}: {first_five(sorted(missing))}. "
-            "Import features that include them with `diptych import` (end-to-end models: add their boxes), "
-            "or list all with `diptych check`."
+            "Import features that include them with `diptych import` (end-to-end models: add their boxes; "
+            "heads on stored vectors: `diptych embed`, or `diptych score --towers MODEL`), or list all with "
+            "`diptych check`."
         )
 
 

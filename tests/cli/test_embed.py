@@ -1,5 +1,6 @@
 """From pictures and texts to a store of vectors, and from the store to a trained head."""
 
+import json
 import shutil
 
 import numpy as np
@@ -165,3 +166,23 @@ def test_a_folder_of_transformers_is_loaded_by_name(memes, tmp_path):
     opened = FeatureStore(tmp_path / "store")
     assert opened.meta.parts == ("pooled:16",)
     assert opened.meta.detector.startswith("vit ")
+
+
+def test_a_head_scores_a_bare_picture_with_the_towers_of_its_store(store, memes, clip, tmp_path, capsys):
+    assert train(memes, store, tmp_path / "head", "hateclipper", *SMALL) == 0
+    pair = HatefulMemes(memes, "dev_seen")[0].pairs[0]
+    known = HatefulMemes(memes, "dev_seen").images[pair.image]
+    new = shutil.copyfile(known, tmp_path / "new.png")
+    command = ["--text", pair.text, "--model", str(tmp_path / "head"), "--json"]
+    capsys.readouterr()
+    assert main(["score", str(known), *command]) == 0
+    expected = json.loads(capsys.readouterr().out)["probability"]
+    assert main(["score", str(new), *command, "--towers", str(clip)]) == 0
+    assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(expected, abs=1e-5)
+    # Without them, and with other ones.
+    assert main(["score", str(new), *command]) == 2
+    assert "--towers" in capsys.readouterr().err
+    assert main(["score", str(new), *command, "--towers", str(tmp_path / "head")]) == 2
+    assert FeatureStore(store).meta.detector in capsys.readouterr().err
+    assert main(["score", str(new), *command[:2], "--model", str(clip), "--towers", str(clip)]) == 2
+    assert str(clip) in capsys.readouterr().err

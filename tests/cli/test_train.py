@@ -346,3 +346,13 @@ def test_a_place_that_cannot_be_and_a_full_disk(
         assert "best.ckpt: " in failing(words, capsys)
     assert not any((tmp_path / "run/checkpoints").iterdir())
     assert main(["train", *words]) == 0
+
+
+def test_fix_match_learns_beside_memes_without_labels(memes, tmp_path, capsys):
+    words = ["train", "experiment=hateful_memes/fixmatch_tiny", f"root={memes}", "progress=false"]
+    words += ["loggers=[]", "trainer.max_steps=1", "data.train.limit=8", f"out={tmp_path / 'run'}"]
+    # The labels of this split are withheld.
+    assert main([*words, "data.beside.unlabeled.split=test_unseen"]) == 0
+    # What is trained on needs labels all the same.
+    assert main([*words[:-1], f"out={tmp_path / 'other'}", "data.train.split=test_seen"]) == 2
+    assert "data.train.split" in capsys.readouterr().err

@@ -114,6 +114,38 @@ def test_config_json_says_what_shapes_do_not(tmp_path):
     assert plan.settings["model.activation"].why == "the file: its config.json"
 
 
+@pytest.mark.parametrize(("quick", "activation"), [(True, "quick_gelu"), (False, "gelu")])
+def test_open_clip_config_and_the_names_of_custom_text_clip(tmp_path, quick, activation):
+    _, weights = original("clip-openai")
+    names = {name: name if name.startswith(("visual.", "logit")) else f"text.{name}" for name in weights}
+    save_file(
+        {names[name]: one.contiguous() for name, one in weights.items()}, tmp_path / "open_clip.safetensors"
+    )
+    model = {"vision_cfg": {"width": 48, "head_width": 16}, "text_cfg": {"heads": 6}, "quick_gelu": quick}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+    source = read_source(tmp_path)
+    assert source.weights.keys() == weights.keys()
+    plan = plan_for(source, tmp_path, overrides={}, device="meta")
+    assert (plan.node["vision"]["heads"], plan.node["text"]["heads"]) == (3, 6)
+    assert plan.node["activation"] == activation
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "found"),
+    [
+        ({"text_cfg": {"hf_model_name": "roberta-base"}}, ConfigError, "roberta-base"),
+        ({"vision_cfg": {"layers": [3, 4, 6, 3]}}, ConfigError, "ResNet"),
+        ({"quick_gelu": "yes"}, FormatError, "quick_gelu"),
+    ],
+)
+def test_towers_of_open_clip_that_are_not_clips(tmp_path, model, error, found):
+    _, weights = original("clip-openai")
+    save_file({"a": weights["visual.proj"].contiguous()}, tmp_path / "open_clip.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+    with pytest.raises(error, match=rf"open_clip_config\.json.*{found}"):
+        read_source(tmp_path)
+
+
 def test_a_file_of_the_other_family_is_refused(tmp_path):
     _, weights = original("siglip-hugging-face")
     save_file({name: one.contiguous() for name, one in weights.items()}, tmp_path / "s.safetensors")

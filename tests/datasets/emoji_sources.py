@@ -13,7 +13,7 @@ FACES = range(0x1F600, 0x1F600 + 48)  # DejaVu Sans draws them
 
 
 def record(code: int, name: str, **more: Any) -> dict[str, Any]:
-    return {"hexcode": f"{code:X}", "emoji": chr(code), "label": name, "tags": [name[:3]], "group": 0, **more}
+    return {"hexcode": f"{code:X}", "emoji": chr(code), "label": name, "tags": [name[:4]], "group": 0, **more}
 
 
 def faces(name: str) -> list[dict[str, Any]]:

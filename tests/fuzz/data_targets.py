@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 from PIL import Image
+from tests.datasets.emoji_sources import emoji_sources
 from tests.fuzz.arrays import npz, odd_record
 from tests.fuzz.case import Case, target
 from tests.fuzz.damage import (
@@ -319,6 +320,24 @@ def sentences(case: Case) -> list[str]:
         "vocabulary m3 out --data multi30k --split val --set lang=en,de --cased --size 400",
         "train model=text_bert_tiny data=multi30k root=m3 data.train.split=val out=out trainer.max_steps=1 "
         "loggers=[] trainer.monitor=loss",
+    )
+
+
+@target("emoji", "datasets.emoji.emojibase", "datasets.emoji.split", weight=0.3)
+def emoji(case: Case) -> list[str]:
+    (case.folder / "made").mkdir()
+    sources = emoji_sources(case.folder / "made")
+    lines = [
+        {"id": key, "image": f"img/{key}.png", "split": split, "names": {"en": "a"}, "tags": {"en": ["b"]}}
+        for key, split in (("1F600", "train"), ("1F601", "val"), ("1F602", "test"))
+    ]
+    records = case.folder / "made" / "emoji.jsonl"
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    case.spoil(sources["emojibase"], damage_bytes)
+    case.spoil(records, damage_lines, damage_text)
+    return case.pick(
+        f"world out --data emoji --size 40 --emojibase made/emojibase.tgz --font {sources['font']}",
+        "vocabulary made out --data emoji --split train --size 400",
     )
 
 

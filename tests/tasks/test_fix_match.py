@@ -53,6 +53,13 @@ def test_labels_of_unlabeled_examples_are_not_read():
     assert task.targets(examples).tolist() == [1, 0]
 
 
+def test_unlabeled_examples_need_no_label():
+    _, task = built()
+    examples = [Example(id="train/0", pairs=(), target="hateful"), Example(id="unlabeled/1", pairs=())]
+    assert task.targets(examples).tolist() == [1, 0]
+    assert task.targets([replace(one, target=None) for one in examples]) is None
+
+
 def test_strong_views_learn_the_classes_of_weak_ones():
     """By hand: the last rows of the logits against the classes of those in the middle, sure ones alone."""
     model, task = built(sure=0.5, temperature=0.5, unlabeled_weight=3.0)

@@ -3,7 +3,8 @@
 A model that answers questions prints its five best answers. A model of NLVR2 takes two pictures, the left one
 first. Regions come from the feature stores used in training, or from --features; the picture's file name
 without the extension is the key. With --weights, the detectors behind those stores extract the regions from
-the pictures, by the same box rules. Without --text, the words are read from the picture (the extra `ocr`),
+the pictures, by the same box rules. A head on the vectors of `diptych embed` takes --towers, the model that
+made them. Without --text, the words are read from the picture (the extra `ocr`),
 and the output says so. With --memory, cases of `diptych memory` vote, too, and the nearest are named. With
 --policy, the last line says whether to allow, review or block.
 
@@ -13,6 +14,7 @@ try:
   diptych score memes/img/00001.png --model runs/uniter_tiny/seed1 --lines all
   diptych score new.png --text "what a day" --model runs/uniter --weights vgattr=ATTR.pkl
   diptych score new.png --text "what is on the table?" --model bundles/vqa --weights vgattr=ATTR.pkl
+  diptych score new.png --text "what a day" --model runs/head --towers clip_l14
   diptych score new.png --text "what a day" --model runs/uniter --memory memory
   diptych score a.png b.png --text "Both images show dogs." --model runs/nlvr2
 """
@@ -20,7 +22,7 @@ try:
 import argparse
 import json
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +57,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="extract regions from the picture: DETECTOR=FILE or DETECTOR=random, for each detector",
     )
     parser.add_argument(
+        "--towers",
+        type=Path,
+        help="of a head on stored vectors: the model that made them, to embed the picture",
+    )
+    parser.add_argument(
         "--boxes", default="36", help="box rule for a model that knows no store (default: 36)"
     )
     parser.add_argument("--memory", type=Path, help="cases that vote, a folder of `diptych memory`")
@@ -79,8 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
         policy.require_model(model_of(arguments.model))
     memory = None if arguments.memory is None else _memory(arguments)
     # Two sources of regions could disagree, and nobody would see which one was used.
-    if arguments.weights and arguments.features:
-        raise ConfigError("--features and --weights exclude each other: a store, or a detector's weights.")
+    if sum(map(bool, (arguments.weights, arguments.features, arguments.towers))) > 1:
+        raise ConfigError(
+            "--features, --weights and --towers exclude each other: a store, a detector's weights, or the "
+            "model that makes vectors."
+        )
     # Without a name, the one store of a single model.
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
     if arguments.ocr and arguments.text is not None:
@@ -96,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
             given = stack.enter_context(
                 found_in(arguments.images, arguments.model, files, boxes=arguments.boxes, device=device)
             )
+        if arguments.towers is not None:
+            given = {"features": stack.enter_context(_embedded(arguments, read.text or ""))}
         verdict, recall = _verdict(arguments, read.text, given, memory)
     if arguments.json:
         decision = {} if policy is None else {"decision": decided(policy, verdict.scores)}
@@ -116,6 +128,19 @@ def run(arguments: argparse.Namespace) -> int:
     if policy is not None:
         print(decided(policy, verdict.scores)["line"])
     return 0
+
+
+def _embedded(arguments: argparse.Namespace, text: str) -> AbstractContextManager[Path]:
+    from diptych.predict import embedded, stored_vectors
+    from diptych.study import is_study
+
+    head = None if is_study(arguments.model) else stored_vectors(arguments.model)
+    if head is None or len(arguments.images) > 1:
+        raise ConfigError(
+            f"--towers is for a head on stored vectors and one picture; {arguments.model} is another model."
+        )
+    how = {"device": arguments.device, "precision": arguments.precision}
+    return embedded(head, arguments.towers, arguments.images[0], text, **how)
 
 
 def _memory(arguments: argparse.Namespace) -> "Memory":

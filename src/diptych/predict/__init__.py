@@ -23,6 +23,7 @@ from diptych.predict.splits import (
     regions_of_run,
     root_of_run,
 )
+from diptych.predict.towers import embedded, stored_vectors
 from diptych.predict.translate import Translated, translate_split
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "embed_batches",
     "embed_dataset",
     "embed_texts",
+    "embedded",
     "find_device",
     "join_splits",
     "joined_data",
@@ -57,5 +59,6 @@ __all__ = [
     "root_of_run",
     "side_by_side",
     "sides_of",
+    "stored_vectors",
     "translate_split",
 ]

@@ -1,6 +1,7 @@
 """Regions and examples in memory, in place of a store and a split."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from diptych.predictions import Predictions
@@ -16,6 +17,9 @@ class GivenRegions:
         self.regions = regions
         # Regions in memory have class numbers only; their names are those of the training detector.
         self.meta = FeatureMeta(feature_dim=width, classes=detector.classes if detector else ())
+        # Vectors of a store were compared with those of training where the store was opened.
+        if detector is not None and detector.parts:
+            self.meta = replace(self.meta, detector=detector.detector, parts=detector.parts)
 
     def __getitem__(self, key: str) -> Regions:
         return self.regions[key]

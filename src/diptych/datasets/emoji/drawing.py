@@ -60,8 +60,9 @@ class Drawer:
         if self.font.getlength(text) > 1.5 * SIZE:
             return None
         picture = self._drawn(text)
-        unknown = np.array_equal(picture, self.missing)
-        return None if unknown or np.asarray(picture).min() == 255 else picture
+        pixels = np.asarray(picture)
+        unknown = np.array_equal(pixels, np.asarray(self.missing))
+        return None if unknown or pixels.min() == 255 else picture
 
     def _drawn(self, text: str) -> Image.Image:
         picture = Image.new("RGB", (SIDE, SIDE), "white")

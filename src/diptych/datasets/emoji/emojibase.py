@@ -88,11 +88,11 @@ def read_emojibase(path: Path | None) -> list[Word]:
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
     """The content of every `LANG/data.json`."""
     if path.is_dir():
-        for file in sorted(path.glob("*/data.json")):
-            with guarded(file, "a file of emojibase-data", named=True), open(file, "rb") as stream:
+        for place in sorted(path.glob("*/data.json")):
+            with guarded(place, "a file of emojibase-data", named=True), open(place, "rb") as stream:
                 if len(content := stream.read(LARGEST + 1)) > LARGEST:
                     raise FormatError(f"has more than {LARGEST:,} bytes.")
-            yield file.parent.name, content
+            yield place.parent.name, content
         return
     with guarded(path, "the npm package emojibase-data", named=True):
         with gzip.open(path) as stream:
