@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the model's layers first: pays for thousands of examples; needs a C++ compiler",
+        help="compile the model's layers with the first batch; needs a C++ compiler",
     )
     add_batch_size(parser)
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: 0)")

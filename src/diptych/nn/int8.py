@@ -60,8 +60,9 @@ class Int8Linear(nn.Module):
             whole, 1.0, 0, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         # The row's constant part is exact, and carries NaN and infinity on, which whole numbers cannot.
-        result: Tensor = torch.addcmul(self.bias, low, self.sums).addcmul_(products, step)
-        return result.unflatten(0, x.shape[:-1])
+        rows = torch.addcmul(self.bias, low, self.sums).addcmul_(products, step)
+        result: Tensor = rows.unflatten(0, x.shape[:-1])
+        return result
 
 
 def to_int8(model: nn.Module) -> int:

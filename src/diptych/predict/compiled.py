@@ -53,7 +53,8 @@ def _time_first(model: nn.Module, ready: Callable[[float], object]) -> None:
         began = time.perf_counter()
 
     def stop(*_: object) -> None:
-        before.remove(), after.remove()
+        before.remove()
+        after.remove()
         ready(time.perf_counter() - began)
 
     before, after = model.register_forward_pre_hook(start), model.register_forward_hook(stop)
