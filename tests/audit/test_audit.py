@@ -1,6 +1,7 @@
 """The audit as a whole: predictions against baselines, on confounders, in slices; findings."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -102,3 +103,10 @@ def test_a_folder_without_labels_is_compared_all_the_same(tmp_path):
     Predictions(ids=("10", "11", "12"), scores=scores, classes=("benign", "hateful")).save(path)
     with pytest.raises(ConfigError, match="test_seen"):
         audit(tmp_path, find_data(tmp_path), predictions=[path])
+
+
+def test_second_labels_that_are_all_empty_are_refused(memes, tmp_path):
+    path = tmp_path / "second.csv"
+    path.write_text(f"id,label\n{find_data(memes).open(memes, 'dev_seen')[0].id},\n")
+    with pytest.raises(FormatError, match=re.escape(str(path))):
+        audit(memes, find_data(memes), second=path)

@@ -133,6 +133,9 @@ def _second(path: Path, sheet: Sheet) -> Mapping[str, str]:
     columns = read_groups(path, sheet.ids)
     if "label" not in columns:
         raise FormatError(f"{path}: there is no column `label`; it has id, {', '.join(columns)}.")
+    # `read_groups` leaves out empty cells, so a file of these alone would be as good as none.
+    if not columns["label"]:
+        raise FormatError(f"{path}: every `label` is empty; expected second labels of some examples.")
     return columns["label"]
 
 

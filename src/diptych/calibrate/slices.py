@@ -75,7 +75,7 @@ def read_groups(path: Path, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     if unknown := sorted(spelled.keys() - set(ids)):
         raise FormatError(
             f"{path}: {len(unknown)} id(s) are not among the {len(ids)} examples: {first_five(unknown)}. "
-            "Expected groups of the split that is calibrated."
+            "Expected ids of these examples only."
         )
     # An unnamed column, as programs write for row numbers, holds no groups.
     columns = [name for name in next(iter(rows.values()), {}) if name]

@@ -8,14 +8,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from diptych.data import Row, image_keys
-from diptych.explain.evidence import Change, Evidence, Variants
+from diptych.explain.evidence import Change, Evidence
+from diptych.explain.variants import Varied
 from diptych.types import Dataset, Example, RegionSource
 
 MOST = 5  # players that are hidden together; more say little about any of them
 CANDIDATES = 2000  # examples of a split among which neighbors are looked for
 
 
-def smallest_change(variants: Variants, why: Evidence) -> Change | None:
+def smallest_change(variants: Varied, why: Evidence) -> Change | None:
     """Return the fewest players whose absence changes the answer; None if hiding `MOST` does not.
 
     The search is greedy, by contribution, so a smaller set may exist.
@@ -40,13 +41,13 @@ def smallest_change(variants: Variants, why: Evidence) -> Change | None:
     return hidden(variants, chosen)
 
 
-def hidden(variants: Variants, players: Sequence[int]) -> Change:
+def hidden(variants: Varied, players: Sequence[int]) -> Change:
     """Return what the model makes of the example without some players."""
     values, flips = variants.outcomes([variants.without(players)])
     return Change(kind="hidden", players=tuple(players), value=float(values[0]), flips=bool(flips[0]))
 
 
-def swaps(variants: Variants, dataset: Dataset, *, count: int = 3) -> list[Change]:
+def swaps(variants: Varied, dataset: Dataset, *, count: int = 3) -> list[Change]:
     """Return what the model makes of the picture with other texts, and of the text with other pictures.
 
     Other pictures are those of the examples with the most similar texts, and other texts those of the most
@@ -68,7 +69,7 @@ def swaps(variants: Variants, dataset: Dataset, *, count: int = 3) -> list[Chang
         # Stable: ties keep the order of the split, so two calls show the same examples.
         for at in np.argsort(-alike, kind="stable")[:count]:
             found.append((kind, others[at], _swapped(example, others[at], kind)))
-    rows: list[list[Row]] = [variants.predictor.processor.rows(one, variants.sources) for _, _, one in found]
+    rows: list[list[Row]] = [variants.read(one) for _, _, one in found]
     values, flips = variants.outcomes(rows)
     return [
         Change(

@@ -6,7 +6,8 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from diptych.documents import closed
-from diptych.explain.evidence import MASKING, Evidence, probability
+from diptych.explain.evidence import Evidence
+from diptych.explain.variants import MASKING, probability
 
 # The number tells programs which fields to expect.
 FORMAT = "diptych.explanation/1"

@@ -15,6 +15,7 @@ from diptych.report.evidence import evidence_page, in_short, index_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
 from diptych.report.regions import region_page
+from diptych.report.removal import removal_chart
 from diptych.report.retrieval import retrieval_page
 from diptych.report.runs import report_page
 
@@ -32,6 +33,7 @@ __all__ = [
     "meme_page",
     "region_page",
     "reliability_curves",
+    "removal_chart",
     "report_page",
     "retrieval_page",
 ]

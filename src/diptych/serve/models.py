@@ -4,20 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from diptych.bundle import find_bundle
 from diptych.calibrate import Policy
 from diptych.data import Row, Sources
-from diptych.ensemble import FittedBlend, fit_once
 from diptych.errors import ConfigError
 from diptych.predict import Predictor, load
 from diptych.predict.predictor import BEST
 from diptych.predictions import Predictions
 from diptych.serve.problems import Problem
 from diptych.serve.regions import HERE, POINTER, ByKey, Detectors, Find, Meme, find_regions
-from diptych.study import averaged, dev_of, extractions, is_study, model_of, places_of, read_tree
+from diptych.study import StudyBlend, extractions, is_study, model_of, places_of, read_tree
 from diptych.study.score import STORES, Tree
 from diptych.tasks import Answer
 from diptych.types import Example
@@ -134,10 +132,7 @@ class Resident:
     ) -> None:
         self.name, self.source, self.members, self.tree = name, source, dict(members), tree
         self.sha256 = model_of(source)
-        self.blend: FittedBlend | None = None
-        if tree is not None:
-            # The search takes seconds, so it is done once and not for every meme.
-            self.blend = fit_once(dev_of(source, tree), tree["labels"], dev="dev", method=tree["method"])
+        self.blend = None if tree is None else StudyBlend(source, tree)
         self.policy: Policy | None = None
         self.policy_name, self.policy_id = "", ""
         self.policy_file: Path | None = None
@@ -199,20 +194,17 @@ class Resident:
             name: member.score([meme.rows[number] for meme in memes])
             for number, (name, member) in enumerate(self.members.items())
         }
-        if self.tree is None or self.blend is None:
+        if self.blend is None:
             return _single(found[""], self.first)
-        wide = {name: _wide(one) for name, one in found.items()}
-        families = averaged(self.tree, wide)
-        columns = np.stack([families[name].column(_last(families[name])) for name in self.blend.names])
-        scores = self.blend(columns)
-        negative, positive = next(iter(wide.values())).classes or ("0", "1")
+        whole = self.blend(found)
+        assert whole.scores is not None and whole.classes is not None and whole.answers is not None
         return [
             Scored(
-                scores={negative: float(1 - score), positive: float(score)},
-                answer=positive if score >= self.blend.threshold else negative,
-                members={name: float(one.column(positive)[row]) for name, one in wide.items()},
+                scores=dict(zip(whole.classes, map(float, scores), strict=True)),
+                answer=answer,
+                members={name: float(one.column(whole.classes[-1])[row]) for name, one in found.items()},
             )
-            for row, score in enumerate(scores)
+            for row, (scores, answer) in enumerate(zip(whole.scores, whole.answers, strict=True))
         ]
 
     def _warm_up(self) -> Scored:
@@ -242,19 +234,6 @@ def _single(found: Predictions, predictor: Predictor) -> list[Scored]:
             named = dict(sorted(named.items(), key=lambda pair: -pair[1])[:BEST])
         several.append(Scored(scores=named, answer=answer))
     return several
-
-
-def _wide(found: Predictions) -> Predictions:
-    # In double precision, as the files are read that the blend was fitted on.
-    if found.scores is None:
-        raise ConfigError("a member gives answers without scores; it cannot be blended.")
-    return Predictions(
-        ids=found.ids, scores=found.scores.astype(np.float64), answers=found.answers, classes=found.classes
-    )
-
-
-def _last(found: Predictions) -> str:
-    return (found.classes or ("",))[-1]
 
 
 def load_model(name: str, source: Path, setup: Setup) -> Resident:

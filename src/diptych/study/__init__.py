@@ -1,5 +1,6 @@
 """Studies: train many members, average them by family, and blend the averages, as one resumable call."""
 
+from diptych.study.blended import StudyBlend
 from diptych.study.call import Call, run_study, study_status
 from diptych.study.graph import Graph, Planner, Step, plan, wrap_up
 from diptych.study.progress import Checksums, StepRecord
@@ -28,6 +29,7 @@ __all__ = [
     "Step",
     "StepRecord",
     "Study",
+    "StudyBlend",
     "Tree",
     "averaged",
     "dev_of",
