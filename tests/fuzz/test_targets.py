@@ -55,6 +55,8 @@ UNTRIED = {
     "audit.attacks": "reads a picture that it has just compressed",
     "detect.rapid": "reads answers of its own process; damaged ones in tests/detect/test_rapid.py",
     "detect.rapid_worker": "reads what `detect.rapid` sends",
+    "cli.subject": "loads models as `cli.predict` does",
+    "explain.planted": "reads lines by `documents`; damaged ones in tests/explain/test_planted.py",
     "cli.explain": "loads models as `cli.predict` does",
     "audit.sheet": "opens data sets, which have targets of their own",
     "cli.audit": "reads policies as `cli.score` does",

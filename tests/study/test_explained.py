@@ -41,7 +41,7 @@ def test_the_blend_of_a_study_is_explained(finished, documents):
     ("words", "named"),
     [
         (["--attention"], "out"),
-        (["--features", "alll=x"], "all"),
+        (["--features", "every=x"], "every"),
         (["--detector", "grid"], "--features"),
         (["--memory", "x"], "--memory"),
     ],
