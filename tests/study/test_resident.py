@@ -14,7 +14,7 @@ def test_a_study_is_loaded_and_fitted_once(finished, memes, monkeypatch):
     model = load_model("study", finished, Setup(device="cpu"))
     # Whatever is read or fitted from here on would be once per meme.
     monkeypatch.setattr("diptych.serve.models.load", None)
-    monkeypatch.setattr("diptych.serve.models.fit_once", None)
+    monkeypatch.setattr("diptych.study.blended.fit_once", None)
     examples = [HatefulMemes(memes, "test_unseen")[number] for number in (1, 3)]
     prepared = [
         model.prepare(
