@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-<<<<<<< HEAD
 from jaxtyping import Float
 from numpy import ndarray
-=======
->>>>>>> why6
 from PIL import Image
 
 from diptych.bundle import find_bundle
@@ -223,16 +220,12 @@ class Resident:
             for number, (name, member) in enumerate(self.members.items())
         }
         if self.blend is None:
-<<<<<<< HEAD
             alone = _single(found[""], self.first)
             if not self.parts:
                 return alone
             # A second pass through the model: what a task reads for its scores seldom has these vectors.
             vectors = vectors_of(self.first, [meme.rows[0] for meme in memes], self.parts)
             return [replace(one, vector=vector) for one, vector in zip(alone, vectors, strict=True)]
-=======
-            return _single(found[""], self.first)
->>>>>>> why6
         whole = self.blend(found)
         assert whole.scores is not None and whole.classes is not None and whole.answers is not None
         return [
