@@ -9,7 +9,8 @@ from diptych.bundle import load_bundle
 from diptych.errors import ConfigError
 from diptych.features.vectors import write_vectors
 from diptych.predict.embed import described, embed_dataset, side_by_side
-from diptych.predict.predictor import Listed, load
+from diptych.predict.given import Listed
+from diptych.predict.predictor import load
 from diptych.predict.splits import bundle_checksum
 from diptych.types import Example, FeatureMeta, Pair
 
