@@ -30,18 +30,11 @@ class TextPart(TypedDict, total=False):
     hf_model_name: str
 
 
-class ModelPart(TypedDict, total=False):
-    """`model_cfg`."""
-
-    vision_cfg: VisionPart
-    text_cfg: TextPart
-    quick_gelu: bool
-
-
-class OpenClip(TypedDict):
-    """The fields that are used."""
-
-    model_cfg: ModelPart
+# As calls, because the keys are open_clip's own abbreviations.
+ModelPart = TypedDict(  # noqa: UP013
+    "ModelPart", {"vision_cfg": VisionPart, "text_cfg": TextPart, "quick_gelu": bool}, total=False
+)
+OpenClip = TypedDict("OpenClip", {"model_cfg": ModelPart})  # noqa: UP013
 
 
 def read_open_clip(path: Path, *, advice: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 
 from diptych.bundle import load_bundle
 from diptych.errors import ConfigError
-from diptych.features.vectors import write_vectors
 from diptych.predict.embed import described, embed_dataset, side_by_side
 from diptych.predict.given import Listed
 from diptych.predict.predictor import load
@@ -28,6 +27,8 @@ def embedded(
     Raises:
         ConfigError: another model made them.
     """
+    from diptych.features.vectors import write_vectors  # loads pyarrow, which other predictions do without
+
     checksum = bundle_checksum(towers)
     # The name of a store is the user's choice; what tells the model is the checksum behind it.
     name, _, known = head.detector.rpartition(" ")
