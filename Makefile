@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # checks the tensor shapes written in annotations; torch.compile cannot look through it
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 # the tests whose subject are tensors; elsewhere the checks double the time of small loops and find nothing new
-SHAPED := $(addprefix tests/,contract convert data detect features models nn parity predict tasks train types)
+SHAPED := $(addprefix tests/,contract data models nn parity tasks types)
 
 # tests that take seconds: without those of the targets journey and soak
 FAST := "not compile and not journey and not soak and not browser"
@@ -135,7 +135,7 @@ check: install ## lint, formatting, types, import contracts, spelling
 test: install ## all tests but those of `make journey` and `make soak`
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(addprefix --ignore=,$(SHAPED))
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(SHAPES) $(SHAPED)
-	$(PYTEST) -m compile
+	$(PYTEST) -n $(WORKERS) -m compile
 
 quick: install ## the tests of single functions, for daily work: no command line, training, journeys, snippets
 	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m "not slow" tests/types tests/nn tests/tasks tests/text tests/metrics \

@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.command import MEMORY, Outcome
 from tests.fuzz.trial import short
 
-pytestmark = pytest.mark.timeout(900)  # half a minute where nothing else runs
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]  # a minute where nothing else runs
 ROOT = Path(__file__).parents[2]
 
 
