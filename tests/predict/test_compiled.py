@@ -15,6 +15,7 @@ def texts(count: int, length: int) -> Inputs:
 
 
 @pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's own, at import
 def test_scores_stay_and_other_shapes_need_no_further_compilation() -> None:
     from diptych.models.concat import BertTower
 
