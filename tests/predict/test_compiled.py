@@ -20,6 +20,7 @@ def test_scores_stay_and_other_shapes_need_no_further_compilation() -> None:
     from diptych.models.concat import BertTower
 
     torch.compiler.reset()
+    counters.clear()  # of other tests in this process
     torch.manual_seed(0)
     tower = BertTower(16, vocab_size=90, width=32, heads=2, hidden=64, layers=4).eval()
     batches, took = [texts(3, 9), texts(5, 21), texts(8, 14)], list[float]()
