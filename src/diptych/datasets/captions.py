@@ -16,7 +16,25 @@ from diptych.types import Example, Pair
 SCORE, SCORES, RANKING = "matches", "scores", "ranking"
 
 
-class CaptionSplit(JoinedSplit):
+class MatchSplit(JoinedSplit):
+    """Pictures and texts of one split whose file of predictions is that of `write_matches`."""
+
+    noun = "caption"
+
+    def write(self, predictions: Predictions, path: Path) -> None:
+        """Write scores and rankings of all captions as JSON; see `write_matches`."""
+        write_matches(predictions.unique().align(self.ids), path)
+
+    def read_predictions(self, path: Path) -> Predictions:
+        """Read a file of `write`.
+
+        Raises:
+            FormatError: a record is invalid, or the file is of another split.
+        """
+        return read_matches(path, self.ids)
+
+
+class CaptionSplit(MatchSplit):
     """The captions of one split, each with its picture; `A+B` is the split A followed by the split B.
 
     An example has one picture, one caption, and the target 1, because all pairs are true.
@@ -28,8 +46,6 @@ class CaptionSplit(JoinedSplit):
         ConfigError: the split does not exist, or the kind of key is unknown.
         FormatError: a record is invalid; names file and record.
     """
-
-    noun = "caption"
 
     def __init__(
         self, root: Path | str, split: str, *, image_key: str = "stem", limit: int | None = None
@@ -62,18 +78,6 @@ class CaptionSplit(JoinedSplit):
 
     def image_path(self, key: str) -> Path:
         return self._file(f"{key}.jpg")
-
-    def write(self, predictions: Predictions, path: Path) -> None:
-        """Write scores and rankings of all captions as JSON; see `write_matches`."""
-        write_matches(predictions.unique().align(self.ids), path)
-
-    def read_predictions(self, path: Path) -> Predictions:
-        """Read a file of `write`.
-
-        Raises:
-            FormatError: a record is invalid, or the file is of another split.
-        """
-        return read_matches(path, self.ids)
 
 
 def read_karpathy(path: Path, split: str) -> Iterator[tuple[Record, str, list[Record]]]:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
@@ -94,7 +94,6 @@ def run(
         drain_wait: seconds in which `/readyz` says no and requests are still taken.
         graceful: seconds for what was accepted.
     """
-    limits = web.service.limits
     state = {"finished": True}
 
     @asynccontextmanager
@@ -106,12 +105,24 @@ def run(
         state["finished"] = await asyncio.to_thread(web.service.close, float(graceful))
 
     web.app.router.lifespan_context = lifespan
-    config = uvicorn.Config(
+    config = _config(web, lifespan="on", graceful=graceful, backlog=backlog)
+    server = Server(config, drain=lambda: _drain(web), wait=drain_wait)
+    with suppress(ValueError, AttributeError):  # not the main thread, or no such signal here
+        signal.signal(signal.SIGHUP, lambda *_: _read_keys(web))
+    server.run(sockets=[sock])
+    return 0 if state["finished"] else 1
+
+
+def _config(
+    web: Web, *, lifespan: Literal["on", "off"], graceful: int, backlog: int = 2048
+) -> uvicorn.Config:
+    limits = web.service.limits
+    return uvicorn.Config(
         web.app,
         # Its limit of headers is the only one that can be set.
         http="h11",
         ws="none",
-        lifespan="on",
+        lifespan=lifespan,
         h11_max_incomplete_event_size=limits.header,
         timeout_keep_alive=limits.keep_alive,
         timeout_graceful_shutdown=graceful,
@@ -121,11 +132,6 @@ def run(
         log_level="error",
         server_header=False,
     )
-    server = Server(config, drain=lambda: _drain(web), wait=drain_wait)
-    with suppress(ValueError, AttributeError):  # not the main thread, or no such signal here
-        signal.signal(signal.SIGHUP, lambda *_: _read_keys(web))
-    server.run(sockets=[sock])
-    return 0 if state["finished"] else 1
 
 
 @asynccontextmanager
@@ -135,19 +141,7 @@ async def _beside(monitor: tuple[Web, socket.socket] | None) -> AsyncIterator[No
         yield
         return
     web, sock = monitor
-    limits = web.service.limits
-    config = uvicorn.Config(
-        web.app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        h11_max_incomplete_event_size=limits.header,
-        timeout_keep_alive=limits.keep_alive,
-        timeout_graceful_shutdown=1,
-        access_log=False,
-        log_level="error",
-        server_header=False,
-    )
+    config = _config(web, lifespan="off", graceful=1)
     server = _Beside(config)
     task = asyncio.ensure_future(server.serve(sockets=[sock]))
     try:

@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from diptych.datasets.caption_lines import picture, read_objects
-from diptych.datasets.captions import read_matches, write_matches
-from diptych.datasets.joined import JoinedSplit
+from diptych.datasets.captions import MatchSplit
 from diptych.datasets.sentences import languages
 from diptych.documents import shorten
 from diptych.errors import ConfigError, FormatError, nearest
-from diptych.predictions import Predictions
 from diptych.types import Example, Pair, Progress
 
 FILE = "emoji.jsonl"
 WORDS = ("names", "tags")
 
 
-class Emoji(JoinedSplit):
+class Emoji(MatchSplit):
     """The emoji of one split, language after language, with ids `HEXCODE/LANG`; all pairs are true.
 
     Args:
@@ -36,7 +34,6 @@ class Emoji(JoinedSplit):
     """
 
     name = "emoji"
-    noun = "caption"
     names = ("train", "val", "test")
     folders = ("",)
     picture_folders = ("img",)
@@ -92,18 +89,6 @@ class Emoji(JoinedSplit):
 
     def image_path(self, key: str) -> Path:
         return self.root / "img" / f"{key}.png"
-
-    def write(self, predictions: Predictions, path: Path) -> None:
-        """Write scores and rankings of all captions as JSON; see `write_matches`."""
-        write_matches(predictions.unique().align(self.ids), path)
-
-    def read_predictions(self, path: Path) -> Predictions:
-        """Read a file of `write`.
-
-        Raises:
-            FormatError: a record is invalid, or the file is of another split.
-        """
-        return read_matches(path, self.ids)
 
     @classmethod
     def fabricate(
