@@ -117,3 +117,17 @@ def test_the_short_sentence_says_what_decided(why):
     assert "neither side alone" in said
     assert "default" in in_short(replace(why, default=True))
     assert "the text" in in_short(replace(why, text_only=1.0))
+
+
+def test_a_word_that_occurs_twice_is_said_once(tmp_path):
+    why = make(tmp_path / "a.png", "ho ho")
+    why = replace(why, contributions=replace(why.contributions, values=np.array([1.25, 1.5, 2.5, -0.5])))
+    assert in_short(why).count("ho\N{RIGHT DOUBLE QUOTATION MARK}") == 1
+
+
+def test_a_picture_without_areas_names_no_detector(why, tmp_path):
+    whole = tuple(replace(one, boxes=()) for one in why.players)
+    for players, said in ((why.players, True), (whole, False)):
+        page = tmp_path / f"{said}.html"
+        evidence_page(replace(why, players=players), page, title="concat")
+        assert ("detector" in read(page).text) is said

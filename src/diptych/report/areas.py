@@ -35,10 +35,12 @@ def picture_figure(why: Evidence) -> str:
     if not figures:
         return "<p>no picture</p>"
     note = (
-        "<figcaption>Areas are what the detector found; A counts most. Solid and +: for the answer. Dashed "
-        "and \N{MINUS SIGN}: against it.</figcaption>"
+        "Areas are what the detector found; A counts most. Solid and +: for the answer. Dashed and "
+        "\N{MINUS SIGN}: against it."
+        if letters(why)
+        else "The model reads the picture as a whole, so no area of it was weighed."
     )
-    return f"{controls}{figures}{note}"
+    return f"{controls}{figures}<figcaption>{note}</figcaption>"
 
 
 def _figure(why: Evidence, picture: int) -> str:

@@ -77,7 +77,9 @@ def in_short(why: Evidence) -> str:
     if why.default:
         return f"The model answers {why.answer!r} without any evidence, too: nothing changed its default."
     names = letters(why)
-    words = [why.players[n].name[:NAME] for n in why.ranked(text=True) if _supports(why, n)][:2]
+    # Once each: a word that occurs twice may be both that count most.
+    said = dict.fromkeys(why.players[n].name[:NAME] for n in why.ranked(text=True) if _supports(why, n))
+    words = [*said][:2]
     areas = [names[n] for n in why.ranked(text=False) if n in names and _supports(why, n)][:2]
     some = [
         " and ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{one}\N{RIGHT DOUBLE QUOTATION MARK}" for one in words)
