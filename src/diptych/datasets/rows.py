@@ -2,9 +2,8 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -220,35 +219,28 @@ class Rows(ABC):
             yield examples
 
     def _different_rows(self) -> Iterator[int]:
-        # Number of the text of every target, in all windows. A number is never given twice.
-        numbers: defaultdict[str | None, int] = defaultdict(count().__next__)
-        seen: set[int] = set()
-        done = 0
-        for batch in self.windows():
-            names, codes = _coded(batch.column("target"))
+        seen: set[tuple[str, int]] = set()
+        done, windows = 0, self.windows()
+        # Several windows at once: most targets of a large data set occur in each of them.
+        while group := [*islice(windows, 16)]:
+            names, codes = _coded(pa.concat_arrays([batch.column("target") for batch in group]))
             if names == [None]:
-                done += len(batch)
+                done += len(codes)
                 continue
-            pairs = np.diff(batch.column("pairs").offsets.to_numpy())
-            each = np.array([numbers[name] for name in names], np.int64)
-            # Number of the target in the high 32 bits and number of pairs in the low ones: `unique` of
-            # integers is far faster than of rows.
-            both, first = np.unique(each[codes] << 32 | pairs, return_index=True)
-            absent = numbers.get(None)
-            # Most windows of a large data set have no new target, so old ones go before the sorting.
-            fresh = [
-                (place, packed)
-                for packed, place in zip(both.tolist(), first.tolist(), strict=True)
-                if packed not in seen and packed >> 32 != absent
-            ]
-            for place, packed in sorted(fresh):
+            pairs = np.concatenate([np.diff(batch.column("pairs").offsets.to_numpy()) for batch in group])
+            # Code of the target in the high 32 bits and number of pairs in the low ones: `unique` of integers
+            # is far faster than of rows.
+            both, first = np.unique(codes.astype(np.int64) << 32 | pairs, return_index=True)
+            for packed, place in sorted(
+                zip(both.tolist(), first.tolist(), strict=True), key=lambda pair: pair[1]
+            ):
+                text = names[packed >> 32]
+                if text is None or (text, packed & 0xFFFFFFFF) in seen:
+                    continue
                 if len(seen) < 1 << 16:  # bounds the memory; beyond, windows may repeat a target
-                    seen.add(packed)
+                    seen.add((text, packed & 0xFFFFFFFF))
                 yield done + place
-            if len(numbers) > 1 << 17:  # soft targets may be as many as the examples
-                for name in list(numbers)[1 << 16 :]:
-                    del numbers[name]
-            done += len(batch)
+            done += len(codes)
 
     def classes(self) -> Int[ndarray, " N"]:
         """Number of the class of every example. A soft target counts as its most likely class.
