@@ -16,7 +16,7 @@ SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 SHAPED := $(addprefix tests/,contract data models nn parity tasks types)
 
 # tests that take seconds: without those of the targets journey and soak
-FAST := "not compile and not journey and not soak and not browser"
+FAST := "not slow and not compile and not journey and not soak and not browser"
 
 # of `make lxmert`: the pre-trained model, and the vocabulary that it shares with the tasks
 LXRT := runs/lxmert/pretrained
@@ -135,14 +135,13 @@ check: install ## lint, formatting, types, import contracts, spelling
 test: install ## all tests but those of `make journey` and `make soak`
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(addprefix --ignore=,$(SHAPED))
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(SHAPES) $(SHAPED)
-	$(PYTEST) -n $(WORKERS) -m compile
 
 quick: install ## the tests of single functions, for daily work: no command line, training, journeys, snippets
 	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m "not slow" tests/types tests/nn tests/tasks tests/text tests/metrics \
 		tests/data tests/test_*.py \
 		tests/architecture/test_size.py tests/architecture/test_rooms.py \
-		--ignore tests/tasks/test_pretrain.py --ignore tests/test_pickles.py --ignore tests/test_torch_file.py \
-		--ignore tests/text/test_fasttext.py
+		--ignore tests/tasks/test_pretrain.py --ignore tests/test_nodes.py --ignore tests/test_pickles.py \
+		--ignore tests/test_torch_file.py --ignore tests/text/test_fasttext.py
 
 fuzz: install ## hostile input for every reader, kills, full disks (CASES=2000 SEED=1)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED)
@@ -153,8 +152,9 @@ parity: install ## the originals' golden files (DIPTYCH_GOLDENS: the folder of f
 certificate: install ## measure the goldens of DIPTYCH_GOLDENS anew for the model cards of converted files
 	$(PYTEST) $(SHAPES) tests/parity --certificate --ignore tests/parity/test_certificate.py
 
-journey: install ## whole ways of a person, every snippet, studies that are killed, Ray; for minutes
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m journey
+journey: install ## whole ways of a person, every snippet, kills, torch.compile, Ray; for minutes
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "journey or slow"
+	$(PYTEST) -n $(WORKERS) -m compile
 
 soak: install ## the service under load on this machine, bounded (SECONDS=120 per test; 600 for its memory)
 	DIPTYCH_SOAK=$(SECONDS) $(PYTEST) -m "soak or browser" -s tests/serve

@@ -60,6 +60,8 @@ def measure(name: str, console: Console) -> list[str]:
             for row in import_module(f"bench.{name}").rows():
                 cells = tuple(map(str, row))
                 table.add_row(*cells)
+                if not console.is_terminal:  # which would show nothing for minutes
+                    print(f"{name}: {' | '.join(cells)}", file=sys.stderr, flush=True)
                 if cells[4:] and cells[4].endswith(MISSED):
                     problems.append(f"{name}: {cells[0]}: {cells[1]}; promised {cells[4]}")
     except Exception as error:

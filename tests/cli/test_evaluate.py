@@ -44,6 +44,7 @@ def test_the_positive_class_and_the_form_can_be_named(memes, scores, refused, ca
     assert "per class" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_drawing_is_kept_unless_asked_and_whole_or_absent(
     memes, scores, tmp_path, refused, full_disk
 ) -> None:

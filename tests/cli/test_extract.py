@@ -116,6 +116,7 @@ def test_bad_pictures_are_counted_on_the_screen(few, tmp_path, capsys, refused):
     assert "image 'bad': " in out
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_repeats_nothing_that_is_finished(memes, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("\n".join(map(str, sorted((memes / "img").iterdir())[:40])))
     words = [

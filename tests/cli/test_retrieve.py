@@ -74,6 +74,7 @@ def test_what_cannot_be_ranked_is_named(run: Path, refused: Refused, words: list
     assert not (run / "new").exists()
 
 
+@pytest.mark.slow
 def test_translations_without_pictures(
     multi30k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

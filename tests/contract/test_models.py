@@ -388,7 +388,12 @@ def test_a_bundle_goes_around(name, tmp_path):
     assert torch.equal(loaded.task.head(model(given).pooled), task.head(model(given).pooled))
 
 
-@pytest.mark.parametrize("name", PAIRS)
+SLOW = ("devlbert_tiny", "ernievil_tiny", "lxmert_tiny", "vilbert_tiny")  # two streams: 5 to 20 s
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in PAIRS]
+)
 def test_learns_what_only_both_modalities_tell(name):
     """One of 8 words and one of 8 pictures, of two families each: the label is whether the families agree."""
     torch.manual_seed(0)

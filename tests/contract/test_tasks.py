@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import diptych
 from diptych import models, tasks
 from diptych.evaluate import evaluate
 from diptych.predictions import Predictions
+from diptych.recipe.call import call
 from diptych.tasks import Task
 from diptych.types import Batch, Example, Inputs, PaddedRegions, PaddedText, Pair
 
@@ -48,7 +48,7 @@ def build(form, model):
     torch.manual_seed(0)
     backbone = getattr(models, model)().eval()
     node = OmegaConf.merge(OmegaConf.load(path), DUAL[form] if form in DUAL else FORMS[form][0])
-    return backbone, instantiate(node, model=backbone, _convert_="all").eval()
+    return backbone, call(OmegaConf.to_container(node), model=backbone).eval()
 
 
 def batch(task, form, *, labeled=True):

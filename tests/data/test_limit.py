@@ -134,15 +134,15 @@ def test_what_is_left_has_columns(tmp_path):
 
 
 def test_columns_cross_the_windows_of_a_table():
-    many = [example(f"{number}", f"i{number // 3}") for number in range(50_000)]
+    many = [example(f"{number}", f"i{number // 3}") for number in range(20_000)]
     rows = ExampleTable.of(many)
-    chosen = np.flatnonzero(np.arange(50_000) % 7 == 0)
+    chosen = np.flatnonzero(np.arange(20_000) % 7 == 0)
     some = ChosenRows(rows, chosen)
     assert some.ids == tuple(str(number) for number in chosen)
     assert len(some.image_keys()) == len({number // 3 for number in chosen.tolist()})
-    limited = first_images(Kept(many), 10_000, None)
-    assert len(limited) == 30_000
-    assert limited.rows.ids == tuple(str(number) for number in range(30_000))
+    limited = first_images(Kept(many), 6_000, None)
+    assert len(limited) == 18_000
+    assert limited.rows.ids == tuple(str(number) for number in range(18_000))
 
 
 def test_a_split_keeps_some_rows(tmp_path):

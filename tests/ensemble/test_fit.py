@@ -118,6 +118,7 @@ def test_compat_gives_the_numbers_of_vilio(files: Path) -> None:
         assert answers.count("1") == (0 if split == "dev_seen" else above)
 
 
+@pytest.mark.slow
 def test_compat_labels_of_dev_are_those_of_the_first_file_that_survives(files: Path) -> None:
     """The labels of the k-th file name it: file k says hateful for every id with remainder k."""
     paths = sorted(files.glob("*_dev_seen_SA.csv"))
@@ -198,6 +199,7 @@ def test_a_fit_finds_the_best_member_among_noise() -> None:
         assert test > 0.85, method
 
 
+@pytest.mark.slow
 def test_fitted_scores_flatter_noise_and_the_report_says_so() -> None:
     found = [reports(probabilities(noise=50, count=6, seed=seed)) for seed in range(5)]
     for method in METHODS:

@@ -38,6 +38,7 @@ def train(name, root, out, *words):
     return run_recipe(configured(name, root, out, "trainer.max_steps=2", *words))
 
 
+@pytest.mark.slow
 def test_every_loss_of_captions_and_corpora_falls(captions, tmp_path):
     words = ["optim.lr=5e-3", "trainer.max_epochs=8", "trainer.log_every_n_steps=8"]
     words.append("trainer.val_check_interval=1000")

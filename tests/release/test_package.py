@@ -45,12 +45,14 @@ def outside(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
 
+@pytest.mark.slow
 def test_two_builds_have_the_same_bytes(built: Built) -> None:
     _, first, second = built
     assert {Path(name).suffix for name in first} == {".gz", ".whl"}
     assert first == second
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_package(built: Built) -> None:
     with zipfile.ZipFile(next(built[0].glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
@@ -64,6 +66,7 @@ def test_the_wheel_holds_every_file_of_the_package(built: Built) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_runs(site: Path, tmp_path: Path) -> None:
     program = (
         "import diptych, sys; from diptych.cli import main; print(diptych.__file__); main(['ls', 'model'])"
@@ -74,6 +77,7 @@ def test_an_installed_wheel_runs(site: Path, tmp_path: Path) -> None:
     assert "uniter_tiny" in done.stdout  # from the YAML files within the wheel
 
 
+@pytest.mark.slow
 def test_a_project_that_uses_diptych_is_type_checked(site: Path, tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(
         "import diptych\nfrom diptych.errors import nearest\n"

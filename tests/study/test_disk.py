@@ -5,6 +5,7 @@ import pytest
 from diptych.study import Call, run_study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [200, 20_000], ids=["a record", "a checkpoint"])
 def test_a_full_disk_is_one_line(size, call, write, tree, out, full_disk, capsys):
     path = write(tree)
@@ -21,6 +22,7 @@ def test_a_full_disk_is_one_line(size, call, write, tree, out, full_disk, capsys
     assert call("run", path, "members=U1") == 0
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_tells_of_a_full_disk(write, tree, memes, out, full_disk):
     from diptych.study import Options
 

@@ -65,6 +65,7 @@ def test_one_model_scores_as_it_predicts(done, memes, meme, capsys):
     assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(verdict.probability)
 
 
+@pytest.mark.slow
 def test_regions_are_found_in_the_picture_as_for_the_store(memes, meme, tmp_path, capsys):
     image, text, _ = meme
     store, run = tmp_path / "features", tmp_path / "run"

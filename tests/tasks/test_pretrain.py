@@ -82,6 +82,7 @@ def small(world):
     return model, task, Collate(processor, sources=sources, targets=task.targets)(examples[:8])
 
 
+@pytest.mark.slow
 def test_pretraining_lowers_every_loss(world):
     examples, processor, sources = world
     torch.manual_seed(0)

@@ -84,6 +84,7 @@ def test_another_number_of_threads_is_said_when_a_run_goes_on(tmp_path, crash_at
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_ends_in_the_same_weights(tmp_path):
     script = str(Path(training_script.__file__))
     done = subprocess.run(

@@ -274,6 +274,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 8,
         "rpn_hidden": 32,
         "proposals": 60,
+        "pool_size": 6,
         "prepare": DetectorTransform(least=120, most=200),
     },
 }
