@@ -116,7 +116,8 @@ def key_windows(examples: Dataset | Iterable[Example]) -> Iterator[list[str]]:
 
 def has_images(dataset: Dataset) -> bool:
     """Whether an example has an image."""
-    return any(map(bool, key_windows(dataset)))
+    rows = rows_of(dataset)
+    return any(map(bool, key_windows(dataset))) if rows is None else len(rows.coded_images()[0]) > 0
 
 
 def images_of(dataset: Dataset) -> Int[ndarray, " N"] | None:

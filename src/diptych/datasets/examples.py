@@ -154,6 +154,12 @@ class ExampleTable(Rows):
         keys = pa.ipc.open_stream(pa.py_buffer(arrays["keys"])).read_all().column("key").combine_chunks()
         return keys, arrays["codes"]
 
+    def different_rows(self) -> Iterator[int]:
+        if not self.whole:  # the first row of a target may be beyond the limit, and another before it
+            return super().different_rows()
+        rows = super().different_rows
+        return map(int, self._kept("targets", lambda: {"rows": np.fromiter(rows(), np.int64)})["rows"])
+
     def _kept(self, what: str, make: Callable[[], dict[str, ndarray]]) -> dict[str, ndarray]:
         """Return arrays that are computed once for a table on disk, stored beside it, and then mapped."""
         if self.path is None:

@@ -26,6 +26,10 @@ class PlacedRows(Rows):
 
     def __init__(self, rows: Rows, store: Store, prefix: str = "") -> None:
         self.rows, self.store, self.prefix = rows, store, prefix
+        self._keys: pa.Array | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_keys": None}  # loader processes make no use of it
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,9 +78,14 @@ class PlacedRows(Rows):
     def text_counts(self, count: Count, *, key: str, trim: str = "") -> Int[ndarray, "K P"]:
         return self.rows.text_counts(count, key=key, trim=trim)
 
+    def different_rows(self) -> Iterator[int]:
+        return self.rows.different_rows()
+
     def coded_images(self) -> tuple[pa.Array, Int[ndarray, " I"]]:
         keys, codes = self.rows.coded_images()
-        return pa.array([store_key(self.store, key) for key in keys.to_pylist()], pa.string()), codes
+        if self._keys is None:  # once, because several checks before a run ask for it
+            self._keys = pa.array([store_key(self.store, key) for key in keys.to_pylist()], pa.string())
+        return self._keys, codes
 
 
 def store_key(store: Store, key: str) -> str:

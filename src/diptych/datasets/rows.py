@@ -2,7 +2,9 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -17,6 +19,8 @@ from diptych.predictions import likeliest
 from diptych.types import Example, Mention, Pair
 
 WINDOW = 16_384  # rows that are in memory while a table is written
+Words = tuple[pa.Array, pa.Array | None, pa.Array | None]  # texts, their words, codes of all words
+TOGETHER = 8  # windows whose words and targets are looked up together
 FEW = 1024  # limit of different targets that are cached
 STRINGS = pa.list_(pa.string())
 PAIR = pa.struct(
@@ -214,15 +218,16 @@ class Rows(ABC):
 
         Checks of targets that pass for these examples pass for all.
         """
-        rows = self._different_rows()  # row numbers first, so that only these few examples are decoded
+        rows = self.different_rows()  # row numbers first, so that only these few examples are decoded
         while examples := [self[row] for row in islice(rows, window)]:
             yield examples
 
-    def _different_rows(self) -> Iterator[int]:
+    def different_rows(self) -> Iterator[int]:
+        """Number of the first row with each target and number of pairs; large tables may have more rows."""
         seen: set[tuple[str, int]] = set()
         done, windows = 0, self.windows()
         # Several windows at once: most targets of a large data set occur in each of them.
-        while group := [*islice(windows, 16)]:
+        while group := [*islice(windows, TOGETHER)]:
             names, codes = _coded(pa.concat_arrays([batch.column("target") for batch in group]))
             if names == [None]:
                 done += len(codes)
@@ -276,7 +281,11 @@ class Rows(ABC):
 def code_images(windows: Iterator[pa.RecordBatch]) -> tuple[pa.Array, Int[ndarray, " I"]]:
     """Compute `Rows.coded_images` from windows of columns."""
     keys = [batch.column("pairs").flatten().field("images").flatten() for batch in windows]
-    chunks = pa.chunked_array(keys, pa.string()).dictionary_encode().unify_dictionaries().chunks
+    encoded = pa.chunked_array(keys, pa.string()).dictionary_encode()
+    # Arrow gives all chunks one dictionary; unifying it with itself takes 20 s for 10 million pairs.
+    if len({chunk.dictionary.buffers()[-1].address for chunk in encoded.chunks}) > 1:
+        encoded = encoded.unify_dictionaries()
+    chunks = encoded.chunks
     first = chunks[0].dictionary if chunks else pa.array([], pa.string())
     return first, np.concatenate([np.zeros(0, np.int32), *(chunk.indices.to_numpy() for chunk in chunks)])
 
@@ -285,23 +294,40 @@ def count_texts(windows: Iterator[pa.RecordBatch], count: Count, trim: str) -> I
     """Compute `Rows.text_counts` from windows of columns. Every different word is tokenized once."""
     known: dict[str, int] = {}
     first, second = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
-    for batch in windows:
-        pairs = batch.column("pairs").flatten()
-        texts = pairs.field("text")
-        first.append(_count_texts(pc.utf8_rtrim(texts, trim) if trim else texts, known, count))
-        second.append(_count_texts(pairs.field("text_b"), known, count))
+    # Several windows at once: most words of a large data set occur in each of them. Arrow cuts the next
+    # windows into words in threads, while this one counts.
+    with ThreadPoolExecutor(2) as pool:
+        waiting = deque[tuple[Future[Words], Future[Words]]]()
+        while True:
+            while len(waiting) < 2 and (group := [*islice(windows, TOGETHER)]):
+                waiting.append(
+                    (pool.submit(_words, group, "text", trim), pool.submit(_words, group, "text_b"))
+                )
+            if not waiting:
+                break
+            texts, others = waiting.popleft()
+            first.append(_count_texts(texts.result(), known, count))
+            second.append(_count_texts(others.result(), known, count))
     # Without second texts one row is enough; callers look at `len`.
     if all(bool((counts == -1).all()) for counts in second):
         return np.concatenate(first)[None]
     return np.stack([np.concatenate(first), np.concatenate(second)])
 
 
-def _count_texts(texts: pa.Array, known: dict[str, int], count: Count) -> Int[ndarray, " P"]:
-    """Number of tokens of each text; -1 for null. `known` caches the counts of words."""
+def _words(windows: Sequence[pa.RecordBatch], field: str, trim: str = "") -> Words:
+    """Texts of one field of all pairs, the words of each, and the codes of all words."""
+    texts = pa.concat_arrays([batch.column("pairs").flatten().field(field) for batch in windows])
     if texts.null_count == len(texts):
+        return texts, None, None
+    words = pc.split_pattern(pc.utf8_rtrim(texts, trim) if trim else texts, " ")
+    return texts, words, words.flatten().dictionary_encode()
+
+
+def _count_texts(found: Words, known: dict[str, int], count: Count) -> Int[ndarray, " P"]:
+    """Number of tokens of each text; -1 for null. `known` caches the counts of words."""
+    texts, words, encoded = found
+    if words is None or encoded is None:
         return np.full(len(texts), -1, np.int32)
-    words = pc.split_pattern(texts, " ")
-    encoded = words.flatten().dictionary_encode()
     names = encoded.dictionary.to_pylist()
     if new := [name for name in names if name not in known]:
         # In one call: of a large table, most words have been counted in an earlier window.

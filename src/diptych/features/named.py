@@ -76,14 +76,17 @@ class NamedStores:
         self, method: str, each: Callable[[RegionSource, str], int], keys: Sequence[str]
     ) -> Int[ndarray, " N"]:
         """What every store says of its keys: all at once by a method that not every source has, or `each`."""
-        found = [self._find(key) for key in keys]
+        asked: dict[int, tuple[RegionSource, list[int], list[str]]] = {}
+        for place, key in enumerate(keys):
+            store, inner = self._find(key)
+            _, places, inners = asked.setdefault(id(store), (store, [], []))
+            places.append(place)
+            inners.append(inner)
         result = np.full(len(keys), -1, np.int64)
         # one call per store, since such a method is much faster than a call per key
-        for store in {id(one): one for one, _ in found}.values():
-            places = [place for place, (one, _) in enumerate(found) if one is store]
-            inner = [found[place][1] for place in places]
+        for store, places, inners in asked.values():
             many: Callable[[Sequence[str]], ndarray] | None = getattr(store, method, None)
-            result[places] = [each(store, key) for key in inner] if many is None else many(inner)
+            result[places] = [each(store, key) for key in inners] if many is None else many(inners)
         return result
 
     def _find(self, key: str) -> tuple[RegionSource, str]:

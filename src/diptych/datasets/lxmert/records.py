@@ -11,6 +11,7 @@
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from diptych.text import normalize_answer
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
+NUMBERS = tuple(f"{place:03d}" for place in range(1000))
+MOST = 1 << 16  # labels that are remembered
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -70,11 +73,14 @@ def read_windows(path: Path, table: Collection[str] | None) -> "Iterator[RecordB
         for category, texts in sentences.items():
             answers = _answers(labels.get(category), texts, f"{where}, {category}")
             # The uid of the original, so that its predictions can be compared with ours.
-            columns.ids += [f"{image}_{category}_{place:03d}" for place in range(len(texts))]
+            start = f"{image}_{category}_"
+            columns.ids += [start + place for place in islice(_places(), len(texts))]
             columns.images += [image] * len(texts)
             columns.groups += [category] * len(texts)
             columns.texts += texts
-            columns.targets += [names.target(one, where) for one in answers]
+            columns.targets += (
+                [None] * len(texts) if answers is None else [names.target(one, where) for one in answers]
+            )
         # At the end of an image, so a window may be a little larger.
         if len(columns.ids) >= WINDOW:
             yield columns.batch(path)
@@ -89,11 +95,23 @@ class _Names:
     def __init__(self, table: Collection[str] | None) -> None:
         self.table = None if table is None else frozenset(table)
         self.known: dict[str, str | None] = {}
+        self.targets: dict[str, str | None] = {}
 
     def target(self, label: Mapping[str, Any] | None, where: str) -> str | None:
         """JSON of the known answers with their scores; None without any."""
+        if not label:
+            return None  # the sentence stays, for the other objectives
+        # Most labels are one of some ten thousand. `repr` tells 1 from True, which is no score.
+        key = repr(label)
+        if key not in self.targets:
+            if len(self.targets) == MOST:  # of other files, each label may be its own
+                self.targets.clear()
+            self.targets[key] = self._target(label, where)
+        return self.targets[key]
+
+    def _target(self, label: Mapping[str, Any], where: str) -> str | None:
         found: dict[str, int | float] = {}
-        for answer, score in (label or {}).items():
+        for answer, score in label.items():
             # bool is a subclass of int; NaN fails the comparison
             if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
                 raise FormatError(
@@ -112,6 +130,12 @@ class _Names:
         name = normalize_answer(answer)
         self.known[answer] = name if self.table is None or name in self.table else None
         return self.known[answer]
+
+
+def _places() -> Iterator[str]:
+    """000, 001, and so on."""
+    yield from NUMBERS  # formatting 9 million numbers takes seconds
+    yield from (f"{place:03d}" for place in count(len(NUMBERS)))
 
 
 def _checked(record: Any, where: str) -> tuple[str, dict[str, list[str]], dict[str, Any]]:
@@ -135,10 +159,10 @@ def _checked(record: Any, where: str) -> tuple[str, dict[str, list[str]], dict[s
     return image, sentences, labels
 
 
-def _answers(labels: Any, texts: list[str], where: str) -> list[dict[str, Any] | None]:
-    """The label of each sentence of a category; None where it has none."""
+def _answers(labels: Any, texts: list[str], where: str) -> list[dict[str, Any] | None] | None:
+    """The label of each sentence of a category, None where it has none; None for a category without any."""
     if labels is None:
-        return [None] * len(texts)
+        return None
     if not isinstance(labels, list) or len(labels) != len(texts):
         got = len(labels) if isinstance(labels, list) else shorten(labels)
         raise FormatError(f"{where}: labelf has {got} labels; expected {len(texts)}, one for each sentence.")
