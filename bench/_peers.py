@@ -1,6 +1,6 @@
 """Models of ours and of transformers with the same weights and the same batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,12 +89,12 @@ def visualbert(given: Inputs, layers: int) -> Peers:
     )
 
 
-def lxmert(given: Inputs, *, depth: tuple[int, int, int] = (3, 2, 2), padded: Inputs | None = None) -> Peers:
-    """Both LXMERTs.
+def lxmert(*given: Inputs, depth: tuple[int, int, int] = (3, 2, 2), padded: Sequence[Inputs] = ()) -> Peers:
+    """Both LXMERTs, on one batch or several.
 
     Args:
         depth: layers of the text, of the regions, and of both.
-        padded: what transformers' model reads; None means the same as ours.
+        padded: what transformers' model reads; nothing means the same as ours.
     """
     from transformers import LxmertConfig, LxmertModel
 
@@ -109,21 +109,24 @@ def lxmert(given: Inputs, *, depth: tuple[int, int, int] = (3, 2, 2), padded: In
         attention_dropout=0.0,
     )
     fill_model(model, peer.state_dict(), where="transformers")
-    text, regions = require_both(model, padded or given, feature_dim=2048)
-    arguments = {
-        "input_ids": text.ids,
-        "attention_mask": text.mask.long(),
-        "token_type_ids": text.segments,
-        "visual_feats": regions.features,
-        "visual_pos": regions.boxes,
-        "visual_attention_mask": regions.mask.long(),
-    }
+    sides = [require_both(model, one, feature_dim=2048) for one in padded or given]
+    arguments = [
+        {
+            "input_ids": text.ids,
+            "attention_mask": text.mask.long(),
+            "token_type_ids": text.segments,
+            "visual_feats": regions.features,
+            "visual_pos": regions.boxes,
+            "visual_attention_mask": regions.mask.long(),
+        }
+        for text, regions in sides
+    ]
     return Peers(
         shape=f"LXMERT, {words} + {seen} + {both} layers of width 768",
         model=model,
         peer=peer,
-        ours=lambda: model(given, reads=POOLED).pooled,
-        theirs=lambda: peer(**arguments).pooled_output,
+        ours=lambda: torch.cat([model(one, reads=POOLED).pooled for one in given]),
+        theirs=lambda: torch.cat([peer(**one).pooled_output for one in arguments]),
     )
 
 
