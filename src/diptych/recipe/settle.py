@@ -29,6 +29,7 @@ from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
 from diptych.recipe.heads import with_cases, with_parts, with_prompts, with_targets
+from diptych.recipe.vocabulary import given_vocabulary
 from diptych.tasks import Pretrain
 from diptych.tasks.objectives import (
     Answers,
@@ -231,9 +232,8 @@ def with_class_weights(task: Node, train: Dataset) -> Node:
 def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Path) -> Node:
     """Return the processor's node with paths for `vocabulary: auto` and `vectors.path: auto`.
 
-    A vocabulary in the data set's folder is used, of cased models `vocabulary-cased.txt` before
-    `vocabulary.txt`; otherwise the files are learned from `texts` into `folder`, unless they are there
-    already.
+    A vocabulary in the data set's folder is used, see `given_vocabulary`; otherwise the files are learned
+    from `texts` into `folder`, unless they are there already.
     """
     node: Node = config["processor"]
     if "text" in node and node["text"]["vocabulary"] == "auto":
@@ -243,13 +243,10 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
                 "vocabulary=FILE to OpenAI's bpe_simple_vocab_16e6.txt.gz or the merges.txt of the weights."
             )
         # a learned file is kept: the weights of a resumed run belong to its rows
-        lowercase = bool(node["text"].get("lowercase", True))
-        given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
-        if not lowercase and (cased := given.with_name("vocabulary-cased.txt")).exists():
-            given = cased
-        if not given.exists() and not learned.exists():
+        learned, lowercase = folder / "vocabulary.txt", bool(node["text"].get("lowercase", True))
+        path = given_vocabulary(node["text"], Path(config["root"])) or learned
+        if not path.exists():
             write_vocabulary(learned, learn_vocabulary(texts, config["vocabulary_size"], lowercase=lowercase))
-        path = given if given.exists() else learned
         node = {**node, "text": {**node["text"], "vocabulary": str(path)}}
     if "vectors" in node and node["vectors"]["path"] == "auto":
         learned = folder / "fasttext.bin"
