@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 from diptych.types import Regions
@@ -11,13 +12,16 @@ from diptych.types import Regions
 WHOLE = -1  # label of the whole picture, which is of no class
 
 
-def boxes_alone(regions: Regions, pixels: Float[Tensor, "3 h w"] | None, *, whole_image: bool) -> Regions:
+def boxes_alone(
+    regions: Regions, pixels: Float[Tensor, "3 h w"] | None, *, whole_image: bool, mirrored: bool = False
+) -> Regions:
     """Drop the features, and clip boxes to the last pixel of the resized picture, as VL-BERT does.
 
     Args:
         pixels: the resized picture; None of a text without one, which has no regions.
         whole_image: put the box of the whole picture first. Of the detector's fields, labels alone remain
             then.
+        mirrored: exchange left and right.
     """
     if pixels is None:
         return replace(regions, features=np.zeros((0, 0), np.float32))
@@ -25,6 +29,8 @@ def boxes_alone(regions: Regions, pixels: Float[Tensor, "3 h w"] | None, *, whol
     # `shape[:0:-1]` of (3, height, width) is (width, height); `last` is in pixels of the original.
     last = size * (1 - 1 / np.array(pixels.shape[:0:-1] * 2, np.float32))
     boxes = regions.boxes.clip(0, last)
+    if mirrored:
+        regions, boxes = _mirrored(regions), mirrored_boxes(boxes, float(last[0]))
     if not whole_image:
         return replace(regions, features=np.zeros((len(boxes), 0), np.float32), boxes=boxes)
     boxes = np.concatenate([np.concatenate([last[:2] * 0, last[2:]])[None], boxes])
@@ -35,3 +41,21 @@ def boxes_alone(regions: Regions, pixels: Float[Tensor, "3 h w"] | None, *, whol
         labels = np.concatenate([np.full_like(labels, WHOLE, shape=1), labels])
     bare = np.zeros((len(boxes), 0), np.float32)
     return Regions(features=bare, boxes=boxes, size=regions.size, silhouettes=shapes, labels=labels)
+
+
+def last_column(size: tuple[int, int], pixels: Float[Tensor, "3 h w"]) -> float:
+    """Place of the last column of the resized picture, in pixels of the original."""
+    return size[0] * (1 - 1 / pixels.shape[2])
+
+
+def mirrored_boxes(boxes: Float[ndarray, "R 4"], last: float) -> Float[ndarray, "R 4"]:
+    """Exchange left and right of boxes x1 y1 x2 y2, so that column 0 becomes `last`, as VL-BERT does."""
+    flipped = boxes.copy()
+    # The left end becomes the right one.
+    flipped[:, [0, 2]] = last - boxes[:, [2, 0]]
+    return flipped
+
+
+def _mirrored(regions: Regions) -> Regions:
+    shapes = regions.silhouettes
+    return regions if shapes is None else replace(regions, silhouettes=shapes[:, :, ::-1])

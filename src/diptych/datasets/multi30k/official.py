@@ -67,8 +67,8 @@ def read_translations(
         for number, (row, image) in enumerate(zip(rows, images, strict=False), 1):
             if image_name(row[1]) != image_name(image):
                 raise FormatError(
-                    f"{path}:{number}: image {row[1]!r:.80}, but {where} has {image!r:.80} in this line. Is the "
-                    "file of another split?"
+                    f"{path}:{number}: image {row[1]!r:.80}, but {where} has {image!r:.80} in this line. "
+                    "Is the file of another split?"
                 )
         # Only the third column is the translation.
         lines = [row[2] for row in rows]
