@@ -33,6 +33,7 @@ from diptych.recipe.vocabulary import given_vocabulary
 from diptych.tasks import Pretrain
 from diptych.tasks.objectives import (
     Answers,
+    Interventions,
     MaskedRegions,
     MaskedText,
     RegionFeatures,
@@ -308,8 +309,10 @@ def _objective(
         raise ConfigError(
             "RegionFeatures needs precomputed features, but the model is end to end; remove it."
         )
+    if issubclass(kind, Interventions) and processor.whole_image:
+        raise ConfigError("Interventions would predict the whole picture; set processor.whole_image=false.")
     if issubclass(kind, MaskedRegions) and processor.whole_image:
-        raise ConfigError("MaskedRegions would mask the whole picture; set processor.whole_image=false.")
+        return _filled(node, whole_image=True)
     if issubclass(kind, RegionFeatures) and meta is not None and not node.get("tied"):  # tied: no own layer
         return _filled(node, feature_dim=meta.feature_dim)
     if issubclass(kind, RegionLabels) and meta is not None:
