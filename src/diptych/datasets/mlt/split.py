@@ -205,7 +205,7 @@ class Mlt(Split):
                 f"{path}: {len(lines):,} lines, but the references name line {last:,}, counted from 0; "
                 "expected the translations of the whole test set of 2018."
             )
-        # The sentences are those of the test set; of the references there are none.
+        # Of the split `references_2018` no model writes a file: what is evaluated are these sentences.
         require_split_of(path, "test_2018_flickr", {name: name for name in SPLITS})
         # As the official scripts: the one of French looks inside of words.
         inside = self.settings["lang"] == "fr"

@@ -55,7 +55,7 @@ def read_translations(
         FormatError: the number of lines is not that of the ids, or a line of a TSV has not five columns or
             names another image.
     """
-    # Lines are joined to ids by place, so their number is all that can be checked.
+    # Lines are joined to ids by place; only those of a TSV say what they are.
     lines = read_lines(path)
     if len(lines) != len(ids):
         raise FormatError(
