@@ -32,6 +32,7 @@ def regions(count: int, *, size: tuple[int, int] = (200, 100)) -> Regions:
         boxes=boxes,
         size=size,
         labels=np.arange(count) % 2,
+        probabilities=np.full((count, 2), 0.5, np.float32),
     )
 
 
@@ -232,6 +233,9 @@ def test_the_whole_picture_comes_first_and_mentions_move(text: WordPiece, tmp_pa
     row = processor(pair, sources)
     assert row.boxes[0] == pytest.approx([0, 0, 1 - 1 / 40, 1 - 1 / 20])
     assert len(row.boxes) == len(row.regions) == 3
+    assert row.regions.labels.tolist() == [-1, 0, 1]
+    assert row.regions.probabilities is not None
+    assert row.regions.probabilities[:, 0].tolist() == [0, 0.5, 0.5]
     assert row.mentions.tolist() == [-1, -1, 2, -1]
 
 

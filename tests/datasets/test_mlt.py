@@ -84,6 +84,9 @@ def test_words_are_written_line_by_line(root, tmp_path):
     (tmp_path / "words.txt").write_text("hut\n")
     with pytest.raises(FormatError, match=r"words\.txt: 1 lines.*has 2"):
         split.read_predictions(tmp_path / "words.txt")
+    (tmp_path / "test_2017_mscoco.txt").write_text("hut\nkappe\n")
+    with pytest.raises(FormatError, match=r"'test_2017_mscoco'.*'test_2016_flickr'"):
+        split.read_predictions(tmp_path / "test_2017_mscoco.txt")
 
 
 @pytest.mark.parametrize(("lang", "right"), [("de", 1), ("fr", 2)])
@@ -96,6 +99,9 @@ def test_references_look_for_words_in_translated_sentences(tmp_path, lang, right
     found = split.read_predictions(tmp_path / "system.txt")
     assert found.answers == ("hüte", "mer" if lang == "fr" else "", "")
     assert evaluate(found, split, samples=2)["accuracy"].value == right / 3
+    (tmp_path / "test_2017_flickr.txt").write_text("eins\n\nzwei\n")
+    with pytest.raises(FormatError, match=r"'test_2017_flickr'.*'test_2018_flickr'"):
+        split.read_predictions(tmp_path / "test_2017_flickr.txt")
     (tmp_path / "system.txt").write_text("ein mann mit hüte .\n\n")
     with pytest.raises(FormatError, match=r"system\.txt: 2 lines.*line 2"):
         split.read_predictions(tmp_path / "system.txt")

@@ -3,6 +3,7 @@
 import gzip
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -191,6 +192,50 @@ def test_a_hypothesis_file_of_another_split_is_refused(made, tmp_path):
     (tmp_path / "val.txt").write_text("ein Satz\n" * 3)
     with pytest.raises(FormatError, match=rf"val\.txt: 3 lines.*'train' has {len(split)}"):
         split.read_predictions(tmp_path / "val.txt")
+
+
+@pytest.fixture
+def equal(tmp_path):
+    """Two splits with equal numbers of lines."""
+    for name in ("test_2016_flickr", "test_2017_flickr"):
+        for lang in ("en", "de"):
+            (tmp_path / f"{name}.{lang}").write_text("eins\nzwei\n")
+        (tmp_path / f"{name}.images").write_text(f"{name[5:9]}1.jpg\n{name[5:9]}2.jpg\n")
+    return Multi30k(tmp_path, "test_2016_flickr", task="translation")
+
+
+@pytest.mark.parametrize("name", ["test_2017_flickr.txt", "ours.test_2017_flickr.lc.de", "val.txt"])
+def test_a_hypothesis_file_that_is_called_as_another_split_is_refused(equal, tmp_path, name):
+    (tmp_path / name).write_text("eins\nzwei\n")
+    split = "val" if name == "val.txt" else "test_2017_flickr"
+    with pytest.raises(FormatError, match=rf"{name}.*'{split}'.*test_2016_flickr.*--split {split}"):
+        equal.read_predictions(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["ours.txt", "test_2016.de", "my_test_2017_flickr_model.txt"])
+def test_a_hypothesis_file_of_any_other_name_is_read(equal, tmp_path, name):
+    (tmp_path / name).write_text("eins\nzwei\n")
+    (tmp_path / "ours.npz").write_text("no predictions")
+    assert equal.read_predictions(tmp_path / name).texts == ("eins", "zwei")
+
+
+def test_predictions_beside_a_hypothesis_file_tell_its_split(equal, tmp_path):
+    """They are written together, so what they say counts more than the name."""
+    (tmp_path / "test_2017_flickr.txt").write_text("eins\nzwei\n")
+    saved = Predictions(ids=("1",), texts=("eins",), meta={"split": "test_2016_flickr"})
+    saved.save(tmp_path / "test_2017_flickr.npz")
+    assert len(equal.read_predictions(tmp_path / "test_2017_flickr.txt")) == 2
+    (tmp_path / "ours.txt").write_text("eins\nzwei\n")
+    replace(saved, meta={"split": "val"}).save(tmp_path / "ours.npz")
+    with pytest.raises(FormatError, match=r"ours\.txt.*ours\.npz.*'val'.*test_2016_flickr"):
+        equal.read_predictions(tmp_path / "ours.txt")
+
+
+def test_a_submission_names_the_images_of_its_split(equal, tmp_path):
+    path = tmp_path / "MEMAD_1_TEXT_C.tsv"
+    path.write_text("TEXT\t20161.jpg\teins\t1\tC\nTEXT\t20172.jpg\tzwei\t1\tC\n")
+    with pytest.raises(FormatError, match=r"tsv:2.*20172\.jpg.*20162\.jpg"):
+        equal.read_predictions(path)
 
 
 def test_rankings_are_kept(made, tmp_path):

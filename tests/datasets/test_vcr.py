@@ -1,11 +1,13 @@
 """VCR: texts that name regions, silhouettes, the file of the leaderboard, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from diptych.bundle import load_bundle
 from diptych.cli import main
@@ -276,10 +278,12 @@ def test_a_model_learns_from_pixels_boxes_and_silhouettes(world: Path, tmp_path:
     whole = ["+processor.whole_image=true", "processor.prepare.least=32", "data.cells=4", "data.batch_size=2"]
     model = ["model.model._target_=diptych.models.vlbert_tiny", "+model.model.whole_image=false"]
     words = ["model=end_to_end_tiny", "data=vcr", f"root={world}", f"out={tmp_path}", "trainer.max_steps=1"]
-    assert main(["train", *words, *whole, *model, "loggers=[]", "progress=false", *few]) == 0
+    mirror = "+data.mirror={share: 1, words: keep}"
+    assert main(["train", *words, *whole, *model, mirror, "loggers=[]", "progress=false", *few]) == 0
     split, bundle = Vcr(world, "val", cells=4), load_bundle(tmp_path)
     sources = Sources(regions=OwnBoxes([split.regions]), images=split.images)
-    batch = Collate(bundle.processor, sources=sources)([split[3], split[4]])
+    chosen = [split[3], split[4]]
+    batch = Collate(bundle.processor, sources=sources)(chosen)
     regions, text = batch.inputs.regions, batch.inputs.text
     assert regions is not None
     assert regions.silhouettes is not None
@@ -292,6 +296,12 @@ def test_a_model_learns_from_pixels_boxes_and_silhouettes(world: Path, tmp_path:
     assert not regions.silhouettes[~regions.mask].any()
     assert {*range(1, count)} & set(text.mentions.unique().tolist())
     assert text.mentions.max() < count
+    turned = [replace(one, pairs=tuple(replace(pair, mirrored=True) for pair in one.pairs)) for one in chosen]
+    other = Collate(bundle.processor, sources=sources)(turned).inputs
+    assert torch.equal(other.regions.silhouettes, regions.silhouettes.flip(-1))
+    assert torch.equal(other.text.mentions, text.mentions)
+    ends, last = regions.boxes[..., [2, 0]], regions.boxes[:, :1, 2:3]
+    torch.testing.assert_close(other.regions.boxes[..., [0, 2]][regions.mask], (last - ends)[regions.mask])
     words = ["--splits", "val", "--out", str(tmp_path / "p"), "--limit", "1"]
     assert main(["predict", str(tmp_path), *words]) == 0
     sources = Sources(regions=Vcr(world, "val").regions, images=split.images)  # of another network

@@ -59,7 +59,10 @@ def test_pixels_and_corpora_in_one_step(captions, tmp_path):
         row = next(csv.DictReader(file))
     assert all(float(row[f"train/{name}"]) > 0 for name in ("words.captions", "words.texts", "regions"))
     assert run.metrics["regions"] > 0
-    assert any("resnet" in name for name in load_bundle(tmp_path / "bundle").model.state_dict())
+    bundle = load_bundle(tmp_path / "bundle")
+    assert any("resnet" in name for name in bundle.model.state_dict())
+    assert bundle.processor.whole_image
+    assert bundle.task.objectives["regions"].whole_image, "the picture is neither hidden nor predicted"
 
 
 def test_a_step_has_rows_of_both_and_resumes_exactly(captions, tmp_path, monkeypatch):

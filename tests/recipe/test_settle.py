@@ -51,7 +51,7 @@ def test_end_to_end_the_network_below_decides_how_wide_features_are():
     ("kind", "settings", "message"),
     [
         ("RegionFeatures", {}, "RegionFeatures"),
-        ("MaskedRegions", {"whole_image": True}, r"processor\.whole_image=false"),
+        ("Interventions", {"whole_image": True}, r"processor\.whole_image=false"),
     ],
 )
 def test_objectives_that_make_no_sense_end_to_end_are_refused(kind, settings, message):

@@ -85,6 +85,17 @@ def test_a_changed_file_repeats_only_what_reads_it(keys, tree):
     assert changed(before, keys(tree)) == dirty | {"U/average", "E/average", "ensemble"}
 
 
+def test_a_vocabulary_repeats_only_what_reads_it(keys, tree):
+    """UNITER keeps capitals here, ERNIE-ViL does not."""
+    cased = "processor.text.lowercase=false"
+    tree["families"]["U"]["overrides"] = [cased]
+    tree["families"]["U"]["pretrain"]["overrides"].append(cased)
+    (keys.root / "vocabulary.txt").write_text("[unk]\n")
+    before = keys(tree)
+    (keys.root / "vocabulary-cased.txt").write_text("[UNK]\n")
+    assert changed(before, keys(tree)) == downstream("U", "U1", "U2") | {"U-pretrain/pretrain"}
+
+
 def test_a_study_may_move(keys, tree, tmp_path):
     before = keys(tree)
     elsewhere = shutil.copytree(keys.root, tmp_path / "elsewhere")

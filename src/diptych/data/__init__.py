@@ -4,6 +4,7 @@ from diptych.data.boxes import BoxSource, GivenBoxes, OwnBoxes, Place, bare_regi
 from diptych.data.checks import require_sources, require_vocabulary
 from diptych.data.collate import Collate, pad
 from diptych.data.limit import first_images, image_limit
+from diptych.data.mirrored import Mirrored
 from diptych.data.module import DataModule
 from diptych.data.negatives import Negatives
 from diptych.data.processor import Processor, Row, Sources, image_keys
@@ -18,6 +19,7 @@ __all__ = [
     "DataModule",
     "DetectorTransform",
     "GivenBoxes",
+    "Mirrored",
     "Negatives",
     "OwnBoxes",
     "Picture",

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from diptych.data.bare import last_column
 from diptych.data.processor import Processor, Row, Sources, image_keys
 from diptych.data.stream import lengths_of, stream
 from diptych.errors import ConfigError, FormatError
@@ -51,10 +52,12 @@ class Collate:
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         tokenizer = self.processor.text
-        rows = [row for example in examples for row in self.processor.rows(example, self.sources)]
+        each = [self.processor.rows(example, self.sources) for example in examples]
+        rows = [row for own in each for row in own]
         # An image that is the left one here and the right one there has different numbers in its rows.
         share = self.share and not self.processor.number_images
-        images = [pair.image for example in examples for pair in example.pairs] if share else None
+        pairs = (pair for example in examples for pair in example.pairs)
+        images = [(pair.image, pair.mirrored) for pair in pairs] if share else None
         return Batch(
             ids=tuple(example.id for example in examples),
             inputs=pad(
@@ -63,11 +66,26 @@ class Collate:
                 labels=self.processor.labels,
                 images=images,
             ),
-            targets=None if self.targets is None else self.targets(examples),
+            targets=None if self.targets is None else self.targets(self._mirrored(examples, each)),
             pairs=len(examples[0].pairs),
             weights=_weights(examples),
             groups=_groups(examples),
         )
+
+    def _mirrored(self, examples: Sequence[Example], rows: Sequence[Sequence[Row]]) -> Sequence[Example]:
+        """The examples with the targets of mirrored ones mirrored, if the task has places as targets."""
+        mirror = getattr(self.targets, "mirrored", None)
+        if mirror is None:
+            return examples
+        return [
+            mirror(one, _last(own[0])) if one.pairs[0].mirrored else one
+            for one, own in zip(examples, rows, strict=True)
+        ]
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether pictures can be mirrored, see `Mirrored`."""
+        return self.processor.mirrors
 
     def length(self, example: Example) -> int:
         """The cost of an example in tokens and regions, by which batches are formed."""
@@ -98,6 +116,10 @@ class Collate:
                 known[key] = height > width
             found.append(key is not None and known[key])
         return np.array(found, np.int64)
+
+
+def _last(row: Row) -> float:
+    return last_column(_given(row.regions).size, _given(row.pixels))
 
 
 def _weights(examples: Sequence[Example]) -> Float[Tensor, " N"] | None:

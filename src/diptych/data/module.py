@@ -11,6 +11,7 @@ from numpy import ndarray
 from torch import Generator
 from torch.utils.data import DataLoader
 
+from diptych.data.mirrored import Mirrored
 from diptych.data.negatives import Negatives
 from diptych.data.sampler import JointPlan, Plan, Positions, Steps, longest_first
 from diptych.data.stream import rows_of, stream, targets_of
@@ -46,6 +47,8 @@ class DataModule:
         negatives: settings of `Negatives`, which turns some of the true pairs of both splits into wrong ones;
             anew for every epoch of training, always the same for validation. With `train: false` the training
             pairs stay, for `task.hard`. None leaves all.
+        mirror: settings of `Mirrored`, which exchanges left and right of some pictures in training, anew for
+            every epoch. It needs a model that reads pixels. None mirrors none.
         balance: `epoch` or `fixed` trains on as many examples of each class as the rarest has (see `Plan`).
         aspects: a step trains on upright pictures only, or on others only. This saves padding for models that
             read pixels of different sizes; VL-BERT calls it aspect grouping.
@@ -65,6 +68,7 @@ class DataModule:
         workers: int = 0,
         worker_start: Literal["fork", "spawn", "forkserver"] | None = None,
         negatives: Mapping[str, Any] | None = None,
+        mirror: Mapping[str, Any] | None = None,
         balance: Literal["epoch", "fixed"] | None = None,
         aspects: bool = False,
     ) -> None:
@@ -92,7 +96,9 @@ class DataModule:
         self.aspects = aspects
         drawn = dict(negatives or {})
         in_training = drawn.pop("train", True) and negatives is not None
-        self._drawn = Negatives(train, **drawn) if in_training else None
+        self._drawn = Negatives(train, **drawn) if in_training else _mirrored(train, collate, mirror)
+        if in_training and mirror is not None:
+            raise ConfigError("data.negatives and data.mirror exclude each other in training.")
         self._validated = validate
         if negatives is not None and validate is not None:
             self._validated = Negatives(validate, **drawn)
@@ -199,6 +205,22 @@ class DataModule:
             generator=Generator(),
             **parallel,
         )
+
+
+def _mirrored(train: Dataset, collate: Collator, mirror: Mapping[str, Any] | None) -> Mirrored | None:
+    """The training data with mirrored pictures; None without the setting.
+
+    Raises:
+        ConfigError: the model reads features, which cannot be mirrored.
+    """
+    if mirror is None:
+        return None
+    # Mirrored boxes with the features of the picture as it was would contradict each other.
+    if not getattr(collate, "mirrors", False):
+        raise ConfigError(
+            "data.mirror needs a model that reads pixels; features of regions cannot be mirrored. Remove it."
+        )
+    return Mirrored(train, **mirror)
 
 
 def _of_each(train: Dataset, batch_size: Mapping[str, int]) -> list[tuple[int, int]]:

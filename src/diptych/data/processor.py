@@ -161,6 +161,11 @@ class Processor:
         }
         return frozenset(name for name, given in present.items() if given)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether pictures can be mirrored: features of a detector cannot."""
+        return "pixels" in self.provides and (self.prepare is not None or not self.regions)
+
     def rows(self, example: Example, sources: Sources) -> list[Row]:
         """Convert all pairs of an example, each as `__call__` does."""
         # `images` counts the images of earlier pairs,
@@ -187,8 +192,10 @@ class Processor:
         # End to end, a text without a picture has no regions, as with features: a passage of a corpus.
         seen = "pixels" in self.provides and bool(keys or self.prepare is None)
         pixels = self._pixels(keys, sources.images) if seen else None
+        if pair.mirrored and pixels is not None:
+            pixels = pixels.flip(-1)  # after resizing, as in VL-BERT
         if self.prepare is not None:
-            images = [boxes_alone(images[0], pixels, whole_image=self.whole_image)]
+            images = [boxes_alone(images[0], pixels, whole_image=self.whole_image, mirrored=pair.mirrored)]
         if self.max_row is not None and tokens is not None:
             tokens, images = cut_row(tokens, images, most=self.max_row, whole=self.added)
         count = sum(map(len, images))

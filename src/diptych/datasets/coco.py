@@ -9,7 +9,9 @@ NAMES = {
     "kite": "kite", "lamp": "clock",
 }  # fmt: skip
 
-# In the order of COCO's category ids, without blanks as VCR writes them.
+# In the order of COCO's category ids, without blanks as VCR writes them. Compared with `categories` in
+# vcr/data/datasets/vcr.py of jackroos/VL-BERT, and with COCO_CATEGORIES, which have blanks, in
+# detectron2/data/datasets/builtin_meta.py of facebookresearch/detectron2.
 CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
     "trafficlight", "firehydrant", "stopsign", "parkingmeter", "bench", "bird", "cat", "dog", "horse",

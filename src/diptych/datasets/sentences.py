@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import ConfigError, DiptychError, FormatError
 from diptych.files import atomic_file, require_file
+from diptych.predictions import Predictions
 
 MAX_BYTES = 1 << 30  # unpacked size of a file of sentences
 GZIP = b"\x1f\x8b"
@@ -95,6 +96,35 @@ def numbered(texts: Mapping[str, list[str]]) -> Iterator[tuple[int, dict[str, st
     """Yield the number of each line, from 1, and the lines of all files."""
     for number, lines in enumerate(zip(*texts.values(), strict=True), 1):
         yield number, dict(zip(texts, lines, strict=True))
+
+
+def require_split_of(path: Path, split: str, names: Mapping[str, str]) -> None:
+    """Refuse a prediction file that says that it is of another split.
+
+    Lines are joined to examples by their number, and two splits may have equal numbers of lines. The `.npz`
+    beside the file decides, which diptych writes; without one, a part between dots of the file's own name,
+    such as `test_2017_flickr` of `test_2017_flickr.lc.de`. Other names say nothing, and are read.
+
+    Args:
+        names: split by each of its names.
+
+    Raises:
+        FormatError: names both splits.
+    """
+    beside, said = path.with_suffix(".npz"), ""
+    if beside != path and beside.is_file():
+        try:
+            said = str(Predictions.load(beside).meta.get("split") or "")
+        except DiptychError:  # any other file of this name
+            said = ""
+    who = str(beside) if said else "its name"
+    named = [said] if said else [names[part] for part in path.name.split(".") if part in names]
+    if named and split not in named:
+        raise FormatError(
+            f"{path}: {who} says split {named[0]!r}, but {split!r} is asked for. Lines are joined by their "
+            f"number, so they would get the targets of others. Set --split {named[0]}, or copy the file to "
+            "another name if it is not of that split."
+        )
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:

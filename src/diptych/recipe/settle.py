@@ -29,9 +29,11 @@ from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
 from diptych.recipe.heads import with_cases, with_parts, with_prompts, with_targets
+from diptych.recipe.vocabulary import given_vocabulary
 from diptych.tasks import Pretrain
 from diptych.tasks.objectives import (
     Answers,
+    Interventions,
     MaskedRegions,
     MaskedText,
     RegionFeatures,
@@ -231,9 +233,8 @@ def with_class_weights(task: Node, train: Dataset) -> Node:
 def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Path) -> Node:
     """Return the processor's node with paths for `vocabulary: auto` and `vectors.path: auto`.
 
-    A vocabulary in the data set's folder is used, of cased models `vocabulary-cased.txt` before
-    `vocabulary.txt`; otherwise the files are learned from `texts` into `folder`, unless they are there
-    already.
+    A vocabulary in the data set's folder is used, see `given_vocabulary`; otherwise the files are learned
+    from `texts` into `folder`, unless they are there already.
     """
     node: Node = config["processor"]
     if "text" in node and node["text"]["vocabulary"] == "auto":
@@ -243,13 +244,10 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
                 "vocabulary=FILE to OpenAI's bpe_simple_vocab_16e6.txt.gz or the merges.txt of the weights."
             )
         # a learned file is kept: the weights of a resumed run belong to its rows
-        lowercase = bool(node["text"].get("lowercase", True))
-        given, learned = Path(config["root"]) / "vocabulary.txt", folder / "vocabulary.txt"
-        if not lowercase and (cased := given.with_name("vocabulary-cased.txt")).exists():
-            given = cased
-        if not given.exists() and not learned.exists():
+        learned, lowercase = folder / "vocabulary.txt", bool(node["text"].get("lowercase", True))
+        path = given_vocabulary(node["text"], Path(config["root"])) or learned
+        if not path.exists():
             write_vocabulary(learned, learn_vocabulary(texts, config["vocabulary_size"], lowercase=lowercase))
-        path = given if given.exists() else learned
         node = {**node, "text": {**node["text"], "vocabulary": str(path)}}
     if "vectors" in node and node["vectors"]["path"] == "auto":
         learned = folder / "fasttext.bin"
@@ -311,8 +309,10 @@ def _objective(
         raise ConfigError(
             "RegionFeatures needs precomputed features, but the model is end to end; remove it."
         )
+    if issubclass(kind, Interventions) and processor.whole_image:
+        raise ConfigError("Interventions would predict the whole picture; set processor.whole_image=false.")
     if issubclass(kind, MaskedRegions) and processor.whole_image:
-        raise ConfigError("MaskedRegions would mask the whole picture; set processor.whole_image=false.")
+        return _filled(node, whole_image=True)
     if issubclass(kind, RegionFeatures) and meta is not None and not node.get("tied"):  # tied: no own layer
         return _filled(node, feature_dim=meta.feature_dim)
     if issubclass(kind, RegionLabels) and meta is not None:

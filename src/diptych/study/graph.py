@@ -16,6 +16,7 @@ from diptych.datasets import Data, find_data, split_class
 from diptych.errors import ConfigError, FormatError
 from diptych.features import FeatureStore
 from diptych.recipe import compose
+from diptych.recipe.vocabulary import given_vocabulary
 from diptych.study.chain import Link
 from diptych.study.progress import Checksums
 from diptych.study.settings import Member, Study
@@ -166,7 +167,7 @@ def _add_training(
         "train": _split(graph, planner, view),
         "validate": _split(graph, planner, graph.study.dev),
         "features": [None if path is None else FeatureStore(path).meta.checksum for path in (store, more)],
-        "files": [_file(planner, config["vocabulary"], graph.root), *_weights(planner, config)],
+        "files": [_vocabulary(planner, config), *_weights(planner, config)],
     }
     # stores before the root: a store below the root must become FEATURES, not ROOT/...
     places = {str(store): "FEATURES", str(more): "MORE", str(graph.root): "ROOT"}
@@ -198,7 +199,7 @@ def _add_link(graph: Graph, planner: Planner, link: Link) -> None:
             FeatureStore(path).meta.checksum if path.is_dir() else None
             for path in map(Path, stores.values() if isinstance(stores, Mapping) else [stores or ""])
         ],
-        "files": [_file(planner, config["vocabulary"], root), *_weights(planner, config)],
+        "files": [_vocabulary(planner, config), *_weights(planner, config)],
     }
     places = {str(store): "FEATURES", str(graph.root): "ROOT"}
     starts = [graph.steps[name] for name in link.start]
@@ -336,9 +337,12 @@ def _split(graph: Graph, planner: Planner, split: str) -> str:
     return " ".join(map(planner.checksums, paths))
 
 
-def _file(planner: Planner, name: str, root: Path) -> str | None:
-    path = root / "vocabulary.txt" if name == "auto" else Path(name)
-    return planner.checksums(path) if path.is_file() else None
+def _vocabulary(planner: Planner, config: Mapping[str, Any]) -> str | None:
+    if (name := config["vocabulary"]) != "auto":
+        path: Path | None = Path(name)
+    else:
+        path = given_vocabulary(config["processor"].get("text", {}), Path(config["root"]))
+    return planner.checksums(path) if path is not None and path.is_file() else None
 
 
 def _weights(planner: Planner, config: Mapping[str, Any]) -> list[str | None]:

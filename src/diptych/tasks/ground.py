@@ -1,7 +1,7 @@
 """Grounding: which region a phrase refers to (RefCOCO+)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,17 @@ class GoldBox:
         if any(example.target is None for example in examples):
             return None
         return torch.tensor([self._box(example) for example in examples], dtype=torch.float32)
+
+    def mirrored(self, example: Example, last: float) -> Example:
+        """The example with its target mirrored.
+
+        Args:
+            last: place of the last column of the picture, which the first one takes.
+        """
+        if example.target is None:
+            return example
+        x1, y1, x2, y2 = self._box(example)
+        return replace(example, target=(last - x2, y1, last - x1, y2))
 
     def _box(self, example: Example) -> list[float]:
         box = np.asarray(example.target, dtype=object)  # any other type would convert invalid values

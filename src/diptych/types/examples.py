@@ -30,6 +30,8 @@ class Pair:
             pair of a batch has as many.
         files: path of the picture of each key, relative to the root of the data set; empty if the keys are
             enough to find the pictures.
+        mirrored: left and right of the picture are exchanged, for models that read pixels; see
+            `diptych.data.Mirrored`.
     """
 
     # A key and no path: feature stores and folders of pictures name the same image by it.
@@ -39,6 +41,7 @@ class Pair:
     mentions: tuple[Mention, ...] = ()
     files: tuple[str, ...] = ()
     more_texts: tuple[str, ...] = ()
+    mirrored: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

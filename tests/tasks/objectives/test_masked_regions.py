@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from diptych.errors import ConfigError
 from diptych.models import uniter_tiny
+from diptych.nn.boxes import iou
 from diptych.tasks.objectives import (
     MaskedRegions,
     RegionFeatures,
@@ -15,7 +16,6 @@ from diptych.tasks.objectives import (
     RegionProbabilities,
     Sample,
 )
-from diptych.tasks.objectives.masked_regions import overlaps
 from diptych.types import Encoding, Inputs, PaddedRegions
 
 CLASSES = 7
@@ -74,17 +74,27 @@ def test_what_overlaps_an_asked_region_is_hidden_without_being_asked():
     given = seen(100, 10)
     shown, selected = corrupt(given, RegionMasking(hidden=0.9, overlap=0.4))
     others = ~torch.eye(10, dtype=torch.bool)
-    near = ((overlaps(given.boxes) > 0.4) & others & selected[:, None]).any(2) & given.mask
+    near = ((iou(given.boxes, given.boxes) > 0.4) & others & selected[:, None]).any(2) & given.mask
     assert (near & ~selected).any()
     assert torch.equal(shown.hidden & ~selected, near & ~selected)
     assert shown.hidden[near].all()
     assert share(shown.hidden, selected & ~near) == pytest.approx(0.9, abs=0.07)
 
 
-def test_overlaps_are_intersection_over_union():
-    boxes = torch.tensor([[[0, 0, 0.5, 1], [0.25, 0, 0.75, 1], [0, 0, 0, 0]]])
-    expected = [[1, 1 / 3, 0], [1 / 3, 1, 0], [0, 0, 0]]
-    torch.testing.assert_close(overlaps(boxes)[0], torch.tensor(expected))
+def test_the_whole_picture_is_neither_hidden_nor_asked():
+    """Though it overlaps every other region."""
+    given = seen(100, 10)
+    given.boxes[:, 0] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    masking = RegionMasking(rate=0.9, overlap=0.01)
+    objective = MaskedRegions(uniter_tiny(), predict={}, masking=masking, whole_image=True)
+    sample = objective.corrupt(Sample(inputs=Inputs(regions=given)), torch.Generator().manual_seed(0))
+    shown = sample.inputs.regions
+    assert not shown.hidden[:, 0].any()
+    assert not sample.selected[:, 0].any()
+    assert torch.equal(shown.mask, given.mask)
+    assert torch.equal(shown.features[:, 0], given.features[:, 0])
+    assert sample.selected[:, 1:][given.mask[:, 1:]].float().mean() > 0.8
+    assert not sample.regions.mask[:, 0].any()
 
 
 def ask(target, given, selected):

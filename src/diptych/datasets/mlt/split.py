@@ -21,7 +21,7 @@ from diptych.datasets.caption_lines import NAMES, find_lines
 from diptych.datasets.locate import locate
 from diptych.datasets.mlt.records import Row, found_in, read_json_rows, read_references, read_rows
 from diptych.datasets.photographs import Photographs, image_key, image_name, require_kind
-from diptych.datasets.sentences import read_lines, write_lines
+from diptych.datasets.sentences import read_lines, require_split_of, write_lines
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Example, Pair, Progress
@@ -184,7 +184,7 @@ class Mlt(Split):
         inside of a word. It is the official evaluation, which also accepts the line number as a translation.
 
         Raises:
-            FormatError: the file has too few lines, or another number than the split.
+            FormatError: the file has too few lines or another number than the split, or names another split.
         """
         lines = read_lines(path)
         if self.split == REFERENCES:
@@ -194,6 +194,7 @@ class Mlt(Split):
                 f"{path}: {len(lines):,} lines, but split {self.split!r} has {len(self):,} rows; expected "
                 "one word per row. Is the file of another split?"
             )
+        require_split_of(path, self.split, {name: name for name in SPLITS})
         return Predictions(ids=self.ids, answers=tuple(line.strip() for line in lines), form="answers")
 
     def _found(self, lines: list[str], path: Path) -> Predictions:
@@ -204,6 +205,8 @@ class Mlt(Split):
                 f"{path}: {len(lines):,} lines, but the references name line {last:,}, counted from 0; "
                 "expected the translations of the whole test set of 2018."
             )
+        # Of the split `references_2018` no model writes a file: what is evaluated are these sentences.
+        require_split_of(path, "test_2018_flickr", {name: name for name in SPLITS})
         # As the official scripts: the one of French looks inside of words.
         inside = self.settings["lang"] == "fr"
         answers = (found_in(lines[one.meta["line"]], [*one.target], inside=inside) for one in self)

@@ -42,14 +42,14 @@ class Layout:
         """The file of a language; None if there is none."""
         dot = f".{number}" if number else ""
         middle = f".lc.norm.tok{dot}.{lang}" if self.tokenized else f"{dot}.{lang}"
-        names = [f"{stem}{middle}{end}" for stem in _stems(split) for end in ("", ".gz")]
+        names = [f"{stem}{middle}{end}" for stem in stems(split) for end in ("", ".gz")]
         return self._first(["tok" if self.tokenized else "raw"], names)
 
     def images(self, split: str) -> Path | None:
         """The list of images; None if there is none."""
         names = [
             f"{stem}{end}"
-            for stem in _stems(split)
+            for stem in stems(split)
             for end in ((".txt", ".images") if self.descriptions == 1 else ("_images.txt", ".images"))
         ]
         return self._first(["image_splits"], names)
@@ -103,5 +103,6 @@ class Layout:
         return next((path for path in paths if path.is_file()), None)
 
 
-def _stems(split: str) -> tuple[str, ...]:
+def stems(split: str) -> tuple[str, ...]:
+    """The names of a split in names of files, its own first."""
     return (split, OLDER[split]) if split in OLDER else (split,)

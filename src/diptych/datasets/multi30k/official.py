@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from diptych.datasets.photographs import image_name
 from diptych.datasets.sentences import read_lines, write_lines
 from diptych.errors import FormatError
 from diptych.predictions import Predictions
@@ -42,13 +43,19 @@ def write_translations(predictions: Predictions, path: Path, *, images: Sequence
     write_lines(path, lines)
 
 
-def read_translations(path: Path, ids: Sequence[str], *, where: str) -> Predictions:
+def read_translations(
+    path: Path, ids: Sequence[str], *, where: str, images: Sequence[str] = ()
+) -> Predictions:
     """Read a file of `write_translations`; an empty line is an empty translation.
 
+    Args:
+        images: lines of the list of images, if it is known, which those of a TSV must name.
+
     Raises:
-        FormatError: the number of lines is not that of the ids, or a line of a TSV has not five columns.
+        FormatError: the number of lines is not that of the ids, or a line of a TSV has not five columns or
+            names another image.
     """
-    # Lines are joined to ids by place, so their number is all that can be checked.
+    # Lines are joined to ids by place; only those of a TSV say what they are.
     lines = read_lines(path)
     if len(lines) != len(ids):
         raise FormatError(
@@ -56,13 +63,20 @@ def read_translations(path: Path, ids: Sequence[str], *, where: str) -> Predicti
             "Is the file of another split?"
         )
     if path.suffix == ".tsv":
+        rows = [_cells(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+        for number, (row, image) in enumerate(zip(rows, images, strict=False), 1):
+            if image_name(row[1]) != image_name(image):
+                raise FormatError(
+                    f"{path}:{number}: image {row[1]!r:.80}, but {where} has {image!r:.80} in this line. "
+                    "Is the file of another split?"
+                )
         # Only the third column is the translation.
-        lines = [_hypothesis(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+        lines = [row[2] for row in rows]
     return Predictions(ids=tuple(ids), texts=tuple(line.strip() for line in lines))
 
 
-def _hypothesis(line: str, where: str) -> str:
+def _cells(line: str, where: str) -> list[str]:
     cells = line.split("\t")
     if len(cells) != COLUMNS:
         raise FormatError(f"{where}: {len(cells)} columns; expected {COLUMNS}, separated by tabs.")
-    return cells[2]
+    return cells

@@ -25,13 +25,14 @@ from diptych.datasets.multi30k.files import (
     SPLITS,
     Caption,
     Layout,
+    stems,
 )
 from diptych.datasets.multi30k.official import (
     read_translations,
     write_translations,
 )
 from diptych.datasets.photographs import Photographs, image_key, image_name, require_kind
-from diptych.datasets.sentences import languages, numbered, read_aligned, read_lines
+from diptych.datasets.sentences import languages, numbered, read_aligned, read_lines, require_split_of
 from diptych.errors import ConfigError, FormatError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Example, Pair, Progress
@@ -219,11 +220,16 @@ class Multi30k(Split):
         """Read a file of `write`, or translations of another program.
 
         Raises:
-            FormatError: the file has another number of lines than the split; names both numbers.
+            FormatError: the file has another number of lines than the split, or names another split or, as
+                TSV, other images.
         """
         if self.settings["task"] != "translation":
             return read_matches(path, self.ids)
-        return read_translations(path, self.ids, where=f"split {self.split!r}")
+        known = path.suffix == ".tsv" and _layout(self.root, self.settings).images(self.split) is not None
+        images = self._image_lines if known else ()
+        found = read_translations(path, self.ids, where=f"split {self.split!r}", images=images)
+        require_split_of(path, self.split, {name: split for split in SPLITS for name in stems(split)})
+        return found
 
     @property
     def _image_lines(self) -> Sequence[str]:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from diptych.errors import ConfigError
 from diptych.nn import init_bert, initial_std
+from diptych.nn.boxes import iou
 from diptych.tasks.objectives.base import (
     Grades,
     Objective,
@@ -86,7 +87,7 @@ class RegionMasking:
         if self.overlap is not None:
             # A region overlaps itself with an IoU of 1, which must not hide those that are to be kept.
             itself = torch.eye(eligible.shape[1], dtype=torch.bool, device=eligible.device)
-            near = (overlaps(regions.boxes) > self.overlap) & selected[:, None] & ~itself
+            near = (iou(regions.boxes, regions.boxes) > self.overlap) & selected[:, None] & ~itself
             hidden |= near.any(2) & regions.mask
         features = regions.features
         if self.exchanged:
@@ -97,16 +98,6 @@ class RegionMasking:
             # Drawn for all positions, so that the number of random numbers does not depend on the draws.
             features = torch.where(exchanged[..., None], real[pick], features) if len(real) else features
         return replace(regions, features=features.masked_fill(hidden[..., None], 0), hidden=hidden), selected
-
-
-def overlaps(boxes: Float[Tensor, "B R 4"]) -> Float[Tensor, "B R R"]:
-    """Intersection over union of all pairs of boxes in a row; 0 for boxes without area."""
-    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
-    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
-    inside = (high - low).clamp(min=0).prod(-1)
-    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-    # Two boxes without area have no union; 0 / 1e-12 is 0 and not NaN.
-    return inside / (area[:, :, None] + area[:, None] - inside).clamp(min=1e-12)
 
 
 Target = Callable[[VisionLanguageModel], nn.Module]
@@ -122,6 +113,8 @@ class MaskedRegions(Objective):
         masking: how regions are masked; the default is UNITER's without `at_least_one`.
         norm: whether the shared layers end in a LayerNorm; VL-BERT's do not.
         matched_only: do not mask mismatched pairs, as in ViLBERT.
+        whole_image: the first region of every row is the whole picture (`Processor.whole_image`), which is
+            neither hidden nor predicted, as in VL-BERT. Its pixels show the holes of the others.
     """
 
     reads = frozenset({"regions"})
@@ -134,6 +127,7 @@ class MaskedRegions(Objective):
         masking: RegionMasking | None = None,
         norm: bool = True,
         matched_only: bool = False,
+        whole_image: bool = False,
     ) -> None:
         super().__init__()
         if not model.region_dim:
@@ -141,6 +135,7 @@ class MaskedRegions(Objective):
                 f"{type(model).__name__} has no region states; remove masked regions for this model."
             )
         self.masking, self.matched_only = masking or RegionMasking(), matched_only
+        self.whole_image = whole_image
         self.parts = tuple(predict)
         self.transform = (
             first_layers(model.region_dim, norm=norm, std=initial_std(model)) if predict else nn.Identity()
@@ -153,9 +148,13 @@ class MaskedRegions(Objective):
         regions = sample.inputs.regions
         assert regions is not None, "a model with region states reads regions"
         rows = sample.intact() if self.matched_only else None
-        shown, selected = self.masking(regions, generator, rows=rows)
+        # Without the first region, which is thus no region to ask about for the parts below, either.
+        asked = functional.pad(regions.mask[:, 1:], (1, 0)) if self.whole_image else regions.mask
+        known = replace(regions, mask=asked)
+        shown, selected = self.masking(known, generator, rows=rows)
+        inputs = replace(sample.inputs, regions=replace(shown, mask=regions.mask))
         # Labels come from the regions as they were before, so these are kept beside the corrupted ones.
-        return sample.ask(replace(sample.inputs, regions=shown), regions=regions, selected=selected)
+        return sample.ask(inputs, regions=known, selected=selected)
 
     def forward(
         self, model: VisionLanguageModel, encoding: Encoding, sample: Sample
