@@ -39,13 +39,15 @@ def test_an_ensemble_becomes_soft_targets_out_of_fold(tmp_path, capsys):
         "mean of the teachers",
     ]  # fmt: skip
     # A student of judgments that are nearly the labels is another one than that of the labels.
-    labels, taught = (Predictions.load(_predicted(out / name)) for name in ("student_labels1", "student_soft1"))
+    labels, taught = (
+        Predictions.load(_predicted(out / name)) for name in ("student_labels1", "student_soft1")
+    )
     assert not (labels.scores == taught.scores).all()
+    (out / "soft.npz").write_bytes((out / "soft.npz").read_bytes()[:100])
+    words = [f"root={out / 'fold0'}", f"out={tmp_path / 'no'}", f"task.soft_targets={out / 'soft.npz'}"]
+    config = compose(["experiment=hateful_memes/clip_linear_tiny", *words])
     with pytest.raises(FormatError, match=r"soft\.npz"):
-        words = [f"root={out / 'fold0'}", f"features={root / 'features'}", f"out={tmp_path / 'no'}"]
-        (out / "soft.npz").write_bytes((out / "soft.npz").read_bytes()[:100])
-        soft_targets = f"task.soft_targets={out / 'soft.npz'}"
-        run_recipe(compose(["experiment=hateful_memes/clip_linear_tiny", *words, soft_targets]))
+        run_recipe(config)
 
 
 def _predicted(run):

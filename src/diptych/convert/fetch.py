@@ -282,6 +282,6 @@ def _from_hub(text: str) -> Path:
                 if any(Path(kept).glob(patterns[0])):
                     return Path(kept)
         raise ConfigError(
-            f"{text} cannot be downloaded: {str(error).splitlines()[0]}. If you have the files, give their "
-            "path."
+            f"{text} cannot be downloaded: {str(error).splitlines()[0].rstrip('.')}. If you have the files, "
+            "give their path."
         ) from error
