@@ -5,7 +5,7 @@ mean of the teachers is then a judgment of every training meme by models that ha
 OUT/soft.npz, for `task.soft_targets`. The student is trained with the labels, and with these targets. The
 teachers, trained on all memes, are measured beside it on the same test split. Usage:
 
-    diptych world memes --size 1000 --seed 1
+    diptych world memes --size 2000 --seed 0
     python scripts/distill.py memes runs/distill
 """
 
@@ -31,7 +31,7 @@ from diptych.types import Dataset
 
 TEACHERS = ("uniter_tiny", "visualbert_tiny", "concat_bert_tiny")
 STUDENT = "clip_linear_tiny"
-ROUNDS = 3  # of each measurement of time; the fastest counts
+ROUNDS = 9  # of each measurement of time; the fastest counts
 
 
 @dataclass(frozen=True, kw_only=True)
