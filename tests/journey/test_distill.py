@@ -26,7 +26,8 @@ def test_an_ensemble_becomes_soft_targets_out_of_fold(tmp_path, capsys):
     assert soft.ids == train.ids
     folds = folds_of(train, 2)
     for number in range(2):
-        trained = {json.loads(line)["id"] for line in (out / f"fold{number}/train.jsonl").open()}
+        lines = (out / f"fold{number}/train.jsonl").read_text(encoding="utf-8").split("\n")
+        trained = {json.loads(line)["id"] for line in lines}
         judged = {int(one.id) for one, fold in zip(train, folds, strict=True) if fold == number}
         assert trained | judged == {int(one) for one in train.ids}
         # No judge has seen the meme, nor one with its text.
