@@ -43,7 +43,7 @@ PARTS: dict[Any, str] = {
     tasks: " ".join(name for name in dir(tasks) if _is_task(getattr(tasks, name))),
     objectives: "Alignment Answers Contrast MaskedRegions MaskedText Matching RegionFeatures RegionLabels "
     "RegionMasking RegionProbabilities TagContrast WordMasking",
-    text: "BytePair FastText WordPiece",
+    text: "BytePair FastText SentencePiece WordPiece",
     data: "DetectorTransform Processor SquareTransform",
 }
 

@@ -11,9 +11,11 @@ import torch
 
 from diptych.bundle import load_bundle
 from diptych.cli import main
+from diptych.cli.embed import experiment_for
 from diptych.datasets import HatefulMemes
 from diptych.features import FeatureStore
 from diptych.predict import Predictor
+from diptych.recipe import compose
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,8 @@ def test_ones_own_vectors_are_kept_by_key(memes, tmp_path, capsys):
         assert opened.meta.parts == ("pooled:6",)
         for key, vector in zip(keys, vectors, strict=True):
             np.testing.assert_array_equal(opened[key].features[0], vector)
+    told = [line for line in capsys.readouterr().out.split("\n") if line.startswith("next: ")]
+    assert [line.split()[3] for line in told] == ["experiment=hateful_memes/rgcl"] * 2
     words = ["task.fusion=pooled", "task.width=8", *SMALL]
     assert train(memes, out, tmp_path / "run", "rgcl", *words) == 0
     capsys.readouterr()
@@ -138,6 +142,23 @@ def test_a_folder_of_pictures_and_a_file_of_texts(memes, clip, tmp_path, capsys)
     (tmp_path / "texts.tsv").write_text(f"{keys[0]}\tone\n", encoding="utf-8")
     assert main(["embed", str(pictures), str(tmp_path / "no"), "--model", str(clip), *both]) == 2
     assert keys[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "parts", "settings", "model", "kind"),
+    [
+        ("emoji", {"tower_image", "tower_text"}, ["lang=de"], "JointEmbeddings", "Emoji"),
+        ("multi30k", {"tower_image", "tower_text"}, ["lang=fr"], "JointEmbeddings", "Multi30k"),
+        ("hateful_memes", {"tower_image", "tower_text"}, [], "Embeddings", "HatefulMemes"),
+        ("hateful_memes", {"pooled"}, [], "Embeddings", "HatefulMemes"),
+        ("harm_c", {"pooled"}, ["separator=x"], "Embeddings", "Table"),
+    ],
+)
+def test_the_command_that_is_told_fits_the_data_set(data, parts, settings, model, kind):
+    config = compose([*f"experiment={experiment_for(data, parts, settings)}".split(), "root=a", "features=b"])
+    assert config["model"]["_target_"].endswith(f".{model}")
+    assert config["data"]["train"]["_target_"].endswith(f".{kind}")
+    assert config.get("lang", "") == "".join(settings).partition("lang=")[2]
 
 
 def test_what_cannot_work_is_one_line(memes, tmp_path, capsys):

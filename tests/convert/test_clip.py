@@ -6,6 +6,7 @@ import zipfile
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.text.pieces import model
 
 from diptych import models
 from diptych.bundle import load_bundle
@@ -206,9 +207,21 @@ def test_a_vocabulary_of_other_words_is_refused(tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_siglip_needs_a_vocabulary_that_is_not_read(tmp_path):
-    folder_of(tmp_path, "siglip-hugging-face")
-    with pytest.raises(ConfigError, match="SentencePiece"):
-        convert_checkpoint(tmp_path, tmp_path / "bundle")
-    model = models.siglip_tiny(vocab_size=50)
-    assert not load_model(model, tmp_path)
+def test_siglip_takes_its_pieces_into_the_bundle(tmp_path):
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    folder_of(hub, "siglip-hugging-face")
+    (hub / "merges.txt").unlink()
+    names = ["<pad>", "</s>", "<unk>", "\u2581", *(chr(97 + number) for number in range(46))]
+    pieces = [(name, -1.0) for name in names]
+    (hub / "spiece.model").write_bytes(model(pieces[:-1]))
+    with pytest.raises(ConfigError, match=r"spiece\.model: 49 tokens for a word embedding of 50 rows"):
+        convert_checkpoint(hub, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    (hub / "spiece.model").write_bytes(model(pieces))
+    convert_checkpoint(hub, tmp_path / "bundle", overrides={"model.max_positions": 32})
+    processor = load_bundle(tmp_path / "bundle").processor
+    assert (tmp_path / "bundle/files/spiece.model").is_file()
+    assert processor.text.cleaning == "canonicalize"
+    assert processor.text.encode("A!", max_tokens=9).ids == (names.index("\u2581"), names.index("a"), 1)
+    assert processor.max_tokens == 32

@@ -12,6 +12,7 @@ from tests.fuzz.case import Case, target
 from tests.fuzz.damage import damage_bytes, damage_json, damage_text
 from tests.fuzz.hostile import damage_settings
 from tests.fuzz.seeds import GRID, variable, varint
+from tests.text.pieces import characters, model
 
 
 def _convert(case: Case, source: str, heads: str = "model.heads=4") -> list[str]:
@@ -228,6 +229,22 @@ def byte_pairs(case: Case) -> list[str]:
     case.spoil(merges, damage_text, damage_bytes)
     text = "processor.text._target_=diptych.text.BytePair ~processor.text.lowercase +processor.text.fix=none"
     return case.pick(f"train experiment=hateful_memes/clip_linear_tiny {text} vocabulary=merges.txt {TRAIN}")
+
+
+@target("sentence pieces", "text.piece_files")
+def sentence_pieces(case: Case) -> list[str]:
+    names = ["<pad>", "</s>", "<unk>", "\u2581", *"aderth"]
+    learned = [(name, -1.0) for name in names]
+    path = case.folder / case.rng.choice(("spiece.model", "tokenizer.json"))
+    if path.suffix == ".model":
+        path.write_bytes(model(learned, characters=characters("A", "a")))
+        case.spoil(path, damage_bytes)
+    else:
+        body = {"type": "Unigram", "unk_id": 2, "vocab": learned}
+        path.write_text(json.dumps({"model": body, "added_tokens": []}), encoding="utf-8")
+        case.spoil(path, damage_json, damage_text)
+    text = "processor.text._target_=diptych.text.SentencePiece ~processor.text.lowercase"
+    return case.pick(f"train experiment=hateful_memes/clip_linear_tiny {text} vocabulary={path.name} {TRAIN}")
 
 
 @target("sentence vectors", "text.fasttext")

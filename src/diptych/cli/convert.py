@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--back", action="store_true", help="write a bundle's weights under the original names"
     )
     parser.add_argument("--list", action="store_true", help="list public files: source, size, status")
-    parser.add_argument("--vocabulary", help="vocab.txt of the weights (default: the one beside them)")
+    parser.add_argument("--vocabulary", help="the vocabulary of the weights (default: the one beside them)")
     parser.add_argument(
         "--answers", type=Path, help="table of the answers of a head: JSON, or one answer per line"
     )

@@ -84,10 +84,26 @@ def run(arguments: argparse.Namespace) -> int:
     both = zip(keys, side_by_side(vectors), strict=True)
     count = write_vectors(arguments.out, both, meta, overwrite=arguments.overwrite)
     print(f"wrote {arguments.out}: {count:,} items, {', '.join(meta.parts)} of {meta.detector}")
-    print(
-        f"next: diptych train experiment=hateful_memes/hateclipper model=embeddings features={arguments.out}"
-    )
+    # Pictures and texts alone have nothing to learn from.
+    if groups and groups[0].data:
+        chosen = experiment_for(groups[0].data, set(widths), arguments.set)
+        print(f"next: diptych train experiment={chosen} root={arguments.source} features={arguments.out}")
     return 0
+
+
+def experiment_for(data: str, parts: set[str], settings: Sequence[str]) -> str:
+    """The experiment, with its settings, that trains on stored vectors of a data set."""
+    from diptych import conf
+
+    if f"{data}/retrieval" in conf.names("experiment"):
+        # Of the settings of --set, the language is one of a run, too.
+        words = [f"data={data}"] * (data != "emoji") + [one for one in settings if one.startswith("lang=")]
+        return " ".join(["emoji/retrieval", *words])
+    if data != "hateful_memes":
+        return f"hateful_memes/clip_mlp model=embeddings data={data}"
+    if {"tower_image", "tower_text"} <= parts:
+        return "hateful_memes/hateclipper model=embeddings"
+    return "hateful_memes/rgcl model=embeddings task.fusion=pooled"
 
 
 class Group:
@@ -96,12 +112,18 @@ class Group:
     Args:
         examples: one per item; their pictures have the item's key.
         images: picture files by key; None for texts alone.
+        data: name of the data set that they come from; empty if from none.
     """
 
     def __init__(
-        self, examples: "Sequence[Example]", images: Mapping[str, Any] | None, *, texts: bool
+        self,
+        examples: "Sequence[Example]",
+        images: Mapping[str, Any] | None,
+        *,
+        texts: bool,
+        data: str = "",
     ) -> None:
-        self.examples, self.images, self.texts = examples, images, texts
+        self.examples, self.images, self.texts, self.data = examples, images, texts, data
         self.keys = [example.id for example in examples]
 
 
@@ -132,9 +154,10 @@ def _groups(arguments: argparse.Namespace) -> Iterator[Group]:
     data = chosen_data(arguments, source)
     splits = arguments.splits.split(",") if arguments.splits else data.splits(source)
     seen: dict[str, str] = {}
+    name = arguments.data or data.kind.name
     for split in splits:
         opened = data.open(source, split)
-        yield Group([*_new(opened, seen)], opened.images, texts=True)
+        yield Group([*_new(opened, seen)], opened.images, texts=True, data=name)
 
 
 def _files(folder: Path) -> "list[Path]":

@@ -86,7 +86,7 @@ def _add(arguments: argparse.Namespace) -> int:
         as_json({"added": [case.id for case in cases], "cases": len(memory.cases)})
         return 0
     shown = ", ".join(case.id for case in cases[:5]) + (", ..." if len(cases) > 5 else "")
-    print(f"added {shown}: {len(memory.cases):,} cases in {arguments.memory}")
+    print(f"added {shown}; {arguments.memory} now has {len(memory.cases):,}")
     if memory.learned is None:
         print(
             f"next: diptych memory fit {arguments.memory} --model {arguments.model} --split SPLIT\n"

@@ -14,7 +14,7 @@ from diptych.convert.settings import Setting, Settings, Use
 from diptych.convert.split import Backbone, Split
 from diptych.models.clip import Clip, DualEncoder, Siglip
 from diptych.nn.towers import resize_positions
-from diptych.text import BytePair
+from diptych.text import BytePair, SentencePiece
 
 
 def _scalars(probe: str, shape: Sequence[int]) -> Rule:
@@ -318,7 +318,7 @@ SIGLIP = Family(
         }
     ),
     builders={(768, 12): "Siglip", (1152, 27): "Siglip"},
-    tokenizer=None,
+    tokenizer=SentencePiece,
     regions=False,
     processor=_siglip_processor,
     habits=HABITS,

@@ -14,7 +14,7 @@ from diptych.convert.rules import Drop, Table, Weights, load_into
 from diptych.convert.settings import Benchmark, Settings, Use
 from diptych.convert.split import Backbone, Split
 from diptych.errors import CheckpointMismatch
-from diptych.text import BytePair, WordPiece
+from diptych.text import BytePair, SentencePiece, WordPiece
 
 Node = dict[str, Any]
 PRETRAINING = (
@@ -102,7 +102,7 @@ class Family(Layout):
         drops: other names that files may have, and why they are left out.
         processor: function that returns settings of the processor that differ from diptych's defaults.
             `lowercase` is a setting of its tokenizer.
-        tokenizer: class of the tokenizer; None if diptych has none for such vocabularies.
+        tokenizer: class of the tokenizer.
         regions: whether the model reads regions.
         places: rows of the position table after the text that other parts of the sequence need.
         benchmark: function that returns the benchmark that a head of two classes was trained for and the
@@ -120,7 +120,7 @@ class Family(Layout):
     heads: tuple[Head, ...] = ()
     drops: tuple[Drop, ...] = ()
     processor: Callable[[Use], Settings] = lambda _: {}
-    tokenizer: type[BytePair | WordPiece] | None = WordPiece
+    tokenizer: type[BytePair | SentencePiece | WordPiece] = WordPiece
     regions: bool = True
     places: int = 0
     benchmark: Callable[[Use], tuple[Benchmark, str] | None] = lambda _: None

@@ -29,8 +29,9 @@ Progress = Callable[[int, int], None]
 # Example: `hub:owner/name@main/weights/model.bin` is the file `weights/model.bin` of the revision `main`.
 HUB = re.compile(r"hub:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 # Files to download of a hub repository; the second list is for repositories without safetensors.
-WHOLE = ("config.json", "vocab.txt", "*.safetensors", "*.safetensors.index.json")
-OLDER = ("config.json", "vocab.txt", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+BESIDE = ("config.json", "vocab.txt", "merges.txt", "spiece.model", "tokenizer.json")
+WHOLE = ("*.safetensors", "*.safetensors.index.json", *BESIDE)
+OLDER = ("pytorch_model*.bin", "pytorch_model.bin.index.json", *BESIDE)
 ATTEMPTS, BLOCK, SECONDS = 3, 1 << 20, 30  # tries per download, bytes per read, timeout
 
 
@@ -278,9 +279,9 @@ def _from_hub(text: str) -> Path:
         for patterns in () if match["file"] else (WHOLE, OLDER):
             with suppress(Exception):  # without a network, use what was downloaded before
                 kept = api.snapshot_download(allow_patterns=list(patterns), local_files_only=True, **place)
-                if any(Path(kept).glob(patterns[2])):
+                if any(Path(kept).glob(patterns[0])):
                     return Path(kept)
         raise ConfigError(
-            f"{text} cannot be downloaded: {str(error).splitlines()[0]}. If you have the files, give their "
-            "path."
+            f"{text} cannot be downloaded: {str(error).splitlines()[0].rstrip('.')}. If you have the files, "
+            "give their path."
         ) from error

@@ -24,6 +24,8 @@ MAX_WRAPPERS = 8  # limit of nested wrappers
 PARALLEL = ("module.", "_orig_mod.")  # prefixes of models that torch has wrapped (DDP, torch.compile)
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".th", ".ckpt", ".model", ".npz", ".pkl")
 PREFERRED = ("model.safetensors", "pytorch_model.bin")
+# In the order of preference: a tokenizer.json may be of any kind.
+VOCABULARIES = ("vocab.txt", "merges.txt", "spiece.model", "tokenizer.json")
 PADDLE = "word_embedding"  # a folder that holds this file is one of Paddle parameters
 AGAIN = "Download or copy it again."
 
@@ -67,7 +69,7 @@ class Source:
         weights: tensors by their original names, without training wrappers.
         junk: names of other content, by the reason why it is left out.
         config: Hugging Face's `config.json` in the folder, or what open_clip's says; empty if there is none.
-        vocabulary: `vocab.txt` or `merges.txt` in the folder.
+        vocabulary: the first of `VOCABULARIES` in the folder.
     """
 
     path: Path
@@ -122,7 +124,7 @@ def read_source(path: Path | str) -> Source:
         weights=content.weights,
         junk=content.junk,
         config=config,
-        vocabulary=_existing(path / "vocab.txt", path / "merges.txt"),
+        vocabulary=_existing(*(path / name for name in VOCABULARIES)),
     )
 
 
@@ -138,6 +140,7 @@ def _only_folder(path: Path) -> Path:
 
 def _only_file(folder: Path) -> Path:
     files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    files = [file for file in files if file.name not in VOCABULARIES]  # SentencePiece's ends with .model, too
     for name in PREFERRED:
         if folder / name in files:
             return folder / name

@@ -21,7 +21,7 @@ from diptych.nodes import HERE, build
 
 Node = dict[str, Any]
 DEFAULT = "default: not known of the file"
-TOKENIZER = ("fix", "lowercase", "strip_accents")  # settings of the tokenizer, not of the processor
+TOKENIZER = ("clean", "fix", "lowercase", "strip_accents")  # settings of the tokenizer, not of the processor
 # Arguments of models that shapes do not show, by their names in config.json (Hugging Face, the originals).
 SETTINGS = {
     "num_attention_heads": (("heads",), ("text", "heads")),

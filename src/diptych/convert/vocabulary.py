@@ -10,7 +10,7 @@ from pathlib import Path
 from diptych.convert.family import Family, Node
 from diptych.convert.settings import Setting, Settings
 from diptych.errors import ConfigError
-from diptych.text import BytePair, WordPiece
+from diptych.text import BytePair, SentencePiece, WordPiece
 from diptych.text.tokenizer import SPECIAL_TOKENS
 
 # Rows of published word embeddings, and the sources of their vocabularies.
@@ -19,8 +19,11 @@ VOCABULARIES = {
     28996: "BERT's cased one, hub:google-bert/bert-base-cased/vocab.txt",
     29077: "BERT's cased one, hub:google-bert/bert-base-cased/vocab.txt; 81 further rows are VCR's persons",
     49408: "CLIP's, bpe_simple_vocab_16e6.txt.gz of openai/CLIP, or merges.txt of Hugging Face",
+    32000: "SigLIP's, spiece.model or tokenizer.json of google/siglip-base-patch16-224",
+    256000: "Gemma's, tokenizer.json of google/siglip2-base-patch16-224",
     119547: "BERT's multilingual cased one, hub:google-bert/bert-base-multilingual-cased/vocab.txt",
 }
+GEMMA = 256_000  # pieces of the vocabulary of SigLIP 2; that of SigLIP has 32,000
 PERSONS = (28996, 29077)  # tokens and rows of a published file whose rows are more than its tokens
 ALONE = (
     2 * 256 + 2
@@ -38,25 +41,29 @@ def tokenizer_for(family: Family, rows: int, *, path: Path) -> tuple[Node, Setti
     """Return the config of the tokenizer of a family with a vocabulary, and what the vocabulary shows.
 
     Raises:
-        ConfigError: the vocabulary does not fit the word embedding, or diptych has no such tokenizer.
+        ConfigError: the vocabulary does not fit the word embedding.
     """
-    if family.tokenizer is None:
-        raise ConfigError(
-            f"{path}: the vocabularies of {family.title} are SentencePiece models, which diptych does not "
-            "read. Load the weights into a model with weights.model, and give it tokens of your own."
-        )
     node = {"_target_": f"diptych.text.{family.tokenizer.__name__}", "vocabulary": str(path)}
     if family.tokenizer is BytePair:
         merges = rows - ALONE
-        count = BytePair(path, merges=max(merges, 1)).vocab_size
-        if count != rows:
-            raise ConfigError(
-                f"{path}: {count} tokens for a word embedding of {rows} rows; expected {published(rows)}."
-            )
+        _require_equal(BytePair(path, merges=max(merges, 1)).vocab_size, rows, path)
         return {**node, "merges": merges}, {"fix": Setting("ftfy", "the original: OpenAI's tokenizer")}
+    if family.tokenizer is SentencePiece:
+        _require_equal(SentencePiece(path).vocab_size, rows, path)
+        # The width of the vocabulary is what tells SigLIP 2 from SigLIP.
+        clean = "lower" if rows > GEMMA // 2 else "canonicalize"
+        return node, {"clean": Setting(clean, "the original: only SigLIP 2 keeps punctuation")}
     tokens = WordPiece(path).tokens
     require_fitting(tokens, rows, path=path)
     return node, tokenizer_settings(tokens)
+
+
+def _require_equal(count: int, rows: int, path: Path) -> None:
+    # These vocabularies have no spare rows.
+    if count != rows:
+        raise ConfigError(
+            f"{path}: {count} tokens for a word embedding of {rows} rows; expected {published(rows)}."
+        )
 
 
 def require_fitting(tokens: Sequence[str], rows: int, *, path: Path) -> None:

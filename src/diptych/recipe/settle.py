@@ -40,7 +40,7 @@ from diptych.tasks.objectives import (
     RegionLabels,
     RegionProbabilities,
 )
-from diptych.text import BytePair, learn_vocabulary, train_fasttext, write_vocabulary
+from diptych.text import BytePair, SentencePiece, learn_vocabulary, train_fasttext, write_vocabulary
 from diptych.types import Dataset, RegionSource
 
 Node = Mapping[str, Any]
@@ -238,10 +238,11 @@ def with_text_files(config: Mapping[str, Any], texts: Iterable[str], folder: Pat
     """
     node: Node = config["processor"]
     if "text" in node and node["text"]["vocabulary"] == "auto":
-        if function_of(node["text"]) is BytePair:
+        if function_of(node["text"]) in (BytePair, SentencePiece):
             raise ConfigError(
-                "vocabulary=auto learns a WordPiece vocabulary, but the model reads CLIP's byte pairs; set "
-                "vocabulary=FILE to OpenAI's bpe_simple_vocab_16e6.txt.gz or the merges.txt of the weights."
+                "vocabulary=auto learns a WordPiece vocabulary, but the model reads CLIP's byte pairs or "
+                "SigLIP's pieces; set vocabulary=FILE to OpenAI's bpe_simple_vocab_16e6.txt.gz, or to the "
+                "merges.txt, spiece.model or tokenizer.json of the weights."
             )
         # a learned file is kept: the weights of a resumed run belong to its rows
         learned, lowercase = folder / "vocabulary.txt", bool(node["text"].get("lowercase", True))
