@@ -26,7 +26,7 @@ def evidence_page(
     facts: Mapping[str, str] | None = None,
     members: Mapping[str, float] | None = None,
     truth: str | None = None,
-    policy: str | None = None,
+    policy: tuple[str, str] | None = None,
     recall: Recall | None = None,
 ) -> None:
     """Write the page of one decision.
@@ -36,7 +36,7 @@ def evidence_page(
         facts: what else identifies model and input, by name.
         members: of a study, the probability that each member gives.
         truth: the true answer, if it is known.
-        policy: what a policy makes of the decision, such as `review`, and why.
+        policy: what a policy makes of the decision, such as `review`, and why: probability and thresholds.
         recall: what a memory says to the example.
     """
     style, template = (
@@ -44,14 +44,20 @@ def evidence_page(
         for ending in ("css", "html")
     )
     of = "" if why.explained == why.answer else f" of {plain(why.explained)}"
-    sure = f"probability{of} {probability(why.both):.2f}"
+    sure, band = f"probability{of} {probability(why.both):.2f}", ""
+    if policy is not None:
+        # Two probabilities, which may be of two classes: first what is done, then whose each of them is.
+        scored = f"{plain(why.explained)} {probability(why.both):.2f}"
+        band = f"<p>calibrated probability of {plain(policy[1])}; before calibration, that of {scored}</p>"
+        sure = plain(policy[0])
     known = ""
     if truth is not None:
         known = f" \N{MIDDLE DOT} {'right' if truth == why.answer else 'wrong'}: the label is {plain(truth)}"
     values = {
         "title": f"{plain(why.answer)}: {plain(why.id)}",
         "style": style,
-        "verdict": " \N{MIDDLE DOT} ".join(filter(None, [plain(why.answer), plain(policy or ""), sure])),
+        "verdict": f"{plain(why.answer)} \N{MIDDLE DOT} {sure}",
+        "band": band,
         "short": plain(in_short(why)),
         "identity": f"{plain(why.id)} \N{MIDDLE DOT} {plain(title)}{known}",
         "picture": picture_figure(why),
@@ -78,7 +84,9 @@ def in_short(why: Evidence) -> str:
         return f"The model answers {why.answer!r} without any evidence, too: nothing changed its default."
     names = letters(why)
     # Once each: a word that occurs twice may be both that count most.
-    said = dict.fromkeys(why.players[n].name[:NAME] for n in why.ranked(text=True) if _supports(why, n))
+    # Of those with a number in the text alone, or the sentence would name a word without a mark.
+    strongest = why.ranked(text=True)[:SHOWN]
+    said = dict.fromkeys(why.players[n].name[:NAME] for n in strongest if _supports(why, n))
     words = [*said][:2]
     areas = [names[n] for n in why.ranked(text=False) if n in names and _supports(why, n)][:2]
     some = [
