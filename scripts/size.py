@@ -7,13 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE = "src/diptych"
 BUDGET = {
-    "(top)": 4150, "audit": 2500, "calibrate": 2700, "check": 680, "cli": 6500, "conf": 40, "convert": 5550,
-    "data": 2800, "datasets": 11900, "detect": 2600, "ensemble": 2050, "evaluate": 1350, "explain": 2500,
+    "(top)": 4150, "audit": 2500, "calibrate": 2900, "check": 680, "cli": 6500, "conf": 40, "convert": 5550,
+    "data": 3050, "datasets": 11900, "detect": 2600, "ensemble": 2050, "evaluate": 1350, "explain": 2500,
     "features": 3300, "memory": 1000, "metrics": 1850, "models": 3000, "nn": 3000,
-    "predict": 2350, "recipe": 1500, "report": 2750, "scale": 500,
-    "serve": 5400, "study": 2200, "tasks": 4150, "text": 900, "train": 2400, "types": 650, "world": 1400,
+    "predict": 2350, "recipe": 1500, "report": 2900, "scale": 500,
+    "serve": 5400, "study": 2200, "tasks": 4150, "text": 1250, "train": 2400, "types": 650, "world": 1400,
 }  # fmt: skip
-TOTAL_ALARM = 81_670  # the sum of the budgets; a test watches both
+TOTAL_ALARM = 82_620  # the sum of the budgets; a test watches both
 FILE_LIMIT = 400
 
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
-from diptych.datasets.rows import Count, Rows
+from diptych.datasets.counting import Count
+from diptych.datasets.rows import Rows
 from diptych.types import Example
 
 

@@ -20,7 +20,8 @@ import pyarrow as pa
 from jaxtyping import Int
 from numpy import ndarray
 
-from diptych.datasets.rows import PAIR, SCHEMA, STRINGS, WINDOW, Count, Rows, count_texts, example_of
+from diptych.datasets.counting import Count, count_texts
+from diptych.datasets.rows import PAIR, SCHEMA, STRINGS, WINDOW, Rows, example_of
 from diptych.errors import FormatError
 from diptych.files import NO_LOCKS, atomic_file, make_parents
 from diptych.types import Example, Mention

@@ -13,8 +13,9 @@ import pyarrow as pa
 from jaxtyping import Int
 from numpy import ndarray
 
+from diptych.datasets.counting import Count
 from diptych.datasets.placed import PlacedRows, placed
-from diptych.datasets.rows import Count, Rows
+from diptych.datasets.rows import Rows
 from diptych.errors import ConfigError, nearest
 from diptych.predictions import Predictions
 from diptych.types import Dataset, Example

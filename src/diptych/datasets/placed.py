@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from jaxtyping import Int
 from numpy import ndarray
 
-from diptych.datasets.rows import PAIR, SCHEMA, STRINGS, Count, Rows
+from diptych.datasets.counting import Count
+from diptych.datasets.rows import PAIR, SCHEMA, STRINGS, Rows
 from diptych.types import Example
 
 Store = str | Callable[[str], tuple[str | None, str]] | None
