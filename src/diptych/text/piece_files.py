@@ -294,10 +294,10 @@ def _require_characters(table: bytes, path: Path) -> None:
     # Bit 9 says that an offset counts blocks of 256; a step then adds any byte.
     links = places ^ ((units >> 10) << ((units & 512) >> 6))
     values = units[leaf] & 0x7FFF_FFFF
-    # A text must begin with a whole character.
     ends = ~leaf & (units >> 8 & 1 == 1)  # a replacement hangs on the unit that such a link names
     # The root is followed whatever it is.
     lost = leaf[0] or ((links[~leaf] | 255) >= len(units)).any() or not leaf[links[ends]].all()
+    # A text must begin with a whole character.
     wrong = (values >= len(texts)).any() or (texts[values.clip(max=len(texts) - 1)] & 0xC0 == 0x80).any()
     if lost or wrong:
         raise FormatError(f"{path}: its table of characters has links beyond its end. Use a complete copy.")
