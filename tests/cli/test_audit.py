@@ -108,6 +108,9 @@ def test_a_report_of_runs(memes, runs, tmp_path, capsys):
     page = checked(out)
     for part in ("concat_bert_tiny (2)", "Seeds and differences on dev_seen", "Audit: What can be believed"):
         assert part in page
+    # Both runs have the same scores, so they differ by nothing; the run of the other recipe has no pair.
+    assert page.count("difference of runs of") == 1
+    assert "a1 \N{MINUS SIGN} a2<" in page
     require_new(out, overwrite=True, kind="a page of diptych")
 
 

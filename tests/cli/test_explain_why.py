@@ -60,6 +60,9 @@ def test_a_policy_of_the_model_decides(pixel_run, memes, meme, tmp_path, refused
     assert main([*words, str(decided_by(tmp_path, model_of(pixel_run)))]) == 0
     verdict = re.search("<h1>(.*)</h1>", page.read_text())[1]
     assert re.search(r"\b(allow|review|block)\b", verdict)
+    # The thresholds stand below, and each probability is named.
+    assert "probability" not in verdict
+    assert re.search(r"<p>calibrated probability of \w+ \d\.\d+; .* before calibration", page.read_text())
     assert "abcdef" in refused([*words, decided_by(tmp_path, "abcdef"), "--overwrite"])
 
 

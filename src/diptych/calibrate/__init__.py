@@ -28,6 +28,7 @@ from diptych.calibrate.policy import ACTIONS, Decisions, Policy, Rule, write_dec
 from diptych.calibrate.promises import Promise, promise_above, promise_below
 from diptych.calibrate.settings import Settings
 from diptych.calibrate.slices import Slice, largest_gap, read_groups
+from diptych.calibrate.tables import Shown, policy_tables
 
 __all__ = [
     "ACTIONS",
@@ -51,6 +52,7 @@ __all__ = [
     "Rule",
     "Settings",
     "Shift",
+    "Shown",
     "Slice",
     "Stage",
     "Unit",
@@ -63,6 +65,7 @@ __all__ = [
     "fit_map",
     "largest_gap",
     "measured",
+    "policy_tables",
     "promise_above",
     "promise_below",
     "read_groups",

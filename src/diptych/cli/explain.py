@@ -213,9 +213,16 @@ def _write(
     ):
         # Soft and several labels are no single truth to compare an answer with.
         truth = example.target if isinstance(example.target, str) else None
-        line = None if policy is None else decided(policy, why.scores)["line"]
+        done = None if policy is None else decided(policy, why.scores)
         evidence_page(
-            why, page, title=name, facts=facts, members=scores, truth=truth, policy=line, recall=recall
+            why,
+            page,
+            title=name,
+            facts=facts,
+            members=scores,
+            truth=truth,
+            policy=None if done is None else (done["action"], done["why"]),
+            recall=recall,
         )
         print(f"{why.id}: {why.answer} ({why.explained} {probability(why.both):.2f}). {in_short(why)}")
     if len(found) > 1:

@@ -100,7 +100,9 @@ def check(
         decides = deciding(variants, truth)
         if needs_evidence(variants, decides):
             found.append(hits(why, decides, METHODS))
-            chances.append((_mean(decides[why.of_text]), _mean(decides[~why.of_text])))
+            # Of the same players as the hits: object names are of the picture, and no areas.
+            areas = np.array([one.kind == "regions" for one in why.players], bool)
+            chances.append((_mean(decides[why.of_text]), _mean(decides[areas])))
     return Checked(
         examples=number + 1,
         defaults=defaults,

@@ -14,6 +14,7 @@ from diptych.report.cascade import cascade_figure
 from diptych.report.evidence import evidence_page, in_short, index_page
 from diptych.report.figures import curves, history
 from diptych.report.memes import MemeItem, meme_page
+from diptych.report.policy import policy_page
 from diptych.report.regions import region_page
 from diptych.report.removal import removal_chart
 from diptych.report.retrieval import retrieval_page
@@ -31,6 +32,7 @@ __all__ = [
     "in_short",
     "index_page",
     "meme_page",
+    "policy_page",
     "region_page",
     "reliability_curves",
     "removal_chart",

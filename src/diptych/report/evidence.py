@@ -26,7 +26,7 @@ def evidence_page(
     facts: Mapping[str, str] | None = None,
     members: Mapping[str, float] | None = None,
     truth: str | None = None,
-    policy: str | None = None,
+    policy: tuple[str, str] | None = None,
     recall: Recall | None = None,
 ) -> None:
     """Write the page of one decision.
@@ -36,7 +36,7 @@ def evidence_page(
         facts: what else identifies model and input, by name.
         members: of a study, the probability that each member gives.
         truth: the true answer, if it is known.
-        policy: what a policy makes of the decision, such as `review`, and why.
+        policy: what a policy makes of the decision, such as `review`, and why: probability and thresholds.
         recall: what a memory says to the example.
     """
     style, template = (
@@ -44,14 +44,19 @@ def evidence_page(
         for ending in ("css", "html")
     )
     of = "" if why.explained == why.answer else f" of {plain(why.explained)}"
-    sure = f"probability{of} {probability(why.both):.2f}"
+    sure, band = f"probability{of} {probability(why.both):.2f}", ""
+    if policy is not None:
+        # Two probabilities beside each other would be taken for one: first what is done, then why.
+        band = f"<p>calibrated probability of {plain(policy[1])}; before calibration {sure}</p>"
+        sure = plain(policy[0])
     known = ""
     if truth is not None:
         known = f" \N{MIDDLE DOT} {'right' if truth == why.answer else 'wrong'}: the label is {plain(truth)}"
     values = {
         "title": f"{plain(why.answer)}: {plain(why.id)}",
         "style": style,
-        "verdict": " \N{MIDDLE DOT} ".join(filter(None, [plain(why.answer), plain(policy or ""), sure])),
+        "verdict": f"{plain(why.answer)} \N{MIDDLE DOT} {sure}",
+        "band": band,
         "short": plain(in_short(why)),
         "identity": f"{plain(why.id)} \N{MIDDLE DOT} {plain(title)}{known}",
         "picture": picture_figure(why),

@@ -1,10 +1,12 @@
 """Parts of HTML pages: escaped text, tables, intervals, and the page around them, without scripts."""
 
+import base64
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unicodedata import category
 
 from diptych.evaluate import Estimate
@@ -105,6 +107,20 @@ def interval_figure(rows: Sequence[tuple[str, Estimate]], title: str, *, chance:
         f'<figure><svg class="intervals" viewBox="{size}" role="img" aria-label="{plain(title)}">'
         f"{''.join(marks)}</svg><figcaption>{plain(title)}</figcaption></figure>"
     )
+
+
+def drawn_image(draw: Callable[[Path], None], said: str) -> str:
+    """A figure that is drawn into the page itself.
+
+    Args:
+        draw: writes a PNG to the path that it gets.
+        said: what the figure shows, for people who cannot see it.
+    """
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "figure.png"
+        draw(place)
+        data = base64.b64encode(place.read_bytes()).decode()
+    return f'<img class="curves" alt="{plain(said)}" src="data:image/png;base64,{data}">'
 
 
 def write_page(path: Path | str, body: str, *, kind: str, title: str, note: str = "") -> None:

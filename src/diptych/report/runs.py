@@ -1,11 +1,9 @@
 """The page of runs: results with intervals, seeds, curves, certificates, settings, and an audit."""
 
-import base64
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from diptych import __version__
@@ -15,12 +13,22 @@ from diptych.data.inputs import digest
 from diptych.datasets import Split
 from diptych.documents import read_yaml
 from diptych.errors import FormatError
-from diptych.evaluate import Estimate, Evaluation, Repeats, evaluate, repeated
+from diptych.evaluate import Estimate, Evaluation, evaluate, repeated
 from diptych.metrics import measure_named
 from diptych.predictions import Predictions
 from diptych.report.audit import audit_sections
 from diptych.report.figures import curves, line_style
-from diptych.report.markup import interval, interval_figure, paragraph, plain, section, table, write_page
+from diptych.report.markup import (
+    drawn_image,
+    interval,
+    interval_figure,
+    paragraph,
+    plain,
+    section,
+    table,
+    write_page,
+)
+from diptych.report.seeds import paired_tables, seed_tables
 from diptych.report.style import drawing
 
 # Where a run lies, which seed it has and what it prints do not make another recipe of it.
@@ -36,6 +44,7 @@ NO_RECIPE = (
     "vocabulary",
 )
 DRAWN = 7  # classifiers in one figure of curves, as many as there are colors
+CURVES = "the curves of the runs; the tables have their numbers"
 SETTINGS = {  # shown of a recipe, by title
     "model": ("model", "_target_"),
     "trained on": ("data", "train", "split"),
@@ -212,9 +221,10 @@ def _results(
 ) -> Iterator[str]:
     files = {one.name: one for one in named if split in one.folder.predictions}
     scored = {name: _read(one.folder.predictions[split]) for name, one in files.items()}
-    recipes: dict[str, list[Predictions]] = {}
+    by_recipe: dict[str, dict[str, Predictions]] = {}
     for name, one in files.items():
-        recipes.setdefault(one.recipe, []).append(scored[name])
+        by_recipe.setdefault(one.recipe, {})[name] = scored[name]
+    recipes = {recipe: [*runs.values()] for recipe, runs in by_recipe.items()}
     blended = {name: by_split[split] for name, by_split in blends.items() if split in by_split}
     results = {
         name: evaluate(one, dataset, positive=dataset.positive, samples=samples)
@@ -235,7 +245,11 @@ def _results(
     )
     # One run has neither a spread nor a rival.
     if len(together.recipes) > 1 or len(named) > 1:
-        yield section(f"Seeds and differences on {split}", *_seeds(together))
+        yield section(
+            f"Seeds and differences on {split}",
+            *seed_tables(together),
+            *paired_tables(by_recipe, dataset, positive=dataset.positive, samples=samples),
+        )
     if next(iter(results.values())).form == "binary":
         firsts = {
             name: runs[0]
@@ -243,10 +257,11 @@ def _results(
         }
         yield section(
             f"Curves on {split}",
-            _image(
+            drawn_image(
                 lambda place: curves(
                     firsts, dataset, place, positive=dataset.positive, samples=min(samples, 200)
-                )
+                ),
+                CURVES,
             ),
         )
 
@@ -267,37 +282,6 @@ def _measures(results: Mapping[str, Evaluation]) -> str:
     ]
     return table(
         ("run", *(measure_named(name).title for name in names)), rows, numbers=range(1, len(names) + 1)
-    )
-
-
-def _seeds(found: Repeats) -> Iterator[str]:
-    title = measure_named(found.measure).title
-    rows = [
-        (
-            name,
-            str(len(one.values)),
-            interval(one.mean, 4),
-            "" if math.isnan(one.spread) else f"{one.spread:.4f}",
-            f"{min(one.values):.4f} to {max(one.values):.4f}" if len(one.values) > 1 else "",
-        )
-        for name, one in found.recipes.items()
-    ]
-    yield table(("recipe", "seeds", f"mean {title}", "spread", "range"), rows, numbers=range(1, 5))
-    if found.contrasts:
-        tested = [
-            (
-                f"{one.first} \N{MINUS SIGN} {one.second}",
-                f"{one.difference.value:+.4f}",
-                f"{one.difference.low:+.4f} to {one.difference.high:+.4f}",
-                "< 0.001" if one.p < 0.001 else f"{one.p:.3f}",
-            )
-            for one in found.contrasts
-        ]
-        yield table(("difference of means", title, "95 % interval", "p"), tested, numbers=range(1, 4))
-    yield paragraph(
-        f"{found.count:,} examples. Intervals resample examples, the same for all, and seeds within each "
-        "recipe. Spread: standard deviation between seeds. P-values are not corrected for several pairs.",
-        note=True,
     )
 
 
@@ -330,17 +314,7 @@ def _learning(named: Sequence[Reported]) -> str | None:
             )
             figure.legend(loc="lower left", ncols=3, bbox_to_anchor=(0.04, 0.0), handlelength=3)
 
-    return _image(draw)
-
-
-def _image(draw: Callable[[Path], None]) -> str:
-    """A figure that is drawn into the page itself."""
-    with TemporaryDirectory() as folder:
-        place = Path(folder) / "figure.png"
-        draw(place)
-        data = base64.b64encode(place.read_bytes()).decode()
-    said = "the curves of the runs; the tables have their numbers"
-    return f'<img class="curves" alt="{said}" src="data:image/png;base64,{data}">'
+    return drawn_image(draw, CURVES)
 
 
 def _certificates(named: Sequence[Reported]) -> Iterator[str]:
