@@ -1,10 +1,10 @@
-r"""Pages and pictures of three decisions for docs/howto/explain.md: a right, a wrong and a reviewed one.
+r"""Pictures for docs/howto: the page of a policy, and of a right, a wrong and a reviewed decision by it.
 
 diptych train experiment=hateful_memes/uniter_tiny root=demo/memes out=demo/half seed=1 trainer.max_epochs=4
 diptych predict demo/half --splits dev_seen,test_unseen
 diptych calibrate demo/half/predictions/dev_seen.npz --root demo/memes --split dev_seen \
-    --max-miss 0.05 --max-wrong-block 0.05 --out demo/half.yaml
-python scripts/explanations.py demo/half demo/half.yaml demo/memes docs/images
+    --max-miss 0.05 --max-wrong-block 0.05 --out demo/half.yaml --page demo/half.html
+python scripts/explanations.py demo/half demo/half.yaml demo/memes docs/images --page demo/half.html
 
 The run ends early on purpose: after all epochs it errs too rarely. The pictures are taken with Chromium.
 """
@@ -64,7 +64,10 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name in ("run", "policy", "root", "out"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--page", type=Path, help="the page of the policy")
     options = parser.parse_args(argv)
+    if options.page is not None:
+        photograph(options.page, options.out / "policy.png")
     for kind, key in chosen(options.run, Policy.load(options.policy), options.root).items():
         with TemporaryDirectory() as folder:
             page = Path(folder) / "why.html"

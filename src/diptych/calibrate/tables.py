@@ -27,9 +27,10 @@ def policy_tables(calibration: Calibration) -> Iterator[Shown | str]:
     policy = calibration.policy
     for label, report in calibration.reports.items():
         rule = policy.labels[label]
-        yield from _quality(label, rule, report)
-        yield from _band(rule, report, policy.delta)
+        # First what is done and what it costs, then how good the probabilities behind it are.
+        yield from _band(label, rule, report, policy.delta)
         yield from _costs(report)
+        yield from _quality(label, rule, report)
         yield from _slices(report)
         for note in report.notes:
             yield f"{label}: {note}"
@@ -58,7 +59,7 @@ def _quality(label: str, rule: Rule, report: LabelReport) -> Iterator[Shown | st
         yield f"chosen by cross-validated log loss, ties to the simpler: {rule.map.method} ({losses})"
 
 
-def _band(rule: Rule, report: LabelReport, delta: float | None) -> Iterator[Shown | str]:
+def _band(label: str, rule: Rule, report: LabelReport, delta: float | None) -> Iterator[Shown | str]:
     def row(what: str, value: float | None, *more: str) -> tuple[str, ...]:
         if value is None:
             return what, "none", "", *more
@@ -66,6 +67,13 @@ def _band(rule: Rule, report: LabelReport, delta: float | None) -> Iterator[Show
         probability = float(rule.map(np.clip(np.array([value]), 0, 1))[0])
         return what, f"{value:.4f}", f"{probability:.4f}", *more
 
+    rates = [
+        (name.replace("_", " "), f"{each.value:.2%}", f"{each.low:.2%} to {each.high:.2%}")
+        for name, each in report.rates.items()
+    ]
+    band = (row("allow below", rule.allow), row("block above", rule.block))
+    yield _shown((f"policy for {label}", "score", "probability"), band, numbers=2)
+    yield _shown(("at this policy", "share", "95 % interval"), rates, numbers=2)
     rows = []
     named = (("allow below", "misses", report.allow), ("block above", "wrong blocks", report.block))
     for what, event, promise in named:
@@ -82,7 +90,9 @@ def _band(rule: Rule, report: LabelReport, delta: float | None) -> Iterator[Show
         )
         # Below each promise the usual threshold, so that its risk is seen beside it.
         broken = f"{promise.naive_broken:.0%}"
-        rows.append(row("  read off the curve", promise.naive, f"{promise.naive_share:.1%}", "", broken))
+        rows.append(
+            row("the same, read off the curve", promise.naive, f"{promise.naive_share:.1%}", "", broken)
+        )
     columns = ("threshold", "score", "probability", "share here", "bound for new", "breaks its promise")
     if rows:
         yield _shown(columns, rows, numbers=5)
@@ -92,13 +102,6 @@ def _band(rule: Rule, report: LabelReport, delta: float | None) -> Iterator[Show
             yield _missing(what, event, promise)
     if delta is not None:
         yield f"with probability {1 - delta:.0%}, the promises hold for new examples like these"
-    rates = [
-        (name.replace("_", " "), f"{each.value:.2%}", f"{each.low:.2%} to {each.high:.2%}")
-        for name, each in report.rates.items()
-    ]
-    band = (row("allow below", rule.allow), row("block above", rule.block))
-    yield _shown(("policy", "score", "probability"), band, numbers=2)
-    yield _shown(("at this policy", "share", "95 % interval"), rates, numbers=2)
 
 
 def _missing(what: str, event: str, promise: Promise) -> str:

@@ -46,8 +46,9 @@ def evidence_page(
     of = "" if why.explained == why.answer else f" of {plain(why.explained)}"
     sure, band = f"probability{of} {probability(why.both):.2f}", ""
     if policy is not None:
-        # Two probabilities beside each other would be taken for one: first what is done, then why.
-        band = f"<p>calibrated probability of {plain(policy[1])}; before calibration {sure}</p>"
+        # Two probabilities, which may be of two classes: first what is done, then whose each of them is.
+        scored = f"{plain(why.explained)} {probability(why.both):.2f}"
+        band = f"<p>calibrated probability of {plain(policy[1])}; before calibration, that of {scored}</p>"
         sure = plain(policy[0])
     known = ""
     if truth is not None:
@@ -83,7 +84,9 @@ def in_short(why: Evidence) -> str:
         return f"The model answers {why.answer!r} without any evidence, too: nothing changed its default."
     names = letters(why)
     # Once each: a word that occurs twice may be both that count most.
-    said = dict.fromkeys(why.players[n].name[:NAME] for n in why.ranked(text=True) if _supports(why, n))
+    # Of those with a number in the text alone, or the sentence would name a word without a mark.
+    strongest = why.ranked(text=True)[:SHOWN]
+    said = dict.fromkeys(why.players[n].name[:NAME] for n in strongest if _supports(why, n))
     words = [*said][:2]
     areas = [names[n] for n in why.ranked(text=False) if n in names and _supports(why, n)][:2]
     some = [
