@@ -1,7 +1,7 @@
 """Read the words in pictures, and write them as JSON lines with `id`, `img`, `text` and the lines' boxes.
 
 `text` has the captions: lines at least half as high as the tallest one. With --split, the read texts are
-compared with those of a data set (character error rate). An interrupted run continues with resume=true, which
+compared with those of a data set (character error rate). An interrupted run continues with --resume, which
 also adds new pictures to a finished file.
 
 try:
