@@ -22,7 +22,7 @@ from diptych.explain import METHODS
 FAMILIES = ("uniter", "lxmert", "vilbert", "vlbert", "ernievil", "visualbert", "oscar")
 SPLIT = "test_unseen"
 HEAD = (
-    "model, seeds",
+    "model, number of seeds",
     "other picture",
     "other text",
     "deciding regions",

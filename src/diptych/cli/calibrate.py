@@ -13,6 +13,7 @@ try:
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from diptych.cli.output import as_json, table
 from diptych.cli.policy import about_dev, scored_file
 
 if TYPE_CHECKING:
-    from diptych.calibrate import Settings
+    from diptych.calibrate import Settings, Shown
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -107,14 +108,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         as_json(calibration.as_dict())
         return 0
-    for part in policy_tables(calibration):
+    _show(policy_tables(calibration))
+    for place in filter(None, places.values()):
+        print(f"wrote {place}")
+    return 0
+
+
+def _show(parts: "Iterable[Shown | str]") -> None:
+    for part in parts:
         if isinstance(part, str):
             print(part)
         else:
             table("", part.columns, part.rows, numbers=part.numbers)
-    for place in filter(None, places.values()):
-        print(f"wrote {place}")
-    return 0
 
 
 def _settings(arguments: argparse.Namespace) -> "Settings":

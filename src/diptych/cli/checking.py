@@ -100,12 +100,13 @@ def _say(found: "Checked") -> None:
     if found.swaps:
         rows = [(SWAPS[name], _share(one)) for name, one in found.swaps.items()]
         table("the evidence is known: the answer changes with", ("", "memes"), rows, numbers=1)
-    if found.words:
+    sides = (found.words, found.areas)
+    if any(sides):
         rows = [
-            (name, _share(found.words[name]), _share(found.areas[name]) if name in found.areas else "none")
-            for name in found.words
+            (name, *(_share(one[name]) if name in one else "none" for one in sides))
+            for name in found.words | found.areas
         ]
-        rows.append(("chance", *(_number(found.chance[name]) for name in ("word", "area"))))
+        rows.append(("chance", *(_number(found.chance.get(name, math.nan)) for name in ("word", "area"))))
         table("what counts most decides", ("", "word", "area"), rows, numbers=2)
 
 

@@ -11,7 +11,7 @@ from numpy import ndarray
 from diptych.evaluate import Estimate
 from diptych.explain.checks import METHODS, STAGES, Removal, removal, sanity
 from diptych.explain.evidence import evidence_of
-from diptych.explain.planted import Hits, Swaps, Truth, deciding, hits, needs_evidence, swap_test
+from diptych.explain.planted import Swaps, Truth, deciding, hits, needs_evidence, swap_test
 from diptych.explain.variants import Variants
 from diptych.types import Example
 
@@ -42,8 +42,9 @@ class Checked:
         margin: insertion minus deletion; 0 for random orders.
         sanity: mean rank correlation with explanations by shuffled weights, by method and stage.
         swaps: answers that change with other evidence; empty where the evidence is not known.
-        words: explanations whose strongest word decides, by method, of decisions that need evidence;
-            `areas` the same of picture areas, and `chance` the share of words and areas that decide.
+        words: explanations whose strongest word decides, by method, of answers that change when the words
+            that decide are hidden; `areas` the same of picture areas, and `chance` the share of words and
+            areas that decide.
     """
 
     examples: int
@@ -82,8 +83,8 @@ def check(
     curves: list[dict[str, Removal]] = []
     sanities: list[dict[str, dict[str, float]]] = []
     swapped: list[Swaps] = []
-    found: list[Hits] = []
-    chances: list[tuple[float, float]] = []
+    found: dict[str, list[dict[str, bool]]] = {"word": [], "area": []}
+    chances: dict[str, list[float]] = {"word": [], "area": []}
     defaults = 0
     for number, variants in enumerate(every):
         why = evidence_of(variants)
@@ -98,24 +99,24 @@ def check(
         if {truth["sibling_picture"], truth["sibling_text"]} <= memes.keys() & truths.keys():
             swapped.append(swap_test(variants, truths, memes))
         decides = deciding(variants, truth)
-        if needs_evidence(variants, decides):
-            found.append(hits(why, decides, METHODS))
-            # Of the same players as the hits: object names are of the picture, and no areas.
-            areas = np.array([one.kind == "regions" for one in why.players], bool)
-            chances.append((_mean(decides[why.of_text]), _mean(decides[areas])))
+        hit = hits(why, decides, METHODS)
+        # Object names are of the picture, and no areas.
+        areas = np.array([one.kind == "regions" for one in why.players], bool)
+        for side, own, of_side in (("word", why.of_text, hit.word), ("area", areas, hit.area)):
+            # Each side for itself: a model may read a hidden text as one of the two kinds, and then texts of
+            # this kind add nothing.
+            if of_side is not None and needs_evidence(variants, decides & own):
+                found[side].append(of_side)
+                chances[side].append(_mean(decides[own]))
     return Checked(
         examples=number + 1,
         defaults=defaults,
         curves={name: _mean_curve([one[name] for one in curves]) for name in (curves or [{}])[0]},
         sanity=_sane(sanities),
         swaps=_swaps(swapped),
-        words=_hits([one.word for one in found]),
-        areas=_hits([one.area or {} for one in found]),
-        chance={
-            name: _mean(np.array([pair[at] for pair in chances])) for at, name in enumerate(("word", "area"))
-        }
-        if chances
-        else {},
+        words=_hits(found["word"]),
+        areas=_hits(found["area"]),
+        chance={name: _mean(np.array(values)) for name, values in chances.items() if values},
         **_areas(curves, seed),
     )
 
