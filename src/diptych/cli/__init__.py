@@ -56,7 +56,7 @@ VERBS = {  # in the order of a newcomer's work, which is also the order of `--he
     "ensemble": Verb("average prediction files, or fit a blend", "diptych.cli.ensemble"),
     "evaluate": Verb("metrics with confidence intervals, comparisons, curves", "diptych.cli.evaluate"),
     "calibrate": Verb("make a policy: allow, review or block, with promises", "diptych.cli.calibrate"),
-    "cascade": Verb("ask dear members only where cheap ones are unsure", "diptych.cli.cascade"),
+    "cascade": Verb("ask expensive members only where cheap ones are unsure", "diptych.cli.cascade"),
     "drift": Verb("compare new scores with those of before, without labels", "diptych.cli.drift"),
     "audit": Verb("what can be believed: copies, confounders, baselines", "diptych.cli.audit"),
     "report": Verb("runs, seeds, curves and the audit on one page", "diptych.cli.report"),

@@ -1,4 +1,4 @@
-"""Ask dear members only where cheap ones are unsure: bands for each member, at the least cost.
+"""Ask expensive members only where cheap ones are unsure: bands for each member, at the least cost.
 
 MEMBERS is a YAML file: members, each with name, predictions (a file, with {split} for the split) and its cost
 per example as money or milliseconds; an imported member may have its price in the predictions. At most
@@ -240,7 +240,7 @@ def _show(report: "CascadeReport") -> None:
     )
     # Said only if the interval excludes 0.
     if more.low > 0 and cascade.max_wrong_block is None:
-        print("it wrongly blocks more than the dear member; --max-wrong-block promises a limit")
+        print("it wrongly blocks more than the last member alone; --max-wrong-block promises a limit")
     for note in report.notes:
         print(note)
     promised = (
