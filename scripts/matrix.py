@@ -21,13 +21,16 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 def interpreter(version: str) -> str | None:
-    """The path of `python3.X`, if it really is one: pyenv leaves names that only print an error."""
-    path = shutil.which(f"python{version}")
+    """The path of a `python3.X` that really is one, of the command path or of pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    # pyenv's own names on the command path only print an error unless their version is selected
+    found = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python{version}"))]
     question = "import sys; print('%d.%d' % sys.version_info[:2])"
-    if path is None:
-        return None
-    done = subprocess.run([path, "-c", question], capture_output=True, text=True)
-    return path if done.stdout.strip() == version else None
+    for path in map(str, filter(None, found)):
+        done = subprocess.run([path, "-c", question], capture_output=True, text=True)
+        if done.stdout.strip() == version:
+            return path
+    return None
 
 
 def commands(python: Path, wheel: Path, constraints: Path, links: list[str], demo: Path) -> list[list[str]]:

@@ -34,6 +34,8 @@ PROJECT = (
 )
 LINK = re.compile(r"(?<=\]\()[\w./-]+(?=[)#])")
 CDN = re.compile(r"https://unpkg\.com/iframe-worker[^\"']*")
+CODE = re.compile(r"<code>([^<]+)</code>")
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 FOREIGN = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(?:https?:)?//[^\s\">]+")
 
 
@@ -215,13 +217,21 @@ def stage(folder: Path) -> dict[str, str]:
     return texts
 
 
+def mark_options(page: str) -> str:
+    """A page whose options in inline code are marked, so that the style sheet can keep each in one line."""
+    return CODE.sub(lambda code: OPTION.sub(r'<span class="option">\g<0></span>', code[0]), page)
+
+
 def without_network(site: Path) -> list[str]:
-    """Let pages load the copy of the one script that the theme takes from a server; returns what is left."""
+    """Finish the pages: they load the copy of the one script that the theme takes from a server.
+
+    Returns what they still load from a server, which must be nothing.
+    """
     left = []
     for path in site.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         local = os.path.relpath(site / "assets" / "iframe-worker.js", path.parent)
-        text = CDN.sub(local, text)
+        text = mark_options(CDN.sub(local, text))
         path.write_text(text, encoding="utf-8")
         left += [f"{path.relative_to(site)}: {found}" for found in FOREIGN.findall(text)]
     return left

@@ -63,6 +63,12 @@ def test_pages_load_nothing_from_a_server(tmp_path: Path) -> None:
     assert "fonts.example.org" in left
 
 
+def test_an_option_in_a_sentence_is_marked_as_one_word() -> None:
+    page = "<code>diptych predict RUN --batch-size 8</code> a--b <pre><code><span>--x</span></code></pre>"
+    marked = '<span class="option">--batch-size</span> 8</code> a--b <pre><code><span>--x</span>'
+    assert marked in SITE["mark_options"](page)
+
+
 def test_cells_become_a_notebook(tmp_path: Path) -> None:
     content = NOTEBOOKS["notebook"](
         "# %% [markdown]\n# # Title\n#\n# Text.\n\n# %%\nx = 1\n\n\n# %% install\ny = 2\n"
