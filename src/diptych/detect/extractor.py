@@ -46,9 +46,9 @@ class ExtractSettings:
         mode: how rules select boxes; see `BoxRule`.
         given: file of boxes to use instead of rules or a grid; see `read_boxes`.
         padded: pad the images of a batch to a common size, as Vilio did for `vg`.
-        backbone, stage, size: for `grid`; see `build_map_encoder`.
+        backbone: for `grid`, as `stage` and `size`; see `build_map_encoder`.
         cells: rows and columns of the grid; None keeps those of the feature map.
-        classes, attributes: names of the detector's classes and attributes, or empty.
+        classes: names of the detector's classes, or empty; `attributes` likewise.
         dtype: type of the stored features, `float16` or `float32`.
         precision: precision of the convolutions, `32` or `bf16`.
         batch: number of images whose regions go through the head together.

@@ -105,7 +105,7 @@ class FasterRcnn(nn.Module):
         attributes: number of attributes; None means no attribute head.
         blocks: blocks per stage of the ResNet; for `stem`, `width`, `outputs` and `groups` see `ResNet`.
         rpn_hidden: channels of the proposal network; None means those of the feature map.
-        before, proposal_threshold: see `Proposer`.
+        before: see `Proposer`, also for `proposal_threshold`.
         proposals: maximum number of regions per image.
         pool: `max` is RoIPool, `align` is RoIAlign; the result has `pool_size` cells per side.
         stride_first: see `ResNet`; detectron2's `STRIDE_IN_1X1`.

@@ -40,7 +40,7 @@ class RegionEncoder(nn.Module):
         resnet: image network. VL-BERT's is `resnet101(classes=None, stride_first=True, dilate_last=True,
             frozen=2, freeze_batch_norm=True)`.
         size: bins per box and direction.
-        samples, aligned: see `roi_align`; the defaults are VL-BERT's.
+        samples: see `roi_align`, also for `aligned`; the defaults are VL-BERT's.
         hide_pixels: zero the pixels inside the boxes of hidden regions, so that overlapping boxes do not
             show them.
     """

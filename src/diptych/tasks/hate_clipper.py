@@ -36,7 +36,8 @@ class HateClipper(Classify):
             examples have them as `fine` in their meta; a run takes them from the data set `data.fine`.
         fine_loss: weight of the mean loss of the fine-grained labels.
         loss: `bce` is one logit, for two labels; `ce` one per label; None chooses.
-        others: arguments of `Classify`.
+
+    The other arguments are those of `Classify`.
     """
 
     def __init__(

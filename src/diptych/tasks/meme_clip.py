@@ -103,7 +103,8 @@ class MemeClip(Classify):
         prompts: prompts of each label, in order: the start of the vector of its class. None starts anywhere.
         tokens: ids of every prompt; a run fills them in with the tokenizer of its processor.
         compat: read the text before its projection, as the original does.
-        others: arguments of `Classify`.
+
+    The other arguments are those of `Classify`.
 
     Raises:
         ConfigError: the model has no towers, or prompts and `dim` do not fit it.

@@ -182,7 +182,8 @@ class Rgcl(Classify):
         neighbors: cases that vote.
         weighting: weights of their votes, see `diptych.nn.votes`.
         refresh: steps after which the bank is computed again; 0 is once per epoch.
-        others: arguments of `Classify`.
+
+    The other arguments are those of `Classify`.
     """
 
     def __init__(
