@@ -78,7 +78,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="a regular expression of names of targets")
     parser.add_argument("--case", type=int, help="this case only, with what it printed")
-    parser.add_argument("--short", action="store_true", help="the cases of `make test`")
+    parser.add_argument("--short", action="store_true", help="the cases of `make journey`")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at the same time")
     parser.add_argument(
         "--patience", type=float, default=20, help="seconds until a command counts as hanging (default: 20)"
