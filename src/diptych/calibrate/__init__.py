@@ -2,7 +2,7 @@
 
     calibration = calibrate(predictions, gold, dev=...)       fit a policy on labeled examples
     policy.decide(scores)                                     allow, review or block
-    fit_cascade(members, truth, ...).cascade                  expensive members where cheap ones are unsure
+    fit_cascade(members, truth, ...).cascade                  costly members only where cheap ones are unsure
     drift(reference, live, policy=policy)                     has anything moved since?
 
 The policy is a small file of its own. It names the model it was made for, and refuses any other.

@@ -77,8 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
             )
     _summarize(out, memes)
     # The last steps of a long journey must not fail for want of an extra.
-    page = _draw(out, memes) if find_spec("matplotlib") else NO_PICTURE
-    why = _decide(out, memes) if find_spec("matplotlib") else None
+    drawing = find_spec("matplotlib") is not None
+    page = _draw(out, memes) if drawing else NO_PICTURE
+    why = _decide(out, memes, drawing=drawing)
     print(f"submissions     {out / 'average'}/*.csv and {out}/*/predictions/*.csv")
     print(f"memes, scored   {page}")
     if why is not None:
@@ -172,11 +173,11 @@ def _draw(out: Path, memes: Path) -> Path:
     return path
 
 
-def _decide(out: Path, memes: Path) -> Path | None:
+def _decide(out: Path, memes: Path, *, drawing: bool) -> Path | str | None:
     """Make a policy, decide on the meme that the model is least sure of, and explain it.
 
     Returns:
-        The page; None if dev has too few memes for a policy.
+        The page, or why there is none; None if dev has too few memes for a policy.
     """
     from diptych.calibrate.fit import FEWEST
     from diptych.datasets import HatefulMemes
@@ -188,14 +189,16 @@ def _decide(out: Path, memes: Path) -> Path | None:
         return None
     if not policy.exists():
         dev = ("--root", memes, "--split", "dev_seen", "--max-miss", 0.05, "--max-wrong-block", 0.05)
-        drawn = ("--out", policy, "--plot", out / "reliability.png", "--overwrite")
-        _step("calibrate", run / "predictions" / "dev_seen.npz", *dev, *drawn)
+        plot = ("--plot", out / "reliability.png", "--overwrite") if drawing else ()
+        _step("calibrate", run / "predictions" / "dev_seen.npz", *dev, "--out", policy, *plot)
     if not why.exists():
         scores = _predictions(out, "test_unseen")[DECIDES]
         unsure = scores.ids[abs(scores.column("hateful") - 0.5).argmin()]
         example = next(one for one in HatefulMemes(memes, "test_unseen") if one.id == unsure)
         meme = (memes / example.pairs[0].files[0], "--text", example.pairs[0].text)
         print(f"  {_step('score', *meme, '--model', run, '--policy', policy)}")
+        if not drawing:
+            return NO_PICTURE
         _step("explain", run, *meme, "--policy", policy, "--out", why)
     return why
 
