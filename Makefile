@@ -14,6 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 SHAPES := --jaxtyping-packages=diptych,beartype.beartype
 # the tests whose subject are tensors; elsewhere the checks double the time of small loops and find nothing new
 SHAPED := $(addprefix tests/,contract data models nn parity tasks types)
+REST := $(filter-out $(SHAPED),$(wildcard tests/*))
 
 # tests that take seconds: without those of the targets journey and soak
 FAST := "not slow and not compile and not journey and not soak and not browser"
@@ -134,7 +135,7 @@ check: install ## lint, formatting, types, import contracts, spelling
 
 test: install ## all tests but those of `make journey` and `make soak`
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(addprefix --ignore=,$(SHAPED))
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(SHAPES) $(SHAPED)
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m $(FAST) $(SHAPES) tests $(addprefix --ignore=,$(filter-out %conftest.py,$(REST)))
 
 quick: install ## the tests of single functions, for daily work: no command line, training, journeys, snippets
 	$(PYTEST) -n $(WORKERS) --dist loadfile -q -m "not slow" tests/types tests/nn tests/tasks tests/text tests/metrics \

@@ -1,31 +1,34 @@
-"""What tests of several rooms share."""
+"""What tests of several rooms share.
+
+Imports of diptych are in the functions: the process that hands out the tests needs none, and they take long.
+"""
 
 import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from tests.real_weights import pytest_terminal_summary, weights  # noqa: F401  (a fixture and a hook)
 
-from diptych.bundle import save_bundle
-from diptych.cli import main
-from diptych.datasets import fabricate
-from diptych.recipe.call import call
-from diptych.text import write_vocabulary
-from diptych.types import FeatureMeta
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)  # the tests run beside each other
 
 
 @pytest.fixture(scope="session")
 def memes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature data set, to be read only."""
+    from diptych.datasets import fabricate
+
     folder = tmp_path_factory.mktemp("world") / "memes"
     fabricate(folder, size=80, seed=3)
     return folder
@@ -50,6 +53,13 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A small model of text, its task and its processor, with a vocabulary of seven tokens."""
+    import torch
+
+    from diptych.bundle import save_bundle
+    from diptych.recipe.call import call
+    from diptych.text import write_vocabulary
+    from diptych.types import FeatureMeta
+
     tokens = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b")
     write_vocabulary(tmp_path / "vocabulary.txt", tokens)
     nodes = {
@@ -82,8 +92,10 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bert_weights() -> dict[str, torch.Tensor]:
+def bert_weights() -> "dict[str, Tensor]":
     """A BERT of 2 layers and width 48, under the names of Hugging Face's `BertModel`."""
+    import torch
+
     generator = torch.Generator().manual_seed(0)
     shapes = {
         "embeddings.word_embeddings.weight": (1000, 48),
@@ -137,6 +149,8 @@ def box_run(memes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(experiment: str, root: Path, out: Path, *more: str) -> Path:
+    from diptych.cli import main
+
     words = [*more, f"experiment=hateful_memes/{experiment}", f"root={root}", f"out={out}", "progress=false"]
     assert main(["train", *words, "loggers=[]", "trainer.max_steps=1"]) == 0
     return out

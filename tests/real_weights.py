@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from diptych.convert import fetch_listed
-from diptych.errors import ConfigError
-
 NOT_RUN = "NOT RUN: "
 # Before tests set a cache of their own.
 CACHE = os.environ.get("DIPTYCH_CACHE")
@@ -21,6 +18,9 @@ CACHE = os.environ.get("DIPTYCH_CACHE")
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     """Return the files of a name, or leave the test out."""
+    from diptych.convert import fetch_listed
+    from diptych.errors import ConfigError
+
     if CACHE is None:
         monkeypatch.delenv("DIPTYCH_CACHE", raising=False)
     else:

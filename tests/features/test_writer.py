@@ -254,6 +254,7 @@ except DiptychError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_store_but_its_finished_shards(tmp_path):
     path = tmp_path / "store"
     with subprocess.Popen(
@@ -275,6 +276,7 @@ def test_a_killed_writer_leaves_no_store_but_its_finished_shards(tmp_path):
     assert [store[key].features[0, 0] for key in store] == list(range(done))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_no_store(tmp_path):
     path = tmp_path / "store"
     done = subprocess.run(
