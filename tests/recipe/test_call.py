@@ -15,6 +15,21 @@ def test_an_unknown_parameter_suggests_the_nearest() -> None:
         call({"_target_": "diptych.models.no_such"})
 
 
+def test_nodes_within_nodes_are_called_and_partial_ones_wait() -> None:
+    inner = {"_target_": "builtins.dict", "answers": ["red", "two"]}
+    made = call({"_target_": "builtins.dict", "parts": [inner], "beside": {"x": inner}}, more=1)
+    assert made == {
+        "parts": [{"answers": ["red", "two"]}],
+        "beside": {"x": {"answers": ["red", "two"]}},
+        "more": 1,
+    }
+    later = call({"_target_": "builtins.dict", "_partial_": True, "x": inner})
+    assert later(y=2) == {"x": {"answers": ["red", "two"]}, "y": 2}
+    assert call(None) is None
+    with pytest.raises(ConfigError, match="_target_"):
+        call({"lr": 0.1})
+
+
 @pytest.mark.parametrize(
     "key", ["heads", "dim", "hidden", "layers", "vocab_size", "feature_dim", "max_positions"]
 )

@@ -18,19 +18,25 @@ from diptych.nodes import allowed, check_arguments
 UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
 
 
-def call(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """Call the target of a node. Any function can be a target, so nodes must be trusted.
+def call(node: Mapping[str, Any] | None, **arguments: Any) -> Any:
+    """Call the target of a node; None stays None, as in `schedule=null`.
+
+    Any function can be a target, so nodes must be trusted.
 
     Raises:
         ConfigError: the target does not exist, a key is not a parameter, or a value has the wrong type.
     """
+    if node is None:
+        return None
     _check_node(node)
     return _called(node, arguments)
 
 
 def _called(node: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
     # Not `hydra.utils.instantiate`: it wraps each item of a list, 4 s for a table of 9,500 answers.
-    target = node.get("_target_")
+    if "_target_" not in node:
+        raise ConfigError(f"{shorten(dict(node))} names nothing to call; expected a _target_.")
+    target = node["_target_"]
     values = {key: _made(value) for key, value in node.items() if key not in ("_target_", "_partial_")}
     values |= arguments
     function: Any = None
