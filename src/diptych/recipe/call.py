@@ -19,7 +19,7 @@ UNEXPECTED = re.compile(r"got an unexpected keyword argument '(?P<name>\w+)'")
 
 
 def call(node: Mapping[str, Any] | None, **arguments: Any) -> Any:
-    """Call the target of a node; None stays None, as in `schedule=null`.
+    """Call the target of a node; None stays None, such as a schedule that is not given.
 
     Any function can be a target, so nodes must be trusted.
 
