@@ -1,7 +1,7 @@
 """Explanations of every family against the known evidence of the miniature world, over seeds.
 
 diptych world memes --size 2000 --seed 0
-python scripts/planted.py memes planted                   7 families, 3 seeds: half an hour or more
+python scripts/planted.py memes planted                   7 families, 3 seeds: 25 minutes
 python scripts/planted.py memes planted --families oscar --seeds 1
 
 Each run is trained by its experiment and checked by `diptych explain RUN --check`. What is there already is

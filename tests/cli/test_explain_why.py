@@ -62,7 +62,7 @@ def test_a_policy_of_the_model_decides(pixel_run, memes, meme, tmp_path, refused
     assert re.search(r"\b(allow|review|block)\b", verdict)
     # The thresholds stand below, and each probability is named.
     assert "probability" not in verdict
-    assert re.search(r"<p>calibrated probability of \w+ \d\.\d+; .* before calibration", page.read_text())
+    assert re.search(r"<p>calibrated probability of \w+ \d\.\d+; .* uncalibrated: \w+ \d", page.read_text())
     assert "abcdef" in refused([*words, decided_by(tmp_path, "abcdef"), "--overwrite"])
 
 

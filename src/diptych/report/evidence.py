@@ -48,7 +48,7 @@ def evidence_page(
     if policy is not None:
         # Two probabilities, which may be of two classes: first what is done, then whose each of them is.
         scored = f"{plain(why.explained)} {probability(why.both):.2f}"
-        band = f"<p>calibrated probability of {plain(policy[1])}; before calibration, that of {scored}</p>"
+        band = f"<p>calibrated probability of {plain(policy[1])}; uncalibrated: {scored}</p>"
         sure = plain(policy[0])
     known = ""
     if truth is not None:
