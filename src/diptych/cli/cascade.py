@@ -231,16 +231,18 @@ def _show(report: "CascadeReport") -> None:
     _show_measured(cascade, {**alone, "cascade": report.result})
     saved, more = report.saved, report.more_wrong
     dear = [*report.alone][-1]
+    if len(cascade.stages) > 1:  # else it is the last member alone
+        print(
+            f"the cascade saves {saved.value:.1%} of the {cascade.unit} of {dear} ({saved.low:.1%} to "
+            f"{saved.high:.1%})"
+        )
     print(
-        f"the cascade saves {saved.value:.1%} of the {cascade.unit} of {dear} ({saved.low:.1%} to "
-        f"{saved.high:.1%})"
-    )
-    print(
-        f"and wrongly blocks {100 * more.value:+.1f} points ({100 * more.low:+.1f} to {100 * more.high:+.1f})"
+        f"it wrongly blocks {100 * more.value:+.1f} points more than {dear} ({100 * more.low:+.1f} to "
+        f"{100 * more.high:+.1f})"
     )
     # Said only if the interval excludes 0.
     if more.low > 0 and cascade.max_wrong_block is None:
-        print("it wrongly blocks more than the last member alone; --max-wrong-block promises a limit")
+        print("--max-wrong-block promises a limit of that")
     for note in report.notes:
         print(note)
     promised = (

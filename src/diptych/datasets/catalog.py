@@ -58,13 +58,13 @@ class Data:
         with _wrong_settings(self.kind, self.settings):
             return self.kind.find_files(root, split, **self.settings)
 
-    def open(self, root: Path, split: str, **more: Any) -> Split:
+    def open(self, root: Path | str, split: str, **more: Any) -> Split:
         return open_split(self.node, root, split, trust=self.trust, **more)
 
-    def open_labeled(self, root: Path, split: str, answers: Path | None = None) -> Split:
+    def open_labeled(self, root: Path | str, split: str, answers: Path | None = None) -> Split:
         """Open a split with labels; withheld labels come from `answers` or the data set's answers file."""
         # The user's file comes first; the one beside the split is what `fabricate` writes.
-        beside = self.kind.answers_file(root, split)
+        beside = self.kind.answers_file(Path(root), split)
         if answers is None and beside is not None and beside.exists():
             answers = beside
         return self.open(root, split, **({} if answers is None else {"answers": answers}))
@@ -156,7 +156,7 @@ def named_data(name: str) -> Data:
     )
 
 
-def find_data(root: Path | None, *, name: str | None = None, node: Any = None, where: str = "") -> Data:
+def find_data(root: Path | str | None, *, name: str | None = None, node: Any = None, where: str = "") -> Data:
     """Find the data set of `root`: by `name`, else by `node`, else the first that recognizes the folder.
 
     Args:
@@ -179,6 +179,7 @@ def find_data(root: Path | None, *, name: str | None = None, node: Any = None, w
         return Data(node=node, why=where)
     if root is None:
         raise ConfigError("the data set is unknown; set --data NAME.")
+    root = Path(root)
     if not root.is_dir():
         raise ConfigError(f"{root} is not a folder; expected the root of a data set.")
     # In alphabetical order, so that a folder that two data sets recognize always opens as the same one.

@@ -228,9 +228,11 @@ def _memory(recall: Recall | None) -> str:
 def _parts(why: Evidence) -> str:
     # All of them, with their errors, so that nobody has to believe the sentence on top.
     names, rows = letters(why), []
+    # As shares: relevance has no scale, and of a model that is sure all of it is tiny.
+    whole = 0.0 if why.relevance is None else float(why.relevance.sum())
     for n in [*why.ranked(text=True), *why.ranked(text=False)]:
         player = why.players[n]
-        looked = "" if why.relevance is None else f"{why.relevance[n]:.3f}"
+        looked = "" if why.relevance is None else f"{why.relevance[n] / (whole or 1):.1%}"
         error = why.contributions.errors[n]
         rows.append(
             (
@@ -242,7 +244,9 @@ def _parts(why: Evidence) -> str:
             )
         )
     return table(
-        ("kind", "name", "contribution", "standard error", "attention relevance"), rows, numbers={2, 3, 4}
+        ("kind", "name", "contribution", "standard error", "share of attention relevance"),
+        rows,
+        numbers={2, 3, 4},
     )
 
 
