@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -35,6 +36,8 @@ def test_the_blend_of_a_study_is_explained(finished, documents):
         assert gained == pytest.approx(why["sides"]["both"] - why["sides"]["none"], abs=1e-4)
         assert why["model"]["weights"] == f"sha256 {model_of(finished)}"
     assert all(f"{score:.2f}" in page for score in whys[0]["members"].values())
+    limit = float(re.search(r"answers hateful from a probability of ([\d.]+)", page)[1])
+    assert all((why["answer"] == "hateful") == (why["scores"]["hateful"] >= limit) for why in whys)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def test_a_meme_scores_as_in_the_final_file(done, meme):
     probability, label = final(done)[key]
     assert verdict.probability == pytest.approx(probability, abs=1e-5)
     assert verdict.answer == ("benign", "hateful")[int(label)]
+    assert (verdict.answer == "hateful") == (verdict.probability >= verdict.threshold)
     assert verdict.members.keys() == {"U1", "U2", "E1"}
     assert verdict.families["E"] == verdict.members["E1"]
     assert verdict.families["U"] == pytest.approx((verdict.members["U1"] + verdict.members["U2"]) / 2)
@@ -60,6 +61,7 @@ def test_one_model_scores_as_it_predicts(done, memes, meme, capsys):
     verdict = score_meme(run, image=image, text=text)
     assert verdict.probability == pytest.approx(single.scores["hateful"])
     assert (verdict.answer, verdict.members, verdict.families) == (single.answer, {}, {})
+    assert verdict.threshold is None
     words = ["score", str(image), "--text", text, "--model", str(run), "--json"]
     assert main([*words, "--features", str(memes / "features")]) == 0
     assert json.loads(capsys.readouterr().out)["probability"] == pytest.approx(verdict.probability)

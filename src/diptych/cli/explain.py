@@ -222,6 +222,7 @@ def _write(
             members=scores,
             truth=truth,
             policy=None if done is None else (done["action"], done["why"]),
+            threshold=_threshold(asked, why),
             recall=recall,
         )
         print(f"{why.id}: {why.answer} ({why.explained} {probability(why.both):.2f}). {in_short(why)}")
@@ -238,6 +239,14 @@ def _write(
             ]
             file.write(f"{json.dumps(documents, indent=1, allow_nan=False)}\n")
     print(f"wrote {arguments.out}" + (f" and {len(pages)} pages" if len(pages) > 1 else ""))
+
+
+def _threshold(asked: Subject, why: "Evidence") -> str | None:
+    """When a blend gives its answer; a single model gives the likeliest class."""
+    if asked.blend is None:
+        return None
+    (_, positive), limit = why.scores, asked.blend.fitted.threshold
+    return f"the blend answers {positive} from a probability of {limit:.3f} on, which was fitted on dev"
 
 
 def _facts(run: Path, asked: Subject) -> dict[str, str]:

@@ -122,7 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
         parts = sorted(verdict.scores.items(), key=lambda pair: -pair[1])
     if parts:
         table("", ("", "probability"), [(name, f"{value:.4f}") for name, value in parts], numbers=1)
-    print(f"{verdict.answer}   (probability {verdict.probability:.4f})")
+    # A blend need not answer by one half, so a probability alone would not tell why.
+    limit = "" if verdict.threshold is None else f"; {[*verdict.scores][-1]} from {verdict.threshold:.4f} on"
+    print(f"{verdict.answer}   (probability {verdict.probability:.4f}{limit})")
     if memory is not None and recall is not None:
         say_recall(memory, recall)
     if policy is not None:

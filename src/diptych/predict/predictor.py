@@ -46,6 +46,7 @@ class Verdict:
         box: x1 y1 x2 y2 in pixels, for tasks that predict a box.
         families: of a study, the probability that the average of each model family gives.
         members: of a study, the probability that each member gives.
+        threshold: of a study, the probability from which the answer is the second class; fitted on dev.
     """
 
     answer: str
@@ -53,6 +54,7 @@ class Verdict:
     box: tuple[float, ...] | None = None
     families: Mapping[str, float] = field(default_factory=dict)
     members: Mapping[str, float] = field(default_factory=dict)
+    threshold: float | None = None
 
     @property
     def probability(self) -> float:

@@ -27,6 +27,7 @@ def evidence_page(
     members: Mapping[str, float] | None = None,
     truth: str | None = None,
     policy: tuple[str, str] | None = None,
+    threshold: str | None = None,
     recall: Recall | None = None,
 ) -> None:
     """Write the page of one decision.
@@ -37,6 +38,7 @@ def evidence_page(
         members: of a study, the probability that each member gives.
         truth: the true answer, if it is known.
         policy: what a policy makes of the decision, such as `review`, and why: probability and thresholds.
+        threshold: when the model gives which answer, where that is not simply the likeliest class.
         recall: what a memory says to the example.
     """
     style, template = (
@@ -45,10 +47,12 @@ def evidence_page(
     )
     of = "" if why.explained == why.answer else f" of {plain(why.explained)}"
     sure, band = f"probability{of} {probability(why.both):.2f}", ""
+    if threshold is not None:
+        band = f"<p>{plain(threshold)}</p>"
     if policy is not None:
         # Two probabilities, which may be of two classes: first what is done, then whose each of them is.
         scored = f"{plain(why.explained)} {probability(why.both):.2f}"
-        band = f"<p>calibrated probability of {plain(policy[1])}; uncalibrated: {scored}</p>"
+        band += f"<p>calibrated probability of {plain(policy[1])}; uncalibrated: {scored}</p>"
         sure = plain(policy[0])
     known = ""
     if truth is not None:

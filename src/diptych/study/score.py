@@ -108,8 +108,8 @@ def score_meme(
     families = averaged(tree, members)
     # Fitted again from the stored predictions of dev,
     # which takes seconds and needs no format for a fitted blend.
-    final = _blended(source, tree, families)
-    return _verdict(final, families={**families}, members=members)
+    final, threshold = _blended(source, tree, families)
+    return replace(_verdict(final, families={**families}, members=members), threshold=threshold)
 
 
 def is_study(folder: Path) -> bool:
@@ -337,13 +337,13 @@ def dev_of(source: Path, tree: Tree) -> Members:
     return Members(names=names, predictions=found, dropped={})
 
 
-def _blended(source: Path, tree: Tree, families: Mapping[str, Predictions]) -> Predictions:
+def _blended(source: Path, tree: Tree, families: Mapping[str, Predictions]) -> tuple[Predictions, float]:
     known = dev_of(source, tree)
     meme = {"meme": tuple(families[name] for name in known.names)}
     members = replace(known, predictions={**known.predictions, **meme})
     # without folds: their estimate is in the run card
-    blends, _ = fit_blend(members, tree["labels"], dev="dev", method=tree["method"], folds=0)
-    return blends["meme"]
+    blends, report = fit_blend(members, tree["labels"], dev="dev", method=tree["method"], folds=0)
+    return blends["meme"], report.threshold
 
 
 def _verdict(
