@@ -39,7 +39,7 @@ from diptych.errors import CheckpointMismatch, ConfigError, FormatError
 from diptych.files import atomic_file, atomic_folder, require_file
 from diptych.nodes import HERE, build, is_file, parameters_of
 from diptych.tasks import Trainable
-from diptych.types import FeatureMeta
+from diptych.types import FeatureMeta, Tokenizer
 from diptych.weights import (
     COPY,
     Unfilled,
@@ -247,6 +247,22 @@ def load_bundle(folder: Path, *, trust: Collection[str] = ()) -> Bundle:
         metrics=text.get("metrics", {}),
         provenance=text.get("provenance", {}),
     )
+
+
+def load_tokenizer(folder: Path, *, trust: Collection[str] = ()) -> Tokenizer | None:
+    """Rebuild the tokenizer of a bundle without its model; None if the model reads no text.
+
+    Raises:
+        FormatError: the folder is not a bundle.
+        ConfigError: the bundle calls code that is neither diptych's nor trusted.
+    """
+    folder = find_bundle(folder)
+    node, source = read_content(folder)["processor"].get("text"), folder / "bundle.yaml"
+    if node is None:
+        return None
+    _require_kind(node, dict, source, "processor.text")
+    made: Tokenizer = build(node, trust=trust, where=source, key="processor.text", folder=folder)
+    return made
 
 
 def _fill(parts: Mapping[str, nn.Module], weights: Mapping[str, Any], folder: Path) -> None:

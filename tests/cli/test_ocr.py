@@ -102,6 +102,25 @@ def test_a_meme_without_text_is_read_first(captioned, pixel_run, capsys, refused
     assert "--ocr and --text" in refused([*words, "--text", text, "--ocr"])
 
 
+@pytest.mark.usefixtures("fast")
+def test_lost_spaces_come_back_by_the_words_of_the_model(captioned, pixel_run, tmp_path, capsys, monkeypatch):
+    worker = rapid.WORKER.read_text().replace("WHAT A DAY", "WHATADAYMEMES")
+    monkeypatch.setattr(rapid, "WORKER", tmp_path / "glued.py")
+    rapid.WORKER.write_text(worker)
+    words = [captioned / "img" / "0.png", "--model", pixel_run, "--json"]
+    known = tmp_path / "known.txt"
+    known.write_text("a\nday\nwhat\nmemes\n")
+    for more, expected in (([], "WHATADAYMEMES"), (["--words", known], "WHAT A DAY MEMES")):
+        assert main(["score", *map(str, words), *map(str, more)]) == 0
+        read = json.loads(capsys.readouterr().out)["read"]
+        assert read["text"] == expected
+        # Also where nothing was cut, who reads is another reader.
+        assert "spaces by" in read["reader"]
+    out = tmp_path / "ocr.jsonl"
+    assert main(["ocr", str(captioned / "img"), "--out", str(out), "--words", str(known)]) == 0
+    assert {record["text"] for record in read_records(out)} == {"WHAT A DAY MEMES"}
+
+
 @pytest.mark.usefixtures("absent")
 def test_without_rapidocr_one_line_says_what_to_do(captioned, pixel_run, tmp_path, refused):
     picture = captioned / "img" / "0.png"

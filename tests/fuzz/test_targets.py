@@ -54,6 +54,7 @@ UNTRIED = {
     "cli.robust": "loads models as `cli.predict` does",
     "audit.attacks": "reads a picture that it has just compressed",
     "detect.rapid": "reads answers of its own process; damaged ones in tests/detect/test_rapid.py",
+    "detect.spaces": "reads one word per line; damaged lists in tests/detect/test_spaces.py",
     "detect.rapid_worker": "reads what `detect.rapid` sends",
     "cli.subject": "loads models as `cli.predict` does",
     "explain.planted": "reads lines by `documents`; damaged ones in tests/explain/test_planted.py",

@@ -20,6 +20,7 @@ from diptych.cli.engine import chosen_engine, configure_engine
 from diptych.cli.import_ import names
 from diptych.cli.options import add_device, add_ocr, add_overwrite
 from diptych.cli.output import progress, table
+from diptych.cli.words import spaced
 from diptych.errors import ConfigError
 from diptych.files import require_new
 
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--shard", type=int, default=128, help="pictures per file; a kill loses at most one (default: 128)")
     add("--bad", choices=("stop", "skip"), default="stop", help="for an unreadable picture (default: stop)")
     add("--show", type=int, default=0, metavar="N", help="draw N pictures with their regions")
-    add_ocr(parser, "also read the words of the pictures, into OUT/ocr.jsonl")
+    add_ocr(parser, "also read the words of the pictures, into OUT/ocr.jsonl", words="none")
     add("--resume", action="store_true", help="continue an interrupted run")
     add_overwrite(parser, "replace stores that exist")
     configure_engine(parser)
@@ -123,7 +124,8 @@ def _read(arguments: argparse.Namespace) -> None:
     from diptych.detect.rapid import RapidReader
     from diptych.detect.words import read_words
 
-    with RapidReader() as reader, progress("reading words") as advance:
+    with RapidReader() as engine, progress("reading words") as advance:
+        reader = spaced(engine, arguments)
         report = read_words(
             list_pictures(arguments.images),
             arguments.out / WORDS,

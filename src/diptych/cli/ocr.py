@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_data, add_json, add_lines, add_out, add_overwrite, add_root
 from diptych.cli.output import as_json, progress, table
+from diptych.cli.words import spaced
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("images", type=Path, help="a folder of pictures, or a .txt file with one per line")
     add_out(parser, "JSON-lines file to write", required=True)
-    add_lines(parser)
+    add_lines(parser, "none")
     add("--side", type=int, default=480, help="pixels in which words are looked for (default: 480)")
     add("--bad", choices=("stop", "skip"), default="stop", help="if a picture cannot be read (default: stop)")
     add("--worst", type=int, default=5, metavar="N", help="list the N worst texts of --split (default: 5)")
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.root is not None:  # before minutes of reading
         dataset = chosen_data(arguments, arguments.root).open(arguments.root, arguments.split)
     pictures = list_pictures(arguments.images)
-    with RapidReader(side=arguments.side) as reader, progress("reading words") as advance:
+    with RapidReader(side=arguments.side) as engine, progress("reading words") as advance:
+        reader = spaced(engine, arguments)
         report = read_words(
             pictures,
             arguments.out,

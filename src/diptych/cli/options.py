@@ -37,8 +37,15 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, help="decide by this policy, a file of `diptych calibrate`")
 
 
-def add_lines(parser: argparse.ArgumentParser) -> None:
-    """Add --lines, which of the lines in a picture make up its text."""
+def add_lines(parser: argparse.ArgumentParser, words: str) -> None:
+    """Add --lines, which of the lines in a picture make up its text, and --words, which puts back spaces."""
+    parser.add_argument(
+        "--words",
+        type=Path,
+        metavar="FILE",
+        help="vocabulary or list of words, one per line and the most frequent first: puts back the spaces "
+        f"that are lost between capitals (default: {words})",
+    )
     parser.add_argument(
         "--lines",
         choices=("captions", "all"),
@@ -47,10 +54,10 @@ def add_lines(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_ocr(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add --ocr and --lines; `what` is the help of --ocr."""
+def add_ocr(parser: argparse.ArgumentParser, what: str, *, words: str = "the model's vocabulary") -> None:
+    """Add --ocr, --lines and --words; `what` is the help of --ocr, `words` the default of --words."""
     parser.add_argument("--ocr", action="store_true", help=what)
-    add_lines(parser)
+    add_lines(parser, words)
 
 
 def add_batch_size(parser: argparse.ArgumentParser, of: str = "") -> None:

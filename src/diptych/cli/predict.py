@@ -34,7 +34,7 @@ from diptych.cli.options import (
 )
 from diptych.cli.output import progress, table
 from diptych.cli.policy import decided
-from diptych.cli.words import EmptyTexts, text_of
+from diptych.cli.words import EmptyTexts, spaced, text_of
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ class _Job:
             )
         from diptych.detect.rapid import RapidReader
 
-        reader = stack.enter_context(RapidReader())
+        engine = stack.enter_context(RapidReader())
+        reader = spaced(engine, self.arguments, self.predictor.processor.text)
         return EmptyTexts(self.predictor, reader, out or self.run / "predictions", lines=self.arguments.lines)
 
 
@@ -253,7 +254,7 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace, policy: "Policy 
     if arguments.ocr:
         if arguments.text is not None or arguments.image is None:
             raise ConfigError("--ocr reads the words of --image; with --text there is nothing to read.")
-        text = text_of(arguments, [arguments.image]).text
+        text = text_of(arguments, [arguments.image], predictor.processor.text).text
     verdict = predictor.predict(text=text, image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())
     print(f"{verdict.answer}   ({scores})")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diptych.cli.data import chosen_data
 from diptych.cli.options import add_batch_size, add_device, add_ocr
 from diptych.cli.output import as_json, progress, table
+from diptych.cli.words import spaced
 from diptych.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.ocr:
             from diptych.detect.rapid import RapidReader
 
-            reader = stack.enter_context(RapidReader())
+            engine = stack.enter_context(RapidReader())
+            reader = spaced(engine, arguments, predictor.processor.text)
         found = robust(
             predictor,
             dataset,

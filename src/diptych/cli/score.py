@@ -73,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from diptych.files import require_file
     from diptych.predict import find_device
-    from diptych.study import found_in, model_of
+    from diptych.study import found_in, model_of, tokenizer_of
 
     for image in arguments.images:
         # Before a model of gigabytes is loaded.
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
     if arguments.ocr and arguments.text is not None:
         raise ConfigError("--ocr and --text exclude each other: the words of the picture, or given ones.")
-    read = text_of(arguments, arguments.images)
+    read = text_of(arguments, arguments.images, tokenizer_of(arguments.model))
     with ExitStack() as stack:
         if arguments.weights:
             files = {

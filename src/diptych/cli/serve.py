@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from diptych.cli.engine import require_counts
 from diptych.cli.options import add_device, add_ocr
+from diptych.cli.words import spaced
 from diptych.errors import ConfigError, missing_library, nearest
 
 if TYPE_CHECKING:
@@ -202,9 +203,18 @@ def _words(
 ) -> "AbstractContextManager[PictureWords | None]":
     if not arguments.ocr:
         return nullcontext()
+    from diptych.serve.models import named_models
     from diptych.serve.words import picture_words
+    from diptych.study import tokenizer_of
 
-    return picture_words(arguments.ocr_engines, lines=arguments.lines, patience=options.limits.deadline)
+    # Words are read once for all models, by the vocabulary of the first.
+    tokenizer = tokenizer_of(next(iter(named_models(arguments.models).values())))
+    return picture_words(
+        arguments.ocr_engines,
+        lines=arguments.lines,
+        patience=options.limits.deadline,
+        wrap=lambda reader: spaced(reader, arguments, tokenizer),
+    )
 
 
 def _replicas(options: "Options", arguments: argparse.Namespace) -> "Callable[..., Engine]":

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diptych.detect.ocr import Chosen, TextReader
     from diptych.predict import Predictor
     from diptych.predictions import Predictions
+    from diptych.types import Tokenizer
 
 
 class Read(NamedTuple):
@@ -29,8 +30,23 @@ class Read(NamedTuple):
         return {"text": self.text, **source}
 
 
-def text_of(arguments: argparse.Namespace, pictures: Sequence[Path]) -> Read:
+def spaced(
+    reader: "TextReader", arguments: argparse.Namespace, tokenizer: "Tokenizer | None" = None
+) -> "TextReader":
+    """Let a reader put back lost spaces, by --words, else by the vocabulary of a model."""
+    from diptych.detect.spaces import Spaced, Spaces, read_list, whole_words
+
+    if arguments.words is None and tokenizer is None:
+        return reader
+    tokens = read_list(arguments.words) if tokenizer is None or arguments.words else tokenizer.tokens
+    return Spaced(reader, Spaces(whole_words(tokens)))
+
+
+def text_of(arguments: argparse.Namespace, pictures: Sequence[Path], tokenizer: "Tokenizer | None") -> Read:
     """Return the text given on the command line, else the words in the pictures; tell which on the terminal.
+
+    Args:
+        tokenizer: of the model that reads the text.
 
     Raises:
         ConfigError: words must be read, and RapidOCR is not installed.
@@ -45,10 +61,11 @@ def text_of(arguments: argparse.Namespace, pictures: Sequence[Path]) -> Read:
 
     # Words are read only if needed, so a missing reader is no error with --text.
     try:
-        reader = RapidReader()
+        engine = RapidReader()
     except ConfigError as error:
         raise ConfigError(f"no --text is given, and {error}, or add --text.") from error
-    with reader:
+    with engine:
+        reader = spaced(engine, arguments, tokenizer)
         lines = reader.read([open_image(picture) for picture in pictures])
     text = " ".join(filter(None, (words(arranged(found), arguments.lines) for found in lines)))
     # Not every verb that has words has --json.

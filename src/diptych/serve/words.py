@@ -1,6 +1,6 @@
 """Words of pictures: engines of OCR, each of which reads one picture at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 
@@ -42,11 +42,18 @@ class PictureWords:
 
 
 @contextmanager
-def picture_words(engines: int, *, lines: Chosen = "captions", patience: float) -> Iterator[PictureWords]:
+def picture_words(
+    engines: int,
+    *,
+    lines: Chosen = "captions",
+    patience: float,
+    wrap: Callable[[TextReader], TextReader] = lambda reader: reader,
+) -> Iterator[PictureWords]:
     """Start engines of RapidOCR, and end them with the block.
 
     Args:
         engines: processes of 0.5 GB; as many pictures are read at once.
+        wrap: makes of each engine what reads for the service, such as one that puts back lost spaces.
         patience: seconds for one picture.
 
     Raises:
@@ -61,4 +68,4 @@ def picture_words(engines: int, *, lines: Chosen = "captions", patience: float) 
             # Started before the first request, which would else wait for it; slower than any picture.
             reader.read([Image.new("RGB", (32, 32), "white")])
             reader.patience = patience
-        yield PictureWords(readers, lines=lines)
+        yield PictureWords([*map(wrap, readers)], lines=lines)

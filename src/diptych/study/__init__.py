@@ -16,6 +16,7 @@ from diptych.study.score import (
     places_of,
     read_tree,
     score_meme,
+    tokenizer_of,
 )
 from diptych.study.settings import Study, find_study, read_study
 
@@ -46,5 +47,6 @@ __all__ = [
     "run_study",
     "score_meme",
     "study_status",
+    "tokenizer_of",
     "wrap_up",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from diptych.bundle import find_bundle, read_content, trained_on
+from diptych.bundle import find_bundle, load_tokenizer, read_content, trained_on
 from diptych.data import open_regions
 from diptych.data.inputs import file_checksum
 from diptych.detect import ExtractSettings, extract
@@ -28,7 +28,7 @@ from diptych.predict import Predictor, Verdict, bundle_checksum, load
 from diptych.predictions import Predictions
 from diptych.study.graph import Graph
 from diptych.study.settings import Fitted
-from diptych.types import FeatureMeta
+from diptych.types import FeatureMeta, Tokenizer
 
 NAME = "members.json"
 STORES = ("features", "more_features")  # settings of a member that name a store
@@ -110,6 +110,14 @@ def score_meme(
     # which takes seconds and needs no format for a fitted blend.
     final, threshold = _blended(source, tree, families)
     return replace(_verdict(final, families={**families}, members=members), threshold=threshold)
+
+
+def tokenizer_of(source: Path | str) -> Tokenizer | None:
+    """Return the tokenizer of a model, or that of a study's first member; no weights are loaded."""
+    source = Path(source)
+    if is_study(source):
+        source /= next(iter(read_tree(source)["members"].values()))["bundle"]
+    return load_tokenizer(source)
 
 
 def is_study(folder: Path) -> bool:
