@@ -42,6 +42,16 @@ def test_platt_and_temperature_equal_scikit_learns():
     assert fit_map("temperature", scores, truth).a == pytest.approx(2 * peer.beta_, rel=1e-4)
 
 
+def test_temperature_equals_netcals():
+    row = np.arange(600)
+    scores = (row * 0.6180339887498949 % 1) ** 1.7 * 0.96 + 0.02
+    truth = row * 0.7548776662466927 % 1 < scores**1.4 * 0.9 + 0.03
+    # netcal 1.4.0's TemperatureScaling; its Platt and beta do not smooth the targets, as scikit-learn's does.
+    expected = [0.054597, 0.207083, 0.403071, 0.596929, 0.792917, 0.945403]
+    found = fit_map("temperature", scores, truth)(np.array([0.05, 0.2, 0.4, 0.6, 0.8, 0.95]))
+    assert found == pytest.approx(expected, abs=2e-6)
+
+
 def test_isotonic_has_the_blocks_of_scikit_learn_and_lines_between():
     truth, scores, _ = drawn(1, 300)
     scores = scores.round(2)  # with equal scores

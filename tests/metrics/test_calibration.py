@@ -1,4 +1,4 @@
-"""Measures of calibration: against scikit-learn and SciPy, and by what they must say of known scores."""
+"""Measures of calibration: against scikit-learn, netcal and SciPy, and by what they must say of known scores."""
 
 import numpy as np
 import pytest
@@ -106,3 +106,14 @@ def test_resampled_sums_keep_the_size_of_strata_and_are_seeded(monkeypatch):
         np.sqrt(20 * np.var(np.arange(20)) + 30 * np.var(np.arange(20, 50))), rel=0.15
     )
     assert (sums == resampled_sums(values, class_rows(truth), samples=400)).all()
+
+
+def test_the_errors_equal_netcals():
+    # netcal 1.4.0: ECE and MCE with `equal_intervals=False`; it needs four frameworks, so here are its numbers.
+    row = np.arange(600)
+    probabilities = (row * 0.6180339887498949 % 1) ** 1.7 * 0.96 + 0.02
+    truth = row * 0.7548776662466927 % 1 < probabilities**1.4 * 0.9 + 0.03
+    for bins, error in ((10, 0.07644590672588521), (15, 0.07871949888656406)):
+        found = CalibrationMeasures(truth, probabilities, bins=bins).values()
+        assert found["calibration_error"] == pytest.approx(error, abs=1e-12)
+    assert found["largest_gap"] == pytest.approx(0.19797199011404687, abs=1e-12)
