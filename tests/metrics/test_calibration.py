@@ -1,4 +1,4 @@
-"""Measures of calibration: against scikit-learn, netcal and SciPy, and by what they must say of known scores."""
+"""Measures of calibration: against scikit-learn, netcal and SciPy, and by what they say of known scores."""
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def test_resampled_sums_keep_the_size_of_strata_and_are_seeded(monkeypatch):
 
 
 def test_the_errors_equal_netcals():
-    # netcal 1.4.0: ECE and MCE with `equal_intervals=False`; it needs four frameworks, so here are its numbers.
+    # netcal 1.4.0: ECE and MCE with `equal_intervals=False`; it needs four frameworks; its numbers:
     row = np.arange(600)
     probabilities = (row * 0.6180339887498949 % 1) ** 1.7 * 0.96 + 0.02
     truth = row * 0.7548776662466927 % 1 < probabilities**1.4 * 0.9 + 0.03
