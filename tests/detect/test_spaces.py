@@ -62,7 +62,7 @@ class Glued:
         return "glued 1"
 
     def read(self, pictures):
-        return [[Line(text="LIKEASEA", box=(0, 0, 9, 9), score=0.5, height=9)] for _ in pictures]
+        return [[Line(text="LIKEASEA", box=(0.0, 0.0, 9.0, 9.0), score=0.5, height=9.0)] for _ in pictures]
 
 
 def test_a_reader_says_by_which_words(tmp_path):
