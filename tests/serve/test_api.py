@@ -13,7 +13,9 @@ from tests.serve.conftest import ROOT, policy_for
 
 from diptych.errors import ConfigError
 from diptych.serve import AuditLog, Limits, Problem, verify
+from diptych.serve.intake import parse
 from diptych.serve.keys import Keys
+from diptych.serve.structs import BatchRequest, ScoreRequest
 
 
 def bomb(width, height):
@@ -377,3 +379,17 @@ def test_a_full_queue_refuses_before_it_reads_a_body(serve):
         assert (response.status_code, response.json()["type"]) == (429, "/problems/overloaded")
         assert int(response.headers["retry-after"]) >= 1
     assert ask("POST", "/v1/score", content=b"no JSON").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "fields"),
+    [
+        ({"image": {"data": ""}}, ScoreRequest, {"bytes", "url", "key"}),
+        ({"items": [{"options": {"say": 1}}]}, BatchRequest, {"ocr", "explain", "members"}),
+        ({"itemz": []}, BatchRequest, {"items"}),
+    ],
+)
+def test_an_unknown_field_is_answered_by_the_known_ones(body, shape, fields):
+    with pytest.raises(Problem) as caught:
+        parse(json.dumps(body).encode(), shape)
+    assert fields == set(str(caught.value).rpartition("are ")[2].rstrip(".").split(", "))

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
+from msgspec import inspect
 from starlette.requests import ClientDisconnect, Request
 
 from diptych.serve.limits import Limits
@@ -62,7 +64,7 @@ def parse(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        text, pointer = described(str(error))
+        text, pointer = described(str(error), shape)
         raise Problem("invalid-request", text, pointer=pointer) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         # The words of the parser quote nothing of the body.
@@ -70,15 +72,35 @@ def parse(body: bytes, shape: type[T]) -> T:
         raise Problem("not-json", f"the body is not JSON: {said[:200]}.") from error
 
 
-def described(error: str) -> tuple[str, str]:
-    """Split an error such as ``Expected `str` - at `$.items[0].text` `` into its words and a JSON pointer."""
+def described(error: str, shape: type) -> tuple[str, str]:
+    """Split an error such as ``Expected `str` - at `$.items[0].text` `` into its words and a JSON pointer.
+
+    Args:
+        shape: of the body; the words list the fields of an object that has an unknown one.
+    """
     text, _, path = error.partition(" - at `")
     steps = [name or number for name, number in STEP.findall(path.rstrip("`"))]
     # The value of a mapping is called `[...]`; its key is not told.
     pointer = "".join(f"/{_escaped(step)}" for step in steps if step != "...")
     if unknown := UNKNOWN.search(text):
         pointer += f"/{_escaped(unknown['name'])}"
+        known = ", ".join(_fields(inspect.type_info(shape), steps))
+        return f"{text[:300]}; its fields are {known}.", pointer[:300]
     return f"{text[:300]}.", pointer[:300]
+
+
+def _fields(shape: inspect.Type | None, steps: Sequence[str]) -> list[str]:
+    """Names of the fields of the object at some steps below a type."""
+    options = shape.types if isinstance(shape, inspect.UnionType) else [shape]
+    known = (inspect.StructType, inspect.ListType)
+    found = next((one for one in options if isinstance(one, known)), None)
+    if isinstance(found, inspect.ListType):
+        return _fields(found.item_type, steps[1:])
+    if found is None:
+        return []
+    if not steps:
+        return [one.encode_name for one in found.fields]
+    return _fields(next((one.type for one in found.fields if one.encode_name == steps[0]), None), steps[1:])
 
 
 def _escaped(step: str) -> str:
