@@ -42,6 +42,7 @@ class AuditLog:
         self.folder, self.sync = folder, sync
         self._stack = ExitStack()
         make_parents(folder / "audit")
+        # Two writers would both continue from one line, and the chain would fork.
         self._stack.enter_context(claimed(folder / "audit"))
         try:
             self._previous = _resumed(folder)
@@ -66,6 +67,7 @@ class AuditLog:
             checksum = sha256(line).hexdigest()
             # The checksum is over the line as it would be without it.
             line = line[:-1] + f', "sha256": "{checksum}"}}\n'.encode()
+            # By the day of the line's own time, so that a line at midnight is in the file of its date.
             file = self._opened(now.strftime("%Y-%m-%d"))
             start = file.tell()
             try:
@@ -77,6 +79,7 @@ class AuditLog:
                 os.ftruncate(file.fileno(), start)
                 raise
             self._previous = checksum
+            # A crash of the machine may lose this second; one of the process loses nothing.
             if time.monotonic() - self._synced >= self.sync:
                 os.fsync(file.fileno())
                 self._synced = time.monotonic()
@@ -133,6 +136,7 @@ def verify(folder: Path) -> Verified:
     for path in files:
         for number, line in enumerate(_lines(path), 1):
             why, said, own = _fault(line, previous)
+            # The first line that is kept tells whether lines before it were removed with their files.
             if previous is None and not why:
                 whole = said == START
             if why:
@@ -195,6 +199,7 @@ def _resumed(folder: Path) -> str:
                     file.truncate(place)
                 break
             last, place = line, place + len(line)
+        # A file that had only half a line: the chain goes on from the day before.
         if not last:
             continue
         why, _, own = _fault(last, None)

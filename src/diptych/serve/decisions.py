@@ -33,6 +33,7 @@ def decided(model: Resident, scored: Scored, *, audit: bool = False) -> Decision
     if model.policy is None:
         return None
     policy = model.policy
+    # In the order of the policy's labels, which need not be that of the model's classes.
     made = policy.decide(np.array([[scored.scores[label] for label in policy.labels]]))
     action, label = made.action[0], made.label[0]
     return Decision(
@@ -71,6 +72,7 @@ def calibrated(model: Resident, scored: Scored) -> dict[str, float]:
 
 def reference(model: Resident) -> ModelRef:
     """The model, as an answer names it."""
+    # In every answer: whoever keeps answers can tell later by which calibration they were made.
     known = None if model.policy is None else _calibration(model.policy)
     return ModelRef(name=model.name, sha256=model.sha256, calibration=known)
 
@@ -92,6 +94,7 @@ def line_of(
         "key": caller,
         "picture": picture or None,
         "image_key": request.image.key if request.image is not None else None,
+        # A lone surrogate of JSON is no UTF-8, but must have a checksum, too.
         "text": sha256(answer.read.text.encode("utf-8", "surrogatepass")).hexdigest(),
         "text_source": answer.read.text_source,
         "ocr": ocr if answer.read.text_source == "ocr" else None,
@@ -119,6 +122,7 @@ def card(model: Resident, limits: Limits, *, default: bool, teachers: str) -> Mo
     Args:
         teachers: the role that may add to its memory.
     """
+    # All of them, so that a client can size its batches without trying.
     numbers: dict[str, Any] = {name: getattr(limits, name) for name in limits.__dataclass_fields__}
     return ModelCard(
         name=model.name,

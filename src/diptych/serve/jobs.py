@@ -85,6 +85,7 @@ class Jobs:
         Raises:
             Problem: there is no room, or the service stops.
         """
+        # Old results go first: they may be what fills the room.
         self._forget()
         if self.service.leaving or self.service.engine.draining:
             raise Problem("draining", "the service is stopping; ask another one.", retry_after=5)
@@ -123,6 +124,7 @@ class Jobs:
     def drop(self, job: Job) -> None:
         """Cancel a job, and forget it and its results."""
         self._known.pop(job.id, None)
+        # Cancelled workers end at their next `await`; what is in the model is computed and thrown away.
         if job.task is not None:
             job.task.cancel()
         self._end(job)
@@ -143,6 +145,7 @@ class Jobs:
 
     async def _run(self, job: Job) -> None:
         end = time.monotonic() + self.limits.job_seconds
+        # One iterator for all workers: each number is taken once, in order, without a queue.
         numbers = iter(range(len(job.items)))
 
         async def work() -> None:
@@ -162,20 +165,24 @@ class Jobs:
         assert given is not None  # each is taken once
         line = JobLine(number=number, id=given.request.id)
         try:
+            # What is left of the whole job, so that its last meme is not given a day of its own.
             left = max(0.0, end - time.monotonic())
             result = await self.service.score(
                 given, request_id=own, caller=job.caller, deadline=left, low=True
             )
             line = msgspec.structs.replace(line, result=result)
+            # Results may be longer than their requests, for which room was found.
             if self.kept + len(text := msgspec.json.encode(line)) > self.limits.job_bytes + given.size:
                 raise Problem("overloaded", "there is no room for further results; delete other jobs.")
         except Problem as problem:
             text = self._failed(job, line, problem, own)
+        # A fault of one meme must not end the others of the job.
         except Exception as error:
             if self.log is not None:
                 about = {"request_id": own, "key": job.caller, "error": report_internal(error)}
                 self.log(msgspec.json.encode(about).decode() + "\n")
             text = self._failed(job, line, Problem("internal", "the service failed for this meme."), own)
+        # The request is let go with its picture, which is most of what a job keeps.
         job.items[number], job.lines[number] = None, text
         job.size += len(text) - given.size
         job.done += 1

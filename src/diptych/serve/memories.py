@@ -57,6 +57,7 @@ def lesson_of(
     key: str | None,
 ) -> Lesson:
     """Keep of an answered meme what a case is made of."""
+    # A key stands for a picture that never came here.
     content = picture if picture is not None else (key or "").encode("utf-8", "surrogatepass")
     return Lesson(
         id=content_id(text, content),
@@ -122,6 +123,7 @@ class LiveMemory:
     def recall(self, scores: Mapping[str, float], vector: Float[ndarray, " D"]) -> tuple[Recall, str]:
         """What the cases make of the model's scores, and the name of the version that says so."""
         memory, name = self.current()
+        # By name: a memory keeps the order of classes of its first model.
         row = np.array([[scores[label] for label in memory.classes]])
         return recall_all(memory, vector[None], row)[0], name
 
@@ -151,13 +153,16 @@ class LiveMemory:
             if memory is None:
                 raise FormatError(f"{self.path}: there is no memory here any more.")
             self._checked(memory)
+            # Inside of the change: another process may have added the same meme meanwhile.
             if any(one.id == case.id for one in memory.cases):
                 memory = memory.without([case.id])
             return memory.with_cases([case], lesson.vector[None])
 
+        # While nobody else may change the folder: the stamp is that of this change, and of none behind it.
         def noted() -> None:
             self._stamp = _stamp(self.path)
 
+        # One teacher at a time here; `diptych memory` and other services hold the folder's own lock.
         with self._lock:
             end = time.monotonic() + PATIENCE
             while True:
@@ -193,6 +198,7 @@ class LiveMemory:
 
 def _stamp(path: Path) -> tuple[int, int, int]:
     """What changes with a change of the folder."""
+    # A change renames a new folder into place, so the inode differs even within a tick of the clock.
     about = (path / LIST).stat()
     return about.st_ino, about.st_mtime_ns, about.st_size
 

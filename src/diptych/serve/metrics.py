@@ -35,6 +35,7 @@ class Metrics:
     """
 
     def __init__(self, *, reference: Mapping[str, np.ndarray] | None = None) -> None:
+        # Not the global registry: two services in one process, as in tests, would count together.
         made = self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=made)
@@ -86,6 +87,7 @@ class Metrics:
         """Count a score of the positive class."""
         self.score.labels(model).observe(score)
         with self._lock:
+            # Without scores of dev, drift is measured against the service's own beginning.
             if model not in self._reference:
                 first = self._first.setdefault(model, [])
                 first.append(score)
@@ -96,6 +98,7 @@ class Metrics:
 
     def know(self, model: Resident, calibration: str) -> None:
         """State which model is served."""
+        # Collected into a list first, because removing changes what is iterated.
         for labels in [one.labels for one in next(iter(self.model_info.collect())).samples]:
             if labels["model"] == model.name:  # of before a reload
                 self.model_info.remove(*labels.values())

@@ -33,6 +33,7 @@ def memes_of(asked: ModerationRequest, model: str, *, limits: Limits) -> list[Sc
     if not 1 <= len(asked.input) <= limits.items:
         detail = f"there are {len(asked.input)} inputs; expected 1 to {limits.items}."
         raise Problem("invalid-request", detail, pointer="/input")
+    # OpenAI's list of texts is several memes, its list of parts is one.
     texts = [one for one in asked.input if isinstance(one, str)]
     parts = [one for one in asked.input if isinstance(one, Part)]
     if texts and parts:
@@ -50,6 +51,7 @@ def memes_of(asked: ModerationRequest, model: str, *, limits: Limits) -> list[Sc
 
 
 def _picture(url: str) -> Picture:
+    # Any other address is checked where addresses are fetched, and refused there by default.
     found = DATA.match(url)
     if found is None:
         return Picture(url=url)

@@ -51,6 +51,7 @@ class Replicated(Engine):
 
     def submit(self, ticket: Ticket) -> "Future[Timed]":
         """Send a meme to a replica; canceling the future cancels it there."""
+        # A duration and not a moment, which another machine's clock would read as another one.
         seconds = ticket.deadline - time.monotonic()
         question = Question(model=ticket.model.name, meme=ticket.meme, seconds=seconds, low=ticket.low)
         asked = self.replicas.ask(question, seconds=seconds)
@@ -61,6 +62,7 @@ class Replicated(Engine):
         return ticket.result
 
     def _told(self, ticket: Ticket, asked: "Future[Timed | tuple[str, str]]") -> None:
+        # In a thread of Ray: the future of the ticket is all that it touches.
         self._asked.discard(asked)
         if asked.cancelled() or not ticket.result.set_running_or_notify_cancel():
             return
@@ -73,6 +75,7 @@ class Replicated(Engine):
                     self.observe.failed(ticket.model, Problem(kind, detail))
                 ticket.result.set_exception(Problem(kind, detail))
             case scored, _, in_model:
+                # A moving average, from which a refused client learns when to come again.
                 self._batch_seconds += 0.1 * (in_model / self.replicas.count - self._batch_seconds)
                 # The way to the replica and back is part of the wait.
                 ticket.result.set_result((scored, time.monotonic() - ticket.queued - in_model, in_model))
@@ -87,6 +90,7 @@ class Replicated(Engine):
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Wait for what was asked, and end the replicas; whether all was answered in time."""
+        # A copy, because answers that come meanwhile change the set.
         missing = wait(self._asked.copy(), timeout).not_done
         super().stop(timeout)
         self.replicas.close()
@@ -113,6 +117,7 @@ def replicated(
     """
     from diptych.scale.replicas import Replicas
 
+    # Absolute: a replica has another working folder.
     sources = {name: (model.source.absolute(), model.sha256, model.parts) for name, model in models.items()}
     build = partial(answering, sources, setup, limits)
     replicas = Replicas(build, count=count, threads=threads, gpu=gpu, most=limits.queue)

@@ -47,6 +47,7 @@ class ReviewQueue:
         if decision is None or not (decision.action == "review" or decision.audit):
             return
         key = None if request.image is None else request.image.key
+        # The answer's text, which may be read from the picture: people judge what the model judged.
         same = (answer.model.name, answer.read.text, checksum, key or "")
         item = ReviewItem(
             request_id=answer.request_id,
@@ -61,6 +62,7 @@ class ReviewQueue:
             tags=request.tags,
             memory=answer.memory,
         )
+        # Added by the threads that answer, and listed by that of HTTP.
         with self._lock:
             if same in self._known:
                 return
@@ -68,6 +70,7 @@ class ReviewQueue:
             self._kept[item.request_id] = kept
             self._known[same] = item.request_id
             self._bytes += kept.size
+            # Also if the newest alone is too large: it goes, too, and the queue stays within its bytes.
             while len(self._kept) > self.most or self._bytes > self.most_bytes:
                 self._drop(next(iter(self._kept)))
 
@@ -79,6 +82,7 @@ class ReviewQueue:
 
     def listed(self, most: int) -> ReviewList:
         """The oldest memes, and how many there are."""
+        # Copied under the lock; building the answer may take longer than a meme may wait.
         with self._lock:
             kept = [*self._kept.values()]
         return ReviewList(total=len(kept), items=[one.item for one in kept[:most]])
