@@ -2,6 +2,7 @@
 
 python scripts/matrix.py                       Python 3.11 to 3.14, as far as they are found
 python scripts/matrix.py --lowest              Python 3.11 with constraints-lowest.txt
+python scripts/matrix.py --python 3.13         this one alone; may be repeated
 python scripts/matrix.py --find-links FOLDER   also wheels of FOLDER, such as a torch for CPUs
 
 Every environment gets the wheel and what it requires, nothing else; then `pip check`, `diptych --help`,
@@ -65,6 +66,7 @@ def try_one(base: str, wheel: Path, constraints: Path, links: list[str]) -> str:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--lowest", action="store_true", help="the lowest versions, on Python 3.11")
+    parser.add_argument("--python", action="append", choices=VERSIONS)
     parser.add_argument("--find-links", action="append", default=[], metavar="FOLDER")
     options = parser.parse_args(argv)
     wheels = sorted((ROOT / "dist").glob("diptych-*.whl"), key=lambda path: path.stat().st_mtime)
@@ -73,7 +75,7 @@ def main(argv: list[str]) -> int:
         return 2
     constraints = ROOT / ("constraints-lowest.txt" if options.lowest else "constraints.txt")
     failed = False
-    for version in VERSIONS[:1] if options.lowest else VERSIONS:
+    for version in options.python or (VERSIONS[:1] if options.lowest else VERSIONS):
         base = interpreter(version)
         result = "not on this machine" if base is None else try_one(
             base, wheels[-1], constraints, options.find_links

@@ -22,7 +22,7 @@ from tempfile import mkdtemp
 
 from diptych.cli import main
 
-SIZE, EPOCHS = 2000, 2
+SIZE, EPOCHS = 2000, 4
 folder = Path(mkdtemp(prefix="diptych-"))
 
 
@@ -35,11 +35,11 @@ def run(*words):
 # %% [markdown]
 # ## A model and its scores on labeled memes
 #
-# Two epochs only, so that the model errs and the policy has something to do.
+# Half as many epochs as the experiment has, so that the model errs and the policy has something to do.
 
 # %%
 run("world", folder / "memes", "--size", SIZE, "--seed", 0)
-run("train", "experiment=hateful_memes/concat_bert_tiny", f"root={folder}/memes", f"out={folder}/run",
+run("train", "experiment=hateful_memes/uniter_tiny", f"root={folder}/memes", f"out={folder}/run",
     f"trainer.max_epochs={EPOCHS}", "progress=false", "loggers=[]")  # fmt: skip
 run("predict", folder / "run", "--splits", "dev_seen")
 
@@ -48,7 +48,7 @@ run("predict", folder / "run", "--splits", "dev_seen")
 
 # %%
 run("calibrate", folder / "run/predictions/dev_seen.npz", "--root", folder / "memes", "--split", "dev_seen",
-    "--max-miss", 0.1, "--out", folder / "policy.yaml")  # fmt: skip
+    "--max-miss", 0.05, "--max-wrong-block", 0.05, "--out", folder / "policy.yaml")  # fmt: skip
 print((folder / "policy.yaml").read_text())
 
 # %% [markdown]

@@ -21,7 +21,7 @@ from tempfile import mkdtemp
 
 from diptych.cli import main
 
-SIZE, EPOCHS = 300, 8
+SIZE, EPOCHS = 1000, 20
 folder = Path(mkdtemp(prefix="diptych-"))
 
 

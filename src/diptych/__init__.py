@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diptych.predictions import Predictions
     from diptych.types import Batch, Encoding, Example, Inputs, Pair, Regions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Batch",
     "DiptychError",

@@ -21,6 +21,9 @@ from pathlib import Path
 
 from diptych import __version__
 
+# Switches that messages advise, first as settings and as Python writes them, then as options.
+OVERWRITE, RESUME = "overwrite=true (or --overwrite)", "resume=true (or --resume)"
+AGAIN = f"Set {OVERWRITE} to start again."
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # quotas and size limits, too
 
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
-from diptych.errors import ConfigError, FormatError, full_disk
+from diptych.errors import OVERWRITE, ConfigError, FormatError, full_disk
 
 MARK = ".diptych"  # file in folders that may be replaced: their kind, and the names of all their files
 HEADS = {  # first bytes of files that may be replaced, by kind; PK begins a ZIP
@@ -246,11 +246,10 @@ def require_new(
     if not os.path.lexists(path) or empty_folder:
         return
     if not overwrite:
-        raise ConfigError(f"{path} exists and is kept; choose another place or set overwrite=true.")
+        raise ConfigError(f"{path} exists and is kept; choose another place or set {OVERWRITE}.")
     if reason := _other_file(path, kind) if kind in HEADS else _other_folder(path, kind):
         raise ConfigError(
-            f"{path} {reason} and is kept even with overwrite=true; "
-            "choose another place, or remove it yourself."
+            f"{path} {reason} and is kept even with {OVERWRITE}; choose another place, or remove it yourself."
         )
 
 

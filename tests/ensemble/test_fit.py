@@ -324,6 +324,18 @@ def test_the_verb_averages_as_vilio(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "without dev_seenEL36.csv, dev_seenELVCR36.csv" in capsys.readouterr().out
 
 
+def test_vilio_averages_csv_files_with_an_npz_that_names_the_classes(tmp_path: Path) -> None:
+    (tmp_path / "a_dev_seen.csv").write_text("id,proba,label\n7,-0.5,0\n8,-1.5,0\n")
+    scores = np.array([[0.75, 0.25], [0.5, 0.5]])
+    ours = Predictions(ids=("7", "8"), scores=scores, classes=("benign", "hateful"), answers=("benign",) * 2)
+    ours.save(tmp_path / "b_dev_seen.npz")
+    files = [str(tmp_path / name) for name in ("a_dev_seen.csv", "b_dev_seen.npz")]
+    for number, order in enumerate((files, files[::-1])):
+        out = tmp_path / f"out{number}_dev_seen.csv"
+        assert main(["ensemble", *order, "--compat", "--out", str(out)]) == 0
+        assert read_predictions(out, kind="raw").column("1").tolist() == [-0.125, -0.5]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_blend_that_is_kept_scores_each_row_as_the_fit_does(method: str) -> None:
     rng = np.random.default_rng(4)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import socket
 import struct
 import zlib
@@ -288,6 +289,7 @@ def tables(case: Case) -> list[str]:
     folder = case.folder / "t"
     folder.mkdir()
     rows = [json.loads(line) for line in (case.take("w") / "train.jsonl").read_text().splitlines()]
+    (case.folder / "w/img").rename(folder / "img")
     suffix = case.rng.choice((".csv", ".tsv", ".json", ".jsonl", ".parquet"))
     path, frame = folder / f"train{suffix}", {name: [row[name] for row in rows] for name in rows[0]}
     if suffix in (".csv", ".tsv"):
@@ -302,9 +304,10 @@ def tables(case: Case) -> list[str]:
         path.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
     case.spoil(path, damage_bytes if suffix == ".parquet" else damage_text)
     words = "model=concat_bert_tiny data=table root=t data.columns.image=img data.columns.text=text"
+    more = "data.validate.split=train"  # there is no other split
     return case.pick(
         f"check t/train{suffix}",
-        f"train {words} data.columns.label=label out=out trainer.max_steps=1 loggers=[]",
+        f"train {words} data.columns.label=label {more} out=out trainer.max_steps=1 loggers=[]",
     )
 
 
@@ -436,7 +439,12 @@ def choices(case: Case) -> list[str]:
 def references(case: Case) -> list[str]:
     """The pickle, COCO's annotations, detections and results of RefCOCO."""
     world, results = case.take("refcoco"), case.folder / "val.json"
-    results.write_text(json.dumps([{"ref_id": 15, "sent_id": 30, "box": [0, 0, 9, 9]}]))
+    refs = pickle.loads((world / "refcoco/refs(unc).p").read_bytes())
+    named = [
+        (ref["ref_id"], sentence) for ref in refs if ref["split"] == "val" for sentence in ref["sent_ids"]
+    ]
+    box = [0, 0, 9, 9]
+    results.write_text(json.dumps([{"ref_id": ref, "sent_id": sent, "box": box} for ref, sent in named]))
     path = case.rng.choice((world / "refcoco/refs(unc).p", world / "refcoco/instances.json", results))
     case.spoil(path, *((damage_bytes,) if path.suffix == ".p" else (damage_any_json, damage_text)))
     words = "root=refcoco features=refcoco/features out=out trainer.max_steps=1 data.batch_size=4 loggers=[]"

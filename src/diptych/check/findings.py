@@ -108,7 +108,8 @@ def _record_findings(folder: Folder) -> list[Finding]:
 
 
 def _picture_findings(folder: Folder) -> list[Finding]:
-    bad = [picture.error for picture in folder.pictures.values() if picture.error]
+    # They are listed with commas, and each error is a sentence.
+    bad = [picture.error.removesuffix(".") for picture in folder.pictures.values() if picture.error]
     # LXMERT publishes features without pictures: then the regions alone can be looked at.
     absent = bool(folder.regions) and not any(picture_exists(folder.root / path) for path in folder.pictures)
     tiny = [

@@ -2,7 +2,7 @@
 
 Weights are the files of py-bottom-up-attention, of Hugging Face's frcnn-vg-finetuned, or safetensors;
 `random` serves for trials. IMAGES is a folder, or a .txt file with one picture per line. A picture's key is
-its file name without the extension. To continue an interrupted run, add resume=true.
+its file name without the extension. To continue an interrupted run, add --resume.
 
 try:
   diptych extract memes/img features --weights faster_rcnn_from_caffe_attr.pkl --boxes 36,50,72,10:100

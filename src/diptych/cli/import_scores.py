@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Before the file is read.
     if out.suffix != ".npz":
         raise ConfigError(
-            f"--out is {out}; expected a name that ends in .npz, which has room for the origin."
+            f"--out is {out}; expected a name that ends in .npz, which records where the scores are from."
         )
     options = {"overwrite": arguments.overwrite, "kind": "a prediction file", "inputs": [arguments.file]}
     # The name becomes part of a file's, hence `require_name` above.
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         dataset = chosen_data(arguments, arguments.root).open(arguments.root, arguments.split)
         # Yes and no are two answers; of more classes, they do not say which.
         if len(dataset.labels) != 2 or dataset.positive is None:
-            raise ConfigError(f"{dataset.name} has no two classes; answers of yes or no are for such alone.")
+            raise ConfigError(f"{dataset.name} is not of two classes; answers of yes or no need two.")
         # Answers are about the positive class; the other one is what remains.
         [negative] = (label for label in dataset.labels if label != dataset.positive)
         found = read_foreign(

@@ -8,6 +8,7 @@ from typing import Any
 
 from diptych import conf
 from diptych.cli.output import table
+from diptych.errors import OVERWRITE
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,6 +19,8 @@ def main(argv: Sequence[str]) -> int:
     from diptych.recipe import as_yaml, combinations, compose
 
     asked = _parser().parse_intermixed_args(list(argv))
+    # It is a setting here and an option of the other verbs: people type both.
+    asked.words += ["overwrite=true"] * asked.overwrite
     # As written, without what the data decide: `settle` would have to read them.
     if asked.cfg:
         print(as_yaml(asked.words, folder=asked.config_dir, resolve=asked.resolve), end="")
@@ -41,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--cfg", "-c", choices=("job",))
     parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--overwrite", action="store_true")
     return parser
 
 
@@ -65,6 +69,7 @@ frequent settings:
   trainer.precision=bf16-mixed  trainer.devices=2  trainer.strategy=ddp
   weights.model=FILE            start from pretrained weights (also weights.text, weights.image)
   --multirun seed=1,2,3         one run for every combination, in sequence
+  --overwrite                   replace a run that is there (also overwrite=true)
   --config-dir FOLDER           your own YAML files, searched besides those of diptych
   --cfg job                     print the configuration instead of training
 
@@ -83,7 +88,7 @@ def _run(config: dict[str, Any], asked: argparse.Namespace, words: Sequence[str]
         print(f"stopped; {outcome.folder} keeps a checkpoint. The same command continues.", file=sys.stderr)
         return 130
     if outcome.fit is None:
-        print(f"{outcome.folder} is complete; nothing to do. (overwrite=true trains it again.)")
+        print(f"{outcome.folder} is complete; nothing to do. ({OVERWRITE} trains it again.)")
     elif not outcome.fit.main:  # only the first process of a distributed run prints
         return 0
     table(

@@ -88,7 +88,7 @@ def start_task(
     elif head is not None and learned is not None and not heads.answer_head:
         raise ConfigError(
             f"{heads.where}: weights.answers is given, but the checkpoint has no answer head. Take one that "
-            "was pre-trained with questions, or say weights.answers=false."
+            "was pre-trained with questions, or set weights.answers=false."
         )
     return f"from {heads.where.name}: {'; '.join(told)}" if told else None
 
@@ -109,7 +109,7 @@ def _start_answers(
     rows = max((len(one) for name, one in weights.items() if name.endswith(".3.bias")), default=0)
     if learned is None:
         raise ConfigError(
-            f"{where} has {rows:,} rows, and the file does not say of which answers. Say "
+            f"{where} has {rows:,} rows, and the file does not name their answers. Set "
             "weights.answers=all_ans.json, the list that it was trained with, or weights.answers=false to "
             "start with a new head."
         )

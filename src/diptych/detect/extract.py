@@ -22,7 +22,7 @@ import torch
 from diptych.detect.extractor import Extractor, ExtractSettings, Item, build_extractor
 from diptych.detect.listing import PictureFile, list_pictures
 from diptych.detect.progress import ExtractionProgress, Shard, ShardResult, StoreReport
-from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.errors import RESUME, ConfigError, DiptychError, FormatError
 from diptych.features import Fault, PartWriter
 from diptych.types import Progress
 
@@ -165,7 +165,7 @@ def extract_shard(
                     items = []
                 if faults and bad == "stop":
                     raise FormatError(
-                        f"{faults[0]} bad=skip leaves such images out; resume=true continues from here."
+                        f"{faults[0]} bad=skip (or --bad skip) leaves such images out; {RESUME} continues."
                     )
                 if advance is not None:
                     advance(1)
@@ -174,7 +174,7 @@ def extract_shard(
     except OSError as error:  # of writing: errors of reading are faults of single images
         raise DiptychError(
             f"cannot write {error.filename or state.out}: {error.strerror}. Finished shards are kept; "
-            "resume=true continues."
+            f"{RESUME} continues."
         ) from error
     except torch.OutOfMemoryError as error:
         raise DiptychError(

@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from diptych.detect.extractor import ExtractSettings
 from diptych.detect.listing import PictureFile
 from diptych.documents import closed, read_json
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import AGAIN, OVERWRITE, RESUME, ConfigError, FormatError
 from diptych.features import Fault, FeatureStore, join_parts
 from diptych.features.store import INDEX, partial_folder
 from diptych.features.writer import holds_only, require_replaceable
@@ -24,8 +24,6 @@ PLAN = "plan.json"
 RECORDS = (PLAN, "part-*.json", ".*.part")
 FILES = ("weights", "given")  # settings whose files are compared by content
 FREE = ("batch",)  # settings that do not change the result
-
-AGAIN = "Set overwrite=true to start again."
 
 PlanNode = dict[str, Any]
 
@@ -132,8 +130,8 @@ class ExtractionProgress:
         ]
         if left and not going_on and not overwrite:
             raise ConfigError(
-                f"{left[0].parent} holds the finished part of an interrupted run; set resume=true to "
-                "continue it, or overwrite=true to start again."
+                f"{left[0].parent} holds the finished part of an interrupted run; set {RESUME} to "
+                f"continue it, or {OVERWRITE} to start again."
             )
         with claimed(self.folder):
             self.folder.mkdir(exist_ok=True)
@@ -220,7 +218,7 @@ def _require_same(before: PlanNode, now: PlanNode, folder: Path) -> None:
         shown = ", ".join(f"{name} {before.get(name)!r} (now {now[name]!r})" for name in other)
         raise ConfigError(
             f"{folder} is from a run with other settings: {shown}. Use the same settings, or set "
-            "overwrite=true to start again."
+            f"{OVERWRITE} to start again."
         )
 
 

@@ -24,7 +24,7 @@ from typing_extensions import TypedDict
 from diptych.detect.listing import PictureFile
 from diptych.detect.ocr import Chosen, Line, ReaderDied, TextReader, arranged, words
 from diptych.documents import check_shape, closed, parse_json
-from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.errors import OVERWRITE, RESUME, ConfigError, DiptychError, FormatError
 from diptych.features import Fault
 from diptych.files import atomic_file, claimed, require_file
 from diptych.images import open_image
@@ -33,7 +33,7 @@ from diptych.types import Progress
 DEATHS = 3  # of the reader, one after the other: then it is no matter of the pictures
 HEAD = b'{"reader": "'  # the first bytes of a file of words
 LONGEST = 16 << 20  # bytes of a line
-ADVICE = "Set overwrite=true to read all pictures again."
+ADVICE = f"Set {OVERWRITE} to read all pictures again."
 
 
 @closed
@@ -193,7 +193,7 @@ def _stopped(error: DiptychError, path: Path, deaths: int) -> DiptychError:
     if deaths == DEATHS:
         return ReaderDied(f"{error} It died {DEATHS} times in a row, last of {path}.")
     where = f"{path}: " if isinstance(error, ReaderDied) else ""
-    advice = "bad=skip leaves such pictures out; resume=true continues from here."
+    advice = f"bad=skip (or --bad skip) leaves such pictures out; {RESUME} continues from here."
     return type(error)(f"{where}{error} {advice}")
 
 
@@ -240,7 +240,7 @@ def _require_ours(out: Path, partial: Path, *, resume: bool, overwrite: bool) ->
                 "holds the finished part of an interrupted run" if path == partial else "exists and is kept"
             )
             raise ConfigError(
-                f"{path} {what}; set resume=true to continue from it, overwrite=true to replace it, or "
+                f"{path} {what}; set {RESUME} to continue from it, {OVERWRITE} to replace it, or "
                 "choose another place."
             )
         with require_file(path, "a file of read words").open("rb") as file:

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_curve
 
 from diptych.ensemble.arithmetic import Arithmetic, Scores
 from diptych.ensemble.blend import stack_scores
-from diptych.ensemble.files import read_predictions
+from diptych.ensemble.files import read_together
 from diptych.ensemble.loop import weighted_mean
 from diptych.ensemble.members import Members, name_of
 from diptych.predictions import Predictions
@@ -93,7 +93,8 @@ def average_raw(members: Sequence[Predictions], *, labels: Predictions | None = 
     scores = weighted_mean(columns, np.full(len(members), 1 / len(members)))
     answers = (labels or members[0]).align(members[0].ids).answers
     # raw numbers do not sum to one; the negative gives the other class the reverse order
-    return replace(members[0], scores=np.stack((-scores, scores), axis=1), answers=answers)
+    meta = {**members[0].meta, "kind": "raw"}  # also of an `.npz`, which has probabilities
+    return replace(members[0], scores=np.stack((-scores, scores), axis=1), answers=answers, meta=meta)
 
 
 def kept_files(files: Sequence[Path]) -> list[Path]:
@@ -114,9 +115,9 @@ def kept_files(files: Sequence[Path]) -> list[Path]:
 def average_files(files: Sequence[Path]) -> tuple[Predictions, list[Path]]:
     """Return `average_raw` of the files of one split, and the files it uses."""
     kept = kept_files(files)
-    first = min(files, key=lambda path: path.name)
-    members = [read_predictions(path, kind="raw") for path in kept]
-    return average_raw(members, labels=read_predictions(first, kind="raw")), kept
+    # Together: a CSV does not name its classes, and an `.npz` beside it does.
+    first, *members = read_together([min(files, key=lambda path: path.name), *kept], kind="raw")
+    return average_raw(members, labels=first), kept
 
 
 def family_average(members: Mapping[str, Predictions], split: str, scores: str) -> Predictions:

@@ -94,7 +94,9 @@ def read_entries(
             # `truncate` stops here, too: it only forgives what `regions_of` could cut
             if on_error != "skip":
                 more = _alike(path, form, widths, str(error), boxes)
-                raise FormatError(f"{path}: {fault}{more} on_error=skip leaves such images out.") from error
+                raise FormatError(
+                    f"{path}: {fault}{more} on_error=skip (or --on-error skip) leaves such images out."
+                ) from error
             log.skipped.append(fault)
             continue
         if surplus:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from jaxtyping import Int
 from numpy import ndarray
 
-from diptych.errors import FormatError, MissingFeatures
+from diptych.errors import RESUME, FormatError, MissingFeatures
 from diptych.features.shard import (
     Block,
     damage_named,
@@ -217,9 +217,9 @@ def _why_not(path: Path) -> str:
     if path.is_file():
         return "it is a file. Turn region features of other formats into a store with `diptych import`."
     if path.suffix == ".partial":
-        return "its writing was not finished. Run the same command again with resume=true."
+        return f"its writing was not finished. Run the same command again with {RESUME}."
     if partial.is_dir():
-        return f"its writing was not finished, see {partial}. Run the same command again with resume=true."
+        return f"its writing was not finished, see {partial}. Run the same command again with {RESUME}."
     if not path.is_dir():
         return "there is no such folder. Make one with `diptych extract` or `diptych import`."
     return f"{INDEX} is missing. Make the store again with `diptych import`."

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy import ndarray
 
-from diptych.errors import ConfigError, DiptychError, FormatError
+from diptych.errors import OVERWRITE, RESUME, ConfigError, DiptychError, FormatError
 from diptych.features.shard import (
     Pending,
     ShardFile,
@@ -89,8 +89,8 @@ class StoreWriter:
         require_replaceable(self.path, overwrite=self._overwrite)
         if any(self.partial.glob("part-*.arrow")) and not (self._resume or self._overwrite):
             raise ConfigError(
-                f"{self.partial} holds the finished part of an interrupted run; set resume=true to continue "
-                "it, or overwrite=true to start again."
+                f"{self.partial} holds the finished part of an interrupted run; set {RESUME} to continue "
+                f"it, or {OVERWRITE} to start again."
             )
         with self._guarded(), ExitStack() as stack:
             stack.enter_context(claimed(self.path))
@@ -198,9 +198,7 @@ class StoreWriter:
         try:
             yield
         except OSError as error:
-            kept = (
-                f" Finished shards are kept in {self.partial}; resume=true continues." if self._shards else ""
-            )
+            kept = f" Finished shards are kept in {self.partial}; {RESUME} continues." if self._shards else ""
             self._failure = DiptychError(
                 f"cannot write the feature store {self.path}: {error.strerror or error}.{kept}"
             )
@@ -236,7 +234,7 @@ class StoreWriter:
             if meta != self.meta or path.name != part_name(number):
                 raise ConfigError(
                     f"{path} is from a run with other settings: {meta.as_dict()}; now "
-                    f"{self.meta.as_dict()}. Use the same settings, or set overwrite=true to start again."
+                    f"{self.meta.as_dict()}. Use the same settings, or set {OVERWRITE} to start again."
                 )
             if blocks:  # a shard of an extraction is empty if none of its images could be used
                 self._widths = _widths(blocks[0].flat)

@@ -16,14 +16,13 @@ from numpy import ndarray
 from typing_extensions import TypedDict
 
 from diptych.documents import closed, read_json
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import AGAIN, ConfigError, FormatError
 from diptych.files import atomic_file, claimed
 from diptych.types import Progress
 
 SCORES, RECORD = "scores.f32", "progress.json"
 EVERY = 5.0  # seconds between two records; a kill loses that much work
 CELLS = 1 << 20  # scores that are written at a time
-AGAIN = "Set overwrite=true to start again."
 
 Block = tuple[list[int], list[int]]
 

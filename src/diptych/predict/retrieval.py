@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from diptych.data import Sources, require_sources
 from diptych.documents import closed, read_json
-from diptych.errors import ConfigError
+from diptych.errors import OVERWRITE, ConfigError
 from diptych.files import atomic_folder, require_new
 from diptych.metrics.ranking import Interval, Ties, grid_ranks, line_blocks, measure_ranks
 from diptych.predict.pairs import CosineScorer, JointScorer, PairScorer, Scorer, Sides, sides_of
@@ -341,11 +341,11 @@ def _finished(
     # The folder appears as a whole, so this file stands for all of them.
     if not (out / REPORT).is_file():
         return None
-    report = read_json(out / REPORT, ReportNode, advice="Set overwrite=true to make it again.")
+    report = read_json(out / REPORT, ReportNode, advice=f"Set {OVERWRITE} to make it again.")
     if other := [name for name, value in made_of.items() if report["made_of"].get(name) != value]:
         raise ConfigError(
             f"{out} exists and was made with other inputs ({', '.join(other)} differ), so it is kept; choose "
-            "another place or set overwrite=true."
+            f"another place or set {OVERWRITE}."
         )
     return Retrieval(
         folder=out,

@@ -13,7 +13,7 @@ from diptych.bundle import find_bundle, trained_on
 from diptych.data import Subset, first_images, has_images, image_limit, open_regions
 from diptych.data.inputs import checksums, digest, file_checksum, picture_checksum
 from diptych.data.limit import Limit
-from diptych.errors import ConfigError, DiptychError
+from diptych.errors import OVERWRITE, ConfigError, DiptychError
 from diptych.files import claimed, require_name, reserved
 from diptych.predict.predictor import Predictor, load
 from diptych.predictions import Predictions
@@ -298,6 +298,6 @@ def predicted_before(path: Path, made_of: Mapping[str, Any]) -> Predictions | No
     if different := [name for name in {**made_of, **before} if before.get(name) != made_of.get(name)]:
         raise ConfigError(
             f"{path} exists and was made with other inputs ({', '.join(different)} differ), so it is kept; "
-            "choose another place or set overwrite=true."
+            f"choose another place or set {OVERWRITE}."
         )
     return predictions

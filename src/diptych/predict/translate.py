@@ -13,7 +13,7 @@ from diptych.data.inputs import digest
 from diptych.data.limit import Limit
 from diptych.data.stream import count_cut, ids_of
 from diptych.documents import check_shape, closed, parse_json
-from diptych.errors import ConfigError, FormatError
+from diptych.errors import OVERWRITE, ConfigError, FormatError
 from diptych.files import make_parents
 from diptych.predict.predictor import Predictor, load
 from diptych.predict.splits import Bars, SplitFiles, bundle_checksum, checksums_of, predict_splits
@@ -24,7 +24,7 @@ from diptych.types import Progress, RegionSource
 if TYPE_CHECKING:
     from diptych.datasets import Data
 
-AGAIN = "Remove it, or set overwrite=true, to start again."
+AGAIN = f"Remove it, or set {OVERWRITE}, to start again."
 
 
 @closed

@@ -14,7 +14,7 @@ import yaml
 
 from diptych.data.inputs import checksums
 from diptych.documents import read_json, read_yaml
-from diptych.errors import ConfigError, FormatError, first_five
+from diptych.errors import OVERWRITE, ConfigError, FormatError, first_five
 from diptych.files import MARK, atomic_file, claimed
 
 CONFIG, INPUTS, LOCK = "config.yaml", "inputs.json", ".run.lock"
@@ -119,7 +119,7 @@ def write_settings(folder: Path, config: Mapping[str, Any], inputs: Mapping[str,
         if began not in (None, inputs.get(PICTURES)):
             raise ConfigError(
                 f"pictures have other names or sizes than when the run in {folder} started. Restore them, "
-                "choose another out=, or add overwrite=true to train again."
+                f"choose another out=, or add {OVERWRITE} to train again."
             )
     with atomic_file(folder / INPUTS, "w", encoding="utf-8") as file:
         json.dump(inputs, file, indent=1)
@@ -147,13 +147,13 @@ def _require_own(folder: Path, config: Mapping[str, Any], *, killed: bool) -> No
     if different and not overwrite:
         raise ConfigError(
             f"{folder} contains a run with other settings ({first_five(different)}). "
-            "Choose another out=, or add overwrite=true to replace it."
+            f"Choose another out=, or add {OVERWRITE} to replace it."
         )
     if changed and not overwrite:
         more = f" ({len(changed) - 1} more)" if changed[1:] else ""
         raise ConfigError(
             f"{changed[0]} has changed since the run in {folder} read it{more}. Restore the old content, "
-            "choose another out=, or add overwrite=true to train again."
+            f"choose another out=, or add {OVERWRITE} to train again."
         )
     # `overwrite` alone continues an interrupted run of equal settings.
     if overwrite and (different or changed or (folder / "bundle").exists()):

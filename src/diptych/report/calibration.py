@@ -37,8 +37,11 @@ def _panel(axes: Axes, label: str, rule: Rule, report: LabelReport) -> None:
             # Thresholds that allow or block everything lie a little outside of [0, 1].
             value = float(rule.map(np.clip(np.array([threshold]), 0, 1))[0])
             axes.axvline(value, color=MUTED, linewidth=1)
-            axes.text(value, 1.0, " allow " if ha == "right" else " block ", ha=ha, va="top", color=MUTED)
+            # Above the panel: inside of it, points of sure scores lie below the words.
+            word = "allow " if ha == "right" else " block"
+            axes.annotate(word, (value, 1.01), ha=ha, va="bottom", color=MUTED, annotation_clip=False)
     unit_square(axes, "Reliability", f"probability of {label}", f"share of {label}", diagonal=True)
+    axes.set_title(axes.get_title(loc="left"), pad=20)  # above the names of the thresholds
     axes.legend(loc="lower right")
 
 

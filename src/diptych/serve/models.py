@@ -326,7 +326,7 @@ def named_models(words: Sequence[str]) -> dict[str, Path]:
         own = folder.resolve().parent.name if folder.name == "bundle" else folder.resolve().name
         if (name or own) in named:
             raise ConfigError(
-                f"{folder} and {named[name or own]} are both called {name or own!r}; say NAME={folder}."
+                f"{folder} and {named[name or own]} are both called {name or own!r}; set NAME={folder}."
             )
         named[name or own] = folder
     return named

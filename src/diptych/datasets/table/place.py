@@ -29,7 +29,7 @@ def only_file(root: Path, settings: Mapping[str, Any]) -> Path:
     if len(found) != 1:
         raise ConfigError(
             f"{root} holds {len(found)} tables with the columns {', '.join(needed(settings))} "
-            f"({at_most([path.name for path in found])}); say which with data.file=NAME."
+            f"({at_most([path.name for path in found])}); choose one with data.file=NAME."
         )
     return found[0]
 
