@@ -89,8 +89,8 @@ def with_targets(task: Node, data: Node, train: Dataset) -> tuple[Node, Dataset]
     """Give training examples the soft targets of a file, and the fine-grained labels of a data set.
 
     `task.soft_targets` is a prediction file of the training examples, such as an ensemble's predictions out
-    of fold; `task.soft_share` the share of its probabilities in the targets. `data.fine` is a data set of
-    several labels with the same ids.
+    of fold; `task.soft_share` the share of its probabilities in the targets, where an example has a label of
+    its own. `data.fine` is a data set of several labels with the same ids.
 
     Raises:
         ConfigError: examples or labels are missing in the file, or the task takes no fine-grained labels.
