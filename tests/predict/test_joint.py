@@ -9,9 +9,10 @@ from tests.datasets.emoji_sources import emoji_sources
 
 from diptych.cli import main
 from diptych.datasets import Emoji, fabricate
+from diptych.errors import ConfigError
 from diptych.features import FeatureStore
 from diptych.models import JointEmbeddings
-from diptych.predict import load
+from diptych.predict import load, retrieve
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,30 @@ def test_towers_that_are_lacking(made, tmp_path, capsys):
     words = [f"root={made}/emoji", f"features={store}", f"out={tmp_path}/run", "progress=false"]
     assert main(["train", "experiment=emoji/retrieval", *words, "loggers=[]"]) == 2
     assert "tower_text" in capsys.readouterr().err
+
+
+def test_towers_rank_what_is_in_no_store_as_a_store_would(made, tmp_path, capsys):
+    words = [f"root={made}/emoji", f"features={made}/en", f"out={tmp_path}/run", "progress=false"]
+    small = ["loggers=[]", "trainer.max_steps=2", "data.batch_size=16", "model.joint=8"]
+    assert main(["train", "experiment=emoji/retrieval", *words, *small]) == 0
+    german = ["--set", "lang=de"]
+    found(tmp_path, "run", *german, "--features", f"{made}/de", "--out", f"{tmp_path}/stored")
+    found(tmp_path, "run", *german, "--towers", f"{made}/clip", "--out", f"{tmp_path}/now")
+    stored, now = (np.load(tmp_path / name / "scores.npy") for name in ("stored", "now"))
+    np.testing.assert_allclose(now, stored, atol=1e-5)
+    # Two texts of each picture, which no store has room for.
+    found(tmp_path, "run", "--set", "lang=en,de", "--towers", f"{made}/clip", "--out", f"{tmp_path}/both")
+    assert np.load(tmp_path / "both" / "scores.npy").shape == (len(now), 2 * len(now))
+    capsys.readouterr()
+    command = ["retrieve", f"{tmp_path}/run", "--split", "test", "--by", "cosine", "--out", f"{tmp_path}/x"]
+    for more, name in (
+        (["--towers", f"{tmp_path}/run"], f"{tmp_path}/run"),
+        (["--towers", f"{made}/clip", "--features", f"{made}/de"], "features"),
+    ):
+        assert main([*command, *more]) == 2
+        assert name in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="match"):
+        retrieve(tmp_path / "run", "test", by="match", towers=made / "clip")
+    command[1] = f"{made}/clip"
+    assert main([*command, "--towers", f"{made}/clip"]) == 2
+    assert "Clip" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def _detected(
     if arguments.detector is None:
         if arguments.weights:
             raise ConfigError(
-                f"--weights {arguments.weights[0]} is given without --detector; add it, or remove the weights."
+                f"--weights {arguments.weights[0]} needs --detector; add it, or remove the weights."
             )
         yield None
         return
