@@ -110,8 +110,8 @@ def towers_of(predictor: Predictor, folder: Path) -> Predictor:
     head = predictor.bundle.features
     if head is None or not isinstance(predictor.model, JointEmbeddings):
         raise ConfigError(
-            f"towers={folder} is given, but {type(predictor.model).__name__} was not trained on stored vectors "
-            "of two towers (model=joint_embeddings); leave it out."
+            f"towers={folder} is given, but {type(predictor.model).__name__} was not trained on stored"
+            " vectors of two towers (model=joint_embeddings); leave it out."
         )
     require_towers(head, folder)
     how = {"device": str(predictor.device), "precision": predictor.precision}

@@ -38,10 +38,15 @@ def _tokenized(node: Node, labels: Sequence[str], processor: Processor, where: s
     prompts, text = node["prompts"], processor.text
     if node.get("tokens"):
         return node
-    if sorted(prompts) != sorted(labels) or text is None:
+    if text is None:
+        raise ConfigError(
+            f"{where} is set, but the model reads no text, such as a prompt; choose a model that does. On "
+            "stored vectors, MemeCLIP starts anywhere: task.prompts=null task.dim=NUMBER."
+        )
+    if sorted(prompts) != sorted(labels):
         raise ConfigError(
             f"{where} is for {', '.join(map(repr, prompts))}; expected the labels "
-            f"{', '.join(map(repr, labels))}, and a model that reads text."
+            f"{', '.join(map(repr, labels))}."
         )
     ordered = {label: list(prompts[label]) for label in labels}
     most = processor.max_tokens
