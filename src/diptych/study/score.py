@@ -185,8 +185,7 @@ def found_in(
         ConfigError: a store does not record how it was made, `weights` lacks its detector, or there is no
             store to make.
     """
-    passes = extractions(source, weights, boxes=boxes)
-    if not passes:
+    if not (passes := extractions(source, weights, boxes=boxes)):
         raise ConfigError(
             f"weights of {', '.join(weights)} are given, but {source} was trained without the features of a "
             "detector, so nothing would read them; remove them."
