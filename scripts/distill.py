@@ -3,18 +3,22 @@
 Every teacher is trained once per fold of the training memes, without the fold, and predicts the fold. The
 mean of the teachers is then a judgment of every training meme by models that have not seen it:
 OUT/soft.npz, for `task.soft_targets`. The student is trained with the labels, and with these targets. The
-teachers, trained on all memes, are measured beside it on the same test split. Usage:
+teachers, trained on all memes, are measured beside it on the same test split. With --labels 0.1 the student
+knows the labels of a tenth of the training memes: without soft targets it learns from these memes alone, with
+them from all. Usage:
 
     diptych world memes --size 2000 --seed 0
     python scripts/distill.py memes runs/distill
 """
 
 import argparse
+import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,13 +46,17 @@ class Setup:
     out: Path
     settings: tuple[str, ...]
 
+    def config(self, name: str, *words: str) -> dict[str, Any]:
+        return compose([f"experiment=hateful_memes/{name}", *self.settings, *words])
+
     def train(self, name: str, folder: Path, *words: str, root: Path | None = None) -> Path:
         """Train an experiment, or find it trained."""
-        given = [f"root={root or self.root}", f"features={self.root / 'features'}", f"out={folder}"]
+        given = [f"root={root or self.root}", f"out={folder}"]
         quiet = ["loggers=[]", "progress=false"]
-        experiment = f"experiment=hateful_memes/{name}"
-        run = run_recipe(compose([experiment, *given, *quiet, *self.settings, *words]))
-        return run.folder
+        config = self.config(name, *given, *quiet, *words)
+        if config["processor"].get("regions"):  # a model of pixels refuses a store
+            config["features"] = str(self.root / "features")
+        return run_recipe(config).folder
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -62,6 +70,7 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--student", default=STUDENT, help="experiment of the student")
     add("--folds", type=int, default=4)
     add("--seeds", type=int, default=3, help="seeds of the student")
+    add("--labels", type=float, default=1.0, help="share of the training memes whose label the student knows")
     add("--share", type=float, default=0.7, help="share of the soft targets (task.soft_share)")
     add("--test", default="test_unseen", help="split that all are measured on")
     add("--set", nargs="*", default=[], help="settings of all trainings, such as trainer.max_epochs=2")
@@ -76,12 +85,19 @@ def main(words: Sequence[str] | None = None) -> None:
     ways: dict[str, list[Path]] = {}
     ways |= {name: [setup.train(name, setup.out / name)] for name in arguments.teachers}
     soft_words = [f"task.soft_targets={setup.out / 'soft.npz'}", f"task.soft_share={arguments.share}"]
-    for kind, more in (("labels", ()), ("soft targets", soft_words)):
+    known, every = student_roots(setup, len(train), arguments.labels)
+    suffix = "" if known == every else f"{arguments.labels:g}_"
+    # As many steps with fewer memes, or the student without soft targets would only be trained less.
+    epochs = setup.config(arguments.student, f"root={setup.root}", *arguments.student_set)["trainer"][
+        "max_epochs"
+    ]
+    longer = [f"trainer.max_epochs={round(epochs / arguments.labels)}"] if suffix else []
+    for kind, root, more in (("labels", known, longer), ("soft targets", every, soft_words)):
         for seed in range(1, arguments.seeds + 1):
-            folder = setup.out / f"student_{kind.split()[0]}{seed}"
+            folder = setup.out / f"student_{kind.split()[0]}{suffix}{seed}"
             given = (*arguments.student_set, *more, f"seed={seed}")
             ways[f"{arguments.student}, {kind}, seed {seed}"] = [
-                setup.train(arguments.student, folder, *given)
+                setup.train(arguments.student, folder, *given, root=root)
             ]
     report(setup, ways, arguments.teachers, arguments.test)
 
@@ -104,7 +120,8 @@ def soft_targets(setup: Setup, train: HatefulMemes, teachers: Sequence[str], cou
     parts: dict[str, list[Predictions]] = {name: [] for name in teachers}
     for fold in range(count):
         held = np.flatnonzero(folds == fold)
-        view = without(setup, {*map(int, held)}, setup.out / f"fold{fold}")
+        kept = [*map(int, np.flatnonzero(folds != fold))]
+        view = viewed(setup, setup.out / f"fold{fold}", kept)
         for name in teachers:
             run = setup.train(name, setup.out / f"{name}_fold{fold}", root=view)
             parts[name].append(predicted(run, Subset(train, held), train)[0])
@@ -114,15 +131,35 @@ def soft_targets(setup: Setup, train: HatefulMemes, teachers: Sequence[str], cou
     return soft
 
 
-def without(setup: Setup, rows: set[int], folder: Path) -> Path:
-    """A folder of the memes without some rows of the training memes."""
+def student_roots(setup: Setup, count: int, share: float) -> tuple[Path, Path]:
+    """Folders of the memes whose labels the student knows, and of all memes with these labels alone."""
+    if share >= 1:
+        return setup.root, setup.root
+    order = np.random.default_rng(0).permutation(count)
+    known, rest = (sorted(map(int, some)) for some in np.split(order, [max(2, round(share * count))]))
+    places = [setup.out / f"labels{share:g}", setup.out / f"all{share:g}"]
+    for folder, kept, unlabeled in zip(places, (known, range(count)), ((), rest), strict=True):
+        viewed(setup, folder, kept, unlabeled)
+        # Both students read the same words: texts cost no labels.
+        if (setup.root / "vocabulary.txt").exists():
+            shutil.copy(setup.root / "vocabulary.txt", folder)
+    return places[0], places[1]
+
+
+def viewed(setup: Setup, folder: Path, kept: Collection[int], unlabeled: Collection[int] = ()) -> Path:
+    """A folder with some rows of the training memes, of which some have lost their labels."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "img").symlink_to((setup.root / "img").absolute())
     shutil.copy(setup.root / "dev_seen.jsonl", folder)
-    lines = (setup.root / "train.jsonl").read_text(encoding="utf-8").split("\n")
-    kept = [line for row, line in enumerate(filter(None, lines)) if row not in rows]
-    (folder / "train.jsonl").write_text("\n".join(kept), encoding="utf-8")
+    lines = [*filter(None, (setup.root / "train.jsonl").read_text(encoding="utf-8").split("\n"))]
+    hidden, out = set(unlabeled), list[str]()
+    for row in kept:
+        record = json.loads(lines[row])
+        if row in hidden:
+            del record["label"]
+        out.append(json.dumps(record))
+    (folder / "train.jsonl").write_text("\n".join(out), encoding="utf-8")
     return folder
 
 

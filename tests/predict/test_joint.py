@@ -9,9 +9,10 @@ from tests.datasets.emoji_sources import emoji_sources
 
 from diptych.cli import main
 from diptych.datasets import Emoji, fabricate
+from diptych.errors import ConfigError
 from diptych.features import FeatureStore
 from diptych.models import JointEmbeddings
-from diptych.predict import load
+from diptych.predict import load, retrieve
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +61,32 @@ def test_pictures_are_taken_from_a_store_of_the_same_model(made, tmp_path, capsy
     assert "joint_text" in capsys.readouterr().err
 
 
-def test_two_layers_on_stored_vectors_are_trained_and_rank(made, tmp_path, capsys):
-    words = [f"root={made}/emoji", f"features={made}/en", f"out={tmp_path}/run", "progress=false"]
+@pytest.fixture(scope="module")
+def run(made):
+    """Two layers on the English vectors."""
+    words = [f"root={made}/emoji", f"features={made}/en", f"out={made}/run", "progress=false"]
     small = ["loggers=[]", "trainer.max_steps=2", "data.batch_size=16", "model.joint=8"]
     assert main(["train", "experiment=emoji/retrieval", *words, *small]) == 0
-    model = load(tmp_path / "run", device="cpu", pretrained=True).model
+    return made / "run"
+
+
+def cosines(run, store, lang):
+    """Of the split's pictures and texts by the run's layers, from a store."""
+    model = load(run, device="cpu", pretrained=True).model
     assert isinstance(model, JointEmbeddings)
-    # In another language the texts are those of its store.
-    more = ["--set", "lang=de", "--features", f"{made}/de", "--out", f"{tmp_path}/found"]
-    found(tmp_path, "run", *more)
-    split, store = Emoji(made / "emoji", "test", lang="de"), FeatureStore(made / "de")
+    split, store = Emoji(run.parent / "emoji", "test", lang=lang), FeatureStore(store)
     rows = torch.tensor(np.concatenate([store[one.pairs[0].image].features for one in split]))
     with torch.inference_mode():
         image, text = model.image(rows[:, 96:144]), model.text(rows[:, 144:])
-        cosines = torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=-1)
+        return torch.nn.functional.cosine_similarity(image[:, None], text[None], dim=-1)
+
+
+def test_two_layers_on_stored_vectors_are_trained_and_rank(made, run, tmp_path, capsys):
+    # In another language the texts are those of its store.
+    more = ["--set", "lang=de", "--features", f"{made}/de", "--out", f"{tmp_path}/found"]
+    found(made, "run", *more)
     scores = np.load(tmp_path / "found" / "scores.npy")
-    np.testing.assert_allclose(scores, cosines, atol=1e-5)
+    np.testing.assert_allclose(scores, cosines(run, made / "de", "de"), atol=1e-5)
 
 
 def test_towers_that_are_lacking(made, tmp_path, capsys):
@@ -85,3 +96,24 @@ def test_towers_that_are_lacking(made, tmp_path, capsys):
     words = [f"root={made}/emoji", f"features={store}", f"out={tmp_path}/run", "progress=false"]
     assert main(["train", "experiment=emoji/retrieval", *words, "loggers=[]"]) == 2
     assert "tower_text" in capsys.readouterr().err
+
+
+def test_towers_rank_what_is_in_no_store_as_a_store_would(made, run, tmp_path, capsys):
+    # Two texts of each picture, which no store has room for.
+    found(made, "run", "--set", "lang=en,de", "--towers", f"{made}/clip", "--out", f"{tmp_path}/both")
+    scores = np.load(tmp_path / "both" / "scores.npy")
+    columns = json.loads((tmp_path / "both" / "retrieval.json").read_text())["columns"]
+    for lang in ("en", "de"):
+        mine = [number for number, name in enumerate(columns) if name.endswith(lang)]
+        np.testing.assert_allclose(scores[:, mine], cosines(run, made / lang, lang), atol=1e-5)
+
+
+def test_towers_of_other_vectors_are_refused(made, run, tmp_path):
+    for given, name in (
+        ({"run": run, "towers": run}, f"{run} has the checksum"),
+        ({"run": run, "towers": made / "clip", "features": made / "de"}, "features"),
+        ({"run": run, "towers": made / "clip", "by": "match"}, "match"),
+        ({"run": made / "clip", "towers": made / "clip"}, "Clip"),
+    ):
+        with pytest.raises(ConfigError, match=name):
+            retrieve(split="test", out=tmp_path / "x", **{"by": "cosine", **given})

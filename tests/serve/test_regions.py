@@ -9,6 +9,7 @@ from diptych.cli import main
 from diptych.errors import ConfigError
 from diptych.images import open_image
 from diptych.serve import Problem, Setup, load_model
+from diptych.serve.models import require_used
 from diptych.serve.regions import Meme
 from diptych.study import score_meme
 
@@ -51,3 +52,15 @@ def test_without_a_detector_there_are_keys_alone(run):
 def test_weights_of_another_detector_are_refused(run):
     with pytest.raises(ConfigError, match="tiny"):
         load_model("wrong", run[0], Setup(weights={"vgattr": None}, device="cpu"))
+
+
+def test_stores_and_detectors_are_for_one_of_the_models(run, sources):
+    text, found = (
+        load_model(name, place, Setup()) for name, place in {"t": sources["text"], "f": run[0]}.items()
+    )
+    for setup in (Setup(features={"features": run[1]}), Setup(weights={"tiny": None})):
+        require_used([text, found], setup)
+        with pytest.raises(ConfigError, match=r"features|tiny"):
+            require_used([text], setup)
+    with pytest.raises(ConfigError, match="extra"):
+        require_used([text, found], Setup(features={"extra": run[1]}))

@@ -155,10 +155,8 @@ def _given(
     pictures = {} if image is None else {image.stem: require_file(image, "a picture file")}
     name = arguments.id or case_id(text, image)
     example = predictor.example(name, keys=(*pictures,), text=text)
-    store = None
-    if predictor.processor.regions:
-        places = (arguments.features, arguments.more_features)
-        store = regions_of_run(predictor, arguments.model, pictures, *places)
+    places = (arguments.features, arguments.more_features)
+    store = regions_of_run(predictor, arguments.model, pictures, *places)
     asked = ask(predictor, Listed([example]), memory.parts, features=store, images=pictures)
     return asked, _cases(arguments, asked, {name: (arguments.label, text, image.name if image else "")})
 

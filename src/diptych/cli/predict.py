@@ -232,9 +232,11 @@ def _decide(policy: "Policy", results: "Sequence[SplitFiles]", *, overwrite: boo
 
 
 def _one(predictor: "Predictor", arguments: argparse.Namespace, policy: "Policy | None") -> int:
+    from diptych.data import refuse_unread
     from diptych.predict import regions_of_run
 
     regions = None
+    refuse_unread(predictor.processor, features=arguments.features, more_features=arguments.more_features)
     # the model needs --image for the key of its regions, even if it reads no pixels
     if predictor.processor.regions:
         if arguments.image is None:

@@ -34,6 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_root(parser, "(default: the one trained on)")
     parser.add_argument("--features", type=Path, help="feature store (default: as trained)")
+    parser.add_argument(
+        "--towers",
+        type=Path,
+        help="of layers on stored vectors: the model that made them, in place of a store",
+    )
     add_out(parser, "folder for the results (default: RUN/retrieval/SPLIT)")
     add_overwrite(parser, "score again, and replace the results")
     parser.add_argument(
@@ -82,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             root=root,
             data=data,
             features=arguments.features,
+            towers=arguments.towers,
             out=arguments.out,
             folds=arguments.folds,
             measuring=Measuring(top=arguments.top, ties=arguments.ties, samples=arguments.samples),

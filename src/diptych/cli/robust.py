@@ -103,8 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _regions(predictor: "Predictor", arguments: argparse.Namespace) -> "Regions | None":
     """Return what makes the regions of pictures: stores, or detectors with --weights."""
+    from diptych.data import refuse_unread
     from diptych.predict import regions_of_run
 
+    refuse_unread(predictor.processor, features=arguments.features)
     if not predictor.processor.regions or predictor.processor.grid is not None:
         if arguments.weights:
             raise ConfigError("--weights are given, but the model reads no regions; remove them.")

@@ -150,7 +150,7 @@ def chosen(
     )
     with _detected(predictor, arguments, pictures) as found:
         store = found
-        if store is None and predictor.processor.regions:
+        if store is None:
             store = regions_of_run(predictor, run, pictures, *stores)
         yield [example], predictor.sources(Listed([example]), features=store, images=pictures), None
 
@@ -178,11 +178,17 @@ def _detected(
     predictor: "Predictor", arguments: argparse.Namespace, pictures: Mapping[str, Path]
 ) -> "Iterator[RegionSource | None]":
     """Yield the regions that --detector finds in the pictures; None without that option."""
+    from diptych.data import refuse_unread
     from diptych.detect import extract
     from diptych.features import FeatureStore
     from diptych.predict import find_device
 
-    if arguments.detector is None or not predictor.processor.regions:
+    refuse_unread(predictor.processor, detector=arguments.detector)
+    if arguments.detector is None:
+        if arguments.weights:
+            raise ConfigError(
+                f"--weights {arguments.weights[0]} needs --detector; add it, or remove the weights."
+            )
         yield None
         return
     if arguments.features:

@@ -1,7 +1,7 @@
 """The data pipeline: examples become rows, rows become batches."""
 
 from diptych.data.boxes import BoxSource, GivenBoxes, OwnBoxes, Place, bare_regions, open_regions, read_boxes
-from diptych.data.checks import require_sources, require_vocabulary
+from diptych.data.checks import refuse_unread, require_sources, require_vocabulary
 from diptych.data.collate import Collate, pad
 from diptych.data.limit import first_images, image_limit
 from diptych.data.mirrored import Mirrored
@@ -38,6 +38,7 @@ __all__ = [
     "open_regions",
     "pad",
     "read_boxes",
+    "refuse_unread",
     "require_sources",
     "require_vocabulary",
     "with_regions",

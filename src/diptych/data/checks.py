@@ -58,6 +58,23 @@ def require_sources(
         _require_pictures(_windows(examples), sources.images)
 
 
+def refuse_unread(processor: Processor, **given: object) -> None:
+    """Refuse sources of regions that a model without regions would ignore without a word.
+
+    Args:
+        given: what a person has asked for, by the name of the setting; None and empty ones are not given.
+
+    Raises:
+        ConfigError: something is given, and the model reads no regions.
+    """
+    name = next((name for name, place in given.items() if place), None)
+    if name is not None and not processor.regions:
+        raise ConfigError(
+            f"{name} is {given[name]}, but the model reads {' and '.join(sorted(processor.provides))} and no "
+            "regions, so nothing would read it; remove it, or choose a model that reads regions."
+        )
+
+
 def require_vocabulary(model: object, processor: Processor) -> None:
     """Check that every token id has a row in the model's word embedding.
 

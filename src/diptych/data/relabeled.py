@@ -42,6 +42,7 @@ class Relabeled:
 
         Args:
             share: share of the probabilities in a target, in (0, 1]; the rest is on the example's own label.
+                An example without a label gets the probabilities alone.
 
         Raises:
             ConfigError: the file lacks examples or classes, or its scores are no probabilities.
@@ -63,10 +64,11 @@ class Relabeled:
                 raise ConfigError(
                     f"{where}: example {example.id} has the scores {row}; expected probabilities of classes."
                 )
+            whole = 1.0 if example.target is None else share
             # Exactly 1, since scores of a file are rounded.
-            target = {name: share * value / sum(row) for name, value in zip(classes, row, strict=True)}
-            if share < 1:
-                target[likeliest(example.target)] += 1 - share
+            target = {name: whole * value / sum(row) for name, value in zip(classes, row, strict=True)}
+            if whole < 1:
+                target[likeliest(example.target)] += 1 - whole
             targets[example.id] = target
         return cls(dataset, targets, {}, (where,))
 

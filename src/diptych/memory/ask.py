@@ -147,9 +147,7 @@ def ask_meme(
     labels = require_labels(predictor)
     pictures = {image.stem: require_file(image, "a picture file")}
     example = predictor.example(image.stem, keys=(image.stem,), text=text)
-    store = None
-    if predictor.processor.regions:
-        store = regions_of_run(predictor, source, pictures, features, more_features)
+    store = regions_of_run(predictor, source, pictures, features, more_features)
     asked = ask(predictor, Listed([example]), memory.parts, features=store, images=pictures)
     recall = recall_all(memory, asked.vectors, asked.scores, policies=policies)[0]
     return verdict_of(labels, recall.scores, predictor), recall

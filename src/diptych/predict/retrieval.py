@@ -29,6 +29,7 @@ from diptych.predict.pairs import CosineScorer, JointScorer, PairScorer, Scorer,
 from diptych.predict.partial import PartialScores, blocks_of
 from diptych.predict.predictor import Predictor, load
 from diptych.predict.splits import bundle_checksum, checksums_of, regions_of_run, root_of_run
+from diptych.predict.towers import TowersScorer, towers_of
 from diptych.predictions import Predictions
 from diptych.types import Progress
 
@@ -112,6 +113,7 @@ def retrieve(
     root: Path | str | None = None,
     data: "Data | None" = None,
     features: Path | str | None = None,
+    towers: Path | str | None = None,
     out: Path | str | None = None,
     folds: int = 1,
     measuring: Measuring | None = None,
@@ -134,6 +136,8 @@ def retrieve(
             trained task.
         root: folder of the data set; `data` the data set; `features` the feature store. By default those of
             training.
+        towers: for layers that were trained on stored vectors (`model=joint_embeddings`), the model that made
+            these; it embeds the pictures and texts of the split, which then need no store.
         out: folder for the results; by default `RUN/retrieval/SPLIT`, with `_cosine` added.
         folds: rank within so many parts of the images, as the 1k results of COCO's 5,000 test images.
         overwrite: score again, and replace a retrieval with other inputs.
@@ -149,7 +153,18 @@ def retrieve(
     """
     if batch_size < 1 or by not in ("match", "cosine"):
         raise ConfigError(f"batch_size is {batch_size} (at least 1), by is {by!r} ('match' or 'cosine').")
-    job = _opened(Path(run), split, by=by, root=root, data=data, features=features, predictor=predictor)
+    if towers is not None and (by != "cosine" or features is not None):
+        raise ConfigError(f"towers={towers} is for by='cosine' and without features; got {by!r}, {features}.")
+    job = _opened(
+        Path(run),
+        split,
+        by=by,
+        root=root,
+        data=data,
+        features=features,
+        towers=None if towers is None else Path(towers),
+        predictor=predictor,
+    )
     how = {"by": by, "folds": folds, "batch_size": batch_size}
     # Two ways of scoring one split do not replace each other.
     place = Path(run) / "retrieval" / f"{split}{'' if by == 'match' else '_cosine'}"
@@ -163,6 +178,7 @@ class _Job:
     """A split that is ready to be scored.
 
     Args:
+        towers: embed the pictures and texts now; None if their vectors or regions are stored.
         made_of: checksums of model, data and features.
     """
 
@@ -171,6 +187,7 @@ class _Job:
     sources: Sources
     images: Mapping[str, Path]
     split: str
+    towers: Predictor | None
     made_of: Mapping[str, Any]
 
     def run(
@@ -192,7 +209,7 @@ class _Job:
             return done
         # Before the first score: a folder that must be kept should not cost a night.
         require_new(out, overwrite=overwrite, kind=KIND)
-        scorer = _scorer(self.predictor, self.sides, self.sources, by=how["by"])
+        scorer = _scorer(self.predictor, self.sides, self.sources, by=how["by"], towers=self.towers)
         partial = PartialScores(
             out.with_name(f"{out.name}.partial"),
             self.sides.shape,
@@ -222,6 +239,7 @@ def _opened(
     root: Path | str | None,
     data: "Data | None",
     features: Path | str | None,
+    towers: Path | None,
     predictor: Predictor | None,
 ) -> _Job:
     from diptych.datasets import find_data  # imports pyarrow, which other predictions do not need
@@ -231,21 +249,28 @@ def _opened(
     root = root_of_run(run, root)
     data = data or find_data(root, node=predictor.bundle.provenance.get("data"), where=f"the bundle in {run}")
     dataset = data.open(root.absolute(), split)
-    store = regions_of_run(predictor, run, dataset, features)
-    sources = predictor.sources(dataset, features=store)
+    seer = None if towers is None else towers_of(predictor, towers)
+    reader = predictor if seer is None else seer
+    store = None if seer is not None else regions_of_run(predictor, run, dataset, features)
+    sources = reader.sources(dataset, features=store)
     # Before hours of scoring: all missing regions are named at once.
-    require_sources(predictor.needs, predictor.processor, sources, dataset)
+    require_sources(reader.needs, reader.processor, sources, dataset)
     return _Job(
         predictor=predictor,
         sides=sides_of(dataset),
         sources=sources,
         images=dataset.images,
         split=split,
-        made_of={"bundle": bundle_checksum(run), **checksums_of(predictor, dataset, store)},
+        towers=seer,
+        made_of={"bundle": bundle_checksum(run), **checksums_of(reader, dataset, store)},
     )
 
 
-def _scorer(predictor: Predictor, sides: Sides, sources: Sources, *, by: str) -> Scorer:
+def _scorer(
+    predictor: Predictor, sides: Sides, sources: Sources, *, by: str, towers: Predictor | None
+) -> Scorer:
+    if towers is not None:
+        return TowersScorer(predictor, sides, sources, towers=towers)
     if by == "match":
         return PairScorer(predictor, sides, sources)
     # What two towers have learned to compare, and not the states of one of them.

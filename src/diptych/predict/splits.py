@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diptych.bundle import find_bundle, trained_on
-from diptych.data import Subset, first_images, has_images, image_limit, open_regions
+from diptych.data import Subset, first_images, has_images, image_limit, open_regions, refuse_unread
 from diptych.data.inputs import checksums, digest, file_checksum, picture_checksum
 from diptych.data.limit import Limit
 from diptych.errors import OVERWRITE, ConfigError, DiptychError
@@ -216,8 +216,9 @@ def regions_of_run(
         images: pictures by key, or the data set that has them.
 
     Raises:
-        ConfigError: the model needs another number of stores.
+        ConfigError: the model needs another number of stores, or none at all.
     """
+    refuse_unread(predictor.processor, features=features, more_features=more_features)
     places, merge = trained_on(run), predictor.bundle.provenance.get("region_merge")
     if more_features is not None and merge in (None, "detector_only"):
         raise ConfigError("the model was trained on one feature store; remove --more-features.")

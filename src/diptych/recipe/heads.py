@@ -38,10 +38,15 @@ def _tokenized(node: Node, labels: Sequence[str], processor: Processor, where: s
     prompts, text = node["prompts"], processor.text
     if node.get("tokens"):
         return node
-    if sorted(prompts) != sorted(labels) or text is None:
+    if text is None:
+        raise ConfigError(
+            f"{where} is set, but the model reads no text, such as a prompt; choose a model that does. On "
+            "stored vectors, MemeCLIP starts anywhere: task.prompts=null task.dim=NUMBER."
+        )
+    if sorted(prompts) != sorted(labels):
         raise ConfigError(
             f"{where} is for {', '.join(map(repr, prompts))}; expected the labels "
-            f"{', '.join(map(repr, labels))}, and a model that reads text."
+            f"{', '.join(map(repr, labels))}."
         )
     ordered = {label: list(prompts[label]) for label in labels}
     most = processor.max_tokens
@@ -89,8 +94,8 @@ def with_targets(task: Node, data: Node, train: Dataset) -> tuple[Node, Dataset]
     """Give training examples the soft targets of a file, and the fine-grained labels of a data set.
 
     `task.soft_targets` is a prediction file of the training examples, such as an ensemble's predictions out
-    of fold; `task.soft_share` the share of its probabilities in the targets. `data.fine` is a data set of
-    several labels with the same ids.
+    of fold; `task.soft_share` the share of its probabilities in the targets, where an example has a label of
+    its own. `data.fine` is a data set of several labels with the same ids.
 
     Raises:
         ConfigError: examples or labels are missing in the file, or the task takes no fine-grained labels.

@@ -29,6 +29,7 @@ from diptych.nodes import function_of
 from diptych.predictions import likeliest
 from diptych.recipe.call import call
 from diptych.recipe.heads import with_cases, with_parts, with_prompts, with_targets
+from diptych.recipe.unread import require_read
 from diptych.recipe.vocabulary import given_vocabulary
 from diptych.tasks import Pretrain
 from diptych.tasks.objectives import (
@@ -94,6 +95,7 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
     task, criterion = without_criterion(with_pairs(with_labels(task, train), train), validate)
     node = with_text_files(config, Texts(train), folder / "files")
     processor, task = call(node), with_tokenizer(task, node)
+    require_read(config, processor)
     regions = open_regions(
         processor,
         config["features"],
@@ -112,8 +114,8 @@ def settle(config: Mapping[str, Any], folder: Path) -> Settled:
         with_regions(first_images(split, most, regions), processor, regions) for split in (train, validate)
     )
     model = with_sizes(with_parts(config["model"], regions), processor, regions)
-    task = with_class_weights(task, train)
     task, train = with_targets(with_prompts(task, processor), config["data"], train)
+    task = with_class_weights(task, train)  # after the targets: a soft one gives an unlabeled meme its class
     task = with_cases(task, train)
     task = with_objectives(task, processor, regions, answers=answers, train=train)
     return Settled(

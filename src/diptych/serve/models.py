@@ -11,7 +11,7 @@ from PIL import Image
 from diptych.bundle import find_bundle
 from diptych.calibrate import Policy
 from diptych.data import Row, Sources
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, nearest
 from diptych.memory import require_labels, vectors_of
 from diptych.predict import Predictor, load
 from diptych.predict.predictor import BEST
@@ -289,6 +289,28 @@ def load_model(name: str, source: Path, setup: Setup) -> Resident:
         main, more = (None if key is None else places[key] for key in names)
         members[one] = _member(source / about["bundle"], (main, more), names, setup, detect)
     return Resident(name, source, members, tree=tree)
+
+
+def require_used(models: Sequence[Resident], setup: Setup) -> None:
+    """Check that every store and every detector is for one of the models; each takes what it knows.
+
+    Raises:
+        ConfigError: none of the models reads what is given.
+    """
+    stores = set[str]()
+    for one in models:
+        reads = one.tree is not None or one.first.processor.regions
+        stores |= places_of(one.source).keys() if reads else set()
+    if unknown := sorted(setup.features.keys() - stores):
+        raise ConfigError(
+            f"features {unknown[0]} are given, but no model of the service reads them."
+            f"{nearest(unknown[0], stores)} Read are: {', '.join(sorted(stores)) or 'none'}."
+        )
+    if setup.weights and not any(extractions(one.source, setup.weights, boxes=setup.boxes) for one in models):
+        raise ConfigError(
+            f"weights of {', '.join(setup.weights)} are given, but no model of the service was trained on "
+            "features of a detector; remove them."
+        )
 
 
 def _member(

@@ -25,6 +25,7 @@ from diptych.serve.models import (
     Setup,
     load_model,
     named_models,
+    require_used,
     weight_bytes,
 )
 from diptych.serve.policies import read_again, read_policies
@@ -97,6 +98,7 @@ def build(
     if unknown := sorted(options.reference.keys() - sources.keys()):
         raise ConfigError(f"--reference names the model {unknown[0]!r}; served are {', '.join(sources)}.")
     models = [load_model(name, source, options.setup) for name, source in sources.items()]
+    require_used(models, options.setup)
     read_policies(options.policies, models)
     read_memories(options.memories, models)
     reference = {

@@ -16,7 +16,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from diptych.bundle import find_bundle, load_tokenizer, read_content, trained_on
-from diptych.data import open_regions
+from diptych.data import open_regions, refuse_unread
 from diptych.data.inputs import file_checksum
 from diptych.detect import ExtractSettings, extract
 from diptych.documents import closed, read_json
@@ -97,6 +97,7 @@ def score_meme(
     # A single model: there is nothing to blend.
     if not is_study(source):
         predictor = load(source, device=device, precision=precision)
+        refuse_unread(predictor.processor, **given)
         return _ask(predictor, images, text, *(places[key] for key in STORES))
     tree = read_tree(source)
     members: dict[str, Predictions] = {}
@@ -189,15 +190,21 @@ def found_in(
         boxes: box rule for a model that knows no store, such as a converted one.
 
     Raises:
-        ConfigError: a store does not record how it was made, or `weights` lacks its detector.
+        ConfigError: a store does not record how it was made, `weights` lacks its detector, or there is no
+            store to make.
     """
+    if not (passes := extractions(source, weights, boxes=boxes)):
+        raise ConfigError(
+            f"weights of {', '.join(weights)} are given, but {source} was trained without the features of a "
+            "detector, so nothing would read them; remove them."
+        )
     with TemporaryDirectory() as folder:
         listing = Path(folder) / "picture.txt"
         paths = (image.absolute() for image in _keys(images).values())
         # A list and not the folder of the picture, which may hold thousands of others.
         listing.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
         made: dict[str, Path] = {}
-        for number, (settings, rules) in enumerate(extractions(source, weights, boxes=boxes)):
+        for number, (settings, rules) in enumerate(passes):
             report = extract(listing, Path(folder) / str(number), settings, device=device)
             stores = dict(zip(settings.rules, report.stores, strict=True))
             made |= {name: stores[rule].path for name, rule in rules.items()}

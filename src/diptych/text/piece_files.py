@@ -205,8 +205,8 @@ def _from_model(content: bytes, path: Path) -> Pieces:
         raise FormatError(f"{path}: is no SentencePiece model ({error}); {ADVICE}") from error
     if trainer.get(3, 1) != 1:
         raise FormatError(
-            f"{path}: its model has the type {trainer[3]}, and only Unigram (1) is read from this form; use "
-            "the tokenizer.json of the weights."
+            f"{path}: its model has the type {trainer[3]} (2 is byte pairs), and only Unigram (1) is read "
+            "from this form; use the tokenizer.json of the weights, which also lists the merges."
         )
     # Settings whose default is true, and which SigLIP leaves at it; and blanks behind words.
     odd = [name for name, key in (("prefix", 3), ("blanks", 4), ("escape", 5)) if not normalizer.get(key, 1)]
