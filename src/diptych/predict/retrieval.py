@@ -153,8 +153,6 @@ def retrieve(
     """
     if batch_size < 1 or by not in ("match", "cosine"):
         raise ConfigError(f"batch_size is {batch_size} (at least 1), by is {by!r} ('match' or 'cosine').")
-    if towers is not None and (by != "cosine" or features is not None):
-        raise ConfigError(f"towers={towers} is for by='cosine' and without features; got {by!r}, {features}.")
     job = _opened(
         Path(run),
         split,
@@ -162,7 +160,7 @@ def retrieve(
         root=root,
         data=data,
         features=features,
-        towers=None if towers is None else Path(towers),
+        towers=towers,
         predictor=predictor,
     )
     how = {"by": by, "folds": folds, "batch_size": batch_size}
@@ -239,17 +237,19 @@ def _opened(
     root: Path | str | None,
     data: "Data | None",
     features: Path | str | None,
-    towers: Path | None,
+    towers: Path | str | None,
     predictor: Predictor | None,
 ) -> _Job:
     from diptych.datasets import find_data  # imports pyarrow, which other predictions do not need
 
+    if towers is not None and (by != "cosine" or features is not None):
+        raise ConfigError(f"towers={towers} is for by='cosine' and without features; got {by!r}, {features}.")
     # Cosines compare states and need no task, so a model before its training will do.
     predictor = predictor or load(run, pretrained=by == "cosine")
     root = root_of_run(run, root)
     data = data or find_data(root, node=predictor.bundle.provenance.get("data"), where=f"the bundle in {run}")
     dataset = data.open(root.absolute(), split)
-    seer = None if towers is None else towers_of(predictor, towers)
+    seer = None if towers is None else towers_of(predictor, Path(towers))
     reader = predictor if seer is None else seer
     store = None if seer is not None else regions_of_run(predictor, run, dataset, features)
     sources = reader.sources(dataset, features=store)
