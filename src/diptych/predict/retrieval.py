@@ -153,16 +153,7 @@ def retrieve(
     """
     if batch_size < 1 or by not in ("match", "cosine"):
         raise ConfigError(f"batch_size is {batch_size} (at least 1), by is {by!r} ('match' or 'cosine').")
-    job = _opened(
-        Path(run),
-        split,
-        by=by,
-        root=root,
-        data=data,
-        features=features,
-        towers=towers,
-        predictor=predictor,
-    )
+    job = _opened(Path(run), split, root, data, features, towers, by=by, predictor=predictor)
     how = {"by": by, "folds": folds, "batch_size": batch_size}
     # Two ways of scoring one split do not replace each other.
     place = Path(run) / "retrieval" / f"{split}{'' if by == 'match' else '_cosine'}"
@@ -232,12 +223,12 @@ class _Job:
 def _opened(
     run: Path,
     split: str,
-    *,
-    by: str,
     root: Path | str | None,
     data: "Data | None",
     features: Path | str | None,
     towers: Path | str | None,
+    *,
+    by: str,
     predictor: Predictor | None,
 ) -> _Job:
     from diptych.datasets import find_data  # imports pyarrow, which other predictions do not need
