@@ -221,7 +221,7 @@ def test_a_reload_takes_the_policy_of_the_new_model_whatever_its_name(sources, s
     run = shutil.copytree(sources["text"], tmp_path / "run")
     folder = tmp_path / "policies"
     folder.mkdir()
-    web = build(Options(models=[f"mine={run}"], policies=[folder], setup=setup))
+    web = build(Options(models=[f"mine={run}"], policies=[folder], setup=Setup(device=setup.device)))
     old = web.service.engine.find("mine")
     try:
         assert old.policy is None
