@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,8 @@ from diptych.data import Sources
 from diptych.errors import ConfigError
 from diptych.explain import explain_attention, grouped, pair_maps
 from diptych.nn import AttentionPlaces, capture_attention
-from diptych.predict import Listed
+from diptych.predict import Listed, Predictor
+from diptych.tasks import Match
 from diptych.types import Inputs
 
 FAMILIES = ["uniter", "oscar", "visualbert", "vlbert", "lxmert", "vilbert", "devlbert", "ernievil"]
@@ -31,6 +35,12 @@ def assert_whole(pair):
         sums = np.full(layer.weights.shape[:2], float(bool(layer.keys)))
         np.testing.assert_allclose(layer.weights.sum(2), sums, atol=1e-5)
     assert all(place.name or place.number for place in pair.places)
+
+
+def test_a_yes_or_no_is_answered_by_its_name(predictor_of, picture):
+    bundle = predictor_of("uniter_tiny").bundle
+    predictor = Predictor(replace(bundle, task=Match(bundle.model).eval()), device="cpu")
+    assert re.fullmatch(r"matches \(0\.\d\d\)", explain(predictor, picture, found(3)).answer)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -49,7 +49,7 @@ def test_single_pairs_get_a_probability_and_several_a_choice(model, batch):
     task = Match(model)
     single = task.decode(torch.tensor([[0.0], [-1], [2], [9]]), batch())
     assert single.column("matches")[0] == 0.5
-    assert single.answers == ("matches", "no match", "matches", "matches")
+    assert single.answers == ("1", "0", "1", "1")
     assert task.measure(single, {"m0": 1, "m1": 0, "m2": 1, "m3": None}) == {"auroc": 1.0, "accuracy": 1.0}
     several = task.decode(torch.tensor([[0.0, 1], [2, 0]]), batch(pairs=2))
     assert several.answers == ("1", "0")

@@ -179,7 +179,9 @@ def pair_maps(model: nn.Module, inputs: Inputs, places: Sequence[Place]) -> tupl
 def _answer(predictions: Predictions) -> str:
     if predictions.answers is None:
         return ""
-    answer = predictions.answers[0]
-    if predictions.scores is None or answer not in (predictions.classes or ()):
+    answer, classes = predictions.answers[0], predictions.classes or ()
+    # One class is a yes or no, such as `matches`: the answer 1 or 0 would not tell of what.
+    name = classes[0] if len(classes) == 1 else answer
+    if predictions.scores is None or name not in classes:
         return answer
-    return f"{answer} ({float(predictions.column(answer)[0]):.2f})"
+    return f"{name} ({float(predictions.column(name)[0]):.2f})"

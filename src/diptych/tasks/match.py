@@ -156,7 +156,7 @@ class Match(Task):
     def decode(self, logits: Float[Tensor, "N P"], batch: Batch) -> Predictions:
         scores = logits.detach().double().sigmoid().cpu().numpy()
         if batch.pairs == 1:
-            answers = tuple("matches" if score >= 0.5 else "no match" for score in scores[:, 0])
+            answers = tuple(str(int(score >= 0.5)) for score in scores[:, 0])
             return Predictions(ids=batch.ids, scores=scores, answers=answers, classes=("matches",))
         classes = tuple(map(str, range(batch.pairs)))
         answers = tuple(classes[index] for index in scores.argmax(-1))
