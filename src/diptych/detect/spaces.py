@@ -22,8 +22,6 @@ LETTERS = re.compile(r"[^\W\d_]+")
 ALONE = frozenset("ai")  # vocabularies list every letter, but only these are words of English
 SHORTEST = 4  # letters of a run that is cut; shorter ones are more often names and sounds
 GLUED = 7.0  # mean letters per run from which spaces are missing in a line; English words have under five
-
-
 LARGEST = 64 << 20  # bytes of a list; that of a language has a few
 
 
