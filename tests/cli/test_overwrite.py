@@ -124,6 +124,7 @@ def test_nothing_of_the_users_is_replaced(
     refused([*line.split(), *([] if has_no_such_flag else more)])
 
 
+@pytest.mark.slow
 def test_what_a_command_wrote_it_replaces_on_request(
     memes: Path, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,6 +286,7 @@ def test_memes_without_regions_stop_training_or_are_left_out(
     assert len((tmp_path / "run/predictions/train.csv").read_text().splitlines()) == 1 + 48
 
 
+@pytest.mark.slow
 def test_a_failed_start_is_not_in_the_way_once_mended(
     spoiled: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def downstream(family, *members):
     return steps | {f"{family}/average", "ensemble"}
 
 
+@pytest.mark.slow
 def test_a_changed_setting_repeats_only_what_depends_on_it(keys, tree):
     before = keys(tree)
     assert len(set(before.values())) == len(before)

@@ -80,6 +80,7 @@ def test_pretrained_weights_reach_the_members(call, write, tree, out):
     np.testing.assert_allclose(before[name], after[name], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_is_missing_and_the_rest_goes_on(call, write, tree, done, capsys):
     before = results(done)
     tree["families"]["U"]["members"]["U2"]["overrides"] = ["optim.lr=-1.0"]

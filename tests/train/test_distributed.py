@@ -19,6 +19,7 @@ def two_processes(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", training_script.RUNS)
 def test_two_processes_equal_one(two_processes, tmp_path, name):
     training_script.run(name, tmp_path, batch_size=8, dropout=0.0)
