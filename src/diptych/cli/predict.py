@@ -256,7 +256,7 @@ def _one(predictor: "Predictor", arguments: argparse.Namespace, policy: "Policy 
     if arguments.ocr:
         if arguments.text is not None or arguments.image is None:
             raise ConfigError("--ocr reads the words of --image; with --text there is nothing to read.")
-        text = text_of(arguments, [arguments.image], predictor.processor.text).text
+        text = text_of(arguments, [arguments.image], lambda: predictor.processor.text).text
     verdict = predictor.predict(text=text, image=image, regions=regions)
     scores = "  ".join(f"{name} {score:.4f}" for name, score in verdict.scores.items())
     print(f"{verdict.answer}   ({scores})")

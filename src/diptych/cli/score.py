@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {name or "features": Path(place) for name, _, place in _pairs(arguments.features)}
     if arguments.ocr and arguments.text is not None:
         raise ConfigError("--ocr and --text exclude each other: the words of the picture, or given ones.")
-    read = text_of(arguments, arguments.images, tokenizer_of(arguments.model))
+    read = text_of(arguments, arguments.images, lambda: tokenizer_of(arguments.model))
     with ExitStack() as stack:
         if arguments.weights:
             files = {

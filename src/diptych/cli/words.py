@@ -1,7 +1,7 @@
 """Words of pictures on the command line: of one meme, and of the memes of a split that have no text."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,17 +36,18 @@ def spaced(
     """Let a reader put back lost spaces, by --words, else by the vocabulary of a model."""
     from diptych.detect.spaces import Spaced, Spaces, read_list, whole_words
 
-    if arguments.words is None and tokenizer is None:
-        return reader
-    tokens = read_list(arguments.words) if tokenizer is None or arguments.words else tokenizer.tokens
-    return Spaced(reader, Spaces(whole_words(tokens)))
+    if arguments.words is not None:
+        return Spaced(reader, Spaces(whole_words(read_list(arguments.words))))
+    return reader if tokenizer is None else Spaced(reader, Spaces(whole_words(tokenizer.tokens)))
 
 
-def text_of(arguments: argparse.Namespace, pictures: Sequence[Path], tokenizer: "Tokenizer | None") -> Read:
+def text_of(
+    arguments: argparse.Namespace, pictures: Sequence[Path], tokenizer: "Callable[[], Tokenizer | None]"
+) -> Read:
     """Return the text given on the command line, else the words in the pictures; tell which on the terminal.
 
     Args:
-        tokenizer: of the model that reads the text.
+        tokenizer: gives that of the model; not asked where a text is given.
 
     Raises:
         ConfigError: words must be read, and RapidOCR is not installed.
@@ -65,7 +66,7 @@ def text_of(arguments: argparse.Namespace, pictures: Sequence[Path], tokenizer: 
     except ConfigError as error:
         raise ConfigError(f"no --text is given, and {error}, or add --text.") from error
     with engine:
-        reader = spaced(engine, arguments, tokenizer)
+        reader = spaced(engine, arguments, tokenizer())
         lines = reader.read([open_image(picture) for picture in pictures])
     text = " ".join(filter(None, (words(arranged(found), arguments.lines) for found in lines)))
     # Not every verb that has words has --json.
